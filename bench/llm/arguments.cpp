@@ -1,0 +1,94 @@
+#include "bench/llm/arguments.hpp"
+
+#include <charconv>
+#include <fstream>
+#include <iterator>
+
+#include "bench/llm/gguf.hpp"
+
+namespace nibkv::llm {
+namespace {
+
+std::optional<std::uint64_t> whole_number(std::string_view text) {
+  std::uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
+}  // namespace
+
+Arguments::Arguments(int count, const char* const* words, const std::set<std::string>& names, const std::set<std::string>& flags) {
+  for (int i = 0; i < count; ++i) {
+    std::string word = words[i];
+    if (word == "-o") word = "--out";
+    if (word.size() < 3 || word.compare(0, 2, "--") != 0) {
+      words_.push_back(word);
+      continue;
+    }
+    const std::string name = word.substr(2);
+    if (flags.contains(name)) {
+      flags_.insert(name);
+      continue;
+    }
+    if (!names.contains(name)) throw Error("unknown option " + word);
+    if (i + 1 == count) throw Error("option " + word + " needs a value");
+    if (!values_.emplace(name, words[++i]).second) throw Error("option " + word + " is given twice");
+  }
+}
+
+std::optional<std::string> Arguments::text(const std::string& name) const {
+  const auto found = values_.find(name);
+  if (found == values_.end()) return std::nullopt;
+  return found->second;
+}
+
+std::string Arguments::text(const std::string& name, const std::string& otherwise) const { return text(name).value_or(otherwise); }
+
+std::uint64_t Arguments::integer(const std::string& name, std::uint64_t otherwise, std::uint64_t least, std::uint64_t most) const {
+  const auto given = text(name);
+  if (!given) return otherwise;
+  const auto value = whole_number(*given);
+  if (!value || *value < least || *value > most) {
+    throw Error("--" + name + " takes a whole number from " + std::to_string(least) + " to " + std::to_string(most) + ", not '" + *given + "'");
+  }
+  return *value;
+}
+
+double Arguments::number(const std::string& name, double otherwise, double least, double most) const {
+  const auto given = text(name);
+  if (!given) return otherwise;
+  double value = 0;
+  const auto [end, error] = std::from_chars(given->data(), given->data() + given->size(), value);
+  if (error != std::errc() || end != given->data() + given->size() || !(value >= least && value <= most)) {
+    throw Error("--" + name + " takes a number from " + std::to_string(least) + " to " + std::to_string(most) + ", not '" + *given + "'");
+  }
+  return value;
+}
+
+std::uint64_t Arguments::bytes(const std::string& name, std::uint64_t otherwise) const {
+  const auto given = text(name);
+  if (!given) return otherwise;
+  std::string_view digits = *given;
+  unsigned shift = 0;
+  if (!digits.empty()) {
+    const char unit = digits.back();
+    shift = unit == 'K' || unit == 'k' ? 10 : unit == 'M' || unit == 'm' ? 20 : unit == 'G' || unit == 'g' ? 30 : 0;
+    if (shift != 0) digits.remove_suffix(1);
+  }
+  const auto value = whole_number(digits);
+  if (!value || *value == 0 || *value > (std::uint64_t{1} << 40 >> shift)) {
+    throw Error("--" + name + " takes a size such as 65536, 512K or 2M, not '" + *given + "'");
+  }
+  return *value << shift;
+}
+
+std::string read_text(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) throw Error("cannot read " + path);
+  std::string bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  if (file.bad()) throw Error("cannot read " + path);
+  return bytes;
+}
+
+}  // namespace nibkv::llm

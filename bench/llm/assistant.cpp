@@ -1,0 +1,345 @@
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <iostream>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "bench/llm/arguments.hpp"
+#include "bench/llm/chat.hpp"
+#include "bench/llm/conversation.hpp"
+#include "bench/llm/profile_maker.hpp"
+
+// nibkv-assistant: talks with a model whose keys and values lie in one nibkv arena.
+
+namespace nibkv::llm {
+namespace {
+
+constexpr const char* kHelp =
+    R"(nibkv-assistant [options]: talk with a language model whose KV cache is one nibkv arena
+
+Without --prompt it reads a message a line from standard input and answers each.
+
+  --prompt TEXT        answer this message and end
+  --system TEXT        what the conversation begins with
+  --model PATH         GGUF file (default: $NIBKV_MODEL, or else the tiny built-in model)
+  --temperature X      0 takes the likeliest token always (default 0.4)
+  --top-p X            draw only from the likeliest tokens that together have this share (default 0.9)
+  --greedy             the same as --temperature 0
+  --seed N             of the draws; the same seed gives the same text (default 1)
+  --max-tokens N       of an answer (default 256)
+  --tokens N           tokens that the cache holds (default: the model's context, at most 4096)
+  --arena BYTES        size of the cache instead, such as 65536, 512K or 2M
+  --policy NAME        full: stop when the cache is full; streaming_llm: drop what is neither at the beginning nor
+                       recent (default)
+  --profile PATH|none  of the model's keys and values (default: made at the first start, kept beside the model)
+  --outliers N         key channels at 8 bits: 0, 4, 8, 12 or 16 (default 8, without a profile 0)
+  --port NAME          of the computing kernels (default: the fastest)
+  --list-ports         print the ports of this program and end
+  --threads N          (default: as many as cores)
+  --help               print this and end
+
+While it chats: /help, /reset, /stats, /quit. Ctrl-C stops an answer; at the prompt it ends the program.
+)";
+
+constexpr const char* kChatHelp =
+    "  /reset  forget the conversation\n"
+    "  /stats  what it took so far\n"
+    "  /quit   end (so does the end of input)\n"
+    "  Ctrl-C  stop an answer\n";
+
+constexpr std::size_t kCalibrationContext = 2048;
+constexpr std::size_t kDefaultTokens = 4096;
+
+/// The command line is wrong.
+class UsageError : public Error {
+ public:
+  using Error::Error;
+};
+
+volatile std::sig_atomic_t interrupted = 0;
+
+void say(const std::string& line) {
+  std::cerr << "nibkv-assistant: " << line << '\n';
+}
+
+struct Settings {
+  bool help = false;
+  bool list_ports = false;
+  std::optional<std::string> prompt;
+  std::string model;
+  std::string profile;  // a path, "none", or empty to find or make one
+  std::optional<std::uint16_t> outliers;
+  std::size_t threads = 1;
+  StoreOptions store;
+  ConversationOptions conversation;
+};
+
+// `name` if `name_at` gives it for some index.
+std::string known(const std::string& what, const std::string& name, std::string_view (*name_at)(std::uint32_t)) {
+  std::string all;
+  for (std::uint32_t i = 0; !name_at(i).empty(); ++i) {
+    if (name_at(i) == name) return name;
+    all += (i == 0 ? "" : ", ") + std::string(name_at(i));
+  }
+  throw UsageError("unknown " + what + " '" + name + "'; there are " + all);
+}
+
+std::string choose_model(const Arguments& arguments) {
+  if (const auto given = arguments.text("model")) return *given;
+  const char* path = std::getenv("NIBKV_MODEL");
+  return path != nullptr && *path != '\0' ? std::string(path) : std::string(NIBKV_TINY_MODEL);
+}
+
+void read_sampling(const Arguments& arguments, ConversationOptions& options) {
+  if (arguments.flag("greedy") && arguments.text("temperature")) {
+    throw UsageError("--greedy and --temperature exclude each other");
+  }
+  SamplerOptions& sampler = options.sampler;
+  sampler.temperature = arguments.flag("greedy") ? 0 : arguments.number("temperature", sampler.temperature, 0, 100);
+  sampler.top_p = arguments.number("top-p", sampler.top_p, 0, 1);
+  sampler.seed = arguments.integer("seed", sampler.seed, 0, ~std::uint64_t{0});
+  options.max_tokens = static_cast<std::size_t>(arguments.integer("max-tokens", options.max_tokens, 1, kMaxTokens));
+  options.system = arguments.text("system");
+}
+
+void read_store(const Arguments& arguments, Settings& settings) {
+  if (arguments.text("arena") && arguments.text("tokens")) {
+    throw UsageError("--arena and --tokens exclude each other");
+  }
+  StoreOptions& store = settings.store;
+  store.policy = known("policy", arguments.text("policy", "streaming_llm"), policy_name);
+  store.tokens = static_cast<std::uint32_t>(arguments.integer("tokens", 0, 1, kMaxTokens));
+  store.arena_bytes = arguments.bytes("arena", 0);
+  if (const auto port = arguments.text("port")) store.port = known("port", *port, port_name);
+  settings.profile = arguments.text("profile", "");
+  if (arguments.text("outliers")) {
+    const std::uint64_t count = arguments.integer("outliers", 0, 0, kMaxOutlierChannels);
+    if (count % 4 != 0) throw UsageError("--outliers takes 0, 4, 8, 12 or 16, not '" + std::to_string(count) + "'");
+    if (count != 0 && settings.profile == "none") throw UsageError("--outliers needs a profile");
+    settings.outliers = static_cast<std::uint16_t>(count);
+  }
+  const std::uint64_t cores = std::clamp(std::thread::hardware_concurrency(), 1u, 256u);
+  settings.threads = static_cast<std::size_t>(arguments.integer("threads", cores, 1, 256));
+}
+
+Settings parse(int count, const char* const* words) {
+  const Arguments arguments(count, words,
+                            {"prompt", "system", "model", "temperature", "top-p", "seed", "max-tokens", "tokens",
+                             "arena", "policy", "profile", "outliers", "port", "threads"},
+                            {"greedy", "list-ports", "help"});
+  if (!arguments.words().empty()) throw UsageError("unexpected argument '" + arguments.words().front() + "'");
+  Settings settings;
+  settings.help = arguments.flag("help");
+  settings.list_ports = arguments.flag("list-ports");
+  settings.prompt = arguments.text("prompt");
+  settings.model = choose_model(arguments);
+  read_sampling(arguments, settings.conversation);
+  read_store(arguments, settings);
+  return settings;
+}
+
+void list_ports() {
+  for (std::uint32_t i = 0; !port_name(i).empty(); ++i) {
+    std::cout << port_name(i) << (port_runs(port_name(i)) ? "" : " (not on this CPU)") << '\n';
+  }
+}
+
+/// Lines from standard input. The C++ streams would not let a signal end the wait.
+class LineReader {
+ public:
+  /// The next line without its end; nothing at the end of input or after Ctrl-C.
+  std::optional<std::string> next() {
+    std::size_t end = 0;
+    while ((end = buffer_.find('\n')) == std::string::npos) {
+      char bytes[4096];
+      const ssize_t got = interrupted ? -1 : ::read(STDIN_FILENO, bytes, sizeof bytes);
+      if (got < 0 && !interrupted && errno == EINTR) continue;
+      if (got <= 0) break;
+      buffer_.append(bytes, static_cast<std::size_t>(got));
+    }
+    if (interrupted || buffer_.empty()) return std::nullopt;
+    std::string line = buffer_.substr(0, end);
+    buffer_.erase(0, end == std::string::npos ? end : end + 1);
+    if (!line.empty() && line.back() == '\r') line.pop_back();
+    return line;
+  }
+
+ private:
+  std::string buffer_;
+};
+
+void catch_interrupts() {
+  struct sigaction action = {};
+  action.sa_handler = [](int) { interrupted = 1; };
+  sigemptyset(&action.sa_mask);  // and no SA_RESTART: reading a line shall end
+  sigaction(SIGINT, &action, nullptr);
+}
+
+/// A conversation with a person or a script.
+class Session {
+ public:
+  Session(Conversation& conversation, std::size_t context) : conversation_(conversation), context_(context) {}
+
+  /// Returns false when the answer was stopped by Ctrl-C. @throws Error as Conversation::answer does
+  bool ask(const std::string& message) {
+    const auto print = [](std::string_view text) { std::cout << text << std::flush; };
+    Ending ending = Ending::kStopped;
+    try {
+      ending = conversation_.answer(message, print, [] { return interrupted != 0; });
+    } catch (const Error&) {
+      std::cout << std::endl;
+      throw;
+    }
+    std::cout << std::endl;
+    if (!std::cout) throw Error("cannot write to standard output");
+    if (conversation_.beyond_context() && !has_warned_) {
+      has_warned_ = true;
+      say("the conversation has passed the " + std::to_string(context_) +
+          " tokens that the model was trained for; answers may get worse (/reset begins anew)");
+    }
+    return ending != Ending::kStopped;
+  }
+
+  void chat() {
+    LineReader reader;
+    while (true) {
+      interrupted = 0;
+      if (is_terminal_) std::cerr << "> " << std::flush;
+      const std::optional<std::string> line = reader.next();
+      if (!line) {
+        if (is_terminal_) std::cerr << '\n';
+        return;
+      }
+      if (line->find_first_not_of(" \t") == std::string::npos) continue;
+      if (is_command(*line)) {
+        if (*line == "/quit") return;
+        obey(*line);
+        continue;
+      }
+      try {
+        ask(*line);
+      } catch (const Error& error) {
+        // A person can go on with /reset; a script cannot know.
+        if (!is_terminal_) throw;
+        say(error.what());
+      }
+    }
+  }
+
+ private:
+  static bool is_command(const std::string& line) {
+    return line.size() > 1 && line[0] == '/' &&
+           std::all_of(line.begin() + 1, line.end(), [](char letter) { return letter >= 'a' && letter <= 'z'; });
+  }
+
+  void obey(const std::string& command) {
+    if (command == "/help") {
+      std::cerr << kChatHelp;
+    } else if (command == "/stats") {
+      std::cerr << summary(conversation_);
+    } else if (command == "/reset") {
+      conversation_.reset();
+      has_warned_ = false;
+      say("the conversation begins anew");
+    } else {
+      say("unknown command " + command + "; /help lists them");
+    }
+  }
+
+  Conversation& conversation_;
+  std::size_t context_;
+  bool is_terminal_ = ::isatty(STDIN_FILENO) != 0;
+  bool has_warned_ = false;
+};
+
+std::vector<std::byte> choose_profile(const Settings& settings, Model& model, ThreadPool& pool,
+                                      const Tokenizer& tokenizer, const Chat& chat) {
+  if (settings.profile == "none") return {};
+  if (!settings.profile.empty()) return read_profile(settings.profile, model.config());
+  const auto make = [&] {
+    say("making a profile of the model's keys and values, once");
+    const std::size_t context = std::min(model.config().context, kCalibrationContext);
+    return make_profile(model, pool, calibration_tokens(tokenizer, chat), context, {});
+  };
+  return find_or_make_profile(profile_places(settings.model), model.config(), make, say);
+}
+
+void describe(const TileStore& store, const Chat& chat, const Settings& settings) {
+  const Cache& cache = store.cache();
+  say("cache of " + std::to_string(cache.policy().tokens) + " tokens in " + std::to_string(cache.usage().arena_bytes) +
+      " bytes, policy " + settings.store.policy + ", port " + std::string(cache.port()) + ", " +
+      std::to_string(cache.shape().outlier_channels) + " outlier channels, " +
+      (chat.format() == ChatFormat::kChatMl ? "ChatML" : "plain text"));
+}
+
+int run(Settings settings) {
+  const bool is_builtin = settings.model == NIBKV_TINY_MODEL;
+  say("model " + settings.model + (is_builtin ? " (tiny, built in: it shows that all works, and knows nothing)" : ""));
+  const Gguf file = Gguf::open(settings.model);
+  const Config config = Config::from(file);
+  check_shape(config, settings.model);
+  const Tokenizer tokenizer = Tokenizer::from(file);
+  const Chat chat = Chat::from(file, tokenizer);
+  ThreadPool pool(settings.threads);
+  Model model(file, pool);
+
+  StoreOptions& options = settings.store;
+  options.workers = pool.workers();
+  options.profile = choose_profile(settings, model, pool, tokenizer, chat);
+  options.outlier_channels = settings.outliers.value_or(options.profile.empty() ? 0 : 8);
+  if (options.tokens == 0 && options.arena_bytes == 0) {
+    options.tokens = static_cast<std::uint32_t>(std::min(config.context, kDefaultTokens));
+  }
+  TileStore store(config, options);
+  describe(store, chat, settings);
+
+  Conversation conversation(model, tokenizer, chat, store, settings.conversation);
+  Session session(conversation, config.context);
+  catch_interrupts();
+  constexpr int kInterrupted = 128 + SIGINT;
+  int result = 0;
+  try {
+    if (!settings.prompt) {
+      session.chat();
+    } else if (!session.ask(*settings.prompt)) {
+      result = kInterrupted;
+    }
+  } catch (const Error& error) {
+    say(error.what());
+    result = 1;
+  }
+  std::cerr << summary(conversation);
+  return result;
+}
+
+}  // namespace
+}  // namespace nibkv::llm
+
+int main(int count, char** words) {
+  using namespace nibkv::llm;
+  Settings settings;
+  try {
+    settings = parse(count - 1, words + 1);
+  } catch (const Error& error) {
+    say(std::string(error.what()) + " (--help lists the options)");
+    return 2;
+  }
+  try {
+    if (settings.help) std::cout << kHelp;
+    if (settings.list_ports) list_ports();
+    if (settings.help || settings.list_ports) return 0;
+    return run(std::move(settings));
+  } catch (const std::exception& error) {
+    say(error.what());
+    return 1;
+  }
+}

@@ -1,0 +1,119 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "bench/llm/chat.hpp"
+#include "bench/llm/model.hpp"
+#include "bench/llm/sampler.hpp"
+#include "bench/llm/tile_store.hpp"
+#include "bench/llm/tokenizer.hpp"
+
+namespace nibkv::llm {
+
+/// Turns bytes that come in pieces into valid UTF-8 that goes out in whole characters. Bytes that can be part of no
+/// character come out as U+FFFD.
+class Utf8Stream {
+ public:
+  /// Takes more bytes and returns all characters that are complete now.
+  std::string push(std::string_view bytes);
+  /// Ends the text: U+FFFD for each byte that still waited for the rest of its character.
+  std::string flush();
+
+ private:
+  std::string held_;  // the first bytes of a character, at most 3
+};
+
+/// How answers are made.
+struct ConversationOptions {
+  SamplerOptions sampler;
+  std::size_t max_tokens = 256;       ///< of an answer, at least 1
+  std::optional<std::string> system;  ///< what the conversation begins with
+};
+
+/// Why an answer ended: the model said so, it was max_tokens long, or the caller stopped it.
+enum class Ending : std::uint8_t { kComplete, kCut, kStopped };
+
+/// What a conversation has done since it began.
+struct Counts {
+  std::uint64_t prompt_tokens = 0;  ///< fed as messages and what goes around them
+  std::uint64_t answer_tokens = 0;  ///< chosen by the sampler and shown
+  std::uint64_t decode_steps = 0;   ///< single tokens of answers fed back
+  double prefill_seconds = 0;
+  double decode_seconds = 0;
+};
+
+/// Questions and answers over one store. What the store holds is never fed again: a turn feeds only what is new.
+class Conversation {
+ public:
+  /// Gets the text of an answer as it is made, in whole UTF-8 characters.
+  using Output = std::function<void(std::string_view)>;
+  /// Asked before each step; true ends the answer.
+  using Stop = std::function<bool()>;
+
+  /// @param store  empty. All references must outlive this object.
+  Conversation(Model& model, const Tokenizer& tokenizer, const Chat& chat, TileStore& store,
+               const ConversationOptions& options);
+
+  /// Asks the model and writes its answer to `output`. However the answer ended, the next one goes on from there: what
+  /// was shown of it stands in the conversation, and its turn is closed.
+  /// @throws Error when the message is empty and so are its surroundings, and when the store is full and its policy
+  ///         drops nothing. In the latter case nothing of the message was fed, or the answer stands as far as shown.
+  Ending answer(std::string_view message, const Output& output, const Stop& stop = {});
+
+  /// Forgets everything that was said; the sampler goes on.
+  void reset();
+
+  const Counts& counts() const { return counts_; }
+  /// Tokens fed, that is, the position of the next one.
+  std::size_t position() const { return store_.cache().seen(0); }
+  /// Whether positions have passed those that the model was trained for.
+  bool beyond_context() const { return position() > model_.config().context; }
+  const TileStore& store() const { return store_; }
+
+ private:
+  void require_room(std::size_t tokens) const;
+  bool feed(const Stop& stop);
+  Ending generate(const Output& output, const Stop& stop);
+
+  Model& model_;
+  const Tokenizer& tokenizer_;
+  const Chat& chat_;
+  TileStore& store_;
+  ConversationOptions options_;
+  Sampler sampler_;
+  Counts counts_;
+  std::vector<float> logits_;
+  std::vector<std::int32_t> pending_;  // tokens of the conversation that are not in the store yet
+  bool turn_is_open_ = false;          // a message was put, and its answer not closed
+};
+
+/// The short table of what a conversation took, one figure a line.
+std::string summary(const Conversation& conversation);
+
+/// @throws Error naming the model when nibkv has no shape for it
+void check_shape(const Config& model, const std::string& name);
+
+/// The built-in text as a conversation in the model's own format.
+std::vector<std::int32_t> calibration_tokens(const Tokenizer& tokenizer, const Chat& chat);
+
+/// Where the profile of a model may lie, best place first: beside the model; in the cache folder $NIBKV_CACHE, or else
+/// nibkv/ under $XDG_CACHE_HOME or ~/.cache, if there is any.
+std::vector<std::string> profile_places(const std::string& model_path);
+
+/// The first profile that fits out of `places`. Without one, makes one and keeps it at the first place that can be
+/// written, or only in memory.
+///
+/// @param make  makes a profile
+/// @param say   gets a line for each thing that the user should know
+std::vector<std::byte> find_or_make_profile(std::span<const std::string> places, const Config& model,
+                                            const std::function<std::vector<std::byte>()>& make,
+                                            const std::function<void(const std::string&)>& say);
+
+}  // namespace nibkv::llm

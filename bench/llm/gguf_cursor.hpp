@@ -1,0 +1,233 @@
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "bench/llm/gguf.hpp"
+
+// How gguf.cpp takes a file apart: the kinds of values, and a cursor that steps over them and never past the end.
+// Nobody else needs this header.
+
+namespace nibkv::llm::detail {
+
+static_assert(std::endian::native == std::endian::little, "model files are read in place, as little-endian numbers");
+
+enum class ValueType : std::uint32_t {
+  kU8 = 0,
+  kI8 = 1,
+  kU16 = 2,
+  kI16 = 3,
+  kU32 = 4,
+  kI32 = 5,
+  kF32 = 6,
+  kBool = 7,
+  kText = 8,
+  kArray = 9,
+  kU64 = 10,
+  kI64 = 11,
+  kF64 = 12,
+};
+
+// A metadata value, left where it is in the file. Its bytes have been checked: `count` elements lie there.
+struct Value {
+  ValueType type = ValueType::kU8;
+  ValueType element = ValueType::kU8;  // of an array; else `type`
+  std::size_t count = 1;               // of an array; else 1
+  const std::byte* data = nullptr;     // the first element
+};
+
+// A sign and 64 bits, since no portable type holds both U64 and I64.
+struct WideInteger {
+  bool negative = false;
+  std::uint64_t bits = 0;  // two's complement
+};
+
+template <typename T>
+T load(const std::byte* source) {
+  T value;
+  std::memcpy(&value, source, sizeof(value));
+  return value;
+}
+
+// The text whose length prefix is at `source`.
+inline std::string_view load_text(const std::byte* source) {
+  const auto length = static_cast<std::size_t>(load<std::uint64_t>(source));
+  return {reinterpret_cast<const char*>(source + sizeof(std::uint64_t)), length};
+}
+
+// Bytes of a value of fixed size; 0 for texts, arrays and unknown types.
+inline std::size_t fixed_bytes(ValueType type) {
+  switch (type) {
+    case ValueType::kU8:
+    case ValueType::kI8:
+    case ValueType::kBool:
+      return 1;
+    case ValueType::kU16:
+    case ValueType::kI16:
+      return 2;
+    case ValueType::kU32:
+    case ValueType::kI32:
+    case ValueType::kF32:
+      return 4;
+    case ValueType::kU64:
+    case ValueType::kI64:
+    case ValueType::kF64:
+      return 8;
+    case ValueType::kText:
+    case ValueType::kArray:
+      break;
+  }
+  return 0;
+}
+
+inline bool is_integer(ValueType type) {
+  return fixed_bytes(type) != 0 && type != ValueType::kBool && type != ValueType::kF32 && type != ValueType::kF64;
+}
+
+template <typename T>
+WideInteger load_wide(const std::byte* source) {
+  const T value = load<T>(source);
+  return {value < 0, static_cast<std::uint64_t>(value)};
+}
+
+// nullopt when `type` is no integer type.
+inline std::optional<WideInteger> load_integer(ValueType type, const std::byte* source) {
+  switch (type) {
+    case ValueType::kU8:
+      return WideInteger{false, load<std::uint8_t>(source)};
+    case ValueType::kU16:
+      return WideInteger{false, load<std::uint16_t>(source)};
+    case ValueType::kU32:
+      return WideInteger{false, load<std::uint32_t>(source)};
+    case ValueType::kU64:
+      return WideInteger{false, load<std::uint64_t>(source)};
+    case ValueType::kI8:
+      return load_wide<std::int8_t>(source);
+    case ValueType::kI16:
+      return load_wide<std::int16_t>(source);
+    case ValueType::kI32:
+      return load_wide<std::int32_t>(source);
+    case ValueType::kI64:
+      return load_wide<std::int64_t>(source);
+    default:
+      return std::nullopt;
+  }
+}
+
+// A name out of a file, fit for a message on one line: in quotes, odd bytes as \xNN, a long one cut.
+inline std::string quoted(std::string_view name) {
+  constexpr std::string_view kDigits = "0123456789abcdef";
+  constexpr std::size_t kShown = 80;
+  std::string shown = "'";
+  for (const char character : name.substr(0, kShown)) {
+    const auto code = static_cast<unsigned char>(character);
+    if (code >= 0x20 && code < 0x7f) {
+      shown += character;
+    } else {
+      shown += {'\\', 'x', kDigits[code >> 4], kDigits[code & 15]};
+    }
+  }
+  return shown + (name.size() > kShown ? "...'" : "'");
+}
+
+constexpr std::uint64_t kLongestName = 65535;  // bytes of a key or a tensor name
+constexpr std::size_t kDeepestArray = 4;
+
+// Reads a file front to back and never past its end.
+class Cursor {
+ public:
+  Cursor(const std::string& path, std::span<const std::byte> bytes) : path_(path), bytes_(bytes) {}
+
+  std::size_t position() const { return position_; }
+  std::size_t remaining() const { return bytes_.size() - position_; }
+  const std::byte* here() const { return bytes_.data() + position_; }
+
+  [[noreturn]] void fail(const std::string& what) const { throw Error(path_ + ": " + what); }
+
+  // Steps over `count` items of `bytes` bytes each; `what` names them should the file end before.
+  const std::byte* take(std::uint64_t count, std::size_t bytes, const std::string& what) {
+    if (count > remaining() / bytes) {
+      fail(what + " at byte " + std::to_string(position_) + " runs past the end of the file");
+    }
+    const std::byte* taken = here();
+    position_ += static_cast<std::size_t>(count) * bytes;
+    return taken;
+  }
+
+  template <typename T>
+  T number(const std::string& what) {
+    return load<T>(take(1, sizeof(T), what));
+  }
+
+  std::string_view text(const std::string& what) {
+    const auto length = number<std::uint64_t>(what);
+    return {reinterpret_cast<const char*>(take(length, 1, what)), static_cast<std::size_t>(length)};
+  }
+
+  std::string_view name(const std::string& what) {
+    const std::string_view taken = text(what);
+    if (taken.size() > kLongestName) fail(what + " is " + std::to_string(taken.size()) + " bytes long");
+    return taken;
+  }
+
+  // A count of items of at least `smallest` bytes each: one that the rest of the file cannot hold is refused here,
+  // before anybody reserves memory for it.
+  std::size_t count(std::size_t smallest, const std::string& what) {
+    const auto count = number<std::uint64_t>(what);
+    if (count > remaining() / smallest) {
+      fail(what + " is " + std::to_string(count) + ", more than the file has room for");
+    }
+    return static_cast<std::size_t>(count);
+  }
+
+  Value value(const std::string& what) { return value_of(ValueType{number<std::uint32_t>(what)}, what, 0); }
+
+ private:
+  // `depth`: arrays around this value.
+  Value value_of(ValueType type, const std::string& what, std::size_t depth) {
+    Value value = {type, type, 1, here()};
+    if (type != ValueType::kArray) {
+      elements(type, 1, what, depth);
+      return value;
+    }
+    if (depth == kDeepestArray) fail(what + " nests arrays too deeply");
+    value.element = ValueType{number<std::uint32_t>(what)};
+    // An element takes a byte or more; elements() looks closer.
+    value.count = count(1, "the length of " + what);
+    value.data = here();
+    elements(value.element, value.count, what, depth + 1);
+    return value;
+  }
+
+  // Steps over `count` elements of `type` and checks them.
+  void elements(ValueType type, std::size_t count, const std::string& what, std::size_t depth) {
+    if (type == ValueType::kText) {
+      for (std::size_t i = 0; i < count; ++i) text(what);
+      return;
+    }
+    if (type == ValueType::kArray) {
+      for (std::size_t i = 0; i < count; ++i) value_of(type, what, depth);
+      return;
+    }
+    const std::size_t bytes = fixed_bytes(type);
+    if (bytes == 0) fail(what + " has the unknown type " + std::to_string(static_cast<std::uint32_t>(type)));
+    const std::byte* first = take(count, bytes, what);
+    const auto is_boolean = [](std::byte byte) { return byte <= std::byte{1}; };
+    if (type == ValueType::kBool && !std::all_of(first, first + count, is_boolean)) {
+      fail(what + " is a boolean other than 0 and 1");
+    }
+  }
+
+  const std::string& path_;
+  std::span<const std::byte> bytes_;
+  std::size_t position_ = 0;
+};
+
+}  // namespace nibkv::llm::detail

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstddef>
+#include <limits>
+#include <vector>
+
+#include "bench/llm/kv_store.hpp"
+
+namespace nibkv::llm {
+
+/// A KvStore that keeps every key and value as f32 and grows without limit: what the others are compared with.
+///
+/// What a token attends to is computed in one fixed order, so results do not depend on chunks or workers.
+class PlainStore final : public KvStore {
+ public:
+  /// @param query_heads  a multiple of `kv_heads`.
+  PlainStore(std::size_t layers, std::size_t query_heads, std::size_t kv_heads, std::size_t head_dim,
+             std::size_t max_chunk = std::numeric_limits<std::size_t>::max());
+
+  std::size_t max_chunk() const override { return max_chunk_; }
+  void append(int layer, std::size_t count, const float* keys, const float* values) override;
+  void attend(int layer, std::size_t count, const float* queries, float* out, ThreadPool& pool) override;
+
+  /// Forgets everything.
+  void clear();
+
+  /// Forgets all but the first `tokens`, which must be there.
+  void truncate(std::size_t tokens);
+
+  /// Tokens in layer 0.
+  std::size_t size() const;
+
+ private:
+  struct Head {
+    std::vector<float> keys;    // [token][head_dim]
+    std::vector<float> values;  // [token][head_dim]
+  };
+
+  std::size_t query_heads_;
+  std::size_t kv_heads_;
+  std::size_t head_dim_;
+  std::size_t max_chunk_;
+  std::vector<Head> heads_;                 // [layer][kv_head]
+  std::vector<std::vector<float>> scores_;  // one a worker
+};
+
+}  // namespace nibkv::llm

@@ -1,0 +1,95 @@
+#include "bench/llm/profile_maker.hpp"
+
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <iterator>
+#include <sstream>
+
+#include "bench/llm/tile_store.hpp"
+
+namespace nibkv::llm {
+namespace {
+
+class CalibratingObserver : public AttentionObserver {
+ public:
+  CalibratingObserver(Calibrator& calibrator, const Shape& shape) : calibrator_(calibrator), shape_(shape) {}
+
+  void observe(int layer, std::size_t, std::size_t count, const float* queries, const float* keys, const float* values) override {
+    const std::size_t kv_size = count * shape_.kv_heads * shape_.head_dim;
+    const std::size_t q_size = count * shape_.query_heads * shape_.head_dim;
+    require(calibrator_.observe(static_cast<std::uint32_t>(layer), std::span(queries, q_size), std::span(keys, kv_size),
+                                std::span(values, kv_size)),
+            "calibrate");
+  }
+
+ private:
+  Calibrator& calibrator_;
+  Shape shape_;
+};
+
+}  // namespace
+
+std::vector<std::byte> make_profile(Model& model, ThreadPool& pool, std::span<const std::int32_t> tokens, std::size_t context,
+                                    const std::function<void(std::size_t)>& progress) {
+  if (tokens.empty()) throw Error("the text for the profile is empty");
+  StoreOptions options;
+  options.storage = Storage::kF32;
+  options.tokens = static_cast<std::uint32_t>(std::min(context, tokens.size()));
+  options.workers = pool.workers();
+  TileStore store(model.config(), options);
+
+  const Shape shape = shape_of(model.config(), options);
+  std::vector<double> memory(calibration_bytes(shape) / sizeof(double) + 1);
+  Calibrator calibrator;
+  require(calibrator.init(std::as_writable_bytes(std::span(memory)), shape), "calibrate");
+  CalibratingObserver observer(calibrator, shape);
+  for (std::size_t start = 0; start < tokens.size(); start += context) {
+    store.clear();
+    const std::size_t end = std::min(tokens.size(), start + context);
+    for (std::size_t at = start; at < end; at += store.max_chunk()) {
+      const std::size_t count = std::min(store.max_chunk(), end - at);
+      model.forward(tokens.subspan(at, count), at - start, store, nullptr, 0, &observer);
+      if (progress) progress(at + count);
+    }
+  }
+  std::vector<std::byte> profile(profile_bytes(shape));
+  require(calibrator.write(profile), "calibrate");
+  return profile;
+}
+
+std::vector<std::byte> read_profile(const std::string& path, const Config& model) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) throw Error("cannot read the profile " + path);
+  const std::string bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  const auto view = std::as_bytes(std::span(bytes));
+  std::vector<std::byte> profile(view.begin(), view.end());
+  ProfileView checked;
+  require(checked.open(profile, shape_of(model, {})), path);
+  return profile;
+}
+
+void write_file(const std::string& path, std::span<const std::byte> bytes) {
+  const std::string partial = path + ".part";
+  {
+    std::ofstream file(partial, std::ios::binary | std::ios::trunc);
+    file.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+    if (!file.flush()) throw Error("cannot write " + partial);
+  }
+  if (std::rename(partial.c_str(), path.c_str()) != 0) throw Error("cannot write " + path);
+}
+
+void write_profile_header(const std::string& path, std::span<const std::byte> profile) {
+  std::ostringstream out;
+  out << "// A nibkv profile: pass std::as_bytes(std::span(kProfile)) as Options::profile.\n#pragma once\n\n"
+         "inline constexpr unsigned char kProfile["
+      << profile.size() << "] = {";
+  for (std::size_t i = 0; i < profile.size(); ++i) {
+    out << (i % 24 == 0 ? "\n    " : "") << std::to_integer<unsigned>(profile[i]) << (i + 1 < profile.size() ? "," : "");
+  }
+  out << "};\n";
+  const std::string source = out.str();
+  write_file(path, std::as_bytes(std::span(source)));
+}
+
+}  // namespace nibkv::llm

@@ -1,0 +1,130 @@
+#include "bench/llm/tile_store.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <limits>
+#include <span>
+
+#include "bench/llm/heap_count.hpp"
+
+namespace nibkv::llm {
+namespace {
+
+// Long enough for the matrix products to share unpacked weights, short enough that a small window still sees most of its tokens.
+constexpr std::uint32_t kChunk = 64;
+
+std::uint16_t narrow(std::size_t value, const char* what) {
+  if (value > std::numeric_limits<std::uint16_t>::max()) throw Error(std::string("the model has too many ") + what);
+  return static_cast<std::uint16_t>(value);
+}
+
+}  // namespace
+
+void require(Status status, const std::string& what) {
+  if (status != Status::kOk) throw Error(what + ": " + std::string(text(status)));
+}
+
+void TileStore::Free::operator()(std::byte* memory) const { std::free(memory); }
+
+Shape shape_of(const Config& model, const StoreOptions& options) {
+  Shape shape;
+  shape.layers = narrow(model.layers, "layers");
+  shape.query_heads = narrow(model.query_heads, "query heads");
+  shape.kv_heads = narrow(model.kv_heads, "KV heads");
+  shape.head_dim = narrow(model.head_dim, "channels a head");
+  shape.outlier_channels = options.storage == Storage::kF32 ? std::uint16_t{0} : options.outlier_channels;
+  shape.max_chunk = kChunk;
+  shape.workers = narrow(options.workers, "workers");
+  shape.storage = options.storage;
+  return shape;
+}
+
+TileStore::TileStore(const Config& model, const StoreOptions& options) : profile_(options.profile) {
+  Shape shape = shape_of(model, options);
+  Policy policy;
+  require(find_policy(options.policy, options.tokens, policy), "policy '" + options.policy + "'");
+  const bool bounded = policy.keep != Keep::kAll;
+  if (options.tokens == 0) {
+    // A chunk must fit beside the sinks: a small arena takes small chunks.
+    do {
+      policy.tokens = tokens_that_fit(shape, policy, options.arena_bytes);
+      if (policy.tokens != 0 || shape.max_chunk == 1) break;
+      shape.max_chunk /= 2;
+    } while (true);
+    if (policy.tokens == 0) {
+      policy.tokens = policy.sinks + 1;
+      throw Error("an arena of " + std::to_string(options.arena_bytes) + " bytes holds no token of this model; the smallest has " +
+                  std::to_string(footprint(shape, policy)));
+    }
+  }
+  if (bounded && policy.tokens <= policy.sinks) {
+    throw Error("policy '" + options.policy + "' needs more than " + std::to_string(policy.sinks) + " tokens");
+  }
+  if (bounded) shape.max_chunk = static_cast<std::uint16_t>(std::min<std::uint32_t>(shape.max_chunk, policy.tokens - policy.sinks));
+
+  const std::size_t bytes = footprint(shape, policy);
+  if (bytes == 0) require(valid(shape) ? Status::kBadPolicy : Status::kBadShape, "cache");
+  arena_.reset(static_cast<std::byte*>(std::aligned_alloc(kArenaAlignment, bytes)));
+  if (arena_ == nullptr) throw Error("no memory for an arena of " + std::to_string(bytes) + " bytes");
+  Options cache_options;
+  cache_options.port = options.port;
+  if (options.storage == Storage::kQ4) cache_options.profile = profile_;
+  const std::string what = options.port.empty() ? "cache" : "cache on port '" + options.port + "'";
+  require(watched([&] { return cache_.init({arena_.get(), bytes}, shape, policy, cache_options); }), what);
+}
+
+void TileStore::append(int layer, std::size_t count, const float* keys, const float* values) {
+  const Shape& shape = cache_.shape();
+  const std::size_t size = count * shape.kv_heads * shape.head_dim;
+  const Status status = watched([&] {
+    return nibkv::append(cache_, static_cast<std::uint32_t>(layer), std::span(keys, size), std::span(values, size));
+  });
+  if (status == Status::kFull) {
+    throw Error("the arena is full after " + std::to_string(cache_.held(0, 0)) + " tokens, and policy 'full' drops none");
+  }
+  require(status, "append");
+  if (layer + 1 == shape.layers) {
+    std::uint64_t slots = 0;
+    for (std::uint32_t l = 0; l < shape.layers; ++l) {
+      for (std::uint32_t head = 0; head < shape.kv_heads; ++head) slots += cache_.held(l, head);
+    }
+    peak_slots_ = std::max(peak_slots_, slots);
+  }
+}
+
+void TileStore::attend(int layer, std::size_t count, const float* queries, float* out, ThreadPool& pool) {
+  const Shape& shape = cache_.shape();
+  const std::size_t size = count * shape.query_heads * shape.head_dim;
+  // Blocks of queries fill the rows that share a pass over a chain.
+  const std::size_t block = std::max<std::size_t>(1, kMaxRows / shape.group());
+  const std::size_t blocks = (count + block - 1) / block;
+  pool.run(blocks * shape.kv_heads, [&](std::size_t task, std::size_t worker) {
+    Part part;
+    part.first_head = static_cast<std::uint32_t>(task / blocks);
+    part.heads = 1;
+    part.first_query = static_cast<std::uint32_t>(task % blocks * block);
+    part.queries = static_cast<std::uint32_t>(std::min(block, count - part.first_query));
+    part.worker = static_cast<std::uint32_t>(worker);
+    const Status status = watched([&] {
+      return nibkv::attend(cache_, static_cast<std::uint32_t>(layer), std::span(queries, size), std::span(out, size), part);
+    });
+    require(status, "attend");
+  });
+}
+
+void TileStore::clear() {
+  require(watched([&] { return cache_.clear(); }), "clear");
+  peak_slots_ = 0;
+}
+
+double TileStore::bits_per_channel() const {
+  if (peak_slots_ == 0) return 0;
+  return 8.0 * static_cast<double>(cache_.usage().peak_bytes) / (2.0 * static_cast<double>(peak_slots_) * cache_.shape().head_dim);
+}
+
+std::uint64_t TileStore::f16_bytes(std::uint64_t tokens) const {
+  const Shape& shape = cache_.shape();
+  return tokens * shape.layers * shape.kv_heads * shape.head_dim * 4;
+}
+
+}  // namespace nibkv::llm

@@ -1,0 +1,62 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "bench/llm/kv_store.hpp"
+#include "bench/llm/model.hpp"
+#include "nibkv/nibkv.hpp"
+
+namespace nibkv::llm {
+
+/// How a TileStore keeps a model's keys and values.
+struct StoreOptions {
+  std::string policy = "full";        ///< a name that find_policy knows
+  std::uint32_t tokens = 0;           ///< budget of a head; 0: as many as `arena_bytes` hold
+  std::uint64_t arena_bytes = 0;      ///< read when tokens is 0
+  std::string port;                   ///< empty: the fastest
+  std::vector<std::byte> profile;     ///< empty: none
+  std::uint16_t outlier_channels = 0; ///< needs a profile
+  Storage storage = Storage::kQ4;
+  std::size_t workers = 1;
+};
+
+/// A KvStore in one nibkv arena, used as any program would use the library.
+class TileStore : public KvStore {
+ public:
+  /// @throws Error with the status text for whatever nibkv refuses, and for an arena that is too small for one chunk of tokens.
+  TileStore(const Config& model, const StoreOptions& options);
+
+  std::size_t max_chunk() const override { return cache_.shape().max_chunk; }
+  void append(int layer, std::size_t count, const float* keys, const float* values) override;
+  void attend(int layer, std::size_t count, const float* queries, float* out, ThreadPool& pool) override;
+
+  const Cache& cache() const { return cache_; }
+  void clear();
+
+  /// Bits of the tiles, links and chains in use at the peak over the key and value channels that were held then. 0 before the first append.
+  double bits_per_channel() const;
+  /// Bytes in which an f16 cache would hold `tokens` tokens.
+  std::uint64_t f16_bytes(std::uint64_t tokens) const;
+
+ private:
+  struct Free {
+    void operator()(std::byte* memory) const;
+  };
+
+  std::unique_ptr<std::byte, Free> arena_;
+  std::vector<std::byte> profile_;
+  Cache cache_;
+  std::uint64_t peak_slots_ = 0;  // over all heads
+};
+
+/// The shape of a nibkv cache for a model.
+Shape shape_of(const Config& model, const StoreOptions& options);
+
+/// Throws Error(what: text(status)) unless kOk.
+void require(Status status, const std::string& what);
+
+}  // namespace nibkv::llm

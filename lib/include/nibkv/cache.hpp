@@ -1,0 +1,106 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "nibkv/arena.hpp"
+#include "nibkv/profile.hpp"
+
+namespace nibkv {
+
+struct Kernels;
+
+/// Which built port computes, and what is known of the model.
+struct Options {
+  std::string_view port = {};            ///< a name of port_name(); empty: the fastest that this CPU runs
+  std::span<const std::byte> profile = {};  ///< a profile (profile.hpp), which must outlive the cache; empty: none
+};
+
+inline constexpr std::uint32_t kNoTile = 0xffffffff;
+
+/// The tiles of one KV head of one layer, in position order.
+struct Chain {
+  std::uint32_t first = 0;  ///< tile number, kNoTile when empty
+  std::uint32_t last = 0;
+  std::uint32_t used = 0;   ///< slots in use: all tiles but the last are full
+  std::uint32_t seen = 0;   ///< tokens ever appended
+  std::uint32_t free = 0;   ///< first free tile of the run of the pool that was this chain's at the start
+};
+static_assert(sizeof(Chain) == detail::kChainBytes);
+
+/// What an arena holds at this moment.
+struct Usage {
+  std::size_t arena_bytes = 0;  ///< the footprint
+  std::size_t used_bytes = 0;   ///< codes, side data and links of the tiles in use, and all chains
+  std::size_t peak_bytes = 0;   ///< the most that used_bytes ever was
+  std::uint32_t tiles = 0;
+  std::uint32_t used_tiles = 0;
+  std::uint32_t peak_tiles = 0;
+};
+
+/// A handle on one arena. It owns nothing and may be copied; all state lies in the arena, which holds no pointers.
+///
+/// The verbs are free functions: append.hpp, attend.hpp, plan.hpp, compact.hpp. Calls on one cache must not overlap in time, but for
+/// attend calls with different workers.
+class Cache {
+ public:
+  Cache() = default;
+
+  /// Places an empty cache into `arena` and makes this object its handle.
+  ///
+  /// @param arena  at least footprint(shape, policy) bytes, starting at a multiple of kArenaAlignment; must outlive the cache
+  /// @returns kBadShape, kBadPolicy (also for a footprint beyond this machine's memory), kMisaligned, kArenaTooSmall, kUnknownPort,
+  ///          kUnsupportedPort; kBadProfile also when the shape asks for outlier channels and there is no profile.
+  ///          Neither the object nor the arena is changed unless kOk.
+  /// Cost: O(footprint) once, to clear the arena.
+  Status init(std::span<std::byte> arena, const Shape& shape, const Policy& policy, const Options& options = {});
+
+  /// Forgets all tokens; shape, policy, port and profile stay. Peaks start again. Cost: O(tiles).
+  Status clear();
+
+  bool ready() const { return base_ != nullptr; }
+  const Shape& shape() const { return shape_; }
+  const Policy& policy() const { return policy_; }
+  std::string_view port() const;
+  Usage usage() const;
+
+  /// Tokens held by a KV head now. 0 for indices out of range.
+  std::uint32_t held(std::uint32_t layer, std::uint32_t kv_head) const;
+  /// Tokens ever appended to a layer: the position of its next token. 0 for a layer out of range.
+  std::uint32_t seen(std::uint32_t layer) const;
+
+ private:
+  friend struct Access;
+
+  std::byte* base_ = nullptr;
+  Shape shape_;
+  Policy policy_;
+  Layout layout_;
+  ProfileView profile_;
+  const Kernels* kernels_ = nullptr;
+};
+
+/// The names of the built ports, best first: index 0, 1, ...; an empty view past the end.
+std::string_view port_name(std::uint32_t index);
+/// True when this CPU can run the built port of that name.
+bool port_runs(std::string_view name);
+
+/// Arena and handle in one object, for firmware: `static nibkv::StaticCache<kShape, kPolicy> cache;`
+template <Shape kShape, Policy kPolicy>
+class StaticCache {
+ public:
+  static constexpr std::size_t kBytes = footprint(kShape, kPolicy);
+  static_assert(kBytes != 0, "the shape or the policy is out of range");
+
+  Status init(const Options& options = {}) { return cache_.init(arena_, kShape, kPolicy, options); }
+  Cache& cache() { return cache_; }
+  const Cache& cache() const { return cache_; }
+
+ private:
+  alignas(kArenaAlignment) std::byte arena_[kBytes];
+  Cache cache_;
+};
+
+}  // namespace nibkv

@@ -1,0 +1,101 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "nibkv/shape.hpp"
+#include "nibkv/status.hpp"
+
+namespace nibkv {
+
+/// What is known of a model's keys and values before it runs: a small constant table, made once per model from any text and linked as
+/// data or loaded from a file. lib/FORMAT.md has every bit. Per KV head of every layer:
+/// - the channels of its keys whose error would cost most, worst first (ranked by mean q^2 times mean k^2: ThinK, arXiv 2407.21018,
+///   section 3), and the scale of their 8-bit codes;
+/// - the mean key: taken off every key before coding. All logits of a query move by the same amount, which softmax does not see;
+/// - a gain for every key channel, a power of two: keys are multiplied by it, queries divided;
+/// - the mean value: taken off every value, and added to the output.
+/// Without a profile nothing is taken off, gains are 1, and there are no outlier channels.
+inline constexpr std::uint32_t kProfileVersion = 1;
+
+/// First 32 bytes of a profile; all numbers are little-endian.
+struct ProfileHeader {
+  std::uint32_t magic;         ///< kProfileMagic
+  std::uint16_t version;       ///< kProfileVersion
+  std::uint16_t header_bytes;  ///< 32
+  std::uint32_t total_bytes;   ///< of the whole profile
+  std::uint32_t crc;           ///< CRC-32 (IEEE 802.3) of the whole profile with this field 0
+  std::uint16_t layers;
+  std::uint16_t kv_heads;
+  std::uint16_t head_dim;
+  std::uint16_t channels;      ///< ranked outlier channels of a head: 16
+  std::uint32_t reserved[2];   ///< 0
+};
+static_assert(sizeof(ProfileHeader) == 32);
+
+inline constexpr std::uint32_t kProfileMagic = 0x504b424e;  // "NBKP"
+
+/// Bytes of a profile for this shape. Only layers, kv_heads and head_dim matter.
+constexpr std::size_t profile_bytes(const Shape& shape) {
+  const std::size_t head = kMaxOutlierChannels * 3 + shape.head_dim * 5u;
+  return sizeof(ProfileHeader) + head * shape.layers * shape.kv_heads;
+}
+
+/// One head's part of a profile: pointers into it. Arrays of u16 are little-endian and may be unaligned.
+struct HeadProfile {
+  const std::uint8_t* channels;        ///< u8[16]: ranked, each in [0, head_dim), all different
+  const std::uint8_t* outlier_scales;  ///< scale16[16]: key ~ code * scale, code in [-127, 127]
+  const std::uint8_t* key_means;       ///< bf16[head_dim]
+  const std::uint8_t* value_means;     ///< bf16[head_dim]
+  const std::int8_t* gains;            ///< i8[head_dim] in [-32, 32]: keys are multiplied by 2^gain
+};
+
+/// A checked profile. It points into the bytes it was opened on.
+class ProfileView {
+ public:
+  /// Checks all of `bytes`: magic, version, size, checksum, shape, ranges of every field.
+  /// @returns kBadProfile; the view is unchanged then.
+  Status open(std::span<const std::byte> bytes, const Shape& shape);
+
+  bool empty() const { return data_ == nullptr; }
+  /// @param layer, kv_head  in range of the shape it was opened with
+  HeadProfile head(std::uint32_t layer, std::uint32_t kv_head) const;
+
+ private:
+  const std::byte* data_ = nullptr;
+  std::uint16_t kv_heads_ = 0;
+  std::uint16_t head_dim_ = 0;
+};
+
+/// Working memory of a Calibrator in bytes.
+constexpr std::size_t calibration_bytes(const Shape& shape) {
+  return std::size_t{shape.layers} * shape.kv_heads * (16 + shape.head_dim * (4u * 8u + 2u * 4u));
+}
+
+/// Makes a profile: show it queries, keys and values of a model that reads any text, a few thousand tokens or more.
+///
+/// Contexts should be about as long as those the model will meet: mean keys are means over positions.
+class Calibrator {
+ public:
+  /// @param memory  at least calibration_bytes(shape), aligned to 8 bytes, until write() was called
+  /// @returns kBadShape; kMisaligned; kArenaTooSmall
+  Status init(std::span<std::byte> memory, const Shape& shape);
+
+  /// Takes note of `count` tokens of one layer.
+  /// @param queries  f32, finite, shape [count][query_heads][head_dim], after rotary embedding
+  /// @param keys, values  f32, finite, shape [count][kv_heads][head_dim], keys after rotary embedding
+  /// @returns kNotReady; kBadArgument for a wrong layer or span size
+  Status observe(std::uint32_t layer, std::span<const float> queries, std::span<const float> keys, std::span<const float> values);
+
+  /// Writes the profile.
+  /// @param profile  exactly profile_bytes(shape)
+  /// @returns kNotReady; kBadArgument for a wrong span size or when a layer has seen no token
+  Status write(std::span<std::byte> profile) const;
+
+ private:
+  std::byte* memory_ = nullptr;
+  Shape shape_;
+};
+
+}  // namespace nibkv

@@ -1,0 +1,87 @@
+#include "nibkv/append.hpp"
+
+#include "basis.hpp"
+#include "compact_chain.hpp"
+#include "plan_chain.hpp"
+#include "slot.hpp"
+
+namespace nibkv {
+namespace {
+
+void store_f32(const Access& to, std::uint32_t tile, std::uint32_t lane, const float* key, const float* value) {
+  const std::uint32_t dim = to.shape().head_dim;
+  for (std::uint32_t c = 0; c < dim; ++c) to.key_rows(tile)[c * kTileSlots + lane] = key[c];
+  std::memcpy(to.value_rows(tile) + lane * dim, value, dim * sizeof(float));
+}
+
+void store_q4(const Access& to, const Basis& basis, std::uint32_t tile, std::uint32_t lane, const float* key, const float* value) {
+  const std::uint32_t dim = to.shape().head_dim;
+  auto* row = reinterpret_cast<float*>(to.scratch(0));
+  std::uint8_t codes[kMaxHeadDim];
+  std::int8_t outliers[kMaxOutlierChannels];
+
+  std::memcpy(row, key, dim * sizeof(float));
+  basis.split_key(row, outliers);
+  to.kernels().rotate(row, static_cast<int>(dim));
+  to.key_scales(tile)[lane] = to.kernels().encode_row(row, static_cast<int>(dim), codes);
+  std::uint8_t* keys = to.key_codes(tile);
+  for (std::uint32_t c = 0; c < dim; ++c) put_nibble(keys[key_byte(lane, c)], lane, codes[c]);
+  for (std::uint32_t n = 0; n < to.shape().outlier_channels; ++n) to.outliers(tile)[outlier_byte(lane, n)] = outliers[n];
+
+  std::memcpy(row, value, dim * sizeof(float));
+  basis.center_value(row);
+  to.kernels().rotate(row, static_cast<int>(dim));
+  to.value_scales(tile)[lane] = to.kernels().encode_row(row, static_cast<int>(dim), codes);
+  std::uint8_t* values = to.value_codes(tile);
+  for (std::uint32_t c = 0; c < dim; ++c) put_nibble(values[value_byte(lane, c, dim)], lane, codes[c]);
+}
+
+}  // namespace
+
+Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, std::span<const float> values) {
+  if (!cache.ready()) return Status::kNotReady;
+  const Access to{cache};
+  const Shape& shape = to.shape();
+  if (layer >= shape.layers) return Status::kBadArgument;
+  const std::size_t stride = std::size_t{shape.kv_heads} * shape.head_dim;
+  const std::size_t tokens = keys.size() / stride;
+  if (tokens == 0 || tokens > shape.max_chunk || keys.size() != tokens * stride || values.size() != keys.size()) {
+    return Status::kBadArgument;
+  }
+  const auto count = static_cast<std::uint32_t>(tokens);
+  const std::uint32_t capacity = to.layout().tiles_per_head * kTileSlots;
+  const bool makes_room = to.policy().keep != Keep::kAll;
+
+  // A bounded chain never needs more than its own tiles; otherwise the pool must have what all heads need together.
+  std::uint64_t needed = 0;
+  for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
+    const std::uint32_t used = to.chain(layer, head).used;
+    needed += tiles_of(used + count) - tiles_of(used);
+  }
+  if (!makes_room && needed > to.layout().tiles - to.header().used_tiles) return Status::kFull;
+
+  for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
+    Chain& chain = to.chain(layer, head);
+    if (makes_room && chain.used + count > capacity) {
+      plan_chain(to.policy(), chain.used, count, capacity, to.plan());
+      compact_chain(to, chain, to.plan());
+    }
+    const Basis basis(to.profile(), shape, layer, head);
+    for (std::uint32_t i = 0; i < count; ++i) {
+      const std::uint32_t lane = chain.used % kTileSlots;
+      const std::uint32_t tile = lane == 0 ? to.grow(chain) : chain.last;
+      const float* key = keys.data() + i * stride + head * shape.head_dim;
+      const float* value = values.data() + i * stride + head * shape.head_dim;
+      if (shape.storage == Storage::kF32) {
+        store_f32(to, tile, lane, key, value);
+      } else {
+        store_q4(to, basis, tile, lane, key, value);
+      }
+      chain.used += 1;
+    }
+    chain.seen += count;
+  }
+  return Status::kOk;
+}
+
+}  // namespace nibkv

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "nibkv/shape.hpp"
+
+namespace nibkv {
+
+inline float float_from_bits(std::uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+inline std::uint32_t bits_from_float(float value) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+/// A positive float's bits 30..15: see lib/FORMAT.md.
+inline float from_scale16(std::uint16_t scale) { return float_from_bits(static_cast<std::uint32_t>(scale) << 15); }
+inline std::uint16_t to_scale16(float value) { return static_cast<std::uint16_t>((bits_from_float(value) + 0x4000u) >> 15); }
+
+inline float from_bf16(std::uint16_t half) { return float_from_bits(static_cast<std::uint32_t>(half) << 16); }
+inline std::uint16_t to_bf16(float value) { return static_cast<std::uint16_t>((bits_from_float(value) + 0x8000u) >> 16); }
+
+/// @param exponent  [-126, 127]
+inline float power_of_two(int exponent) { return float_from_bits(static_cast<std::uint32_t>(127 + exponent) << 23); }
+
+namespace detail {
+struct OctaveTable {
+  float at[kMaxHeadDim / 16];
+};
+constexpr OctaveTable make_octave_table() {
+  OctaveTable table{};
+  for (std::uint32_t i = 0; i < kMaxHeadDim / 16; ++i) {
+    const double dim = 16.0 * (i + 1);
+    double root = 16;
+    for (int step = 0; step < 20; ++step) root = (root + dim / root) / 2;
+    table.at[i] = static_cast<float>(1.4426950408889634 / root);
+  }
+  return table;
+}
+inline constexpr OctaveTable kOctaves = make_octave_table();
+}  // namespace detail
+
+/// log2(e) / sqrt(head_dim): from a dot product to the binary logarithm of its weight.
+inline float octaves_per_logit(std::uint32_t head_dim) { return detail::kOctaves.at[head_dim / 16 - 1]; }
+
+}  // namespace nibkv

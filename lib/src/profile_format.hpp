@@ -1,0 +1,49 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include "crc32.hpp"
+#include "nibkv/profile.hpp"
+#include "numbers.hpp"
+
+namespace nibkv {
+
+inline constexpr int kMaxGain = 32;
+
+/// HeadProfile to be written.
+struct WritableHeadProfile {
+  std::uint8_t* channels;
+  std::uint8_t* outlier_scales;
+  std::uint8_t* key_means;
+  std::uint8_t* value_means;
+  std::int8_t* gains;
+};
+
+/// The fields of one head's record inside the profile that starts at `data`; Byte is std::byte, const or not.
+template <typename Byte>
+auto head_profile_at(Byte* data, std::size_t index, std::uint32_t head_dim) {
+  constexpr bool kConst = std::is_const_v<Byte>;
+  using U8 = std::conditional_t<kConst, const std::uint8_t, std::uint8_t>;
+  using I8 = std::conditional_t<kConst, const std::int8_t, std::int8_t>;
+  const std::size_t record = kMaxOutlierChannels * 3 + head_dim * 5u;
+  U8* channels = reinterpret_cast<U8*>(data) + sizeof(ProfileHeader) + index * record;
+  U8* outlier_scales = channels + kMaxOutlierChannels;
+  U8* key_means = outlier_scales + 2 * kMaxOutlierChannels;
+  U8* value_means = key_means + 2 * std::size_t{head_dim};
+  I8* gains = reinterpret_cast<I8*>(value_means + 2 * std::size_t{head_dim});
+  return std::conditional_t<kConst, HeadProfile, WritableHeadProfile>{channels, outlier_scales, key_means, value_means, gains};
+}
+
+/// The checksum that a profile's header must carry: of all its bytes, with the field itself taken as 0.
+inline std::uint32_t profile_crc(const std::byte* data, std::size_t size) {
+  constexpr std::size_t kCrcAt = offsetof(ProfileHeader, crc);
+  const std::byte zero[4] = {};
+  std::uint32_t crc = crc32(0, data, kCrcAt);
+  crc = crc32(crc, zero, sizeof zero);
+  return crc32(crc, data + kCrcAt + sizeof zero, size - kCrcAt - sizeof zero);
+}
+
+}  // namespace nibkv

@@ -1,0 +1,35 @@
+#include "nibkv/status.hpp"
+
+namespace nibkv {
+
+std::string_view text(Status status) {
+  switch (status) {
+    case Status::kOk:
+      return "ok";
+    case Status::kBadShape:
+      return "a field of the shape is out of range";
+    case Status::kBadPolicy:
+      return "the policy is unknown, out of range, or does not fit the shape";
+    case Status::kMisaligned:
+      return "the arena must start at a multiple of 64 bytes";
+    case Status::kArenaTooSmall:
+      return "the arena is smaller than the footprint";
+    case Status::kUnknownPort:
+      return "no port of that name was built";
+    case Status::kUnsupportedPort:
+      return "this CPU cannot run that port";
+    case Status::kBadProfile:
+      return "the profile is missing, damaged, of another version, or made for another shape";
+    case Status::kNotReady:
+      return "the cache was not initialised";
+    case Status::kBadArgument:
+      return "an index is out of range or a span has the wrong size";
+    case Status::kFull:
+      return "the pool has no tile left and the policy keeps everything";
+    case Status::kBadPlan:
+      return "the plan does not describe this chain";
+  }
+  return "unknown status";
+}
+
+}  // namespace nibkv

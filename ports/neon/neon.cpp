@@ -1,0 +1,128 @@
+// NEON of AArch64 and of 32-bit ARM: byte products widened to 16 bits, summed there as far as they fit.
+#include "ports/neon/neon_common.hpp"
+
+namespace nibkv {
+namespace {
+
+// Sums of neighbours: a0 + a1, a2 + a3, b0 + b1, b2 + b3.
+int32x4_t add_neighbours(int32x4_t a, int32x4_t b) {
+  return vcombine_s32(vpadd_s32(vget_low_s32(a), vget_high_s32(a)), vpadd_s32(vget_low_s32(b), vget_high_s32(b)));
+}
+
+// Products of four groups of channels, in halves of two slots; |63 * 127| * 4 fits int16.
+int32x4_t add_products(int32x4_t sums, const int8x8_t* levels, const int8x8_t* queries) {
+  int16x8_t products = vmull_s8(levels[0], queries[0]);
+  for (int g = 1; g < 4; ++g) products = vmlal_s8(products, levels[g], queries[g]);
+  return vpadalq_s16(sums, products);
+}
+
+template <int kRows>
+void key_dots_of(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, std::int32_t* dots) {
+  const Table levels = make_table(vld1q_s8(kLevels));
+  for (int v = 0; v < 4; ++v) {
+    int32x4_t sums[kRows][4];  // slots 0 1, 2 3, 16 17, 18 19 of the vector, in two parts each
+    for (int r = 0; r < kRows; ++r) {
+      for (int k = 0; k < 4; ++k) sums[r][k] = vdupq_n_s32(0);
+    }
+    for (int c = 0; c < head_dim; c += 16) {
+      int8x8_t decoded[4][4];
+      for (int g = 0; g < 4; ++g) {
+        const Decoded both = decode(levels, codes + c * 16 + g * 64 + v * 16);
+        decoded[0][g] = vget_low_s8(both.low);
+        decoded[1][g] = vget_high_s8(both.low);
+        decoded[2][g] = vget_low_s8(both.high);
+        decoded[3][g] = vget_high_s8(both.high);
+      }
+      for (int r = 0; r < kRows; ++r) {
+        int8x8_t query[4];
+        for (int g = 0; g < 4; ++g) {
+          query[g] = vget_low_s8(vreinterpretq_s8_u8(broadcast4(queries + r * head_dim + c + g * 4)));
+        }
+        for (int k = 0; k < 4; ++k) sums[r][k] = add_products(sums[r][k], decoded[k], query);
+      }
+    }
+    for (int r = 0; r < kRows; ++r) {
+      vst1q_s32(dots + r * 32 + v * 4, add_neighbours(sums[r][0], sums[r][1]));
+      vst1q_s32(dots + r * 32 + v * 4 + 16, add_neighbours(sums[r][2], sums[r][3]));
+    }
+  }
+}
+
+void key_dots(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, int count, std::int32_t* dots) {
+  for (; count >= 4; count -= 4, queries += 4 * head_dim, dots += 4 * 32) {
+    key_dots_of<4>(codes, head_dim, queries, dots);
+  }
+  if (count == 3) key_dots_of<3>(codes, head_dim, queries, dots);
+  if (count == 2) key_dots_of<2>(codes, head_dim, queries, dots);
+  if (count == 1) key_dots_of<1>(codes, head_dim, queries, dots);
+}
+
+void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* queries, int count,
+                  std::int32_t* dots) {
+  for (int t = 0; t < 32; t += 4) {
+    for (int i = 0; i < count; ++i) {
+      int32x4_t low = vdupq_n_s32(0);
+      int32x4_t high = vdupq_n_s32(0);
+      for (int c = 0; c < channels; c += 4) {
+        const int8x16_t outlier = vld1q_s8(outliers + c * 32 + t * 4);
+        const int8x8_t query = vget_low_s8(vreinterpretq_s8_u8(broadcast4(queries + i * channels + c)));
+        low = vpadalq_s16(low, vmull_s8(vget_low_s8(outlier), query));
+        high = vpadalq_s16(high, vmull_s8(vget_high_s8(outlier), query));
+      }
+      vst1q_s32(dots + i * 32 + t, add_neighbours(low, high));
+    }
+  }
+}
+
+template <int kRows>
+void value_sums_of(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales,
+                   float* sums) {
+  const Table levels = make_table(vaddq_s8(vld1q_s8(kLevels), vdupq_n_s8(64)));  // unsigned, as weights are
+  uint8x8_t wide_weights[4][2][kRows];                                           // of four slots, twice
+  int32x4_t surplus[kRows];
+  for (int r = 0; r < kRows; ++r) {
+    surplus[r] = vdupq_n_s32(weights_surplus(weights + r * 32));
+    for (int g = 0; g < 4; ++g) {
+      wide_weights[g][0][r] = vget_low_u8(broadcast4(weights + r * 32 + g * 4));
+      wide_weights[g][1][r] = vget_low_u8(broadcast4(weights + r * 32 + g * 4 + 16));
+    }
+  }
+  for (int c = 0; c < head_dim; c += 4) {
+    uint32x4_t whole[kRows][2];
+    for (int r = 0; r < kRows; ++r) whole[r][0] = whole[r][1] = vdupq_n_u32(0);
+    for (int g = 0; g < 4; ++g) {
+      const Decoded both = decode(levels, codes + (g * head_dim + c) * 4);
+      const uint8x16_t low = vreinterpretq_u8_s8(both.low);
+      const uint8x16_t high = vreinterpretq_u8_s8(both.high);
+      for (int r = 0; r < kRows; ++r) {  // 2 * 127 * 255 fits u16
+        uint16x8_t products = vmull_u8(vget_low_u8(low), wide_weights[g][0][r]);
+        products = vmlal_u8(products, vget_low_u8(high), wide_weights[g][1][r]);
+        whole[r][0] = vpadalq_u16(whole[r][0], products);
+        products = vmull_u8(vget_high_u8(low), wide_weights[g][0][r]);
+        products = vmlal_u8(products, vget_high_u8(high), wide_weights[g][1][r]);
+        whole[r][1] = vpadalq_u16(whole[r][1], products);
+      }
+    }
+    for (int r = 0; r < kRows; ++r) {
+      const int32x4_t biased = add_neighbours(vreinterpretq_s32_u32(whole[r][0]), vreinterpretq_s32_u32(whole[r][1]));
+      add_scaled(sums + r * head_dim + c, vsubq_s32(biased, surplus[r]), scales[r]);
+    }
+  }
+}
+
+void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales, int count,
+                float* sums) {
+  for (; count >= 4; count -= 4, weights += 4 * 32, scales += 4, sums += 4 * head_dim) {
+    value_sums_of<4>(codes, head_dim, weights, scales, sums);
+  }
+  if (count == 3) value_sums_of<3>(codes, head_dim, weights, scales, sums);
+  if (count == 2) value_sums_of<2>(codes, head_dim, weights, scales, sums);
+  if (count == 1) value_sums_of<1>(codes, head_dim, weights, scales, sums);
+}
+
+}  // namespace
+
+constexpr Kernels kNeonKernels = {"neon",   rotate,       encode_row,   quantise_query,
+                                  key_dots, outlier_dots, tile_weights, value_sums};
+
+}  // namespace nibkv

@@ -1,0 +1,363 @@
+#pragma once
+// What the NEON ports share: all but the dot products. For AArch64 and 32-bit ARM; what only one of them has is in the
+// first helpers.
+#include <arm_neon.h>
+
+#include "ports/kernels.hpp"
+
+namespace nibkv {
+namespace {
+
+using namespace ports;
+
+#if defined(__aarch64__)
+constexpr bool kFlushesDenormals = false;
+using Table = int8x16_t;
+Table make_table(int8x16_t entries) {
+  return entries;
+}
+int8x16_t look_up(Table table, uint8x16_t index) {
+  return vqtbl1q_s8(table, index);
+}
+// b when a is not a number.
+float32x4_t larger(float32x4_t a, float32x4_t b) {
+  return vmaxnmq_f32(a, b);
+}
+float32x4_t smaller(float32x4_t a, float32x4_t b) {
+  return vminnmq_f32(a, b);
+}
+#else
+constexpr bool kFlushesDenormals = true;
+using Table = int8x8x2_t;
+Table make_table(int8x16_t entries) {
+  return {{vget_low_s8(entries), vget_high_s8(entries)}};
+}
+int8x16_t look_up(Table table, uint8x16_t index) {
+  const int8x16_t at = vreinterpretq_s8_u8(index);
+  return vcombine_s8(vtbl2_s8(table, vget_low_s8(at)), vtbl2_s8(table, vget_high_s8(at)));
+}
+float32x4_t larger(float32x4_t a, float32x4_t b) {
+  return vbslq_f32(vcgtq_f32(a, b), a, b);
+}
+float32x4_t smaller(float32x4_t a, float32x4_t b) {
+  return vbslq_f32(vcltq_f32(a, b), a, b);
+}
+#endif
+
+// Four bytes, four times.
+uint8x16_t broadcast4(const void* from) {
+  std::uint32_t four;
+  __builtin_memcpy(&four, from, sizeof four);
+  return vreinterpretq_u8_u32(vdupq_n_u32(four));
+}
+
+std::int32_t sum_of_lanes(int32x4_t x) {
+  const int32x2_t two = vpadd_s32(vget_low_s32(x), vget_high_s32(x));
+  return vget_lane_s32(vpadd_s32(two, two), 0);
+}
+
+float largest_lane(float32x4_t x) {
+  const float32x2_t two = vpmax_f32(vget_low_f32(x), vget_high_f32(x));
+  return vget_lane_f32(vpmax_f32(two, two), 0);
+}
+
+float largest_magnitude(const float* row, int n) {
+  float32x4_t most = vdupq_n_f32(0);
+  for (int i = 0; i < n; i += 4) most = larger(vabsq_f32(vld1q_f32(row + i)), most);
+  return largest_lane(most);
+}
+
+// The conversion truncates, gives 0 for what is not a number, and saturates.
+int32x4_t round_biased(float32x4_t x, std::int32_t offset) {
+  const float32x4_t biased = vaddq_f32(x, vdupq_n_f32(static_cast<float>(offset) + 0.5f));
+  return vsubq_s32(vcvtq_s32_f32(biased), vdupq_n_s32(offset));
+}
+
+// The stages with partners at 1 and at 2. a + (-b) is a - b to the last bit.
+float32x4_t flip_signs(float32x4_t x, uint32x4_t signs) {
+  return vreinterpretq_f32_u32(veorq_u32(vreinterpretq_u32_f32(x), signs));
+}
+float32x4_t rotate4(float32x4_t x) {
+  constexpr std::uint32_t kOdd[4] = {0, 0x80000000, 0, 0x80000000};
+  constexpr std::uint32_t kUpper[4] = {0, 0, 0x80000000, 0x80000000};
+  x = vaddq_f32(vrev64q_f32(x), flip_signs(x, vld1q_u32(kOdd)));
+  return vaddq_f32(vextq_f32(x, x, 2), flip_signs(x, vld1q_u32(kUpper)));
+}
+
+void rotate_block(float* row, int n, float norm) {
+  for (int i = 0; i < n; i += 16) {  // partners at 1, 2, 4 and 8
+    const float32x4_t a = rotate4(vld1q_f32(row + i));
+    const float32x4_t b = rotate4(vld1q_f32(row + i + 4));
+    const float32x4_t c = rotate4(vld1q_f32(row + i + 8));
+    const float32x4_t d = rotate4(vld1q_f32(row + i + 12));
+    const float32x4_t sum0 = vaddq_f32(a, b);
+    const float32x4_t sum1 = vaddq_f32(c, d);
+    const float32x4_t difference0 = vsubq_f32(a, b);
+    const float32x4_t difference1 = vsubq_f32(c, d);
+    vst1q_f32(row + i, vaddq_f32(sum0, sum1));
+    vst1q_f32(row + i + 4, vaddq_f32(difference0, difference1));
+    vst1q_f32(row + i + 8, vsubq_f32(sum0, sum1));
+    vst1q_f32(row + i + 12, vsubq_f32(difference0, difference1));
+  }
+  for (int half = 16; half < n; half *= 2) {
+    for (int start = 0; start < n; start += 2 * half) {
+      for (int i = start; i < start + half; i += 4) {
+        const float32x4_t a = vld1q_f32(row + i);
+        const float32x4_t b = vld1q_f32(row + i + half);
+        vst1q_f32(row + i, vaddq_f32(a, b));
+        vst1q_f32(row + i + half, vsubq_f32(a, b));
+      }
+    }
+  }
+  for (int i = 0; i < n; i += 4) vst1q_f32(row + i, vmulq_f32(vld1q_f32(row + i), vdupq_n_f32(norm)));
+}
+
+void rotate(float* row, int head_dim) {
+  constexpr float kNorms[] = {0.25f, 0.17677669529663687f, 0.125f, 0.08838834764831845f, 0.0625f};
+  int at = 0;
+  for (int k = 4; k >= 0; --k) {
+    const int block = 16 << k;
+    if ((head_dim & block) == 0) continue;
+    rotate_block(row + at, block, kNorms[k]);
+    at += block;
+  }
+}
+
+struct Candidate {
+  int16x8_t thresholds[7];
+};
+
+Candidate candidate(int k) {
+  Candidate c;
+  for (int j = 0; j < 7; ++j) c.thresholds[j] = vdupq_n_s16(kThresholds.at[k][j]);
+  return c;
+}
+
+// Level indices, in [0, 7], of 8 magnitudes.
+uint8x8_t level_indices(int16x8_t sizes, const Candidate& c) {
+  uint16x8_t index = vdupq_n_u16(0);
+  for (int j = 0; j < 7; ++j) index = vsubq_u16(index, vcgtq_s16(sizes, c.thresholds[j]));
+  return vmovn_u16(index);
+}
+
+std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
+  const float most = largest_magnitude(row, head_dim);
+  if (!(most >= kSmallest)) {
+    for (int c = 0; c < head_dim; c += 16) vst1q_u8(codes + c, vdupq_n_u8(8));
+    return 0;
+  }
+  const float32x4_t to_normal = vdupq_n_f32(16383.0f / most);
+  std::int16_t normalised[256];
+  for (int c = 0; c < head_dim; c += 8) {
+    const int32x4_t low = round_biased(vmulq_f32(vld1q_f32(row + c), to_normal), 16384);
+    const int32x4_t high = round_biased(vmulq_f32(vld1q_f32(row + c + 4), to_normal), 16384);
+    vst1q_s16(normalised + c, vcombine_s16(vmovn_s32(low), vmovn_s32(high)));
+  }
+  int best = 0;
+  float best_gain = -1;
+  float best_ratio = 0;
+  const int8x8_t levels = vld1_s8(kLevels + 8);
+  for (int k = 0; k < kCandidates; ++k) {
+    const Candidate thresholds = candidate(k);
+    int32x4_t product = vdupq_n_s32(0);
+    int32x4_t energy = vdupq_n_s32(0);
+    for (int c = 0; c < head_dim; c += 8) {
+      const int16x8_t size = vabsq_s16(vld1q_s16(normalised + c));
+      const int8x8_t level = vtbl1_s8(levels, vreinterpret_s8_u8(level_indices(size, thresholds)));
+      const int16x8_t wide_level = vmovl_s8(level);
+      product = vmlal_s16(product, vget_low_s16(size), vget_low_s16(wide_level));
+      product = vmlal_s16(product, vget_high_s16(size), vget_high_s16(wide_level));
+      energy = vpadalq_s16(energy, vmull_s8(level, level));
+    }
+    const float whole_product = static_cast<float>(sum_of_lanes(product));
+    const float ratio = whole_product / static_cast<float>(sum_of_lanes(energy));
+    const float gain = whole_product * ratio;
+    if (gain > best_gain) {
+      best = k;
+      best_gain = gain;
+      best_ratio = ratio;
+    }
+  }
+  const Candidate thresholds = candidate(best);
+  for (int c = 0; c < head_dim; c += 8) {
+    const int16x8_t eight = vld1q_s16(normalised + c);
+    const uint8x8_t index = level_indices(vabsq_s16(eight), thresholds);
+    // 8 + index for zero and above; its complement to 15, which is 7 - index, below.
+    const uint8x8_t flip = vmovn_u16(vandq_u16(vcltq_s16(eight, vdupq_n_s16(0)), vdupq_n_u16(15)));
+    vst1_u8(codes + c, veor_u8(vadd_u8(index, vdup_n_u8(8)), flip));
+  }
+  const float scale = best_ratio * (most * (1.0f / 16383.0f));
+  return static_cast<std::uint16_t>((__builtin_bit_cast(std::uint32_t, scale) + 0x4000u) >> 15);
+}
+
+float quantise_query(const float* row, int head_dim, std::int8_t* codes) {
+  const float most = largest_magnitude(row, head_dim);
+  if (!(most >= kSmallest)) {
+    for (int c = 0; c < head_dim; c += 16) vst1q_s8(codes + c, vdupq_n_s8(0));
+    return 0;
+  }
+  const float32x4_t to_code = vdupq_n_f32(127.0f / most);
+  for (int c = 0; c < head_dim; c += 8) {
+    const int32x4_t low = round_biased(vmulq_f32(vld1q_f32(row + c), to_code), 128);
+    const int32x4_t high = round_biased(vmulq_f32(vld1q_f32(row + c + 4), to_code), 128);
+    vst1_s8(codes + c, vmovn_s16(vcombine_s16(vmovn_s32(low), vmovn_s32(high))));
+  }
+  return most * (1.0f / 127.0f);
+}
+
+// 2^-(octaves / 2048) in Q15 of 8 octaves as u16.
+uint16x8_t exp2_q15(uint16x8_t octaves) {
+  const int16x8_t f = vreinterpretq_s16_u16(vshlq_n_u16(vandq_u16(octaves, vdupq_n_u16(2047)), 4));
+  int16x8_t x = vaddq_s16(vqrdmulhq_s16(f, vdupq_n_s16(kExp4)), vdupq_n_s16(kExp3));
+  x = vaddq_s16(vqrdmulhq_s16(f, x), vdupq_n_s16(kExp2));
+  x = vaddq_s16(vqrdmulhq_s16(f, x), vdupq_n_s16(kExp1));
+  x = vaddq_s16(vqrdmulhq_s16(f, x), vdupq_n_s16(INT16_MIN));
+  x = vmaxq_s16(x, vdupq_n_s16(-32767));
+  const int16x8_t whole = vreinterpretq_s16_u16(vshrq_n_u16(octaves, 11));
+  const int16x8_t power = vshlq_s16(vdupq_n_s16(INT16_MIN), vnegq_s16(whole));  // -(32768 >> whole)
+  const int16x8_t beyond = vshrq_n_s16(vreinterpretq_s16_u16(octaves), 15);     // 0 from 32768 on
+  return vreinterpretq_u16_s16(vbicq_s16(vqrdmulhq_s16(x, power), beyond));
+}
+
+void widen(const std::uint16_t* scales, float32x4_t* wide) {
+  for (int v = 0; v < 8; ++v) wide[v] = vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(scales + v * 4), 15));
+}
+
+// One row on its way through tile_weights. The steps run over all rows, one after the other: within a row each waits
+// for the one before.
+struct WeightsRow {
+  float32x4_t lanes[8];  // logits, then products of weights and value scales
+  float most;            // the largest of them, or kDone
+};
+constexpr float kDone = -1;
+
+void compute_logits(const TileWeights& tile, int count, WeightsRow* rows) {
+  constexpr std::int32_t kFirst[4] = {0, 1, 2, 3};
+  float32x4_t key_scales[8];
+  widen(tile.key_scales, key_scales);
+  for (int i = 0; i < count; ++i) {
+    int32x4_t slots = vld1q_s32(kFirst);
+    float32x4_t most = vdupq_n_f32(kHidden);
+    const float32x4_t scale = vdupq_n_f32(tile.query_scales[i]);
+    for (int v = 0; v < 8; ++v) {
+      const float32x4_t dots = vcvtq_f32_s32(vld1q_s32(tile.dots + i * 32 + v * 4));
+      float32x4_t logit = vmulq_f32(dots, vmulq_f32(key_scales[v], scale));
+      if (tile.outlier_dots != nullptr) {
+        const float32x4_t outlier_dots = vcvtq_f32_s32(vld1q_s32(tile.outlier_dots + i * 32 + v * 4));
+        logit = vaddq_f32(logit, vmulq_f32(outlier_dots, vdupq_n_f32(tile.outlier_query_scales[i])));
+      }
+      logit = vbslq_f32(vcltq_s32(slots, vdupq_n_s32(tile.visible[i])), logit, vdupq_n_f32(kHidden));
+      slots = vaddq_s32(slots, vdupq_n_s32(4));
+      most = larger(logit, most);
+      rows[i].lanes[v] = logit;
+    }
+    rows[i].most = largest_lane(most);
+  }
+}
+
+void scalar_weights_of_row(TileWeights tile, int i) {
+  tile.dots += i * 32;
+  if (tile.outlier_dots != nullptr) {
+    tile.outlier_dots += i * 32;
+    tile.outlier_query_scales += i;
+  }
+  tile.query_scales += i;
+  tile.visible += i;
+  tile.weights += i * 32;
+  tile.value_units += i;
+  tile.exponents += i;
+  tile.masses += i;
+  kScalarKernels.tile_weights(&tile, 1, 1);
+}
+
+// Octaves below top, in units of 1 / 2048; the bounds keep the conversion defined, whatever the logit.
+uint16x4_t octaves_below(float32x4_t top, float32x4_t logits) {
+  const float32x4_t below = larger(smaller(vsubq_f32(top, logits), vdupq_n_f32(17.0f)), vdupq_n_f32(0));
+  return vmovn_u32(vcvtq_u32_f32(vaddq_f32(vmulq_f32(below, vdupq_n_f32(2048.0f)), vdupq_n_f32(0.5f))));
+}
+
+void compute_products(const TileWeights& tile, int count, WeightsRow* rows) {
+  float32x4_t value_scales[8];
+  widen(tile.value_scales, value_scales);
+  for (int i = 0; i < count; ++i) {
+    // A flushed product of scales (below 2^-126, times dots below 2^21) can change a logit this small, its sign, and so
+    // its floor.
+    if (kFlushesDenormals && rows[i].most < 0x1p-70f && rows[i].most > -0x1p-70f) {
+      scalar_weights_of_row(tile, i);
+      rows[i].most = kDone;
+      continue;
+    }
+    float most = rows[i].most < kExponentLimit ? rows[i].most : kExponentLimit;
+    most = most > -kExponentLimit ? most : -kExponentLimit;
+    std::int32_t whole = static_cast<std::int32_t>(most);  // truncated
+    whole -= static_cast<float>(whole) > most ? 1 : 0;     // floor
+    const float32x4_t top = vdupq_n_f32(static_cast<float>(whole + 1));
+    uint32x4_t masses = vdupq_n_u32(0);
+    float32x4_t most_products = vdupq_n_f32(0);
+    for (int v = 0; v < 8; v += 2) {
+      float32x4_t* lanes = rows[i].lanes + v;
+      const uint16x8_t weights = exp2_q15(vcombine_u16(octaves_below(top, lanes[0]), octaves_below(top, lanes[1])));
+      masses = vpadalq_u16(masses, weights);
+      lanes[0] = vmulq_f32(vcvtq_f32_u32(vmovl_u16(vget_low_u16(weights))), value_scales[v]);
+      lanes[1] = vmulq_f32(vcvtq_f32_u32(vmovl_u16(vget_high_u16(weights))), value_scales[v + 1]);
+      most_products = larger(lanes[1], larger(lanes[0], most_products));
+    }
+    tile.exponents[i] = whole + 2;
+    tile.masses[i] = static_cast<std::uint32_t>(sum_of_lanes(vreinterpretq_s32_u32(masses)));
+    rows[i].most = largest_lane(most_products);
+  }
+}
+
+void compute_bytes(const TileWeights& tile, int count, const WeightsRow* rows) {
+  for (int i = 0; i < count; ++i) {
+    const float most = rows[i].most;
+    if (kFlushesDenormals && most == kDone) continue;
+    std::uint8_t* bytes = tile.weights + i * 32;
+    if (!(most >= kSmallest)) {
+      tile.value_units[i] = 0;
+      vst1q_u8(bytes, vdupq_n_u8(0));
+      vst1q_u8(bytes + 16, vdupq_n_u8(0));
+      continue;
+    }
+    tile.value_units[i] = most * (1.0f / 255.0f);
+    const float32x4_t to_byte = vdupq_n_f32(255.0f / most);
+    for (int v = 0; v < 8; v += 2) {
+      uint16x4_t rounded[2];
+      for (int k = 0; k < 2; ++k) {
+        const float32x4_t byte = vaddq_f32(vmulq_f32(rows[i].lanes[v + k], to_byte), vdupq_n_f32(0.5f));
+        rounded[k] = vmovn_u32(vcvtq_u32_f32(smaller(byte, vdupq_n_f32(255.0f))));
+      }
+      vst1_u8(bytes + v * 4, vmovn_u16(vcombine_u16(rounded[0], rounded[1])));
+    }
+  }
+}
+
+void tile_weights(const TileWeights* tiles, int tile_count, int count) {
+  WeightsRow rows[16];
+  for (int j = 0; j < tile_count; ++j) compute_logits(tiles[j], count, rows + j * count);
+  for (int j = 0; j < tile_count; ++j) compute_products(tiles[j], count, rows + j * count);
+  for (int j = 0; j < tile_count; ++j) compute_bytes(tiles[j], count, rows + j * count);
+}
+
+struct Decoded {
+  int8x16_t low;
+  int8x16_t high;
+};
+
+Decoded decode(Table levels, const std::uint8_t* codes) {
+  const uint8x16_t pairs = vld1q_u8(codes);
+  return {look_up(levels, vandq_u8(pairs, vdupq_n_u8(15))), look_up(levels, vshrq_n_u8(pairs, 4))};
+}
+
+// 64 * the sum of a row's weights: what levels that are made unsigned by adding 64 put on top of each of its sums.
+std::int32_t weights_surplus(const std::uint8_t* weights) {
+  const uint16x8_t pairs = vpadalq_u8(vpaddlq_u8(vld1q_u8(weights)), vld1q_u8(weights + 16));
+  return 64 * sum_of_lanes(vreinterpretq_s32_u32(vpaddlq_u16(pairs)));
+}
+
+void add_scaled(float* sums, int32x4_t whole, float scale) {
+  vst1q_f32(sums, vaddq_f32(vld1q_f32(sums), vmulq_f32(vcvtq_f32_s32(whole), vdupq_n_f32(scale))));
+}
+
+}  // namespace
+}  // namespace nibkv

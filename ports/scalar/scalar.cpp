@@ -1,0 +1,218 @@
+// The port that defines what the others must equal, to the last bit.
+#include "ports/kernels.hpp"
+
+namespace nibkv {
+namespace {
+
+using namespace ports;
+
+float magnitude(float x) { return x < 0 ? -x : x; }
+
+float largest_magnitude(const float* row, int n) {
+  float most = 0;
+  for (int i = 0; i < n; ++i) most = magnitude(row[i]) > most ? magnitude(row[i]) : most;
+  return most;
+}
+
+// Rounds a value known to lie in [-offset, offset] to the nearest integer, halves up: truncation of a positive number, which every
+// instruction set has. The comparison keeps the conversion defined when the input was not finite.
+std::int32_t round_biased(float x, std::int32_t offset) {
+  const float biased = x + (static_cast<float>(offset) + 0.5f);
+  return (biased > 0 && biased < 65536.0f ? static_cast<std::int32_t>(biased) : 0) - offset;
+}
+
+std::uint32_t bits_of(float x) { return __builtin_bit_cast(std::uint32_t, x); }
+float float_of(std::uint32_t bits) { return __builtin_bit_cast(float, bits); }
+
+float wide(std::uint16_t scale16) { return float_of(static_cast<std::uint32_t>(scale16) << 15); }
+
+void rotate_block(float* row, int n, float norm) {
+  for (int half = 1; half < n; half *= 2) {
+    for (int start = 0; start < n; start += 2 * half) {
+      for (int i = start; i < start + half; ++i) {
+        const float a = row[i];
+        const float b = row[i + half];
+        row[i] = a + b;
+        row[i + half] = a - b;
+      }
+    }
+  }
+  for (int i = 0; i < n; ++i) row[i] *= norm;
+}
+
+void rotate(float* row, int head_dim) {
+  constexpr float kNorms[] = {0.25f, 0.17677669529663687f, 0.125f, 0.08838834764831845f, 0.0625f};  // 1 / sqrt(16, 32, ..., 256)
+  int at = 0;
+  for (int k = 4; k >= 0; --k) {
+    const int block = 16 << k;
+    if ((head_dim & block) == 0) continue;
+    rotate_block(row + at, block, kNorms[k]);
+    at += block;
+  }
+}
+
+int level_index(std::int32_t normalised, const std::int16_t* thresholds) {
+  int index = 0;
+  for (int j = 0; j < 7; ++j) index += normalised > thresholds[j] ? 1 : 0;
+  return index;
+}
+
+std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
+  const float most = largest_magnitude(row, head_dim);
+  if (!(most >= kSmallest)) {
+    for (int c = 0; c < head_dim; ++c) codes[c] = 8;
+    return 0;
+  }
+  const float to_normal = 16383.0f / most;
+  std::int16_t normalised[256];
+  for (int c = 0; c < head_dim; ++c) normalised[c] = static_cast<std::int16_t>(round_biased(row[c] * to_normal, 16384));
+  int best = 0;
+  float best_gain = -1;
+  float best_ratio = 0;
+  for (int k = 0; k < kCandidates; ++k) {
+    std::int32_t product = 0;  // <= 256 * 16384 * 63 < 2^29
+    std::int32_t energy = 0;   // <= 256 * 63^2 < 2^20
+    for (int c = 0; c < head_dim; ++c) {
+      const std::int32_t size = normalised[c] < 0 ? -normalised[c] : normalised[c];
+      const std::int32_t level = kLevels[8 + level_index(size, kThresholds.at[k])];
+      product += size * level;
+      energy += level * level;
+    }
+    // The squared error left by the least-squares scale is |row|^2 - product^2 / energy.
+    const float ratio = static_cast<float>(product) / static_cast<float>(energy);
+    const float gain = static_cast<float>(product) * ratio;
+    if (gain > best_gain) {
+      best = k;
+      best_gain = gain;
+      best_ratio = ratio;
+    }
+  }
+  for (int c = 0; c < head_dim; ++c) {
+    const std::int32_t size = normalised[c] < 0 ? -normalised[c] : normalised[c];
+    const int index = level_index(size, kThresholds.at[best]);
+    codes[c] = static_cast<std::uint8_t>(normalised[c] < 0 ? 7 - index : 8 + index);
+  }
+  const float scale = best_ratio * (most * (1.0f / 16383.0f));
+  return static_cast<std::uint16_t>((bits_of(scale) + 0x4000u) >> 15);
+}
+
+float quantise_query(const float* row, int head_dim, std::int8_t* codes) {
+  const float most = largest_magnitude(row, head_dim);
+  if (!(most >= kSmallest)) {
+    for (int c = 0; c < head_dim; ++c) codes[c] = 0;
+    return 0;
+  }
+  const float to_code = 127.0f / most;
+  for (int c = 0; c < head_dim; ++c) codes[c] = static_cast<std::int8_t>(round_biased(row[c] * to_code, 128));
+  return most * (1.0f / 127.0f);
+}
+
+void key_dots(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, int count, std::int32_t* dots) {
+  for (int i = 0; i < count; ++i) {
+    for (int t = 0; t < 32; ++t) {
+      std::int32_t sum = 0;
+      for (int c = 0; c < head_dim; ++c) {
+        const std::uint8_t pair = codes[c / 4 * 64 + t % 16 * 4 + c % 4];
+        sum += kLevels[t < 16 ? pair & 15 : pair >> 4] * queries[i * head_dim + c];
+      }
+      dots[i * 32 + t] = sum;
+    }
+  }
+}
+
+void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* queries, int count, std::int32_t* dots) {
+  for (int i = 0; i < count; ++i) {
+    for (int t = 0; t < 32; ++t) {
+      std::int32_t sum = 0;
+      for (int c = 0; c < channels; ++c) sum += outliers[c / 4 * 128 + t * 4 + c % 4] * queries[i * channels + c];
+      dots[i * 32 + t] = sum;
+    }
+  }
+}
+
+// (a * b * 2 + 2^15) >> 16, as pmulhrsw and vqrdmulh compute it. Never called with both -32768.
+std::int32_t multiply_high(std::int32_t a, std::int32_t b) { return (a * b + 0x4000) >> 15; }
+
+// 2^-(octaves / 2048) in Q15, at most 32767; octaves in [0, 65535].
+std::int32_t exp2_q15(std::uint32_t octaves) {
+  if (octaves >= 32768) return 0;  // below 2^-16
+  const std::int32_t f = static_cast<std::int32_t>((octaves & 2047) << 4);
+  std::int32_t x = multiply_high(f, kExp4) + kExp3;
+  x = multiply_high(f, x) + kExp2;
+  x = multiply_high(f, x) + kExp1;
+  x = multiply_high(f, x) - 32768;
+  if (x < -32767) x = -32767;
+  return multiply_high(x, -(32768 >> (octaves >> 11)));
+}
+
+void tile_weights_of_row(const TileWeights& tile, int i) {
+  float logits[32];
+  float most = kHidden;
+  for (int t = 0; t < 32; ++t) {
+    float logit = static_cast<float>(tile.dots[i * 32 + t]) * (wide(tile.key_scales[t]) * tile.query_scales[i]);
+    if (tile.outlier_dots != nullptr) {
+      logit = logit + static_cast<float>(tile.outlier_dots[i * 32 + t]) * tile.outlier_query_scales[i];
+    }
+    logits[t] = t < tile.visible[i] ? logit : kHidden;
+    most = logits[t] > most ? logits[t] : most;
+  }
+  most = most < kExponentLimit ? most : kExponentLimit;
+  most = most > -kExponentLimit ? most : -kExponentLimit;
+  std::int32_t whole = static_cast<std::int32_t>(most);  // truncated
+  whole -= static_cast<float>(whole) > most ? 1 : 0;     // floor
+  const float top = static_cast<float>(whole + 1);
+
+  std::int32_t weights[32];
+  std::uint32_t mass = 0;
+  float products[32];
+  float most_product = 0;
+  for (int t = 0; t < 32; ++t) {
+    float below = top - logits[t];  // in (0, ...]
+    below = below < 17.0f ? below : 17.0f;
+    below = below > 0.0f ? below : 0.0f;
+    weights[t] = exp2_q15(static_cast<std::uint32_t>(below * 2048.0f + 0.5f));
+    mass += static_cast<std::uint32_t>(weights[t]);
+    products[t] = static_cast<float>(weights[t]) * wide(tile.value_scales[t]);
+    most_product = products[t] > most_product ? products[t] : most_product;
+  }
+  tile.exponents[i] = whole + 2;  // a Q15 weight relative to 2^(whole + 1) is a Q0.16 weight relative to 2^(whole + 2)
+  tile.masses[i] = mass;
+  if (!(most_product >= kSmallest)) {
+    tile.value_units[i] = 0;
+    for (int t = 0; t < 32; ++t) tile.weights[i * 32 + t] = 0;
+    return;
+  }
+  const float to_byte = 255.0f / most_product;
+  tile.value_units[i] = most_product * (1.0f / 255.0f);
+  for (int t = 0; t < 32; ++t) {
+    const float byte = products[t] * to_byte + 0.5f;
+    tile.weights[i * 32 + t] = static_cast<std::uint8_t>(byte < 255.5f ? byte : 255.0f);
+  }
+}
+
+void tile_weights(const TileWeights* tiles, int tile_count, int count) {
+  for (int j = 0; j < tile_count; ++j) {
+    for (int i = 0; i < count; ++i) tile_weights_of_row(tiles[j], i);
+  }
+}
+
+void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales, int count, float* sums) {
+  for (int i = 0; i < count; ++i) {
+    for (int c = 0; c < head_dim; ++c) {
+      std::int32_t sum = 0;  // <= 32 * 255 * 63 < 2^19
+      for (int t = 0; t < 16; ++t) {
+        const std::uint8_t pair = codes[t / 4 * head_dim * 4 + c * 4 + t % 4];
+        sum += kLevels[pair & 15] * weights[i * 32 + t];
+        sum += kLevels[pair >> 4] * weights[i * 32 + 16 + t];
+      }
+      sums[i * head_dim + c] += static_cast<float>(sum) * scales[i];
+    }
+  }
+}
+
+}  // namespace
+
+constexpr Kernels kScalarKernels = {"scalar",     rotate,       encode_row, quantise_query, key_dots,
+                                    outlier_dots, tile_weights, value_sums};
+
+}  // namespace nibkv

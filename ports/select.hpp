@@ -1,0 +1,14 @@
+#pragma once
+
+#include <string_view>
+
+#include "nibkv/status.hpp"
+#include "ports/kernels.hpp"
+
+namespace nibkv {
+
+/// The port of that name, or for an empty name the best that this CPU runs.
+/// @returns kUnknownPort, kUnsupportedPort; `port` is unchanged then.
+Status select_port(std::string_view name, const Kernels*& port);
+
+}  // namespace nibkv

@@ -1,0 +1,431 @@
+// SSSE3 and SSE4.1: 16 bytes at a time, byte products through pmaddubsw, which wants one factor unsigned.
+#include <smmintrin.h>
+
+#include "ports/kernels.hpp"
+
+namespace nibkv {
+namespace {
+
+using namespace ports;
+
+__m128i load(const void* from) {
+  return _mm_loadu_si128(static_cast<const __m128i*>(from));
+}
+__m128i load_aligned(const void* from) {
+  return _mm_load_si128(static_cast<const __m128i*>(from));
+}
+void store(void* to, __m128i x) {
+  _mm_storeu_si128(static_cast<__m128i*>(to), x);
+}
+
+// Four bytes, four times.
+__m128i broadcast4(const void* from) {
+  std::int32_t four;
+  __builtin_memcpy(&four, from, sizeof four);
+  return _mm_set1_epi32(four);
+}
+
+float largest_lane(__m128 x) {
+  x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+  return _mm_cvtss_f32(_mm_max_ss(x, _mm_shuffle_ps(x, x, 1)));
+}
+
+std::int32_t sum_of_lanes(__m128i x) {
+  x = _mm_add_epi32(x, _mm_shuffle_epi32(x, 0x4E));
+  return _mm_cvtsi128_si32(_mm_add_epi32(x, _mm_shuffle_epi32(x, 0xB1)));
+}
+
+// Sums of four neighbouring byte products, unsigned by signed. Saturation of pmaddubsw is the caller's to rule out.
+__m128i dot4(__m128i unsigned_bytes, __m128i signed_bytes) {
+  return _mm_madd_epi16(_mm_maddubs_epi16(unsigned_bytes, signed_bytes), _mm_set1_epi16(1));
+}
+
+float largest_magnitude(const float* row, int n) {
+  const __m128 sign = _mm_set1_ps(-0.0f);
+  __m128 most = _mm_setzero_ps();
+  // maxps gives its second operand when one is not a number, so such an input is skipped, as in the scalar port.
+  for (int i = 0; i < n; i += 4) most = _mm_max_ps(_mm_andnot_ps(sign, _mm_loadu_ps(row + i)), most);
+  return largest_lane(most);
+}
+
+// maxps turns what is not a number to 0. Numbers are positive once biased, and far below 2^31.
+__m128i round_biased(__m128 x, std::int32_t offset) {
+  const __m128 biased = _mm_add_ps(x, _mm_set1_ps(static_cast<float>(offset) + 0.5f));
+  return _mm_sub_epi32(_mm_cvttps_epi32(_mm_max_ps(biased, _mm_setzero_ps())), _mm_set1_epi32(offset));
+}
+
+// The stages with partners at 1 and at 2. a + (-b) is a - b to the last bit.
+__m128 rotate4(__m128 x) {
+  const __m128 odd = _mm_castsi128_ps(_mm_set_epi32(INT32_MIN, 0, INT32_MIN, 0));
+  const __m128 upper = _mm_castsi128_ps(_mm_set_epi32(INT32_MIN, INT32_MIN, 0, 0));
+  x = _mm_add_ps(_mm_shuffle_ps(x, x, 0xB1), _mm_xor_ps(x, odd));
+  return _mm_add_ps(_mm_shuffle_ps(x, x, 0x4E), _mm_xor_ps(x, upper));
+}
+
+void rotate_block(float* row, int n, float norm) {
+  for (int i = 0; i < n; i += 16) {  // partners at 1, 2, 4 and 8
+    const __m128 a = rotate4(_mm_loadu_ps(row + i));
+    const __m128 b = rotate4(_mm_loadu_ps(row + i + 4));
+    const __m128 c = rotate4(_mm_loadu_ps(row + i + 8));
+    const __m128 d = rotate4(_mm_loadu_ps(row + i + 12));
+    const __m128 sum0 = _mm_add_ps(a, b);
+    const __m128 sum1 = _mm_add_ps(c, d);
+    const __m128 difference0 = _mm_sub_ps(a, b);
+    const __m128 difference1 = _mm_sub_ps(c, d);
+    _mm_storeu_ps(row + i, _mm_add_ps(sum0, sum1));
+    _mm_storeu_ps(row + i + 4, _mm_add_ps(difference0, difference1));
+    _mm_storeu_ps(row + i + 8, _mm_sub_ps(sum0, sum1));
+    _mm_storeu_ps(row + i + 12, _mm_sub_ps(difference0, difference1));
+  }
+  for (int half = 16; half < n; half *= 2) {
+    for (int start = 0; start < n; start += 2 * half) {
+      for (int i = start; i < start + half; i += 4) {
+        const __m128 a = _mm_loadu_ps(row + i);
+        const __m128 b = _mm_loadu_ps(row + i + half);
+        _mm_storeu_ps(row + i, _mm_add_ps(a, b));
+        _mm_storeu_ps(row + i + half, _mm_sub_ps(a, b));
+      }
+    }
+  }
+  for (int i = 0; i < n; i += 4) _mm_storeu_ps(row + i, _mm_mul_ps(_mm_loadu_ps(row + i), _mm_set1_ps(norm)));
+}
+
+void rotate(float* row, int head_dim) {
+  constexpr float kNorms[] = {0.25f, 0.17677669529663687f, 0.125f, 0.08838834764831845f, 0.0625f};
+  int at = 0;
+  for (int k = 4; k >= 0; --k) {
+    const int block = 16 << k;
+    if ((head_dim & block) == 0) continue;
+    rotate_block(row + at, block, kNorms[k]);
+    at += block;
+  }
+}
+
+struct Candidate {
+  __m128i thresholds[7];
+};
+
+Candidate candidate(int k) {
+  Candidate c;
+  for (int j = 0; j < 7; ++j) c.thresholds[j] = _mm_set1_epi16(kThresholds.at[k][j]);
+  return c;
+}
+
+// 0x8000 + level index of 8 magnitudes: the set top bit makes pshufb clear the upper bytes.
+__m128i level_indices(__m128i sizes, const Candidate& c) {
+  __m128i index = _mm_set1_epi16(INT16_MIN);
+  for (int j = 0; j < 7; ++j) index = _mm_sub_epi16(index, _mm_cmpgt_epi16(sizes, c.thresholds[j]));
+  return index;
+}
+
+std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
+  const float most = largest_magnitude(row, head_dim);
+  if (!(most >= kSmallest)) {
+    for (int c = 0; c < head_dim; c += 16) store(codes + c, _mm_set1_epi8(8));
+    return 0;
+  }
+  const __m128 to_normal = _mm_set1_ps(16383.0f / most);
+  alignas(16) std::int16_t normalised[256];
+  alignas(16) std::int16_t sizes[256];
+  for (int c = 0; c < head_dim; c += 8) {
+    const __m128i low = round_biased(_mm_mul_ps(_mm_loadu_ps(row + c), to_normal), 16384);
+    const __m128i high = round_biased(_mm_mul_ps(_mm_loadu_ps(row + c + 4), to_normal), 16384);
+    const __m128i both = _mm_packs_epi32(low, high);
+    store(normalised + c, both);
+    store(sizes + c, _mm_abs_epi16(both));
+  }
+  int best = 0;
+  float best_gain = -1;
+  float best_ratio = 0;
+  const __m128i levels = load(kLevels);
+  const __m128i positive_levels = _mm_unpackhi_epi64(levels, levels);
+  for (int k = 0; k < kCandidates; ++k) {
+    const Candidate thresholds = candidate(k);
+    __m128i product = _mm_setzero_si128();
+    __m128i energy = _mm_setzero_si128();
+    for (int c = 0; c < head_dim; c += 8) {
+      const __m128i size = load_aligned(sizes + c);
+      const __m128i level = _mm_shuffle_epi8(positive_levels, level_indices(size, thresholds));
+      product = _mm_add_epi32(product, _mm_madd_epi16(size, level));
+      energy = _mm_add_epi32(energy, _mm_madd_epi16(level, level));
+    }
+    const float whole_product = static_cast<float>(sum_of_lanes(product));
+    const float ratio = whole_product / static_cast<float>(sum_of_lanes(energy));
+    const float gain = whole_product * ratio;
+    if (gain > best_gain) {
+      best = k;
+      best_gain = gain;
+      best_ratio = ratio;
+    }
+  }
+  const Candidate thresholds = candidate(best);
+  for (int c = 0; c < head_dim; c += 16) {
+    const __m128i low = level_indices(load_aligned(sizes + c), thresholds);
+    const __m128i high = level_indices(load_aligned(sizes + c + 8), thresholds);
+    const __m128i low_byte = _mm_set1_epi16(0xFF);
+    const __m128i index = _mm_packus_epi16(_mm_and_si128(low, low_byte), _mm_and_si128(high, low_byte));
+    // 8 + index for zero and above; its complement to 15, which is 7 - index, below.
+    const __m128i rows = _mm_packs_epi16(load_aligned(normalised + c), load_aligned(normalised + c + 8));
+    const __m128i flip = _mm_and_si128(_mm_cmpgt_epi8(_mm_setzero_si128(), rows), _mm_set1_epi8(15));
+    store(codes + c, _mm_xor_si128(_mm_add_epi8(index, _mm_set1_epi8(8)), flip));
+  }
+  const float scale = best_ratio * (most * (1.0f / 16383.0f));
+  return static_cast<std::uint16_t>((__builtin_bit_cast(std::uint32_t, scale) + 0x4000u) >> 15);
+}
+
+float quantise_query(const float* row, int head_dim, std::int8_t* codes) {
+  const float most = largest_magnitude(row, head_dim);
+  if (!(most >= kSmallest)) {
+    for (int c = 0; c < head_dim; c += 16) store(codes + c, _mm_setzero_si128());
+    return 0;
+  }
+  const __m128 to_code = _mm_set1_ps(127.0f / most);
+  for (int c = 0; c < head_dim; c += 16) {
+    __m128i rounded[4];
+    for (int k = 0; k < 4; ++k) rounded[k] = round_biased(_mm_mul_ps(_mm_loadu_ps(row + c + 4 * k), to_code), 128);
+    const __m128i low = _mm_packs_epi32(rounded[0], rounded[1]);
+    store(codes + c, _mm_packs_epi16(low, _mm_packs_epi32(rounded[2], rounded[3])));
+  }
+  return most * (1.0f / 127.0f);
+}
+
+// kVectors of the four vectors of a group at a time: as many sums as the registers hold.
+template <int kRows, int kVectors>
+void key_dots_of(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, std::int32_t* dots) {
+  const __m128i nibble = _mm_set1_epi8(15);
+  // level + 64 is unsigned. Pairs: 2 * 127 * 127 fits int16. The surplus, 64 times the sum of the codes, is what sums
+  // start from.
+  const __m128i levels = _mm_add_epi8(load(kLevels), _mm_set1_epi8(64));
+  __m128i start[kRows];
+  for (int r = 0; r < kRows; ++r) {
+    __m128i surplus = _mm_setzero_si128();
+    for (int c = 0; c < head_dim; c += 16) {
+      surplus = _mm_sub_epi32(surplus, dot4(_mm_set1_epi8(64), load(queries + r * head_dim + c)));
+    }
+    start[r] = _mm_set1_epi32(sum_of_lanes(surplus));
+  }
+  for (int v = 0; v < 4; v += kVectors) {
+    __m128i low_sums[kRows][kVectors];
+    __m128i high_sums[kRows][kVectors];
+    for (int r = 0; r < kRows; ++r) {
+      for (int k = 0; k < kVectors; ++k) low_sums[r][k] = high_sums[r][k] = start[r];
+    }
+    for (int c = 0; c < head_dim; c += 4) {
+      for (int k = 0; k < kVectors; ++k) {
+        const __m128i pairs = load_aligned(codes + c * 16 + (v + k) * 16);
+        const __m128i low = _mm_shuffle_epi8(levels, _mm_and_si128(pairs, nibble));
+        const __m128i high = _mm_shuffle_epi8(levels, _mm_and_si128(_mm_srli_epi16(pairs, 4), nibble));
+        for (int r = 0; r < kRows; ++r) {
+          const __m128i query = broadcast4(queries + r * head_dim + c);
+          low_sums[r][k] = _mm_add_epi32(low_sums[r][k], dot4(low, query));
+          high_sums[r][k] = _mm_add_epi32(high_sums[r][k], dot4(high, query));
+        }
+      }
+    }
+    for (int r = 0; r < kRows; ++r) {
+      for (int k = 0; k < kVectors; ++k) {
+        store(dots + r * 32 + (v + k) * 4, low_sums[r][k]);
+        store(dots + r * 32 + (v + k) * 4 + 16, high_sums[r][k]);
+      }
+    }
+  }
+}
+
+void key_dots(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, int count, std::int32_t* dots) {
+  for (; count >= 4; count -= 4, queries += 4 * head_dim, dots += 4 * 32) {
+    key_dots_of<4, 1>(codes, head_dim, queries, dots);
+  }
+  if (count == 3) key_dots_of<3, 1>(codes, head_dim, queries, dots);
+  if (count == 2) key_dots_of<2, 2>(codes, head_dim, queries, dots);
+  if (count == 1) key_dots_of<1, 4>(codes, head_dim, queries, dots);
+}
+
+void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* queries, int count,
+                  std::int32_t* dots) {
+  for (int t = 0; t < 32; t += 4) {
+    for (int i = 0; i < count; ++i) {
+      __m128i sum = _mm_setzero_si128();
+      for (int c = 0; c < channels; c += 4) {
+        const __m128i outlier = load_aligned(outliers + c * 32 + t * 4);
+        const __m128i query = broadcast4(queries + i * channels + c);
+        // The sign moves to the query. Pairs: 2 * 127 * 127 fits int16.
+        sum = _mm_add_epi32(sum, dot4(_mm_abs_epi8(outlier), _mm_sign_epi8(query, outlier)));
+      }
+      store(dots + i * 32 + t, sum);
+    }
+  }
+}
+
+// 2^-(octaves / 2048) in Q15 of 8 octaves as u16.
+__m128i exp2_q15(__m128i octaves) {
+  const __m128i f = _mm_slli_epi16(_mm_and_si128(octaves, _mm_set1_epi16(2047)), 4);
+  __m128i x = _mm_add_epi16(_mm_mulhrs_epi16(f, _mm_set1_epi16(kExp4)), _mm_set1_epi16(kExp3));
+  x = _mm_add_epi16(_mm_mulhrs_epi16(f, x), _mm_set1_epi16(kExp2));
+  x = _mm_add_epi16(_mm_mulhrs_epi16(f, x), _mm_set1_epi16(kExp1));
+  x = _mm_add_epi16(_mm_mulhrs_epi16(f, x), _mm_set1_epi16(INT16_MIN));
+  x = _mm_max_epi16(x, _mm_set1_epi16(-32767));
+  // Bytes of -(32768 >> whole): the upper one runs through a sign's shifts for whole < 8, the lower one after.
+  const __m128i upper = _mm_set_epi64x(-1, static_cast<long long>(0xFFFEFCF8F0E0C080));
+  const __m128i lower = _mm_set_epi64x(static_cast<long long>(0xFFFEFCF8F0E0C080), 0);
+  const __m128i whole = _mm_srli_epi16(octaves, 11);
+  const __m128i power =
+      _mm_or_si128(_mm_shuffle_epi8(upper, _mm_or_si128(_mm_slli_epi16(whole, 8), _mm_set1_epi16(0x80))),
+                   _mm_shuffle_epi8(lower, _mm_or_si128(whole, _mm_set1_epi16(INT16_MIN))));
+  return _mm_andnot_si128(_mm_srai_epi16(octaves, 15), _mm_mulhrs_epi16(x, power));  // 0 from 32768 on
+}
+
+void widen(const std::uint16_t* scales, float* wide) {
+  for (int t = 0; t < 32; t += 8) {
+    const __m128i eight = load(scales + t);
+    store(wide + t, _mm_slli_epi32(_mm_cvtepu16_epi32(eight), 15));
+    store(wide + t + 4, _mm_slli_epi32(_mm_cvtepu16_epi32(_mm_srli_si128(eight, 8)), 15));
+  }
+}
+
+// One row on its way through tile_weights. The steps run over all rows, one after the other: within a row each waits
+// for the one before.
+struct WeightsRow {
+  alignas(16) float lanes[32];  // logits, then products of weights and value scales
+  float most;                   // the largest of them
+};
+
+void compute_logits(const TileWeights& tile, int count, WeightsRow* rows) {
+  alignas(16) float key_scales[32];
+  widen(tile.key_scales, key_scales);
+  for (int i = 0; i < count; ++i) {
+    __m128 most = _mm_set1_ps(kHidden);
+    __m128i slots = _mm_set_epi32(3, 2, 1, 0);
+    const __m128 scale = _mm_set1_ps(tile.query_scales[i]);
+    for (int t = 0; t < 32; t += 4) {
+      const __m128 dots = _mm_cvtepi32_ps(load(tile.dots + i * 32 + t));
+      __m128 logit = _mm_mul_ps(dots, _mm_mul_ps(_mm_load_ps(key_scales + t), scale));
+      if (tile.outlier_dots != nullptr) {
+        const __m128 outlier_dots = _mm_cvtepi32_ps(load(tile.outlier_dots + i * 32 + t));
+        logit = _mm_add_ps(logit, _mm_mul_ps(outlier_dots, _mm_set1_ps(tile.outlier_query_scales[i])));
+      }
+      const __m128 seen = _mm_castsi128_ps(_mm_cmplt_epi32(slots, _mm_set1_epi32(tile.visible[i])));
+      logit = _mm_blendv_ps(_mm_set1_ps(kHidden), logit, seen);
+      slots = _mm_add_epi32(slots, _mm_set1_epi32(4));
+      most = _mm_max_ps(logit, most);
+      _mm_store_ps(rows[i].lanes + t, logit);
+    }
+    rows[i].most = largest_lane(most);
+  }
+}
+
+// Octaves below top, in units of 1 / 2048; the bounds keep the conversion defined, whatever the logit.
+__m128i octaves_below(__m128 top, __m128 logits) {
+  const __m128 below = _mm_max_ps(_mm_min_ps(_mm_sub_ps(top, logits), _mm_set1_ps(17.0f)), _mm_setzero_ps());
+  return _mm_cvttps_epi32(_mm_add_ps(_mm_mul_ps(below, _mm_set1_ps(2048.0f)), _mm_set1_ps(0.5f)));
+}
+
+void compute_products(const TileWeights& tile, int count, WeightsRow* rows) {
+  alignas(16) float value_scales[32];
+  widen(tile.value_scales, value_scales);
+  for (int i = 0; i < count; ++i) {
+    float most = rows[i].most < kExponentLimit ? rows[i].most : kExponentLimit;
+    most = most > -kExponentLimit ? most : -kExponentLimit;
+    std::int32_t whole = static_cast<std::int32_t>(most);  // truncated
+    whole -= static_cast<float>(whole) > most ? 1 : 0;     // floor
+    const __m128 top = _mm_set1_ps(static_cast<float>(whole + 1));
+    __m128i masses = _mm_setzero_si128();
+    __m128 most_products = _mm_setzero_ps();
+    for (int t = 0; t < 32; t += 8) {
+      float* lanes = rows[i].lanes + t;
+      const __m128i octaves =
+          _mm_packus_epi32(octaves_below(top, _mm_load_ps(lanes)), octaves_below(top, _mm_load_ps(lanes + 4)));
+      const __m128i weights = exp2_q15(octaves);  // at most 32767
+      masses = _mm_add_epi32(masses, _mm_madd_epi16(weights, _mm_set1_epi16(1)));
+      const __m128 low = _mm_cvtepi32_ps(_mm_cvtepi16_epi32(weights));
+      const __m128 high = _mm_cvtepi32_ps(_mm_cvtepi16_epi32(_mm_srli_si128(weights, 8)));
+      const __m128 low_products = _mm_mul_ps(low, _mm_load_ps(value_scales + t));
+      const __m128 high_products = _mm_mul_ps(high, _mm_load_ps(value_scales + t + 4));
+      _mm_store_ps(lanes, low_products);
+      _mm_store_ps(lanes + 4, high_products);
+      most_products = _mm_max_ps(high_products, _mm_max_ps(low_products, most_products));
+    }
+    tile.exponents[i] = whole + 2;
+    tile.masses[i] = static_cast<std::uint32_t>(sum_of_lanes(masses));
+    rows[i].most = largest_lane(most_products);
+  }
+}
+
+void compute_bytes(const TileWeights& tile, int count, const WeightsRow* rows) {
+  for (int i = 0; i < count; ++i) {
+    const float most = rows[i].most;
+    std::uint8_t* bytes = tile.weights + i * 32;
+    if (!(most >= kSmallest)) {
+      tile.value_units[i] = 0;
+      store(bytes, _mm_setzero_si128());
+      store(bytes + 16, _mm_setzero_si128());
+      continue;
+    }
+    tile.value_units[i] = most * (1.0f / 255.0f);
+    const __m128 to_byte = _mm_set1_ps(255.0f / most);
+    for (int t = 0; t < 32; t += 16) {
+      __m128i rounded[4];
+      for (int k = 0; k < 4; ++k) {
+        const __m128 products = _mm_load_ps(rows[i].lanes + t + 4 * k);
+        const __m128 byte = _mm_add_ps(_mm_mul_ps(products, to_byte), _mm_set1_ps(0.5f));
+        rounded[k] = _mm_cvttps_epi32(_mm_min_ps(byte, _mm_set1_ps(255.0f)));
+      }
+      const __m128i low = _mm_packs_epi32(rounded[0], rounded[1]);
+      store(bytes + t, _mm_packus_epi16(low, _mm_packs_epi32(rounded[2], rounded[3])));
+    }
+  }
+}
+
+void tile_weights(const TileWeights* tiles, int tile_count, int count) {
+  WeightsRow rows[16];
+  for (int j = 0; j < tile_count; ++j) compute_logits(tiles[j], count, rows + j * count);
+  for (int j = 0; j < tile_count; ++j) compute_products(tiles[j], count, rows + j * count);
+  for (int j = 0; j < tile_count; ++j) compute_bytes(tiles[j], count, rows + j * count);
+}
+
+template <int kRows>
+void value_sums_of(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales,
+                   float* sums) {
+  const __m128i nibble = _mm_set1_epi8(15);
+  const __m128i levels = load(kLevels);
+  __m128i wide_weights[4][2][kRows];  // of four slots, four times
+  for (int g = 0; g < 4; ++g) {
+    for (int r = 0; r < kRows; ++r) {
+      wide_weights[g][0][r] = broadcast4(weights + r * 32 + g * 4);
+      wide_weights[g][1][r] = broadcast4(weights + r * 32 + g * 4 + 16);
+    }
+  }
+  for (int c = 0; c < head_dim; c += 4) {
+    __m128i whole[kRows];
+    for (int r = 0; r < kRows; ++r) whole[r] = _mm_setzero_si128();
+    for (int g = 0; g < 4; ++g) {
+      const __m128i pairs = load_aligned(codes + (g * head_dim + c) * 4);
+      const __m128i low = _mm_shuffle_epi8(levels, _mm_and_si128(pairs, nibble));
+      const __m128i high = _mm_shuffle_epi8(levels, _mm_and_si128(_mm_srli_epi16(pairs, 4), nibble));
+      for (int r = 0; r < kRows; ++r) {  // pairs: 2 * 255 * 63 fits int16
+        whole[r] = _mm_add_epi32(whole[r], dot4(wide_weights[g][0][r], low));
+        whole[r] = _mm_add_epi32(whole[r], dot4(wide_weights[g][1][r], high));
+      }
+    }
+    for (int r = 0; r < kRows; ++r) {
+      float* to = sums + r * head_dim + c;
+      _mm_storeu_ps(to, _mm_add_ps(_mm_loadu_ps(to), _mm_mul_ps(_mm_cvtepi32_ps(whole[r]), _mm_set1_ps(scales[r]))));
+    }
+  }
+}
+
+void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales, int count,
+                float* sums) {
+  for (; count >= 4; count -= 4, weights += 4 * 32, scales += 4, sums += 4 * head_dim) {
+    value_sums_of<4>(codes, head_dim, weights, scales, sums);
+  }
+  if (count == 3) value_sums_of<3>(codes, head_dim, weights, scales, sums);
+  if (count == 2) value_sums_of<2>(codes, head_dim, weights, scales, sums);
+  if (count == 1) value_sums_of<1>(codes, head_dim, weights, scales, sums);
+}
+
+}  // namespace
+
+constexpr Kernels kSse41Kernels = {"sse41",  rotate,       encode_row,   quantise_query,
+                                   key_dots, outlier_dots, tile_weights, value_sums};
+
+}  // namespace nibkv

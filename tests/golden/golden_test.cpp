@@ -1,0 +1,119 @@
+// One word for all that the pipeline computes. It is the same on every architecture, with every port and every
+// compiler; it changes only when the numbers of the library are changed on purpose.
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <span>
+
+#include "nibkv/nibkv.hpp"
+#include "tests/support/rig.hpp"
+
+namespace nibkv {
+namespace {
+
+// To update: run this test; it prints the new word.
+constexpr std::uint64_t kGolden = 0xb2b269d60d9dc44c;
+
+// FNV-1a, 64 bits.
+class Hash {
+ public:
+  void add(std::span<const std::byte> bytes) {
+    for (const std::byte byte : bytes) word_ = (word_ ^ static_cast<std::uint64_t>(byte)) * 0x100000001b3u;
+  }
+  std::uint64_t word() const { return word_; }
+
+ private:
+  std::uint64_t word_ = 0xcbf29ce484222325u;
+};
+
+struct Case {
+  Shape shape;
+  Policy policy;
+  int steps;
+};
+
+// Every kind of block of the rotation (16 to 256), group sizes below and above the 16 rows of a pass, outlier channels,
+// both policies, both storages; streaming cases run several times round their budget.
+std::vector<Case> cases() {
+  std::vector<Case> list;
+  list.push_back(
+      {{.layers = 2, .query_heads = 6, .kv_heads = 2, .head_dim = 64, .outlier_channels = 4, .max_chunk = 24},
+       streaming_llm(96),
+       24});
+  list.push_back(
+      {{.layers = 1, .query_heads = 8, .kv_heads = 1, .head_dim = 128, .outlier_channels = 16, .max_chunk = 5},
+       full(100),
+       20});
+  list.push_back(
+      {{.layers = 1, .query_heads = 4, .kv_heads = 2, .head_dim = 240, .outlier_channels = 8, .max_chunk = 9},
+       full(90),
+       10});
+  list.push_back(
+      {{.layers = 1, .query_heads = 32, .kv_heads = 1, .head_dim = 80, .max_chunk = 3}, streaming_llm(40, 6), 40});
+  list.push_back({{.layers = 1, .query_heads = 2, .kv_heads = 2, .head_dim = 256, .max_chunk = 40}, full(80), 2});
+  list.push_back(
+      {{.layers = 1, .query_heads = 3, .kv_heads = 3, .head_dim = 16, .outlier_channels = 12, .max_chunk = 7},
+       streaming_llm(33, 0),
+       30});
+  Shape f32 = {.layers = 1, .query_heads = 4, .kv_heads = 2, .head_dim = 48, .max_chunk = 8};
+  f32.storage = Storage::kF32;
+  list.push_back({f32, streaming_llm(32), 12});
+  return list;
+}
+
+// Rows of very different sizes, exactly zero ones too.
+void scale_rows(std::vector<float>& rows, std::size_t dim, test::Random& random) {
+  constexpr float kSizes[] = {1.0f, 1.0f, 1.0f, 1.0f, 0.0f, 1024.0f, 0.0009765625f, 8.0f};
+  for (std::size_t row = 0; row < rows.size() / dim; ++row) {
+    const float size = kSizes[random.below(8)];
+    for (std::size_t c = 0; c < dim; ++c) rows[row * dim + c] *= size;
+  }
+}
+
+void run(const Case& one, const std::string& port, Hash& hash) {
+  const Shape& shape = one.shape;
+  test::Rig rig(shape, one.policy, port, 7);
+  ASSERT_EQ(rig.made(), Status::kOk);
+  hash.add(rig.profile());
+  test::Random random(shape.head_dim);
+  for (int step = 0; step < one.steps; ++step) {
+    const std::uint32_t count = step == 0 ? shape.max_chunk : random.within(1, shape.max_chunk);
+    for (std::uint32_t layer = 0; layer < shape.layers; ++layer) {
+      auto keys = test::keys_of_profile(shape, 7, layer, count, random);
+      auto values = random.bells(std::size_t{count} * shape.kv_heads * shape.head_dim);
+      auto queries = random.bells(std::size_t{count} * shape.query_heads * shape.head_dim);
+      if (shape.outlier_channels == 0) scale_rows(keys, shape.head_dim, random);
+      scale_rows(values, shape.head_dim, random);
+      scale_rows(queries, shape.head_dim, random);
+      for (float& x : queries) x *= 0.0625f;
+      ASSERT_EQ(append(rig.cache(), layer, keys, values), Status::kOk) << test::words(shape, one.policy, port);
+      const std::vector<float> out = test::attend_all(rig.cache(), layer, queries);
+      hash.add(std::as_bytes(std::span(out)));
+    }
+    if (step % 7 == 6) {  // a plan of its own: every third of the slots but the first is dropped
+      std::vector<std::uint32_t> target;
+      std::uint32_t next = 0;
+      for (std::uint32_t i = 0; i < rig.cache().held(0, 0); ++i) target.push_back(i % 3 == 1 && i > 4 ? kDrop : next++);
+      ASSERT_EQ(compact(rig.cache(), 0, 0, target), Status::kOk);
+    }
+  }
+  hash.add(rig.state());
+}
+
+TEST(Golden, TheWholePipelineGivesTheSameWordWithEveryPortOnEveryMachine) {
+  for (const std::string& port : test::running_ports()) {
+    Hash hash;
+    int number = 0;
+    for (const Case& one : cases()) {
+      run(one, port, hash);
+      std::printf("[   golden ] port %s, after case %d: 0x%016llx\n", port.c_str(), number++,
+                  static_cast<unsigned long long>(hash.word()));
+    }
+    char word[32];
+    std::snprintf(word, sizeof word, "0x%016llx", static_cast<unsigned long long>(hash.word()));
+    EXPECT_EQ(hash.word(), kGolden) << "port " << port << " gave " << word;
+  }
+}
+
+}  // namespace
+}  // namespace nibkv

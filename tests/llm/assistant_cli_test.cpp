@@ -1,0 +1,229 @@
+#include <gtest/gtest.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+
+// Runs nibkv-assistant as a user does. NIBKV_ASSISTANT is its path; NIBKV_EMULATOR, if defined, what comes before it.
+#ifndef NIBKV_EMULATOR
+#define NIBKV_EMULATOR ""
+#endif
+
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kQuestion =
+    "It was a fine morning, and they walked along the river.\nThe code for willow is 90717.\nShe said nothing.\n"
+    "What is the code for willow? ";
+
+struct Result {
+  int status = -1;
+  std::string out, err;
+};
+
+std::string contents(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
+std::string in_quotes(const std::string& word) {
+  return "'" + word + "'";
+}
+
+/// A folder with a copy of the tiny model, since the profile is kept beside a model: one for all tests, as making the
+/// profile takes a while on slow machines.
+class AssistantTest : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    folder_ = (fs::temp_directory_path() / "nibkv-assistant-XXXXXX").string();
+    if (::mkdtemp(folder_.data()) == nullptr) throw std::runtime_error("cannot create " + folder_);
+    model_ = folder_ + "/tiny.gguf";
+    fs::copy_file(NIBKV_TINY_MODEL, model_);
+  }
+  static void TearDownTestSuite() {
+    std::error_code ignored;
+    fs::remove_all(folder_, ignored);
+  }
+
+  /// @param options  as a shell reads them
+  Result run(const std::string& options, const std::string& input = "") const {
+    std::ofstream(folder_ + "/in", std::ios::binary) << input;
+    const std::string command = "NIBKV_MODEL= NIBKV_CACHE=" + in_quotes(folder_ + "/cache") + " " NIBKV_EMULATOR " " +
+                                in_quotes(NIBKV_ASSISTANT) + " " + options + " <" + in_quotes(folder_ + "/in") + " >" +
+                                in_quotes(folder_ + "/out") + " 2>" + in_quotes(folder_ + "/err");
+    const int status = std::system(command.c_str());
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, contents(folder_ + "/out"), contents(folder_ + "/err")};
+  }
+
+  Result ask(const std::string& options, const std::string& prompt = kQuestion) const {
+    return run("--model " + in_quotes(model_) + " --prompt " + in_quotes(prompt) + " " + options);
+  }
+
+  // The figures of a line of the table.
+  static std::string figure(const Result& result, const std::string& name) {
+    std::istringstream lines(result.err);
+    for (std::string line; std::getline(lines, line);) {
+      const std::size_t at = line.find(name);
+      if (at == std::string::npos) continue;
+      const std::size_t value = line.find_first_not_of(' ', at + name.size());
+      return value == std::string::npos ? "" : line.substr(value);
+    }
+    return "no line '" + name + "' in:\n" + result.err;
+  }
+
+  static void expect_error(const Result& result, int status, const std::string& part) {
+    EXPECT_EQ(result.status, status) << result.err;
+    EXPECT_EQ(result.out, "");
+    EXPECT_NE(result.err.find(part), std::string::npos) << result.err;
+    const std::size_t last = result.err.rfind("nibkv-assistant: ");
+    ASSERT_NE(last, std::string::npos) << result.err;
+    EXPECT_EQ(result.err.find('\n', last), result.err.size() - 1) << "the error is the last line: " << result.err;
+  }
+
+  inline static std::string folder_;
+  inline static std::string model_;
+};
+
+TEST_F(AssistantTest, PrintsItsHelp) {
+  const Result result = run("--help");
+  EXPECT_EQ(result.status, 0);
+  EXPECT_EQ(result.err, "");
+  for (const char* option : {"--prompt", "--arena", "--tokens", "--policy", "--profile", "--port", "--seed"}) {
+    EXPECT_NE(result.out.find(option), std::string::npos) << option;
+  }
+}
+
+TEST_F(AssistantTest, ListsItsPortsOfWhichScalarRunsAnywhere) {
+  const Result result = run("--list-ports");
+  EXPECT_EQ(result.status, 0);
+  EXPECT_NE(result.out.find("scalar\n"), std::string::npos) << result.out;
+}
+
+TEST_F(AssistantTest, CallsWrongOptionsUsageErrors) {
+  expect_error(run("--modle x"), 2, "unknown option --modle");
+  expect_error(run("hello"), 2, "unexpected argument 'hello'");
+  expect_error(run("--prompt"), 2, "--prompt needs a value");
+  expect_error(run("--arena 2M --tokens 512"), 2, "--arena and --tokens exclude each other");
+  expect_error(run("--greedy --temperature 1"), 2, "--greedy and --temperature exclude each other");
+  expect_error(run("--port sse9"), 2, "unknown port 'sse9'");
+  expect_error(run("--policy lru"), 2, "unknown policy 'lru'; there are full, streaming_llm");
+  expect_error(run("--outliers 5"), 2, "--outliers takes 0, 4, 8, 12 or 16");
+  expect_error(run("--outliers 8 --profile none"), 2, "--outliers needs a profile");
+  expect_error(run("--threads 257"), 2, "--threads takes a whole number from 1 to 256");
+  expect_error(run("--tokens 0"), 2, "--tokens");
+  expect_error(run("--arena 2Q"), 2, "--arena takes a size");
+  expect_error(run("--top-p 1.5"), 2, "--top-p");
+  expect_error(run("--temperature warm"), 2, "--temperature");
+}
+
+TEST_F(AssistantTest, SaysWhatIsWrongWithFiles) {
+  expect_error(run("--model /no/such.gguf --prompt x"), 1, "/no/such.gguf");
+  expect_error(ask("--profile /no/such.profile"), 1, "/no/such.profile");
+  std::ofstream(folder_ + "/bad") << "no profile";
+  expect_error(ask("--profile " + in_quotes(folder_ + "/bad")), 1, "/bad: the profile is missing, damaged");
+  expect_error(run("--model " + in_quotes(folder_ + "/bad") + " --prompt x"), 1, "/bad");
+}
+
+TEST_F(AssistantTest, SaysThatAnArenaIsTooSmall) {
+  expect_error(ask("--arena 1K --profile none"), 1, "an arena of 1024 bytes holds no token of this model");
+  expect_error(ask("--tokens 3 --profile none"), 1, "more than 4 tokens");
+}
+
+TEST_F(AssistantTest, AnswersTheSameWithAnyNumberOfThreadsAndAnyPort) {
+  const Result first = ask("--greedy --max-tokens 5 --threads 1");
+  EXPECT_EQ(first.status, 0) << first.err;
+  EXPECT_EQ(first.out, "90717\n");
+  const Result longer = ask("--greedy --max-tokens 60 --threads 1");
+  EXPECT_EQ(ask("--greedy --max-tokens 60 --threads 1").out, longer.out);
+  EXPECT_EQ(ask("--greedy --max-tokens 60 --threads 3").out, longer.out);
+  EXPECT_EQ(ask("--greedy --max-tokens 60 --threads 2 --port scalar").out, longer.out);
+}
+
+TEST_F(AssistantTest, DrawsTheSameTextFromTheSameSeed) {
+  const std::string options = "--temperature 1 --top-p 0.95 --max-tokens 60 --profile none --seed ";
+  const Result first = ask(options + "7");
+  EXPECT_EQ(ask(options + "7").out, first.out);
+  EXPECT_NE(ask(options + "8").out, first.out);
+}
+
+TEST_F(AssistantTest, EndsWithATableThatShowsNoHeapAllocationByNibkv) {
+  for (const std::string options : {"--arena 1M", "--tokens 64", "--policy full --profile none --threads 3"}) {
+    const Result result = ask("--greedy --max-tokens 20 " + options);
+    EXPECT_EQ(result.status, 0) << result.err;
+    EXPECT_EQ(figure(result, "heap allocations by nibkv")[0], '0') << result.err;
+    EXPECT_EQ(figure(result, "tokens, prompt / answer"), "134 / 20");
+    EXPECT_NE(figure(result, "tokens/s, prefill / decode").find(" / "), std::string::npos);
+    EXPECT_EQ(figure(result, "f16 bytes for all seen"), "391,680");
+  }
+  const std::string bytes = figure(ask("--arena 1M"), "arena bytes, used / total");
+  EXPECT_LE(bytes.substr(bytes.find('/')), "/ 1,048,576") << bytes;
+}
+
+TEST_F(AssistantTest, MakesAProfileAtItsFirstStartUsesItAndRepairsIt) {
+  const std::string profile = model_ + ".nibkv-profile";
+  fs::remove(profile);
+  const Result first = ask("--greedy --max-tokens 3");
+  EXPECT_NE(first.err.find("making a profile"), std::string::npos) << first.err;
+  EXPECT_NE(first.err.find("8 outlier channels"), std::string::npos) << first.err;
+  const std::string made = contents(profile);
+  EXPECT_FALSE(made.empty());
+
+  const Result second = ask("--greedy --max-tokens 3");
+  EXPECT_EQ(second.err.find("making a profile"), std::string::npos) << second.err;
+  EXPECT_EQ(second.out, first.out);
+
+  fs::resize_file(profile, made.size() / 2);
+  const Result third = ask("--greedy --max-tokens 3");
+  EXPECT_NE(third.err.find("not used"), std::string::npos) << third.err;
+  EXPECT_EQ(contents(profile), made);
+
+  const Result without = ask("--greedy --max-tokens 3 --profile none");
+  EXPECT_NE(without.err.find("0 outlier channels"), std::string::npos) << without.err;
+}
+
+TEST_F(AssistantTest, ChatsOverAPipeAndRemembersTheTurnBefore) {
+  const std::string model = "--model " + in_quotes(model_) + " --greedy --max-tokens 5";
+  const Result result = run(model,
+                            "The code for willow is 90717. What is the code for willow? \r\n\n"
+                            "/stats\n And again. What is the code for willow? ");
+  EXPECT_EQ(result.status, 0) << result.err;
+  EXPECT_EQ(result.out, "90717\n90717\n");
+  EXPECT_EQ(result.err.find("> "), std::string::npos) << "no prompt without a terminal";
+  // BOS and 59 bytes, then the last token of the first answer and 41 bytes.
+  EXPECT_EQ(figure(result, "tokens, prompt / answer"), "60 / 5") << "at /stats";
+  EXPECT_NE(result.err.find("102 / 10"), std::string::npos) << result.err;
+}
+
+TEST_F(AssistantTest, ObeysCommandsAndTakesOtherLinesWithASlashAsText) {
+  const Result result = run("--model " + in_quotes(model_) + " --profile none --max-tokens 2",
+                            "/help\n/nonsense\nabc\n/reset\n/etc/hosts is\n/quit\nnever read\n");
+  EXPECT_EQ(result.status, 0) << result.err;
+  EXPECT_NE(result.err.find("/reset"), std::string::npos);
+  EXPECT_NE(result.err.find("unknown command /nonsense"), std::string::npos);
+  EXPECT_EQ(figure(result, "tokens, prompt / answer"), "14 / 2") << "since the reset";
+}
+
+TEST_F(AssistantTest, GoesOnBeyondArenaAndContextUnderStreamingLlmAndWarnsOnce) {
+  std::string input;
+  for (int i = 0; i < 30; ++i) input += "They walked along the river, and the evening came, and nobody spoke a word.\n";
+  const std::string model = "--model " + in_quotes(model_) + " --profile none --greedy --max-tokens 20 --tokens 128";
+  const Result result = run(model, input);
+  EXPECT_EQ(result.status, 0) << result.err;
+  const std::size_t warning = result.err.find("has passed the 1024 tokens");
+  EXPECT_NE(warning, std::string::npos) << result.err;
+  EXPECT_EQ(result.err.find("has passed", warning + 20), std::string::npos) << "once";
+
+  const Result full = run(model + " --policy full", input);
+  EXPECT_EQ(full.status, 1);
+  EXPECT_NE(full.err.find("nibkv-assistant: the arena is full"), std::string::npos) << full.err;
+  EXPECT_NE(full.err.find("heap allocations by nibkv"), std::string::npos) << "the table comes all the same";
+}
+
+}  // namespace

@@ -1,0 +1,426 @@
+#include "bench/llm/conversation.hpp"
+
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "bench/llm/builtin_text.hpp"
+#include "bench/llm/heap_count.hpp"
+#include "bench/llm/profile_maker.hpp"
+
+namespace nibkv::llm {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kFacts =
+    "It was a fine morning, and they walked along the river.\nThe code for willow is 90717.\nShe said nothing.\n"
+    "What is the code for willow? ";
+
+/// A folder that is gone after the test.
+class Folder {
+ public:
+  Folder() {
+    path_ = (fs::temp_directory_path() / "nibkv-conversation-XXXXXX").string();
+    if (::mkdtemp(path_.data()) == nullptr) throw std::runtime_error("cannot create " + path_);
+  }
+  ~Folder() {
+    std::error_code ignored;
+    fs::remove_all(path_, ignored);
+  }
+  Folder(const Folder&) = delete;
+  Folder& operator=(const Folder&) = delete;
+  std::string operator/(const std::string& name) const { return path_ + "/" + name; }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+/// The tiny model, and conversations over stores of any size.
+class ConversationTest : public testing::Test {
+ protected:
+  struct Talk {
+    std::unique_ptr<TileStore> store;
+    std::unique_ptr<Conversation> conversation;
+  };
+
+  Talk talk(const std::string& policy, std::uint32_t tokens, const ConversationOptions& options) {
+    StoreOptions store;
+    store.policy = policy;
+    store.tokens = tokens;
+    store.workers = pool_.workers();
+    Talk made;
+    made.store = std::make_unique<TileStore>(model_.config(), store);
+    made.conversation = std::make_unique<Conversation>(model_, tokenizer_, chat_, *made.store, options);
+    return made;
+  }
+
+  static ConversationOptions greedy(std::size_t max_tokens) {
+    ConversationOptions options;
+    options.sampler.temperature = 0;
+    options.max_tokens = max_tokens;
+    return options;
+  }
+
+  static std::string ask(Talk& talk, const std::string& message, Ending ending = Ending::kCut) {
+    std::string answer;
+    EXPECT_EQ(talk.conversation->answer(message, [&](std::string_view text) { answer += text; }), ending);
+    return answer;
+  }
+
+  Gguf file_ = Gguf::open(NIBKV_TINY_MODEL);
+  Tokenizer tokenizer_ = Tokenizer::from(file_);
+  Chat chat_ = Chat::from(file_, tokenizer_);
+  ThreadPool pool_{2};
+  Model model_{file_, pool_};
+};
+
+TEST(Utf8Stream, HoldsBackWhatIsNoWholeCharacterYet) {
+  Utf8Stream stream;
+  EXPECT_EQ(stream.push("a\xC3"), "a");
+  EXPECT_EQ(stream.push("\xA9"), "\xC3\xA9");
+  EXPECT_EQ(stream.push("\xF0\x9F"), "");
+  EXPECT_EQ(stream.push("\x98"), "");
+  EXPECT_EQ(stream.push("\x80!"), "\xF0\x9F\x98\x80!");
+  EXPECT_EQ(stream.flush(), "");
+}
+
+TEST(Utf8Stream, SaysTheSameForTextInOnePieceAndByteByByte) {
+  const std::string text = "na\xC3\xAFve \xE2\x82\xAC 5 \xF0\x9F\x98\x80\xED\x9F\xBF\xF4\x8F\xBF\xBF.";
+  Utf8Stream whole;
+  EXPECT_EQ(whole.push(text), text);
+  Utf8Stream bytewise;
+  std::string out;
+  for (const char byte : text) {
+    const std::string piece = bytewise.push({&byte, 1});
+    EXPECT_TRUE(piece.empty() || (static_cast<unsigned char>(piece[0]) & 0xC0) != 0x80) << "begins within a character";
+    out += piece;
+  }
+  EXPECT_EQ(out, text);
+}
+
+TEST(Utf8Stream, ReplacesWhatCanBecomeNoCharacterAtOnce) {
+  const std::string sign = "\xEF\xBF\xBD";
+  Utf8Stream stream;
+  EXPECT_EQ(stream.push("\x80x"), sign + "x");
+  EXPECT_EQ(stream.push("\xC3("), sign + "(");
+  EXPECT_EQ(stream.push("\xED\xA0"), sign + sign) << "a surrogate";
+  EXPECT_EQ(stream.push("\xC0"), sign) << "overlong";
+  EXPECT_EQ(stream.push("\xE2\x82"), "");
+  EXPECT_EQ(stream.flush(), sign + sign);
+  EXPECT_EQ(stream.flush(), "");
+}
+
+TEST_F(ConversationTest, AnswersFromWhatItWasTold) {
+  Talk talk = this->talk("full", 512, greedy(5));
+  EXPECT_EQ(ask(talk, kFacts), "90717");
+  EXPECT_EQ(talk.conversation->counts().answer_tokens, 5u);
+  EXPECT_EQ(talk.conversation->counts().decode_steps, 4u) << "the last token shown is fed with the next turn";
+  EXPECT_EQ(talk.conversation->position(), talk.conversation->counts().prompt_tokens + 4);
+}
+
+TEST_F(ConversationTest, GivesInItsSecondTurnWhatOnePrefillOfEverythingGives) {
+  const std::string second = "\nHe asked again. What is the code for willow? ";
+  Talk turns = talk("full", 512, greedy(24));
+  const std::string first_answer = ask(turns, kFacts);
+  const std::string second_answer = ask(turns, second);
+
+  Talk once = talk("full", 512, greedy(24));
+  EXPECT_EQ(ask(once, kFacts + first_answer + second), second_answer);
+  EXPECT_EQ(once.conversation->position(), turns.conversation->position());
+}
+
+TEST_F(ConversationTest, FeedsNothingTwice) {
+  Talk talk = this->talk("full", 512, greedy(3));
+  ask(talk, "One.");
+  const std::size_t before = talk.conversation->position();
+  ask(talk, "Two.");
+  // The last token of the first answer, the message, two of the three tokens of the answer.
+  EXPECT_EQ(talk.conversation->position() - before, 1 + 4 + 2u);
+}
+
+TEST_F(ConversationTest, GoesOnForThousandsOfTokensUnderStreamingLlm) {
+  Talk talk = this->talk("streaming_llm", 128, greedy(40));
+  const std::string text(builtin_text()[1]);
+  while (talk.conversation->position() < 4000) {
+    const bool before = talk.conversation->position() > model_.config().context;
+    EXPECT_EQ(talk.conversation->beyond_context(), before);
+    EXPECT_FALSE(ask(talk, text.substr(0, 700)).empty());
+    EXPECT_LE(talk.store->cache().held(0, 0), 128 + kTileSlots);
+  }
+  EXPECT_GT(talk.store->f16_bytes(talk.conversation->position()), 10 * talk.store->cache().usage().peak_bytes);
+}
+
+TEST_F(ConversationTest, SaysUnderFullThatTheArenaIsFullAndLeavesItUnchanged) {
+  Talk talk = this->talk("full", 64, greedy(8));
+  ask(talk, std::string(40, 'a'));
+  const std::size_t before = talk.conversation->position();
+  const auto ignore = [](std::string_view) {};
+  try {
+    talk.conversation->answer(std::string(60, 'b'), ignore);
+    FAIL() << "took a message that does not fit";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("the arena is full"), std::string::npos) << error.what();
+  }
+  EXPECT_EQ(talk.conversation->position(), before);
+  EXPECT_EQ(ask(talk, "c").size(), 8u) << "a short message still fits";
+}
+
+TEST_F(ConversationTest, ShowsWhatItMadeBeforeTheArenaWasFull) {
+  Talk talk = this->talk("full", 64, greedy(100));
+  std::string answer;
+  EXPECT_THROW(talk.conversation->answer(std::string(40, 'a'), [&](std::string_view text) { answer += text; }), Error);
+  // BOS and 40 bytes; 23 more tokens fit, and one is shown that does not.
+  EXPECT_EQ(talk.conversation->counts().answer_tokens, 24u);
+  EXPECT_FALSE(answer.empty());
+  EXPECT_EQ(talk.conversation->position(), 64u);
+  talk.conversation->reset();
+  EXPECT_EQ(talk.conversation->position(), 0u);
+  talk.conversation->answer(
+      "b", [](std::string_view) {}, [] { return true; });
+}
+
+TEST_F(ConversationTest, StopsWhenToldAndGoesOnFromThere) {
+  Talk stopped = talk("full", 512, greedy(100));
+  std::string first;
+  const Ending ending = stopped.conversation->answer(
+      kFacts, [&](std::string_view text) { first += text; }, [&] { return first.size() >= 5; });
+  EXPECT_EQ(ending, Ending::kStopped);
+  EXPECT_EQ(first, "90717");
+  stopped.conversation->reset();
+
+  // A prefill that was stopped goes on with the next turn.
+  EXPECT_EQ(stopped.conversation->answer(
+                kFacts, [](std::string_view) {}, [] { return true; }),
+            Ending::kStopped);
+  EXPECT_EQ(stopped.conversation->position(), 0u);
+  Talk whole = talk("full", 512, greedy(100));
+  EXPECT_EQ(ask(stopped, " Tell me."), ask(whole, std::string(kFacts) + " Tell me."));
+}
+
+TEST_F(ConversationTest, BeginsWithTheSystemTextOnceUntilReset) {
+  ConversationOptions options = greedy(5);
+  options.system = std::string(kFacts).substr(0, std::string(kFacts).find("What"));
+  Talk talk = this->talk("full", 512, options);
+  EXPECT_EQ(ask(talk, "What is the code for willow? "), "90717");
+  talk.conversation->reset();
+  EXPECT_EQ(talk.conversation->counts().prompt_tokens, 0u);
+  EXPECT_EQ(ask(talk, "What is the code for willow? "), "90717");
+  const std::uint64_t once = talk.conversation->counts().prompt_tokens;
+  ask(talk, "x");
+  EXPECT_EQ(talk.conversation->counts().prompt_tokens, once + 2);
+}
+
+TEST_F(ConversationTest, DrawsTheSameTextFromTheSameSeed) {
+  const auto text = [&](std::uint64_t seed) {
+    ConversationOptions options = greedy(60);
+    options.sampler = {1.0, 0.95, seed};
+    Talk talk = this->talk("full", 512, options);
+    return ask(talk, "They went to");
+  };
+  EXPECT_EQ(text(5), text(5));
+  EXPECT_NE(text(5), text(6));
+}
+
+TEST_F(ConversationTest, SumsUpWhatItTook) {
+  Talk talk = this->talk("full", 512, greedy(5));
+  ask(talk, kFacts);
+  const std::string table = summary(*talk.conversation);
+  const std::string seen = std::to_string(talk.conversation->position());
+  EXPECT_NE(table.find(seen + " / " + seen), std::string::npos) << table;
+  EXPECT_NE(table.find("heap allocations by nibkv     " + heap_report() + "\n"), std::string::npos) << table;
+  // 138 tokens, 5 layers, 2 KV heads, 64 channels, keys and values, 2 bytes each.
+  EXPECT_NE(table.find(" 353,280\n"), std::string::npos) << table;
+}
+
+TEST(HeapCount, SeesWhatIsAllocatedUnderAWatchByTheThreadThatWatches) {
+  ASSERT_NE(heap_sight(), HeapSight::kNothing);
+  const auto allocate = [] {
+    void* (*volatile take)(std::size_t) = [](std::size_t size) { return ::operator new(size); };
+    ::operator delete(take(100));
+  };
+  const std::uint64_t before = heap_allocations();
+  allocate();
+  EXPECT_EQ(heap_allocations(), before);
+  EXPECT_EQ(watched([&] {
+              allocate();
+              return 7;
+            }),
+            7);
+  EXPECT_EQ(heap_allocations(), before + 1);
+  {
+    const HeapWatch outer;
+    { const HeapWatch inner; }
+    allocate();
+    EXPECT_EQ(heap_allocations(), before + 2);
+  }
+  allocate();
+  EXPECT_EQ(heap_allocations(), before + 2);
+}
+
+TEST(HeapCount, DoesNotSeeOtherThreads) {
+  std::atomic<int> step{0};
+  std::thread other([&] {
+    while (step != 1) std::this_thread::yield();
+    const std::vector<int> block(1000, 1);
+    step = 1 + block[999];
+  });
+  const std::uint64_t before = heap_allocations();
+  {
+    const HeapWatch watch;
+    step = 1;
+    while (step != 2) std::this_thread::yield();
+  }
+  EXPECT_EQ(heap_allocations(), before);
+  other.join();
+}
+
+TEST(HeapCount, SeesTheMallocFamilyWhereItSaysSo) {
+  if (heap_sight() != HeapSight::kEverything) GTEST_SKIP() << "malloc cannot be counted here";
+  void* (*volatile take)(std::size_t) = std::malloc;
+  void* (*volatile clear)(std::size_t, std::size_t) = std::calloc;
+  void* (*volatile align)(std::size_t, std::size_t) = std::aligned_alloc;
+  void* (*volatile resize)(void*, std::size_t) = std::realloc;
+  const std::uint64_t before = heap_allocations();
+  watched([&] {
+    void* block = resize(take(10), 1000);
+    std::free(block);
+    std::free(clear(3, 5));
+    std::free(align(64, 128));
+    return 0;
+  });
+  EXPECT_EQ(heap_allocations(), before + 4);
+}
+
+TEST_F(ConversationTest, CausesNoHeapAllocationInsideTheLibrary) {
+  ASSERT_NE(heap_sight(), HeapSight::kNothing);
+  const std::uint64_t before = heap_allocations();
+  Talk talk = this->talk("streaming_llm", 64, greedy(30));
+  for (int i = 0; i < 5; ++i) ask(talk, "The quick brown fox jumps over the lazy dog, again and again.");
+  talk.conversation->reset();
+  EXPECT_EQ(heap_allocations(), before);
+}
+
+class ProfilePlaceTest : public ConversationTest {
+ protected:
+  std::vector<std::byte> find(const std::vector<std::string>& places) {
+    said_.clear();
+    made_ = 0;
+    return find_or_make_profile(
+        places, model_.config(),
+        [&] {
+          ++made_;
+          const std::vector<std::int32_t> tokens = tokenizer_.encode(builtin_text()[1], false, true);
+          return make_profile(model_, pool_, std::span(tokens).first(200), 200, {});
+        },
+        [&](const std::string& line) { said_ += line + '\n'; });
+  }
+
+  Folder folder_;
+  std::string said_;
+  int made_ = 0;
+};
+
+TEST_F(ProfilePlaceTest, MakesAProfileOnceAndKeepsIt) {
+  const std::vector<std::string> places = {folder_ / "model.nibkv-profile"};
+  const std::vector<std::byte> made = find(places);
+  EXPECT_EQ(made_, 1);
+  EXPECT_NE(said_.find("kept in " + places[0]), std::string::npos) << said_;
+  EXPECT_EQ(find(places), made);
+  EXPECT_EQ(made_, 0);
+  EXPECT_EQ(said_, "");
+}
+
+TEST_F(ProfilePlaceTest, RepairsADamagedProfileAndSaysSo) {
+  const std::vector<std::string> places = {folder_ / "model.nibkv-profile"};
+  const std::vector<std::byte> made = find(places);
+  for (const std::size_t size : {std::size_t{0}, std::size_t{31}, made.size() - 1}) {
+    write_file(places[0], std::span(made).first(size));
+    EXPECT_EQ(find(places), made);
+    EXPECT_EQ(made_, 1) << size;
+    EXPECT_NE(said_.find("not used"), std::string::npos) << said_;
+  }
+  std::vector<std::byte> flipped = made;
+  flipped[made.size() / 2] ^= std::byte{4};
+  write_file(places[0], flipped);
+  EXPECT_EQ(find(places), made);
+  EXPECT_EQ(made_, 1);
+  EXPECT_EQ(find(places), made);
+  EXPECT_EQ(made_, 0);
+}
+
+TEST_F(ProfilePlaceTest, UsesTheCacheFolderWhereTheFirstPlaceCannotBeWritten) {
+  // A folder stands there: no one can write that, whatever their rights.
+  fs::create_directory(folder_ / "model.nibkv-profile");
+  const std::vector<std::string> places = {folder_ / "model.nibkv-profile", folder_ / "new/cache/other.nibkv-profile"};
+  find(places);
+  EXPECT_EQ(made_, 1);
+  EXPECT_TRUE(fs::is_regular_file(places[1]));
+  EXPECT_FALSE(fs::exists(places[0] + ".part"));
+  find(places);
+  EXPECT_EQ(made_, 0);
+}
+
+TEST_F(ProfilePlaceTest, KeepsItInMemoryWhereNoPlaceCanBeWritten) {
+  fs::create_directory(folder_ / "one");
+  fs::create_directory(folder_ / "two");
+  EXPECT_FALSE(find({folder_ / "one", folder_ / "two"}).empty());
+  EXPECT_EQ(made_, 1);
+  EXPECT_NE(said_.find("cannot be kept"), std::string::npos) << said_;
+}
+
+TEST(ProfilePlaces, AreBesideTheModelAndThenInTheCacheFolder) {
+  const auto with = [](const char* cache, const char* xdg, const char* home) {
+    const auto set = [](const char* name, const char* value) { value ? setenv(name, value, 1) : unsetenv(name); };
+    set("NIBKV_CACHE", cache);
+    set("XDG_CACHE_HOME", xdg);
+    set("HOME", home);
+    return profile_places("/models/m.gguf");
+  };
+  const auto old = [](const char* name) {
+    const char* value = std::getenv(name);
+    return std::string(value == nullptr ? "" : value);
+  };
+  const std::string cache = old("NIBKV_CACHE"), xdg = old("XDG_CACHE_HOME"), home = old("HOME");
+  EXPECT_EQ(with("/c", "/x", "/h").at(0), "/models/m.gguf.nibkv-profile");
+  EXPECT_EQ(with("/c", "/x", "/h").at(1).find("/c/m.gguf-"), 0u);
+  EXPECT_EQ(with(nullptr, "/x", "/h").at(1).find("/x/nibkv/m.gguf-"), 0u);
+  EXPECT_EQ(with(nullptr, nullptr, "/h").at(1).find("/h/.cache/nibkv/m.gguf-"), 0u);
+  EXPECT_EQ(with(nullptr, nullptr, nullptr).size(), 1u);
+  with(cache.empty() ? nullptr : cache.c_str(), xdg.empty() ? nullptr : xdg.c_str(),
+       home.empty() ? nullptr : home.c_str());
+  EXPECT_NE(profile_places("/a/m.gguf").back(), profile_places("/b/m.gguf").back());
+}
+
+TEST_F(ConversationTest, CalibratesOnTheBuiltInTextInTheFormatOfTheModel) {
+  const std::vector<std::int32_t> tokens = calibration_tokens(tokenizer_, chat_);
+  std::size_t bytes = 0;
+  for (const std::string_view text : builtin_text()) bytes += text.size();
+  EXPECT_GT(tokens.size(), bytes) << "one token a byte, BOS and the system text";
+  EXPECT_EQ(builtin_text().size() % 2, 0u);
+}
+
+TEST_F(ConversationTest, NamesTheModelWhoseHeadsNibkvCannotTake) {
+  Config config = model_.config();
+  EXPECT_NO_THROW(check_shape(config, "m.gguf"));
+  for (const std::size_t head_dim : {8, 24, 272}) {
+    config.head_dim = head_dim;
+    try {
+      check_shape(config, "m.gguf");
+      ADD_FAILURE() << head_dim;
+    } catch (const Error& error) {
+      EXPECT_EQ(std::string(error.what()).find("m.gguf: the model's heads have " + std::to_string(head_dim)), 0u);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace nibkv::llm

@@ -1,0 +1,273 @@
+#include "bench/llm/tokenizer.hpp"
+
+#include <gtest/gtest.h>
+
+#include <limits>
+#include <optional>
+#include <random>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "tests/llm/vocabularies.hpp"
+
+namespace nibkv::llm {
+namespace {
+
+using Ids = std::vector<std::int32_t>;
+using test::add_token;
+using test::byte_pairs;
+using test::sentence_pieces;
+
+constexpr PreSplitter kSplitters[] = {PreSplitter::kGpt2, PreSplitter::kSmolLm, PreSplitter::kLlama3,
+                                      PreSplitter::kQwen2};
+
+Ids encode(const Tokenizer& tokenizer, std::string_view text) {
+  return tokenizer.encode(text, false, false);
+}
+
+// What `make` throws, or "" if nothing.
+template <typename Make>
+std::string refusal(Make make) {
+  try {
+    make();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(BytePairs, MergeByRankAndThenFromTheLeft) {
+  const Tokenizer left_first(byte_pairs(PreSplitter::kGpt2, {"a b", "b c", "ab c"}));
+  EXPECT_EQ(encode(left_first, "abc"), Ids{258});
+  const Tokenizer right_first(byte_pairs(PreSplitter::kGpt2, {"b c", "a b"}));
+  EXPECT_EQ(encode(right_first, "abc"), (Ids{'a', 256}));
+  const Tokenizer doubling(byte_pairs(PreSplitter::kGpt2, {"a a", "aa aa"}));
+  EXPECT_EQ(encode(doubling, "aaa"), (Ids{256, 'a'}));
+  EXPECT_EQ(encode(doubling, "aaaaaaa"), (Ids{257, 256, 'a'}));
+}
+
+TEST(BytePairs, NeverMergeAcrossWords) {
+  const Tokenizer tokenizer(byte_pairs(PreSplitter::kGpt2, {"a \xC4\xA0", "\xC4\xA0 a"}));
+  EXPECT_EQ(encode(tokenizer, "a a"), (Ids{'a', 257}));
+  EXPECT_EQ(tokenizer.decode(257), " a");
+}
+
+TEST(BytePairs, TakeAWholeWordFirstOnlyForLlama3) {
+  for (const PreSplitter splitter : kSplitters) {
+    Vocabulary vocabulary = byte_pairs(splitter, {"a b"});
+    const std::int32_t word = add_token(vocabulary, "abc");
+    const Tokenizer tokenizer(std::move(vocabulary));
+    EXPECT_EQ(encode(tokenizer, "abc"), splitter == PreSplitter::kLlama3 ? Ids{word} : (Ids{256, 'c'}));
+  }
+}
+
+TEST(BytePairs, DropBytesWithoutAToken) {
+  Vocabulary vocabulary = byte_pairs(PreSplitter::kGpt2);
+  vocabulary.tokens['b'] = "instead of b";
+  EXPECT_EQ(encode(Tokenizer(std::move(vocabulary)), "abc"), (Ids{'a', 'c'}));
+}
+
+TEST(BytePairs, StayFastInAWordOfAMegabyte) {
+  const Tokenizer tokenizer(byte_pairs(PreSplitter::kGpt2, {"a a", "aa aa", "aaaa aaaa"}));
+  EXPECT_EQ(encode(tokenizer, std::string(1 << 20, 'a')), Ids(1 << 17, 258));
+}
+
+TEST(SentencePiece, MergesByScoreAndThenFromTheLeft) {
+  Vocabulary vocabulary = sentence_pieces();
+  for (const char* letter : {"a", "b", "c"}) add_token(vocabulary, letter, TokenType::kNormal, -10);
+  const std::int32_t ab = add_token(vocabulary, "ab", TokenType::kNormal, -2);
+  const std::int32_t bc = add_token(vocabulary, "bc", TokenType::kNormal, -1);
+  const std::int32_t cc = add_token(vocabulary, "cc", TokenType::kNormal, -1);
+  const Tokenizer tokenizer(std::move(vocabulary));
+  EXPECT_EQ(encode(tokenizer, "abc"), (Ids{259, bc}));
+  EXPECT_EQ(encode(tokenizer, "aba"), (Ids{ab, 259}));
+  EXPECT_EQ(encode(tokenizer, "ccc"), (Ids{cc, 261}));
+  EXPECT_EQ(encode(tokenizer, "abcc"), (Ids{259, bc, 261}));
+}
+
+TEST(SentencePiece, FallsBackToBytesAndThenToTheUnknownToken) {
+  Vocabulary vocabulary = sentence_pieces();
+  EXPECT_EQ(encode(Tokenizer(vocabulary), "\xC3\xA9"), (Ids{0xC3 + 3, 0xA9 + 3}));
+  vocabulary.types[0xA9 + 3] = TokenType::kUnused;
+  EXPECT_EQ(encode(Tokenizer(vocabulary), "\xC3\xA9"), (Ids{0xC3 + 3, 0}));
+  vocabulary.unknown.reset();
+  EXPECT_EQ(encode(Tokenizer(vocabulary), "\xC3\xA9"), Ids{0xC3 + 3});
+}
+
+TEST(SentencePiece, PutsASpaceBeforeEveryStretchOfText) {
+  Vocabulary vocabulary = sentence_pieces();
+  vocabulary.add_space_prefix = true;
+  const std::int32_t space = add_token(vocabulary, "\xE2\x96\x81");
+  const std::int32_t a = add_token(vocabulary, "a");
+  const Tokenizer tokenizer(std::move(vocabulary));
+  EXPECT_EQ(encode(tokenizer, ""), Ids{});
+  EXPECT_EQ(encode(tokenizer, "a"), (Ids{space, a}));
+  EXPECT_EQ(encode(tokenizer, " a"), (Ids{space, space, a}));
+  const Ids ids = tokenizer.encode("a</s>a", true, false);
+  EXPECT_EQ(ids, (Ids{space, a, 2, space, a}));
+  EXPECT_EQ(tokenizer.decode(ids), "a</s>a");
+  EXPECT_EQ(tokenizer.decode(space), " ");
+}
+
+TEST(SentencePiece, StaysFastInATextOfAMegabyte) {
+  Vocabulary vocabulary = sentence_pieces();
+  add_token(vocabulary, "a");
+  add_token(vocabulary, "aa", TokenType::kNormal, -1);
+  const std::int32_t four = add_token(vocabulary, "aaaa", TokenType::kNormal, -2);
+  EXPECT_EQ(encode(Tokenizer(std::move(vocabulary)), std::string(1 << 20, 'a')), Ids(1 << 18, four));
+}
+
+TEST(Tokenizer, RoundTripsRandomTextAndRandomBytes) {
+  std::vector<Tokenizer> tokenizers;
+  for (const PreSplitter splitter : kSplitters) {
+    tokenizers.emplace_back(byte_pairs(splitter, {"\xC4\xA0 a", "e \xC4\xA0", "\xC3\x83 \xC2\xA9"}));
+  }
+  for (const bool prefix : {false, true}) {
+    Vocabulary vocabulary = sentence_pieces();
+    vocabulary.add_space_prefix = prefix;
+    add_token(vocabulary, "\xE2\x96\x81");
+    add_token(vocabulary, "\xE2\x96\x81\xE2\x96\x81", TokenType::kNormal, -1);
+    tokenizers.emplace_back(std::move(vocabulary));
+  }
+  std::mt19937 random(3);
+  for (int i = 0; i < 300; ++i) {
+    const std::string text = i % 2 == 0 ? test::random_utf8(random, 60) : test::random_bytes(random, 60);
+    // The sign for a space reads back as a space; random bytes all but never spell it.
+    for (std::size_t t = 0; t < tokenizers.size(); ++t) {
+      ASSERT_EQ(tokenizers[t].decode(encode(tokenizers[t], text)), text) << "tokenizer " << t << ", text " << i;
+    }
+  }
+}
+
+TEST(Tokenizer, GivesPiecesThatTogetherAreTheText) {
+  const Tokenizer tokenizer(byte_pairs(PreSplitter::kQwen2, {"\xC3\x83 \xC2\xA9"}));
+  std::string text;
+  for (const std::int32_t id : encode(tokenizer, "caf\xC3\xA9 \xF0\x9F\x99\x82 \xFF")) text += tokenizer.decode(id);
+  EXPECT_EQ(text, "caf\xC3\xA9 \xF0\x9F\x99\x82 \xFF");
+}
+
+TEST(SpecialTokens, AreFoundOnlyOnRequest) {
+  Vocabulary vocabulary = byte_pairs(PreSplitter::kGpt2);
+  const std::int32_t end = add_token(vocabulary, "<e>", TokenType::kControl);
+  const Tokenizer tokenizer(std::move(vocabulary));
+  EXPECT_EQ(tokenizer.encode("a<e>b<e", true, false), (Ids{'a', end, 'b', '<', 'e'}));
+  EXPECT_EQ(tokenizer.encode("a<e>", false, false), (Ids{'a', '<', 'e', '>'}));
+  EXPECT_TRUE(tokenizer.is_special(end));
+  EXPECT_FALSE(tokenizer.is_special('a'));
+  EXPECT_EQ(tokenizer.find("<e>"), end);
+  EXPECT_EQ(tokenizer.find("a"), std::nullopt);
+  EXPECT_EQ(tokenizer.decode(end), "<e>");
+}
+
+TEST(SpecialTokens, AreTakenLongestFirst) {
+  Vocabulary vocabulary = byte_pairs(PreSplitter::kGpt2);
+  const std::int32_t shorter = add_token(vocabulary, "<e", TokenType::kControl);
+  const std::int32_t longer = add_token(vocabulary, "<e>", TokenType::kControl);
+  const Tokenizer tokenizer(std::move(vocabulary));
+  EXPECT_EQ(tokenizer.encode("<e><e", true, false), (Ids{longer, shorter}));
+}
+
+TEST(SpecialTokens, DefinedByTheUserAreAlwaysFound) {
+  Vocabulary vocabulary = byte_pairs(PreSplitter::kGpt2);
+  const std::int32_t gap = add_token(vocabulary, "   ", TokenType::kUserDefined);
+  const Tokenizer tokenizer(std::move(vocabulary));
+  EXPECT_EQ(tokenizer.encode("a    b", false, false), (Ids{'a', gap, ' ', 'b'}));
+  EXPECT_FALSE(tokenizer.is_special(gap));
+  EXPECT_EQ(tokenizer.decode(gap), "   ");
+}
+
+TEST(SpecialTokens, NeverComeOutOfMergesInPlainText) {
+  Vocabulary vocabulary = sentence_pieces();
+  for (const char* piece : {"</", "s", "s>", "<s", "<0", "x0", "A>", "<0x0", "<", ">"}) add_token(vocabulary, piece);
+  const Tokenizer tokenizer(std::move(vocabulary));
+  for (const std::string_view text : {"</s>", "<s>", "<unk>", "<0x0A>"}) {
+    const Ids ids = encode(tokenizer, text);
+    EXPECT_EQ(tokenizer.decode(ids), text);
+    for (const std::int32_t id : ids) EXPECT_FALSE(tokenizer.is_special(id)) << text;
+  }
+}
+
+TEST(SpecialTokens, EmptyOnesAreNeverFound) {
+  Vocabulary vocabulary = byte_pairs(PreSplitter::kGpt2);
+  add_token(vocabulary, "", TokenType::kControl);
+  const Tokenizer tokenizer(std::move(vocabulary));
+  EXPECT_EQ(tokenizer.encode("ab", true, false), (Ids{'a', 'b'}));
+}
+
+TEST(Tokenizer, AddsBosOnlyAtTheBeginningAndOnlyIfTheFileAsks) {
+  Vocabulary vocabulary = sentence_pieces();
+  EXPECT_EQ(Tokenizer(vocabulary).encode("a", false, true), Ids{'a' + 3});
+  vocabulary.add_bos = true;
+  const Tokenizer tokenizer(std::move(vocabulary));
+  EXPECT_TRUE(tokenizer.adds_bos());
+  EXPECT_EQ(tokenizer.encode("a", false, true), (Ids{1, 'a' + 3}));
+  EXPECT_EQ(tokenizer.encode("a", false, false), Ids{'a' + 3});
+  EXPECT_EQ(tokenizer.encode("", false, true), Ids{1});
+}
+
+TEST(Tokenizer, FindsTheEndOfATurnByNameWhereTheFileGivesNoId) {
+  Vocabulary vocabulary = byte_pairs(PreSplitter::kGpt2);
+  EXPECT_EQ(Tokenizer(vocabulary).eot(), std::nullopt);
+  const std::int32_t end = add_token(vocabulary, "<|eot_id|>", TokenType::kControl);
+  EXPECT_EQ(Tokenizer(vocabulary).eot(), end);
+  vocabulary.eot = 7;
+  EXPECT_EQ(Tokenizer(vocabulary).eot(), 7);
+}
+
+TEST(Tokenizer, RefusesToReadIdsOutOfRange) {
+  const Tokenizer tokenizer(byte_pairs(PreSplitter::kGpt2));
+  for (const std::int32_t id : {-1, 256, std::numeric_limits<std::int32_t>::min()}) {
+    EXPECT_THROW(tokenizer.decode(id), Error);
+    EXPECT_THROW(tokenizer.decode(Ids{65, id}), Error);
+    EXPECT_THROW(tokenizer.is_special(id), Error);
+  }
+  EXPECT_EQ(tokenizer.size(), 256U);
+}
+
+TEST(Tokenizer, OutlivesWhatItWasMadeFromAndCopies) {
+  std::optional<Tokenizer> first(byte_pairs(PreSplitter::kGpt2, {"a b"}));
+  const Tokenizer copy = *first;
+  const Tokenizer moved = std::move(*first);
+  first.reset();
+  EXPECT_EQ(encode(copy, "ab"), Ids{256});
+  EXPECT_EQ(encode(moved, "ab"), Ids{256});
+  EXPECT_EQ(copy.decode(256), "ab");
+}
+
+TEST(Vocabulary, ThatContradictsItselfIsRefused) {
+  const auto spoiled = [](Vocabulary vocabulary, auto spoil) {
+    spoil(vocabulary);
+    return refusal([&] { Tokenizer{vocabulary}; });
+  };
+  const Vocabulary pairs = byte_pairs(PreSplitter::kGpt2);
+  const Vocabulary pieces = sentence_pieces();
+  const auto expect = [](const std::string& message, std::string_view part) {
+    EXPECT_NE(message.find(part), std::string::npos) << '[' << message << "] is to say: " << part;
+  };
+
+  expect(refusal([] { Tokenizer{Vocabulary{}}; }), "no tokens");
+  expect(spoiled(pairs, [](auto& v) { v.types.pop_back(); }), "one type");
+  expect(spoiled(pieces, [](auto& v) { v.scores.pop_back(); }), "one score");
+  expect(spoiled(pieces, [](auto& v) { v.scores[5] = std::numeric_limits<float>::quiet_NaN(); }), "score");
+  for (const std::int32_t id : {-1, 256, 1 << 30}) {
+    expect(spoiled(pairs, [&](auto& v) { v.bos = id; }), "BOS");
+    expect(spoiled(pairs, [&](auto& v) { v.eos = id; }), "EOS");
+    expect(spoiled(pairs, [&](auto& v) { v.eot = id; }), "end-of-turn");
+    expect(spoiled(pairs, [&](auto& v) { v.unknown = id; }), "unknown");
+  }
+  expect(spoiled(pairs, [](auto& v) { v.add_bos = true; }), "BOS");
+  for (const char* merge : {"", " ", "a", "ab", " a", "a "}) {
+    expect(spoiled(pairs, [&](auto& v) { v.merges = {merge}; }), "no pair");
+  }
+  for (const char* merge : {"a b", "no a", "a no", "a b c", "a  b"}) {
+    expect(spoiled(pairs, [&](auto& v) { v.merges = {merge}; }), "names an unknown token");
+  }
+  for (const char* byte : {"", "<0x>", "<0xGG>", "<0x1>", "<0x123>", "<0x-1>", "<0x+1>", "x<0x41>"}) {
+    expect(spoiled(pieces, [&](auto& v) { v.tokens[10] = byte; }), "no byte token");
+  }
+}
+
+}  // namespace
+}  // namespace nibkv::llm

@@ -1,0 +1,179 @@
+// Nothing that the library does may touch the heap: here operator new counts its calls, and malloc too where that is
+// simple.
+#include <gtest/gtest.h>
+
+#include <array>
+#include <cstdlib>
+#include <new>
+
+#include "nibkv/nibkv.hpp"
+#include "tests/support/rig.hpp"
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define NIBKV_TEST_SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
+#define NIBKV_TEST_SANITIZED 1
+#endif
+#endif
+
+#if !defined(NIBKV_TEST_SANITIZED)
+
+namespace {
+
+int allocations = 0;
+bool watched = false;
+
+void note() {
+  if (watched) ++allocations;
+}
+
+}  // namespace
+
+#if defined(__linux__) && defined(__GLIBC__) && defined(__x86_64__)
+#define NIBKV_TEST_COUNTS_MALLOC 1
+extern "C" {
+void* __libc_malloc(std::size_t size);
+void* __libc_calloc(std::size_t count, std::size_t size);
+void* __libc_realloc(void* at, std::size_t size);
+
+void* malloc(std::size_t size) {
+  note();
+  return __libc_malloc(size);
+}
+void* calloc(std::size_t count, std::size_t size) {
+  note();
+  return __libc_calloc(count, size);
+}
+void* realloc(void* at, std::size_t size) {
+  note();
+  return __libc_realloc(at, size);
+}
+}
+#endif
+
+[[gnu::noinline]] void* operator new(std::size_t size) {
+  note();
+  if (void* at = std::malloc(size == 0 ? 1 : size)) return at;
+  throw std::bad_alloc();
+}
+[[gnu::noinline]] void* operator new[](std::size_t size) {
+  return operator new(size);
+}
+[[gnu::noinline]] void operator delete(void* at) noexcept {
+  std::free(at);
+}
+[[gnu::noinline]] void operator delete[](void* at) noexcept {
+  std::free(at);
+}
+[[gnu::noinline]] void operator delete(void* at, std::size_t) noexcept {
+  std::free(at);
+}
+[[gnu::noinline]] void operator delete[](void* at, std::size_t) noexcept {
+  std::free(at);
+}
+
+namespace nibkv {
+namespace {
+
+// Counts allocations while it lives.
+class Watch {
+ public:
+  Watch() {
+    allocations = 0;
+    watched = true;
+  }
+  ~Watch() { watched = false; }
+};
+
+TEST(NoHeap, TheWatchSeesAllocations) {
+  {
+    const Watch watch;
+    int* number = new int(3);
+    static int* volatile sink;  // keeps the pair of calls
+    sink = number;
+    delete sink;
+  }
+  EXPECT_GE(allocations, 1);
+#ifdef NIBKV_TEST_COUNTS_MALLOC
+  {
+    const Watch watch;
+    void* volatile bytes = std::malloc(10);
+    std::free(bytes);
+  }
+  EXPECT_EQ(allocations, 1);
+#endif
+}
+
+TEST(NoHeap, TheWholePipelineRunsWithoutIt) {
+  constexpr std::uint32_t kChunk = 40;
+  for (const std::string& port : test::running_ports()) {
+    for (const Storage storage : {Storage::kQ4, Storage::kF32}) {
+      for (const bool bounded : {false, true}) {
+        Shape shape = {.layers = 2,
+                       .query_heads = 6,
+                       .kv_heads = 2,
+                       .head_dim = 80,
+                       .max_chunk = kChunk,
+                       .workers = 2,
+                       .storage = storage};
+        if (storage == Storage::kQ4) shape.outlier_channels = 8;
+        const Policy policy = bounded ? streaming_llm(100) : full(200);
+        test::Random random(211);
+        const auto queries = random.bells(kChunk * 6 * 80);
+        const auto keys = random.bells(kChunk * 2 * 80);
+        std::vector<float> out(queries.size());
+        std::vector<double> memory(calibration_bytes(shape) / 8);
+        std::vector<std::byte> profile(profile_bytes(shape));
+        std::vector<std::uint32_t> target(400);
+        test::Arena arena(footprint(shape, policy));
+        std::array<Status, 8> worst{};
+        Usage usage;
+        {
+          const Watch watch;
+          const auto run = [&worst](std::size_t verb, Status status) {
+            if (status != Status::kOk) worst[verb] = status;
+          };
+          Calibrator calibrator;
+          run(0, calibrator.init(std::as_writable_bytes(std::span(memory)), shape));
+          for (std::uint32_t layer = 0; layer < 2; ++layer) run(0, calibrator.observe(layer, queries, keys, keys));
+          run(0, calibrator.write(profile));
+          Cache cache;
+          Options options;
+          options.port = port;
+          if (shape.outlier_channels != 0) options.profile = profile;
+          run(1, cache.init(arena.bytes(), shape, policy, options));
+          for (int round = 0; round < 2; ++round) {
+            for (int step = 0; step < 5; ++step) {
+              for (std::uint32_t layer = 0; layer < 2; ++layer) {
+                run(2, append(cache, layer, keys, keys));
+                run(3, attend(cache, layer, queries, out));
+                run(3, attend(cache, layer, queries, out, {1, 1, 3, 7, 1}));
+              }
+            }
+            const auto slots = std::span(target).first(cache.held(1, 0));
+            run(4, plan(cache, 1, 0, kChunk, slots));
+            for (std::uint32_t i = 0; i < slots.size(); ++i) slots[i] = i % 2 == 0 ? i / 2 : kDrop;
+            run(5, check_plan(slots));
+            run(5, compact(cache, 1, 0, slots));
+            usage = cache.usage();
+            run(6, cache.clear());
+          }
+          Policy preset;
+          run(7, find_policy("streaming_llm", 100, preset));
+          if (text(Status::kFull).empty() || tokens_that_fit(shape, policy, 1 << 20) == 0)
+            worst[7] = Status::kBadPolicy;
+        }
+        EXPECT_EQ(allocations, 0) << test::words(shape, policy, port);
+        EXPECT_EQ(worst, (std::array<Status, 8>{})) << test::words(shape, policy, port);
+        EXPECT_LE(usage.peak_bytes, usage.arena_bytes);
+        EXPECT_TRUE(arena.guards_intact());
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace nibkv
+
+#endif

@@ -1,0 +1,196 @@
+#include "tests/reference/arena_model.hpp"
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+namespace nibkv::reference {
+namespace {
+
+[[noreturn]] void wrong(const std::string& what) {
+  throw std::runtime_error(what);
+}
+
+std::uint16_t u16_at(const std::uint8_t* bytes, std::size_t index) {
+  return static_cast<std::uint16_t>(bytes[2 * index] + 256 * bytes[2 * index + 1]);
+}
+
+double bf16_at(const std::uint8_t* bytes, std::size_t index) {
+  return static_cast<double>(std::bit_cast<float>(static_cast<std::uint32_t>(u16_at(bytes, index)) << 16));
+}
+
+std::vector<double> levels_times(const std::vector<int>& codes, double scale) {
+  std::vector<double> row;
+  for (const int code : codes) row.push_back(kCodebook[code] * scale);
+  return row;
+}
+
+}  // namespace
+
+double scale16_value(std::uint16_t scale) {
+  const int exponent = scale >> 8;
+  const int fraction = scale & 255;
+  return exponent == 0 ? std::ldexp(fraction, -126 - 8) : std::ldexp(256 + fraction, exponent - 127 - 8);
+}
+
+std::vector<double> hadamard(std::span<const double> row) {
+  std::vector<double> out(row.size(), 0.0);
+  std::size_t start = 0;
+  while (start < row.size()) {
+    const std::size_t block = std::bit_floor(row.size() - start);
+    const double norm = 1 / std::sqrt(static_cast<double>(block));
+    for (std::size_t i = 0; i < block; ++i) {
+      double sum = 0;
+      for (std::size_t j = 0; j < block; ++j) sum += std::popcount(i & j) % 2 == 0 ? row[start + j] : -row[start + j];
+      out[start + i] = sum * norm;
+    }
+    start += block;
+  }
+  return out;
+}
+
+std::vector<double> Slot::rotated_key() const {
+  return levels_times(key_codes, scale16_value(key_scale));
+}
+std::vector<double> Slot::rotated_value() const {
+  return levels_times(value_codes, scale16_value(value_scale));
+}
+
+ArenaModel::ArenaModel(std::span<const std::byte> arena, const Shape& shape, const Policy& policy)
+    : arena_(arena), shape_(shape), layout_(layout_of(shape, policy)) {}
+
+template <typename T>
+T ArenaModel::read(std::uint64_t offset) const {
+  if (offset + sizeof(T) > arena_.size()) wrong("a read past the arena");
+  T value;
+  std::memcpy(&value, arena_.data() + static_cast<std::size_t>(offset), sizeof value);
+  return value;
+}
+
+Chain ArenaModel::chain(std::uint32_t layer, std::uint32_t kv_head) const {
+  return read<Chain>(layout_.chains + (std::uint64_t{layer} * shape_.kv_heads + kv_head) * sizeof(Chain));
+}
+
+std::vector<std::uint32_t> ArenaModel::tiles(std::uint32_t layer, std::uint32_t kv_head) const {
+  const Chain chain = this->chain(layer, kv_head);
+  const std::string where = "layer " + std::to_string(layer) + ", head " + std::to_string(kv_head) + ": ";
+  std::vector<std::uint32_t> list;
+  for (std::uint32_t tile = chain.first; tile != kNoTile;
+       tile = read<std::uint32_t>(layout_.links + std::uint64_t{tile} * 4)) {
+    if (tile >= layout_.tiles) wrong(where + "tile " + std::to_string(tile) + " does not exist");
+    list.push_back(tile);
+    if (list.size() > layout_.tiles) wrong(where + "the chain is a cycle");
+  }
+  if (chain.last != (list.empty() ? kNoTile : list.back())) wrong(where + "`last` is not the last tile");
+  if (list.size() != (chain.used + 31) / 32) {
+    wrong(where + std::to_string(list.size()) + " tiles for " + std::to_string(chain.used) + " slots");
+  }
+  return list;
+}
+
+Slot ArenaModel::slot_of(std::uint32_t tile, std::uint32_t lane) const {
+  const std::uint64_t side = layout_.sides + std::uint64_t{tile} * layout_.side_bytes;
+  const std::uint64_t keys = layout_.codes + std::uint64_t{tile} * layout_.code_bytes;
+  const std::uint64_t values = keys + 16u * shape_.head_dim;
+  const auto nibble = [&](std::uint64_t at) {
+    const auto byte = read<std::uint8_t>(at);
+    return lane < 16 ? byte % 16 : byte / 16;
+  };
+  Slot slot;
+  for (std::uint32_t c = 0; c < shape_.head_dim; ++c) {
+    slot.key_codes.push_back(nibble(keys + c / 4 * 64 + lane % 16 * 4 + c % 4));
+    slot.value_codes.push_back(nibble(values + lane % 16 / 4 * shape_.head_dim * 4 + c * 4 + lane % 4));
+  }
+  slot.key_scale = read<std::uint16_t>(side + lane * 2);
+  slot.value_scale = read<std::uint16_t>(side + 64 + lane * 2);
+  for (std::uint32_t n = 0; n < shape_.outlier_channels; ++n) {
+    slot.outliers.push_back(read<std::int8_t>(side + 128 + n / 4 * 128 + lane * 4 + n % 4));
+  }
+  return slot;
+}
+
+Slot ArenaModel::slot(std::uint32_t layer, std::uint32_t kv_head, std::uint32_t index) const {
+  return slot_of(tiles(layer, kv_head).at(index / 32), index % 32);
+}
+
+std::vector<Slot> ArenaModel::slots(std::uint32_t layer, std::uint32_t kv_head) const {
+  const std::vector<std::uint32_t> list = tiles(layer, kv_head);
+  std::vector<Slot> all;
+  for (std::uint32_t i = 0; i < chain(layer, kv_head).used; ++i) all.push_back(slot_of(list.at(i / 32), i % 32));
+  return all;
+}
+
+std::vector<float> ArenaModel::key_f32(std::uint32_t layer, std::uint32_t kv_head, std::uint32_t index) const {
+  const std::uint64_t codes = layout_.codes + std::uint64_t{tiles(layer, kv_head).at(index / 32)} * layout_.code_bytes;
+  std::vector<float> row;
+  for (std::uint32_t c = 0; c < shape_.head_dim; ++c) row.push_back(read<float>(codes + 4 * (c * 32 + index % 32)));
+  return row;
+}
+
+std::vector<float> ArenaModel::value_f32(std::uint32_t layer, std::uint32_t kv_head, std::uint32_t index) const {
+  const std::uint64_t codes = layout_.codes + std::uint64_t{tiles(layer, kv_head).at(index / 32)} * layout_.code_bytes;
+  const std::uint32_t dim = shape_.head_dim;
+  std::vector<float> row;
+  for (std::uint32_t c = 0; c < dim; ++c) row.push_back(read<float>(codes + 4 * (32 * dim + index % 32 * dim + c)));
+  return row;
+}
+
+std::uint32_t ArenaModel::check_chains() const {
+  std::vector<bool> taken(static_cast<std::size_t>(layout_.tiles), false);
+  std::uint32_t used = 0;
+  for (std::uint32_t layer = 0; layer < shape_.layers; ++layer) {
+    for (std::uint32_t head = 0; head < shape_.kv_heads; ++head) {
+      for (const std::uint32_t tile : tiles(layer, head)) {
+        if (taken[tile]) wrong("tile " + std::to_string(tile) + " is in two chains");
+        taken[tile] = true;
+        ++used;
+      }
+    }
+  }
+  check_free_tiles(taken, used);
+  return used;
+}
+
+void ArenaModel::check_free_tiles(const std::vector<bool>& taken, std::uint32_t used) const {
+  std::vector<bool> free(taken.size(), false);
+  std::uint64_t count = 0;
+  for (std::uint32_t layer = 0; layer < shape_.layers; ++layer) {
+    for (std::uint32_t head = 0; head < shape_.kv_heads; ++head) {
+      const std::uint64_t run = (std::uint64_t{layer} * shape_.kv_heads + head) * layout_.tiles_per_head;
+      for (std::uint32_t tile = chain(layer, head).free; tile != kNoTile; ++count) {
+        const std::string where = "free tile " + std::to_string(tile);
+        if (tile < run || tile >= run + layout_.tiles_per_head) wrong(where + " is not of the run of its list");
+        if (taken[tile] || free[tile]) wrong(where + " is in use or in the list twice");
+        free[tile] = true;
+        tile = read<std::uint32_t>(layout_.links + std::uint64_t{tile} * 4);
+      }
+    }
+  }
+  if (count + used != layout_.tiles)
+    wrong(std::to_string(count) + " free tiles, " + std::to_string(used) + " used ones");
+}
+
+std::vector<double> decode_key(const Slot& slot, const ProfileView& profile, std::uint32_t layer,
+                               std::uint32_t kv_head) {
+  std::vector<double> row = hadamard(slot.rotated_key());
+  if (profile.empty()) return row;
+  const HeadProfile head = profile.head(layer, kv_head);
+  for (std::size_t n = 0; n < slot.outliers.size(); ++n) {
+    row[head.channels[n]] += slot.outliers[n] * scale16_value(u16_at(head.outlier_scales, n));
+  }
+  for (std::size_t c = 0; c < row.size(); ++c) row[c] = std::ldexp(row[c], -head.gains[c]) + bf16_at(head.key_means, c);
+  return row;
+}
+
+std::vector<double> decode_value(const Slot& slot, const ProfileView& profile, std::uint32_t layer,
+                                 std::uint32_t kv_head) {
+  std::vector<double> row = hadamard(slot.rotated_value());
+  if (profile.empty()) return row;
+  const HeadProfile head = profile.head(layer, kv_head);
+  for (std::size_t c = 0; c < row.size(); ++c) row[c] += bf16_at(head.value_means, c);
+  return row;
+}
+
+}  // namespace nibkv::reference

@@ -1,0 +1,74 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "nibkv/cache.hpp"
+
+namespace nibkv::reference {
+
+/// What a 4-bit code stands for, in units of its row's scale.
+inline constexpr int kCodebook[16] = {-63, -48, -37, -29, -22, -15, -9, -3, 3, 9, 15, 22, 29, 37, 48, 63};
+
+/// scale16: bits 30..15 of a positive float.
+double scale16_value(std::uint16_t scale);
+
+/// Orthonormal Hadamard transform (Sylvester order) of the largest power-of-two blocks of a row, from its definition:
+/// element (i, j) of a block of n is (-1)^popcount(i and j) / sqrt(n). It is its own inverse.
+std::vector<double> hadamard(std::span<const double> row);
+
+/// One slot as an arena holds it.
+struct Slot {
+  std::vector<int> key_codes;    ///< [head_dim] in [0, 15]
+  std::vector<int> value_codes;  ///< [head_dim] in [0, 15]
+  std::vector<int> outliers;     ///< [outlier_channels]
+  std::uint16_t key_scale = 0;   ///< scale16
+  std::uint16_t value_scale = 0;
+
+  bool operator==(const Slot&) const = default;
+
+  std::vector<double> rotated_key() const;  ///< level * scale
+  std::vector<double> rotated_value() const;
+};
+
+/// Reads the bytes of an arena as the documented format says, checking every index on the way.
+class ArenaModel {
+ public:
+  ArenaModel(std::span<const std::byte> arena, const Shape& shape, const Policy& policy);
+
+  Chain chain(std::uint32_t layer, std::uint32_t kv_head) const;
+  /// Tiles of a chain in order, by the links, kNoTile excluded. Throws std::runtime_error for a tile number out of
+  /// range, a cycle, a last tile that is not Chain::last, or a number of tiles other than the used slots need.
+  std::vector<std::uint32_t> tiles(std::uint32_t layer, std::uint32_t kv_head) const;
+  Slot slot(std::uint32_t layer, std::uint32_t kv_head, std::uint32_t index) const;
+  std::vector<Slot> slots(std::uint32_t layer, std::uint32_t kv_head) const;
+
+  /// Storage::kF32: keys lie as [head_dim][32], values as [32][head_dim].
+  std::vector<float> key_f32(std::uint32_t layer, std::uint32_t kv_head, std::uint32_t index) const;
+  std::vector<float> value_f32(std::uint32_t layer, std::uint32_t kv_head, std::uint32_t index) const;
+
+  /// Throws std::runtime_error unless chains are well formed and share no tile, and every other tile is once in the
+  /// free list of the chain in whose run it lies. Returns the number of tiles in all chains.
+  std::uint32_t check_chains() const;
+
+ private:
+  template <typename T>
+  T read(std::uint64_t offset) const;
+  void check_free_tiles(const std::vector<bool>& taken, std::uint32_t used) const;
+  Slot slot_of(std::uint32_t tile, std::uint32_t lane) const;
+
+  std::span<const std::byte> arena_;
+  Shape shape_;
+  Layout layout_;
+};
+
+/// A slot's key and value in the channels in which they were appended: rotated back, outlier channels, gains and means
+/// put back from the profile (empty view: none).
+std::vector<double> decode_key(const Slot& slot, const ProfileView& profile, std::uint32_t layer,
+                               std::uint32_t kv_head);
+std::vector<double> decode_value(const Slot& slot, const ProfileView& profile, std::uint32_t layer,
+                                 std::uint32_t kv_head);
+
+}  // namespace nibkv::reference

@@ -1,0 +1,116 @@
+#include "tests/reference/attention.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace nibkv::reference {
+
+std::vector<double> softmax_weights(std::span<const double> query, const Rows& keys, std::size_t visible) {
+  std::vector<double> weights(visible);
+  double most = -1e300;
+  for (std::size_t t = 0; t < visible; ++t) {
+    double dot = 0;
+    for (std::size_t c = 0; c < query.size(); ++c) dot += query[c] * keys[t][c];
+    weights[t] = dot / std::sqrt(static_cast<double>(query.size()));
+    most = std::max(most, weights[t]);
+  }
+  double mass = 0;
+  for (double& weight : weights) mass += weight = std::exp(weight - most);
+  for (double& weight : weights) weight /= mass;
+  return weights;
+}
+
+std::vector<double> attention(std::span<const double> query, const Rows& keys, const Rows& values,
+                              std::size_t visible) {
+  const std::vector<double> weights = softmax_weights(query, keys, visible);
+  std::vector<double> out(query.size(), 0.0);
+  for (std::size_t t = 0; t < visible; ++t) {
+    for (std::size_t c = 0; c < out.size(); ++c) out[c] += weights[t] * values[t][c];
+  }
+  return out;
+}
+
+// Where the bound comes from. Weights w = 2^logit, logits in octaves; in a tile, M is the largest weight and 2^(e + 1)
+// the power of two above it, so M >= 2^(e + 1) / 2.
+// 1. A logit is an exact integer times f32 factors: six roundings, and a few of the rotation of the query, 16 in all:
+// 2^-20 of its size.
+//    It is then rounded to 1 / 2048 octave: off by 1/4096. The subtraction from the top adds 2^-19. So w is off by the
+//    factor ln 2 * (1/4096 + 2^-19 + 2^-20 |logit|).
+// 2. 2^-f in Q15: polynomial and its four roundings, 3 units of 2^-15; 2^-f >= 1/2, so 6 * 2^-15 of w.
+// 3. The shifted weight is rounded to a unit of 2^-15 of 2^(e + 1): off by half of one, at most 2^-15 M.
+//    Together |w' - w| <= relative * w + 2^-15 M; the mass is their sum.
+// 4. w' times the value's scale is rounded to a byte, 255 being the largest product P of the tile: off by P / 510.
+// 5. A tile adds to a sum of f32 with two roundings, each of at most 2^-24 of the largest partial sum.
+// 6. The last steps (division, rotation, means) are a few f32 roundings of the output.
+FixedPointCase fixed_point_case(std::span<const int> query_codes, double query_scale, const std::vector<Slot>& slots,
+                                std::size_t visible) {
+  const std::size_t dim = query_codes.size();
+  std::vector<double> logits(visible);
+  double most = -1e300;
+  for (std::size_t t = 0; t < visible; ++t) {
+    double dot = 0;
+    for (std::size_t c = 0; c < dim; ++c) dot += query_codes[c] * kCodebook[slots[t].key_codes[c]];
+    logits[t] = dot * query_scale * scale16_value(slots[t].key_scale) * 1.4426950408889634 /
+                std::sqrt(static_cast<double>(dim));
+    most = std::max(most, logits[t]);
+  }
+  std::vector<double> sums(dim, 0.0);
+  std::vector<double> slack(dim, 0.0);
+  std::vector<double> sizes(dim, 0.0);
+  double mass = 0;
+  double mass_slack = 0;
+  std::size_t tiles = 0;
+  for (std::size_t first = 0; first < visible; first += 32, ++tiles) {
+    const std::size_t end = std::min(first + 32, visible);
+    double largest = 0;
+    double largest_product = 0;
+    for (std::size_t t = first; t < end; ++t) {
+      const double weight = std::exp2(logits[t] - most);
+      largest = std::max(largest, weight);
+      largest_product = std::max(largest_product, weight * scale16_value(slots[t].value_scale));
+    }
+    for (std::size_t t = first; t < end; ++t) {
+      const double weight = std::exp2(logits[t] - most);
+      const double relative = std::log(2.0) * (1.0 / 4096 + 0x1p-19 + 0x1p-20 * std::abs(logits[t])) + 6 * 0x1p-15;
+      const double weight_slack = relative * weight + 0x1p-15 * largest;
+      const double scale = scale16_value(slots[t].value_scale);
+      mass += weight;
+      mass_slack += weight_slack;
+      for (std::size_t c = 0; c < dim; ++c) {
+        const double level = kCodebook[slots[t].value_codes[c]];
+        sums[c] += weight * scale * level;
+        sizes[c] += weight * scale * std::abs(level);
+        slack[c] += std::abs(level) * (weight_slack * scale + 1.001 * largest_product / 510);
+      }
+    }
+  }
+  FixedPointCase result;
+  double bound2 = 0;
+  for (std::size_t c = 0; c < dim; ++c) {
+    const double sum_slack = slack[c] + static_cast<double>(tiles + 16) * 0x1p-23 * sizes[c];
+    const double exact = sums[c] / mass;
+    result.exact.push_back(exact);
+    const double bound = (sum_slack + std::abs(exact) * mass_slack) / (mass - mass_slack);
+    bound2 += bound * bound;
+  }
+  result.norm_bound = std::sqrt(bound2) + 0x1p-20 * norm(result.exact);
+  return result;
+}
+
+double norm(std::span<const double> row) {
+  double sum = 0;
+  for (const double x : row) sum += x * x;
+  return std::sqrt(sum);
+}
+
+double distance(std::span<const double> a, std::span<const double> b) {
+  double sum = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) sum += (a[i] - b[i]) * (a[i] - b[i]);
+  return std::sqrt(sum);
+}
+
+std::vector<double> widen(std::span<const float> row) {
+  return {row.begin(), row.end()};
+}
+
+}  // namespace nibkv::reference

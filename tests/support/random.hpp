@@ -1,0 +1,54 @@
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace nibkv::test {
+
+/// SplitMix64: the same numbers on every machine.
+class Random {
+ public:
+  explicit Random(std::uint64_t seed) : state_(seed) {}
+
+  std::uint64_t word() {
+    state_ += 0x9e3779b97f4a7c15u;
+    std::uint64_t z = state_;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return z ^ z >> 31;
+  }
+
+  /// [0, bound)
+  std::uint32_t below(std::uint32_t bound) { return static_cast<std::uint32_t>((word() >> 32) * bound >> 32); }
+  /// [low, high]
+  std::uint32_t within(std::uint32_t low, std::uint32_t high) { return low + below(high - low + 1); }
+
+  /// A bell curve of variance near 1, made of integers: the sum of 12 numbers in [0, 255], centred, over 256. No libm,
+  /// no rounding.
+  float bell() {
+    int sum = 0;
+    for (int i = 0; i < 12; ++i) sum += static_cast<int>(below(256));
+    return static_cast<float>(sum - 1530) / 256.0f;
+  }
+
+  double uniform() { return (static_cast<double>(word() >> 11) + 0.5) * 0x1p-53; }
+  double gaussian() { return std::sqrt(-2.0 * std::log(uniform())) * std::cos(6.283185307179586 * uniform()); }
+
+  std::vector<float> bells(std::size_t count) {
+    std::vector<float> numbers(count);
+    for (float& number : numbers) number = bell();
+    return numbers;
+  }
+  std::vector<float> gaussians(std::size_t count) {
+    std::vector<float> numbers(count);
+    for (float& number : numbers) number = static_cast<float>(gaussian());
+    return numbers;
+  }
+
+ private:
+  std::uint64_t state_;
+};
+
+}  // namespace nibkv::test

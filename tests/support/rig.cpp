@@ -1,0 +1,120 @@
+#include "tests/support/rig.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <ostream>
+#include <sstream>
+
+namespace nibkv {
+
+void PrintTo(Status status, std::ostream* out) {
+  *out << "Status " << static_cast<int>(status) << " (" << text(status) << ")";
+}
+
+void PrintTo(const Shape& shape, std::ostream* out) {
+  *out << test::words(shape, Policy{});
+}
+
+void PrintTo(const Policy& policy, std::ostream* out) {
+  *out << "keep " << static_cast<int>(policy.keep) << ", " << policy.tokens << " tokens, " << policy.sinks << " sinks";
+}
+
+}  // namespace nibkv
+
+namespace nibkv::test {
+
+std::vector<std::string> running_ports() {
+  std::vector<std::string> names;
+  for (std::uint32_t i = 0; !port_name(i).empty(); ++i) {
+    if (port_runs(port_name(i))) names.emplace_back(port_name(i));
+  }
+  return names;
+}
+
+std::string words(const Shape& shape, const Policy& policy, std::string_view port) {
+  std::ostringstream out;
+  out << "layers " << shape.layers << ", query heads " << shape.query_heads << ", KV heads " << shape.kv_heads
+      << ", head_dim " << shape.head_dim << ", outliers " << shape.outlier_channels << ", chunk " << shape.max_chunk
+      << ", workers " << shape.workers << (shape.storage == Storage::kF32 ? ", f32" : ", q4");
+  if (policy.tokens != 0)
+    out << "; keep " << static_cast<int>(policy.keep) << ", tokens " << policy.tokens << ", sinks " << policy.sinks;
+  if (!port.empty()) out << "; port " << port;
+  return out.str();
+}
+
+std::vector<std::uint32_t> planted_channels(const Shape& shape, std::uint64_t seed, std::uint32_t layer,
+                                            std::uint32_t kv_head) {
+  Random random(seed * 1000003 + layer * 1009u + kv_head);
+  std::vector<bool> taken(shape.head_dim, false);
+  std::vector<std::uint32_t> channels;
+  while (channels.size() < 4) {
+    const std::uint32_t channel = random.below(shape.head_dim);
+    if (taken[channel]) continue;
+    taken[channel] = true;
+    channels.push_back(channel);
+  }
+  return channels;
+}
+
+std::vector<float> keys_of_profile(const Shape& shape, std::uint64_t seed, std::uint32_t layer, std::size_t count,
+                                   Random& random) {
+  const std::uint32_t dim = shape.head_dim;
+  std::vector<float> keys(count * shape.kv_heads * dim);
+  for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
+    const std::vector<std::uint32_t> large = planted_channels(shape, seed, layer, head);
+    for (std::size_t i = 0; i < count; ++i) {
+      float* row = keys.data() + (i * shape.kv_heads + head) * dim;
+      for (std::uint32_t c = 0; c < dim; ++c) row[c] = random.bell() + static_cast<float>(c % 3) * 0.5f;
+      for (std::size_t n = 0; n < large.size(); ++n) row[large[n]] *= 12.0f + 6.0f * static_cast<float>(n);
+    }
+  }
+  return keys;
+}
+
+std::vector<float> values_of_profile(const Shape& shape, std::size_t count, Random& random) {
+  std::vector<float> values(count * shape.kv_heads * shape.head_dim);
+  for (std::size_t i = 0; i < values.size(); ++i)
+    values[i] = random.bell() + static_cast<float>(i % shape.head_dim % 5) * 0.25f;
+  return values;
+}
+
+std::vector<std::byte> make_profile(const Shape& shape, std::uint64_t seed) {
+  constexpr std::size_t kTokens = 64;
+  std::vector<double> memory(calibration_bytes(shape) / sizeof(double) + 1);
+  Calibrator calibrator;
+  EXPECT_EQ(calibrator.init(std::as_writable_bytes(std::span(memory)), shape), Status::kOk);
+  Random random(seed);
+  for (std::uint32_t layer = 0; layer < shape.layers; ++layer) {
+    const std::vector<float> keys = keys_of_profile(shape, seed, layer, kTokens, random);
+    const std::vector<float> values = values_of_profile(shape, kTokens, random);
+    const std::vector<float> queries = random.bells(kTokens * shape.query_heads * shape.head_dim);
+    EXPECT_EQ(calibrator.observe(layer, queries, keys, values), Status::kOk);
+  }
+  std::vector<std::byte> profile(profile_bytes(shape));
+  EXPECT_EQ(calibrator.write(profile), Status::kOk);
+  return profile;
+}
+
+Rig::Rig(const Shape& shape, const Policy& policy, std::string_view port, std::uint64_t profile_seed)
+    : arena_(footprint(shape, policy)) {
+  if (shape.outlier_channels != 0) profile_ = make_profile(shape, profile_seed);
+  made_ = cache_.init(arena_.bytes(), shape, policy, {port, profile_});
+  EXPECT_EQ(made_, Status::kOk) << words(shape, policy, port);
+}
+
+std::span<const std::byte> Rig::state() const {
+  return arena_.bytes().first(static_cast<std::size_t>(layout_of(shape(), policy()).plan));
+}
+
+std::vector<float> attend_all(const Cache& cache, std::uint32_t layer, std::span<const float> queries) {
+  std::vector<float> out(queries.size());
+  EXPECT_EQ(attend(cache, layer, queries, out), Status::kOk) << words(cache.shape(), cache.policy(), cache.port());
+  return out;
+}
+
+bool same_bytes(std::span<const float> a, std::span<const float> b) {
+  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size_bytes()) == 0);
+}
+
+}  // namespace nibkv::test

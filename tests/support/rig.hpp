@@ -1,0 +1,78 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <iosfwd>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "nibkv/nibkv.hpp"
+#include "tests/support/arena.hpp"
+#include "tests/support/random.hpp"
+
+namespace nibkv {
+
+/// What GoogleTest writes for these in a message.
+void PrintTo(Status status, std::ostream* out);
+void PrintTo(const Shape& shape, std::ostream* out);
+void PrintTo(const Policy& policy, std::ostream* out);
+
+}  // namespace nibkv
+
+namespace nibkv::test {
+
+/// The names of the built ports that this CPU runs, best first; "scalar" is the last.
+std::vector<std::string> running_ports();
+
+/// A shape, policy and port in words.
+std::string words(const Shape& shape, const Policy& policy, std::string_view port = {});
+
+/// A profile of random rows, made with a Calibrator. Some key channels of every head are 12 to 30 times as large as the
+/// others, and keys and values have means. The numbers come from Random::bell: the profile is the same on every
+/// machine.
+std::vector<std::byte> make_profile(const Shape& shape, std::uint64_t seed);
+
+/// The key channels that make_profile made large, of one head.
+std::vector<std::uint32_t> planted_channels(const Shape& shape, std::uint64_t seed, std::uint32_t layer,
+                                            std::uint32_t kv_head);
+
+/// Rows like those that the profile of the same seed was made from.
+std::vector<float> keys_of_profile(const Shape& shape, std::uint64_t seed, std::uint32_t layer, std::size_t count,
+                                   Random& random);
+std::vector<float> values_of_profile(const Shape& shape, std::size_t count, Random& random);
+
+/// A cache with its arena and, when the shape has outlier channels, its profile.
+class Rig {
+ public:
+  Rig(const Shape& shape, const Policy& policy, std::string_view port = {}, std::uint64_t profile_seed = 1);
+  Rig(const Rig&) = delete;
+  Rig& operator=(const Rig&) = delete;
+
+  Cache& cache() { return cache_; }
+  const Cache& cache() const { return cache_; }
+  const Arena& arena() const { return arena_; }
+  const Shape& shape() const { return cache_.shape(); }
+  const Policy& policy() const { return cache_.policy(); }
+  std::span<const std::byte> profile() const { return profile_; }
+  Status made() const { return made_; }
+
+  /// The arena's bytes that hold state: all before the plan and the scratch.
+  std::span<const std::byte> state() const;
+  std::vector<std::byte> copy_state() const { return {state().begin(), state().end()}; }
+
+ private:
+  Arena arena_;
+  std::vector<std::byte> profile_;
+  Cache cache_;
+  Status made_;
+};
+
+/// Attention of the last `count` tokens into a new vector; fails the test when attend does.
+std::vector<float> attend_all(const Cache& cache, std::uint32_t layer, std::span<const float> queries);
+
+/// True when two arrays of floats are the same bytes.
+bool same_bytes(std::span<const float> a, std::span<const float> b);
+
+}  // namespace nibkv::test

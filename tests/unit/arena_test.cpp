@@ -1,0 +1,231 @@
+#include "nibkv/arena.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "tests/support/rig.hpp"
+
+namespace nibkv {
+namespace {
+
+using test::Arena;
+using test::Random;
+using test::Rig;
+using test::words;
+
+constexpr Shape kSmall = {.layers = 2, .query_heads = 6, .kv_heads = 2, .head_dim = 64, .max_chunk = 8, .workers = 2};
+
+Shape random_shape(Random& random) {
+  Shape shape;
+  shape.layers = static_cast<std::uint16_t>(random.within(1, 5));
+  shape.kv_heads = static_cast<std::uint16_t>(random.within(1, 5));
+  shape.query_heads = static_cast<std::uint16_t>(shape.kv_heads * random.within(1, 5));
+  shape.head_dim = static_cast<std::uint16_t>(16 * random.within(1, 16));
+  shape.max_chunk = static_cast<std::uint16_t>(random.within(1, 40));
+  shape.workers = static_cast<std::uint16_t>(random.within(1, 4));
+  shape.storage = random.below(4) == 0 ? Storage::kF32 : Storage::kQ4;
+  if (shape.storage == Storage::kQ4) shape.outlier_channels = static_cast<std::uint16_t>(4 * random.below(5));
+  return shape;
+}
+
+Policy random_policy(Random& random, const Shape& shape) {
+  if (random.below(2) == 0) return full(random.within(1, 300));
+  const std::uint32_t sinks = random.below(40);
+  return streaming_llm(sinks + shape.max_chunk + random.below(300), sinks);
+}
+
+TEST(Footprint, IsKnownWhenCompiled) {
+  static_assert(footprint(kSmall, full(64)) == layout_of(kSmall, full(64)).total);
+  static_assert(tokens_that_fit(kSmall, full(1), footprint(kSmall, full(64))) == 64);
+}
+
+TEST(Footprint, IsZeroForWhatIsOutOfRange) {
+  EXPECT_EQ(footprint(Shape{}, full(10)), 0u);
+  EXPECT_EQ(footprint(kSmall, full(0)), 0u);
+  EXPECT_EQ(footprint(kSmall, streaming_llm(8, 1)), 0u);
+  EXPECT_EQ(footprint(kSmall, full(kMaxTokens + 1)), 0u);
+  constexpr Shape kHuge = {.layers = 1024, .query_heads = 1024, .kv_heads = 1024, .head_dim = 256};
+  EXPECT_EQ(footprint(kHuge, full(kMaxTokens)), 0u);  // more tiles than 32 bits number
+  if constexpr (sizeof(std::size_t) == 4) {
+    EXPECT_EQ(footprint(kHuge, full(32)), 0u);
+  } else {
+    EXPECT_NE(footprint(kHuge, full(32)), 0u);
+  }
+}
+
+TEST(Footprint, RegionsFollowOneAnotherWithoutOverlap) {
+  Random random(11);
+  for (int round = 0; round < 500; ++round) {
+    const Shape shape = random_shape(random);
+    const Policy policy = random_policy(random, shape);
+    ASSERT_TRUE(valid(shape) && valid(policy, shape)) << words(shape, policy);
+    const Layout at = layout_of(shape, policy);
+    const std::uint64_t starts[] = {at.chains, at.links, at.sides, at.codes, at.plan, at.scratch, at.total};
+    const bool bounded = policy.keep != Keep::kAll;
+    const std::uint64_t sizes[] = {std::uint64_t{shape.layers} * shape.kv_heads * sizeof(Chain),
+                                   at.tiles * 4,
+                                   at.tiles * at.side_bytes,
+                                   at.tiles * at.code_bytes,
+                                   bounded ? std::uint64_t{at.tiles_per_head} * 128 : 0,
+                                   std::uint64_t{shape.workers} * at.scratch_bytes};
+    EXPECT_GE(starts[0], 64u);
+    for (int i = 0; i < 6; ++i) {
+      EXPECT_EQ(starts[i] % kArenaAlignment, 0u) << words(shape, policy) << ", region " << i;
+      EXPECT_LE(starts[i] + sizes[i], starts[i + 1]) << words(shape, policy) << ", region " << i;
+      EXPECT_LT(starts[i + 1], starts[i] + sizes[i] + kArenaAlignment) << words(shape, policy) << ", region " << i;
+    }
+    EXPECT_EQ(at.tiles, std::uint64_t{at.tiles_per_head} * shape.layers * shape.kv_heads);
+    EXPECT_GE(at.tiles_per_head * kTileSlots, policy.tokens + (bounded ? kTileSlots : 0)) << words(shape, policy);
+    EXPECT_EQ(at.code_bytes, shape.head_dim * (shape.storage == Storage::kQ4 ? 32u : 256u));
+    EXPECT_EQ(at.side_bytes, shape.storage == Storage::kQ4 ? 128u + 32u * shape.outlier_channels : 0u);
+    EXPECT_EQ(at.scratch_bytes % kArenaAlignment, 0u);
+    EXPECT_EQ(footprint(shape, policy), at.total);
+  }
+}
+
+TEST(Footprint, FourBitsAChannelAreSevenTimesSmallerThanF32) {
+  Shape shape = {.layers = 30, .query_heads = 9, .kv_heads = 3, .head_dim = 64};
+  const auto q4 = static_cast<double>(footprint(shape, full(8192)));
+  shape.storage = Storage::kF32;
+  const auto f32 = static_cast<double>(footprint(shape, full(8192)));
+  EXPECT_GT(f32 / q4, 7.4);
+  EXPECT_LT(f32 / q4, 8.0);
+}
+
+TEST(TokensThatFit, IsTheInverseOfTheFootprint) {
+  Random random(12);
+  for (int round = 0; round < 300; ++round) {
+    const Shape shape = random_shape(random);
+    Policy policy = random_policy(random, shape);
+    const std::uint64_t bytes = footprint(shape, policy);
+    const std::uint32_t most = tokens_that_fit(shape, policy, bytes);
+    ASSERT_GE(most, policy.tokens) << words(shape, policy);
+    const std::uint32_t asked = policy.tokens;
+    policy.tokens = most;
+    EXPECT_EQ(footprint(shape, policy), bytes) << words(shape, policy) << ", asked for " << asked;
+    EXPECT_EQ(tokens_that_fit(shape, policy, bytes), most) << words(shape, policy);
+    policy.tokens = most + 1;
+    const std::uint64_t next = footprint(shape, policy);
+    EXPECT_GT(next, bytes) << words(shape, policy);
+    EXPECT_EQ(tokens_that_fit(shape, policy, next - 1), most) << words(shape, policy);
+    EXPECT_GT(tokens_that_fit(shape, policy, next), most) << words(shape, policy);
+  }
+}
+
+TEST(TokensThatFit, DoesNotReadTheBudgetOfThePolicy) {
+  for (const std::uint32_t tokens : {0u, 1u, 5000u, 0xffffffffu}) {
+    EXPECT_EQ(tokens_that_fit(kSmall, full(tokens), 1 << 20), tokens_that_fit(kSmall, full(1), 1 << 20)) << tokens;
+    EXPECT_EQ(tokens_that_fit(kSmall, streaming_llm(tokens), 1 << 20),
+              tokens_that_fit(kSmall, streaming_llm(1), 1 << 20))
+        << tokens;
+  }
+}
+
+TEST(TokensThatFit, IsZeroWhenNotEvenTheSmallestFits) {
+  Random random(13);
+  for (int round = 0; round < 200; ++round) {
+    const Shape shape = random_shape(random);
+    Policy policy = random_policy(random, shape);
+    policy.tokens = policy.keep == Keep::kAll ? 1 : policy.sinks + shape.max_chunk;
+    const std::uint64_t least = footprint(shape, policy);
+    EXPECT_EQ(tokens_that_fit(shape, policy, least - 1), 0u) << words(shape, policy);
+    EXPECT_GE(tokens_that_fit(shape, policy, least), policy.tokens) << words(shape, policy);
+    EXPECT_EQ(tokens_that_fit(shape, policy, 0), 0u) << words(shape, policy);
+  }
+  EXPECT_EQ(tokens_that_fit(Shape{}, full(1), 1 << 20), 0u);
+  EXPECT_EQ(tokens_that_fit(kSmall, Policy{Keep::kAll, 1, 3}, 1 << 20), 0u);
+  EXPECT_EQ(tokens_that_fit(kSmall, streaming_llm(1, 0xffffffff), 1 << 20), 0u);
+  EXPECT_EQ(tokens_that_fit(kSmall, streaming_llm(1, kMaxTokens), 1 << 20), 0u);
+}
+
+TEST(TokensThatFit, StopsAtTheLargestBudget) {
+  constexpr Shape kTiny = {.layers = 1, .query_heads = 1, .kv_heads = 1, .head_dim = 16};
+  EXPECT_EQ(tokens_that_fit(kTiny, full(1), ~std::uint64_t{0}), kMaxTokens);
+}
+
+TEST(Init, UsesExactlyTheFootprintAndRefusesOneByteLess) {
+  Random random(14);
+  for (int round = 0; round < 60; ++round) {
+    const Shape shape = random_shape(random);
+    const Policy policy = random_policy(random, shape);
+    std::vector<std::byte> profile;
+    if (shape.outlier_channels != 0) profile = test::make_profile(shape, 5);
+    const std::size_t need = footprint(shape, policy);
+
+    Arena small(need - 1);
+    const std::vector<std::byte> before = small.copy();
+    Cache cache;
+    EXPECT_EQ(cache.init(small.bytes(), shape, policy, {{}, profile}), Status::kArenaTooSmall) << words(shape, policy);
+    EXPECT_FALSE(cache.ready());
+    EXPECT_EQ(small.copy(), before) << words(shape, policy);
+    EXPECT_TRUE(small.guards_intact()) << words(shape, policy);
+
+    Arena exact(need);
+    EXPECT_EQ(cache.init(exact.bytes(), shape, policy, {{}, profile}), Status::kOk) << words(shape, policy);
+    EXPECT_TRUE(exact.guards_intact()) << words(shape, policy);
+    EXPECT_EQ(cache.usage().arena_bytes, need);
+  }
+}
+
+TEST(Init, LeavesTheBytesAfterTheFootprintAlone) {
+  const std::size_t need = footprint(kSmall, full(64));
+  Arena arena(need + 1000);
+  const std::vector<std::byte> before = arena.copy();
+  Cache cache;
+  ASSERT_EQ(cache.init(arena.bytes(), kSmall, full(64)), Status::kOk);
+  EXPECT_EQ(std::memcmp(arena.bytes().data() + need, before.data() + need, 1000), 0);
+}
+
+TEST(Arena, NothingOutsideIsTouchedInALongRun) {
+  Random random(15);
+  for (const std::string& port : test::running_ports()) {
+    for (int round = 0; round < 12; ++round) {
+      const Shape shape = random_shape(random);
+      const Policy policy = random_policy(random, shape);
+      Rig rig(shape, policy, port);
+      for (std::uint32_t step = 0; step < 40; ++step) {
+        const std::uint32_t layer = step % shape.layers;
+        const std::uint32_t count = random.within(1, shape.max_chunk);
+        const auto keys = random.bells(std::size_t{count} * shape.kv_heads * shape.head_dim);
+        const auto queries = random.bells(std::size_t{count} * shape.query_heads * shape.head_dim);
+        const Status status = append(rig.cache(), layer, keys, keys);
+        if (policy.keep == Keep::kAll && status == Status::kFull) continue;
+        ASSERT_EQ(status, Status::kOk) << words(shape, policy, port);
+        std::vector<float> out(queries.size() + 64, 123.0f);
+        const Part part = {.worker = step % shape.workers};
+        ASSERT_EQ(attend(rig.cache(), layer, queries, std::span(out).first(queries.size()), part), Status::kOk);
+        for (std::size_t i = queries.size(); i < out.size(); ++i)
+          ASSERT_EQ(out[i], 123.0f) << words(shape, policy, port);
+      }
+      EXPECT_TRUE(rig.arena().guards_intact()) << words(shape, policy, port);
+      EXPECT_LE(rig.cache().usage().peak_tiles, rig.cache().usage().tiles);
+    }
+  }
+}
+
+TEST(Arena, AttendWritesOnlyToTheScratchOfItsWorker) {
+  constexpr Shape kShape = {.layers = 1, .query_heads = 4, .kv_heads = 2, .head_dim = 48, .max_chunk = 6, .workers = 4};
+  for (const std::string& port : test::running_ports()) {
+    Rig rig(kShape, streaming_llm(100), port);
+    Random random(16);
+    const auto keys = random.bells(6 * 2 * 48);
+    ASSERT_EQ(append(rig.cache(), 0, keys, keys), Status::kOk);
+    const auto queries = random.bells(6 * 4 * 48);
+    std::vector<float> out(queries.size());
+    const Layout at = layout_of(kShape, rig.policy());
+    for (std::uint32_t worker = 0; worker < 4; ++worker) {
+      const std::vector<std::byte> before = rig.arena().copy();
+      ASSERT_EQ(attend(rig.cache(), 0, queries, out, {.worker = worker}), Status::kOk);
+      const std::vector<std::byte> after = rig.arena().copy();
+      const auto first = static_cast<std::size_t>(at.scratch + worker * at.scratch_bytes);
+      EXPECT_EQ(std::memcmp(before.data(), after.data(), first), 0) << "worker " << worker << ", port " << port;
+      const std::size_t end = first + at.scratch_bytes;
+      EXPECT_EQ(std::memcmp(before.data() + end, after.data() + end, after.size() - end), 0)
+          << "worker " << worker << ", port " << port;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace nibkv

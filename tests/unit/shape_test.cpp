@@ -1,0 +1,78 @@
+#include "nibkv/shape.hpp"
+
+#include <gtest/gtest.h>
+
+#include "tests/support/rig.hpp"
+
+namespace nibkv {
+namespace {
+
+constexpr Shape kGood = {
+    .layers = 2, .query_heads = 6, .kv_heads = 2, .head_dim = 64, .outlier_channels = 4, .max_chunk = 8, .workers = 2};
+
+// Calls `check` with every value of a field.
+template <typename Field, typename Check>
+void for_every_value(Field Shape::*field, Check check) {
+  for (std::uint32_t value = 0; value <= 65535; ++value) {
+    Shape shape = kGood;
+    shape.*field = static_cast<Field>(value);
+    ASSERT_EQ(valid(shape), check(value)) << "value " << value << " in " << testing::PrintToString(shape);
+  }
+}
+
+TEST(Shape, IsCheckedWhenCompiled) {
+  static_assert(valid(kGood));
+  static_assert(!valid(Shape{}));
+  static_assert(kGood.group() == 3);
+}
+
+TEST(Shape, LayersAreOneTo1024) {
+  for_every_value(&Shape::layers, [](std::uint32_t value) { return value >= 1 && value <= 1024; });
+}
+
+TEST(Shape, QueryHeadsAreAMultipleOfTheKvHeadsUpTo1024) {
+  for_every_value(&Shape::query_heads,
+                  [](std::uint32_t value) { return value >= 1 && value <= 1024 && value % 2 == 0; });
+}
+
+TEST(Shape, KvHeadsDivideTheQueryHeads) {
+  for_every_value(&Shape::kv_heads, [](std::uint32_t value) { return value != 0 && 6 % value == 0; });
+}
+
+TEST(Shape, HeadDimIsAMultipleOf16UpTo256) {
+  for_every_value(&Shape::head_dim, [](std::uint32_t value) { return value >= 16 && value <= 256 && value % 16 == 0; });
+}
+
+TEST(Shape, OutlierChannelsAreAMultipleOf4UpTo16) {
+  for_every_value(&Shape::outlier_channels, [](std::uint32_t value) { return value <= 16 && value % 4 == 0; });
+}
+
+TEST(Shape, ChunksAreOneTo4096AndWorkersOneTo256) {
+  for_every_value(&Shape::max_chunk, [](std::uint32_t value) { return value >= 1 && value <= 4096; });
+  for_every_value(&Shape::workers, [](std::uint32_t value) { return value >= 1 && value <= 256; });
+}
+
+TEST(Shape, StorageIsOneOfTwoAndF32HasNoOutlierChannels) {
+  Shape shape = kGood;
+  shape.storage = static_cast<Storage>(2);
+  EXPECT_FALSE(valid(shape));
+  shape.storage = Storage::kF32;
+  EXPECT_FALSE(valid(shape));
+  shape.outlier_channels = 0;
+  EXPECT_TRUE(valid(shape));
+}
+
+TEST(Shape, RowsAreTheQueriesOfAChunkButAtMostSixteen) {
+  for (const std::uint16_t group : std::initializer_list<std::uint16_t>{1, 3, 4, 8, 32}) {
+    for (const std::uint16_t chunk : std::initializer_list<std::uint16_t>{1, 2, 5, 16, 4096}) {
+      Shape shape = kGood;
+      shape.query_heads = static_cast<std::uint16_t>(group * shape.kv_heads);
+      shape.max_chunk = chunk;
+      EXPECT_EQ(shape.group(), group);
+      EXPECT_EQ(shape.rows(), std::min(16, group * chunk)) << group << " heads a group, chunk " << chunk;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace nibkv
