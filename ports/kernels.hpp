@@ -72,7 +72,7 @@ struct TileWeights {
 namespace ports {
 
 /// The codebook: what a code stands for, in units of the row's scale.
-inline constexpr std::int8_t kLevels[16] = {-63, -48, -37, -29, -22, -15, -9, -3, 3, 9, 15, 22, 29, 37, 48, 63};
+constexpr std::int8_t kLevels[16] = {-63, -48, -37, -29, -22, -15, -9, -3, 3, 9, 15, 22, 29, 37, 48, 63};
 
 /// encode_row tries these scales: the largest magnitude (16383 after normalising) is taken as this many level units. The scale that is
 /// stored is then the least-squares one for the codes.
@@ -93,7 +93,7 @@ constexpr Thresholds make_thresholds() {
   }
   return table;
 }
-inline constexpr Thresholds kThresholds = make_thresholds();
+constexpr Thresholds kThresholds = make_thresholds();
 
 /// 2^-f for f in [0, 1), negated, in Q15 with rounding doubling high multiplies:
 /// -1 + f (k1 + f (k2 + f (k3 + f k4))).
@@ -104,7 +104,7 @@ inline constexpr std::int16_t kExp4 = -220;
 
 inline constexpr float kSmallest = 0x1p-60f;        ///< a row whose largest magnitude is below is stored as zero
 inline constexpr float kHidden = -1e30f;            ///< logit of a slot that a query may not see
-inline constexpr float kExponentLimit = 1048576.0f; ///< largest magnitude of a tile's largest logit: beyond it saturates
+inline constexpr float kExponentLimit = 0x1p29f;    ///< a logit saturates at this magnitude
 
 }  // namespace ports
 

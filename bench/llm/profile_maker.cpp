@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
-#include <iterator>
 #include <sstream>
 
+#include "bench/llm/arguments.hpp"
 #include "bench/llm/tile_store.hpp"
 
 namespace nibkv::llm {
@@ -15,11 +15,10 @@ class CalibratingObserver : public AttentionObserver {
  public:
   CalibratingObserver(Calibrator& calibrator, const Shape& shape) : calibrator_(calibrator), shape_(shape) {}
 
-  void observe(int layer, std::size_t, std::size_t count, const float* queries, const float* keys, const float* values) override {
+  void observe(int layer, std::size_t, std::size_t count, const float* queries, const float* keys, const float*) override {
     const std::size_t kv_size = count * shape_.kv_heads * shape_.head_dim;
     const std::size_t q_size = count * shape_.query_heads * shape_.head_dim;
-    require(calibrator_.observe(static_cast<std::uint32_t>(layer), std::span(queries, q_size), std::span(keys, kv_size),
-                                std::span(values, kv_size)),
+    require(calibrator_.observe(static_cast<std::uint32_t>(layer), std::span(queries, q_size), std::span(keys, kv_size)),
             "calibrate");
   }
 
@@ -59,9 +58,7 @@ std::vector<std::byte> make_profile(Model& model, ThreadPool& pool, std::span<co
 }
 
 std::vector<std::byte> read_profile(const std::string& path, const Config& model) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw Error("cannot read the profile " + path);
-  const std::string bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  const std::string bytes = read_text(path);
   const auto view = std::as_bytes(std::span(bytes));
   std::vector<std::byte> profile(view.begin(), view.end());
   ProfileView checked;

@@ -49,6 +49,7 @@ struct Access {
   ArenaHeader& header() const { return *at<ArenaHeader>(0); }
   std::uint32_t* links() const { return at<std::uint32_t>(layout().links); }
   std::uint32_t* plan() const { return at<std::uint32_t>(layout().plan); }
+  float* encoding() const { return at<float>(layout().encoding); }
   std::byte* scratch(std::uint32_t worker) const {
     return at<std::byte>(layout().scratch + std::uint64_t{worker} * layout().scratch_bytes);
   }

@@ -3,6 +3,7 @@
 #include "basis.hpp"
 #include "compact_chain.hpp"
 #include "plan_chain.hpp"
+#include "refine.hpp"
 #include "slot.hpp"
 
 namespace nibkv {
@@ -14,22 +15,23 @@ void store_f32(const Access& to, std::uint32_t tile, std::uint32_t lane, const f
   std::memcpy(to.value_rows(tile) + lane * dim, value, dim * sizeof(float));
 }
 
-void store_q4(const Access& to, const Basis& basis, std::uint32_t tile, std::uint32_t lane, const float* key, const float* value) {
+void store_q4(const Access& to, const Basis& basis, const KeyRefiner& refiner, std::uint32_t tile, std::uint32_t lane, const float* key, const float* value) {
   const std::uint32_t dim = to.shape().head_dim;
-  auto* row = reinterpret_cast<float*>(to.scratch(0));
+  float* row = to.encoding();
   std::uint8_t codes[kMaxHeadDim];
   std::int8_t outliers[kMaxOutlierChannels];
 
   std::memcpy(row, key, dim * sizeof(float));
   basis.split_key(row, outliers);
   to.kernels().rotate(row, static_cast<int>(dim));
-  to.key_scales(tile)[lane] = to.kernels().encode_row(row, static_cast<int>(dim), codes);
+  std::uint16_t scale = to.kernels().encode_row(row, static_cast<int>(dim), codes);
+  if (scale != 0) scale = refiner.refine(row, codes, scale);
+  to.key_scales(tile)[lane] = scale;
   std::uint8_t* keys = to.key_codes(tile);
   for (std::uint32_t c = 0; c < dim; ++c) put_nibble(keys[key_byte(lane, c)], lane, codes[c]);
   for (std::uint32_t n = 0; n < to.shape().outlier_channels; ++n) to.outliers(tile)[outlier_byte(lane, n)] = outliers[n];
 
   std::memcpy(row, value, dim * sizeof(float));
-  basis.center_value(row);
   to.kernels().rotate(row, static_cast<int>(dim));
   to.value_scales(tile)[lane] = to.kernels().encode_row(row, static_cast<int>(dim), codes);
   std::uint8_t* values = to.value_codes(tile);
@@ -49,7 +51,7 @@ Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, st
     return Status::kBadArgument;
   }
   const auto count = static_cast<std::uint32_t>(tokens);
-  const std::uint32_t capacity = to.layout().tiles_per_head * kTileSlots;
+  const std::uint32_t capacity = capacity_of(to.policy(), to.layout());
   const bool makes_room = to.policy().keep != Keep::kAll;
 
   // A bounded chain never needs more than its own tiles; otherwise the pool must have what all heads need together.
@@ -66,16 +68,18 @@ Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, st
       plan_chain(to.policy(), chain.used, count, capacity, to.plan());
       compact_chain(to, chain, to.plan());
     }
-    const Basis basis(to.profile(), shape, layer, head);
+    const bool exact = shape.storage == Storage::kF32;
+    const Basis basis(exact ? ProfileView{} : to.profile(), shape, layer, head);
+    const KeyRefiner refiner(to.kernels(), basis, shape.head_dim, to.encoding() + shape.head_dim);
     for (std::uint32_t i = 0; i < count; ++i) {
       const std::uint32_t lane = chain.used % kTileSlots;
       const std::uint32_t tile = lane == 0 ? to.grow(chain) : chain.last;
       const float* key = keys.data() + i * stride + head * shape.head_dim;
       const float* value = values.data() + i * stride + head * shape.head_dim;
-      if (shape.storage == Storage::kF32) {
+      if (exact) {
         store_f32(to, tile, lane, key, value);
       } else {
-        store_q4(to, basis, tile, lane, key, value);
+        store_q4(to, basis, refiner, tile, lane, key, value);
       }
       chain.used += 1;
     }

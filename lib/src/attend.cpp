@@ -58,7 +58,7 @@ void add_row(const Access& to, const Basis& basis, Rows& rows, const float* quer
     rows.outlier_query_scales[i] = to.kernels().quantise_query(outliers, channels, rows.outlier_queries + i * channels) * to_octaves;
   }
   rows.limits[i] = limit;
-  rows.states[i] = {-(1 << 24), 0};
+  rows.states[i] = {-(1 << 30), 0};  // below every exponent
   std::memset(rows.sums + i * dim, 0, static_cast<std::size_t>(dim) * sizeof(float));
 }
 
@@ -141,18 +141,17 @@ void add_tile(const Access& to, Rows& rows, const TileWeights& tile, std::uint32
   to.kernels().value_sums(to.value_codes(number), dim, tile.weights, tile.value_units, rows.count, rows.sums);
 }
 
-void finish_row(const Access& to, const Basis& basis, const Rows& rows, std::int32_t i, float* out) {
+void finish_row(const Access& to, const Rows& rows, std::int32_t i, float* out) {
   const auto dim = static_cast<int>(to.shape().head_dim);
   float* sums = rows.sums + i * dim;
   // Units of the values' weights are Q0.16 ones; the mass is in 2^-40. It is not 0: the largest tile adds 2^14 or more.
   const float per_mass = 0x1p24f / static_cast<float>(rows.states[i].mass);
   for (int c = 0; c < dim; ++c) sums[c] *= per_mass;
   to.kernels().rotate(sums, dim);
-  basis.restore_output(sums);
   std::memcpy(out, sums, static_cast<std::size_t>(dim) * sizeof(float));
 }
 
-void attend_rows(const Access& to, const Basis& basis, const Chain& chain, Rows& rows, float* const* outs) {
+void attend_rows(const Access& to, const Chain& chain, Rows& rows, float* const* outs) {
   std::uint32_t end = 0;
   for (int i = 0; i < rows.count; ++i) end = rows.limits[i] > end ? rows.limits[i] : end;
   const int most_tiles = static_cast<int>(kMaxRows) / rows.count;
@@ -163,7 +162,7 @@ void attend_rows(const Access& to, const Basis& basis, const Chain& chain, Rows&
     for (int j = 0; j < count; ++j) add_tile(to, rows, batch.tiles[j], batch.numbers[j]);
     slot += static_cast<std::uint32_t>(count) * kTileSlots;
   }
-  for (int i = 0; i < rows.count; ++i) finish_row(to, basis, rows, i, outs[i]);
+  for (int i = 0; i < rows.count; ++i) finish_row(to, rows, i, outs[i]);
   rows.count = 0;
 }
 
@@ -180,10 +179,10 @@ void attend_head(const Access& to, std::uint32_t layer, std::uint32_t head, std:
       const std::size_t at = (std::size_t{query} * shape.query_heads + head * shape.group() + member) * shape.head_dim;
       outs[rows.count] = out + at;
       add_row(to, basis, rows, queries + at, chain.used - (tokens - 1 - query));
-      if (rows.count == most_rows) attend_rows(to, basis, chain, rows, outs);
+      if (rows.count == most_rows) attend_rows(to, chain, rows, outs);
     }
   }
-  if (rows.count != 0) attend_rows(to, basis, chain, rows, outs);
+  if (rows.count != 0) attend_rows(to, chain, rows, outs);
 }
 
 }  // namespace

@@ -3,15 +3,6 @@
 #include "profile_format.hpp"
 
 namespace nibkv {
-namespace {
-
-std::uint16_t u16_at(const std::uint8_t* bytes, std::uint32_t index) {
-  return static_cast<std::uint16_t>(bytes[2 * index] | bytes[2 * index + 1] << 8);
-}
-
-float bf16_at(const std::uint8_t* bytes, std::uint32_t index) { return from_bf16(u16_at(bytes, index)); }
-
-}  // namespace
 
 Basis::Basis(const ProfileView& profile, const Shape& shape, std::uint32_t layer, std::uint32_t kv_head)
     : empty_(profile.empty()), head_dim_(shape.head_dim), channels_(shape.outlier_channels) {
@@ -20,7 +11,7 @@ Basis::Basis(const ProfileView& profile, const Shape& shape, std::uint32_t layer
 
 void Basis::split_key(float* row, std::int8_t* outliers) const {
   if (empty_) return;
-  for (std::uint32_t c = 0; c < head_dim_; ++c) row[c] = (row[c] - bf16_at(head_.key_means, c)) * power_of_two(head_.gains[c]);
+  for (std::uint32_t c = 0; c < head_dim_; ++c) row[c] -= bf16_at(head_.key_means, c);
   for (std::uint32_t n = 0; n < channels_; ++n) {
     const float scale = from_scale16(u16_at(head_.outlier_scales, n));
     float& channel = row[head_.channels[n]];
@@ -32,24 +23,29 @@ void Basis::split_key(float* row, std::int8_t* outliers) const {
       code = static_cast<std::int32_t>(steps + 127.5f) - 127;
     }
     outliers[n] = static_cast<std::int8_t>(code);
-    channel -= static_cast<float>(code) * scale;
+    channel = 0;
   }
 }
 
 void Basis::split_query(float* row, float* outliers) const {
   if (empty_) return;
-  for (std::uint32_t c = 0; c < head_dim_; ++c) row[c] *= power_of_two(-head_.gains[c]);
-  for (std::uint32_t n = 0; n < channels_; ++n) outliers[n] = row[head_.channels[n]] * from_scale16(u16_at(head_.outlier_scales, n));
+  for (std::uint32_t n = 0; n < channels_; ++n) {
+    float& channel = row[head_.channels[n]];
+    outliers[n] = channel * from_scale16(u16_at(head_.outlier_scales, n));
+    channel = 0;
+  }
 }
 
-void Basis::center_value(float* row) const {
-  if (empty_) return;
-  for (std::uint32_t c = 0; c < head_dim_; ++c) row[c] -= bf16_at(head_.value_means, c);
-}
-
-void Basis::restore_output(float* row) const {
-  if (empty_) return;
-  for (std::uint32_t c = 0; c < head_dim_; ++c) row[c] += bf16_at(head_.value_means, c);
+bool Basis::weigh_errors(float* weights) const {
+  if (empty_) return false;
+  for (std::uint32_t c = 0; c < head_dim_; ++c) weights[c] = bf16_at(head_.query_squares, c);
+  for (std::uint32_t n = 0; n < channels_; ++n) weights[head_.channels[n]] = 0;
+  float mean = 0;
+  for (std::uint32_t c = 0; c < head_dim_; ++c) mean += weights[c];
+  mean = mean / static_cast<float>(head_dim_);
+  if (!(mean >= 0x1p-60f && mean <= 0x1p60f)) return false;
+  for (std::uint32_t c = 0; c < head_dim_; ++c) weights[c] = weights[c] / mean + 0.01f;
+  return true;
 }
 
 }  // namespace nibkv

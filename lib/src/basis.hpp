@@ -6,23 +6,28 @@
 
 namespace nibkv {
 
-/// Brings rows of one KV head to the form in which tiles hold them, and back: the profile's means, gains and outlier channels, but not the
-/// rotation.
+/// Brings rows of one KV head to the form in which tiles hold them: the profile's mean key and outlier channels, but not the rotation.
+/// A key's product with a query is that of their outlier channels plus that of what is left of both; the mean key's is left out.
 class Basis {
  public:
   Basis(const ProfileView& profile, const Shape& shape, std::uint32_t layer, std::uint32_t kv_head);
 
-  /// Takes the mean off a key, applies the gains, and takes the outlier channels out.
-  /// @param row       f32[head_dim], changed: what is left to code at 4 bits
+  /// Whether there is anything to do.
+  bool empty() const { return empty_; }
+
+  /// Takes the mean off a key and moves the outlier channels out of it.
+  /// @param row       f32[head_dim], changed: what is left to code at 4 bits, 0 at the outlier channels
   /// @param outliers  i8[outlier_channels], written
   void split_key(float* row, std::int8_t* outliers) const;
 
-  /// Undoes the gains on a query and gathers its outlier channels, each times the scale of its codes.
+  /// Moves the outlier channels out of a query, each times the scale of the keys' codes.
+  /// @param row       f32[head_dim], changed: 0 at the outlier channels
   /// @param outliers  f32[outlier_channels], written
   void split_query(float* row, float* outliers) const;
 
-  void center_value(float* row) const;
-  void restore_output(float* row) const;
+  /// The mean square of what split_query leaves of each query channel, with a floor of a hundredth of their mean, scaled to a mean of
+  /// about 1. @returns false when the queries are not known or all zero: nothing is written then.
+  bool weigh_errors(float* weights) const;
 
  private:
   bool empty_;

@@ -8,52 +8,47 @@ namespace {
 
 /// Sums of one KV head over the tokens seen. Arrays of head_dim each follow one another in memory.
 struct Sums {
-  double* tokens;     ///< one number; the second of the pair is unused
-  double* queries2;   ///< q^2, mean over the group
+  double* tokens;    ///< one number
+  double* queries2;  ///< q^2, mean over the group
   double* keys;
   double* keys2;
-  double* values;
   float* key_least;
   float* key_most;
 };
 
 Sums sums_at(std::byte* memory, std::size_t index, std::uint32_t head_dim) {
-  auto* at = reinterpret_cast<double*>(memory + index * (16 + head_dim * 40u));
-  auto* ranges = reinterpret_cast<float*>(at + 2 + 4 * std::size_t{head_dim});
-  return {at, at + 2, at + 2 + head_dim, at + 2 + 2 * std::size_t{head_dim}, at + 2 + 3 * std::size_t{head_dim}, ranges,
-          ranges + head_dim};
-}
-
-// log2 of a positive finite number, within 0.09: exponent and fraction read as one number.
-double rough_log2(double value) {
-  std::uint64_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  return static_cast<double>(bits) * 0x1p-52 - 1023.0;
+  const std::size_t dim = head_dim;
+  auto* at = reinterpret_cast<double*>(memory + index * (8 + dim * 32));
+  auto* ranges = reinterpret_cast<float*>(at + 1 + 3 * dim);
+  return {at, at + 1, at + 1 + dim, at + 1 + 2 * dim, ranges, ranges + dim};
 }
 
 void put_u16(std::uint8_t* bytes, std::uint32_t index, std::uint16_t value) { std::memcpy(bytes + 2 * index, &value, 2); }
 
+// What a profile may hold: finite after rounding.
+float limited(double value) {
+  constexpr double kMost = 1e38;
+  return static_cast<float>(value < -kMost ? -kMost : value > kMost ? kMost : value);
+}
+
+// An outlier that 8 bits clip is lost, so the range leaves room above the largest key seen.
+constexpr float kHeadroom = 1.25f;
+
 void write_head(const Sums& sums, std::uint32_t head_dim, const WritableHeadProfile& head) {
   const double tokens = sums.tokens[0];
   double cost[kMaxHeadDim];
-  float reach[kMaxHeadDim];  // the largest magnitude left of a key once its mean is off and its gain applied
+  float reach[kMaxHeadDim];  // the largest magnitude left of a key once its mean is off
   for (std::uint32_t c = 0; c < head_dim; ++c) {
-    const std::uint16_t mean = to_bf16(static_cast<float>(sums.keys[c] / tokens));
-    put_u16(head.key_means, c, mean);
-    put_u16(head.value_means, c, to_bf16(static_cast<float>(sums.values[c] / tokens)));
-    const double center = static_cast<double>(from_bf16(mean));
-    double spread = sums.keys2[c] / tokens - 2 * center * (sums.keys[c] / tokens) + center * center;
-    spread = spread > 0 ? spread : 0;
+    const std::uint16_t mean = to_bf16(limited(sums.keys[c] / tokens));
     const double queries2 = sums.queries2[c] / tokens;
-    cost[c] = queries2 * spread;
-    // An error that is white after rotation costs |q|^2 |k|^2 in all; gains of (E q^2 / E k^2)^(1/4) make that least.
-    int gain = 0;
-    if (queries2 > 1e-30 && spread > 1e-30) gain = static_cast<int>(rough_log2(queries2 / spread) / 4 + 64.5) - 64;
-    gain = gain < -kMaxGain ? -kMaxGain : gain > kMaxGain ? kMaxGain : gain;
-    head.gains[c] = static_cast<std::int8_t>(gain);
-    const float up = sums.key_most[c] - static_cast<float>(center);
-    const float down = static_cast<float>(center) - sums.key_least[c];
-    reach[c] = (up > down ? up : down) * power_of_two(gain);
+    put_u16(head.key_means, c, mean);
+    put_u16(head.query_squares, c, to_bf16(limited(queries2)));
+    const double center = static_cast<double>(from_bf16(mean));
+    const double spread = sums.keys2[c] / tokens - 2 * center * (sums.keys[c] / tokens) + center * center;
+    cost[c] = spread > 0 ? queries2 * spread : 0;
+    const double up = static_cast<double>(sums.key_most[c]) - center;
+    const double down = center - static_cast<double>(sums.key_least[c]);
+    reach[c] = limited(up > down ? up : down);
   }
   for (std::uint32_t n = 0; n < kMaxOutlierChannels; ++n) {
     std::uint32_t worst = head_dim;
@@ -62,14 +57,15 @@ void write_head(const Sums& sums, std::uint32_t head_dim, const WritableHeadProf
     }
     cost[worst] = -1;
     head.channels[n] = static_cast<std::uint8_t>(worst);
-    put_u16(head.outlier_scales, n, reach[worst] >= 0x1p-60f ? to_scale16(reach[worst] / 127.0f) : std::uint16_t{0});
+    const bool live = reach[worst] >= 0x1p-60f;
+    put_u16(head.outlier_scales, n, live ? to_scale16(reach[worst] * (kHeadroom / 127.0f)) : std::uint16_t{0});
   }
 }
 
 }  // namespace
 
 Status Calibrator::init(std::span<std::byte> memory, const Shape& shape) {
-  if (!valid(shape)) return Status::kBadShape;
+  if (calibration_bytes(shape) == 0) return Status::kBadShape;
   if (reinterpret_cast<std::uintptr_t>(memory.data()) % alignof(double) != 0) return Status::kMisaligned;
   if (memory.size() < calibration_bytes(shape)) return Status::kArenaTooSmall;
   memory_ = memory.data();
@@ -78,11 +74,11 @@ Status Calibrator::init(std::span<std::byte> memory, const Shape& shape) {
   return Status::kOk;
 }
 
-Status Calibrator::observe(std::uint32_t layer, std::span<const float> queries, std::span<const float> keys, std::span<const float> values) {
+Status Calibrator::observe(std::uint32_t layer, std::span<const float> queries, std::span<const float> keys) {
   if (memory_ == nullptr) return Status::kNotReady;
   const std::size_t dim = shape_.head_dim;
   const std::size_t count = keys.size() / (shape_.kv_heads * dim);
-  if (layer >= shape_.layers || count == 0 || keys.size() != count * shape_.kv_heads * dim || values.size() != keys.size() ||
+  if (layer >= shape_.layers || count == 0 || keys.size() != count * shape_.kv_heads * dim ||
       queries.size() != count * shape_.query_heads * dim) {
     return Status::kBadArgument;
   }
@@ -90,17 +86,18 @@ Status Calibrator::observe(std::uint32_t layer, std::span<const float> queries, 
     const Sums sums = sums_at(memory_, std::size_t{layer} * shape_.kv_heads + kv_head, shape_.head_dim);
     for (std::size_t i = 0; i < count; ++i) {
       const float* key = keys.data() + (i * shape_.kv_heads + kv_head) * dim;
-      const float* value = values.data() + (i * shape_.kv_heads + kv_head) * dim;
       const float* group = queries.data() + (i * shape_.query_heads + kv_head * shape_.group()) * dim;
       const bool first = sums.tokens[0] == 0;
       sums.tokens[0] += 1;
       for (std::size_t c = 0; c < dim; ++c) {
         double squares = 0;
-        for (std::size_t g = 0; g < shape_.group(); ++g) squares += static_cast<double>(group[g * dim + c]) * static_cast<double>(group[g * dim + c]);
+        for (std::size_t g = 0; g < shape_.group(); ++g) {
+          const auto query = static_cast<double>(group[g * dim + c]);
+          squares += query * query;
+        }
         sums.queries2[c] += squares / shape_.group();
         sums.keys[c] += static_cast<double>(key[c]);
         sums.keys2[c] += static_cast<double>(key[c]) * static_cast<double>(key[c]);
-        sums.values[c] += static_cast<double>(value[c]);
         if (first || key[c] < sums.key_least[c]) sums.key_least[c] = key[c];
         if (first || key[c] > sums.key_most[c]) sums.key_most[c] = key[c];
       }

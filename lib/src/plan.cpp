@@ -24,7 +24,7 @@ Status plan(const Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std:
   if (layer >= to.shape().layers || kv_head >= to.shape().kv_heads || incoming > to.shape().max_chunk) return Status::kBadArgument;
   const Chain& chain = to.chain(layer, kv_head);
   if (target.size() != chain.used) return Status::kBadArgument;
-  plan_chain(to.policy(), chain.used, incoming, to.layout().tiles_per_head * kTileSlots, target.data());
+  plan_chain(to.policy(), chain.used, incoming, capacity_of(to.policy(), to.layout()), target.data());
   return Status::kOk;
 }
 

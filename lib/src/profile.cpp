@@ -19,12 +19,13 @@ bool good_head(const HeadProfile& head, std::uint32_t head_dim) {
     const std::uint32_t channel = head.channels[n];
     if (channel >= head_dim || (taken[channel / 8] >> channel % 8 & 1) != 0) return false;
     taken[channel / 8] = static_cast<std::uint8_t>(taken[channel / 8] | 1u << channel % 8);
-    // Exponent field below 255: bits 15..8 of a scale16.
-    if (head.outlier_scales[2 * n + 1] == 0xff) return false;
+    // Zero, or a normal number: the exponent is bits 15..8 of a scale16.
+    const std::uint16_t scale = u16_at(head.outlier_scales, n);
+    if (scale != 0 && (scale >> 8 == 0 || scale >> 8 == 0xff)) return false;
   }
   for (std::uint32_t c = 0; c < head_dim; ++c) {
-    if (!finite_bf16(head.key_means + 2 * c) || !finite_bf16(head.value_means + 2 * c)) return false;
-    if (head.gains[c] < -kMaxGain || head.gains[c] > kMaxGain) return false;
+    if (!finite_bf16(head.key_means + 2 * c) || !finite_bf16(head.query_squares + 2 * c)) return false;
+    if ((head.query_squares[2 * c + 1] & 0x80) != 0) return false;  // negative
   }
   return true;
 }

@@ -11,15 +11,12 @@
 
 namespace nibkv {
 
-inline constexpr int kMaxGain = 32;
-
 /// HeadProfile to be written.
 struct WritableHeadProfile {
   std::uint8_t* channels;
   std::uint8_t* outlier_scales;
   std::uint8_t* key_means;
-  std::uint8_t* value_means;
-  std::int8_t* gains;
+  std::uint8_t* query_squares;
 };
 
 /// The fields of one head's record inside the profile that starts at `data`; Byte is std::byte, const or not.
@@ -27,15 +24,18 @@ template <typename Byte>
 auto head_profile_at(Byte* data, std::size_t index, std::uint32_t head_dim) {
   constexpr bool kConst = std::is_const_v<Byte>;
   using U8 = std::conditional_t<kConst, const std::uint8_t, std::uint8_t>;
-  using I8 = std::conditional_t<kConst, const std::int8_t, std::int8_t>;
-  const std::size_t record = kMaxOutlierChannels * 3 + head_dim * 5u;
+  const std::size_t record = kMaxOutlierChannels * 3 + head_dim * 4u;
   U8* channels = reinterpret_cast<U8*>(data) + sizeof(ProfileHeader) + index * record;
   U8* outlier_scales = channels + kMaxOutlierChannels;
   U8* key_means = outlier_scales + 2 * kMaxOutlierChannels;
-  U8* value_means = key_means + 2 * std::size_t{head_dim};
-  I8* gains = reinterpret_cast<I8*>(value_means + 2 * std::size_t{head_dim});
-  return std::conditional_t<kConst, HeadProfile, WritableHeadProfile>{channels, outlier_scales, key_means, value_means, gains};
+  U8* query_squares = key_means + 2 * std::size_t{head_dim};
+  return std::conditional_t<kConst, HeadProfile, WritableHeadProfile>{channels, outlier_scales, key_means, query_squares};
 }
+
+inline std::uint16_t u16_at(const std::uint8_t* bytes, std::uint32_t index) {
+  return static_cast<std::uint16_t>(bytes[2 * index] | bytes[2 * index + 1] << 8);
+}
+inline float bf16_at(const std::uint8_t* bytes, std::uint32_t index) { return from_bf16(u16_at(bytes, index)); }
 
 /// The checksum that a profile's header must carry: of all its bytes, with the field itself taken as 0.
 inline std::uint32_t profile_crc(const std::byte* data, std::size_t size) {

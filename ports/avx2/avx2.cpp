@@ -89,6 +89,7 @@ void find_logits(const TileWeights& tile, int count, float (*logits)[32], float*
         logit = _mm256_add_ps(logit, _mm256_mul_ps(_mm256_cvtepi32_ps(more), _mm256_set1_ps(tile.outlier_query_scales[i])));
       }
       const __m256i slot = _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(8 * j));
+      logit = _mm256_max_ps(logit, _mm256_set1_ps(-kExponentLimit));
       logit = _mm256_blendv_ps(hidden, logit, _mm256_castsi256_ps(_mm256_cmpgt_epi32(visible, slot)));
       _mm256_store_ps(logits[i] + 8 * j, logit);
       most = _mm256_max_ps(logit, most);
@@ -153,7 +154,7 @@ inline void put_bytes(const float* products, float to_byte, std::uint8_t* weight
   __m256i bytes[4];
   for (int j = 0; j < 4; ++j) {
     const __m256 byte = _mm256_mul_ps(_mm256_load_ps(products + 8 * j), _mm256_set1_ps(to_byte));
-    bytes[j] = _mm256_cvttps_epi32(_mm256_add_ps(byte, _mm256_set1_ps(0.5f)));
+    bytes[j] = _mm256_cvttps_epi32(_mm256_min_ps(_mm256_add_ps(byte, _mm256_set1_ps(0.5f)), _mm256_set1_ps(255.0f)));
   }
   const __m256i packed = _mm256_packus_epi16(_mm256_packus_epi32(bytes[0], bytes[1]), _mm256_packus_epi32(bytes[2], bytes[3]));
   const __m256i ordered = _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));

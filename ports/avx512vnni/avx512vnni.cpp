@@ -89,6 +89,7 @@ void find_logits(const TileWeights& tile, int count, float (*logits)[32], float*
         const __m512 more = _mm512_cvtepi32_ps(_mm512_loadu_si512(tile.outlier_dots + i * 32 + 16 * j));
         logit = _mm512_add_ps(logit, _mm512_mul_ps(more, _mm512_set1_ps(tile.outlier_query_scales[i])));
       }
+      logit = _mm512_max_ps(logit, _mm512_set1_ps(-kExponentLimit));
       shown[j] = _mm512_mask_blend_ps(static_cast<__mmask16>(visible >> 16 * j), _mm512_set1_ps(kHidden), logit);
       _mm512_store_ps(logits[i] + 16 * j, shown[j]);
     }
@@ -145,7 +146,8 @@ void tile_weights(const TileWeights* tiles, int tile_count, int count) {
       const __m512 to_byte = _mm512_set1_ps(pair.top[p]);
       for (int half = 0; half < 32; half += 16) {
         const __m512 byte = _mm512_mul_ps(_mm512_load_ps(pair.logits[p] + half), to_byte);
-        const __m512i bytes = _mm512_cvttps_epi32(_mm512_add_ps(byte, _mm512_set1_ps(0.5f)));
+        const __m512 rounded = _mm512_min_ps(_mm512_add_ps(byte, _mm512_set1_ps(0.5f)), _mm512_set1_ps(255.0f));
+        const __m512i bytes = _mm512_cvttps_epi32(rounded);
         _mm_storeu_si128(reinterpret_cast<__m128i*>(tiles[j].weights + i * 32 + half), _mm512_cvtepi32_epi8(bytes));
       }
       tiles[j].exponents[i] = exponents[p];

@@ -246,6 +246,7 @@ void compute_logits(const TileWeights& tile, int count, WeightsRow* rows) {
         const float32x4_t outlier_dots = vcvtq_f32_s32(vld1q_s32(tile.outlier_dots + i * 32 + v * 4));
         logit = vaddq_f32(logit, vmulq_f32(outlier_dots, vdupq_n_f32(tile.outlier_query_scales[i])));
       }
+      logit = larger(logit, vdupq_n_f32(-kExponentLimit));
       logit = vbslq_f32(vcltq_s32(slots, vdupq_n_s32(tile.visible[i])), logit, vdupq_n_f32(kHidden));
       slots = vaddq_s32(slots, vdupq_n_s32(4));
       most = larger(logit, most);

@@ -153,6 +153,7 @@ void tile_weights_of_row(const TileWeights& tile, int i) {
     if (tile.outlier_dots != nullptr) {
       logit = logit + static_cast<float>(tile.outlier_dots[i * 32 + t]) * tile.outlier_query_scales[i];
     }
+    logit = logit > -kExponentLimit ? logit : -kExponentLimit;
     logits[t] = t < tile.visible[i] ? logit : kHidden;
     most = logits[t] > most ? logits[t] : most;
   }

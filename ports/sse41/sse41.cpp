@@ -304,6 +304,7 @@ void compute_logits(const TileWeights& tile, int count, WeightsRow* rows) {
         logit = _mm_add_ps(logit, _mm_mul_ps(outlier_dots, _mm_set1_ps(tile.outlier_query_scales[i])));
       }
       const __m128 seen = _mm_castsi128_ps(_mm_cmplt_epi32(slots, _mm_set1_epi32(tile.visible[i])));
+      logit = _mm_max_ps(logit, _mm_set1_ps(-kExponentLimit));
       logit = _mm_blendv_ps(_mm_set1_ps(kHidden), logit, seen);
       slots = _mm_add_epi32(slots, _mm_set1_epi32(4));
       most = _mm_max_ps(logit, most);

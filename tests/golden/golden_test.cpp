@@ -12,7 +12,7 @@ namespace nibkv {
 namespace {
 
 // To update: run this test; it prints the new word.
-constexpr std::uint64_t kGolden = 0xb2b269d60d9dc44c;
+constexpr std::uint64_t kGolden = 0x9be67661df36989e;
 
 // FNV-1a, 64 bits.
 class Hash {

@@ -139,7 +139,7 @@ TEST(SmolLm2, TokenisesAWholeTextAndBack) {
 }
 
 #ifdef NIBKV_TINY_MODEL
-TEST(TinyModel, HasATokenForEveryByte) {
+TEST(TinyVocabulary, HasATokenForEveryByte) {
   const Tokenizer tokenizer = Tokenizer::from(Gguf::open(NIBKV_TINY_MODEL));
   EXPECT_EQ(tokenizer.size(), 259U);
   EXPECT_TRUE(tokenizer.adds_bos());

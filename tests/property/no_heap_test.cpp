@@ -136,7 +136,7 @@ TEST(NoHeap, TheWholePipelineRunsWithoutIt) {
           };
           Calibrator calibrator;
           run(0, calibrator.init(std::as_writable_bytes(std::span(memory)), shape));
-          for (std::uint32_t layer = 0; layer < 2; ++layer) run(0, calibrator.observe(layer, queries, keys, keys));
+          for (std::uint32_t layer = 0; layer < 2; ++layer) run(0, calibrator.observe(layer, queries, keys));
           run(0, calibrator.write(profile));
           Cache cache;
           Options options;

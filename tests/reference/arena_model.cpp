@@ -178,19 +178,12 @@ std::vector<double> decode_key(const Slot& slot, const ProfileView& profile, std
   if (profile.empty()) return row;
   const HeadProfile head = profile.head(layer, kv_head);
   for (std::size_t n = 0; n < slot.outliers.size(); ++n) {
-    row[head.channels[n]] += slot.outliers[n] * scale16_value(u16_at(head.outlier_scales, n));
+    row[head.channels[n]] = slot.outliers[n] * scale16_value(u16_at(head.outlier_scales, n));
   }
-  for (std::size_t c = 0; c < row.size(); ++c) row[c] = std::ldexp(row[c], -head.gains[c]) + bf16_at(head.key_means, c);
+  for (std::size_t c = 0; c < row.size(); ++c) row[c] += bf16_at(head.key_means, c);
   return row;
 }
 
-std::vector<double> decode_value(const Slot& slot, const ProfileView& profile, std::uint32_t layer,
-                                 std::uint32_t kv_head) {
-  std::vector<double> row = hadamard(slot.rotated_value());
-  if (profile.empty()) return row;
-  const HeadProfile head = profile.head(layer, kv_head);
-  for (std::size_t c = 0; c < row.size(); ++c) row[c] += bf16_at(head.value_means, c);
-  return row;
-}
+std::vector<double> decode_value(const Slot& slot) { return hadamard(slot.rotated_value()); }
 
 }  // namespace nibkv::reference

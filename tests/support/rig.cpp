@@ -87,9 +87,8 @@ std::vector<std::byte> make_profile(const Shape& shape, std::uint64_t seed) {
   Random random(seed);
   for (std::uint32_t layer = 0; layer < shape.layers; ++layer) {
     const std::vector<float> keys = keys_of_profile(shape, seed, layer, kTokens, random);
-    const std::vector<float> values = values_of_profile(shape, kTokens, random);
     const std::vector<float> queries = random.bells(kTokens * shape.query_heads * shape.head_dim);
-    EXPECT_EQ(calibrator.observe(layer, queries, keys, values), Status::kOk);
+    EXPECT_EQ(calibrator.observe(layer, queries, keys), Status::kOk);
   }
   std::vector<std::byte> profile(profile_bytes(shape));
   EXPECT_EQ(calibrator.write(profile), Status::kOk);

@@ -322,7 +322,7 @@ TEST(Attend, F32StorageIsExactAttentionOfTheRows) {
   }
 }
 
-// Ordinary queries over outlier channels, means and gains, against exact attention over the rows that the slots decode
+// Ordinary queries over outlier channels and means, against exact attention over the rows that the slots decode
 // to: here the quantiser of the queries adds its error, a logit is off by about |q| |k| / sqrt(head_dim) / 127 /
 // sqrt(12) octaves at most.
 TEST(Attend, ProfilesChangeHowRowsAreKeptButNotWhatComesOut) {
@@ -350,7 +350,7 @@ TEST(Attend, ProfilesChangeHowRowsAreKeptButNotWhatComesOut) {
         reference::Rows values;
         for (const Slot& slot : model.slots(1, head)) {
           keys.push_back(reference::decode_key(slot, view, 1, head));
-          values.push_back(reference::decode_value(slot, view, 1, head));
+          values.push_back(reference::decode_value(slot));
         }
         for (std::size_t i = 0; i < 8; ++i) {
           for (std::size_t g = 0; g < 2; ++g) {

@@ -16,6 +16,7 @@ struct Layout {
   std::uint64_t sides = 0;        ///< side data of a tile: [tiles][side_bytes]
   std::uint64_t codes = 0;        ///< codes of a tile: [tiles][code_bytes]
   std::uint64_t plan = 0;         ///< u32[tiles_per_head * 32], for append under a policy that makes room
+  std::uint64_t encoding = 0;     ///< f32[6][head_dim]: a row on its way into a tile, and what improves its codes
   std::uint64_t scratch = 0;      ///< [workers][scratch_bytes]
   std::uint64_t total = 0;        ///< the footprint
   std::uint64_t tiles = 0;        ///< tiles of the pool
@@ -87,6 +88,7 @@ constexpr Layout layout_of(const Shape& shape, const Policy& policy) {
   at.sides = take(at.tiles * at.side_bytes);
   at.codes = take(at.tiles * at.code_bytes);
   at.plan = take(bounded ? std::uint64_t{at.tiles_per_head} * kTileSlots * 4 : 0);
+  at.encoding = take(q4 ? 6u * shape.head_dim * 4u : 0);
   at.scratch = take(std::uint64_t{shape.workers} * at.scratch_bytes);
   at.total = end;
   return at;

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 
 #include "nibkv/shape.hpp"
@@ -9,14 +10,13 @@
 
 namespace nibkv {
 
-/// What is known of a model's keys and values before it runs: a small constant table, made once per model from any text and linked as
+/// What is known of a model's keys and queries before it runs: a small constant table, made once per model from any text and linked as
 /// data or loaded from a file. lib/FORMAT.md has every bit. Per KV head of every layer:
 /// - the channels of its keys whose error would cost most, worst first (ranked by mean q^2 times mean k^2: ThinK, arXiv 2407.21018,
 ///   section 3), and the scale of their 8-bit codes;
 /// - the mean key: taken off every key before coding. All logits of a query move by the same amount, which softmax does not see;
-/// - a gain for every key channel, a power of two: keys are multiplied by it, queries divided;
-/// - the mean value: taken off every value, and added to the output.
-/// Without a profile nothing is taken off, gains are 1, and there are no outlier channels.
+/// - the mean square of every query channel: says which errors of a key its queries will see.
+/// Without a profile nothing is taken off, errors count alike, and there are no outlier channels.
 inline constexpr std::uint32_t kProfileVersion = 1;
 
 /// First 32 bytes of a profile; all numbers are little-endian.
@@ -38,7 +38,7 @@ inline constexpr std::uint32_t kProfileMagic = 0x504b424e;  // "NBKP"
 
 /// Bytes of a profile for this shape. Only layers, kv_heads and head_dim matter.
 constexpr std::size_t profile_bytes(const Shape& shape) {
-  const std::size_t head = kMaxOutlierChannels * 3 + shape.head_dim * 5u;
+  const std::size_t head = kMaxOutlierChannels * 3 + shape.head_dim * 4u;
   return sizeof(ProfileHeader) + head * shape.layers * shape.kv_heads;
 }
 
@@ -47,8 +47,7 @@ struct HeadProfile {
   const std::uint8_t* channels;        ///< u8[16]: ranked, each in [0, head_dim), all different
   const std::uint8_t* outlier_scales;  ///< scale16[16]: key ~ code * scale, code in [-127, 127]
   const std::uint8_t* key_means;       ///< bf16[head_dim]
-  const std::uint8_t* value_means;     ///< bf16[head_dim]
-  const std::int8_t* gains;            ///< i8[head_dim] in [-32, 32]: keys are multiplied by 2^gain
+  const std::uint8_t* query_squares;   ///< bf16[head_dim], at least 0: mean over tokens and the group
 };
 
 /// A checked profile. It points into the bytes it was opened on.
@@ -68,25 +67,27 @@ class ProfileView {
   std::uint16_t head_dim_ = 0;
 };
 
-/// Working memory of a Calibrator in bytes.
+/// Working memory of a Calibrator in bytes; 0 for an invalid shape, or when no memory of this machine can hold them.
 constexpr std::size_t calibration_bytes(const Shape& shape) {
-  return std::size_t{shape.layers} * shape.kv_heads * (16 + shape.head_dim * (4u * 8u + 2u * 4u));
+  if (!valid(shape)) return 0;
+  const std::uint64_t bytes = std::uint64_t{shape.layers} * shape.kv_heads * (8 + shape.head_dim * (3u * 8u + 2u * 4u));
+  return bytes > std::numeric_limits<std::size_t>::max() ? 0 : static_cast<std::size_t>(bytes);
 }
 
-/// Makes a profile: show it queries, keys and values of a model that reads any text, a few thousand tokens or more.
+/// Makes a profile: show it queries and keys of a model that reads any text, a few thousand tokens or more.
 ///
 /// Contexts should be about as long as those the model will meet: mean keys are means over positions.
 class Calibrator {
  public:
   /// @param memory  at least calibration_bytes(shape), aligned to 8 bytes, until write() was called
-  /// @returns kBadShape; kMisaligned; kArenaTooSmall
+  /// @returns kBadShape, also for calibration_bytes(shape) == 0; kMisaligned; kArenaTooSmall
   Status init(std::span<std::byte> memory, const Shape& shape);
 
   /// Takes note of `count` tokens of one layer.
   /// @param queries  f32, finite, shape [count][query_heads][head_dim], after rotary embedding
-  /// @param keys, values  f32, finite, shape [count][kv_heads][head_dim], keys after rotary embedding
+  /// @param keys     f32, finite, shape [count][kv_heads][head_dim], after rotary embedding
   /// @returns kNotReady; kBadArgument for a wrong layer or span size
-  Status observe(std::uint32_t layer, std::span<const float> queries, std::span<const float> keys, std::span<const float> values);
+  Status observe(std::uint32_t layer, std::span<const float> queries, std::span<const float> keys);
 
   /// Writes the profile.
   /// @param profile  exactly profile_bytes(shape)

@@ -1,66 +1,26 @@
 #include <gtest/gtest.h>
-#include <stdlib.h>
-#include <sys/wait.h>
 
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
-#include <sstream>
-#include <stdexcept>
 #include <string>
 
-// Runs nibkv-assistant as a user does. NIBKV_ASSISTANT is its path; NIBKV_EMULATOR, if defined, what comes before it.
-#ifndef NIBKV_EMULATOR
-#define NIBKV_EMULATOR ""
-#endif
+#include "tests/support/program.hpp"
 
 namespace {
 
 namespace fs = std::filesystem;
 
+using nibkv::test::contents;
+using nibkv::test::in_quotes;
+using nibkv::test::Result;
+
 constexpr const char* kQuestion =
     "It was a fine morning, and they walked along the river.\nThe code for willow is 90717.\nShe said nothing.\n"
     "What is the code for willow? ";
 
-struct Result {
-  int status = -1;
-  std::string out, err;
-};
-
-std::string contents(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-}
-
-std::string in_quotes(const std::string& word) {
-  return "'" + word + "'";
-}
-
-/// A folder with a copy of the tiny model, since the profile is kept beside a model: one for all tests, as making the
-/// profile takes a while on slow machines.
-class AssistantTest : public testing::Test {
+class AssistantTest : public nibkv::test::ProgramTest {
  protected:
-  static void SetUpTestSuite() {
-    folder_ = (fs::temp_directory_path() / "nibkv-assistant-XXXXXX").string();
-    if (::mkdtemp(folder_.data()) == nullptr) throw std::runtime_error("cannot create " + folder_);
-    model_ = folder_ + "/tiny.gguf";
-    fs::copy_file(NIBKV_TINY_MODEL, model_);
-  }
-  static void TearDownTestSuite() {
-    std::error_code ignored;
-    fs::remove_all(folder_, ignored);
-  }
-
-  /// @param options  as a shell reads them
-  Result run(const std::string& options, const std::string& input = "") const {
-    std::ofstream(folder_ + "/in", std::ios::binary) << input;
-    const std::string command = "NIBKV_MODEL= NIBKV_CACHE=" + in_quotes(folder_ + "/cache") + " " NIBKV_EMULATOR " " +
-                                in_quotes(NIBKV_ASSISTANT) + " " + options + " <" + in_quotes(folder_ + "/in") + " >" +
-                                in_quotes(folder_ + "/out") + " 2>" + in_quotes(folder_ + "/err");
-    const int status = std::system(command.c_str());
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, contents(folder_ + "/out"), contents(folder_ + "/err")};
-  }
+  AssistantTest() : ProgramTest("nibkv-assistant") {}
 
   Result ask(const std::string& options, const std::string& prompt = kQuestion) const {
     return run("--model " + in_quotes(model_) + " --prompt " + in_quotes(prompt) + " " + options);
@@ -68,27 +28,8 @@ class AssistantTest : public testing::Test {
 
   // The figures of a line of the table.
   static std::string figure(const Result& result, const std::string& name) {
-    std::istringstream lines(result.err);
-    for (std::string line; std::getline(lines, line);) {
-      const std::size_t at = line.find(name);
-      if (at == std::string::npos) continue;
-      const std::size_t value = line.find_first_not_of(' ', at + name.size());
-      return value == std::string::npos ? "" : line.substr(value);
-    }
-    return "no line '" + name + "' in:\n" + result.err;
+    return ProgramTest::figure(result.err, name);
   }
-
-  static void expect_error(const Result& result, int status, const std::string& part) {
-    EXPECT_EQ(result.status, status) << result.err;
-    EXPECT_EQ(result.out, "");
-    EXPECT_NE(result.err.find(part), std::string::npos) << result.err;
-    const std::size_t last = result.err.rfind("nibkv-assistant: ");
-    ASSERT_NE(last, std::string::npos) << result.err;
-    EXPECT_EQ(result.err.find('\n', last), result.err.size() - 1) << "the error is the last line: " << result.err;
-  }
-
-  inline static std::string folder_;
-  inline static std::string model_;
 };
 
 TEST_F(AssistantTest, PrintsItsHelp) {

@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+"""Reads lib/ and ports/ for what they may not use, and all of the sources for characters beyond ASCII.
+
+    sources.py ROOT
+"""
+import pathlib
+import re
+import sys
+
+STANDARD = {"algorithm", "array", "bit", "cstddef", "cstdint", "cstring", "limits", "span", "string_view", "type_traits"}
+PORT_STANDARD = {"cstddef", "cstdint"}
+INTRINSICS = {"immintrin.h", "smmintrin.h", "arm_neon.h", "arm_mve.h", "arm_acle.h"}
+# The one place that asks which CPU this is.
+ASKS_THE_SYSTEM = {"ports/ports.hpp": {"sys/auxv.h"}}
+
+ISA = re.compile(r"__(x86_64|i386|SSE|SSSE|AVX|FMA|BMI|ARM|arm|aarch64|riscv|VSX|wasm)|_M_(X64|IX86|ARM)|NIBKV_PORT_")
+WORDS = re.compile(
+    r"\bnew\b|(?<!= )\bdelete\b|\b(throw|try|catch|virtual|dynamic_cast|typeid|thread_local|mutable|goto|asm)\b"
+    r"|\b(m|c|re)alloc\b|\b(free|alloca|abort|exit|terminate|assert|setjmp|longjmp)\s*\("
+    r"|\b[a-z]*printf\b|\bstd(in|out|err)\b|\bFILE\b"
+    r"|\bstd::(vector|string|deque|list|forward_list|map|set|multimap|multiset|unordered_\w+|function|any|(unique|shared)_ptr"
+    r"|make_(unique|shared)|optional|variant|mutex|thread|atomic|exception|cout|cerr|pmr)\b")
+TEXT = {".cpp", ".hpp", ".inc", ".py", ".sh", ".cmake", ".txt", ".md", ".ld", ".c", ".h", ""}
+
+
+def code_only(text):
+    """The text with comments and literals blanked, lines kept."""
+    pattern = r"//[^\n]*|/\*.*?\*/|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])+'"
+
+    def blank(match):
+        before = match.string[match.start() - 1:match.start()]
+        if match[0][0] == "'" and before.isalnum():  # a digit separator
+            return match[0]
+        return re.sub(r"[^\n]", " ", match[0])
+
+    return re.sub(pattern, blank, text, flags=re.DOTALL)
+
+
+def allowed_headers(path):
+    if path.startswith("lib/"):
+        return STANDARD
+    if path.count("/") > 1 or path == "ports/kernels.hpp":
+        return PORT_STANDARD | INTRINSICS
+    return STANDARD | ASKS_THE_SYSTEM.get(path, set())
+
+
+def code_faults(path, text):
+    for number, line in enumerate(text.splitlines(), 1):
+        include = re.match(r"\s*#\s*include\s*(?:<(.*)>|\"(.*)\")", line)
+        if include and include[1] and include[1] not in allowed_headers(path):
+            yield f"{path}:{number}: header <{include[1]}>"
+        if include and include[2] and re.match(r"(bench|tests)/|\.\./|/", include[2]):
+            yield f"{path}:{number}: header \"{include[2]}\""
+    for number, line in enumerate(code_only(text).splitlines(), 1):
+        if path.startswith("lib/") and re.match(r"\s*#\s*(el)?if", line) and ISA.search(line):
+            yield f"{path}:{number}: a condition on the CPU outside ports/"
+        word = None if re.match(r"\s*#\s*include", line) else WORDS.search(line)
+        if word:
+            yield f"{path}:{number}: {word[0]}"
+
+
+def faults(root):
+    found, count = [], 0
+    for folder in ("lib", "ports", "tests", "bench", "toolchains", ".ci"):
+        for file in sorted((root / folder).rglob("*")):
+            if not file.is_file() or file.suffix not in TEXT or "__pycache__" in file.parts:
+                continue
+            count += 1
+            path = file.relative_to(root).as_posix()
+            data = file.read_bytes()
+            for number, line in enumerate(data.split(b"\n"), 1):
+                if not line.isascii():
+                    found.append(f"{path}:{number}: a character beyond ASCII")
+            if folder in ("lib", "ports") and file.suffix in (".cpp", ".hpp", ".inc"):
+                found.extend(code_faults(path, data.decode("utf-8", "replace")))
+    if count == 0:
+        found.append(f"{root}: no sources")
+    return found, count
+
+
+def main():
+    found, count = faults(pathlib.Path(sys.argv[1]))
+    print(*found, sep="\n")
+    print(f"{count} files, {len(found)} faults")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

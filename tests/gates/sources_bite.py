@@ -1,0 +1,56 @@
+#!/usr/bin/env python3
+"""Plants a fault in a copy of the sources and expects sources.py to find it.
+
+    sources_bite.py ROOT
+"""
+import pathlib
+import shutil
+import sys
+import tempfile
+
+import sources
+
+# file, what is appended to it, what the gate must say
+PLANTS = [
+    ("lib/src/status.cpp", "#include <vector>\n", "header <vector>"),
+    ("lib/src/status.cpp", "#  include <immintrin.h>\n", "header <immintrin.h>"),
+    ("lib/include/nibkv/status.hpp", "#include <cstdlib>\n", "header <cstdlib>"),
+    ("lib/src/status.cpp", "#include \"tests/support/random.hpp\"\n", "header \"tests/support/random.hpp\""),
+    ("ports/scalar/scalar.cpp", "#include <span>\n", "header <span>"),
+    ("ports/select.cpp", "#include <sys/auxv.h>\n", "header <sys/auxv.h>"),
+    ("lib/src/status.cpp", "#if defined(__AVX2__)\n#endif\n", "condition on the CPU"),
+    ("lib/src/status.cpp", "#ifdef NIBKV_PORT_AVX2\n#endif\n", "condition on the CPU"),
+    ("lib/src/status.cpp", "int* planted() { return new int; }\n", "new"),
+    ("lib/src/status.cpp", "std::vector<int> planted;\n", "std::vector"),
+    ("lib/src/status.cpp", "void planted() { free(nullptr); }\n", "free("),
+    ("ports/scalar/scalar.cpp", "struct Planted { virtual void f(); };\n", "virtual"),
+    ("bench/llm/chat.hpp", "// caf\u00e9\n", "beyond ASCII"),
+    # Not faults:
+    ("lib/src/status.cpp", "// a new tile, not malloc\nstruct Planted { Planted(const Planted&) = delete; };\n", None),
+    ("lib/src/status.cpp", "const char* planted() { return \"new\"; }\nint x = 1'000'000;\n", None),
+]
+
+
+def main():
+    root = pathlib.Path(sys.argv[1])
+    failed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        copy = pathlib.Path(folder)
+        for part in ("lib", "ports", "bench"):
+            shutil.copytree(root / part, copy / part)
+        before, _ = sources.faults(copy)
+        for path, text, expected in PLANTS:
+            file = copy / path
+            original = file.read_bytes()
+            file.write_bytes(original + text.encode())
+            found = [fault for fault in sources.faults(copy)[0] if fault not in before]
+            file.write_bytes(original)
+            good = not found if expected is None else any(expected in fault for fault in found)
+            print("passed" if good else "FAILED", path, repr(text), "expected", expected, "found", found)
+            failed += not good
+    print(f"{len(PLANTS) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

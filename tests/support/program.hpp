@@ -1,0 +1,95 @@
+#pragma once
+
+#include <gtest/gtest.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+
+// Runs a program as a user does. NIBKV_PROGRAMS is the folder of the programs; NIBKV_EMULATOR, if defined, what comes
+// before their path.
+#ifndef NIBKV_EMULATOR
+#define NIBKV_EMULATOR ""
+#endif
+
+namespace nibkv::test {
+
+/// What a program left behind; `status` is -1 when a signal ended it.
+struct Result {
+  int status = -1;
+  std::string out, err;
+};
+
+inline std::string contents(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
+inline std::string in_quotes(const std::string& word) {
+  return "'" + word + "'";
+}
+
+/// Tests of one program in a folder with a copy of the tiny model, since the profile is kept beside a model: one for
+/// all tests of a suite, as making the profile takes a while on slow machines.
+class ProgramTest : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    folder_ = (std::filesystem::temp_directory_path() / "nibkv-program-XXXXXX").string();
+    if (::mkdtemp(folder_.data()) == nullptr) throw std::runtime_error("cannot create " + folder_);
+    model_ = folder_ + "/tiny.gguf";
+    std::filesystem::copy_file(NIBKV_TINY_MODEL, model_);
+  }
+  static void TearDownTestSuite() {
+    std::error_code ignored;
+    std::filesystem::remove_all(folder_, ignored);
+  }
+
+  explicit ProgramTest(const std::string& program) : program_(program) {}
+
+  /// @param options  as a shell reads them
+  Result run(const std::string& options, const std::string& input = "") const {
+    std::ofstream(folder_ + "/in", std::ios::binary) << input;
+    const std::string command = "NIBKV_MODEL= NIBKV_CACHE=" + in_quotes(folder_ + "/cache") + " " NIBKV_EMULATOR " " +
+                                in_quotes(NIBKV_PROGRAMS "/" + program_) + " " + options + " <" +
+                                in_quotes(folder_ + "/in") + " >" + in_quotes(folder_ + "/out") + " 2>" +
+                                in_quotes(folder_ + "/err");
+    const int status = std::system(command.c_str());
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, contents(folder_ + "/out"), contents(folder_ + "/err")};
+  }
+
+  /// What follows `name` on the first line of `text` that has it.
+  static std::string figure(const std::string& text, const std::string& name) {
+    std::istringstream lines(text);
+    for (std::string line; std::getline(lines, line);) {
+      const std::size_t at = line.find(name);
+      if (at == std::string::npos) continue;
+      const std::size_t value = line.find_first_not_of(' ', at + name.size());
+      return value == std::string::npos ? "" : line.substr(value);
+    }
+    return "no line '" + name + "' in:\n" + text;
+  }
+
+  /// Nothing on standard output, and an error as the last line of the other.
+  void expect_error(const Result& result, int status, const std::string& part) const {
+    EXPECT_EQ(result.status, status) << result.err;
+    EXPECT_EQ(result.out, "");
+    EXPECT_NE(result.err.find(part), std::string::npos) << "'" << part << "' in: " << result.err;
+    const std::size_t last = result.err.rfind(program_ + ": ");
+    ASSERT_NE(last, std::string::npos) << result.err;
+    EXPECT_EQ(result.err.find('\n', last), result.err.size() - 1) << "the error is the last line: " << result.err;
+  }
+
+  inline static std::string folder_;
+  inline static std::string model_;
+
+ private:
+  std::string program_;
+};
+
+}  // namespace nibkv::test
