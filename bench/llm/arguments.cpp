@@ -2,7 +2,6 @@
 
 #include <charconv>
 #include <fstream>
-#include <iterator>
 
 #include "bench/llm/gguf.hpp"
 
@@ -86,8 +85,14 @@ std::uint64_t Arguments::bytes(const std::string& name, std::uint64_t otherwise)
 std::string read_text(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) throw Error("cannot read " + path);
-  std::string bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  if (file.bad()) throw Error("cannot read " + path);
+  // A directory opens like a file and fails at the first read.
+  std::string bytes;
+  char block[65536];
+  do {
+    file.read(block, sizeof block);
+    bytes.append(block, static_cast<std::size_t>(file.gcount()));
+  } while (file);
+  if (!file.eof()) throw Error("cannot read " + path);
   return bytes;
 }
 

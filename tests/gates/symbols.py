@@ -13,7 +13,7 @@ import subprocess
 import sys
 
 NEEDED = re.compile(
-    r"(__)?mem(cpy|move|set|cmp)(_chk)?|strlen|__strlen_chk"
+    r"(__)?mem(cpy|move|set|cmp)(_chk)?|bcmp|strlen|__strlen_chk"
     r"|__cpu_(model|features2|indicator_init)|getauxval"
     r"|__aeabi_\w+|__u?(div|mod|divmod)[sdt]i[34]|__(float|fix)[a-z0-9]+|__(ash|lsh)[lr][dt]i3|__mul[dt]i3"
     r"|__stack_chk_(fail|guard)|_GLOBAL_OFFSET_TABLE_")
@@ -45,9 +45,14 @@ def sections(objdump, path):
             yield row[1], int(row[2], 16)
 
 
-def faults(nm, objdump, objects):
+def defined_names(nm, objects):
+    return {name for path in objects for name, kind in symbols(nm, path) if (kind.isupper() or kind == "u") and kind != "U"}
+
+
+def faults(nm, objdump, objects, others=()):
+    """What is wrong with the objects; `others`: names that the rest of the library defines."""
     found = []
-    defined, needed = set(), []
+    defined, needed = set(others) | defined_names(nm, objects), []
     for path in objects:
         port = PORT.search(path)
         exported = []
@@ -56,7 +61,6 @@ def faults(nm, objdump, objects):
                 needed.append((path, name))
                 continue
             if kind.isupper() or kind == "u":
-                defined.add(name)
                 exported.append((name, kind))
             if kind in "bBdD" and not any(READ_ONLY_DATA.fullmatch(s) for s, size in sections(objdump, path) if size):
                 found.append(f"{path}: writable symbol {name}")

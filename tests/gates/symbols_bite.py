@@ -16,7 +16,7 @@ PLANTS = [
     ("ports/scalar/scalar.cpp", "", None),
     ("lib/src/status.cpp", "#include <vector>\nint planted(int n) { return std::vector<int>(n).back(); }\n", "needs _Znw"),
     ("lib/src/status.cpp", "#include <cstdlib>\nvoid* planted() { return std::malloc(8); }\n", "needs malloc"),
-    ("lib/src/status.cpp", "#include <cstdio>\nvoid planted() { std::puts(\"\"); }\n", "needs puts"),
+    ("lib/src/status.cpp", "#include <cstdio>\nvoid planted() { std::puts(\"planted\"); }\n", "needs puts"),
     ("lib/src/status.cpp", "int planted() { throw 1; }\n", "needs __cxa_"),
     ("lib/src/status.cpp", "int planted;\n", "writable"),
     ("lib/src/status.cpp", "int planted() { static int calls = 5; return ++calls; }\n", "writable"),
@@ -36,15 +36,16 @@ def main():
     compiler, *flags = words[split + 1:]
     root = pathlib.Path(root)
     failed = 0
+    others = symbols.defined_names(nm, objects)
     with tempfile.TemporaryDirectory() as folder:
         for path, text, expected in PLANTS:
             (copy := pathlib.Path(folder, path)).parent.mkdir(parents=True, exist_ok=True)
             copy.write_text((root / path).read_text() + text)
-            command = [compiler, *flags, "-std=c++20", "-O2", "-fPIC", "-fno-rtti", "-fno-threadsafe-statics", "-w", "-I", root / "lib/include",
-                       "-I", root / "lib/src", "-I", root, "-c", copy, "-o", f"{copy}.o"]
+            exceptions = "-fexceptions" if "throw" in text else "-fno-exceptions"
+            command = [compiler, *flags, "-std=c++20", "-O2", "-fPIC", exceptions, "-fno-rtti", "-fno-threadsafe-statics", "-w",
+                       "-I", root / "lib/include", "-I", root / "lib/src", "-I", root, "-c", copy, "-o", f"{copy}.o"]
             subprocess.run(command, check=True)
-            others = [name for name in objects if not name.endswith(f"/{pathlib.Path(path).name}.o")]
-            found = [fault for fault in symbols.faults(nm, objdump, [*others, f"{copy}.o"]) if fault.startswith(str(copy))]
+            found = symbols.faults(nm, objdump, [f"{copy}.o"], others)
             good = not found if expected is None else any(expected in fault for fault in found)
             print("passed" if good else "FAILED", path, repr(text), "expected", expected, "found", found)
             failed += not good

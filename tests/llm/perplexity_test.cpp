@@ -8,8 +8,6 @@
 #include <vector>
 
 #include "bench/llm/builtin_text.hpp"
-#include "bench/llm/plain_store.hpp"
-#include "bench/llm/profile_maker.hpp"
 #include "bench/llm/tokenizer.hpp"
 
 namespace nibkv::llm {
@@ -94,26 +92,27 @@ class PerplexityTest : public testing::Test {
 
 TEST_F(PerplexityTest, ScoresTheSecondHalfOfEachWindow) {
   const Config& config = model_.config();
-  for (const std::size_t context : {1u, 2u, 7u, 130u}) {
-    PlainStore store(config.layers, config.query_heads, config.kv_heads, config.head_dim);
+  for (const std::size_t context : {2u, 3u, 7u, 130u}) {
+    const PerplexityOptions exact = options(context, 2, Storage::kF32);
+    TileStore store(config, exact.store);
     double loss = 0;
     std::size_t scored = 0;
     for (std::size_t window = 0; window < 2; ++window) {
       store.clear();
-      const std::span<const std::int32_t> tokens = std::span(tokens_).subspan(window * context, context + 1);
+      const std::span<const std::int32_t> tokens = std::span(tokens_).subspan(window * context, context);
       std::vector<float> logits(context * config.vocabulary);
-      model_.forward(tokens.first(context), 0, store, logits.data(), context);
-      for (std::size_t row = context / 2; row < context; ++row, ++scored) {
+      model_.forward(tokens, 0, store, logits.data(), context);
+      for (std::size_t row = context / 2 - 1; row + 1 < context; ++row, ++scored) {
         const auto begin = logits.begin() + static_cast<std::ptrdiff_t>(row * config.vocabulary);
         const std::vector<float> copy(begin, begin + static_cast<std::ptrdiff_t>(config.vocabulary));
         loss -= static_cast<double>(log_softmax(copy)[static_cast<std::size_t>(tokens[row + 1])]);
       }
     }
-    const PerplexityFigures figures = measure(options(context, 2, Storage::kF32));
+    const PerplexityFigures figures = measure(exact);
     EXPECT_EQ(figures.windows, 2u);
     EXPECT_EQ(figures.scored_tokens, scored);
     EXPECT_EQ(scored, 2 * (context - context / 2));
-    EXPECT_NEAR(figures.cross_entropy, loss / static_cast<double>(scored), 1e-4) << "context " << context;
+    EXPECT_NEAR(figures.cross_entropy, loss / static_cast<double>(scored), 1e-9) << "context " << context;
   }
 }
 
@@ -165,27 +164,24 @@ TEST_F(PerplexityTest, GivesTheSameFiguresWithAnyNumberOfWorkers) {
 }
 
 TEST_F(PerplexityTest, UsesAsManyWholeWindowsAsTheTextHas) {
-  EXPECT_EQ(whole_windows(0, 64), 0u);
-  EXPECT_EQ(whole_windows(64, 64), 0u);
-  EXPECT_EQ(whole_windows(65, 64), 1u);
-  EXPECT_EQ(measure(options(64, 8), 192).windows, 2u);
-  EXPECT_EQ(measure(options(64, 8), 193).windows, 3u);
-  EXPECT_THROW(measure(options(64, 8), 64), Error);
+  EXPECT_EQ(measure(options(64, 8), 191).windows, 2u);
+  EXPECT_EQ(measure(options(64, 8), 192).windows, 3u);
+  EXPECT_THROW(measure(options(64, 8), 63), Error);
 }
 
 TEST_F(PerplexityTest, RefusesContextsThatTheModelDoesNotHave) {
-  EXPECT_THROW(measure(options(0, 1)), Error);
+  EXPECT_THROW(measure(options(1, 1)), Error);
   EXPECT_THROW(measure(options(model_.config().context + 1, 1)), Error);
 }
 
 TEST_F(PerplexityTest, ReportsProgressUpToTheEnd) {
   std::vector<PerplexityProgress> seen;
   const PerplexityFigures figures =
-      measure_perplexity(model_, pool_, tokens_, options(128, 3), [&](const auto& now) { seen.push_back(now); });
-  ASSERT_EQ(seen.size(), 6u) << "64 tokens a step";
+      measure_perplexity(model_, pool_, tokens_, options(256, 2), [&](const auto& now) { seen.push_back(now); });
+  ASSERT_EQ(seen.size(), 8u) << "64 tokens a step";
   for (std::size_t i = 0; i < seen.size(); ++i) {
-    EXPECT_DOUBLE_EQ(seen[i].done, static_cast<double>(i + 1) / 6);
-    EXPECT_EQ(seen[i].windows_done, (i + 1) / 2);
+    EXPECT_DOUBLE_EQ(seen[i].done, static_cast<double>(i + 1) / 8);
+    EXPECT_EQ(seen[i].windows_done, (i + 1) / 4);
   }
   EXPECT_EQ(seen.front().cross_entropy, 0);
   EXPECT_EQ(seen.back().cross_entropy, figures.cross_entropy);

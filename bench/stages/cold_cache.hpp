@@ -1,0 +1,115 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <new>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "nibkv/nibkv.hpp"
+
+namespace nibkv::bench {
+
+/// A model as far as its KV cache sees it.
+struct Model {
+  const char* name;
+  std::uint16_t query_heads;
+  std::uint16_t kv_heads;
+  std::uint16_t head_dim;
+};
+
+/// The attention shapes that are measured. Layers do not matter: see ColdCache.
+inline constexpr Model kModels[] = {{"SmolLM2-135M", 9, 3, 64}, {"Llama-3-8B", 32, 8, 128}};
+
+inline constexpr std::uint16_t kPrefillChunk = 64;
+
+/// The CPU's last-level cache, as the system reports it; 32 MiB when it does not.
+std::size_t last_level_cache_bytes();
+
+/// How many layers of `layer_bytes` are needed so that a layer has left the CPU's caches when its turn comes again:
+/// three times the last-level cache, within 1.5 GB and [2, 1024] layers.
+std::uint16_t cold_layers(std::size_t layer_bytes);
+
+/// `count` seeded numbers of a bell curve, mean 0 and variance 1.
+std::vector<float> bells(std::size_t count, std::uint64_t seed);
+
+/// Memory for an arena.
+class AlignedMemory {
+ public:
+  explicit AlignedMemory(std::size_t bytes)
+      : data_(static_cast<std::byte*>(::operator new(bytes, kAlignment))), size_(bytes) {}
+  AlignedMemory(const AlignedMemory&) = delete;
+  AlignedMemory& operator=(const AlignedMemory&) = delete;
+  ~AlignedMemory() { ::operator delete(data_, kAlignment); }
+  std::span<std::byte> bytes() { return {data_, size_}; }
+
+ private:
+  static constexpr std::align_val_t kAlignment{kArenaAlignment};
+  std::byte* data_;
+  std::size_t size_;
+};
+
+/// Names of the built ports that this CPU runs, best first.
+std::vector<std::string_view> running_ports();
+
+/// One arena with more layers than the CPU's caches hold, and a handle on it for every port: all ports write and read
+/// the same bytes, so the best one fills it for all. The contents are 256 random tokens again and again.
+class ColdCache {
+ public:
+  /// @param filled  every layer to the policy's tokens, else empty
+  ColdCache(const Model& model, std::uint16_t outlier_channels, const Policy& policy, bool filled);
+
+  Cache& cache(std::string_view port);
+  const Shape& shape() const { return shape_; }
+
+  /// The layer whose turn it is.
+  std::uint32_t next_layer() { return layer_ = layer_ + 1 < shape_.layers ? layer_ + 1 : 0; }
+  /// kPrefillChunk tokens of rows for append, or queries for attend.
+  std::span<const float> keys() const { return keys_; }
+  std::span<const float> values() const { return values_; }
+  std::span<const float> queries() const { return queries_; }
+
+  /// Bytes of codes and side data that attend reads of one layer.
+  std::size_t tile_bytes() const;
+  /// Reads each of them once, tile after tile, and returns their sum.
+  std::uint64_t read_layer(std::uint32_t layer) const;
+
+ private:
+  void fill();
+
+  Shape shape_;
+  Policy policy_;
+  std::unique_ptr<AlignedMemory> memory_;
+  std::vector<std::byte> profile_;
+  std::vector<std::string_view> ports_;
+  std::vector<Cache> caches_;
+  std::vector<float> keys_;
+  std::vector<float> values_;
+  std::vector<float> queries_;
+  std::uint32_t layer_ = 0;
+};
+
+/// As many f32 keys and values, cold too.
+class ColdRows {
+ public:
+  ColdRows(const Model& model, std::uint32_t tokens);
+
+  std::uint32_t next_layer() { return layer_ = layer_ + 1 < shape_.layers ? layer_ + 1 : 0; }
+  const Shape& shape() const { return shape_; }
+  std::size_t layer_bytes() const { return 2 * sizeof(float) * half_; }
+  /// @param out  f32[query_heads][head_dim]
+  void attend(std::uint32_t layer, std::span<const float> query, std::span<float> out);
+
+ private:
+  Shape shape_;
+  std::uint32_t tokens_;
+  std::size_t half_;  // floats of one layer's keys
+  std::vector<float> rows_;
+  std::vector<float> weights_;
+  std::uint32_t layer_ = 0;
+};
+
+}  // namespace nibkv::bench

@@ -1,0 +1,150 @@
+// append and attend on every built port that this CPU runs, the caches cold, and two yardsticks in the same run:
+// reading the same bytes once, and plain attention over f32 rows.
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "bench/stages/benchmarks.hpp"
+#include "bench/stages/cold_cache.hpp"
+
+namespace nibkv::bench {
+namespace {
+
+constexpr std::uint32_t kTokens[] = {1024, 4096, 16384, 32768};
+constexpr std::uint16_t kOutliers[] = {0, 8};
+constexpr std::uint32_t kScalarTokens = 1024;  // the most that the scalar port is measured at
+constexpr std::uint32_t kAppendTokens = 1024;
+
+struct Case {
+  const Model* model;
+  std::uint16_t outliers;
+  std::uint32_t tokens;
+
+  bool operator==(const Case&) const = default;
+  std::string name(const char* verb, std::string_view port) const {
+    return std::string(verb) + "/" + model->name + "/" + std::to_string(outliers) + "/" + std::to_string(tokens) + "/" +
+           std::string(port);
+  }
+};
+
+// What a case's benchmarks share stays until another case needs the memory.
+template <typename T, typename... Arguments>
+T& shared(const Case& wanted, const Arguments&... arguments) {
+  static Case held{};
+  static std::unique_ptr<T> made;
+  if (!made || held != wanted) {
+    made.reset();
+    made = std::make_unique<T>(*wanted.model, arguments...);
+    held = wanted;
+  }
+  return *made;
+}
+
+ColdCache& filled_cache(const Case& at) {
+  return shared<ColdCache>(at, at.outliers, full(at.tokens), true);
+}
+
+// `count` queries a call: 1 is decoding, more is prefill.
+void attend_tiles(benchmark::State& state, const Case& at, std::string_view port, std::uint32_t count) {
+  ColdCache& cold = filled_cache(at);
+  const Cache& cache = cold.cache(port);
+  const std::size_t floats = std::size_t{count} * cold.shape().query_heads * cold.shape().head_dim;
+  const auto queries = cold.queries().first(floats);
+  std::vector<float> out(floats);
+  for (auto _ : state) {
+    must(attend(cache, cold.next_layer(), queries, out));
+    benchmark::DoNotOptimize(out.data());
+  }
+  state.counters["ns/token/head"] = nanoseconds_per(double{1} * at.tokens * count * cold.shape().query_heads);
+  if (count == 1) state.counters["GB/s"] = gigabytes_per_second(static_cast<double>(cold.tile_bytes()));
+}
+
+void read_tiles(benchmark::State& state, const Case& at) {
+  ColdCache& cold = filled_cache(at);
+  for (auto _ : state) benchmark::DoNotOptimize(cold.read_layer(cold.next_layer()));
+  state.counters["ns/token/head"] = nanoseconds_per(double{1} * at.tokens * cold.shape().query_heads);
+  state.counters["GB/s"] = gigabytes_per_second(static_cast<double>(cold.tile_bytes()));
+}
+
+void attend_plain(benchmark::State& state, const Case& at) {
+  ColdRows& rows = shared<ColdRows>({at.model, 0, at.tokens}, at.tokens);
+  const std::vector<float> query = bells(std::size_t{rows.shape().query_heads} * rows.shape().head_dim, 3);
+  std::vector<float> out(query.size());
+  for (auto _ : state) {
+    rows.attend(rows.next_layer(), query, out);
+    benchmark::DoNotOptimize(out.data());
+  }
+  state.counters["ns/token/head"] = nanoseconds_per(double{1} * at.tokens * rows.shape().query_heads);
+  state.counters["GB/s"] = gigabytes_per_second(static_cast<double>(rows.layer_bytes()));
+}
+
+// `count` tokens a call, layer after layer, from empty to full and again. The policy `full` fills tiles and nothing
+// else; streaming_llm also makes room.
+void append_rows(benchmark::State& state, const Case& at, const Policy& policy, std::string_view port,
+                 std::uint32_t count) {
+  ColdCache cold(*at.model, at.outliers, policy, false);
+  Cache& cache = cold.cache(port);
+  const std::size_t floats = std::size_t{count} * cold.shape().kv_heads * cold.shape().head_dim;
+  const auto keys = cold.keys().first(floats);
+  const auto values = cold.values().first(floats);
+  // Rooms of a bounded cache are to be full from the start: what is measured is the state that lasts.
+  if (policy.keep != Keep::kAll) {
+    const std::size_t chunk = std::size_t{kPrefillChunk} * cold.shape().kv_heads * cold.shape().head_dim;
+    Cache& best = cold.cache(running_ports()[0]);
+    for (std::uint32_t layer = 0; layer < cold.shape().layers; ++layer) {
+      for (std::uint32_t token = 0; token < policy.tokens; token += kPrefillChunk) {
+        must(append(best, layer, cold.keys().first(chunk), cold.values().first(chunk)));
+      }
+    }
+  }
+  for (auto _ : state) {
+    const std::uint32_t layer = cold.next_layer();
+    if (policy.keep == Keep::kAll && cache.held(layer, 0) + count > policy.tokens) {
+      state.PauseTiming();
+      must(cache.clear());
+      state.ResumeTiming();
+    }
+    must(append(cache, layer, keys, values));
+  }
+  state.counters["ns/row"] = nanoseconds_per(2.0 * count * cold.shape().kv_heads);  // a key and a value
+}
+
+void register_attend(const Case& at) {
+  using benchmark::RegisterBenchmark;
+  RegisterBenchmark(at.name("read", "once").c_str(), [at](benchmark::State& state) { read_tiles(state, at); });
+  RegisterBenchmark(at.name("plain", "f32").c_str(), [at](benchmark::State& state) { attend_plain(state, at); });
+  for (const std::string_view port : running_ports()) {
+    if (port == "scalar" && at.tokens > kScalarTokens) continue;
+    RegisterBenchmark(at.name("attend", port).c_str(),
+                      [at, port](benchmark::State& state) { attend_tiles(state, at, port, 1); });
+    RegisterBenchmark(at.name("prefill", port).c_str(),
+                      [at, port](benchmark::State& state) { attend_tiles(state, at, port, kPrefillChunk); });
+  }
+}
+
+void register_append(const Case& at, std::string_view port) {
+  using benchmark::RegisterBenchmark;
+  RegisterBenchmark(at.name("append", port).c_str(),
+                    [at, port](benchmark::State& state) { append_rows(state, at, full(at.tokens), port, 1); });
+  RegisterBenchmark(at.name("append64", port).c_str(), [at, port](benchmark::State& state) {
+    append_rows(state, at, full(at.tokens), port, kPrefillChunk);
+  });
+  RegisterBenchmark(at.name("append_streaming", port).c_str(),
+                    [at, port](benchmark::State& state) { append_rows(state, at, streaming_llm(at.tokens), port, 1); });
+}
+
+}  // namespace
+
+void register_stages() {
+  for (const Model& model : kModels) {
+    for (const std::uint16_t outliers : kOutliers) {
+      for (const std::uint32_t tokens : kTokens) register_attend({&model, outliers, tokens});
+      // What append costs does not depend on how much the cache holds.
+      for (const std::string_view port : running_ports()) register_append({&model, outliers, kAppendTokens}, port);
+    }
+  }
+}
+
+}  // namespace nibkv::bench

@@ -1,0 +1,255 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstddef>
+#include <filesystem>
+#include <fstream>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "bench/llm/builtin_text.hpp"
+#include "nibkv/nibkv.hpp"
+#include "tests/support/gguf_writer.hpp"
+#include "tests/support/program.hpp"
+
+namespace {
+
+namespace fs = std::filesystem;
+
+using nibkv::test::contents;
+using nibkv::test::in_quotes;
+using nibkv::test::Result;
+
+class EvalTest : public nibkv::test::ProgramTest {
+ protected:
+  static void SetUpTestSuite() {
+    ProgramTest::SetUpTestSuite();
+    std::ofstream file(at("text"), std::ios::binary);
+    for (const std::string_view part : nibkv::llm::builtin_text()) file << part << '\n';
+  }
+
+  EvalTest() : ProgramTest("nibkv-eval") {}
+
+  static std::string at(const std::string& name) { return folder_ + "/" + name; }
+  static std::string quoted(const std::string& name) { return in_quotes(at(name)); }
+
+  Result perplexity(const std::string& options) const {
+    return run("perplexity --model " + in_quotes(model_) + " --text " + quoted("text") + " " + options);
+  }
+
+  Result profile(const std::string& options, const std::string& out = "profile") const {
+    return run("profile --model " + in_quotes(model_) + " --text " + quoted("text") + " -o " + quoted(out) + " " +
+               options);
+  }
+
+  // Of a model with two layers.
+  static std::string profile_of_another_model() {
+    nibkv::Shape shape;
+    shape.layers = 2;
+    shape.query_heads = 2;
+    shape.kv_heads = 1;
+    shape.head_dim = 64;
+    std::vector<double> memory(nibkv::calibration_bytes(shape) / sizeof(double) + 1);
+    nibkv::Calibrator calibrator;
+    EXPECT_EQ(calibrator.init(std::as_writable_bytes(std::span(memory)), shape), nibkv::Status::kOk);
+    std::vector<float> row(128);
+    for (std::size_t i = 0; i < row.size(); ++i) row[i] = static_cast<float>(i % 7) - 3;
+    const std::span<const float> queries(row), keys = queries.first(64);
+    for (std::uint32_t layer = 0; layer < 2; ++layer) {
+      EXPECT_EQ(calibrator.observe(layer, queries, keys), nibkv::Status::kOk);
+    }
+    std::string bytes(nibkv::profile_bytes(shape), '\0');
+    EXPECT_EQ(calibrator.write(std::as_writable_bytes(std::span(bytes))), nibkv::Status::kOk);
+    return bytes;
+  }
+
+  static double number(const Result& result, const std::string& name) {
+    return std::stod(figure("\n" + result.out, name + " "));
+  }
+};
+
+TEST_F(EvalTest, PrintsItsHelp) {
+  for (const char* words : {"--help", "perplexity --help", "profile --help"}) {
+    const Result result = run(words);
+    EXPECT_EQ(result.status, 0);
+    EXPECT_EQ(result.err, "");
+    for (const char* option : {"perplexity", "profile", "--text", "--storage", "--outliers", "--json", "--header"}) {
+      EXPECT_NE(result.out.find(option), std::string::npos) << option;
+    }
+  }
+}
+
+TEST_F(EvalTest, CallsWrongCommandsAndOptionsUsageErrors) {
+  expect_error(run(""), 2, "no command");
+  expect_error(run("perplexities"), 2, "unknown command 'perplexities'; the commands are perplexity, profile");
+  expect_error(run("--modle x"), 2, "unknown option --modle");
+  expect_error(run("perplexity --header x"), 2, "unknown option --header");
+  expect_error(run("perplexity more --text x"), 2, "unexpected argument 'more'");
+  expect_error(run("perplexity"), 2, "--text is missing");
+  expect_error(run("profile --text x"), 2, "--out is missing");
+  expect_error(perplexity("--context"), 2, "--context needs a value");
+  expect_error(perplexity("--context 1"), 2, "--context takes a whole number");
+  expect_error(perplexity("--windows 0"), 2, "--windows takes a whole number");
+  expect_error(perplexity("--storage q8"), 2, "--storage takes q4 or f32, not 'q8'");
+  expect_error(perplexity("--policy lru"), 2, "unknown policy 'lru'; there are full, streaming_llm");
+  expect_error(perplexity("--policy streaming_llm"), 2, "policy 'streaming_llm' needs --tokens or --arena");
+  expect_error(perplexity("--tokens 64 --arena 1M"), 2, "--arena and --tokens exclude each other");
+  expect_error(perplexity("--outliers 5 --profile x"), 2, "--outliers takes 0, 4, 8, 12 or 16");
+  expect_error(perplexity("--outliers 8"), 2, "--outliers needs a profile");
+  expect_error(perplexity("--storage f32 --profile x"), 2, "--profile needs --storage q4");
+  expect_error(perplexity("--port sse9"), 2, "unknown port 'sse9'");
+  expect_error(perplexity("--threads 257"), 2, "--threads takes a whole number from 1 to 256");
+}
+
+TEST_F(EvalTest, ReportsTheSameFiguresAsLinesAndAsJson) {
+  const std::string options = "--context 128 --windows 2 --threads 1 --json ";
+  const Result result = perplexity(options + quoted("report.json"));
+  EXPECT_EQ(result.status, 0) << result.err;
+  EXPECT_EQ(result.err, "") << "no progress without a terminal";
+  EXPECT_EQ(number(result, "windows"), 2);
+  EXPECT_EQ(number(result, "context"), 128);
+  EXPECT_EQ(number(result, "scored_tokens"), 128);
+  EXPECT_EQ(number(result, "threads"), 1);
+  EXPECT_EQ(number(result, "outlier_channels"), 0);
+  EXPECT_EQ(figure(result.out, "storage "), "q4");
+  EXPECT_EQ(figure(result.out, "policy "), "full");
+  EXPECT_NEAR(number(result, "perplexity"), std::exp(number(result, "cross_entropy")), 1e-4);
+  EXPECT_GT(number(result, "kl_divergence"), 0);
+  EXPECT_GT(number(result, "tokens_per_second"), 0);
+  EXPECT_LE(number(result, "peak_bytes"), number(result, "arena_bytes"));
+
+  const std::string json = contents(at("report.json"));
+  EXPECT_EQ(json.substr(0, 17), "{\n  \"windows\": 2,") << json;
+  for (const char* name :
+       {"windows", "context", "scored_tokens", "storage", "policy", "outlier_channels", "port", "threads",
+        "cross_entropy", "standard_error", "perplexity", "cross_entropy_f32", "kl_divergence", "top1_agreement",
+        "bits_per_channel", "arena_bytes", "peak_bytes", "tokens_per_second"}) {
+    EXPECT_NE(("\n" + result.out).find("\n" + std::string(name) + " "), std::string::npos) << name;
+    EXPECT_NE(json.find("\n  \"" + std::string(name) + "\": "), std::string::npos) << name;
+  }
+  const double exact = std::stod(figure(json, "\"cross_entropy\":"));
+  EXPECT_NEAR(exact, number(result, "cross_entropy"), 1e-5);
+
+  const Result piped = perplexity(options + "-");
+  EXPECT_EQ(piped.out.substr(0, 2), "{\n");
+  EXPECT_EQ(figure(piped.out, "\"cross_entropy\":"), figure(json, "\"cross_entropy\":"));
+}
+
+TEST_F(EvalTest, FindsTheReferenceEqualToItselfOnAnyPort) {
+  const Result result = perplexity("--context 128 --windows 1 --storage f32 --port scalar --threads 3");
+  EXPECT_EQ(result.status, 0) << result.err;
+  EXPECT_EQ(figure(result.out, "port "), "scalar");
+  EXPECT_EQ(number(result, "kl_divergence"), 0);
+  EXPECT_EQ(number(result, "top1_agreement"), 1);
+  EXPECT_EQ(figure(result.out, "cross_entropy "), figure(result.out, "cross_entropy_f32 "));
+}
+
+TEST_F(EvalTest, MakesAProfileThatItReads) {
+  const Result made = profile("--tokens 600 --context 256 --header " + quoted("profile.hpp"));
+  EXPECT_EQ(made.status, 0) << made.err;
+  EXPECT_EQ(made.out + made.err, "");
+  const std::string bytes = contents(at("profile"));
+  ASSERT_FALSE(bytes.empty());
+  const std::string header = contents(at("profile.hpp"));
+  EXPECT_NE(header.find("kProfile[" + std::to_string(bytes.size()) + "]"), std::string::npos);
+
+  const std::string options = "--context 128 --windows 2 --profile " + quoted("profile");
+  const Result eight = perplexity(options);
+  EXPECT_EQ(eight.status, 0) << eight.err;
+  EXPECT_EQ(number(eight, "outlier_channels"), 8);
+  const Result none = perplexity(options + " --outliers 0");
+  EXPECT_EQ(number(none, "outlier_channels"), 0);
+  EXPECT_LT(number(none, "bits_per_channel"), number(eight, "bits_per_channel"));
+}
+
+TEST_F(EvalTest, MeasuresBoundedCachesByTokensAndByBytes) {
+  const Result tokens = perplexity("--context 256 --windows 1 --policy streaming_llm --tokens 64");
+  EXPECT_EQ(tokens.status, 0) << tokens.err;
+  EXPECT_EQ(figure(tokens.out, "policy "), "streaming_llm");
+  const Result bytes = perplexity("--context 256 --windows 1 --policy streaming_llm --arena 128K");
+  EXPECT_EQ(bytes.status, 0) << bytes.err;
+  EXPECT_LE(number(bytes, "arena_bytes"), 131072);
+  expect_error(perplexity("--context 256 --windows 1 --tokens 64"), 1, "the arena is full");
+  expect_error(perplexity("--context 256 --policy streaming_llm --tokens 3"), 1, "more than 4 tokens");
+}
+
+TEST_F(EvalTest, UsesWhatThereIsOfAShortTextAndSaysSo) {
+  std::ofstream(at("short"), std::ios::binary) << std::string(300, 'x');
+  const std::string model = " --model " + in_quotes(model_) + " --text " + quoted("short");
+  const Result some = run("perplexity --context 128 --windows 9" + model);
+  EXPECT_EQ(some.status, 0) << some.err;
+  EXPECT_EQ(some.err, "nibkv-eval: note: the text has 300 tokens, enough for 2 of 9 windows\n");
+  EXPECT_EQ(number(some, "windows"), 2);
+  expect_error(run("perplexity --context 512" + model), 1, "the text has 300 tokens, less than one window of 512");
+
+  const Result made = run("profile --tokens 400 -o " + quoted("short.profile") + model);
+  EXPECT_EQ(made.status, 0) << made.err;
+  EXPECT_EQ(made.err, "nibkv-eval: note: the text has 300 tokens, less than the 400 asked for\n");
+
+  std::ofstream(at("empty"), std::ios::binary).flush();
+  const std::string empty = " --model " + in_quotes(model_) + " --text " + quoted("empty");
+  expect_error(run("perplexity" + empty), 1, "the text has 0 tokens");
+  expect_error(run("profile -o " + quoted("empty.profile") + empty), 1, "the text for the profile is empty");
+}
+
+TEST_F(EvalTest, RefusesAContextLargerThanTheModels) {
+  expect_error(perplexity("--context 1025"), 1, "a context of 1025 tokens is larger than the model's 1024");
+  expect_error(profile("--context 1025"), 1, "a context of 1025 tokens is larger than the model's 1024");
+}
+
+TEST_F(EvalTest, SaysWhatIsWrongWithFiles) {
+  fs::create_directory(at("folder"));
+  const std::string folder = quoted("folder");
+  const std::string text = " --text " + quoted("text");
+  const std::string model = " --model " + in_quotes(model_);
+  expect_error(run("perplexity --text /no/such.txt" + model), 1, "cannot read /no/such.txt");
+  expect_error(run("perplexity --text " + folder + model), 1, "cannot read " + at("folder"));
+  expect_error(run("profile -o " + quoted("x") + " --text " + folder + model), 1, "cannot read " + at("folder"));
+  expect_error(run("perplexity --model /no/such.gguf" + text), 1, "/no/such.gguf");
+  expect_error(run("perplexity --model " + folder + text), 1, at("folder"));
+  expect_error(run("perplexity --model " + quoted("text") + text), 1, at("text"));
+  expect_error(perplexity("--profile /no/such.profile"), 1, "cannot read /no/such.profile");
+  expect_error(perplexity("--profile " + folder), 1, "cannot read " + at("folder"));
+  expect_error(perplexity("--json /no/such/report.json"), 1, "cannot write /no/such/report.json");
+  expect_error(perplexity("--json " + folder), 1, "cannot write " + at("folder"));
+  expect_error(profile("", "folder"), 1, "cannot write " + at("folder"));
+  expect_error(profile("--header /no/such/profile.hpp"), 1, "cannot write /no/such/profile.hpp");
+  EXPECT_FALSE(fs::exists(at("folder.part")));
+}
+
+TEST_F(EvalTest, RefusesProfilesThatAreDamagedOrOfAnotherModel) {
+  ASSERT_EQ(profile("--tokens 300", "good").status, 0);
+  const std::string good = contents(at("good"));
+  const auto refuses = [&](const std::string& name, const std::string& bytes) {
+    std::ofstream(at(name), std::ios::binary) << bytes;
+    expect_error(perplexity("--profile " + quoted(name)), 1, at(name) + ": the profile is missing, damaged");
+  };
+  refuses("none", "");
+  refuses("half", good.substr(0, good.size() / 2));
+  refuses("long", good + "x");
+  refuses("other", profile_of_another_model());
+  for (const std::size_t place : {std::size_t{0}, good.size() / 2, good.size() - 1}) {
+    std::string damaged = good;
+    damaged[place] = static_cast<char>(damaged[place] ^ 0x10);
+    refuses("damaged", damaged);
+  }
+}
+
+TEST_F(EvalTest, RefusesFilesThatHoldNoModel) {
+  // A vocabulary without a model.
+  nibkv::llm::test::GgufWriter writer;
+  writer.set("general.architecture", std::string("llama")).set("tokenizer.ggml.model", std::string("llama"));
+  const auto bytes = writer.bytes();
+  std::ofstream(at("vocabulary.gguf"), std::ios::binary)
+      .write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+  const std::string model = " --model " + quoted("vocabulary.gguf") + " --text " + quoted("text");
+  expect_error(run("perplexity" + model), 1, "llama.");
+  expect_error(run("profile -o " + quoted("x") + model), 1, "llama.");
+  const std::string half = contents(model_).substr(0, 300000);
+  std::ofstream(at("half.gguf"), std::ios::binary) << half;
+  expect_error(run("perplexity --model " + quoted("half.gguf") + " --text " + quoted("text")), 1, at("half.gguf"));
+}
+
+}  // namespace
