@@ -75,24 +75,55 @@ void raise(RowState& state, float* sums, int dim, std::int32_t exponent) {
   }
 }
 
+// The keys of a batch are read before its values, so no hardware prefetcher sees one stream. A tile is asked for when the fourth tile
+// before it is met: its keys and side data with that tile's keys, its values with that tile's values. Further away, or in bursts, the
+// requests wait for one another; nearer, memory is slower than the arithmetic. Into the second-level cache: the first has room for fewer
+// requests than a tile has lines. (lib/DESIGN.md has the figures.)
+constexpr int kTilesAhead = 4;
+
+// Always inline: gcc takes a function that only prefetches for one without effect, and drops calls of it.
+[[gnu::always_inline]] inline void prefetch(const void* at, std::uint32_t bytes) {
+  for (std::uint32_t offset = 0; offset < bytes; offset += 64) __builtin_prefetch(static_cast<const std::byte*>(at) + offset, 0, 2);
+}
+
+[[gnu::always_inline]] inline void prefetch_keys(const Access& to, std::uint32_t tile) {
+  if (tile == kNoTile) return;
+  prefetch(to.key_codes(tile), to.layout().code_bytes / 2);
+  prefetch(to.side(tile), to.layout().side_bytes);
+}
+
+[[gnu::always_inline]] inline void prefetch_values(const Access& to, std::uint32_t tile) {
+  if (tile != kNoTile) prefetch(to.value_codes(tile), to.layout().code_bytes / 2);
+}
+
+// Where a pass over a chain stands.
+struct Cursor {
+  std::uint32_t tile;
+  std::uint32_t ahead;  // kTilesAhead further on, or kNoTile
+
+  static Cursor at_start(const Access& to, std::uint32_t first) {
+    Cursor cursor{first, first};
+    for (int i = 0; i < kTilesAhead && cursor.ahead != kNoTile; ++i) cursor.ahead = to.links()[cursor.ahead];
+    return cursor;
+  }
+  void move_on(const Access& to) {
+    tile = to.links()[tile];
+    if (ahead != kNoTile) ahead = to.links()[ahead];
+  }
+};
+
 // What tile_weights makes of a batch of tiles, [tile][row].
 struct Batch {
   TileWeights tiles[kMaxRows];
-  std::uint32_t numbers[kMaxRows];  // of the tiles
+  Cursor at[kMaxRows];
   std::int32_t visible[kMaxRows];
   std::int32_t exponents[kMaxRows];
   std::uint32_t masses[kMaxRows];
   float scales[kMaxRows];
 };
 
-// The keys of a batch are read before its values, so no hardware prefetcher sees one stream: the next tile's keys and this tile's values
-// are asked for while this tile's keys are met. 2.2 times the speed when the cache is not in the CPU's (lib/DESIGN.md).
-void prefetch(const void* at, std::uint32_t bytes) {
-  for (std::uint32_t offset = 0; offset < bytes; offset += 64) __builtin_prefetch(static_cast<const std::byte*>(at) + offset);
-}
-
-// Dots and weights of up to `most` tiles from slot `first_slot` on; returns how many. `tile` is moved on.
-int weigh_tiles(const Access& to, const Rows& rows, std::uint32_t first_slot, std::uint32_t end_slot, int most, std::uint32_t& tile,
+// Dots and weights of up to `most` tiles from slot `first_slot` on; returns how many. `cursor` is moved on.
+int weigh_tiles(const Access& to, const Rows& rows, std::uint32_t first_slot, std::uint32_t end_slot, int most, Cursor& cursor,
                 Batch& batch) {
   const auto dim = static_cast<int>(to.shape().head_dim);
   const auto channels = static_cast<int>(to.shape().outlier_channels);
@@ -104,21 +135,16 @@ int weigh_tiles(const Access& to, const Rows& rows, std::uint32_t first_slot, st
       const std::uint32_t left = rows.limits[i] > slot ? rows.limits[i] - slot : 0;
       batch.visible[at + i] = static_cast<std::int32_t>(left < kTileSlots ? left : kTileSlots);
     }
-    const std::uint32_t next = to.links()[tile];
-    const std::uint32_t half = to.layout().code_bytes / 2;
-    if (next != kNoTile) {
-      prefetch(to.key_codes(next), half);
-      prefetch(to.side(next), to.layout().side_bytes);
-    }
-    prefetch(to.value_codes(tile), half);
+    const std::uint32_t tile = cursor.tile;
+    prefetch_keys(to, cursor.ahead);
     std::int32_t* outlier_dots = channels != 0 ? rows.outlier_dots + at * kTileSlots : nullptr;
     kernels.key_dots(to.key_codes(tile), dim, rows.queries, rows.count, rows.dots + at * kTileSlots);
     if (channels != 0) kernels.outlier_dots(to.outliers(tile), channels, rows.outlier_queries, rows.count, outlier_dots);
     batch.tiles[count] = {rows.dots + at * kTileSlots, outlier_dots,          to.key_scales(tile),    to.value_scales(tile),
                           rows.query_scales,           rows.outlier_query_scales, batch.visible + at, rows.weights + at * kTileSlots,
                           batch.scales + at,           batch.exponents + at,  batch.masses + at};
-    batch.numbers[count] = tile;
-    tile = next;
+    batch.at[count] = cursor;
+    cursor.move_on(to);
   }
   kernels.tile_weights(batch.tiles, count, rows.count);
   return count;
@@ -156,10 +182,13 @@ void attend_rows(const Access& to, const Chain& chain, Rows& rows, float* const*
   for (int i = 0; i < rows.count; ++i) end = rows.limits[i] > end ? rows.limits[i] : end;
   const int most_tiles = static_cast<int>(kMaxRows) / rows.count;
   Batch batch;
-  std::uint32_t tile = chain.first;
+  Cursor cursor = Cursor::at_start(to, chain.first);
   for (std::uint32_t slot = 0; slot < end;) {
-    const int count = weigh_tiles(to, rows, slot, end, most_tiles, tile, batch);
-    for (int j = 0; j < count; ++j) add_tile(to, rows, batch.tiles[j], batch.numbers[j]);
+    const int count = weigh_tiles(to, rows, slot, end, most_tiles, cursor, batch);
+    for (int j = 0; j < count; ++j) {
+      prefetch_values(to, batch.at[j].ahead);
+      add_tile(to, rows, batch.tiles[j], batch.at[j].tile);
+    }
     slot += static_cast<std::uint32_t>(count) * kTileSlots;
   }
   for (int i = 0; i < rows.count; ++i) finish_row(to, rows, i, outs[i]);
