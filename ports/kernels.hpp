@@ -8,13 +8,16 @@ namespace nibkv {
 /// Query rows that one call brings, at most: `count` is in [1, 16] everywhere below.
 inline constexpr int kMostRows = 16;
 
-/// One port: the few functions that a CPU's vector instructions speed up. Every port writes the same bytes as the scalar one.
+/// One port: the few functions that a CPU's vector instructions speed up. Every port writes the same bytes as the
+/// scalar one.
 ///
 /// Units and layouts (lib/FORMAT.md draws them):
 /// - head_dim: channels, a multiple of 16 in [16, 256]. A tile has 32 slots.
-/// - key codes, 16 * head_dim bytes: for each group of 4 channels 64 bytes; byte (t % 16) * 4 + c % 4 holds slot t in its low nibble
+/// - key codes, 16 * head_dim bytes: for each group of 4 channels 64 bytes; byte (t % 16) * 4 + c % 4 holds slot t in
+/// its low nibble
 ///   for t < 16 and slot t in its high nibble for t >= 16.
-/// - value codes, 16 * head_dim bytes: for each group of 4 slots, t % 16 / 4, head_dim * 4 bytes; byte c * 4 + t % 4, nibbles as above.
+/// - value codes, 16 * head_dim bytes: for each group of 4 slots, t % 16 / 4, head_dim * 4 bytes; byte c * 4 + t % 4,
+/// nibbles as above.
 /// - outliers: for each group of 4 channels 128 bytes; byte t * 4 + c % 4, an int8 in [-127, 127].
 /// - scale16: a positive float's bits 30..15 (8 bits of exponent, 8 of fraction), rounded to nearest; 0 is zero.
 /// - f32 arithmetic is one IEEE operation at a time in the order written in the scalar port; no fused multiply-add.
@@ -23,8 +26,8 @@ inline constexpr int kMostRows = 16;
 struct Kernels {
   const char* name;
 
-  /// Orthonormal Hadamard transform in place, of each of the largest power-of-two blocks of head_dim channels in turn (96 = 64 + 32).
-  /// Stages run from the closest partners to the farthest; the scale comes last.
+  /// Orthonormal Hadamard transform in place, of each of the largest power-of-two blocks of head_dim channels in turn
+  /// (96 = 64 + 32). Stages run from the closest partners to the farthest; the scale comes last.
   void (*rotate)(float* row, int head_dim);
 
   /// Codes a row to 16 levels with the scale that leaves the least squared error among those tried (lib/DESIGN.md).
@@ -32,7 +35,8 @@ struct Kernels {
   /// @returns the scale as scale16; 0 for a row whose largest magnitude is below 2^-60
   std::uint16_t (*encode_row)(const float* row, int head_dim, std::uint8_t* codes);
 
-  /// row[c] ~ codes[c] * returned scale, codes in [-127, 127] by the largest magnitude; a row below 2^-60 gives zeros and 0.
+  /// row[c] ~ codes[c] * returned scale, codes in [-127, 127] by the largest magnitude; a row below 2^-60 gives zeros
+  /// and 0.
   float (*quantise_query)(const float* row, int head_dim, std::int8_t* codes);
 
   /// dots[i][t] = sum over channels of level(key code [t][c]) * queries[i][c].
@@ -40,33 +44,39 @@ struct Kernels {
   /// @param dots     i32[count][32], written
   void (*key_dots)(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, int count, std::int32_t* dots);
 
-  /// dots[i][t] = sum over channels of outliers[t][c] * queries[i][c]. channels: 4, 8, 12 or 16; queries i8[count][channels].
-  void (*outlier_dots)(const std::int8_t* outliers, int channels, const std::int8_t* queries, int count, std::int32_t* dots);
+  /// dots[i][t] = sum over channels of outliers[t][c] * queries[i][c]. channels: 4, 8, 12 or 16; queries
+  /// i8[count][channels].
+  void (*outlier_dots)(const std::int8_t* outliers, int channels, const std::int8_t* queries, int count,
+                       std::int32_t* dots);
 
-  /// From the dots of some tiles to weights of their values: logits, block-floating softmax, value scales folded in. Tiles do not
-  /// depend on one another; they come together because each is a long chain of dependent instructions. tile_count * count <= 16.
+  /// From the dots of some tiles to weights of their values: logits, block-floating softmax, value scales folded in.
+  /// Tiles do not depend on one another; they come together because each is a long chain of dependent instructions.
+  /// tile_count * count <= 16.
   void (*tile_weights)(const struct TileWeights* tiles, int tile_count, int count);
 
-  /// sums[i][c] += scales[i] * (sum over slots of level(value code [t][c]) * weights[i][t]), the inner sum exact, two f32 roundings.
+  /// sums[i][c] += scales[i] * (sum over slots of level(value code [t][c]) * weights[i][t]), the inner sum exact, two
+  /// f32 roundings.
   /// @param weights  u8[count][32]
   /// @param sums     f32[count][head_dim], updated
-  void (*value_sums)(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales, int count, float* sums);
+  void (*value_sums)(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales,
+                     int count, float* sums);
 };
 
 /// One tile's part of the arguments of tile_weights; arrays of `count` rows.
 struct TileWeights {
-  const std::int32_t* dots;            ///< i32[count][32] of key_dots
-  const std::int32_t* outlier_dots;    ///< i32[count][32] of outlier_dots, or nullptr
-  const std::uint16_t* key_scales;     ///< scale16[32]
-  const std::uint16_t* value_scales;   ///< scale16[32]
-  const float* query_scales;           ///< f32[count]: logit in octaves (log2) = dot * key scale * query scale
-  const float* outlier_query_scales;   ///< f32[count], not read without outlier_dots
-  const std::int32_t* visible;         ///< i32[count] in [0, 32]: slots from this one on have weight 0
+  const std::int32_t* dots;           ///< i32[count][32] of key_dots
+  const std::int32_t* outlier_dots;   ///< i32[count][32] of outlier_dots, or nullptr
+  const std::uint16_t* key_scales;    ///< scale16[32]
+  const std::uint16_t* value_scales;  ///< scale16[32]
+  const float* query_scales;          ///< f32[count]: logit in octaves (log2) = dot * key scale * query scale
+  const float* outlier_query_scales;  ///< f32[count], not read without outlier_dots
+  const std::int32_t* visible;        ///< i32[count] in [0, 32]: slots from this one on have weight 0
 
-  std::uint8_t* weights;     ///< u8[count][32], written: weight * value scale, relative to its largest of the row
-  float* value_units;        ///< f32[count], written: what weights of 1 stand for, relative to 2^exponent
-  std::int32_t* exponents;   ///< i32[count], written: whole part of the largest logit, plus 2
-  std::uint32_t* masses;     ///< u32[count], written: sum of the Q0.16 softmax weights relative to 2^exponent, at most 32 * 2^15
+  std::uint8_t* weights;    ///< u8[count][32], written: weight * value scale, relative to its largest of the row
+  float* value_units;       ///< f32[count], written: what weights of 1 stand for, relative to 2^exponent
+  std::int32_t* exponents;  ///< i32[count], written: whole part of the largest logit, plus 2
+  std::uint32_t*
+      masses;  ///< u32[count], written: sum of the Q0.16 softmax weights relative to 2^exponent, at most 32 * 2^15
 };
 
 namespace ports {
@@ -74,8 +84,8 @@ namespace ports {
 /// The codebook: what a code stands for, in units of the row's scale.
 constexpr std::int8_t kLevels[16] = {-63, -48, -37, -29, -22, -15, -9, -3, 3, 9, 15, 22, 29, 37, 48, 63};
 
-/// encode_row tries these scales: the largest magnitude (16383 after normalising) is taken as this many level units. The scale that is
-/// stored is then the least-squares one for the codes.
+/// encode_row tries these scales: the largest magnitude (16383 after normalising) is taken as this many level units.
+/// The scale that is stored is then the least-squares one for the codes.
 inline constexpr int kCandidates = 8;
 /// kThresholds[k][j]: a normalised magnitude above it has level index j + 1 or more under candidate k.
 /// Candidate k takes the largest magnitude as (350 + 30 k) / 7 levels units, 50 to 80.
@@ -86,8 +96,8 @@ constexpr Thresholds make_thresholds() {
   Thresholds table{};
   for (int k = 0; k < kCandidates; ++k) {
     for (int j = 0; j < 7; ++j) {
-      const int midpoint2 = kLevels[8 + j] + kLevels[9 + j];                              // twice the midpoint
-      const int at = (midpoint2 * 7 * 16383 + (350 + 30 * k)) / (2 * (350 + 30 * k));     // rounded
+      const int midpoint2 = kLevels[8 + j] + kLevels[9 + j];                           // twice the midpoint
+      const int at = (midpoint2 * 7 * 16383 + (350 + 30 * k)) / (2 * (350 + 30 * k));  // rounded
       table.at[k][j] = static_cast<std::int16_t>(at < 16383 ? at : 16383);
     }
   }
@@ -102,9 +112,9 @@ inline constexpr std::int16_t kExp2 = -7853;
 inline constexpr std::int16_t kExp3 = 1744;
 inline constexpr std::int16_t kExp4 = -220;
 
-inline constexpr float kSmallest = 0x1p-60f;        ///< a row whose largest magnitude is below is stored as zero
-inline constexpr float kHidden = -1e30f;            ///< logit of a slot that a query may not see
-inline constexpr float kExponentLimit = 0x1p29f;    ///< a logit saturates at this magnitude
+inline constexpr float kSmallest = 0x1p-60f;      ///< a row whose largest magnitude is below is stored as zero
+inline constexpr float kHidden = -1e30f;          ///< logit of a slot that a query may not see
+inline constexpr float kExponentLimit = 0x1p29f;  ///< a logit saturates at this magnitude
 
 }  // namespace ports
 

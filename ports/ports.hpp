@@ -16,31 +16,46 @@ struct Port {
 
 #ifdef NIBKV_PORT_AVX512VNNI
 inline bool runs_avx512vnni() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vnni");
 }
 #endif
 #ifdef NIBKV_PORT_AVX2
-inline bool runs_avx2() { return __builtin_cpu_supports("avx2"); }
+inline bool runs_avx2() {
+  return __builtin_cpu_supports("avx2");
+}
 #endif
 #ifdef NIBKV_PORT_SSE41
-inline bool runs_sse41() { return __builtin_cpu_supports("sse4.1") && __builtin_cpu_supports("ssse3"); }
+inline bool runs_sse41() {
+  return __builtin_cpu_supports("sse4.1") && __builtin_cpu_supports("ssse3");
+}
 #endif
 #ifdef NIBKV_PORT_NEON_DOTPROD
 #if defined(__linux__) && defined(__aarch64__)
-inline bool runs_neon_dotprod() { return (getauxval(AT_HWCAP) & (1ul << 20)) != 0; }  // HWCAP_ASIMDDP
+inline bool runs_neon_dotprod() {
+  return (getauxval(AT_HWCAP) & (1ul << 20)) != 0;
+}  // HWCAP_ASIMDDP
 #else
-inline bool runs_neon_dotprod() { return true; }  // built for a CPU that is known to have it
+inline bool runs_neon_dotprod() {
+  return true;
+}  // built for a CPU that is known to have it
 #endif
 #endif
 #ifdef NIBKV_PORT_NEON
 #if defined(__linux__) && defined(__arm__)
-inline bool runs_neon() { return (getauxval(AT_HWCAP) & (1ul << 12)) != 0; }  // HWCAP_NEON
+inline bool runs_neon() {
+  return (getauxval(AT_HWCAP) & (1ul << 12)) != 0;
+}  // HWCAP_NEON
 #else
-inline bool runs_neon() { return true; }  // part of AArch64
+inline bool runs_neon() {
+  return true;
+}  // part of AArch64
 #endif
 #endif
-inline bool runs_scalar() { return true; }
+inline bool runs_scalar() {
+  return true;
+}
 
 /// The selection ladder: all built ports, best first.
 inline constexpr Port kPorts[] = {

@@ -17,7 +17,8 @@ std::optional<std::uint64_t> whole_number(std::string_view text) {
 
 }  // namespace
 
-Arguments::Arguments(int count, const char* const* words, const std::set<std::string>& names, const std::set<std::string>& flags) {
+Arguments::Arguments(int count, const char* const* words, const std::set<std::string>& names,
+                     const std::set<std::string>& flags) {
   for (int i = 0; i < count; ++i) {
     std::string word = words[i];
     if (word == "-o") word = "--out";
@@ -42,14 +43,18 @@ std::optional<std::string> Arguments::text(const std::string& name) const {
   return found->second;
 }
 
-std::string Arguments::text(const std::string& name, const std::string& otherwise) const { return text(name).value_or(otherwise); }
+std::string Arguments::text(const std::string& name, const std::string& otherwise) const {
+  return text(name).value_or(otherwise);
+}
 
-std::uint64_t Arguments::integer(const std::string& name, std::uint64_t otherwise, std::uint64_t least, std::uint64_t most) const {
+std::uint64_t Arguments::integer(const std::string& name, std::uint64_t otherwise, std::uint64_t least,
+                                 std::uint64_t most) const {
   const auto given = text(name);
   if (!given) return otherwise;
   const auto value = whole_number(*given);
   if (!value || *value < least || *value > most) {
-    throw Error("--" + name + " takes a whole number from " + std::to_string(least) + " to " + std::to_string(most) + ", not '" + *given + "'");
+    throw Error("--" + name + " takes a whole number from " + std::to_string(least) + " to " + std::to_string(most) +
+                ", not '" + *given + "'");
   }
   return *value;
 }
@@ -60,7 +65,8 @@ double Arguments::number(const std::string& name, double otherwise, double least
   double value = 0;
   const auto [end, error] = std::from_chars(given->data(), given->data() + given->size(), value);
   if (error != std::errc() || end != given->data() + given->size() || !(value >= least && value <= most)) {
-    throw Error("--" + name + " takes a number from " + std::to_string(least) + " to " + std::to_string(most) + ", not '" + *given + "'");
+    throw Error("--" + name + " takes a number from " + std::to_string(least) + " to " + std::to_string(most) +
+                ", not '" + *given + "'");
   }
   return value;
 }

@@ -15,14 +15,16 @@ class Arguments {
  public:
   /// @param names  options that take a value, without the dashes; @param flags  options that take none
   /// @throws Error for an unknown option, one given twice, or one without its value
-  Arguments(int count, const char* const* words, const std::set<std::string>& names, const std::set<std::string>& flags);
+  Arguments(int count, const char* const* words, const std::set<std::string>& names,
+            const std::set<std::string>& flags);
 
   const std::vector<std::string>& words() const { return words_; }
   bool flag(const std::string& name) const { return flags_.contains(name); }
   std::optional<std::string> text(const std::string& name) const;
   std::string text(const std::string& name, const std::string& otherwise) const;
   /// @throws Error naming the option when the value is no whole number in [least, most]
-  std::uint64_t integer(const std::string& name, std::uint64_t otherwise, std::uint64_t least, std::uint64_t most) const;
+  std::uint64_t integer(const std::string& name, std::uint64_t otherwise, std::uint64_t least,
+                        std::uint64_t most) const;
   double number(const std::string& name, double otherwise, double least, double most) const;
   /// Bytes, with K, M or G (1024 each) behind the number if wanted.
   std::uint64_t bytes(const std::string& name, std::uint64_t otherwise) const;

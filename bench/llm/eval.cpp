@@ -23,6 +23,7 @@
 #include "bench/llm/json.hpp"
 #include "bench/llm/perplexity.hpp"
 #include "bench/llm/profile_maker.hpp"
+#include "bench/llm/speed.hpp"
 
 // nibkv-eval: measures what a cache does to a model, and makes profiles.
 
@@ -54,13 +55,20 @@ nibkv-eval perplexity --text PATH [options]
 
   cross_entropy and kl_divergence (of the cache from the reference) are means over the scored tokens, in nats.
 
+nibkv-eval speed --text PATH [options]
+  Tokens per second of the whole model: prefill of a context, then decoding behind it, one token of the text at a time.
+
+  --context N          tokens of the prefill (default 4096)
+  --decode N           tokens decoded behind it (default 64)
+  --model, --text, --storage, --policy, --tokens, --arena, --profile, --outliers, --port, --threads, --json  as above
+
 nibkv-eval profile --text PATH -o PATH [options]
   Runs a text through the model and writes the profile of its keys and values.
 
   --model, --text, --threads  as above
   -o, --out PATH       the profile
   --header PATH        write it as a C++ header too
-  --context N          tokens of a context (default 4096, at most the model's)
+  --context N          tokens of a context (default 2048, at most the model's)
   --tokens N           tokens of the text that are used (default 12288)
 
 nibkv-eval --help      print this and end
@@ -134,6 +142,10 @@ void print(const std::string& text) {
   if (!std::cout) throw Error("cannot write to standard output");
 }
 
+void print_help() {
+  print(kHelp);
+}
+
 // `name` if `name_at` gives it for some index.
 std::string known(const std::string& what, const std::string& name, std::string_view (*name_at)(std::uint32_t)) {
   std::string all;
@@ -179,14 +191,14 @@ void write_text(const std::string& path, const std::string& text) {
 /// A model and the tokens of a text.
 struct Subject {
   Subject(const std::string& model_path, const std::string& text_path, std::size_t threads)
-      : file(Gguf::open(model_path)), pool(threads) {
+      : pool(threads), file(Gguf::open(model_path)) {
     check_shape(Config::from(file), model_path);
     tokens = Tokenizer::from(file).encode(read_text(text_path), false, false);
     model.emplace(file, pool);
   }
 
-  Gguf file;
   ThreadPool pool;
+  Gguf file;
   std::vector<std::int32_t> tokens;
   std::optional<Model> model;
 };
@@ -194,26 +206,26 @@ struct Subject {
 /// What a command does once its options are known to be right.
 using Job = std::function<void()>;
 
-struct PerplexityJob {
+/// The options that say what is measured, of every command that measures.
+struct Measured {
   std::string model, text, profile, json;
   std::optional<std::uint16_t> outliers;
   std::size_t threads = 1;
-  PerplexityOptions options;
+  StoreOptions store;
 
-  explicit PerplexityJob(const Arguments& arguments);
-  void operator()();
-  Report report(const PerplexityFigures& figures) const;
+  /// @param room  tokens that a store that keeps everything must hold
+  Measured(const Arguments& arguments, std::size_t room);
+
+  /// What needs the model: the profile and the workers.
+  void complete(const Config& config);
 };
 
-PerplexityJob::PerplexityJob(const Arguments& arguments)
+Measured::Measured(const Arguments& arguments, std::size_t room)
     : model(choose_model(arguments)),
       text(required(arguments, "text")),
       profile(arguments.text("profile", "none")),
       json(arguments.text("json", "")),
       threads(choose_threads(arguments)) {
-  options.context = static_cast<std::size_t>(arguments.integer("context", options.context, 2, kMaxTokens));
-  options.windows = static_cast<std::size_t>(arguments.integer("windows", options.windows, 1, 1u << 20));
-  StoreOptions& store = options.store;
   const std::string storage = arguments.text("storage", "q4");
   if (storage != "q4" && storage != "f32") throw UsageError("--storage takes q4 or f32, not '" + storage + "'");
   store.storage = storage == "q4" ? Storage::kQ4 : Storage::kF32;
@@ -233,17 +245,42 @@ PerplexityJob::PerplexityJob(const Arguments& arguments)
   store.arena_bytes = arguments.bytes("arena", 0);
   if (store.tokens == 0 && store.arena_bytes == 0) {
     if (store.policy != "full") throw UsageError("policy '" + store.policy + "' needs --tokens or --arena");
-    store.tokens = static_cast<std::uint32_t>(options.context);
+    store.tokens = static_cast<std::uint32_t>(room);
   }
 }
 
-void PerplexityJob::operator()() {
-  if (!json.empty() && json != "-") check_place(json);
-  Subject subject(model, text, threads);
-  StoreOptions& store = options.store;
-  store.workers = subject.pool.workers();
-  if (profile != "none") store.profile = read_profile(profile, subject.model->config());
+void Measured::complete(const Config& config) {
+  store.workers = threads;
+  if (profile != "none") store.profile = read_profile(profile, config);
   store.outlier_channels = outliers.value_or(store.profile.empty() ? 0 : 8);
+}
+
+void publish(const Report& report, const std::string& json) {
+  print(json == "-" ? as_json(report) : as_lines(report));
+  if (!json.empty() && json != "-") write_text(json, as_json(report));
+}
+
+std::size_t context_of(const Arguments& arguments, std::size_t otherwise) {
+  return static_cast<std::size_t>(arguments.integer("context", otherwise, 2, kMaxTokens));
+}
+
+struct PerplexityJob {
+  Measured measured;
+  PerplexityOptions options;
+
+  explicit PerplexityJob(const Arguments& arguments) : measured(arguments, context_of(arguments, 1024)) {
+    options.context = context_of(arguments, 1024);
+    options.windows = static_cast<std::size_t>(arguments.integer("windows", options.windows, 1, 1u << 20));
+  }
+  void operator()();
+  Report report(const PerplexityFigures& figures) const;
+};
+
+void PerplexityJob::operator()() {
+  if (!measured.json.empty() && measured.json != "-") check_place(measured.json);
+  Subject subject(measured.model, measured.text, measured.threads);
+  measured.complete(subject.model->config());
+  options.store = measured.store;
   const std::size_t windows = std::min(options.windows, subject.tokens.size() / options.context);
   if (windows != 0 && windows < options.windows) {
     say("note: the text has " + std::to_string(subject.tokens.size()) + " tokens, enough for " +
@@ -258,9 +295,7 @@ void PerplexityJob::operator()() {
       line.show(what, progress.done);
     });
   }
-  const Report made = report(figures);
-  print(json == "-" ? as_json(made) : as_lines(made));
-  if (!json.empty() && json != "-") write_text(json, as_json(made));
+  publish(report(figures), measured.json);
 }
 
 Report PerplexityJob::report(const PerplexityFigures& figures) const {
@@ -272,7 +307,7 @@ Report PerplexityJob::report(const PerplexityFigures& figures) const {
       {"policy", options.store.policy},
       {"outlier_channels", std::uint64_t{figures.outlier_channels}},
       {"port", figures.port},
-      {"threads", std::uint64_t{threads}},
+      {"threads", std::uint64_t{measured.threads}},
       {"cross_entropy", figures.cross_entropy},
       {"standard_error", figures.standard_error},
       {"perplexity", std::exp(figures.cross_entropy)},
@@ -284,6 +319,41 @@ Report PerplexityJob::report(const PerplexityFigures& figures) const {
       {"peak_bytes", figures.peak_bytes},
       {"tokens_per_second", figures.tokens_per_second},
   };
+}
+
+struct SpeedJob {
+  Measured measured;
+  std::size_t context = 0;
+  std::size_t decoded = 0;
+
+  explicit SpeedJob(const Arguments& arguments)
+      : measured(arguments,
+                 context_of(arguments, 4096) + static_cast<std::size_t>(arguments.integer("decode", 64, 1, 65536))),
+        context(context_of(arguments, 4096)),
+        decoded(static_cast<std::size_t>(arguments.integer("decode", 64, 1, 65536))) {}
+  void operator()();
+};
+
+void SpeedJob::operator()() {
+  if (!measured.json.empty() && measured.json != "-") check_place(measured.json);
+  Subject subject(measured.model, measured.text, measured.threads);
+  measured.complete(subject.model->config());
+  const SpeedFigures figures = measure_speed(*subject.model, subject.tokens, context, decoded, measured.store);
+  publish({{"context", std::uint64_t{context}},
+           {"decoded", std::uint64_t{decoded}},
+           {"storage", std::string(measured.store.storage == Storage::kQ4 ? "q4" : "f32")},
+           {"policy", measured.store.policy},
+           {"outlier_channels", std::uint64_t{measured.store.outlier_channels}},
+           {"port", figures.port},
+           {"threads", std::uint64_t{measured.threads}},
+           {"prefill_tokens_per_second", figures.prefill_tokens_per_second},
+           {"decode_tokens_per_second", figures.decode_tokens_per_second},
+           {"append_share_of_prefill", figures.append_share},
+           {"attend_share_of_prefill", figures.prefill_attend_share},
+           {"attend_share_of_decode", figures.attend_share},
+           {"arena_bytes", figures.arena_bytes},
+           {"peak_bytes", figures.peak_bytes}},
+          measured.json);
 }
 
 struct ProfileJob {
@@ -319,7 +389,7 @@ void ProfileJob::operator()() const {
     say("note: the text has " + std::to_string(used) + " tokens, less than the " + std::to_string(tokens) +
         " asked for");
   }
-  const std::size_t of_context = context != 0 ? context : std::min<std::size_t>(largest, 4096);
+  const std::size_t of_context = context != 0 ? context : std::min<std::size_t>(largest, 2048);
   std::vector<std::byte> profile;
   {
     ProgressLine line;
@@ -345,6 +415,10 @@ const std::vector<Command>& commands() {
        {"model", "text", "context", "windows", "storage", "policy", "tokens", "arena", "profile", "outliers", "port",
         "threads", "json"},
        [](const Arguments& arguments) -> Job { return PerplexityJob(arguments); }},
+      {"speed",
+       {"model", "text", "context", "decode", "storage", "policy", "tokens", "arena", "profile", "outliers", "port",
+        "threads", "json"},
+       [](const Arguments& arguments) -> Job { return SpeedJob(arguments); }},
       {"profile",
        {"model", "text", "out", "header", "context", "tokens", "threads"},
        [](const Arguments& arguments) -> Job { return ProfileJob(arguments); }},
@@ -353,10 +427,9 @@ const std::vector<Command>& commands() {
 }
 
 Job parse(std::span<const char* const> words) {
-  const Job help = [] { print(kHelp); };
   if (words.empty()) throw UsageError("no command");
   const std::string name = words[0];
-  if (name == "--help") return help;
+  if (name == "--help") return print_help;
   std::string names;
   for (const Command& command : commands()) {
     if (name != command.name) {
@@ -364,7 +437,7 @@ Job parse(std::span<const char* const> words) {
       continue;
     }
     const Arguments arguments(static_cast<int>(words.size()) - 1, words.data() + 1, command.options, {"help"});
-    if (arguments.flag("help")) return help;
+    if (arguments.flag("help")) return print_help;
     if (!arguments.words().empty()) throw UsageError("unexpected argument '" + arguments.words().front() + "'");
     return command.prepare(arguments);
   }

@@ -15,11 +15,13 @@ class CalibratingObserver : public AttentionObserver {
  public:
   CalibratingObserver(Calibrator& calibrator, const Shape& shape) : calibrator_(calibrator), shape_(shape) {}
 
-  void observe(int layer, std::size_t, std::size_t count, const float* queries, const float* keys, const float*) override {
+  void observe(int layer, std::size_t, std::size_t count, const float* queries, const float* keys,
+               const float*) override {
     const std::size_t kv_size = count * shape_.kv_heads * shape_.head_dim;
     const std::size_t q_size = count * shape_.query_heads * shape_.head_dim;
-    require(calibrator_.observe(static_cast<std::uint32_t>(layer), std::span(queries, q_size), std::span(keys, kv_size)),
-            "calibrate");
+    require(
+        calibrator_.observe(static_cast<std::uint32_t>(layer), std::span(queries, q_size), std::span(keys, kv_size)),
+        "calibrate");
   }
 
  private:
@@ -29,8 +31,8 @@ class CalibratingObserver : public AttentionObserver {
 
 }  // namespace
 
-std::vector<std::byte> make_profile(Model& model, ThreadPool& pool, std::span<const std::int32_t> tokens, std::size_t context,
-                                    const std::function<void(std::size_t)>& progress) {
+std::vector<std::byte> make_profile(Model& model, ThreadPool& pool, std::span<const std::int32_t> tokens,
+                                    std::size_t context, const std::function<void(std::size_t)>& progress) {
   if (tokens.empty()) throw Error("the text for the profile is empty");
   StoreOptions options;
   options.storage = Storage::kF32;
@@ -82,7 +84,8 @@ void write_profile_header(const std::string& path, std::span<const std::byte> pr
          "inline constexpr unsigned char kProfile["
       << profile.size() << "] = {";
   for (std::size_t i = 0; i < profile.size(); ++i) {
-    out << (i % 24 == 0 ? "\n    " : "") << std::to_integer<unsigned>(profile[i]) << (i + 1 < profile.size() ? "," : "");
+    out << (i % 24 == 0 ? "\n    " : "") << std::to_integer<unsigned>(profile[i])
+        << (i + 1 < profile.size() ? "," : "");
   }
   out << "};\n";
   const std::string source = out.str();

@@ -10,7 +10,8 @@
 namespace nibkv::llm {
 namespace {
 
-// Long enough for the matrix products to share unpacked weights, short enough that a small window still sees most of its tokens.
+// Long enough for the matrix products to share unpacked weights, short enough that a small window still sees most of
+// its tokens.
 constexpr std::uint32_t kChunk = 64;
 
 std::uint16_t narrow(std::size_t value, const char* what) {
@@ -24,7 +25,9 @@ void require(Status status, const std::string& what) {
   if (status != Status::kOk) throw Error(what + ": " + std::string(text(status)));
 }
 
-void TileStore::Free::operator()(std::byte* memory) const { std::free(memory); }
+void TileStore::Free::operator()(std::byte* memory) const {
+  std::free(memory);
+}
 
 Shape shape_of(const Config& model, const StoreOptions& options) {
   Shape shape;
@@ -53,14 +56,16 @@ TileStore::TileStore(const Config& model, const StoreOptions& options) : profile
     } while (true);
     if (policy.tokens == 0) {
       policy.tokens = policy.sinks + 1;
-      throw Error("an arena of " + std::to_string(options.arena_bytes) + " bytes holds no token of this model; the smallest has " +
-                  std::to_string(footprint(shape, policy)));
+      throw Error("an arena of " + std::to_string(options.arena_bytes) +
+                  " bytes holds no token of this model; the smallest has " + std::to_string(footprint(shape, policy)));
     }
   }
   if (bounded && policy.tokens <= policy.sinks) {
     throw Error("policy '" + options.policy + "' needs more than " + std::to_string(policy.sinks) + " tokens");
   }
-  if (bounded) shape.max_chunk = static_cast<std::uint16_t>(std::min<std::uint32_t>(shape.max_chunk, policy.tokens - policy.sinks));
+  if (bounded)
+    shape.max_chunk =
+        static_cast<std::uint16_t>(std::min<std::uint32_t>(shape.max_chunk, policy.tokens - policy.sinks));
 
   const std::size_t bytes = footprint(shape, policy);
   if (bytes == 0) require(valid(shape) ? Status::kBadPolicy : Status::kBadShape, "cache");
@@ -80,7 +85,8 @@ void TileStore::append(int layer, std::size_t count, const float* keys, const fl
     return nibkv::append(cache_, static_cast<std::uint32_t>(layer), std::span(keys, size), std::span(values, size));
   });
   if (status == Status::kFull) {
-    throw Error("the arena is full after " + std::to_string(cache_.held(0, 0)) + " tokens, and policy 'full' drops none");
+    throw Error("the arena is full after " + std::to_string(cache_.held(0, 0)) +
+                " tokens, and policy 'full' drops none");
   }
   require(status, "append");
   if (layer + 1 == shape.layers) {
@@ -106,7 +112,8 @@ void TileStore::attend(int layer, std::size_t count, const float* queries, float
     part.queries = static_cast<std::uint32_t>(std::min(block, count - part.first_query));
     part.worker = static_cast<std::uint32_t>(worker);
     const Status status = watched([&] {
-      return nibkv::attend(cache_, static_cast<std::uint32_t>(layer), std::span(queries, size), std::span(out, size), part);
+      return nibkv::attend(cache_, static_cast<std::uint32_t>(layer), std::span(queries, size), std::span(out, size),
+                           part);
     });
     require(status, "attend");
   });
@@ -119,7 +126,8 @@ void TileStore::clear() {
 
 double TileStore::bits_per_channel() const {
   if (peak_slots_ == 0) return 0;
-  return 8.0 * static_cast<double>(cache_.usage().peak_bytes) / (2.0 * static_cast<double>(peak_slots_) * cache_.shape().head_dim);
+  return 8.0 * static_cast<double>(cache_.usage().peak_bytes) /
+         (2.0 * static_cast<double>(peak_slots_) * cache_.shape().head_dim);
 }
 
 std::uint64_t TileStore::f16_bytes(std::uint64_t tokens) const {

@@ -14,12 +14,12 @@ namespace nibkv::llm {
 
 /// How a TileStore keeps a model's keys and values.
 struct StoreOptions {
-  std::string policy = "full";        ///< a name that find_policy knows
-  std::uint32_t tokens = 0;           ///< budget of a head; 0: as many as `arena_bytes` hold
-  std::uint64_t arena_bytes = 0;      ///< read when tokens is 0
-  std::string port;                   ///< empty: the fastest
-  std::vector<std::byte> profile;     ///< empty: none
-  std::uint16_t outlier_channels = 0; ///< needs a profile
+  std::string policy = "full";         ///< a name that find_policy knows
+  std::uint32_t tokens = 0;            ///< budget of a head; 0: as many as `arena_bytes` hold
+  std::uint64_t arena_bytes = 0;       ///< read when tokens is 0
+  std::string port;                    ///< empty: the fastest
+  std::vector<std::byte> profile;      ///< empty: none
+  std::uint16_t outlier_channels = 0;  ///< needs a profile
   Storage storage = Storage::kQ4;
   std::size_t workers = 1;
 };
@@ -27,7 +27,8 @@ struct StoreOptions {
 /// A KvStore in one nibkv arena, used as any program would use the library.
 class TileStore : public KvStore {
  public:
-  /// @throws Error with the status text for whatever nibkv refuses, and for an arena that is too small for one chunk of tokens.
+  /// @throws Error with the status text for whatever nibkv refuses, and for an arena that is too small for one chunk of
+  /// tokens.
   TileStore(const Config& model, const StoreOptions& options);
 
   std::size_t max_chunk() const override { return cache_.shape().max_chunk; }
@@ -37,7 +38,8 @@ class TileStore : public KvStore {
   const Cache& cache() const { return cache_; }
   void clear();
 
-  /// Bits of the tiles, links and chains in use at the peak over the key and value channels that were held then. 0 before the first append.
+  /// Bits of the tiles, links and chains in use at the peak over the key and value channels that were held then. 0
+  /// before the first append.
   double bits_per_channel() const;
   /// Bytes in which an f16 cache would hold `tokens` tokens.
   std::uint64_t f16_bytes(std::uint64_t tokens) const;

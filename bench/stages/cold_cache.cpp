@@ -1,5 +1,8 @@
 #include "bench/stages/cold_cache.hpp"
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 #include <unistd.h>
 
 #include <algorithm>
@@ -38,6 +41,14 @@ std::vector<std::byte> make_profile(const Shape& shape, std::span<const float> q
 }
 
 }  // namespace
+
+AlignedMemory::AlignedMemory(std::size_t bytes)
+    : data_(static_cast<std::byte*>(::operator new(bytes, kAlignment))), size_(bytes) {
+#ifdef __linux__
+  // A request: without huge pages all still works, and reading a large cache takes a third longer.
+  (void)madvise(data_, bytes, MADV_HUGEPAGE);
+#endif
+}
 
 std::size_t last_level_cache_bytes() {
   std::size_t most = 0;

@@ -36,18 +36,17 @@ std::uint16_t cold_layers(std::size_t layer_bytes);
 /// `count` seeded numbers of a bell curve, mean 0 and variance 1.
 std::vector<float> bells(std::size_t count, std::uint64_t seed);
 
-/// Memory for an arena.
+/// Memory for an arena, in huge pages where the system has them to give.
 class AlignedMemory {
  public:
-  explicit AlignedMemory(std::size_t bytes)
-      : data_(static_cast<std::byte*>(::operator new(bytes, kAlignment))), size_(bytes) {}
+  explicit AlignedMemory(std::size_t bytes);
   AlignedMemory(const AlignedMemory&) = delete;
   AlignedMemory& operator=(const AlignedMemory&) = delete;
   ~AlignedMemory() { ::operator delete(data_, kAlignment); }
   std::span<std::byte> bytes() { return {data_, size_}; }
 
  private:
-  static constexpr std::align_val_t kAlignment{kArenaAlignment};
+  static constexpr std::align_val_t kAlignment{std::size_t{2} << 20};
   std::byte* data_;
   std::size_t size_;
 };

@@ -25,8 +25,8 @@ inline constexpr std::uint32_t kArenaMagic = 0x564b424e;  // "NBKV"
 struct Access {
   const Cache& cache;
 
-  static void set(Cache& to, std::byte* base, const Shape& shape, const Policy& policy, const Layout& layout, const ProfileView& profile,
-                  const Kernels& kernels) {
+  static void set(Cache& to, std::byte* base, const Shape& shape, const Policy& policy, const Layout& layout,
+                  const ProfileView& profile, const Kernels& kernels) {
     to.base_ = base;
     to.shape_ = shape;
     to.policy_ = policy;
@@ -54,25 +54,34 @@ struct Access {
     return at<std::byte>(layout().scratch + std::uint64_t{worker} * layout().scratch_bytes);
   }
 
-  std::size_t head_index(std::uint32_t layer, std::uint32_t kv_head) const { return std::size_t{layer} * shape().kv_heads + kv_head; }
+  std::size_t head_index(std::uint32_t layer, std::uint32_t kv_head) const {
+    return std::size_t{layer} * shape().kv_heads + kv_head;
+  }
   Chain& chain(std::uint32_t layer, std::uint32_t kv_head) const {
     return at<Chain>(layout().chains)[head_index(layer, kv_head)];
   }
 
-  std::byte* side(std::uint32_t tile) const { return at<std::byte>(layout().sides + std::uint64_t{tile} * layout().side_bytes); }
+  std::byte* side(std::uint32_t tile) const {
+    return at<std::byte>(layout().sides + std::uint64_t{tile} * layout().side_bytes);
+  }
   std::uint16_t* key_scales(std::uint32_t tile) const { return reinterpret_cast<std::uint16_t*>(side(tile)); }
   std::uint16_t* value_scales(std::uint32_t tile) const { return key_scales(tile) + kTileSlots; }
-  std::int8_t* outliers(std::uint32_t tile) const { return reinterpret_cast<std::int8_t*>(side(tile) + kTileSlots * 4); }
+  std::int8_t* outliers(std::uint32_t tile) const {
+    return reinterpret_cast<std::int8_t*>(side(tile) + kTileSlots * 4);
+  }
 
-  std::byte* codes(std::uint32_t tile) const { return at<std::byte>(layout().codes + std::uint64_t{tile} * layout().code_bytes); }
+  std::byte* codes(std::uint32_t tile) const {
+    return at<std::byte>(layout().codes + std::uint64_t{tile} * layout().code_bytes);
+  }
   std::uint8_t* key_codes(std::uint32_t tile) const { return reinterpret_cast<std::uint8_t*>(codes(tile)); }
   std::uint8_t* value_codes(std::uint32_t tile) const { return key_codes(tile) + kTileSlots / 2 * shape().head_dim; }
   /// Storage::kF32: keys [head_dim][32], values [32][head_dim].
   float* key_rows(std::uint32_t tile) const { return reinterpret_cast<float*>(codes(tile)); }
   float* value_rows(std::uint32_t tile) const { return key_rows(tile) + kTileSlots * shape().head_dim; }
 
-  /// Takes a tile from the pool, which must have one, and hangs it at the end of `chain`: one of the chain's own run of tiles if any is
-  /// free, so that a chain mostly lies in one piece of memory (3 times the bandwidth of tiles strewn over the pool).
+  /// Takes a tile from the pool, which must have one, and hangs it at the end of `chain`: one of the chain's own run of
+  /// tiles if any is free, so that a chain mostly lies in one piece of memory (3 times the bandwidth of tiles strewn
+  /// over the pool).
   std::uint32_t grow(Chain& chain) const {
     Chain* lender = &chain;
     for (Chain* other = at<Chain>(layout().chains); lender->free == kNoTile; ++other) lender = other;
@@ -100,6 +109,8 @@ struct Access {
   }
 };
 
-constexpr std::uint32_t tiles_of(std::uint32_t slots) { return (slots + kTileSlots - 1) / kTileSlots; }
+constexpr std::uint32_t tiles_of(std::uint32_t slots) {
+  return (slots + kTileSlots - 1) / kTileSlots;
+}
 
 }  // namespace nibkv

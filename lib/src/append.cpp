@@ -15,7 +15,8 @@ void store_f32(const Access& to, std::uint32_t tile, std::uint32_t lane, const f
   std::memcpy(to.value_rows(tile) + lane * dim, value, dim * sizeof(float));
 }
 
-void store_q4(const Access& to, const Basis& basis, const KeyRefiner& refiner, std::uint32_t tile, std::uint32_t lane, const float* key, const float* value) {
+void store_q4(const Access& to, const Basis& basis, const KeyRefiner& refiner, std::uint32_t tile, std::uint32_t lane,
+              const float* key, const float* value) {
   const std::uint32_t dim = to.shape().head_dim;
   float* row = to.encoding();
   std::uint8_t codes[kMaxHeadDim];
@@ -29,7 +30,8 @@ void store_q4(const Access& to, const Basis& basis, const KeyRefiner& refiner, s
   to.key_scales(tile)[lane] = scale;
   std::uint8_t* keys = to.key_codes(tile);
   for (std::uint32_t c = 0; c < dim; ++c) put_nibble(keys[key_byte(lane, c)], lane, codes[c]);
-  for (std::uint32_t n = 0; n < to.shape().outlier_channels; ++n) to.outliers(tile)[outlier_byte(lane, n)] = outliers[n];
+  for (std::uint32_t n = 0; n < to.shape().outlier_channels; ++n)
+    to.outliers(tile)[outlier_byte(lane, n)] = outliers[n];
 
   std::memcpy(row, value, dim * sizeof(float));
   to.kernels().rotate(row, static_cast<int>(dim));

@@ -21,7 +21,7 @@ struct Rows {
   std::int8_t* queries;
   float* row;
   std::int8_t* outlier_queries;
-  std::int32_t* dots;          // [tile of a batch][row][32], as are the next two
+  std::int32_t* dots;  // [tile of a batch][row][32], as are the next two
   std::int32_t* outlier_dots;
   std::uint8_t* weights;
   float query_scales[kMaxRows];
@@ -39,7 +39,8 @@ Rows rows_in(const Access& to, std::uint32_t worker) {
   rows.queries = reinterpret_cast<std::int8_t*>(base + at.queries);
   rows.outlier_queries = reinterpret_cast<std::int8_t*>(base + at.outlier_queries);
   rows.dots = reinterpret_cast<std::int32_t*>(base + at.dots);
-  rows.outlier_dots = to.shape().outlier_channels == 0 ? nullptr : reinterpret_cast<std::int32_t*>(base + at.outlier_dots);
+  rows.outlier_dots =
+      to.shape().outlier_channels == 0 ? nullptr : reinterpret_cast<std::int32_t*>(base + at.outlier_dots);
   rows.weights = reinterpret_cast<std::uint8_t*>(base + at.weights);
   return rows;
 }
@@ -55,15 +56,16 @@ void add_row(const Access& to, const Basis& basis, Rows& rows, const float* quer
   const float to_octaves = octaves_per_logit(to.shape().head_dim);
   rows.query_scales[i] = to.kernels().quantise_query(rows.row, dim, rows.queries + i * dim) * to_octaves;
   if (channels != 0) {
-    rows.outlier_query_scales[i] = to.kernels().quantise_query(outliers, channels, rows.outlier_queries + i * channels) * to_octaves;
+    rows.outlier_query_scales[i] =
+        to.kernels().quantise_query(outliers, channels, rows.outlier_queries + i * channels) * to_octaves;
   }
   rows.limits[i] = limit;
   rows.states[i] = {-(1 << 30), 0};  // below every exponent
   std::memset(rows.sums + i * dim, 0, static_cast<std::size_t>(dim) * sizeof(float));
 }
 
-// Moves a row's sums to a larger exponent. Powers of two are exact; what is too small to matter becomes zero on every CPU, also on
-// those that flush denormals.
+// Moves a row's sums to a larger exponent. Powers of two are exact; what is too small to matter becomes zero on every
+// CPU, also on those that flush denormals.
 void raise(RowState& state, float* sums, int dim, std::int32_t exponent) {
   const std::int32_t octaves = exponent - state.exponent;
   state.exponent = exponent;
@@ -75,15 +77,16 @@ void raise(RowState& state, float* sums, int dim, std::int32_t exponent) {
   }
 }
 
-// The keys of a batch are read before its values, so no hardware prefetcher sees one stream. A tile is asked for when the fourth tile
-// before it is met: its keys and side data with that tile's keys, its values with that tile's values. Further away, or in bursts, the
-// requests wait for one another; nearer, memory is slower than the arithmetic. Into the second-level cache: the first has room for fewer
-// requests than a tile has lines. (lib/DESIGN.md has the figures.)
+// The keys of a batch are read before its values, so no hardware prefetcher sees one stream. A tile is asked for when
+// the fourth tile before it is met: its keys and side data with that tile's keys, its values with that tile's values.
+// Further away, or in bursts, the requests wait for one another; nearer, memory is slower than the arithmetic. Into the
+// second-level cache: the first has room for fewer requests than a tile has lines. (lib/DESIGN.md has the figures.)
 constexpr int kTilesAhead = 4;
 
 // Always inline: gcc takes a function that only prefetches for one without effect, and drops calls of it.
 [[gnu::always_inline]] inline void prefetch(const void* at, std::uint32_t bytes) {
-  for (std::uint32_t offset = 0; offset < bytes; offset += 64) __builtin_prefetch(static_cast<const std::byte*>(at) + offset, 0, 2);
+  for (std::uint32_t offset = 0; offset < bytes; offset += 64)
+    __builtin_prefetch(static_cast<const std::byte*>(at) + offset, 0, 2);
 }
 
 [[gnu::always_inline]] inline void prefetch_keys(const Access& to, std::uint32_t tile) {
@@ -123,8 +126,8 @@ struct Batch {
 };
 
 // Dots and weights of up to `most` tiles from slot `first_slot` on; returns how many. `cursor` is moved on.
-int weigh_tiles(const Access& to, const Rows& rows, std::uint32_t first_slot, std::uint32_t end_slot, int most, Cursor& cursor,
-                Batch& batch) {
+int weigh_tiles(const Access& to, const Rows& rows, std::uint32_t first_slot, std::uint32_t end_slot, int most,
+                Cursor& cursor, Batch& batch) {
   const auto dim = static_cast<int>(to.shape().head_dim);
   const auto channels = static_cast<int>(to.shape().outlier_channels);
   const Kernels& kernels = to.kernels();
@@ -139,10 +142,19 @@ int weigh_tiles(const Access& to, const Rows& rows, std::uint32_t first_slot, st
     prefetch_keys(to, cursor.ahead);
     std::int32_t* outlier_dots = channels != 0 ? rows.outlier_dots + at * kTileSlots : nullptr;
     kernels.key_dots(to.key_codes(tile), dim, rows.queries, rows.count, rows.dots + at * kTileSlots);
-    if (channels != 0) kernels.outlier_dots(to.outliers(tile), channels, rows.outlier_queries, rows.count, outlier_dots);
-    batch.tiles[count] = {rows.dots + at * kTileSlots, outlier_dots,          to.key_scales(tile),    to.value_scales(tile),
-                          rows.query_scales,           rows.outlier_query_scales, batch.visible + at, rows.weights + at * kTileSlots,
-                          batch.scales + at,           batch.exponents + at,  batch.masses + at};
+    if (channels != 0)
+      kernels.outlier_dots(to.outliers(tile), channels, rows.outlier_queries, rows.count, outlier_dots);
+    batch.tiles[count] = {rows.dots + at * kTileSlots,
+                          outlier_dots,
+                          to.key_scales(tile),
+                          to.value_scales(tile),
+                          rows.query_scales,
+                          rows.outlier_query_scales,
+                          batch.visible + at,
+                          rows.weights + at * kTileSlots,
+                          batch.scales + at,
+                          batch.exponents + at,
+                          batch.masses + at};
     batch.at[count] = cursor;
     cursor.move_on(to);
   }
@@ -155,7 +167,8 @@ void add_tile(const Access& to, Rows& rows, const TileWeights& tile, std::uint32
   const auto dim = static_cast<int>(to.shape().head_dim);
   for (int i = 0; i < rows.count; ++i) {
     RowState& state = rows.states[i];
-    if (tile.visible[i] != 0 && tile.exponents[i] > state.exponent) raise(state, rows.sums + i * dim, dim, tile.exponents[i]);
+    if (tile.visible[i] != 0 && tile.exponents[i] > state.exponent)
+      raise(state, rows.sums + i * dim, dim, tile.exponents[i]);
     const std::int32_t below = state.exponent - tile.exponents[i];
     if (tile.visible[i] == 0 || below >= kNegligible) {
       tile.value_units[i] = 0;
@@ -195,8 +208,8 @@ void attend_rows(const Access& to, const Chain& chain, Rows& rows, float* const*
   rows.count = 0;
 }
 
-void attend_head(const Access& to, std::uint32_t layer, std::uint32_t head, std::uint32_t tokens, const float* queries, float* out,
-                 const Part& part) {
+void attend_head(const Access& to, std::uint32_t layer, std::uint32_t head, std::uint32_t tokens, const float* queries,
+                 float* out, const Part& part) {
   const Shape& shape = to.shape();
   const Chain& chain = to.chain(layer, head);
   const Basis basis(to.profile(), shape, layer, head);
@@ -216,7 +229,8 @@ void attend_head(const Access& to, std::uint32_t layer, std::uint32_t head, std:
 
 }  // namespace
 
-Status attend(const Cache& cache, std::uint32_t layer, std::span<const float> queries, std::span<float> out, const Part& part) {
+Status attend(const Cache& cache, std::uint32_t layer, std::span<const float> queries, std::span<float> out,
+              const Part& part) {
   if (!cache.ready()) return Status::kNotReady;
   const Access to{cache};
   const Shape& shape = to.shape();
@@ -228,10 +242,12 @@ Status attend(const Cache& cache, std::uint32_t layer, std::span<const float> qu
   }
   const auto count = static_cast<std::uint32_t>(tokens);
   Part whole = part;
-  if (part.worker >= shape.workers || part.first_head >= shape.kv_heads || part.first_query >= count) return Status::kBadArgument;
+  if (part.worker >= shape.workers || part.first_head >= shape.kv_heads || part.first_query >= count)
+    return Status::kBadArgument;
   if (part.heads == 0) whole.heads = shape.kv_heads - part.first_head;
   if (part.queries == 0) whole.queries = count - part.first_query;
-  if (whole.heads > shape.kv_heads - part.first_head || whole.queries > count - part.first_query) return Status::kBadArgument;
+  if (whole.heads > shape.kv_heads - part.first_head || whole.queries > count - part.first_query)
+    return Status::kBadArgument;
   for (std::uint32_t head = part.first_head; head < part.first_head + whole.heads; ++head) {
     if (to.chain(layer, head).used < count) return Status::kBadArgument;
   }

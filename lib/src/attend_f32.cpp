@@ -3,7 +3,8 @@
 namespace nibkv {
 namespace {
 
-// 2^x for x <= 0, relative error below 2^-22; 2^-126 for what is less. Free of branches, so that compilers make vectors of it.
+// 2^x for x <= 0, relative error below 2^-22; 2^-126 for what is less. Free of branches, so that compilers make vectors
+// of it.
 inline float exp2_f32(float x) {
   x = x > -126.0f ? x : -126.0f;
   int whole = static_cast<int>(x);
@@ -18,7 +19,8 @@ inline float exp2_f32(float x) {
   return p * power_of_two(whole);
 }
 
-void attend_row(const Access& to, const Chain& chain, const float* query, std::uint32_t limit, float* sums, float* out) {
+void attend_row(const Access& to, const Chain& chain, const float* query, std::uint32_t limit, float* sums,
+                float* out) {
   const std::uint32_t dim = to.shape().head_dim;
   const float to_octaves = octaves_per_logit(dim);
   float most = -1e30f;
@@ -49,7 +51,8 @@ void attend_row(const Access& to, const Chain& chain, const float* query, std::u
       const float* row = values + t * dim;
       mass += (logits[t] + logits[t + 1]) + (logits[t + 2] + logits[t + 3]);
       for (std::uint32_t c = 0; c < dim; ++c) {
-        sums[c] += (logits[t] * row[c] + logits[t + 1] * row[dim + c]) + (logits[t + 2] * row[2 * dim + c] + logits[t + 3] * row[3 * dim + c]);
+        sums[c] += (logits[t] * row[c] + logits[t + 1] * row[dim + c]) +
+                   (logits[t + 2] * row[2 * dim + c] + logits[t + 3] * row[3 * dim + c]);
       }
     }
     tile = to.links()[tile];
@@ -59,8 +62,8 @@ void attend_row(const Access& to, const Chain& chain, const float* query, std::u
 
 }  // namespace
 
-void attend_head_f32(const Access& to, std::uint32_t layer, std::uint32_t head, std::uint32_t tokens, const float* queries, float* out,
-                     const Part& part) {
+void attend_head_f32(const Access& to, std::uint32_t layer, std::uint32_t head, std::uint32_t tokens,
+                     const float* queries, float* out, const Part& part) {
   const Shape& shape = to.shape();
   const Chain& chain = to.chain(layer, head);
   auto* sums = reinterpret_cast<float*>(to.scratch(part.worker) + scratch_of(shape).sums);

@@ -6,8 +6,9 @@
 
 namespace nibkv {
 
-/// Brings rows of one KV head to the form in which tiles hold them: the profile's mean key and outlier channels, but not the rotation.
-/// A key's product with a query is that of their outlier channels plus that of what is left of both; the mean key's is left out.
+/// Brings rows of one KV head to the form in which tiles hold them: the profile's mean key and outlier channels, but
+/// not the rotation. A key's product with a query is that of their outlier channels plus that of what is left of both;
+/// the mean key's is left out.
 class Basis {
  public:
   Basis(const ProfileView& profile, const Shape& shape, std::uint32_t layer, std::uint32_t kv_head);
@@ -25,8 +26,8 @@ class Basis {
   /// @param outliers  f32[outlier_channels], written
   void split_query(float* row, float* outliers) const;
 
-  /// The mean square of what split_query leaves of each query channel, with a floor of a hundredth of their mean, scaled to a mean of
-  /// about 1. @returns false when the queries are not known or all zero: nothing is written then.
+  /// The mean square of what split_query leaves of each query channel, with a floor of a hundredth of their mean,
+  /// scaled to a mean of about 1. @returns false when the queries are not known or all zero: nothing is written then.
   bool weigh_errors(float* weights) const;
 
  private:

@@ -53,7 +53,9 @@ Status Cache::clear() {
   return Status::kOk;
 }
 
-std::string_view Cache::port() const { return ready() ? std::string_view{kernels_->name} : std::string_view{}; }
+std::string_view Cache::port() const {
+  return ready() ? std::string_view{kernels_->name} : std::string_view{};
+}
 
 Usage Cache::usage() const {
   if (!ready()) return {};

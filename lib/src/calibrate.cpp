@@ -23,7 +23,9 @@ Sums sums_at(std::byte* memory, std::size_t index, std::uint32_t head_dim) {
   return {at, at + 1, at + 1 + dim, at + 1 + 2 * dim, ranges, ranges + dim};
 }
 
-void put_u16(std::uint8_t* bytes, std::uint32_t index, std::uint16_t value) { std::memcpy(bytes + 2 * index, &value, 2); }
+void put_u16(std::uint8_t* bytes, std::uint32_t index, std::uint16_t value) {
+  std::memcpy(bytes + 2 * index, &value, 2);
+}
 
 // What a profile may hold: finite after rounding.
 float limited(double value) {
@@ -114,7 +116,8 @@ Status Calibrator::write(std::span<std::byte> profile) const {
     if (sums_at(memory_, i, shape_.head_dim).tokens[0] == 0) return Status::kBadArgument;
   }
   for (std::size_t i = 0; i < heads; ++i) {
-    write_head(sums_at(memory_, i, shape_.head_dim), shape_.head_dim, head_profile_at(profile.data(), i, shape_.head_dim));
+    write_head(sums_at(memory_, i, shape_.head_dim), shape_.head_dim,
+               head_profile_at(profile.data(), i, shape_.head_dim));
   }
   ProfileHeader header{};
   header.magic = kProfileMagic;

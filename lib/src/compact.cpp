@@ -19,8 +19,8 @@ bool moves_whole(const std::uint32_t* target, std::uint32_t slot, std::uint32_t 
 
 void compact_chain(const Access& to, Chain& chain, const std::uint32_t* target) {
   std::uint32_t* links = to.links();
-  // Written tiles are a prefix of the chain that ends at `last`; tiles between it and the one being read are free for writing, since
-  // a target is never behind its slot.
+  // Written tiles are a prefix of the chain that ends at `last`; tiles between it and the one being read are free for
+  // writing, since a target is never behind its slot.
   std::uint32_t last = kNoTile;
   std::uint32_t open = chain.first;  // the first tile not yet written
   std::uint32_t reading = chain.first;

@@ -20,14 +20,24 @@ inline std::uint32_t bits_from_float(float value) {
 }
 
 /// A positive float's bits 30..15: see lib/FORMAT.md.
-inline float from_scale16(std::uint16_t scale) { return float_from_bits(static_cast<std::uint32_t>(scale) << 15); }
-inline std::uint16_t to_scale16(float value) { return static_cast<std::uint16_t>((bits_from_float(value) + 0x4000u) >> 15); }
+inline float from_scale16(std::uint16_t scale) {
+  return float_from_bits(static_cast<std::uint32_t>(scale) << 15);
+}
+inline std::uint16_t to_scale16(float value) {
+  return static_cast<std::uint16_t>((bits_from_float(value) + 0x4000u) >> 15);
+}
 
-inline float from_bf16(std::uint16_t half) { return float_from_bits(static_cast<std::uint32_t>(half) << 16); }
-inline std::uint16_t to_bf16(float value) { return static_cast<std::uint16_t>((bits_from_float(value) + 0x8000u) >> 16); }
+inline float from_bf16(std::uint16_t half) {
+  return float_from_bits(static_cast<std::uint32_t>(half) << 16);
+}
+inline std::uint16_t to_bf16(float value) {
+  return static_cast<std::uint16_t>((bits_from_float(value) + 0x8000u) >> 16);
+}
 
 /// @param exponent  [-126, 127]
-inline float power_of_two(int exponent) { return float_from_bits(static_cast<std::uint32_t>(127 + exponent) << 23); }
+inline float power_of_two(int exponent) {
+  return float_from_bits(static_cast<std::uint32_t>(127 + exponent) << 23);
+}
 
 namespace detail {
 struct OctaveTable {
@@ -47,6 +57,8 @@ inline constexpr OctaveTable kOctaves = make_octave_table();
 }  // namespace detail
 
 /// log2(e) / sqrt(head_dim): from a dot product to the binary logarithm of its weight.
-inline float octaves_per_logit(std::uint32_t head_dim) { return detail::kOctaves.at[head_dim / 16 - 1]; }
+inline float octaves_per_logit(std::uint32_t head_dim) {
+  return detail::kOctaves.at[head_dim / 16 - 1];
+}
 
 }  // namespace nibkv

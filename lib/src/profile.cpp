@@ -11,7 +11,9 @@ static_assert(std::endian::native == std::endian::little, "profiles are read in 
 
 namespace {
 
-bool finite_bf16(const std::uint8_t* bytes) { return (bytes[1] & 0x7f) != 0x7f || (bytes[0] & 0x80) == 0; }
+bool finite_bf16(const std::uint8_t* bytes) {
+  return (bytes[1] & 0x7f) != 0x7f || (bytes[0] & 0x80) == 0;
+}
 
 bool good_head(const HeadProfile& head, std::uint32_t head_dim) {
   std::uint8_t taken[kMaxHeadDim / 8] = {};

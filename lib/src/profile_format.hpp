@@ -29,13 +29,16 @@ auto head_profile_at(Byte* data, std::size_t index, std::uint32_t head_dim) {
   U8* outlier_scales = channels + kMaxOutlierChannels;
   U8* key_means = outlier_scales + 2 * kMaxOutlierChannels;
   U8* query_squares = key_means + 2 * std::size_t{head_dim};
-  return std::conditional_t<kConst, HeadProfile, WritableHeadProfile>{channels, outlier_scales, key_means, query_squares};
+  return std::conditional_t<kConst, HeadProfile, WritableHeadProfile>{channels, outlier_scales, key_means,
+                                                                      query_squares};
 }
 
 inline std::uint16_t u16_at(const std::uint8_t* bytes, std::uint32_t index) {
   return static_cast<std::uint16_t>(bytes[2 * index] | bytes[2 * index + 1] << 8);
 }
-inline float bf16_at(const std::uint8_t* bytes, std::uint32_t index) { return from_bf16(u16_at(bytes, index)); }
+inline float bf16_at(const std::uint8_t* bytes, std::uint32_t index) {
+  return from_bf16(u16_at(bytes, index));
+}
 
 /// The checksum that a profile's header must carry: of all its bytes, with the field itself taken as 0.
 inline std::uint32_t profile_crc(const std::byte* data, std::size_t size) {

@@ -5,28 +5,24 @@ namespace {
 
 constexpr int kSweeps = 3;
 
-struct NearestTable {
-  std::uint8_t code[129];  // [level + 64]
+// Halfway between the levels of codes k - 1 and k, with walls at both ends.
+struct Midpoints {
+  float at[17];
 };
-constexpr NearestTable make_nearest_table() {
-  NearestTable table{};
-  for (int level = -64; level <= 64; ++level) {
-    int best = 0;
-    for (int code = 1; code < 16; ++code) {
-      const int far = level < ports::kLevels[best] ? ports::kLevels[best] - level : level - ports::kLevels[best];
-      const int near = level < ports::kLevels[code] ? ports::kLevels[code] - level : level - ports::kLevels[code];
-      if (near < far) best = code;
-    }
-    table.code[level + 64] = static_cast<std::uint8_t>(best);
-  }
+constexpr Midpoints make_midpoints() {
+  Midpoints table{};
+  table.at[0] = -1e30f;
+  for (int k = 1; k < 16; ++k) table.at[k] = static_cast<float>(ports::kLevels[k - 1] + ports::kLevels[k]) / 2;
+  table.at[16] = 1e30f;
   return table;
 }
-constexpr NearestTable kNearest = make_nearest_table();
+constexpr Midpoints kMidpoints = make_midpoints();
 
-std::uint8_t nearest_code(float level) {
-  level = level < 64.0f ? level : 64.0f;
-  level = level > -64.0f ? level : -64.0f;
-  return kNearest.code[static_cast<std::int32_t>(level + 64.5f)];
+// The code whose level is nearest to `level`, looked for from `code` on.
+std::uint8_t nearest_code(float level, std::uint8_t code) {
+  while (code < 15 && level > kMidpoints.at[code + 1]) ++code;
+  while (code > 0 && level < kMidpoints.at[code]) --code;
+  return code;
 }
 
 // A sum in eight parts, so that compilers can keep them in one vector; the order is fixed all the same.
@@ -55,9 +51,9 @@ KeyRefiner::KeyRefiner(const Kernels& kernels, const Basis& basis, std::uint32_t
       head_dim_(head_dim),
       weights_(buffers),
       moments_(buffers + head_dim),
-      levels_(buffers + 2 * head_dim),
-      weighed_row_(buffers + 3 * head_dim),
-      weighed_(buffers + 4 * head_dim) {
+      levels_(buffers + 5 * head_dim),
+      weighed_row_(buffers + 6 * head_dim),
+      weighed_(buffers + 7 * head_dim) {
   known_ = basis.weigh_errors(weights_);
   if (!known_) return;
   std::memcpy(moments_, weights_, head_dim * sizeof(float));
@@ -70,6 +66,20 @@ KeyRefiner::KeyRefiner(const Kernels& kernels, const Basis& basis, std::uint32_t
     const float norm = sum / static_cast<float>(block) / moments_[start];
     for (std::uint32_t i = 0; i < block; ++i) moments_[start + i] *= norm;
     start += block;
+  }
+  for (std::uint32_t turn = 1; turn < 4; ++turn) {
+    for (std::uint32_t c = 0; c < head_dim; ++c) moments_[turn * head_dim + c] = moments_[c ^ turn];
+  }
+}
+
+// Adds `move` times row `i` of M to what the levels of i's block weigh: M[i][j] is moment i xor j. Four channels lie
+// side by side in the copy whose turn is i % 4.
+void KeyRefiner::add_row(std::uint32_t start, std::uint32_t block, std::uint32_t i, float move) const {
+  const float* __restrict moments = moments_ + i % 4 * head_dim_ + start;
+  float* __restrict sums = weighed_ + start;
+  for (std::uint32_t j = 0; j < block; j += 4) {
+    const float* four = moments + (j ^ (i - i % 4));
+    for (std::uint32_t k = 0; k < 4; ++k) sums[j + k] += move * four[k];
   }
 }
 
@@ -94,6 +104,9 @@ std::uint16_t KeyRefiner::refine(const float* row, std::uint8_t* codes, std::uin
   std::memcpy(weighed_, levels_, head_dim_ * sizeof(float));
   apply(weighed_);
 
+  // The buffers do not overlap; the compiler shall not have to ask.
+  float* __restrict levels = levels_;
+  const float* __restrict weighed_row = weighed_row_;
   float step = fit(row, levels_, weighed_);
   for (int sweep = 0; sweep < kSweeps && step > 0; ++sweep) {
     bool changed = false;
@@ -102,14 +115,13 @@ std::uint16_t KeyRefiner::refine(const float* row, std::uint8_t* codes, std::uin
       const float per_step = 1.0f / (step * moments_[start]);
       for (std::uint32_t i = 0; i < block; ++i) {
         const std::uint32_t c = start + i;
-        const std::uint8_t code = nearest_code(levels_[c] + (weighed_row_[c] - step * weighed_[c]) * per_step);
-        if (code == codes[c]) continue;
+        const float wanted = levels[c] + (weighed_row[c] - step * weighed_[c]) * per_step;
+        if (!(wanted > kMidpoints.at[codes[c] + 1]) && !(wanted < kMidpoints.at[codes[c]])) continue;
         changed = true;
-        codes[c] = code;
-        const float level = static_cast<float>(ports::kLevels[code]);
-        const float move = level - levels_[c];
-        levels_[c] = level;
-        for (std::uint32_t j = 0; j < block; ++j) weighed_[start + j] += move * moments_[start + (i ^ j)];
+        codes[c] = nearest_code(wanted, codes[c]);
+        const float level = static_cast<float>(ports::kLevels[codes[c]]);
+        add_row(start, block, i, level - levels[c]);
+        levels[c] = level;
       }
       start += block;
     }

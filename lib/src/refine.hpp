@@ -9,13 +9,14 @@ namespace nibkv {
 
 /// Improves the codes of keys for the queries that will meet them.
 ///
-/// The error e of a rotated key costs e^T M e in squared logits, with M the second moment of the rotated queries. Of the queries only the mean
-/// square of each channel is known (the profile), so M = H diag(w) H with H the orthonormal Hadamard transform, and M[i][j] depends on
-/// i xor j alone: one row of it, itself a transform of w, is all of it. Codes are changed one at a time, each to the level that costs least
-/// while the others stay, in a few sweeps; the scale is fitted anew after each.
+/// The error e of a rotated key costs e^T M e in squared logits, with M the second moment of the rotated queries. Of
+/// the queries only the mean square of each channel is known (the profile), so M = H diag(w) H with H the orthonormal
+/// Hadamard transform, and M[i][j] depends on i xor j alone: one row of it, itself a transform of w, is all of it.
+/// Codes are changed one at a time, each to the level that costs least while the others stay, in a few sweeps; the
+/// scale is fitted anew after each.
 class KeyRefiner {
  public:
-  static constexpr std::uint32_t kBuffers = 5;  ///< f32[head_dim] each
+  static constexpr std::uint32_t kBuffers = 8;  ///< f32[head_dim] each
 
   /// @param buffers  f32[kBuffers * head_dim], kept
   KeyRefiner(const Kernels& kernels, const Basis& basis, std::uint32_t head_dim, float* buffers);
@@ -28,16 +29,17 @@ class KeyRefiner {
 
  private:
   void apply(float* row) const;
+  void add_row(std::uint32_t start, std::uint32_t block, std::uint32_t i, float move) const;
   float fit(const float* row, const float* levels, const float* weighed) const;
 
   const Kernels& kernels_;
   std::uint32_t head_dim_;
   bool known_;
-  float* weights_;       // w
-  float* moments_;       // the row of M, block by block of the transform
-  float* levels_;        // of the codes
-  float* weighed_row_;   // M row
-  float* weighed_;       // M levels
+  float* weights_;      // w
+  float* moments_;      // the row of M, block by block of the transform; [4][head_dim]: channel c xor 0, 1, 2, 3
+  float* levels_;       // of the codes
+  float* weighed_row_;  // M row
+  float* weighed_;      // M levels
 };
 
 }  // namespace nibkv

@@ -2,14 +2,15 @@
 
 namespace nibkv {
 
-void move_slot(const Access& to, std::uint32_t from_tile, std::uint32_t from_lane, std::uint32_t to_tile, std::uint32_t to_lane) {
+void move_slot(const Access& to, std::uint32_t from_tile, std::uint32_t from_lane, std::uint32_t to_tile,
+               std::uint32_t to_lane) {
   const Shape& shape = to.shape();
   if (shape.storage == Storage::kF32) {
     for (std::uint32_t c = 0; c < shape.head_dim; ++c) {
       to.key_rows(to_tile)[c * kTileSlots + to_lane] = to.key_rows(from_tile)[c * kTileSlots + from_lane];
     }
-    std::memmove(to.value_rows(to_tile) + to_lane * shape.head_dim, to.value_rows(from_tile) + from_lane * shape.head_dim,
-                 shape.head_dim * sizeof(float));
+    std::memmove(to.value_rows(to_tile) + to_lane * shape.head_dim,
+                 to.value_rows(from_tile) + from_lane * shape.head_dim, shape.head_dim * sizeof(float));
     return;
   }
   const std::uint8_t* from_keys = to.key_codes(from_tile);

@@ -5,7 +5,8 @@ namespace {
 
 // All four products of a slot and a row summed: u8 times i8 to i32. |127 * 127 * 2| fits int16.
 inline __m256i add_products(__m256i sum, __m256i unsigned_bytes, __m256i signed_bytes) {
-  return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(unsigned_bytes, signed_bytes), _mm256_set1_epi16(1)));
+  return _mm256_add_epi32(sum,
+                          _mm256_madd_epi16(_mm256_maddubs_epi16(unsigned_bytes, signed_bytes), _mm256_set1_epi16(1)));
 }
 
 inline std::int32_t sum_of_codes(const std::int8_t* codes, int count) {
@@ -45,13 +46,15 @@ void key_dots_of(const std::uint8_t* codes, int head_dim, const std::int8_t* que
 }
 
 void key_dots(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, int count, std::int32_t* dots) {
-  for (; count >= 4 && count != 5 && count != 6; count -= 4, queries += 4 * head_dim, dots += 128) key_dots_of<4>(codes, head_dim, queries, dots);
+  for (; count >= 4 && count != 5 && count != 6; count -= 4, queries += 4 * head_dim, dots += 128)
+    key_dots_of<4>(codes, head_dim, queries, dots);
   for (; count >= 3; count -= 3, queries += 3 * head_dim, dots += 96) key_dots_of<3>(codes, head_dim, queries, dots);
   if (count == 2) key_dots_of<2>(codes, head_dim, queries, dots);
   if (count == 1) key_dots_of<1>(codes, head_dim, queries, dots);
 }
 
-void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* queries, int count, std::int32_t* dots) {
+void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* queries, int count,
+                  std::int32_t* dots) {
   for (int t = 0; t < 32; t += 8) {
     for (int i = 0; i < count; ++i) {
       __m256i sum = _mm256_setzero_si256();
@@ -65,8 +68,8 @@ void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* 
   }
 }
 
-// Pairs of tile and row go through tile_weights side by side, a step for all before the next: each step is a chain of dependent
-// instructions, and only many of them at once keep the CPU busy. What a step leaves for the next:
+// Pairs of tile and row go through tile_weights side by side, a step for all before the next: each step is a chain of
+// dependent instructions, and only many of them at once keep the CPU busy. What a step leaves for the next:
 struct PairBuffers {
   alignas(32) float logits[kMostRows][32];  // then weight * value scale
   alignas(32) float most[kMostRows];        // largest logit, then largest product
@@ -86,7 +89,8 @@ void find_logits(const TileWeights& tile, int count, float (*logits)[32], float*
       __m256 logit = _mm256_mul_ps(_mm256_cvtepi32_ps(dots), _mm256_mul_ps(keys[j], query_scale));
       if (tile.outlier_dots != nullptr) {
         const __m256i more = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(tile.outlier_dots + i * 32 + 8 * j));
-        logit = _mm256_add_ps(logit, _mm256_mul_ps(_mm256_cvtepi32_ps(more), _mm256_set1_ps(tile.outlier_query_scales[i])));
+        logit =
+            _mm256_add_ps(logit, _mm256_mul_ps(_mm256_cvtepi32_ps(more), _mm256_set1_ps(tile.outlier_query_scales[i])));
       }
       const __m256i slot = _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(8 * j));
       logit = _mm256_max_ps(logit, _mm256_set1_ps(-kExponentLimit));
@@ -119,7 +123,8 @@ void find_products(const TileWeights& tile, int count, const float* tops, float 
     for (int j = 0; j < 4; ++j) {
       __m256 below = _mm256_min_ps(_mm256_sub_ps(top, _mm256_load_ps(logits[i] + 8 * j)), _mm256_set1_ps(17.0f));
       below = _mm256_max_ps(below, _mm256_setzero_ps());
-      octaves[j] = _mm256_cvttps_epi32(_mm256_add_ps(_mm256_mul_ps(below, _mm256_set1_ps(2048.0f)), _mm256_set1_ps(0.5f)));
+      octaves[j] =
+          _mm256_cvttps_epi32(_mm256_add_ps(_mm256_mul_ps(below, _mm256_set1_ps(2048.0f)), _mm256_set1_ps(0.5f)));
     }
     __m256i mass = _mm256_setzero_si256();
     __m256 most = _mm256_setzero_ps();
@@ -156,7 +161,8 @@ inline void put_bytes(const float* products, float to_byte, std::uint8_t* weight
     const __m256 byte = _mm256_mul_ps(_mm256_load_ps(products + 8 * j), _mm256_set1_ps(to_byte));
     bytes[j] = _mm256_cvttps_epi32(_mm256_min_ps(_mm256_add_ps(byte, _mm256_set1_ps(0.5f)), _mm256_set1_ps(255.0f)));
   }
-  const __m256i packed = _mm256_packus_epi16(_mm256_packus_epi32(bytes[0], bytes[1]), _mm256_packus_epi32(bytes[2], bytes[3]));
+  const __m256i packed =
+      _mm256_packus_epi16(_mm256_packus_epi32(bytes[0], bytes[1]), _mm256_packus_epi32(bytes[2], bytes[3]));
   const __m256i ordered = _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(weights), ordered);
 }
@@ -183,7 +189,8 @@ void tile_weights(const TileWeights* tiles, int tile_count, int count) {
 }
 
 template <int kRows>
-void value_sums_of(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales, float* sums) {
+void value_sums_of(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales,
+                   float* sums) {
   const __m256i levels = all_levels();
   const __m256i nibble = _mm256_set1_epi8(15);
   for (int c = 0; c < head_dim; c += 8) {
@@ -196,7 +203,8 @@ void value_sums_of(const std::uint8_t* codes, int head_dim, const std::uint8_t* 
       for (int i = 0; i < kRows; ++i) {
         // |255 * 63 * 2| fits int16.
         const __m256i low = _mm256_maddubs_epi16(_mm256_set1_epi32(word_at(weights + i * 32 + 4 * group)), low_levels);
-        const __m256i high = _mm256_maddubs_epi16(_mm256_set1_epi32(word_at(weights + i * 32 + 16 + 4 * group)), high_levels);
+        const __m256i high =
+            _mm256_maddubs_epi16(_mm256_set1_epi32(word_at(weights + i * 32 + 16 + 4 * group)), high_levels);
         sum[i] = _mm256_add_epi32(sum[i], _mm256_add_epi32(_mm256_madd_epi16(low, _mm256_set1_epi16(1)),
                                                            _mm256_madd_epi16(high, _mm256_set1_epi16(1))));
       }
@@ -209,18 +217,20 @@ void value_sums_of(const std::uint8_t* codes, int head_dim, const std::uint8_t* 
   }
 }
 
-void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales, int count, float* sums) {
+void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales, int count,
+                float* sums) {
   for (; count >= 4 && count != 5 && count != 6; count -= 4, weights += 128, scales += 4, sums += 4 * head_dim) {
     value_sums_of<4>(codes, head_dim, weights, scales, sums);
   }
-  for (; count >= 3; count -= 3, weights += 96, scales += 3, sums += 3 * head_dim) value_sums_of<3>(codes, head_dim, weights, scales, sums);
+  for (; count >= 3; count -= 3, weights += 96, scales += 3, sums += 3 * head_dim)
+    value_sums_of<3>(codes, head_dim, weights, scales, sums);
   if (count == 2) value_sums_of<2>(codes, head_dim, weights, scales, sums);
   if (count == 1) value_sums_of<1>(codes, head_dim, weights, scales, sums);
 }
 
 }  // namespace
 
-constexpr Kernels kAvx2Kernels = {"avx2",       rotate,       encode_row, quantise_query, key_dots,
-                                  outlier_dots, tile_weights, value_sums};
+constexpr Kernels kAvx2Kernels = {"avx2",   rotate,       encode_row,   quantise_query,
+                                  key_dots, outlier_dots, tile_weights, value_sums};
 
 }  // namespace nibkv

@@ -13,7 +13,9 @@ namespace {
 
 using namespace ports;
 
-inline __m256 magnitude(__m256 x) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x); }
+inline __m256 magnitude(__m256 x) {
+  return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x);
+}
 
 inline float most_of(__m256 x) {
   __m128 m = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
@@ -33,7 +35,9 @@ inline std::int32_t sum_of(__m256i x) {
 inline __m256i half_levels() {
   return _mm256_broadcastsi128_si256(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(kLevels + 8)));
 }
-inline __m256i all_levels() { return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(kLevels))); }
+inline __m256i all_levels() {
+  return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(kLevels)));
+}
 
 template <int kBlock>
 void rotate_block(float* row, float norm) {
@@ -95,7 +99,8 @@ inline __m256i round_biased(const float* row, __m256 factor, float offset) {
 
 inline __m256i level_index(__m256i size, const std::int16_t* thresholds) {
   __m256i below = _mm256_setzero_si256();  // minus the count of thresholds below the magnitude
-  for (int j = 0; j < 7; ++j) below = _mm256_add_epi16(below, _mm256_cmpgt_epi16(size, _mm256_set1_epi16(thresholds[j])));
+  for (int j = 0; j < 7; ++j)
+    below = _mm256_add_epi16(below, _mm256_cmpgt_epi16(size, _mm256_set1_epi16(thresholds[j])));
   return _mm256_sub_epi16(_mm256_setzero_si256(), below);
 }
 
@@ -141,13 +146,15 @@ std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
   }
   for (int i = 0; i < vectors; ++i) {
     // 8 + index, or 7 - index for a negative: the latter is the former with all bits of the nibble flipped.
-    const __m256i code = _mm256_xor_si256(_mm256_add_epi16(level_index(sizes[i], kThresholds.at[best]), _mm256_set1_epi16(8)),
-                                          _mm256_and_si256(signs[i], _mm256_set1_epi16(15)));
+    const __m256i code =
+        _mm256_xor_si256(_mm256_add_epi16(level_index(sizes[i], kThresholds.at[best]), _mm256_set1_epi16(8)),
+                         _mm256_and_si256(signs[i], _mm256_set1_epi16(15)));
     const __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(code), _mm256_extracti128_si256(code, 1));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(codes + 16 * i), bytes);
   }
   const float scale = best_ratio * (most * (1.0f / 16383.0f));
-  return static_cast<std::uint16_t>((static_cast<std::uint32_t>(_mm_cvtsi128_si32(_mm_castps_si128(_mm_set_ss(scale)))) + 0x4000u) >> 15);
+  return static_cast<std::uint16_t>(
+      (static_cast<std::uint32_t>(_mm_cvtsi128_si32(_mm_castps_si128(_mm_set_ss(scale)))) + 0x4000u) >> 15);
 }
 
 float quantise_query(const float* row, int head_dim, std::int8_t* codes) {
@@ -159,7 +166,8 @@ float quantise_query(const float* row, int head_dim, std::int8_t* codes) {
   }
   const __m256 to_code = _mm256_set1_ps(127.0f / most);
   for (int c = 0; c < head_dim; c += 16) {
-    const __m256i both = _mm256_packs_epi32(round_biased(row + c, to_code, 128.0f), round_biased(row + c + 8, to_code, 128.0f));
+    const __m256i both =
+        _mm256_packs_epi32(round_biased(row + c, to_code, 128.0f), round_biased(row + c + 8, to_code, 128.0f));
     const __m256i ordered = _mm256_permute4x64_epi64(both, 0xd8);
     const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(ordered), _mm256_extracti128_si256(ordered, 1));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(codes + c), bytes);
@@ -183,18 +191,25 @@ inline __m256i exp2_q15(__m256i octaves) {
   x = _mm256_max_epi16(x, _mm256_set1_epi16(-32767));
   // -(32768 >> whole) as 16 bits: its low and its high bytes from two tables.
   const __m256i whole = _mm256_srli_epi16(octaves, 11);
-  const __m256i low_bytes = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, -128, -64, -32, -16, -8, -4, -2, -1));
+  const __m256i low_bytes =
+      _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, -128, -64, -32, -16, -8, -4, -2, -1));
   const __m256i high_bytes =
       _mm256_broadcastsi128_si256(_mm_setr_epi8(-128, -64, -32, -16, -8, -4, -2, -1, -1, -1, -1, -1, -1, -1, -1, -1));
-  const __m256i low = _mm256_shuffle_epi8(low_bytes, _mm256_or_si256(whole, _mm256_set1_epi16(static_cast<short>(0x8000))));
-  const __m256i high = _mm256_shuffle_epi8(high_bytes, _mm256_or_si256(_mm256_slli_epi16(whole, 8), _mm256_set1_epi16(0x80)));
+  const __m256i low =
+      _mm256_shuffle_epi8(low_bytes, _mm256_or_si256(whole, _mm256_set1_epi16(static_cast<short>(0x8000))));
+  const __m256i high =
+      _mm256_shuffle_epi8(high_bytes, _mm256_or_si256(_mm256_slli_epi16(whole, 8), _mm256_set1_epi16(0x80)));
   const __m256i weight = _mm256_mulhrs_epi16(x, _mm256_or_si256(low, high));
   return _mm256_andnot_si256(_mm256_srai_epi16(octaves, 15), weight);  // 16 octaves down: 0
 }
 
-inline __m256 wide(__m128i scales16) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(scales16), 15)); }
+inline __m256 wide(__m128i scales16) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(scales16), 15));
+}
 
-inline __m128i eight_at(const std::uint16_t* at) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(at)); }
+inline __m128i eight_at(const std::uint16_t* at) {
+  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
+}
 
 }  // namespace
 }  // namespace nibkv

@@ -3,7 +3,9 @@
 namespace nibkv {
 namespace {
 
-inline __m512i all_levels512() { return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(kLevels))); }
+inline __m512i all_levels512() {
+  return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(kLevels)));
+}
 
 inline std::int32_t sum_of_codes(const std::int8_t* codes, int count) {
   __m256i sum = _mm256_setzero_si256();
@@ -20,7 +22,8 @@ void key_dots_of(const std::uint8_t* codes, int head_dim, const std::int8_t* que
   const __m512i nibble = _mm512_set1_epi8(15);
   __m512i low[kRows];
   __m512i high[kRows];
-  for (int i = 0; i < kRows; ++i) low[i] = high[i] = _mm512_set1_epi32(-64 * sum_of_codes(queries + i * head_dim, head_dim));
+  for (int i = 0; i < kRows; ++i)
+    low[i] = high[i] = _mm512_set1_epi32(-64 * sum_of_codes(queries + i * head_dim, head_dim));
   for (int c = 0; c < head_dim; c += 4) {
     const __m512i pairs = _mm512_loadu_si512(codes + c * 16);
     const __m512i low_levels = _mm512_shuffle_epi8(levels, _mm512_and_si512(pairs, nibble));
@@ -46,7 +49,8 @@ void key_dots(const std::uint8_t* codes, int head_dim, const std::int8_t* querie
   if (count == 1) key_dots_of<1>(codes, head_dim, queries, dots);
 }
 
-void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* queries, int count, std::int32_t* dots) {
+void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* queries, int count,
+                  std::int32_t* dots) {
   const __m512i offset = _mm512_set1_epi8(-128);
   for (int i = 0; i < count; ++i) {
     std::int32_t total = 0;
@@ -75,7 +79,9 @@ inline __m512 wide16(const std::uint16_t* scales16) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(sixteen), 15));
 }
 
-inline float most_of(__m512 x) { return most_of(_mm256_max_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1))); }
+inline float most_of(__m512 x) {
+  return most_of(_mm256_max_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1)));
+}
 
 void find_logits(const TileWeights& tile, int count, float (*logits)[32], float* mosts) {
   const __m512 keys[2] = {wide16(tile.key_scales), wide16(tile.key_scales + 16)};
@@ -84,7 +90,8 @@ void find_logits(const TileWeights& tile, int count, float (*logits)[32], float*
     const auto visible = static_cast<std::uint32_t>((std::uint64_t{1} << tile.visible[i]) - 1);
     __m512 shown[2];
     for (int j = 0; j < 2; ++j) {
-      __m512 logit = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(tile.dots + i * 32 + 16 * j)), _mm512_mul_ps(keys[j], query_scale));
+      __m512 logit = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(tile.dots + i * 32 + 16 * j)),
+                                   _mm512_mul_ps(keys[j], query_scale));
       if (tile.outlier_dots != nullptr) {
         const __m512 more = _mm512_cvtepi32_ps(_mm512_loadu_si512(tile.outlier_dots + i * 32 + 16 * j));
         logit = _mm512_add_ps(logit, _mm512_mul_ps(more, _mm512_set1_ps(tile.outlier_query_scales[i])));
@@ -106,7 +113,8 @@ void find_products(const TileWeights& tile, int count, const float* tops, float 
     for (int j = 0; j < 2; ++j) {
       __m512 below = _mm512_min_ps(_mm512_sub_ps(top, _mm512_load_ps(logits[i] + 16 * j)), _mm512_set1_ps(17.0f));
       below = _mm512_max_ps(below, _mm512_setzero_ps());
-      const __m512i octaves = _mm512_cvttps_epi32(_mm512_add_ps(_mm512_mul_ps(below, _mm512_set1_ps(2048.0f)), _mm512_set1_ps(0.5f)));
+      const __m512i octaves =
+          _mm512_cvttps_epi32(_mm512_add_ps(_mm512_mul_ps(below, _mm512_set1_ps(2048.0f)), _mm512_set1_ps(0.5f)));
       const __m256i weights = exp2_q15(_mm512_cvtepi32_epi16(octaves));
       mass = _mm256_dpwssd_epi32(mass, weights, _mm256_set1_epi16(1));
       products[j] = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(weights)), values[j]);
@@ -157,7 +165,8 @@ void tile_weights(const TileWeights* tiles, int tile_count, int count) {
 }
 
 template <int kRows>
-void value_sums_of(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales, float* sums) {
+void value_sums_of(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales,
+                   float* sums) {
   const __m512i levels = all_levels512();
   const __m512i nibble = _mm512_set1_epi8(15);
   for (int c = 0; c < head_dim; c += 16) {
@@ -169,7 +178,8 @@ void value_sums_of(const std::uint8_t* codes, int head_dim, const std::uint8_t* 
       const __m512i high_levels = _mm512_shuffle_epi8(levels, _mm512_and_si512(_mm512_srli_epi16(pairs, 4), nibble));
       for (int i = 0; i < kRows; ++i) {
         sum[i] = _mm512_dpbusd_epi32(sum[i], _mm512_set1_epi32(word_at(weights + i * 32 + 4 * group)), low_levels);
-        sum[i] = _mm512_dpbusd_epi32(sum[i], _mm512_set1_epi32(word_at(weights + i * 32 + 16 + 4 * group)), high_levels);
+        sum[i] =
+            _mm512_dpbusd_epi32(sum[i], _mm512_set1_epi32(word_at(weights + i * 32 + 16 + 4 * group)), high_levels);
       }
     }
     for (int i = 0; i < kRows; ++i) {
@@ -180,10 +190,14 @@ void value_sums_of(const std::uint8_t* codes, int head_dim, const std::uint8_t* 
   }
 }
 
-void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales, int count, float* sums) {
-  for (; count >= 8; count -= 8, weights += 256, scales += 8, sums += 8 * head_dim) value_sums_of<8>(codes, head_dim, weights, scales, sums);
-  for (; count >= 6; count -= 6, weights += 192, scales += 6, sums += 6 * head_dim) value_sums_of<6>(codes, head_dim, weights, scales, sums);
-  for (; count >= 4; count -= 4, weights += 128, scales += 4, sums += 4 * head_dim) value_sums_of<4>(codes, head_dim, weights, scales, sums);
+void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales, int count,
+                float* sums) {
+  for (; count >= 8; count -= 8, weights += 256, scales += 8, sums += 8 * head_dim)
+    value_sums_of<8>(codes, head_dim, weights, scales, sums);
+  for (; count >= 6; count -= 6, weights += 192, scales += 6, sums += 6 * head_dim)
+    value_sums_of<6>(codes, head_dim, weights, scales, sums);
+  for (; count >= 4; count -= 4, weights += 128, scales += 4, sums += 4 * head_dim)
+    value_sums_of<4>(codes, head_dim, weights, scales, sums);
   if (count == 3) value_sums_of<3>(codes, head_dim, weights, scales, sums);
   if (count == 2) value_sums_of<2>(codes, head_dim, weights, scales, sums);
   if (count == 1) value_sums_of<1>(codes, head_dim, weights, scales, sums);
@@ -191,7 +205,7 @@ void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* wei
 
 }  // namespace
 
-constexpr Kernels kAvx512vnniKernels = {"avx512vnni", rotate,       encode_row, quantise_query, key_dots,
-                                        outlier_dots, tile_weights, value_sums};
+constexpr Kernels kAvx512vnniKernels = {"avx512vnni", rotate,       encode_row,   quantise_query,
+                                        key_dots,     outlier_dots, tile_weights, value_sums};
 
 }  // namespace nibkv

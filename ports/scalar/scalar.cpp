@@ -6,7 +6,9 @@ namespace {
 
 using namespace ports;
 
-float magnitude(float x) { return x < 0 ? -x : x; }
+float magnitude(float x) {
+  return x < 0 ? -x : x;
+}
 
 float largest_magnitude(const float* row, int n) {
   float most = 0;
@@ -14,17 +16,23 @@ float largest_magnitude(const float* row, int n) {
   return most;
 }
 
-// Rounds a value known to lie in [-offset, offset] to the nearest integer, halves up: truncation of a positive number, which every
-// instruction set has. The comparison keeps the conversion defined when the input was not finite.
+// Rounds a value known to lie in [-offset, offset] to the nearest integer, halves up: truncation of a positive number,
+// which every instruction set has. The comparison keeps the conversion defined when the input was not finite.
 std::int32_t round_biased(float x, std::int32_t offset) {
   const float biased = x + (static_cast<float>(offset) + 0.5f);
   return (biased > 0 && biased < 65536.0f ? static_cast<std::int32_t>(biased) : 0) - offset;
 }
 
-std::uint32_t bits_of(float x) { return __builtin_bit_cast(std::uint32_t, x); }
-float float_of(std::uint32_t bits) { return __builtin_bit_cast(float, bits); }
+std::uint32_t bits_of(float x) {
+  return __builtin_bit_cast(std::uint32_t, x);
+}
+float float_of(std::uint32_t bits) {
+  return __builtin_bit_cast(float, bits);
+}
 
-float wide(std::uint16_t scale16) { return float_of(static_cast<std::uint32_t>(scale16) << 15); }
+float wide(std::uint16_t scale16) {
+  return float_of(static_cast<std::uint32_t>(scale16) << 15);
+}
 
 void rotate_block(float* row, int n, float norm) {
   for (int half = 1; half < n; half *= 2) {
@@ -41,7 +49,8 @@ void rotate_block(float* row, int n, float norm) {
 }
 
 void rotate(float* row, int head_dim) {
-  constexpr float kNorms[] = {0.25f, 0.17677669529663687f, 0.125f, 0.08838834764831845f, 0.0625f};  // 1 / sqrt(16, 32, ..., 256)
+  constexpr float kNorms[] = {0.25f, 0.17677669529663687f, 0.125f, 0.08838834764831845f,
+                              0.0625f};  // 1 / sqrt(16, 32, ..., 256)
   int at = 0;
   for (int k = 4; k >= 0; --k) {
     const int block = 16 << k;
@@ -120,7 +129,8 @@ void key_dots(const std::uint8_t* codes, int head_dim, const std::int8_t* querie
   }
 }
 
-void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* queries, int count, std::int32_t* dots) {
+void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* queries, int count,
+                  std::int32_t* dots) {
   for (int i = 0; i < count; ++i) {
     for (int t = 0; t < 32; ++t) {
       std::int32_t sum = 0;
@@ -131,7 +141,9 @@ void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* 
 }
 
 // (a * b * 2 + 2^15) >> 16, as pmulhrsw and vqrdmulh compute it. Never called with both -32768.
-std::int32_t multiply_high(std::int32_t a, std::int32_t b) { return (a * b + 0x4000) >> 15; }
+std::int32_t multiply_high(std::int32_t a, std::int32_t b) {
+  return (a * b + 0x4000) >> 15;
+}
 
 // 2^-(octaves / 2048) in Q15, at most 32767; octaves in [0, 65535].
 std::int32_t exp2_q15(std::uint32_t octaves) {
@@ -197,7 +209,8 @@ void tile_weights(const TileWeights* tiles, int tile_count, int count) {
   }
 }
 
-void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales, int count, float* sums) {
+void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales, int count,
+                float* sums) {
   for (int i = 0; i < count; ++i) {
     for (int c = 0; c < head_dim; ++c) {
       std::int32_t sum = 0;  // <= 32 * 255 * 63 < 2^19
@@ -213,7 +226,7 @@ void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* wei
 
 }  // namespace
 
-constexpr Kernels kScalarKernels = {"scalar",     rotate,       encode_row, quantise_query, key_dots,
-                                    outlier_dots, tile_weights, value_sums};
+constexpr Kernels kScalarKernels = {"scalar", rotate,       encode_row,   quantise_query,
+                                    key_dots, outlier_dots, tile_weights, value_sums};
 
 }  // namespace nibkv

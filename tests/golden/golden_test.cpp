@@ -12,7 +12,7 @@ namespace nibkv {
 namespace {
 
 // To update: run this test; it prints the new word.
-constexpr std::uint64_t kGolden = 0x9be67661df36989e;
+constexpr std::uint64_t kGolden = 0x61b270269fb6d27e;
 
 // FNV-1a, 64 bits.
 class Hash {

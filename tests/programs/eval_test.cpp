@@ -83,7 +83,7 @@ TEST_F(EvalTest, PrintsItsHelp) {
 
 TEST_F(EvalTest, CallsWrongCommandsAndOptionsUsageErrors) {
   expect_error(run(""), 2, "no command");
-  expect_error(run("perplexities"), 2, "unknown command 'perplexities'; the commands are perplexity, profile");
+  expect_error(run("perplexities"), 2, "unknown command 'perplexities'; the commands are perplexity, speed, profile");
   expect_error(run("--modle x"), 2, "unknown option --modle");
   expect_error(run("perplexity --header x"), 2, "unknown option --header");
   expect_error(run("perplexity more --text x"), 2, "unexpected argument 'more'");
@@ -173,6 +173,17 @@ TEST_F(EvalTest, MeasuresBoundedCachesByTokensAndByBytes) {
   EXPECT_LE(number(bytes, "arena_bytes"), 131072);
   expect_error(perplexity("--context 256 --windows 1 --tokens 64"), 1, "the arena is full");
   expect_error(perplexity("--context 256 --policy streaming_llm --tokens 3"), 1, "more than 4 tokens");
+}
+
+TEST_F(EvalTest, MeasuresTheSpeedOfPrefillAndDecoding) {
+  const std::string model = " --model " + in_quotes(model_) + " --text " + quoted("text");
+  const Result speed = run("speed --context 128 --decode 8" + model);
+  EXPECT_EQ(speed.status, 0) << speed.err;
+  EXPECT_GT(number(speed, "prefill_tokens_per_second"), 0);
+  EXPECT_GT(number(speed, "decode_tokens_per_second"), 0);
+  EXPECT_GT(number(speed, "attend_share_of_decode"), 0);
+  EXPECT_LT(number(speed, "attend_share_of_decode"), 1);
+  expect_error(run("speed --context 10000000" + model), 1, "are needed");
 }
 
 TEST_F(EvalTest, UsesWhatThereIsOfAShortTextAndSaysSo) {

@@ -200,8 +200,7 @@ class Walk {
       const bool q4 = shape_.storage == Storage::kQ4;
       keys.push_back(q4 ? reference::decode_key(plain.slots[i], profile, layer, head)
                         : reference::widen(plain.keys[i]));
-      values.push_back(q4 ? reference::decode_value(plain.slots[i])
-                          : reference::widen(plain.values[i]));
+      values.push_back(q4 ? reference::decode_value(plain.slots[i]) : reference::widen(plain.values[i]));
     }
     const std::size_t query = random_.below(static_cast<std::uint32_t>(count));
     const std::size_t at = (query * shape_.query_heads + head * shape_.group()) * dim;

@@ -184,6 +184,8 @@ std::vector<double> decode_key(const Slot& slot, const ProfileView& profile, std
   return row;
 }
 
-std::vector<double> decode_value(const Slot& slot) { return hadamard(slot.rotated_value()); }
+std::vector<double> decode_value(const Slot& slot) {
+  return hadamard(slot.rotated_value());
+}
 
 }  // namespace nibkv::reference

@@ -64,8 +64,8 @@ class ArenaModel {
   Layout layout_;
 };
 
-/// A slot's key and value in the channels in which they were appended: rotated back, the key's outlier channels and mean
-/// put back from the profile (empty view: none). A query meets an outlier channel in its 8-bit code alone.
+/// A slot's key and value in the channels in which they were appended: rotated back, the key's outlier channels and
+/// mean put back from the profile (empty view: none). A query meets an outlier channel in its 8-bit code alone.
 std::vector<double> decode_key(const Slot& slot, const ProfileView& profile, std::uint32_t layer,
                                std::uint32_t kv_head);
 std::vector<double> decode_value(const Slot& slot);

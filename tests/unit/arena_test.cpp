@@ -61,14 +61,15 @@ TEST(Footprint, RegionsFollowOneAnotherWithoutOverlap) {
     const Policy policy = random_policy(random, shape);
     ASSERT_TRUE(valid(shape) && valid(policy, shape)) << words(shape, policy);
     const Layout at = layout_of(shape, policy);
-    const std::uint64_t starts[] = {at.chains, at.links, at.sides, at.codes, at.plan, at.encoding, at.scratch, at.total};
+    const std::uint64_t starts[] = {at.chains, at.links,    at.sides,   at.codes,
+                                    at.plan,   at.encoding, at.scratch, at.total};
     const bool bounded = policy.keep != Keep::kAll;
     const std::uint64_t sizes[] = {std::uint64_t{shape.layers} * shape.kv_heads * sizeof(Chain),
                                    at.tiles * 4,
                                    at.tiles * at.side_bytes,
                                    at.tiles * at.code_bytes,
                                    bounded ? std::uint64_t{at.tiles_per_head} * 128 : 0,
-                                   shape.storage == Storage::kQ4 ? std::uint64_t{shape.head_dim} * 24 : 0,
+                                   shape.storage == Storage::kQ4 ? std::uint64_t{shape.head_dim} * 36 : 0,
                                    std::uint64_t{shape.workers} * at.scratch_bytes};
     EXPECT_GE(starts[0], 64u);
     for (int i = 0; i < 7; ++i) {

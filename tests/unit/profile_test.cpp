@@ -273,11 +273,12 @@ TEST(Calibrator, ConstantAndZeroRowsMakeAUsableProfile) {
     ASSERT_EQ(cache.init(arena.bytes(), shape, full(32), {{}, profile}), Status::kOk) << value;
     ASSERT_EQ(append(cache, 0, std::span(rows).first(16), std::span(rows).first(16)), Status::kOk);
     const std::vector<float> query(16, 1e-3f);
-    // A constant row is one channel once rotated, and the codebook has no zero: the other 15 leave 15 * 3^2 of 63^2 + 15 * 3^2.
-    // Rows below 2^-60 are kept as zero.
+    // A constant row is one channel once rotated, and the codebook has no zero: the other 15 leave 15 * 3^2 of 63^2 +
+    // 15 * 3^2. Rows below 2^-60 are kept as zero.
     const float kept = std::abs(value) < 0x1p-60f ? 0.0f : value;
     double distance = 0;
-    for (const float x : test::attend_all(cache, 0, query)) distance = std::hypot(distance, static_cast<double>(x - kept));
+    for (const float x : test::attend_all(cache, 0, query))
+      distance = std::hypot(distance, static_cast<double>(x - kept));
     EXPECT_LE(distance, 0.19 * 4 * std::abs(static_cast<double>(kept))) << value;
   }
 }

@@ -9,13 +9,15 @@ namespace nibkv {
 
 /// Appends `count` = keys.size() / (kv_heads * head_dim) tokens to `layer`.
 ///
-/// Each row is made ready (outlier channels taken out, rotated) and coded to 4 bits with a searched scale; see lib/DESIGN.md. Under a
-/// bounded policy an append that would outgrow the chain's tiles first plans and compacts every head of the layer.
+/// Each row is made ready (outlier channels taken out, rotated) and coded to 4 bits with a searched scale; see
+/// lib/DESIGN.md. Under a bounded policy an append that would outgrow the chain's tiles first plans and compacts every
+/// head of the layer.
 ///
 /// @param layer   [0, layers)
 /// @param keys    f32, finite, shape [count][kv_heads][head_dim], after rotary embedding; count in [1, max_chunk]
 /// @param values  f32, finite, shape [count][kv_heads][head_dim]
-/// @returns kNotReady; kBadArgument for a wrong layer or span size; kFull when the pool has no tile left and the policy may not make
+/// @returns kNotReady; kBadArgument for a wrong layer or span size; kFull when the pool has no tile left and the policy
+/// may not make
 ///          room. The cache is unchanged unless kOk.
 /// Cost: O(count * kv_heads * head_dim * log head_dim).
 Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, std::span<const float> values);

@@ -11,15 +11,15 @@ namespace nibkv {
 
 /// Where everything lies in an arena: byte offsets from its start, each a multiple of 64. lib/FORMAT.md draws it.
 struct Layout {
-  std::uint64_t chains = 0;       ///< Chain[layers][kv_heads]
-  std::uint64_t links = 0;        ///< u32[tiles]: the tile after this one, in its chain or in a free list
-  std::uint64_t sides = 0;        ///< side data of a tile: [tiles][side_bytes]
-  std::uint64_t codes = 0;        ///< codes of a tile: [tiles][code_bytes]
-  std::uint64_t plan = 0;         ///< u32[tiles_per_head * 32], for append under a policy that makes room
-  std::uint64_t encoding = 0;     ///< f32[6][head_dim]: a row on its way into a tile, and what improves its codes
-  std::uint64_t scratch = 0;      ///< [workers][scratch_bytes]
-  std::uint64_t total = 0;        ///< the footprint
-  std::uint64_t tiles = 0;        ///< tiles of the pool
+  std::uint64_t chains = 0;    ///< Chain[layers][kv_heads]
+  std::uint64_t links = 0;     ///< u32[tiles]: the tile after this one, in its chain or in a free list
+  std::uint64_t sides = 0;     ///< side data of a tile: [tiles][side_bytes]
+  std::uint64_t codes = 0;     ///< codes of a tile: [tiles][code_bytes]
+  std::uint64_t plan = 0;      ///< u32[tiles_per_head * 32], for append under a policy that makes room
+  std::uint64_t encoding = 0;  ///< f32[9][head_dim]: a row on its way into a tile, and what improves its codes
+  std::uint64_t scratch = 0;   ///< [workers][scratch_bytes]
+  std::uint64_t total = 0;     ///< the footprint
+  std::uint64_t tiles = 0;     ///< tiles of the pool
   std::uint32_t tiles_per_head = 0;
   std::uint32_t side_bytes = 0;
   std::uint32_t code_bytes = 0;
@@ -39,7 +39,9 @@ struct Scratch {
 };
 
 namespace detail {
-constexpr std::uint64_t round_up(std::uint64_t value, std::uint64_t unit) { return (value + unit - 1) / unit * unit; }
+constexpr std::uint64_t round_up(std::uint64_t value, std::uint64_t unit) {
+  return (value + unit - 1) / unit * unit;
+}
 inline constexpr std::uint32_t kHeaderBytes = 64;
 inline constexpr std::uint32_t kChainBytes = 20;
 }  // namespace detail
@@ -88,14 +90,14 @@ constexpr Layout layout_of(const Shape& shape, const Policy& policy) {
   at.sides = take(at.tiles * at.side_bytes);
   at.codes = take(at.tiles * at.code_bytes);
   at.plan = take(bounded ? std::uint64_t{at.tiles_per_head} * kTileSlots * 4 : 0);
-  at.encoding = take(q4 ? 6u * shape.head_dim * 4u : 0);
+  at.encoding = take(q4 ? 9u * shape.head_dim * 4u : 0);
   at.scratch = take(std::uint64_t{shape.workers} * at.scratch_bytes);
   at.total = end;
   return at;
 }
 
-/// Bytes of the arena that a cache of this shape and policy needs: exact, scratch included. 0 for an invalid shape or policy, or
-/// one that no memory of this machine can hold.
+/// Bytes of the arena that a cache of this shape and policy needs: exact, scratch included. 0 for an invalid shape or
+/// policy, or one that no memory of this machine can hold.
 constexpr std::size_t footprint(const Shape& shape, const Policy& policy) {
   if (!valid(shape) || !valid(policy, shape)) return 0;
   const Layout at = layout_of(shape, policy);
@@ -104,8 +106,8 @@ constexpr std::size_t footprint(const Shape& shape, const Policy& policy) {
   return static_cast<std::size_t>(at.total);
 }
 
-/// The largest `policy.tokens` whose footprint is at most `bytes`; 0 when not even the smallest fits. `policy.tokens` itself is
-/// not read. Cost: about 24 evaluations of footprint.
+/// The largest `policy.tokens` whose footprint is at most `bytes`; 0 when not even the smallest fits. `policy.tokens`
+/// itself is not read. Cost: about 24 evaluations of footprint.
 constexpr std::uint32_t tokens_that_fit(const Shape& shape, Policy policy, std::uint64_t bytes) {
   std::uint32_t low = 0;  // the largest known to fit; invalid budgets below the policy's smallest count as fitting
   std::uint32_t high = kMaxTokens + 1;

@@ -7,8 +7,8 @@
 
 namespace nibkv {
 
-/// The part of a layer that one call of attend computes, and whose scratch it uses. Parts of one layer that do not overlap may run at the
-/// same time on different workers; the bytes do not depend on how a layer is divided.
+/// The part of a layer that one call of attend computes, and whose scratch it uses. Parts of one layer that do not
+/// overlap may run at the same time on different workers; the bytes do not depend on how a layer is divided.
 struct Part {
   std::uint32_t first_head = 0;   ///< first KV head
   std::uint32_t heads = 0;        ///< KV heads; 0: all from first_head on
@@ -17,16 +17,19 @@ struct Part {
   std::uint32_t worker = 0;       ///< [0, workers)
 };
 
-/// Attention of the last `count` appended tokens over what the cache holds, causal: count = 1 is decoding, more is prefill.
+/// Attention of the last `count` appended tokens over what the cache holds, causal: count = 1 is decoding, more is
+/// prefill.
 ///
 /// out = softmax(q k / sqrt(head_dim)) v with the softmax in fixed point (lib/DESIGN.md states its error).
 ///
 /// @param layer    [0, layers)
-/// @param queries  f32, finite, shape [count][query_heads][head_dim], after rotary embedding; count in [1, max_chunk] and at most
+/// @param queries  f32, finite, shape [count][query_heads][head_dim], after rotary embedding; count in [1, max_chunk]
+/// and at most
 ///                 held() of every head in the part
 /// @param out      f32, same shape; only the heads and queries of the part are written
 /// @returns kNotReady; kBadArgument for a wrong layer, part or span size. Nothing is written unless kOk.
 /// Cost: O(count * query_heads * held * head_dim).
-Status attend(const Cache& cache, std::uint32_t layer, std::span<const float> queries, std::span<float> out, const Part& part = {});
+Status attend(const Cache& cache, std::uint32_t layer, std::span<const float> queries, std::span<float> out,
+              const Part& part = {});
 
 }  // namespace nibkv

@@ -14,7 +14,7 @@ struct Kernels;
 
 /// Which built port computes, and what is known of the model.
 struct Options {
-  std::string_view port = {};            ///< a name of port_name(); empty: the fastest that this CPU runs
+  std::string_view port = {};               ///< a name of port_name(); empty: the fastest that this CPU runs
   std::span<const std::byte> profile = {};  ///< a profile (profile.hpp), which must outlive the cache; empty: none
 };
 
@@ -24,9 +24,9 @@ inline constexpr std::uint32_t kNoTile = 0xffffffff;
 struct Chain {
   std::uint32_t first = 0;  ///< tile number, kNoTile when empty
   std::uint32_t last = 0;
-  std::uint32_t used = 0;   ///< slots in use: all tiles but the last are full
-  std::uint32_t seen = 0;   ///< tokens ever appended
-  std::uint32_t free = 0;   ///< first free tile of the run of the pool that was this chain's at the start
+  std::uint32_t used = 0;  ///< slots in use: all tiles but the last are full
+  std::uint32_t seen = 0;  ///< tokens ever appended
+  std::uint32_t free = 0;  ///< first free tile of the run of the pool that was this chain's at the start
 };
 static_assert(sizeof(Chain) == detail::kChainBytes);
 
@@ -42,16 +42,18 @@ struct Usage {
 
 /// A handle on one arena. It owns nothing and may be copied; all state lies in the arena, which holds no pointers.
 ///
-/// The verbs are free functions: append.hpp, attend.hpp, plan.hpp, compact.hpp. Calls on one cache must not overlap in time, but for
-/// attend calls with different workers.
+/// The verbs are free functions: append.hpp, attend.hpp, plan.hpp, compact.hpp. Calls on one cache must not overlap in
+/// time, but for attend calls with different workers.
 class Cache {
  public:
   Cache() = default;
 
   /// Places an empty cache into `arena` and makes this object its handle.
   ///
-  /// @param arena  at least footprint(shape, policy) bytes, starting at a multiple of kArenaAlignment; must outlive the cache
-  /// @returns kBadShape, kBadPolicy (also for a footprint beyond this machine's memory), kMisaligned, kArenaTooSmall, kUnknownPort,
+  /// @param arena  at least footprint(shape, policy) bytes, starting at a multiple of kArenaAlignment; must outlive the
+  /// cache
+  /// @returns kBadShape, kBadPolicy (also for a footprint beyond this machine's memory), kMisaligned, kArenaTooSmall,
+  /// kUnknownPort,
   ///          kUnsupportedPort; kBadProfile also when the shape asks for outlier channels and there is no profile.
   ///          Neither the object nor the arena is changed unless kOk.
   /// Cost: O(footprint) once, to clear the arena.

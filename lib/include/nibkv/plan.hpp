@@ -7,8 +7,8 @@
 
 namespace nibkv {
 
-/// A plan is one array over the slots of a chain: target[i] is the new slot of slot i, or kDrop. Targets of kept slots are 0, 1, 2, ...
-/// in slot order. A caller may print, change or write one.
+/// A plan is one array over the slots of a chain: target[i] is the new slot of slot i, or kDrop. Targets of kept slots
+/// are 0, 1, 2, ... in slot order. A caller may print, change or write one.
 inline constexpr std::uint32_t kDrop = 0xffffffff;
 
 /// Plans what the policy would do to one chain now, so that `incoming` more tokens fit its budget. Changes nothing.
@@ -18,7 +18,8 @@ inline constexpr std::uint32_t kDrop = 0xffffffff;
 /// @param target    held(layer, kv_head) entries, written
 /// @returns kNotReady; kBadArgument for an index out of range or a span of the wrong size.
 /// Cost: O(held).
-Status plan(const Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::uint32_t incoming, std::span<std::uint32_t> target);
+Status plan(const Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::uint32_t incoming,
+            std::span<std::uint32_t> target);
 
 /// kOk when `target` is a plan for a chain of target.size() slots, else kBadPlan. Cost: O(held).
 Status check_plan(std::span<const std::uint32_t> target);

@@ -18,7 +18,8 @@ enum class Keep : std::uint8_t {
 struct Policy {
   Keep keep = Keep::kAll;
   std::uint32_t tokens = 0;  ///< budget of a head in tokens, [1, 2^24]; sizes the arena
-  std::uint32_t sinks = 0;   ///< first tokens that are never dropped; [0, tokens - max_chunk] under kRecent, 0 under kAll
+  std::uint32_t sinks =
+      0;  ///< first tokens that are never dropped; [0, tokens - max_chunk] under kRecent, 0 under kAll
 
   constexpr bool operator==(const Policy&) const = default;
 };
@@ -26,11 +27,15 @@ struct Policy {
 inline constexpr std::uint32_t kMaxTokens = 1u << 24;
 
 /// Keeps every token; append answers kFull when the pool is used up.
-constexpr Policy full(std::uint32_t tokens) { return {Keep::kAll, tokens, 0}; }
+constexpr Policy full(std::uint32_t tokens) {
+  return {Keep::kAll, tokens, 0};
+}
 
-/// Keeps the first `sinks` tokens and the most recent ones, `tokens` in all (StreamingLLM, arXiv 2309.17453, with the original
-/// positions kept). A chain is cut back when it is one tile over `tokens`, by whole tiles of 32 tokens.
-constexpr Policy streaming_llm(std::uint32_t tokens, std::uint32_t sinks = 4) { return {Keep::kRecent, tokens, sinks}; }
+/// Keeps the first `sinks` tokens and the most recent ones, `tokens` in all (StreamingLLM, arXiv 2309.17453, with the
+/// original positions kept). A chain is cut back when it is one tile over `tokens`, by whole tiles of 32 tokens.
+constexpr Policy streaming_llm(std::uint32_t tokens, std::uint32_t sinks = 4) {
+  return {Keep::kRecent, tokens, sinks};
+}
 
 /// True when the policy fits the shape: see the ranges of the fields.
 constexpr bool valid(const Policy& policy, const Shape& shape) {

@@ -5,11 +5,11 @@
 
 namespace nibkv {
 
-inline constexpr std::uint32_t kTileSlots = 32;         ///< slots of a tile
-inline constexpr std::uint32_t kMaxHeadDim = 256;       ///< channels of a head, at most
+inline constexpr std::uint32_t kTileSlots = 32;    ///< slots of a tile
+inline constexpr std::uint32_t kMaxHeadDim = 256;  ///< channels of a head, at most
 inline constexpr std::uint32_t kMaxOutlierChannels = 16;
-inline constexpr std::uint32_t kMaxRows = 16;           ///< query rows that share one pass over a chain, at most
-inline constexpr std::size_t kArenaAlignment = 64;      ///< bytes
+inline constexpr std::uint32_t kMaxRows = 16;       ///< query rows that share one pass over a chain, at most
+inline constexpr std::size_t kArenaAlignment = 64;  ///< bytes
 
 /// How keys and values are kept.
 enum class Storage : std::uint8_t {
@@ -19,13 +19,14 @@ enum class Storage : std::uint8_t {
 
 /// What never changes during the life of a cache.
 struct Shape {
-  std::uint16_t layers = 0;            ///< [1, 1024]
-  std::uint16_t query_heads = 0;       ///< [1, 1024], a multiple of kv_heads
-  std::uint16_t kv_heads = 0;          ///< [1, 1024]
-  std::uint16_t head_dim = 0;          ///< 16, 32, 48, ..., 256 channels
-  std::uint16_t outlier_channels = 0;  ///< key channels of a head at 8 bits: 0, 4, 8, 12 or 16; 0 with kF32. More than 0 needs a profile
-  std::uint16_t max_chunk = 1;         ///< tokens that one append or attend may bring, [1, 4096]
-  std::uint16_t workers = 1;           ///< threads that may call attend at the same time, [1, 256]: each has scratch of its own
+  std::uint16_t layers = 0;       ///< [1, 1024]
+  std::uint16_t query_heads = 0;  ///< [1, 1024], a multiple of kv_heads
+  std::uint16_t kv_heads = 0;     ///< [1, 1024]
+  std::uint16_t head_dim = 0;     ///< 16, 32, 48, ..., 256 channels
+  std::uint16_t outlier_channels =
+      0;  ///< key channels of a head at 8 bits: 0, 4, 8, 12 or 16; 0 with kF32. More than 0 needs a profile
+  std::uint16_t max_chunk = 1;  ///< tokens that one append or attend may bring, [1, 4096]
+  std::uint16_t workers = 1;  ///< threads that may call attend at the same time, [1, 256]: each has scratch of its own
   Storage storage = Storage::kQ4;
 
   /// Query heads that read one KV head.
@@ -40,8 +41,11 @@ struct Shape {
 
 /// True when every field is in its range.
 constexpr bool valid(const Shape& shape) {
-  const auto within = [](std::uint32_t value, std::uint32_t low, std::uint32_t high) { return value >= low && value <= high; };
-  if (!within(shape.layers, 1, 1024) || !within(shape.query_heads, 1, 1024) || !within(shape.kv_heads, 1, 1024)) return false;
+  const auto within = [](std::uint32_t value, std::uint32_t low, std::uint32_t high) {
+    return value >= low && value <= high;
+  };
+  if (!within(shape.layers, 1, 1024) || !within(shape.query_heads, 1, 1024) || !within(shape.kv_heads, 1, 1024))
+    return false;
   if (shape.query_heads % shape.kv_heads != 0) return false;
   if (!within(shape.head_dim, 16, kMaxHeadDim) || shape.head_dim % 16 != 0) return false;
   if (shape.outlier_channels > kMaxOutlierChannels || shape.outlier_channels % 4 != 0) return false;

@@ -5,20 +5,21 @@
 
 namespace nibkv {
 
-/// What a call did. Any value but kOk means that nothing changed. The values are frozen: they never move or change meaning.
-enum class [[nodiscard]] Status : std::int8_t {
-  kOk = 0,
-  kBadShape = 1,        ///< a field of Shape is out of its range
-  kBadPolicy = 2,       ///< a field of Policy is out of its range, or does not fit the shape, or no preset has that name
-  kMisaligned = 3,      ///< the arena does not start at a multiple of kArenaAlignment
-  kArenaTooSmall = 4,   ///< the arena is shorter than footprint(shape, policy)
-  kUnknownPort = 5,     ///< no built port has that name
-  kUnsupportedPort = 6, ///< the port is built, but this CPU cannot run it
-  kBadProfile = 7,      ///< the profile is damaged, of another version, made for another shape, or has too few channels
-  kNotReady = 8,        ///< the cache was not initialised
-  kBadArgument = 9,     ///< an index out of range, or a span of the wrong size
-  kFull = 10,           ///< the pool has no tile left and the policy may not make room
-  kBadPlan = 11,        ///< the plan does not describe this chain (see plan.hpp)
+/// What a call did. Any value but kOk means that nothing changed. The values are frozen: they never move or change
+/// meaning.
+enum class [[nodiscard]] Status : std::int8_t{
+    kOk = 0,
+    kBadShape = 1,    ///< a field of Shape is out of its range
+    kBadPolicy = 2,   ///< a field of Policy is out of its range, or does not fit the shape, or no preset has that name
+    kMisaligned = 3,  ///< the arena does not start at a multiple of kArenaAlignment
+    kArenaTooSmall = 4,    ///< the arena is shorter than footprint(shape, policy)
+    kUnknownPort = 5,      ///< no built port has that name
+    kUnsupportedPort = 6,  ///< the port is built, but this CPU cannot run it
+    kBadProfile = 7,   ///< the profile is damaged, of another version, made for another shape, or has too few channels
+    kNotReady = 8,     ///< the cache was not initialised
+    kBadArgument = 9,  ///< an index out of range, or a span of the wrong size
+    kFull = 10,        ///< the pool has no tile left and the policy may not make room
+    kBadPlan = 11,     ///< the plan does not describe this chain (see plan.hpp)
 };
 
 /// A short English sentence for a status. Its texts live in an object file of their own: firmware that does not call it
