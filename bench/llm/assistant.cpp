@@ -17,6 +17,7 @@
 #include "bench/llm/chat.hpp"
 #include "bench/llm/conversation.hpp"
 #include "bench/llm/profile_maker.hpp"
+#include "bench/llm/store_arguments.hpp"
 
 // nibkv-assistant: talks with a model whose keys and values lie in one nibkv arena.
 
@@ -59,12 +60,6 @@ constexpr const char* kChatHelp =
 constexpr std::size_t kCalibrationContext = 2048;
 constexpr std::size_t kDefaultTokens = 4096;
 
-/// The command line is wrong.
-class UsageError : public Error {
- public:
-  using Error::Error;
-};
-
 volatile std::sig_atomic_t interrupted = 0;
 
 void say(const std::string& line) {
@@ -76,28 +71,9 @@ struct Settings {
   bool list_ports = false;
   std::optional<std::string> prompt;
   std::string model;
-  std::string profile;  // a path, "none", or empty to find or make one
-  std::optional<std::uint16_t> outliers;
-  std::size_t threads = 1;
-  StoreOptions store;
+  StoreArguments cache;  // its profile is empty to find or make one
   ConversationOptions conversation;
 };
-
-// `name` if `name_at` gives it for some index.
-std::string known(const std::string& what, const std::string& name, std::string_view (*name_at)(std::uint32_t)) {
-  std::string all;
-  for (std::uint32_t i = 0; !name_at(i).empty(); ++i) {
-    if (name_at(i) == name) return name;
-    all += (i == 0 ? "" : ", ") + std::string(name_at(i));
-  }
-  throw UsageError("unknown " + what + " '" + name + "'; there are " + all);
-}
-
-std::string choose_model(const Arguments& arguments) {
-  if (const auto given = arguments.text("model")) return *given;
-  const char* path = std::getenv("NIBKV_MODEL");
-  return path != nullptr && *path != '\0' ? std::string(path) : std::string(NIBKV_TINY_MODEL);
-}
 
 void read_sampling(const Arguments& arguments, ConversationOptions& options) {
   if (arguments.flag("greedy") && arguments.text("temperature")) {
@@ -109,26 +85,6 @@ void read_sampling(const Arguments& arguments, ConversationOptions& options) {
   sampler.seed = arguments.integer("seed", sampler.seed, 0, ~std::uint64_t{0});
   options.max_tokens = static_cast<std::size_t>(arguments.integer("max-tokens", options.max_tokens, 1, kMaxTokens));
   options.system = arguments.text("system");
-}
-
-void read_store(const Arguments& arguments, Settings& settings) {
-  if (arguments.text("arena") && arguments.text("tokens")) {
-    throw UsageError("--arena and --tokens exclude each other");
-  }
-  StoreOptions& store = settings.store;
-  store.policy = known("policy", arguments.text("policy", "streaming_llm"), policy_name);
-  store.tokens = static_cast<std::uint32_t>(arguments.integer("tokens", 0, 1, kMaxTokens));
-  store.arena_bytes = arguments.bytes("arena", 0);
-  if (const auto port = arguments.text("port")) store.port = known("port", *port, port_name);
-  settings.profile = arguments.text("profile", "");
-  if (arguments.text("outliers")) {
-    const std::uint64_t count = arguments.integer("outliers", 0, 0, kMaxOutlierChannels);
-    if (count % 4 != 0) throw UsageError("--outliers takes 0, 4, 8, 12 or 16, not '" + std::to_string(count) + "'");
-    if (count != 0 && settings.profile == "none") throw UsageError("--outliers needs a profile");
-    settings.outliers = static_cast<std::uint16_t>(count);
-  }
-  const std::uint64_t cores = std::clamp(std::thread::hardware_concurrency(), 1u, 256u);
-  settings.threads = static_cast<std::size_t>(arguments.integer("threads", cores, 1, 256));
 }
 
 Settings parse(int count, const char* const* words) {
@@ -143,7 +99,7 @@ Settings parse(int count, const char* const* words) {
   settings.prompt = arguments.text("prompt");
   settings.model = choose_model(arguments);
   read_sampling(arguments, settings.conversation);
-  read_store(arguments, settings);
+  settings.cache = read_store_arguments(arguments, "streaming_llm", "");
   return settings;
 }
 
@@ -263,8 +219,8 @@ class Session {
 
 std::vector<std::byte> choose_profile(const Settings& settings, Model& model, ThreadPool& pool,
                                       const Tokenizer& tokenizer, const Chat& chat) {
-  if (settings.profile == "none") return {};
-  if (!settings.profile.empty()) return read_profile(settings.profile, model.config());
+  if (settings.cache.profile == "none") return {};
+  if (!settings.cache.profile.empty()) return read_profile(settings.cache.profile, model.config());
   const auto make = [&] {
     say("making a profile of the model's keys and values, once");
     const std::size_t context = std::min(model.config().context, kCalibrationContext);
@@ -276,7 +232,7 @@ std::vector<std::byte> choose_profile(const Settings& settings, Model& model, Th
 void describe(const TileStore& store, const Chat& chat, const Settings& settings) {
   const Cache& cache = store.cache();
   say("cache of " + std::to_string(cache.policy().tokens) + " tokens in " + std::to_string(cache.usage().arena_bytes) +
-      " bytes, policy " + settings.store.policy + ", port " + std::string(cache.port()) + ", " +
+      " bytes, policy " + settings.cache.store.policy + ", port " + std::string(cache.port()) + ", " +
       std::to_string(cache.shape().outlier_channels) + " outlier channels, " +
       (chat.format() == ChatFormat::kChatMl ? "ChatML" : "plain text"));
 }
@@ -289,13 +245,13 @@ int run(Settings settings) {
   check_shape(config, settings.model);
   const Tokenizer tokenizer = Tokenizer::from(file);
   const Chat chat = Chat::from(file, tokenizer);
-  ThreadPool pool(settings.threads);
+  ThreadPool pool(settings.cache.threads);
   Model model(file, pool);
 
-  StoreOptions& options = settings.store;
+  StoreOptions& options = settings.cache.store;
   options.workers = pool.workers();
   options.profile = choose_profile(settings, model, pool, tokenizer, chat);
-  options.outlier_channels = settings.outliers.value_or(options.profile.empty() ? 0 : 8);
+  options.outlier_channels = settings.cache.outliers.value_or(options.profile.empty() ? 0 : 8);
   if (options.tokens == 0 && options.arena_bytes == 0) {
     options.tokens = static_cast<std::uint32_t>(std::min(config.context, kDefaultTokens));
   }

@@ -24,6 +24,7 @@
 #include "bench/llm/perplexity.hpp"
 #include "bench/llm/profile_maker.hpp"
 #include "bench/llm/speed.hpp"
+#include "bench/llm/store_arguments.hpp"
 
 // nibkv-eval: measures what a cache does to a model, and makes profiles.
 
@@ -73,12 +74,6 @@ nibkv-eval profile --text PATH -o PATH [options]
 
 nibkv-eval --help      print this and end
 )";
-
-/// The command line is wrong.
-class UsageError : public Error {
- public:
-  using Error::Error;
-};
 
 void say(const std::string& line) {
   std::cerr << "nibkv-eval: " << line << '\n';
@@ -146,31 +141,10 @@ void print_help() {
   print(kHelp);
 }
 
-// `name` if `name_at` gives it for some index.
-std::string known(const std::string& what, const std::string& name, std::string_view (*name_at)(std::uint32_t)) {
-  std::string all;
-  for (std::uint32_t i = 0; !name_at(i).empty(); ++i) {
-    if (name_at(i) == name) return name;
-    all += (i == 0 ? "" : ", ") + std::string(name_at(i));
-  }
-  throw UsageError("unknown " + what + " '" + name + "'; there are " + all);
-}
-
 std::string required(const Arguments& arguments, const std::string& name) {
   const auto given = arguments.text(name);
   if (!given || given->empty()) throw UsageError("--" + name + " is missing");
   return *given;
-}
-
-std::string choose_model(const Arguments& arguments) {
-  if (const auto given = arguments.text("model")) return *given;
-  const char* path = std::getenv("NIBKV_MODEL");
-  return path != nullptr && *path != '\0' ? std::string(path) : std::string(NIBKV_TINY_MODEL);
-}
-
-std::size_t choose_threads(const Arguments& arguments) {
-  const std::uint64_t cores = std::clamp(std::thread::hardware_concurrency(), 1u, 256u);
-  return static_cast<std::size_t>(arguments.integer("threads", cores, 1, 256));
 }
 
 // Long work shall not end at a place that does not exist.
@@ -208,51 +182,37 @@ using Job = std::function<void()>;
 
 /// The options that say what is measured, of every command that measures.
 struct Measured {
-  std::string model, text, profile, json;
-  std::optional<std::uint16_t> outliers;
-  std::size_t threads = 1;
-  StoreOptions store;
+  std::string model, text, json;
+  StoreArguments cache;
 
   /// @param room  tokens that a store that keeps everything must hold
   Measured(const Arguments& arguments, std::size_t room);
 
-  /// What needs the model: the profile and the workers.
-  void complete(const Config& config);
+  /// The store, now that the model is known.
+  StoreOptions store(const Config& config) const;
 };
 
 Measured::Measured(const Arguments& arguments, std::size_t room)
     : model(choose_model(arguments)),
       text(required(arguments, "text")),
-      profile(arguments.text("profile", "none")),
       json(arguments.text("json", "")),
-      threads(choose_threads(arguments)) {
+      cache(read_store_arguments(arguments, "full", "none")) {
   const std::string storage = arguments.text("storage", "q4");
   if (storage != "q4" && storage != "f32") throw UsageError("--storage takes q4 or f32, not '" + storage + "'");
-  store.storage = storage == "q4" ? Storage::kQ4 : Storage::kF32;
-  if (arguments.text("outliers")) {
-    const std::uint64_t count = arguments.integer("outliers", 0, 0, kMaxOutlierChannels);
-    if (count % 4 != 0) throw UsageError("--outliers takes 0, 4, 8, 12 or 16, not '" + std::to_string(count) + "'");
-    if (count != 0 && profile == "none") throw UsageError("--outliers needs a profile");
-    outliers = static_cast<std::uint16_t>(count);
-  }
-  if (storage == "f32" && profile != "none") throw UsageError("--profile needs --storage q4");
-  if (arguments.text("arena") && arguments.text("tokens")) {
-    throw UsageError("--arena and --tokens exclude each other");
-  }
-  if (const auto port = arguments.text("port")) store.port = known("port", *port, port_name);
-  store.policy = known("policy", arguments.text("policy", "full"), policy_name);
-  store.tokens = static_cast<std::uint32_t>(arguments.integer("tokens", 0, 1, kMaxTokens));
-  store.arena_bytes = arguments.bytes("arena", 0);
-  if (store.tokens == 0 && store.arena_bytes == 0) {
-    if (store.policy != "full") throw UsageError("policy '" + store.policy + "' needs --tokens or --arena");
-    store.tokens = static_cast<std::uint32_t>(room);
+  if (storage == "f32" && cache.profile != "none") throw UsageError("--profile needs --storage q4");
+  cache.store.storage = storage == "q4" ? Storage::kQ4 : Storage::kF32;
+  if (cache.store.tokens == 0 && cache.store.arena_bytes == 0) {
+    if (cache.store.policy != "full") throw UsageError("policy '" + cache.store.policy + "' needs --tokens or --arena");
+    cache.store.tokens = static_cast<std::uint32_t>(room);
   }
 }
 
-void Measured::complete(const Config& config) {
-  store.workers = threads;
-  if (profile != "none") store.profile = read_profile(profile, config);
-  store.outlier_channels = outliers.value_or(store.profile.empty() ? 0 : 8);
+StoreOptions Measured::store(const Config& config) const {
+  StoreOptions store = cache.store;
+  store.workers = cache.threads;
+  if (cache.profile != "none") store.profile = read_profile(cache.profile, config);
+  store.outlier_channels = cache.outliers.value_or(store.profile.empty() ? 0 : 8);
+  return store;
 }
 
 void publish(const Report& report, const std::string& json) {
@@ -278,9 +238,8 @@ struct PerplexityJob {
 
 void PerplexityJob::operator()() {
   if (!measured.json.empty() && measured.json != "-") check_place(measured.json);
-  Subject subject(measured.model, measured.text, measured.threads);
-  measured.complete(subject.model->config());
-  options.store = measured.store;
+  Subject subject(measured.model, measured.text, measured.cache.threads);
+  options.store = measured.store(subject.model->config());
   const std::size_t windows = std::min(options.windows, subject.tokens.size() / options.context);
   if (windows != 0 && windows < options.windows) {
     say("note: the text has " + std::to_string(subject.tokens.size()) + " tokens, enough for " +
@@ -307,7 +266,7 @@ Report PerplexityJob::report(const PerplexityFigures& figures) const {
       {"policy", options.store.policy},
       {"outlier_channels", std::uint64_t{figures.outlier_channels}},
       {"port", figures.port},
-      {"threads", std::uint64_t{measured.threads}},
+      {"threads", std::uint64_t{measured.cache.threads}},
       {"cross_entropy", figures.cross_entropy},
       {"standard_error", figures.standard_error},
       {"perplexity", std::exp(figures.cross_entropy)},
@@ -336,16 +295,16 @@ struct SpeedJob {
 
 void SpeedJob::operator()() {
   if (!measured.json.empty() && measured.json != "-") check_place(measured.json);
-  Subject subject(measured.model, measured.text, measured.threads);
-  measured.complete(subject.model->config());
-  const SpeedFigures figures = measure_speed(*subject.model, subject.tokens, context, decoded, measured.store);
+  Subject subject(measured.model, measured.text, measured.cache.threads);
+  const StoreOptions store = measured.store(subject.model->config());
+  const SpeedFigures figures = measure_speed(*subject.model, subject.tokens, context, decoded, store);
   publish({{"context", std::uint64_t{context}},
            {"decoded", std::uint64_t{decoded}},
-           {"storage", std::string(measured.store.storage == Storage::kQ4 ? "q4" : "f32")},
-           {"policy", measured.store.policy},
-           {"outlier_channels", std::uint64_t{measured.store.outlier_channels}},
+           {"storage", std::string(store.storage == Storage::kQ4 ? "q4" : "f32")},
+           {"policy", store.policy},
+           {"outlier_channels", std::uint64_t{store.outlier_channels}},
            {"port", figures.port},
-           {"threads", std::uint64_t{measured.threads}},
+           {"threads", std::uint64_t{measured.cache.threads}},
            {"prefill_tokens_per_second", figures.prefill_tokens_per_second},
            {"decode_tokens_per_second", figures.decode_tokens_per_second},
            {"append_share_of_prefill", figures.append_share},
@@ -371,7 +330,7 @@ ProfileJob::ProfileJob(const Arguments& arguments)
       text(required(arguments, "text")),
       out(required(arguments, "out")),
       header(arguments.text("header", "")),
-      threads(choose_threads(arguments)),
+      threads(read_store_arguments(arguments, "full", "none").threads),
       context(static_cast<std::size_t>(arguments.integer("context", 0, 1, kMaxTokens))),
       tokens(static_cast<std::size_t>(arguments.integer("tokens", 12288, 1, kMaxTokens))) {}
 

@@ -1,0 +1,34 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "bench/llm/arguments.hpp"
+#include "bench/llm/tile_store.hpp"
+
+namespace nibkv::llm {
+
+/// The command line is wrong: programs exit with 2.
+class UsageError : public Error {
+ public:
+  using Error::Error;
+};
+
+/// What the programs have in common: --policy, --tokens or --arena, --port, --profile, --outliers, --threads.
+struct StoreArguments {
+  std::string profile;                    ///< a path or "none"
+  std::optional<std::uint16_t> outliers;  ///< when given
+  std::size_t threads = 1;
+  StoreOptions store;  ///< policy, tokens (0: not given), arena_bytes, port
+};
+
+/// @throws UsageError, or Error for a number out of its range
+StoreArguments read_store_arguments(const Arguments& arguments, const std::string& default_policy,
+                                    const std::string& default_profile);
+
+/// --model, or else the environment's NIBKV_MODEL, or else the tiny built-in model.
+std::string choose_model(const Arguments& arguments);
+
+}  // namespace nibkv::llm
