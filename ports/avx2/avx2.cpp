@@ -94,7 +94,9 @@ void find_logits(const TileWeights& tile, int count, float (*logits)[32], float*
       }
       const __m256i slot = _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(8 * j));
       logit = _mm256_max_ps(logit, _mm256_set1_ps(-kExponentLimit));
-      logit = _mm256_blendv_ps(hidden, logit, _mm256_castsi256_ps(_mm256_cmpgt_epi32(visible, slot)));
+      if (tile.visible[i] != 32) {
+        logit = _mm256_blendv_ps(hidden, logit, _mm256_castsi256_ps(_mm256_cmpgt_epi32(visible, slot)));
+      }
       _mm256_store_ps(logits[i] + 8 * j, logit);
       most = _mm256_max_ps(logit, most);
     }
@@ -119,10 +121,9 @@ void find_products(const TileWeights& tile, int count, const float* tops, float 
   for (int j = 0; j < 4; ++j) values[j] = wide(eight_at(tile.value_scales + 8 * j));
   for (int i = 0; i < count; ++i) {
     const __m256 top = _mm256_set1_ps(tops[i]);
-    __m256i octaves[4];
+    __m256i octaves[4];  // packing makes 0 of what is negative
     for (int j = 0; j < 4; ++j) {
-      __m256 below = _mm256_min_ps(_mm256_sub_ps(top, _mm256_load_ps(logits[i] + 8 * j)), _mm256_set1_ps(17.0f));
-      below = _mm256_max_ps(below, _mm256_setzero_ps());
+      const __m256 below = _mm256_min_ps(_mm256_sub_ps(top, _mm256_load_ps(logits[i] + 8 * j)), _mm256_set1_ps(17.0f));
       octaves[j] =
           _mm256_cvttps_epi32(_mm256_add_ps(_mm256_mul_ps(below, _mm256_set1_ps(2048.0f)), _mm256_set1_ps(0.5f)));
     }
