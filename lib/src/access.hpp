@@ -80,8 +80,7 @@ struct Access {
   float* value_rows(std::uint32_t tile) const { return key_rows(tile) + kTileSlots * shape().head_dim; }
 
   /// Takes a tile from the pool, which must have one, and hangs it at the end of `chain`: one of the chain's own run of
-  /// tiles if any is free, so that a chain mostly lies in one piece of memory (3 times the bandwidth of tiles strewn
-  /// over the pool).
+  /// tiles if any is free, so that a chain mostly lies in one piece of memory (lib/DESIGN.md has the gain).
   std::uint32_t grow(Chain& chain) const {
     Chain* lender = &chain;
     for (Chain* other = at<Chain>(layout().chains); lender->free == kNoTile; ++other) lender = other;

@@ -17,8 +17,7 @@ namespace nibkv {
 /// @param keys    f32, finite, shape [count][kv_heads][head_dim], after rotary embedding; count in [1, max_chunk]
 /// @param values  f32, finite, shape [count][kv_heads][head_dim]
 /// @returns kNotReady; kBadArgument for a wrong layer or span size; kFull when the pool has no tile left and the policy
-/// may not make
-///          room. The cache is unchanged unless kOk.
+///          may not make room. The cache is unchanged unless kOk.
 /// Cost: O(count * kv_heads * head_dim * log head_dim).
 Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, std::span<const float> values);
 

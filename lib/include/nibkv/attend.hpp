@@ -24,8 +24,7 @@ struct Part {
 ///
 /// @param layer    [0, layers)
 /// @param queries  f32, finite, shape [count][query_heads][head_dim], after rotary embedding; count in [1, max_chunk]
-/// and at most
-///                 held() of every head in the part
+///                 and at most held() of every head in the part
 /// @param out      f32, same shape; only the heads and queries of the part are written
 /// @returns kNotReady; kBadArgument for a wrong layer, part or span size. Nothing is written unless kOk.
 /// Cost: O(count * query_heads * held * head_dim).

@@ -51,11 +51,10 @@ class Cache {
   /// Places an empty cache into `arena` and makes this object its handle.
   ///
   /// @param arena  at least footprint(shape, policy) bytes, starting at a multiple of kArenaAlignment; must outlive the
-  /// cache
+  ///               cache
   /// @returns kBadShape, kBadPolicy (also for a footprint beyond this machine's memory), kMisaligned, kArenaTooSmall,
-  /// kUnknownPort,
-  ///          kUnsupportedPort; kBadProfile also when the shape asks for outlier channels and there is no profile.
-  ///          Neither the object nor the arena is changed unless kOk.
+  ///          kUnknownPort, kUnsupportedPort; kBadProfile also when the shape asks for outlier channels and
+  ///          there is no profile. Neither the object nor the arena is changed unless kOk.
   /// Cost: O(footprint) once, to clear the arena.
   Status init(std::span<std::byte> arena, const Shape& shape, const Policy& policy, const Options& options = {});
 

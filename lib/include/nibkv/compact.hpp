@@ -12,8 +12,7 @@ namespace nibkv {
 ///
 /// @param target  held(layer, kv_head) entries
 /// @returns kNotReady; kBadArgument for an index out of range; kBadPlan for a plan of the wrong size or form. The cache
-/// is unchanged
-///          unless kOk.
+///          is unchanged unless kOk.
 /// Cost: O(held + moved * head_dim).
 Status compact(Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::span<const std::uint32_t> target);
 

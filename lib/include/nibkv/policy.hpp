@@ -18,8 +18,8 @@ enum class Keep : std::uint8_t {
 struct Policy {
   Keep keep = Keep::kAll;
   std::uint32_t tokens = 0;  ///< budget of a head in tokens, [1, 2^24]; sizes the arena
-  std::uint32_t sinks =
-      0;  ///< first tokens that are never dropped; [0, tokens - max_chunk] under kRecent, 0 under kAll
+  /// First tokens that are never dropped: [0, tokens - max_chunk] under kRecent, 0 under kAll.
+  std::uint32_t sinks = 0;
 
   constexpr bool operator==(const Policy&) const = default;
 };

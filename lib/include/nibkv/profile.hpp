@@ -13,10 +13,9 @@ namespace nibkv {
 /// What is known of a model's keys and queries before it runs: a small constant table, made once per model from any
 /// text and linked as data or loaded from a file. lib/FORMAT.md has every bit. Per KV head of every layer:
 /// - the channels of its keys whose error would cost most, worst first (ranked by mean q^2 times mean k^2: ThinK, arXiv
-/// 2407.21018,
-///   section 3), and the scale of their 8-bit codes;
+///   2407.21018, section 3), and the scale of their 8-bit codes;
 /// - the mean key: taken off every key before coding. All logits of a query move by the same amount, which softmax does
-/// not see;
+///   not see;
 /// - the mean square of every query channel: says which errors of a key its queries will see.
 /// Without a profile nothing is taken off, errors count alike, and there are no outlier channels.
 inline constexpr std::uint32_t kProfileVersion = 1;

@@ -23,8 +23,8 @@ struct Shape {
   std::uint16_t query_heads = 0;  ///< [1, 1024], a multiple of kv_heads
   std::uint16_t kv_heads = 0;     ///< [1, 1024]
   std::uint16_t head_dim = 0;     ///< 16, 32, 48, ..., 256 channels
-  std::uint16_t outlier_channels =
-      0;  ///< key channels of a head at 8 bits: 0, 4, 8, 12 or 16; 0 with kF32. More than 0 needs a profile
+  /// Key channels of a head at 8 bits: 0, 4, 8, 12 or 16; 0 with kF32. More than 0 needs a profile.
+  std::uint16_t outlier_channels = 0;
   std::uint16_t max_chunk = 1;  ///< tokens that one append or attend may bring, [1, 4096]
   std::uint16_t workers = 1;  ///< threads that may call attend at the same time, [1, 256]: each has scratch of its own
   Storage storage = Storage::kQ4;
