@@ -40,14 +40,16 @@ struct Kernels {
   float (*quantise_query)(const float* row, int head_dim, std::int8_t* codes);
 
   /// dots[i][t] = sum over channels of level(key code [t][c]) * queries[i][c].
-  /// @param queries  i8[count][head_dim]
-  /// @param dots     i32[count][32], written
-  void (*key_dots)(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, int count, std::int32_t* dots);
+  /// @param queries     i8[count][head_dim]
+  /// @param query_sums  i32[count]: the sum of each row of `queries`, for ports that make levels unsigned by an offset
+  /// @param dots        i32[count][32], written
+  void (*key_dots)(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, const std::int32_t* query_sums,
+                   int count, std::int32_t* dots);
 
   /// dots[i][t] = sum over channels of outliers[t][c] * queries[i][c]. channels: 4, 8, 12 or 16; queries
-  /// i8[count][channels].
-  void (*outlier_dots)(const std::int8_t* outliers, int channels, const std::int8_t* queries, int count,
-                       std::int32_t* dots);
+  /// i8[count][channels]; query_sums as for key_dots.
+  void (*outlier_dots)(const std::int8_t* outliers, int channels, const std::int8_t* queries,
+                       const std::int32_t* query_sums, int count, std::int32_t* dots);
 
   /// From the dots of some tiles to weights of their values: logits, block-floating softmax, value scales folded in.
   /// Tiles do not depend on one another; they come together because each is a long chain of dependent instructions.
@@ -56,7 +58,7 @@ struct Kernels {
 
   /// sums[i][c] += scales[i] * (sum over slots of level(value code [t][c]) * weights[i][t]), the inner sum exact, two
   /// f32 roundings.
-  /// @param weights  u8[count][32]
+  /// @param weights  u8[count][32] in [0, 127]: four of their products with levels fit int16
   /// @param sums     f32[count][head_dim], updated
   void (*value_sums)(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales,
                      int count, float* sums);
@@ -66,14 +68,17 @@ struct Kernels {
 struct TileWeights {
   const std::int32_t* dots;           ///< i32[count][32] of key_dots
   const std::int32_t* outlier_dots;   ///< i32[count][32] of outlier_dots, or nullptr
-  const std::uint16_t* key_scales;    ///< scale16[32]
-  const std::uint16_t* value_scales;  ///< scale16[32]
-  const float* query_scales;          ///< f32[count]: logit in octaves (log2) = dot * key scale * query scale
-  const float* outlier_query_scales;  ///< f32[count], not read without outlier_dots
+  const std::uint16_t* key_scales;    ///< scale16[32], 0 or in [2^-70, 2^50]
+  const std::uint16_t* value_scales;  ///< scale16[32], 0 or in [2^-70, 2^100]; those of slots that a row does not see
+                                      ///< leave no trace
+  const float* query_scales;          ///< f32[count] in [2^-80, 2^40]: a logit in octaves (log2) is
+                                      ///< (dot * key scale + outlier dot * outlier ratio) * query scale
+  const float* outlier_ratios;        ///< f32[count], 0 or in [2^-110, 2^40], not read without outlier_dots
   const std::int32_t* visible;        ///< i32[count] in [0, 32]: slots from this one on have weight 0
 
-  std::uint8_t* weights;    ///< u8[count][32], written: weight * value scale, relative to its largest of the row
-  float* value_units;       ///< f32[count], written: what weights of 1 stand for, relative to 2^exponent
+  std::uint8_t*
+      weights;         ///< u8[count][32], written: weight * value scale, relative to its largest of the row, [0, 127]
+  float* value_units;  ///< f32[count], written: what weights of 1 stand for, relative to 2^exponent
   std::int32_t* exponents;  ///< i32[count], written: whole part of the largest logit, plus 2
   std::uint32_t*
       masses;  ///< u32[count], written: sum of the Q0.16 softmax weights relative to 2^exponent, at most 32 * 2^15
@@ -106,15 +111,20 @@ constexpr Thresholds make_thresholds() {
 constexpr Thresholds kThresholds = make_thresholds();
 
 /// 2^-f for f in [0, 1), negated, in Q15 with rounding doubling high multiplies:
-/// -1 + f (k1 + f (k2 + f (k3 + f k4))).
+/// k0 + f (k1 + f (k2 + f (k3 + f k4))).
+inline constexpr std::int16_t kExp0 = -32767;
 inline constexpr std::int16_t kExp1 = 22713;
 inline constexpr std::int16_t kExp2 = -7853;
 inline constexpr std::int16_t kExp3 = 1744;
 inline constexpr std::int16_t kExp4 = -220;
 
 inline constexpr float kSmallest = 0x1p-60f;      ///< a row whose largest magnitude is below is stored as zero
-inline constexpr float kHidden = -1e30f;          ///< logit of a slot that a query may not see
-inline constexpr float kExponentLimit = 0x1p29f;  ///< a logit saturates at this magnitude
+inline constexpr float kHidden = -1e30f;          ///< in place of the logit of a slot that a query may not see
+inline constexpr float kExponentLimit = 0x1p29f;  ///< a tile's exponent saturates at this magnitude
+inline constexpr float kFlat = 0x1p-100f;         ///< a largest logit nearer to 0 is taken as 0
+inline constexpr float kFaintest = 31744.5f;      ///< 15.5 octaves, in 1 / 2048, and a half: a weight this small is 0
+inline constexpr int kLeastExponent = 15;         ///< of scale16, so that a scale of 0 is 15 octaves below any other
+inline constexpr float kByteRange = 127.0f * 128.0f * 32768.0f;  ///< bytes in Q7, factors in Q15
 
 }  // namespace ports
 

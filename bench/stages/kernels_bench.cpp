@@ -28,6 +28,7 @@ struct Arguments {
         row(bells(static_cast<std::size_t>(dim), 1)),
         row_codes(row.size()),
         queries(static_cast<std::size_t>(kMostRows * dim)),
+        query_sums(kMostRows, 100),
         dots(kMostRows * kSlots),
         outlier_dots(dots.size()),
         weights(kMostRows * kSlots),
@@ -37,7 +38,7 @@ struct Arguments {
     for (std::int8_t& query : queries) query = static_cast<std::int8_t>(random.within(0, 254) - 127);
     for (std::int32_t& dot : dots) dot = static_cast<std::int32_t>(random.below(200000)) - 100000;
     for (std::int32_t& dot : outlier_dots) dot = static_cast<std::int32_t>(random.below(40000)) - 20000;
-    for (std::uint8_t& weight : weights) weight = static_cast<std::uint8_t>(random.below(256));
+    for (std::uint8_t& weight : weights) weight = static_cast<std::uint8_t>(random.below(128));
   }
 
   // The first half of a tile's codes are keys, the other values.
@@ -51,6 +52,7 @@ struct Arguments {
   std::vector<float> row;
   std::vector<std::uint8_t> row_codes;
   std::vector<std::int8_t> queries;
+  std::vector<std::int32_t> query_sums;
   std::vector<std::int32_t> dots;
   std::vector<std::int32_t> outlier_dots;
   std::vector<std::uint8_t> weights;
@@ -84,7 +86,8 @@ benchmark::Counter per_slot_and_row(const Arguments& with, int tiles) {
 void key_dots(benchmark::State& state, const Kernels& kernels, Arguments& with) {
   for (auto _ : state) {
     for (int tile = 0; tile < kTiles; ++tile) {
-      kernels.key_dots(with.tile(tile), with.dim, with.queries.data(), with.rows, with.dots.data());
+      kernels.key_dots(with.tile(tile), with.dim, with.queries.data(), with.query_sums.data(), with.rows,
+                       with.dots.data());
     }
     benchmark::ClobberMemory();
   }
@@ -95,7 +98,8 @@ void outlier_dots(benchmark::State& state, const Kernels& kernels, Arguments& wi
   for (auto _ : state) {
     for (int tile = 0; tile < kTiles; ++tile) {
       const auto* outliers = reinterpret_cast<const std::int8_t*>(with.tile(tile));
-      kernels.outlier_dots(outliers, kChannels, with.queries.data(), with.rows, with.outlier_dots.data());
+      kernels.outlier_dots(outliers, kChannels, with.queries.data(), with.query_sums.data(), with.rows,
+                           with.outlier_dots.data());
     }
     benchmark::ClobberMemory();
   }
@@ -118,7 +122,7 @@ void weights_of(benchmark::State& state, const Kernels& kernels, Arguments& with
                 .key_scales = scales.data(),
                 .value_scales = scales.data(),
                 .query_scales = query_scales.data(),
-                .outlier_query_scales = query_scales.data(),
+                .outlier_ratios = query_scales.data(),
                 .visible = visible.data(),
                 .weights = with.weights.data() + at * kSlots,
                 .value_units = units + at,

@@ -27,7 +27,7 @@ void store_q4(const Access& to, const Basis& basis, const KeyRefiner& refiner, s
   to.kernels().rotate(row, static_cast<int>(dim));
   std::uint16_t scale = to.kernels().encode_row(row, static_cast<int>(dim), codes);
   if (scale != 0) scale = refiner.refine(row, codes, scale);
-  to.key_scales(tile)[lane] = scale;
+  to.key_scales(tile)[lane] = scale < kMostKeyScale16 ? scale : kMostKeyScale16;
   std::uint8_t* keys = to.key_codes(tile);
   for (std::uint32_t c = 0; c < dim; ++c) put_nibble(keys[key_byte(lane, c)], lane, codes[c]);
   for (std::uint32_t n = 0; n < to.shape().outlier_channels; ++n)
@@ -35,7 +35,8 @@ void store_q4(const Access& to, const Basis& basis, const KeyRefiner& refiner, s
 
   std::memcpy(row, value, dim * sizeof(float));
   to.kernels().rotate(row, static_cast<int>(dim));
-  to.value_scales(tile)[lane] = to.kernels().encode_row(row, static_cast<int>(dim), codes);
+  scale = to.kernels().encode_row(row, static_cast<int>(dim), codes);
+  to.value_scales(tile)[lane] = scale < kMostValueScale16 ? scale : kMostValueScale16;
   std::uint8_t* values = to.value_codes(tile);
   for (std::uint32_t c = 0; c < dim; ++c) put_nibble(values[value_byte(lane, c, dim)], lane, codes[c]);
 }

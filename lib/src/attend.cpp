@@ -25,7 +25,9 @@ struct Rows {
   std::int32_t* outlier_dots;
   std::uint8_t* weights;
   float query_scales[kMaxRows];
-  float outlier_query_scales[kMaxRows];
+  float outlier_ratios[kMaxRows];
+  std::int32_t query_sums[kMaxRows];
+  std::int32_t outlier_query_sums[kMaxRows];
   std::uint32_t limits[kMaxRows];
   RowState states[kMaxRows];
 };
@@ -45,6 +47,16 @@ Rows rows_in(const Access& to, std::uint32_t worker) {
   return rows;
 }
 
+float bounded(float scale) {
+  return scale < kMostQueryScale ? scale : kMostQueryScale;
+}
+
+std::int32_t sum_of_codes(const std::int8_t* codes, int count) {
+  std::int32_t sum = 0;
+  for (int c = 0; c < count; ++c) sum += codes[c];
+  return sum;
+}
+
 void add_row(const Access& to, const Basis& basis, Rows& rows, const float* query, std::uint32_t limit) {
   const auto dim = static_cast<int>(to.shape().head_dim);
   const auto channels = static_cast<int>(to.shape().outlier_channels);
@@ -53,12 +65,23 @@ void add_row(const Access& to, const Basis& basis, Rows& rows, const float* quer
   std::memcpy(rows.row, query, static_cast<std::size_t>(dim) * sizeof(float));
   basis.split_query(rows.row, outliers);
   to.kernels().rotate(rows.row, dim);
-  const float to_octaves = octaves_per_logit(to.shape().head_dim);
-  rows.query_scales[i] = to.kernels().quantise_query(rows.row, dim, rows.queries + i * dim) * to_octaves;
+  std::int8_t* codes = rows.queries + i * dim;
+  std::int8_t* outlier_codes = rows.outlier_queries + i * channels;
+  float scale = bounded(to.kernels().quantise_query(rows.row, dim, codes));
+  float ratio = 0;
   if (channels != 0) {
-    rows.outlier_query_scales[i] =
-        to.kernels().quantise_query(outliers, channels, rows.outlier_queries + i * channels) * to_octaves;
+    const float outlier_scale = bounded(to.kernels().quantise_query(outliers, channels, outlier_codes));
+    if (outlier_scale > scale * kMostQueryScale) {  // nothing else of this query counts
+      std::memset(codes, 0, static_cast<std::size_t>(dim));
+      scale = outlier_scale;
+    }
+    if (outlier_scale != 0) ratio = outlier_scale / scale;
   }
+  if (scale == 0) scale = 1;  // all codes are 0
+  rows.query_scales[i] = scale * octaves_per_logit(to.shape().head_dim);
+  rows.outlier_ratios[i] = ratio;
+  rows.query_sums[i] = sum_of_codes(codes, dim);
+  rows.outlier_query_sums[i] = sum_of_codes(outlier_codes, channels);
   rows.limits[i] = limit;
   rows.states[i] = {-(1 << 30), 0};  // below every exponent
   std::memset(rows.sums + i * dim, 0, static_cast<std::size_t>(dim) * sizeof(float));
@@ -141,20 +164,15 @@ int weigh_tiles(const Access& to, const Rows& rows, std::uint32_t first_slot, st
     const std::uint32_t tile = cursor.tile;
     prefetch_keys(to, cursor.ahead);
     std::int32_t* outlier_dots = channels != 0 ? rows.outlier_dots + at * kTileSlots : nullptr;
-    kernels.key_dots(to.key_codes(tile), dim, rows.queries, rows.count, rows.dots + at * kTileSlots);
-    if (channels != 0)
-      kernels.outlier_dots(to.outliers(tile), channels, rows.outlier_queries, rows.count, outlier_dots);
-    batch.tiles[count] = {rows.dots + at * kTileSlots,
-                          outlier_dots,
-                          to.key_scales(tile),
-                          to.value_scales(tile),
-                          rows.query_scales,
-                          rows.outlier_query_scales,
-                          batch.visible + at,
-                          rows.weights + at * kTileSlots,
-                          batch.scales + at,
-                          batch.exponents + at,
-                          batch.masses + at};
+    kernels.key_dots(to.key_codes(tile), dim, rows.queries, rows.query_sums, rows.count, rows.dots + at * kTileSlots);
+    if (channels != 0) {
+      kernels.outlier_dots(to.outliers(tile), channels, rows.outlier_queries, rows.outlier_query_sums, rows.count,
+                           outlier_dots);
+    }
+    batch.tiles[count] = {
+        rows.dots + at * kTileSlots, outlier_dots,         to.key_scales(tile), to.value_scales(tile),
+        rows.query_scales,           rows.outlier_ratios,  batch.visible + at,  rows.weights + at * kTileSlots,
+        batch.scales + at,           batch.exponents + at, batch.masses + at};
     batch.at[count] = cursor;
     cursor.move_on(to);
   }

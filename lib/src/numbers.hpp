@@ -27,6 +27,12 @@ inline std::uint16_t to_scale16(float value) {
   return static_cast<std::uint16_t>((bits_from_float(value) + 0x4000u) >> 15);
 }
 
+/// Scales saturate here, so that no logit and no sum leaves the range of a float: of queries at 2^40, and as scale16 of
+/// keys at 2^50 and of values at 2^100.
+inline constexpr float kMostQueryScale = 0x1p40f;
+inline constexpr std::uint16_t kMostKeyScale16 = (127 + 50) << 8;
+inline constexpr std::uint16_t kMostValueScale16 = (127 + 100) << 8;
+
 inline float from_bf16(std::uint16_t half) {
   return float_from_bits(static_cast<std::uint32_t>(half) << 16);
 }

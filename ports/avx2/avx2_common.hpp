@@ -181,26 +181,190 @@ inline std::int32_t word_at(const void* at) {
   return word;
 }
 
-// 2^-(octaves / 2048) in Q15 for 16 values; see the scalar port.
+// -(32768 >> whole) for 16 values of whole in [0, 15], but 0 for 15: low and high bytes from two tables.
+// `high_index` has whole in its high bytes and bit 7 of its low bytes set.
+inline __m256i negative_power(__m256i whole, __m256i high_index) {
+  const __m256i low_bytes =
+      _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, -128, -64, -32, -16, -8, -4, -2, 0));
+  const __m256i high_bytes =
+      _mm256_broadcastsi128_si256(_mm_setr_epi8(-128, -64, -32, -16, -8, -4, -2, -1, -1, -1, -1, -1, -1, -1, -1, 0));
+  // The high byte of `whole` is 0, and so is entry 0 of the low bytes.
+  return _mm256_or_si256(_mm256_shuffle_epi8(low_bytes, whole), _mm256_shuffle_epi8(high_bytes, high_index));
+}
+
+// 2^-(octaves / 2048) in Q15 for 16 values in [0, 32767]; see the scalar port.
 inline __m256i exp2_q15(__m256i octaves) {
-  const __m256i f = _mm256_slli_epi16(_mm256_and_si256(octaves, _mm256_set1_epi16(2047)), 4);
+  const __m256i f = _mm256_and_si256(_mm256_slli_epi16(octaves, 4), _mm256_set1_epi16(0x7ff0));
   __m256i x = _mm256_add_epi16(_mm256_mulhrs_epi16(f, _mm256_set1_epi16(kExp4)), _mm256_set1_epi16(kExp3));
   x = _mm256_add_epi16(_mm256_mulhrs_epi16(f, x), _mm256_set1_epi16(kExp2));
   x = _mm256_add_epi16(_mm256_mulhrs_epi16(f, x), _mm256_set1_epi16(kExp1));
-  x = _mm256_add_epi16(_mm256_mulhrs_epi16(f, x), _mm256_set1_epi16(-32768));
-  x = _mm256_max_epi16(x, _mm256_set1_epi16(-32767));
-  // -(32768 >> whole) as 16 bits: its low and its high bytes from two tables.
-  const __m256i whole = _mm256_srli_epi16(octaves, 11);
-  const __m256i low_bytes =
-      _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, -128, -64, -32, -16, -8, -4, -2, -1));
-  const __m256i high_bytes =
-      _mm256_broadcastsi128_si256(_mm_setr_epi8(-128, -64, -32, -16, -8, -4, -2, -1, -1, -1, -1, -1, -1, -1, -1, -1));
-  const __m256i low =
-      _mm256_shuffle_epi8(low_bytes, _mm256_or_si256(whole, _mm256_set1_epi16(static_cast<short>(0x8000))));
-  const __m256i high =
-      _mm256_shuffle_epi8(high_bytes, _mm256_or_si256(_mm256_slli_epi16(whole, 8), _mm256_set1_epi16(0x80)));
-  const __m256i weight = _mm256_mulhrs_epi16(x, _mm256_or_si256(low, high));
-  return _mm256_andnot_si256(_mm256_srai_epi16(octaves, 15), weight);  // 16 octaves down: 0
+  x = _mm256_add_epi16(_mm256_mulhrs_epi16(f, x), _mm256_set1_epi16(kExp0));
+  const __m256i high_index = _mm256_or_si256(_mm256_srli_epi16(octaves, 3), _mm256_set1_epi16(0x80));
+  return _mm256_mulhrs_epi16(x, negative_power(_mm256_srli_epi16(octaves, 11), high_index));
+}
+
+// Value scales in Q15 of the power of two above the largest; see the scalar port.
+inline __m256i value_scales_q15(__m256i scales16, __m256i exponent) {
+  const __m256i octaves =
+      _mm256_min_epu16(_mm256_sub_epi16(exponent, _mm256_srli_epi16(scales16, 8)), _mm256_set1_epi16(15));
+  const __m256i fraction = _mm256_or_si256(_mm256_and_si256(scales16, _mm256_set1_epi16(255)), _mm256_set1_epi16(256));
+  const __m256i mantissa = _mm256_sub_epi16(_mm256_setzero_si256(), _mm256_slli_epi16(fraction, 6));
+  const __m256i high_index = _mm256_or_si256(_mm256_slli_epi16(octaves, 8), _mm256_set1_epi16(0x80));
+  return _mm256_mulhrs_epi16(mantissa, negative_power(octaves, high_index));
+}
+
+// The largest of 16 values in [0, 65535].
+inline std::int32_t most_of_words(__m256i words) {
+  const __m128i eight = _mm_max_epu16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+  return 65535 - (_mm_cvtsi128_si32(_mm_minpos_epu16(_mm_xor_si128(eight, _mm_set1_epi32(-1)))) & 65535);
+}
+
+// Eight vectors of eight lanes to one vector of what `join` makes of each one's lanes.
+template <typename Join>
+inline __m256 join_lanes(const float (*rows)[8], Join join) {
+  __m256 four[2];
+  for (int half = 0; half < 2; ++half) {
+    __m256 two[2];
+    for (int k = 0; k < 2; ++k) {
+      const __m256 a = _mm256_load_ps(rows[4 * half + 2 * k]);
+      const __m256 b = _mm256_load_ps(rows[4 * half + 2 * k + 1]);
+      two[k] = join(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));  // a b a b | a b a b
+    }
+    four[half] =
+        join(_mm256_shuffle_ps(two[0], two[1], 0x44), _mm256_shuffle_ps(two[0], two[1], 0xee));  // a b c d | ..
+  }
+  return join(_mm256_permute2f128_ps(four[0], four[1], 0x20), _mm256_permute2f128_ps(four[0], four[1], 0x31));
+}
+
+inline __m256 most_of_each(const float (*rows)[8]) {
+  return join_lanes(rows, [](__m256 a, __m256 b) { return _mm256_max_ps(a, b); });
+}
+
+inline __m256i most_int_of_each(const float (*rows)[8]) {
+  return _mm256_castps_si256(join_lanes(rows, [](__m256 a, __m256 b) {
+    return _mm256_castsi256_ps(_mm256_max_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b)));
+  }));
+}
+
+inline __m256i sum_of_each(const float (*rows)[8]) {
+  return _mm256_castps_si256(join_lanes(rows, [](__m256 a, __m256 b) {
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b)));
+  }));
+}
+
+// What the steps of tile_weights hand on, for each pair of tile and row.
+struct PairBuffers {
+  alignas(64) float logits[kMostRows][32];           // but for the factor query_scale
+  alignas(64) std::int16_t products[kMostRows][32];  // Q15, of weight and value scale
+  alignas(32) float largest[kMostRows][8];           // to be joined: logits
+  alignas(32) float masses[kMostRows][8];            // to be joined: i32
+  alignas(32) float largest_products[kMostRows][8];  // to be joined: i32
+  alignas(32) float tops[kMostRows];                 // (whole octave above the largest logit) * 2048 + 0.5
+  alignas(32) std::int32_t exponents[kMostRows];
+  alignas(32) std::int32_t ups[kMostRows];     // places that move the largest product to [2^14, 2^15)
+  alignas(32) std::int32_t ranges[kMostRows];  // what makes bytes of products moved so
+  alignas(32) float units[kMostRows];          // what a byte of 1 stands for, but for the value scales' exponent
+  alignas(32) std::int32_t mass[kMostRows];
+};
+
+inline void store_lanes(float* at, __m256i lanes) {
+  _mm256_store_ps(at, _mm256_castsi256_ps(lanes));
+}
+
+// Sixteen positive words to the larger ones of eight pairs.
+inline __m256i most_of_word_pairs(__m256i words) {
+  return _mm256_max_epi16(_mm256_and_si256(words, _mm256_set1_epi32(0xffff)), _mm256_srli_epi32(words, 16));
+}
+
+// Slots that a row does not see. Rare: only a chain's last tiles have any.
+inline void hide_logits(float* logits, float* largest, int visible, float query_scale) {
+  for (int t = visible; t < 32; ++t) logits[t] = kHidden;
+  __m256 most = _mm256_load_ps(logits);
+  for (int t = 8; t < 32; t += 8) most = _mm256_max_ps(_mm256_load_ps(logits + t), most);
+  _mm256_store_ps(largest, _mm256_mul_ps(most, _mm256_set1_ps(query_scale)));
+}
+
+// From the largest logits of eight pairs to the tops and exponents.
+inline void find_tops(PairBuffers& pair, int p) {
+  const __m256 most = most_of_each(pair.largest + p);
+  const __m256 flat = _mm256_cmp_ps(magnitude(most), _mm256_set1_ps(kFlat), _CMP_LT_OQ);
+  const __m256 whole = _mm256_floor_ps(_mm256_andnot_ps(flat, most));
+  const __m256 top = _mm256_mul_ps(_mm256_add_ps(whole, _mm256_set1_ps(1.0f)), _mm256_set1_ps(2048.0f));
+  _mm256_store_ps(pair.tops + p, _mm256_add_ps(top, _mm256_set1_ps(0.5f)));
+  const __m256 bounded =
+      _mm256_max_ps(_mm256_min_ps(whole, _mm256_set1_ps(kExponentLimit)), _mm256_set1_ps(-kExponentLimit));
+  _mm256_store_si256(reinterpret_cast<__m256i*>(pair.exponents + p),
+                     _mm256_add_epi32(_mm256_cvttps_epi32(bounded), _mm256_set1_epi32(2)));
+}
+
+// From the largest products of eight pairs to what makes bytes of them, and to what a byte of 1 stands for.
+inline void find_ranges(PairBuffers& pair, int p) {
+  const auto store = [](std::int32_t* at, __m256i x) { _mm256_store_si256(reinterpret_cast<__m256i*>(at), x); };
+  const __m256i most = most_int_of_each(pair.largest_products + p);
+  const __m256i bits = _mm256_castps_si256(_mm256_cvtepi32_ps(most));
+  const __m256i up = _mm256_sub_epi32(_mm256_set1_epi32(127 + 14), _mm256_srli_epi32(bits, 23));
+  const __m256i moved = _mm256_or_si256(_mm256_and_si256(bits, _mm256_set1_epi32(0x7fffff)),
+                                        _mm256_set1_epi32((127 + 14) << 23));  // most << up, as float
+  const __m256i range = _mm256_cvttps_epi32(_mm256_div_ps(_mm256_set1_ps(kByteRange), _mm256_castsi256_ps(moved)));
+  const __m256i power = _mm256_slli_epi32(_mm256_sub_epi32(_mm256_set1_epi32(127), up), 23);  // 2^-up
+  const __m256 unit =
+      _mm256_mul_ps(_mm256_div_ps(_mm256_set1_ps(1.0f), _mm256_cvtepi32_ps(range)), _mm256_castsi256_ps(power));
+  const __m256i none = _mm256_cmpeq_epi32(most, _mm256_setzero_si256());
+  store(pair.ups + p, up);  // for a largest product of 0: 141, which shifts everything out
+  store(pair.ranges + p, range);
+  _mm256_store_ps(pair.units + p, _mm256_andnot_ps(_mm256_castsi256_ps(none), unit));
+  store(pair.mass + p, sum_of_each(pair.masses + p));
+}
+
+// tile_weights of a port that has the steps that see whole rows. Pairs of tile and row go through the steps in two
+// groups, each step of one group between two of the other: a step is a chain of dependent instructions, and only many
+// of them at once keep the CPU busy.
+template <typename Steps>
+void weigh_in_groups(const TileWeights* tiles, int tile_count, int count) {
+  PairBuffers pair;
+  const int pairs = tile_count * count;
+  for (int p = pairs; p % 8 != 0; ++p) {  // the rest of the last eight: computed, not read
+    _mm256_store_ps(pair.largest[p], _mm256_setzero_ps());
+    _mm256_store_ps(pair.masses[p], _mm256_setzero_ps());
+    _mm256_store_ps(pair.largest_products[p], _mm256_setzero_ps());
+  }
+  // Calls body(tile, its rows [i, end), pair of row i) for the pairs [from, to).
+  const auto walk = [&](int from, int to, auto body) {
+    int j = 0;
+    int p = 0;
+    for (; p + count <= from; p += count) ++j;
+    for (; p < to && p < pairs; p += count, ++j) {
+      const int first = p < from ? from - p : 0;
+      const int last = p + count < to ? count : to - p;
+      body(tiles[j], first, last, p);
+    }
+  };
+  const auto logits = [&](int from, int to) {
+    walk(from, to, [&](const TileWeights& tile, int i, int end, int p) { Steps::find_logits(tile, i, end, p, pair); });
+    find_tops(pair, from);
+  };
+  const auto products = [&](int from, int to) {
+    walk(from, to,
+         [&](const TileWeights& tile, int i, int end, int p) { Steps::find_products(tile, i, end, p, pair); });
+    find_ranges(pair, from);
+  };
+  logits(0, 8);
+  if (pairs > 8) logits(8, 16);
+  products(0, 8);
+  if (pairs > 8) products(8, 16);
+  for (int j = 0, p = 0; j < tile_count; ++j) {
+    for (int i = 0; i < count; ++i, ++p) {
+      Steps::put_bytes(pair, p, tiles[j].weights + i * 32);
+      tiles[j].exponents[i] = pair.exponents[p];
+      tiles[j].value_units[i] *= pair.units[p];
+      tiles[j].masses[i] = static_cast<std::uint32_t>(pair.mass[p]);
+    }
+  }
+}
+
+// exponent in [-126, 127]
+inline float power_of_two(std::int32_t exponent) {
+  return __builtin_bit_cast(float, (exponent + 127) << 23);
 }
 
 inline __m256 wide(__m128i scales16) {

@@ -9,10 +9,10 @@ int32x4_t add_neighbours(int32x4_t a, int32x4_t b) {
   return vcombine_s32(vpadd_s32(vget_low_s32(a), vget_high_s32(a)), vpadd_s32(vget_low_s32(b), vget_high_s32(b)));
 }
 
-// Products of four groups of channels, in halves of two slots; |63 * 127| * 4 fits int16.
-int32x4_t add_products(int32x4_t sums, const int8x8_t* levels, const int8x8_t* queries) {
-  int16x8_t products = vmull_s8(levels[0], queries[0]);
-  for (int g = 1; g < 4; ++g) products = vmlal_s8(products, levels[g], queries[g]);
+// Products of levels and four groups, of codes of channels or of weights of slots; |63 * 127| * 4 fits int16.
+int32x4_t add_products(int32x4_t sums, const int8x8_t* levels, const int8x8_t* factors) {
+  int16x8_t products = vmull_s8(levels[0], factors[0]);
+  for (int g = 1; g < 4; ++g) products = vmlal_s8(products, levels[g], factors[g]);
   return vpadalq_s16(sums, products);
 }
 
@@ -48,7 +48,8 @@ void key_dots_of(const std::uint8_t* codes, int head_dim, const std::int8_t* que
   }
 }
 
-void key_dots(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, int count, std::int32_t* dots) {
+void key_dots(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, const std::int32_t*, int count,
+              std::int32_t* dots) {
   for (; count >= 4; count -= 4, queries += 4 * head_dim, dots += 4 * 32) {
     key_dots_of<4>(codes, head_dim, queries, dots);
   }
@@ -57,7 +58,7 @@ void key_dots(const std::uint8_t* codes, int head_dim, const std::int8_t* querie
   if (count == 1) key_dots_of<1>(codes, head_dim, queries, dots);
 }
 
-void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* queries, int count,
+void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* queries, const std::int32_t*, int count,
                   std::int32_t* dots) {
   for (int t = 0; t < 32; t += 4) {
     for (int i = 0; i < count; ++i) {
@@ -77,35 +78,32 @@ void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* 
 template <int kRows>
 void value_sums_of(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales,
                    float* sums) {
-  const Table levels = make_table(vaddq_s8(vld1q_s8(kLevels), vdupq_n_s8(64)));  // unsigned, as weights are
-  uint8x8_t wide_weights[4][2][kRows];                                           // of four slots, twice
-  int32x4_t surplus[kRows];
+  const Table levels = make_table(vld1q_s8(kLevels));
+  int8x8_t wide_weights[kRows][8];  // of four slots, twice; in turns of low and high nibbles
   for (int r = 0; r < kRows; ++r) {
-    surplus[r] = vdupq_n_s32(weights_surplus(weights + r * 32));
-    for (int g = 0; g < 4; ++g) {
-      wide_weights[g][0][r] = vget_low_u8(broadcast4(weights + r * 32 + g * 4));
-      wide_weights[g][1][r] = vget_low_u8(broadcast4(weights + r * 32 + g * 4 + 16));
+    for (int k = 0; k < 8; ++k) {
+      wide_weights[r][k] = vget_low_s8(vreinterpretq_s8_u8(broadcast4(weights + r * 32 + k % 2 * 16 + k / 2 * 4)));
     }
   }
   for (int c = 0; c < head_dim; c += 4) {
-    uint32x4_t whole[kRows][2];
-    for (int r = 0; r < kRows; ++r) whole[r][0] = whole[r][1] = vdupq_n_u32(0);
-    for (int g = 0; g < 4; ++g) {
-      const Decoded both = decode(levels, codes + (g * head_dim + c) * 4);
-      const uint8x16_t low = vreinterpretq_u8_s8(both.low);
-      const uint8x16_t high = vreinterpretq_u8_s8(both.high);
-      for (int r = 0; r < kRows; ++r) {  // 2 * 127 * 255 fits u16
-        uint16x8_t products = vmull_u8(vget_low_u8(low), wide_weights[g][0][r]);
-        products = vmlal_u8(products, vget_low_u8(high), wide_weights[g][1][r]);
-        whole[r][0] = vpadalq_u16(whole[r][0], products);
-        products = vmull_u8(vget_high_u8(low), wide_weights[g][0][r]);
-        products = vmlal_u8(products, vget_high_u8(high), wide_weights[g][1][r]);
-        whole[r][1] = vpadalq_u16(whole[r][1], products);
+    int32x4_t whole[kRows][2];
+    for (int r = 0; r < kRows; ++r) whole[r][0] = whole[r][1] = vdupq_n_s32(0);
+    for (int k = 0; k < 8; k += 4) {
+      int8x8_t decoded[2][4];
+      for (int g = 0; g < 4; g += 2) {
+        const Decoded both = decode(levels, codes + ((k + g) / 2 * head_dim + c) * 4);
+        decoded[0][g] = vget_low_s8(both.low);
+        decoded[1][g] = vget_high_s8(both.low);
+        decoded[0][g + 1] = vget_low_s8(both.high);
+        decoded[1][g + 1] = vget_high_s8(both.high);
+      }
+      for (int r = 0; r < kRows; ++r) {
+        whole[r][0] = add_products(whole[r][0], decoded[0], wide_weights[r] + k);
+        whole[r][1] = add_products(whole[r][1], decoded[1], wide_weights[r] + k);
       }
     }
     for (int r = 0; r < kRows; ++r) {
-      const int32x4_t biased = add_neighbours(vreinterpretq_s32_u32(whole[r][0]), vreinterpretq_s32_u32(whole[r][1]));
-      add_scaled(sums + r * head_dim + c, vsubq_s32(biased, surplus[r]), scales[r]);
+      add_scaled(sums + r * head_dim + c, add_neighbours(whole[r][0], whole[r][1]), scales[r]);
     }
   }
 }

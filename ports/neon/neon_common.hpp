@@ -11,7 +11,6 @@ namespace {
 using namespace ports;
 
 #if defined(__aarch64__)
-constexpr bool kFlushesDenormals = false;
 using Table = int8x16_t;
 Table make_table(int8x16_t entries) {
   return entries;
@@ -27,7 +26,6 @@ float32x4_t smaller(float32x4_t a, float32x4_t b) {
   return vminnmq_f32(a, b);
 }
 #else
-constexpr bool kFlushesDenormals = true;
 using Table = int8x8x2_t;
 Table make_table(int8x16_t entries) {
   return {{vget_low_s8(entries), vget_high_s8(entries)}};
@@ -59,6 +57,12 @@ std::int32_t sum_of_lanes(int32x4_t x) {
 float largest_lane(float32x4_t x) {
   const float32x2_t two = vpmax_f32(vget_low_f32(x), vget_high_f32(x));
   return vget_lane_f32(vpmax_f32(two, two), 0);
+}
+
+std::int32_t largest_lane(uint16x8_t x) {
+  uint16x4_t most = vpmax_u16(vget_low_u16(x), vget_high_u16(x));
+  most = vpmax_u16(most, most);
+  return vget_lane_u16(vpmax_u16(most, most), 0);
 }
 
 float largest_magnitude(const float* row, int n) {
@@ -205,136 +209,160 @@ float quantise_query(const float* row, int head_dim, std::int8_t* codes) {
   return most * (1.0f / 127.0f);
 }
 
-// 2^-(octaves / 2048) in Q15 of 8 octaves as u16.
+uint16x8_t multiply_high(uint16x8_t a, uint16x8_t b) {
+  return vreinterpretq_u16_s16(vqrdmulhq_s16(vreinterpretq_s16_u16(a), vreinterpretq_s16_u16(b)));
+}
+
+// x >> octaves, rounded, halves up; 0 from 15 octaves on.
+uint16x8_t shift_down(uint16x8_t x, uint16x8_t octaves) {
+  const uint16x8_t shifted = vrshlq_u16(x, vnegq_s16(vreinterpretq_s16_u16(octaves)));
+  return vandq_u16(shifted, vcltq_u16(octaves, vdupq_n_u16(15)));
+}
+
+// 2^-(octaves / 2048) in Q15 of 8 octaves in [0, 32767].
 uint16x8_t exp2_q15(uint16x8_t octaves) {
-  const int16x8_t f = vreinterpretq_s16_u16(vshlq_n_u16(vandq_u16(octaves, vdupq_n_u16(2047)), 4));
+  const int16x8_t f = vreinterpretq_s16_u16(vandq_u16(vshlq_n_u16(octaves, 4), vdupq_n_u16(0x7FF0)));
   int16x8_t x = vaddq_s16(vqrdmulhq_s16(f, vdupq_n_s16(kExp4)), vdupq_n_s16(kExp3));
   x = vaddq_s16(vqrdmulhq_s16(f, x), vdupq_n_s16(kExp2));
   x = vaddq_s16(vqrdmulhq_s16(f, x), vdupq_n_s16(kExp1));
-  x = vaddq_s16(vqrdmulhq_s16(f, x), vdupq_n_s16(INT16_MIN));
-  x = vmaxq_s16(x, vdupq_n_s16(-32767));
-  const int16x8_t whole = vreinterpretq_s16_u16(vshrq_n_u16(octaves, 11));
-  const int16x8_t power = vshlq_s16(vdupq_n_s16(INT16_MIN), vnegq_s16(whole));  // -(32768 >> whole)
-  const int16x8_t beyond = vshrq_n_s16(vreinterpretq_s16_u16(octaves), 15);     // 0 from 32768 on
-  return vreinterpretq_u16_s16(vbicq_s16(vqrdmulhq_s16(x, power), beyond));
+  x = vsubq_s16(vdupq_n_s16(-kExp0), vqrdmulhq_s16(f, x));
+  return shift_down(vreinterpretq_u16_s16(x), vshrq_n_u16(octaves, 11));
 }
 
 void widen(const std::uint16_t* scales, float32x4_t* wide) {
   for (int v = 0; v < 8; ++v) wide[v] = vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(scales + v * 4), 15));
 }
 
+// The value scales that a row sees, in Q15 of the power of two above the largest.
+struct ValueScales {
+  std::int32_t exponent;
+  uint16x8_t q15[4];
+
+  ValueScales(const std::uint16_t* scales16, int visible) {
+    constexpr std::uint16_t kFirst[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+    uint16x8_t slots = vld1q_u16(kFirst);
+    uint16x8_t most = vdupq_n_u16(kLeastExponent << 8);
+    for (int v = 0; v < 4; ++v) {
+      const uint16x8_t seen = vcltq_u16(slots, vdupq_n_u16(static_cast<std::uint16_t>(visible)));
+      slots = vaddq_u16(slots, vdupq_n_u16(8));
+      q15[v] = vandq_u16(vld1q_u16(scales16 + v * 8), seen);
+      most = vmaxq_u16(q15[v], most);
+    }
+    exponent = largest_lane(most) >> 8;
+    for (int v = 0; v < 4; ++v) {
+      const uint16x8_t octaves = vsubq_u16(vdupq_n_u16(static_cast<std::uint16_t>(exponent)), vshrq_n_u16(q15[v], 8));
+      const uint16x8_t fraction = vorrq_u16(vandq_u16(q15[v], vdupq_n_u16(255)), vdupq_n_u16(256));
+      q15[v] = shift_down(vshlq_n_u16(fraction, 6), octaves);
+    }
+  }
+};
+
 // One row on its way through tile_weights. The steps run over all rows, one after the other: within a row each waits
 // for the one before.
 struct WeightsRow {
-  float32x4_t lanes[8];  // logits, then products of weights and value scales
-  float most;            // the largest of them, or kDone
+  float32x4_t logits[8];   // but for the factor query_scale
+  uint16x8_t products[4];  // Q15, of weight and value scale
+  float most;              // largest logit
+  std::int32_t most_product;
+  std::int32_t exponent;  // of the value scales
 };
-constexpr float kDone = -1;
+
+// Slots that a row does not see. Rare: only a chain's last tiles have any.
+float32x4_t hide_logits(float32x4_t* logits, int visible) {
+  constexpr std::int32_t kFirst[4] = {0, 1, 2, 3};
+  int32x4_t slots = vld1q_s32(kFirst);
+  float32x4_t most = vdupq_n_f32(kHidden);
+  for (int v = 0; v < 8; ++v) {
+    logits[v] = vbslq_f32(vcltq_s32(slots, vdupq_n_s32(visible)), logits[v], vdupq_n_f32(kHidden));
+    slots = vaddq_s32(slots, vdupq_n_s32(4));
+    most = vmaxq_f32(logits[v], most);
+  }
+  return most;
+}
 
 void compute_logits(const TileWeights& tile, int count, WeightsRow* rows) {
-  constexpr std::int32_t kFirst[4] = {0, 1, 2, 3};
   float32x4_t key_scales[8];
   widen(tile.key_scales, key_scales);
   for (int i = 0; i < count; ++i) {
-    int32x4_t slots = vld1q_s32(kFirst);
     float32x4_t most = vdupq_n_f32(kHidden);
-    const float32x4_t scale = vdupq_n_f32(tile.query_scales[i]);
     for (int v = 0; v < 8; ++v) {
-      const float32x4_t dots = vcvtq_f32_s32(vld1q_s32(tile.dots + i * 32 + v * 4));
-      float32x4_t logit = vmulq_f32(dots, vmulq_f32(key_scales[v], scale));
+      float32x4_t logit = vmulq_f32(vcvtq_f32_s32(vld1q_s32(tile.dots + i * 32 + v * 4)), key_scales[v]);
       if (tile.outlier_dots != nullptr) {
         const float32x4_t outlier_dots = vcvtq_f32_s32(vld1q_s32(tile.outlier_dots + i * 32 + v * 4));
-        logit = vaddq_f32(logit, vmulq_f32(outlier_dots, vdupq_n_f32(tile.outlier_query_scales[i])));
+        logit = vaddq_f32(logit, vmulq_f32(outlier_dots, vdupq_n_f32(tile.outlier_ratios[i])));
       }
-      logit = larger(logit, vdupq_n_f32(-kExponentLimit));
-      logit = vbslq_f32(vcltq_s32(slots, vdupq_n_s32(tile.visible[i])), logit, vdupq_n_f32(kHidden));
-      slots = vaddq_s32(slots, vdupq_n_s32(4));
-      most = larger(logit, most);
-      rows[i].lanes[v] = logit;
+      most = vmaxq_f32(logit, most);
+      rows[i].logits[v] = logit;
     }
-    rows[i].most = largest_lane(most);
+    if (tile.visible[i] != 32) most = hide_logits(rows[i].logits, tile.visible[i]);
+    rows[i].most = largest_lane(most) * tile.query_scales[i];
   }
 }
 
-void scalar_weights_of_row(TileWeights tile, int i) {
-  tile.dots += i * 32;
-  if (tile.outlier_dots != nullptr) {
-    tile.outlier_dots += i * 32;
-    tile.outlier_query_scales += i;
-  }
-  tile.query_scales += i;
-  tile.visible += i;
-  tile.weights += i * 32;
-  tile.value_units += i;
-  tile.exponents += i;
-  tile.masses += i;
-  kScalarKernels.tile_weights(&tile, 1, 1);
+// 0 for what is so small that 32-bit ARM may have flushed it.
+float floor_of(float x) {
+  const float size = x < 0 ? -x : x;
+  if (size < kFlat) return 0;
+  if (!(size < 0x1p23f)) return x;  // whole, or not finite
+  const auto whole = static_cast<float>(static_cast<std::int32_t>(x));
+  return whole > x ? whole - 1.0f : whole;
 }
 
-// Octaves below top, in units of 1 / 2048; the bounds keep the conversion defined, whatever the logit.
-uint16x4_t octaves_below(float32x4_t top, float32x4_t logits) {
-  const float32x4_t below = larger(smaller(vsubq_f32(top, logits), vdupq_n_f32(17.0f)), vdupq_n_f32(0));
-  return vmovn_u32(vcvtq_u32_f32(vaddq_f32(vmulq_f32(below, vdupq_n_f32(2048.0f)), vdupq_n_f32(0.5f))));
+// Octaves below top, in units of 1 / 2048; what is above top becomes 0.
+uint16x4_t octaves_below(float32x4_t top, float32x4_t logits, float32x4_t scale) {
+  const float32x4_t below = vsubq_f32(top, vmulq_f32(logits, scale));
+  return vmovn_u32(vcvtq_u32_f32(smaller(below, vdupq_n_f32(kFaintest))));
 }
 
 void compute_products(const TileWeights& tile, int count, WeightsRow* rows) {
-  float32x4_t value_scales[8];
-  widen(tile.value_scales, value_scales);
+  ValueScales values(tile.value_scales, tile.visible[0]);
   for (int i = 0; i < count; ++i) {
-    // A flushed product of scales (below 2^-126, times dots below 2^21) can change a logit this small, its sign, and so
-    // its floor.
-    if (kFlushesDenormals && rows[i].most < 0x1p-70f && rows[i].most > -0x1p-70f) {
-      scalar_weights_of_row(tile, i);
-      rows[i].most = kDone;
-      continue;
-    }
-    float most = rows[i].most < kExponentLimit ? rows[i].most : kExponentLimit;
-    most = most > -kExponentLimit ? most : -kExponentLimit;
-    std::int32_t whole = static_cast<std::int32_t>(most);  // truncated
-    whole -= static_cast<float>(whole) > most ? 1 : 0;     // floor
-    const float32x4_t top = vdupq_n_f32(static_cast<float>(whole + 1));
+    if (i != 0 && tile.visible[i] != tile.visible[i - 1]) values = ValueScales(tile.value_scales, tile.visible[i]);
+    const float whole = floor_of(rows[i].most);
+    const float bounded = whole < kExponentLimit ? whole : kExponentLimit;
+    tile.exponents[i] = static_cast<std::int32_t>(bounded > -kExponentLimit ? bounded : -kExponentLimit) + 2;
+    const float32x4_t top = vdupq_n_f32((whole + 1.0f) * 2048.0f + 0.5f);
+    const float32x4_t scale = vdupq_n_f32(tile.query_scales[i] * 2048.0f);
     uint32x4_t masses = vdupq_n_u32(0);
-    float32x4_t most_products = vdupq_n_f32(0);
-    for (int v = 0; v < 8; v += 2) {
-      float32x4_t* lanes = rows[i].lanes + v;
-      const uint16x8_t weights = exp2_q15(vcombine_u16(octaves_below(top, lanes[0]), octaves_below(top, lanes[1])));
+    uint16x8_t most = vdupq_n_u16(0);
+    for (int v = 0; v < 4; ++v) {
+      const float32x4_t* logits = rows[i].logits + v * 2;
+      const uint16x8_t weights =
+          exp2_q15(vcombine_u16(octaves_below(top, logits[0], scale), octaves_below(top, logits[1], scale)));
       masses = vpadalq_u16(masses, weights);
-      lanes[0] = vmulq_f32(vcvtq_f32_u32(vmovl_u16(vget_low_u16(weights))), value_scales[v]);
-      lanes[1] = vmulq_f32(vcvtq_f32_u32(vmovl_u16(vget_high_u16(weights))), value_scales[v + 1]);
-      most_products = larger(lanes[1], larger(lanes[0], most_products));
+      rows[i].products[v] = multiply_high(weights, values.q15[v]);
+      most = vmaxq_u16(rows[i].products[v], most);
     }
-    tile.exponents[i] = whole + 2;
     tile.masses[i] = static_cast<std::uint32_t>(sum_of_lanes(vreinterpretq_s32_u32(masses)));
-    rows[i].most = largest_lane(most_products);
+    rows[i].most_product = largest_lane(most);
+    rows[i].exponent = values.exponent;
   }
 }
 
 void compute_bytes(const TileWeights& tile, int count, const WeightsRow* rows) {
   for (int i = 0; i < count; ++i) {
-    const float most = rows[i].most;
-    if (kFlushesDenormals && most == kDone) continue;
     std::uint8_t* bytes = tile.weights + i * 32;
-    if (!(most >= kSmallest)) {
+    const std::int32_t most = rows[i].most_product;
+    if (most == 0) {
       tile.value_units[i] = 0;
       vst1q_u8(bytes, vdupq_n_u8(0));
       vst1q_u8(bytes + 16, vdupq_n_u8(0));
       continue;
     }
-    tile.value_units[i] = most * (1.0f / 255.0f);
-    const float32x4_t to_byte = vdupq_n_f32(255.0f / most);
-    for (int v = 0; v < 8; v += 2) {
-      uint16x4_t rounded[2];
-      for (int k = 0; k < 2; ++k) {
-        const float32x4_t byte = vaddq_f32(vmulq_f32(rows[i].lanes[v + k], to_byte), vdupq_n_f32(0.5f));
-        rounded[k] = vmovn_u32(vcvtq_u32_f32(smaller(byte, vdupq_n_f32(255.0f))));
-      }
-      vst1_u8(bytes + v * 4, vmovn_u16(vcombine_u16(rounded[0], rounded[1])));
+    const int up = __builtin_clz(static_cast<std::uint32_t>(most)) - 17;  // moves it to [2^14, 2^15)
+    const auto range = static_cast<std::int32_t>(kByteRange / static_cast<float>(most << up));
+    const float power = __builtin_bit_cast(float, static_cast<std::uint32_t>(rows[i].exponent + 23 - up) << 23);
+    tile.value_units[i] = 1.0f / static_cast<float>(range) * power;
+    for (int v = 0; v < 4; ++v) {
+      const uint16x8_t moved = vshlq_u16(rows[i].products[v], vdupq_n_s16(static_cast<std::int16_t>(up)));
+      const uint16x8_t fine = multiply_high(moved, vdupq_n_u16(static_cast<std::uint16_t>(range)));
+      vst1_u8(bytes + v * 8, vrshrn_n_u16(fine, 7));
     }
   }
 }
 
 void tile_weights(const TileWeights* tiles, int tile_count, int count) {
-  WeightsRow rows[16];
+  WeightsRow rows[kMostRows];
   for (int j = 0; j < tile_count; ++j) compute_logits(tiles[j], count, rows + j * count);
   for (int j = 0; j < tile_count; ++j) compute_products(tiles[j], count, rows + j * count);
   for (int j = 0; j < tile_count; ++j) compute_bytes(tiles[j], count, rows + j * count);
@@ -348,12 +376,6 @@ struct Decoded {
 Decoded decode(Table levels, const std::uint8_t* codes) {
   const uint8x16_t pairs = vld1q_u8(codes);
   return {look_up(levels, vandq_u8(pairs, vdupq_n_u8(15))), look_up(levels, vshrq_n_u8(pairs, 4))};
-}
-
-// 64 * the sum of a row's weights: what levels that are made unsigned by adding 64 put on top of each of its sums.
-std::int32_t weights_surplus(const std::uint8_t* weights) {
-  const uint16x8_t pairs = vpadalq_u8(vpaddlq_u8(vld1q_u8(weights)), vld1q_u8(weights + 16));
-  return 64 * sum_of_lanes(vreinterpretq_s32_u32(vpaddlq_u16(pairs)));
 }
 
 void add_scaled(float* sums, int32x4_t whole, float scale) {

@@ -46,7 +46,8 @@ void key_dots_of(const std::uint8_t* codes, int head_dim, const std::int8_t* que
   }
 }
 
-void key_dots(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, int count, std::int32_t* dots) {
+void key_dots(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, const std::int32_t*, int count,
+              std::int32_t* dots) {
   for (; count >= 4; count -= 4, queries += 4 * head_dim, dots += 4 * 32) {
     key_dots_of<4, 2>(codes, head_dim, queries, dots);
   }
@@ -55,7 +56,7 @@ void key_dots(const std::uint8_t* codes, int head_dim, const std::int8_t* querie
   if (count == 1) key_dots_of<1, 4>(codes, head_dim, queries, dots);
 }
 
-void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* queries, int count,
+void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* queries, const std::int32_t*, int count,
                   std::int32_t* dots) {
   for (int t = 0; t < 32; t += 4) {
     for (int i = 0; i < count; ++i) {
@@ -71,37 +72,33 @@ void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* 
 
 // Adds group kGroup of slots, 4 kGroup to 4 kGroup + 3 and the same plus 16, of the four channels at `codes`.
 template <int kGroup, int kRows>
-void add_value_group(const std::uint8_t* codes, Table levels, const uint8x16_t (&weights)[kRows][2],
-                     uint32x4_t (&whole)[kRows]) {
+void add_value_group(const std::uint8_t* codes, Table levels, const int8x16_t (&weights)[kRows][2],
+                     int32x4_t (&whole)[kRows]) {
   const Decoded both = decode(levels, codes);
   for (int r = 0; r < kRows; ++r) {
-    whole[r] = vdotq_laneq_u32(whole[r], vreinterpretq_u8_s8(both.low), weights[r][0], kGroup);
-    whole[r] = vdotq_laneq_u32(whole[r], vreinterpretq_u8_s8(both.high), weights[r][1], kGroup);
+    whole[r] = vdotq_laneq_s32(whole[r], both.low, weights[r][0], kGroup);
+    whole[r] = vdotq_laneq_s32(whole[r], both.high, weights[r][1], kGroup);
   }
 }
 
 template <int kRows>
 void value_sums_of(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales,
                    float* sums) {
-  const Table levels = make_table(vaddq_s8(vld1q_s8(kLevels), vdupq_n_s8(64)));  // unsigned, as weights are
-  uint8x16_t row_weights[kRows][2];
-  int32x4_t surplus[kRows];
+  const Table levels = make_table(vld1q_s8(kLevels));
+  int8x16_t row_weights[kRows][2];  // at most 127
   for (int r = 0; r < kRows; ++r) {
-    row_weights[r][0] = vld1q_u8(weights + r * 32);
-    row_weights[r][1] = vld1q_u8(weights + r * 32 + 16);
-    surplus[r] = vdupq_n_s32(weights_surplus(weights + r * 32));
+    row_weights[r][0] = vreinterpretq_s8_u8(vld1q_u8(weights + r * 32));
+    row_weights[r][1] = vreinterpretq_s8_u8(vld1q_u8(weights + r * 32 + 16));
   }
   const int group = head_dim * 4;
   for (int c = 0; c < head_dim; c += 4) {
-    uint32x4_t whole[kRows];
-    for (int r = 0; r < kRows; ++r) whole[r] = vdupq_n_u32(0);
+    int32x4_t whole[kRows];
+    for (int r = 0; r < kRows; ++r) whole[r] = vdupq_n_s32(0);
     add_value_group<0>(codes + c * 4, levels, row_weights, whole);
     add_value_group<1>(codes + c * 4 + group, levels, row_weights, whole);
     add_value_group<2>(codes + c * 4 + group * 2, levels, row_weights, whole);
     add_value_group<3>(codes + c * 4 + group * 3, levels, row_weights, whole);
-    for (int r = 0; r < kRows; ++r) {
-      add_scaled(sums + r * head_dim + c, vsubq_s32(vreinterpretq_s32_u32(whole[r]), surplus[r]), scales[r]);
-    }
+    for (int r = 0; r < kRows; ++r) add_scaled(sums + r * head_dim + c, whole[r], scales[r]);
   }
 }
 

@@ -116,7 +116,8 @@ float quantise_query(const float* row, int head_dim, std::int8_t* codes) {
   return most * (1.0f / 127.0f);
 }
 
-void key_dots(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, int count, std::int32_t* dots) {
+void key_dots(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, const std::int32_t*, int count,
+              std::int32_t* dots) {
   for (int i = 0; i < count; ++i) {
     for (int t = 0; t < 32; ++t) {
       std::int32_t sum = 0;
@@ -129,7 +130,7 @@ void key_dots(const std::uint8_t* codes, int head_dim, const std::int8_t* querie
   }
 }
 
-void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* queries, int count,
+void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* queries, const std::int32_t*, int count,
                   std::int32_t* dots) {
   for (int i = 0; i < count; ++i) {
     for (int t = 0; t < 32; ++t) {
@@ -145,61 +146,93 @@ std::int32_t multiply_high(std::int32_t a, std::int32_t b) {
   return (a * b + 0x4000) >> 15;
 }
 
-// 2^-(octaves / 2048) in Q15, at most 32767; octaves in [0, 65535].
-std::int32_t exp2_q15(std::uint32_t octaves) {
-  if (octaves >= 32768) return 0;  // below 2^-16
-  const std::int32_t f = static_cast<std::int32_t>((octaves & 2047) << 4);
+// 2^-(octaves / 2048) in Q15, at most 32767; 0 from 15 octaves on.
+std::int32_t exp2_q15(std::int32_t octaves) {
+  const std::int32_t whole = octaves >> 11;
+  if (whole >= 15) return 0;
+  const std::int32_t f = (octaves & 2047) << 4;
   std::int32_t x = multiply_high(f, kExp4) + kExp3;
   x = multiply_high(f, x) + kExp2;
   x = multiply_high(f, x) + kExp1;
-  x = multiply_high(f, x) - 32768;
-  if (x < -32767) x = -32767;
-  return multiply_high(x, -(32768 >> (octaves >> 11)));
+  x = multiply_high(f, x) + kExp0;
+  return multiply_high(x, -(32768 >> whole));
+}
+
+float floor_of(float x) {
+  if (!(magnitude(x) < 0x1p23f)) return x;  // whole, or not finite
+  const auto whole = static_cast<float>(static_cast<std::int32_t>(x));
+  return whole > x ? whole - 1.0f : whole;
+}
+
+// The value scales that a row sees, in Q15 of the power of two above the largest: scale = q15 * 2^(exponent - 141).
+struct ValueScales {
+  std::int32_t exponent = kLeastExponent;
+  std::int32_t q15[32] = {};
+};
+
+ValueScales value_scales_of(const std::uint16_t* scales16, int visible) {
+  ValueScales scales;
+  for (int t = 0; t < visible; ++t) {
+    const std::int32_t exponent = scales16[t] >> 8;
+    scales.exponent = exponent > scales.exponent ? exponent : scales.exponent;
+  }
+  for (int t = 0; t < visible; ++t) {
+    const std::int32_t octaves = scales.exponent - (scales16[t] >> 8);
+    const std::int32_t mantissa = ((scales16[t] & 255) | 256) << 6;
+    scales.q15[t] = octaves < 15 ? multiply_high(mantissa, 32768 >> octaves) : 0;
+  }
+  return scales;
 }
 
 void tile_weights_of_row(const TileWeights& tile, int i) {
-  float logits[32];
+  float logits[32];  // but for the factor query_scale
   float most = kHidden;
   for (int t = 0; t < 32; ++t) {
-    float logit = static_cast<float>(tile.dots[i * 32 + t]) * (wide(tile.key_scales[t]) * tile.query_scales[i]);
+    float logit = static_cast<float>(tile.dots[i * 32 + t]) * wide(tile.key_scales[t]);
     if (tile.outlier_dots != nullptr) {
-      logit = logit + static_cast<float>(tile.outlier_dots[i * 32 + t]) * tile.outlier_query_scales[i];
+      logit = logit + static_cast<float>(tile.outlier_dots[i * 32 + t]) * tile.outlier_ratios[i];
     }
-    logit = logit > -kExponentLimit ? logit : -kExponentLimit;
     logits[t] = t < tile.visible[i] ? logit : kHidden;
     most = logits[t] > most ? logits[t] : most;
   }
-  most = most < kExponentLimit ? most : kExponentLimit;
-  most = most > -kExponentLimit ? most : -kExponentLimit;
-  std::int32_t whole = static_cast<std::int32_t>(most);  // truncated
-  whole -= static_cast<float>(whole) > most ? 1 : 0;     // floor
-  const float top = static_cast<float>(whole + 1);
+  most = most * tile.query_scales[i];
+  const float whole = magnitude(most) < kFlat ? 0.0f : floor_of(most);
+  // A Q15 weight relative to 2^(whole + 1) is a Q0.16 weight relative to 2^(whole + 2).
+  const float bounded = whole < kExponentLimit ? whole : kExponentLimit;
+  tile.exponents[i] = static_cast<std::int32_t>(bounded > -kExponentLimit ? bounded : -kExponentLimit) + 2;
 
-  std::int32_t weights[32];
+  const ValueScales scales = value_scales_of(tile.value_scales, tile.visible[i]);
+  const float top = (whole + 1.0f) * 2048.0f + 0.5f;
+  const float scale = tile.query_scales[i] * 2048.0f;
   std::uint32_t mass = 0;
-  float products[32];
-  float most_product = 0;
+  std::int32_t products[32];  // Q15, of weight and value scale
+  std::int32_t most_product = 0;
   for (int t = 0; t < 32; ++t) {
-    float below = top - logits[t];  // in (0, ...]
-    below = below < 17.0f ? below : 17.0f;
-    below = below > 0.0f ? below : 0.0f;
-    weights[t] = exp2_q15(static_cast<std::uint32_t>(below * 2048.0f + 0.5f));
-    mass += static_cast<std::uint32_t>(weights[t]);
-    products[t] = static_cast<float>(weights[t]) * wide(tile.value_scales[t]);
+    float octaves = top - logits[t] * scale;
+    octaves = octaves < kFaintest ? octaves : kFaintest;
+    octaves = octaves > 0.0f ? octaves : 0.0f;
+    const std::int32_t weight = exp2_q15(static_cast<std::int32_t>(octaves));
+    mass += static_cast<std::uint32_t>(weight);
+    products[t] = multiply_high(weight, scales.q15[t]);
     most_product = products[t] > most_product ? products[t] : most_product;
   }
-  tile.exponents[i] = whole + 2;  // a Q15 weight relative to 2^(whole + 1) is a Q0.16 weight relative to 2^(whole + 2)
   tile.masses[i] = mass;
-  if (!(most_product >= kSmallest)) {
+
+  // To bytes: the largest product is moved to [2^14, 2^15), then two rounding steps make it 127.
+  if (most_product == 0) {
     tile.value_units[i] = 0;
     for (int t = 0; t < 32; ++t) tile.weights[i * 32 + t] = 0;
     return;
   }
-  const float to_byte = 255.0f / most_product;
-  tile.value_units[i] = most_product * (1.0f / 255.0f);
+  int up = 0;
+  while (most_product << up < 0x4000) ++up;
+  // In [16256, 32512].
+  const auto range = static_cast<std::int32_t>(kByteRange / static_cast<float>(most_product << up));
+  // weight * value scale = product * 2^(exponent - 126) = byte / range * 2^(exponent - 104 - up).
+  const float power = float_of(static_cast<std::uint32_t>(scales.exponent + 23 - up) << 23);
+  tile.value_units[i] = 1.0f / static_cast<float>(range) * power;
   for (int t = 0; t < 32; ++t) {
-    const float byte = products[t] * to_byte + 0.5f;
-    tile.weights[i * 32 + t] = static_cast<std::uint8_t>(byte < 255.5f ? byte : 255.0f);
+    tile.weights[i * 32 + t] = static_cast<std::uint8_t>((multiply_high(products[t] << up, range) + 64) >> 7);
   }
 }
 
@@ -213,7 +246,7 @@ void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* wei
                 float* sums) {
   for (int i = 0; i < count; ++i) {
     for (int c = 0; c < head_dim; ++c) {
-      std::int32_t sum = 0;  // <= 32 * 255 * 63 < 2^19
+      std::int32_t sum = 0;  // <= 32 * 127 * 63 < 2^18
       for (int t = 0; t < 16; ++t) {
         const std::uint8_t pair = codes[t / 4 * head_dim * 4 + c * 4 + t % 4];
         sum += kLevels[pair & 15] * weights[i * 32 + t];

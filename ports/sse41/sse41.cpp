@@ -30,6 +30,11 @@ float largest_lane(__m128 x) {
   return _mm_cvtss_f32(_mm_max_ss(x, _mm_shuffle_ps(x, x, 1)));
 }
 
+// Of 8 lanes in [0, 65535].
+std::int32_t largest_lane(__m128i x) {
+  return 65535 - _mm_extract_epi16(_mm_minpos_epu16(_mm_xor_si128(x, _mm_set1_epi32(-1))), 0);
+}
+
 std::int32_t sum_of_lanes(__m128i x) {
   x = _mm_add_epi32(x, _mm_shuffle_epi32(x, 0x4E));
   return _mm_cvtsi128_si32(_mm_add_epi32(x, _mm_shuffle_epi32(x, 0xB1)));
@@ -191,24 +196,16 @@ float quantise_query(const float* row, int head_dim, std::int8_t* codes) {
 
 // kVectors of the four vectors of a group at a time: as many sums as the registers hold.
 template <int kRows, int kVectors>
-void key_dots_of(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, std::int32_t* dots) {
+void key_dots_of(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, const std::int32_t* query_sums,
+                 std::int32_t* dots) {
   const __m128i nibble = _mm_set1_epi8(15);
-  // level + 64 is unsigned. Pairs: 2 * 127 * 127 fits int16. The surplus, 64 times the sum of the codes, is what sums
-  // start from.
+  // level + 64 is unsigned. Pairs: 2 * 127 * 127 fits int16. Sums start from minus the surplus.
   const __m128i levels = _mm_add_epi8(load(kLevels), _mm_set1_epi8(64));
-  __m128i start[kRows];
-  for (int r = 0; r < kRows; ++r) {
-    __m128i surplus = _mm_setzero_si128();
-    for (int c = 0; c < head_dim; c += 16) {
-      surplus = _mm_sub_epi32(surplus, dot4(_mm_set1_epi8(64), load(queries + r * head_dim + c)));
-    }
-    start[r] = _mm_set1_epi32(sum_of_lanes(surplus));
-  }
   for (int v = 0; v < 4; v += kVectors) {
     __m128i low_sums[kRows][kVectors];
     __m128i high_sums[kRows][kVectors];
     for (int r = 0; r < kRows; ++r) {
-      for (int k = 0; k < kVectors; ++k) low_sums[r][k] = high_sums[r][k] = start[r];
+      for (int k = 0; k < kVectors; ++k) low_sums[r][k] = high_sums[r][k] = _mm_set1_epi32(-64 * query_sums[r]);
     }
     for (int c = 0; c < head_dim; c += 4) {
       for (int k = 0; k < kVectors; ++k) {
@@ -231,16 +228,17 @@ void key_dots_of(const std::uint8_t* codes, int head_dim, const std::int8_t* que
   }
 }
 
-void key_dots(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, int count, std::int32_t* dots) {
-  for (; count >= 4; count -= 4, queries += 4 * head_dim, dots += 4 * 32) {
-    key_dots_of<4, 1>(codes, head_dim, queries, dots);
+void key_dots(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, const std::int32_t* query_sums,
+              int count, std::int32_t* dots) {
+  for (; count >= 4; count -= 4, queries += 4 * head_dim, query_sums += 4, dots += 4 * 32) {
+    key_dots_of<4, 1>(codes, head_dim, queries, query_sums, dots);
   }
-  if (count == 3) key_dots_of<3, 1>(codes, head_dim, queries, dots);
-  if (count == 2) key_dots_of<2, 2>(codes, head_dim, queries, dots);
-  if (count == 1) key_dots_of<1, 4>(codes, head_dim, queries, dots);
+  if (count == 3) key_dots_of<3, 1>(codes, head_dim, queries, query_sums, dots);
+  if (count == 2) key_dots_of<2, 2>(codes, head_dim, queries, query_sums, dots);
+  if (count == 1) key_dots_of<1, 4>(codes, head_dim, queries, query_sums, dots);
 }
 
-void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* queries, int count,
+void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* queries, const std::int32_t*, int count,
                   std::int32_t* dots) {
   for (int t = 0; t < 32; t += 4) {
     for (int i = 0; i < count; ++i) {
@@ -256,22 +254,22 @@ void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* 
   }
 }
 
-// 2^-(octaves / 2048) in Q15 of 8 octaves as u16.
+// -(32768 >> whole) of 8 values of whole in [0, 15], but 0 of 15: upper and lower bytes from a table each.
+__m128i negative_power(__m128i whole) {
+  const __m128i upper = _mm_set_epi64x(0x00FFFFFFFFFFFFFF, static_cast<long long>(0xFFFEFCF8F0E0C080));
+  const __m128i lower = _mm_set_epi64x(0x00FEFCF8F0E0C080, 0);
+  return _mm_or_si128(_mm_shuffle_epi8(upper, _mm_or_si128(_mm_slli_epi16(whole, 8), _mm_set1_epi16(0x80))),
+                      _mm_shuffle_epi8(lower, whole));
+}
+
+// 2^-(octaves / 2048) in Q15 of 8 octaves in [0, 32767].
 __m128i exp2_q15(__m128i octaves) {
-  const __m128i f = _mm_slli_epi16(_mm_and_si128(octaves, _mm_set1_epi16(2047)), 4);
+  const __m128i f = _mm_and_si128(_mm_slli_epi16(octaves, 4), _mm_set1_epi16(0x7FF0));
   __m128i x = _mm_add_epi16(_mm_mulhrs_epi16(f, _mm_set1_epi16(kExp4)), _mm_set1_epi16(kExp3));
   x = _mm_add_epi16(_mm_mulhrs_epi16(f, x), _mm_set1_epi16(kExp2));
   x = _mm_add_epi16(_mm_mulhrs_epi16(f, x), _mm_set1_epi16(kExp1));
-  x = _mm_add_epi16(_mm_mulhrs_epi16(f, x), _mm_set1_epi16(INT16_MIN));
-  x = _mm_max_epi16(x, _mm_set1_epi16(-32767));
-  // Bytes of -(32768 >> whole): the upper one runs through a sign's shifts for whole < 8, the lower one after.
-  const __m128i upper = _mm_set_epi64x(-1, static_cast<long long>(0xFFFEFCF8F0E0C080));
-  const __m128i lower = _mm_set_epi64x(static_cast<long long>(0xFFFEFCF8F0E0C080), 0);
-  const __m128i whole = _mm_srli_epi16(octaves, 11);
-  const __m128i power =
-      _mm_or_si128(_mm_shuffle_epi8(upper, _mm_or_si128(_mm_slli_epi16(whole, 8), _mm_set1_epi16(0x80))),
-                   _mm_shuffle_epi8(lower, _mm_or_si128(whole, _mm_set1_epi16(INT16_MIN))));
-  return _mm_andnot_si128(_mm_srai_epi16(octaves, 15), _mm_mulhrs_epi16(x, power));  // 0 from 32768 on
+  x = _mm_add_epi16(_mm_mulhrs_epi16(f, x), _mm_set1_epi16(kExp0));
+  return _mm_mulhrs_epi16(x, negative_power(_mm_srli_epi16(octaves, 11)));
 }
 
 void widen(const std::uint16_t* scales, float* wide) {
@@ -282,105 +280,156 @@ void widen(const std::uint16_t* scales, float* wide) {
   }
 }
 
-// One row on its way through tile_weights. The steps run over all rows, one after the other: within a row each waits
-// for the one before.
-struct WeightsRow {
-  alignas(16) float lanes[32];  // logits, then products of weights and value scales
-  float most;                   // the largest of them
+// The value scales that a row sees, in Q15 of the power of two above the largest.
+struct ValueScales {
+  std::int32_t exponent;
+  __m128i q15[4];
+
+  ValueScales(const std::uint16_t* scales16, int visible) {
+    __m128i scales[4];
+    __m128i most = _mm_set1_epi16(kLeastExponent << 8);
+    __m128i slots = _mm_set_epi16(7, 6, 5, 4, 3, 2, 1, 0);
+    for (int v = 0; v < 4; ++v) {
+      const __m128i seen = _mm_cmplt_epi16(slots, _mm_set1_epi16(static_cast<short>(visible)));
+      slots = _mm_add_epi16(slots, _mm_set1_epi16(8));
+      scales[v] = _mm_and_si128(load(scales16 + v * 8), seen);
+      most = _mm_max_epu16(scales[v], most);
+    }
+    exponent = largest_lane(most) >> 8;
+    const __m128i exponents = _mm_set1_epi16(static_cast<short>(exponent));
+    for (int v = 0; v < 4; ++v) {
+      const __m128i octaves = _mm_min_epu16(_mm_sub_epi16(exponents, _mm_srli_epi16(scales[v], 8)), _mm_set1_epi16(15));
+      const __m128i fraction = _mm_or_si128(_mm_and_si128(scales[v], _mm_set1_epi16(255)), _mm_set1_epi16(256));
+      const __m128i mantissa = _mm_slli_epi16(fraction, 6);
+      q15[v] = _mm_mulhrs_epi16(_mm_sub_epi16(_mm_setzero_si128(), mantissa), negative_power(octaves));
+    }
+  }
 };
 
-void compute_logits(const TileWeights& tile, int count, WeightsRow* rows) {
+// What the steps of tile_weights hand on, for each pair of tile and row. The steps run over all pairs, one after the
+// other: within a pair each waits for the one before.
+struct PairBuffers {
+  alignas(16) float logits[kMostRows][32];           // but for the factor query_scale
+  alignas(16) std::int16_t products[kMostRows][32];  // Q15, of weight and value scale
+  alignas(16) float most[kMostRows] = {};            // largest logits
+  alignas(16) float tops[kMostRows];                 // (whole octave above the largest logit) * 2048 + 0.5
+  alignas(16) std::int32_t exponents[kMostRows];
+  alignas(16) std::int32_t most_products[kMostRows] = {};
+  alignas(16) std::int32_t ups[kMostRows];     // places that move the largest product to [2^14, 2^15)
+  alignas(16) std::int32_t ranges[kMostRows];  // what makes bytes of products moved so
+  alignas(16) float units[kMostRows];          // what a byte of 1 stands for, but for the value scales' exponent
+  float powers[kMostRows];                     // of the value scales' exponent
+};
+
+// Slots that a row does not see. Rare: only a chain's last tiles have any.
+__m128 hide_logits(float* logits, int visible) {
+  for (int t = visible; t < 32; ++t) logits[t] = kHidden;
+  __m128 most = _mm_load_ps(logits);
+  for (int t = 4; t < 32; t += 4) most = _mm_max_ps(_mm_load_ps(logits + t), most);
+  return most;
+}
+
+void find_logits(const TileWeights& tile, int count, int p, PairBuffers& pair) {
   alignas(16) float key_scales[32];
   widen(tile.key_scales, key_scales);
-  for (int i = 0; i < count; ++i) {
+  for (int i = 0; i < count; ++i, ++p) {
     __m128 most = _mm_set1_ps(kHidden);
-    __m128i slots = _mm_set_epi32(3, 2, 1, 0);
-    const __m128 scale = _mm_set1_ps(tile.query_scales[i]);
     for (int t = 0; t < 32; t += 4) {
-      const __m128 dots = _mm_cvtepi32_ps(load(tile.dots + i * 32 + t));
-      __m128 logit = _mm_mul_ps(dots, _mm_mul_ps(_mm_load_ps(key_scales + t), scale));
+      __m128 logit = _mm_mul_ps(_mm_cvtepi32_ps(load(tile.dots + i * 32 + t)), _mm_load_ps(key_scales + t));
       if (tile.outlier_dots != nullptr) {
         const __m128 outlier_dots = _mm_cvtepi32_ps(load(tile.outlier_dots + i * 32 + t));
-        logit = _mm_add_ps(logit, _mm_mul_ps(outlier_dots, _mm_set1_ps(tile.outlier_query_scales[i])));
+        logit = _mm_add_ps(logit, _mm_mul_ps(outlier_dots, _mm_set1_ps(tile.outlier_ratios[i])));
       }
-      const __m128 seen = _mm_castsi128_ps(_mm_cmplt_epi32(slots, _mm_set1_epi32(tile.visible[i])));
-      logit = _mm_max_ps(logit, _mm_set1_ps(-kExponentLimit));
-      logit = _mm_blendv_ps(_mm_set1_ps(kHidden), logit, seen);
-      slots = _mm_add_epi32(slots, _mm_set1_epi32(4));
       most = _mm_max_ps(logit, most);
-      _mm_store_ps(rows[i].lanes + t, logit);
+      _mm_store_ps(pair.logits[p] + t, logit);
     }
-    rows[i].most = largest_lane(most);
+    if (tile.visible[i] != 32) most = hide_logits(pair.logits[p], tile.visible[i]);
+    pair.most[p] = largest_lane(most) * tile.query_scales[i];
   }
 }
 
-// Octaves below top, in units of 1 / 2048; the bounds keep the conversion defined, whatever the logit.
-__m128i octaves_below(__m128 top, __m128 logits) {
-  const __m128 below = _mm_max_ps(_mm_min_ps(_mm_sub_ps(top, logits), _mm_set1_ps(17.0f)), _mm_setzero_ps());
-  return _mm_cvttps_epi32(_mm_add_ps(_mm_mul_ps(below, _mm_set1_ps(2048.0f)), _mm_set1_ps(0.5f)));
+// From the largest logits to the tops and exponents.
+void find_tops(int pairs, PairBuffers& pair) {
+  for (int p = 0; p < pairs; p += 4) {
+    const __m128 most = _mm_load_ps(pair.most + p);
+    const __m128 flat = _mm_cmplt_ps(_mm_andnot_ps(_mm_set1_ps(-0.0f), most), _mm_set1_ps(kFlat));
+    const __m128 whole = _mm_floor_ps(_mm_andnot_ps(flat, most));
+    const __m128 top = _mm_mul_ps(_mm_add_ps(whole, _mm_set1_ps(1.0f)), _mm_set1_ps(2048.0f));
+    _mm_store_ps(pair.tops + p, _mm_add_ps(top, _mm_set1_ps(0.5f)));
+    const __m128 bounded = _mm_max_ps(_mm_min_ps(whole, _mm_set1_ps(kExponentLimit)), _mm_set1_ps(-kExponentLimit));
+    store(pair.exponents + p, _mm_add_epi32(_mm_cvttps_epi32(bounded), _mm_set1_epi32(2)));
+  }
 }
 
-void compute_products(const TileWeights& tile, int count, WeightsRow* rows) {
-  alignas(16) float value_scales[32];
-  widen(tile.value_scales, value_scales);
-  for (int i = 0; i < count; ++i) {
-    float most = rows[i].most < kExponentLimit ? rows[i].most : kExponentLimit;
-    most = most > -kExponentLimit ? most : -kExponentLimit;
-    std::int32_t whole = static_cast<std::int32_t>(most);  // truncated
-    whole -= static_cast<float>(whole) > most ? 1 : 0;     // floor
-    const __m128 top = _mm_set1_ps(static_cast<float>(whole + 1));
+// Octaves below top, in units of 1 / 2048; the bound keeps the conversion defined, whatever the logit.
+__m128i octaves_below(__m128 top, const float* logits, __m128 scale) {
+  const __m128 below = _mm_sub_ps(top, _mm_mul_ps(_mm_load_ps(logits), scale));
+  return _mm_cvttps_epi32(_mm_min_ps(below, _mm_set1_ps(kFaintest)));
+}
+
+void find_products(const TileWeights& tile, int count, int p, PairBuffers& pair) {
+  ValueScales values(tile.value_scales, tile.visible[0]);
+  for (int i = 0; i < count; ++i, ++p) {
+    if (i != 0 && tile.visible[i] != tile.visible[i - 1]) values = ValueScales(tile.value_scales, tile.visible[i]);
+    const __m128 top = _mm_set1_ps(pair.tops[p]);
+    const __m128 scale = _mm_set1_ps(tile.query_scales[i] * 2048.0f);
     __m128i masses = _mm_setzero_si128();
-    __m128 most_products = _mm_setzero_ps();
-    for (int t = 0; t < 32; t += 8) {
-      float* lanes = rows[i].lanes + t;
-      const __m128i octaves =
-          _mm_packus_epi32(octaves_below(top, _mm_load_ps(lanes)), octaves_below(top, _mm_load_ps(lanes + 4)));
-      const __m128i weights = exp2_q15(octaves);  // at most 32767
+    __m128i most = _mm_setzero_si128();
+    for (int v = 0; v < 4; ++v) {
+      const float* logits = pair.logits[p] + v * 8;
+      const __m128i weights =
+          exp2_q15(_mm_packus_epi32(octaves_below(top, logits, scale), octaves_below(top, logits + 4, scale)));
+      const __m128i products = _mm_mulhrs_epi16(weights, values.q15[v]);
       masses = _mm_add_epi32(masses, _mm_madd_epi16(weights, _mm_set1_epi16(1)));
-      const __m128 low = _mm_cvtepi32_ps(_mm_cvtepi16_epi32(weights));
-      const __m128 high = _mm_cvtepi32_ps(_mm_cvtepi16_epi32(_mm_srli_si128(weights, 8)));
-      const __m128 low_products = _mm_mul_ps(low, _mm_load_ps(value_scales + t));
-      const __m128 high_products = _mm_mul_ps(high, _mm_load_ps(value_scales + t + 4));
-      _mm_store_ps(lanes, low_products);
-      _mm_store_ps(lanes + 4, high_products);
-      most_products = _mm_max_ps(high_products, _mm_max_ps(low_products, most_products));
+      most = _mm_max_epi16(most, products);
+      store(pair.products[p] + v * 8, products);
     }
-    tile.exponents[i] = whole + 2;
     tile.masses[i] = static_cast<std::uint32_t>(sum_of_lanes(masses));
-    rows[i].most = largest_lane(most_products);
+    pair.most_products[p] = largest_lane(most);
+    pair.powers[p] = __builtin_bit_cast(float, static_cast<std::uint32_t>(values.exponent + 23) << 23);
   }
 }
 
-void compute_bytes(const TileWeights& tile, int count, const WeightsRow* rows) {
-  for (int i = 0; i < count; ++i) {
-    const float most = rows[i].most;
-    std::uint8_t* bytes = tile.weights + i * 32;
-    if (!(most >= kSmallest)) {
-      tile.value_units[i] = 0;
-      store(bytes, _mm_setzero_si128());
-      store(bytes + 16, _mm_setzero_si128());
-      continue;
+// From the largest products to what makes bytes of them, and to what a byte of 1 stands for.
+void find_ranges(int pairs, PairBuffers& pair) {
+  for (int p = 0; p < pairs; p += 4) {
+    const __m128i most = load_aligned(pair.most_products + p);
+    const __m128i bits = _mm_castps_si128(_mm_cvtepi32_ps(most));
+    const __m128i up = _mm_sub_epi32(_mm_set1_epi32(127 + 14), _mm_srli_epi32(bits, 23));
+    const __m128i moved = _mm_add_epi32(bits, _mm_slli_epi32(up, 23));  // most << up, as float
+    const __m128i range = _mm_cvttps_epi32(_mm_div_ps(_mm_set1_ps(kByteRange), _mm_castsi128_ps(moved)));
+    const __m128i power = _mm_slli_epi32(_mm_sub_epi32(_mm_set1_epi32(127), up), 23);  // 2^-up
+    const __m128 unit = _mm_mul_ps(_mm_div_ps(_mm_set1_ps(1.0f), _mm_cvtepi32_ps(range)), _mm_castsi128_ps(power));
+    const __m128i none = _mm_cmpeq_epi32(most, _mm_setzero_si128());
+    store(pair.ups + p, up);  // of a largest product of 0: 141, which shifts everything out
+    store(pair.ranges + p, range);
+    _mm_store_ps(pair.units + p, _mm_andnot_ps(_mm_castsi128_ps(none), unit));
+  }
+}
+
+void find_bytes(const TileWeights& tile, int count, int p, const PairBuffers& pair) {
+  for (int i = 0; i < count; ++i, ++p) {
+    tile.exponents[i] = pair.exponents[p];
+    tile.value_units[i] = pair.units[p] * pair.powers[p];
+    const __m128i up = _mm_cvtsi32_si128(pair.ups[p]);
+    const __m128i range = _mm_set1_epi16(static_cast<short>(pair.ranges[p]));
+    __m128i bytes[4];
+    for (int v = 0; v < 4; ++v) {
+      const __m128i moved = _mm_sll_epi16(load_aligned(pair.products[p] + v * 8), up);
+      bytes[v] = _mm_mulhrs_epi16(_mm_mulhrs_epi16(moved, range), _mm_set1_epi16(256));  // (x + 64) >> 7
     }
-    tile.value_units[i] = most * (1.0f / 255.0f);
-    const __m128 to_byte = _mm_set1_ps(255.0f / most);
-    for (int t = 0; t < 32; t += 16) {
-      __m128i rounded[4];
-      for (int k = 0; k < 4; ++k) {
-        const __m128 products = _mm_load_ps(rows[i].lanes + t + 4 * k);
-        const __m128 byte = _mm_add_ps(_mm_mul_ps(products, to_byte), _mm_set1_ps(0.5f));
-        rounded[k] = _mm_cvttps_epi32(_mm_min_ps(byte, _mm_set1_ps(255.0f)));
-      }
-      const __m128i low = _mm_packs_epi32(rounded[0], rounded[1]);
-      store(bytes + t, _mm_packus_epi16(low, _mm_packs_epi32(rounded[2], rounded[3])));
-    }
+    store(tile.weights + i * 32, _mm_packus_epi16(bytes[0], bytes[1]));
+    store(tile.weights + i * 32 + 16, _mm_packus_epi16(bytes[2], bytes[3]));
   }
 }
 
 void tile_weights(const TileWeights* tiles, int tile_count, int count) {
-  WeightsRow rows[16];
-  for (int j = 0; j < tile_count; ++j) compute_logits(tiles[j], count, rows + j * count);
-  for (int j = 0; j < tile_count; ++j) compute_products(tiles[j], count, rows + j * count);
-  for (int j = 0; j < tile_count; ++j) compute_bytes(tiles[j], count, rows + j * count);
+  PairBuffers pair;
+  for (int j = 0; j < tile_count; ++j) find_logits(tiles[j], count, j * count, pair);
+  find_tops(tile_count * count, pair);
+  for (int j = 0; j < tile_count; ++j) find_products(tiles[j], count, j * count, pair);
+  find_ranges(tile_count * count, pair);
+  for (int j = 0; j < tile_count; ++j) find_bytes(tiles[j], count, j * count, pair);
 }
 
 template <int kRows>
@@ -402,9 +451,10 @@ void value_sums_of(const std::uint8_t* codes, int head_dim, const std::uint8_t* 
       const __m128i pairs = load_aligned(codes + (g * head_dim + c) * 4);
       const __m128i low = _mm_shuffle_epi8(levels, _mm_and_si128(pairs, nibble));
       const __m128i high = _mm_shuffle_epi8(levels, _mm_and_si128(_mm_srli_epi16(pairs, 4), nibble));
-      for (int r = 0; r < kRows; ++r) {  // pairs: 2 * 255 * 63 fits int16
-        whole[r] = _mm_add_epi32(whole[r], dot4(wide_weights[g][0][r], low));
-        whole[r] = _mm_add_epi32(whole[r], dot4(wide_weights[g][1][r], high));
+      for (int r = 0; r < kRows; ++r) {  // |127 * 63 * 4| fits int16
+        const __m128i both = _mm_add_epi16(_mm_maddubs_epi16(wide_weights[g][0][r], low),
+                                           _mm_maddubs_epi16(wide_weights[g][1][r], high));
+        whole[r] = _mm_add_epi32(whole[r], _mm_madd_epi16(both, _mm_set1_epi16(1)));
       }
     }
     for (int r = 0; r < kRows; ++r) {

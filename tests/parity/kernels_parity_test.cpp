@@ -283,6 +283,12 @@ int step_of_kinds(int count) {
   return count <= 5 ? 1 : 7;
 }
 
+std::vector<std::int32_t> sums_of_rows(Unaligned<std::int8_t>& queries, int count, int size) {
+  std::vector<std::int32_t> sums(static_cast<std::size_t>(count));
+  for (int c = 0; c < count * size; ++c) sums[static_cast<std::size_t>(c / size)] += queries[c];
+  return sums;
+}
+
 TEST_P(KernelsParity, KeyDotsHaveTheScalarBytes) {
   Random random{4};
   for (int head_dim = 16; head_dim <= 256; head_dim += 16) {
@@ -292,10 +298,11 @@ TEST_P(KernelsParity, KeyDotsHaveTheScalarBytes) {
         Unaligned<std::int8_t> queries{count * head_dim};
         fill_codes(static_cast<Bytes>(kinds % kByteKinds), random, codes);
         fill_bytes(static_cast<Bytes>(kinds / kByteKinds), random, queries, -127, 127);
+        const std::vector<std::int32_t> sums = sums_of_rows(queries, count, head_dim);
         Output<std::int32_t> expected{count * 32};
         Output<std::int32_t> actual{count * 32};
-        scalar().key_dots(codes.data(), head_dim, queries.data(), count, expected.data());
-        port().key_dots(codes.data(), head_dim, queries.data(), count, actual.data());
+        scalar().key_dots(codes.data(), head_dim, queries.data(), sums.data(), count, expected.data());
+        port().key_dots(codes.data(), head_dim, queries.data(), sums.data(), count, actual.data());
         ASSERT_TRUE(actual.same_bytes(expected)) << describe("tile", head_dim, kinds, count);
       }
     }
@@ -311,10 +318,11 @@ TEST_P(KernelsParity, OutlierDotsHaveTheScalarBytes) {
         Unaligned<std::int8_t> queries{count * channels};
         fill_bytes(static_cast<Bytes>(kinds % kByteKinds), random, outliers, -127, 127);
         fill_bytes(static_cast<Bytes>(kinds / kByteKinds), random, queries, -127, 127);
+        const std::vector<std::int32_t> sums = sums_of_rows(queries, count, channels);
         Output<std::int32_t> expected{count * 32};
         Output<std::int32_t> actual{count * 32};
-        scalar().outlier_dots(outliers.data(), channels, queries.data(), count, expected.data());
-        port().outlier_dots(outliers.data(), channels, queries.data(), count, actual.data());
+        scalar().outlier_dots(outliers.data(), channels, queries.data(), sums.data(), count, expected.data());
+        port().outlier_dots(outliers.data(), channels, queries.data(), sums.data(), count, actual.data());
         ASSERT_TRUE(actual.same_bytes(expected)) << describe("outliers", channels, kinds, count);
       }
     }
@@ -330,7 +338,7 @@ TEST_P(KernelsParity, ValueSumsHaveTheScalarBytes) {
         Unaligned<std::uint8_t> weights{count * 32};
         Unaligned<float> scales{count};
         fill_codes(static_cast<Bytes>(kinds % kByteKinds), random, codes);
-        fill_bytes(static_cast<Bytes>(kinds / kByteKinds), random, weights, 0, 255);
+        fill_bytes(static_cast<Bytes>(kinds / kByteKinds), random, weights, 0, 127);
         for (int i = 0; i < count; ++i)
           scales[i] = random.below(9) == 0 ? 0 : std::ldexp(random.unit(), random.between(-70, 60));
         Output<float> expected{count * head_dim};
@@ -361,10 +369,16 @@ float draw_scale(Scales kind, Random& random) {
     case Scales::kTiny:
       return std::ldexp(mantissa, random.between(-69, -60));
     case Scales::kHuge:
-      return std::ldexp(mantissa, random.between(100, 126));
+      return std::ldexp(mantissa, random.between(30, 39));
     default:
-      return std::ldexp(mantissa, random.between(-69, 126));
+      return std::ldexp(mantissa, random.between(-69, 39));
   }
+}
+
+// As attend gives them: never 0.
+float draw_query_scale(Scales kind, Random& random) {
+  const float scale = draw_scale(kind, random);
+  return scale == 0 ? 0x1p-80f : scale;
 }
 
 std::uint16_t draw_scale16(Scales kind, Random& random) {
@@ -403,7 +417,7 @@ struct TileInput {
   Unaligned<std::uint16_t> key_scales{tiles * 32};
   Unaligned<std::uint16_t> value_scales{tiles * 32};
   Unaligned<float> query_scales{rows};
-  Unaligned<float> outlier_query_scales{rows};
+  Unaligned<float> outlier_ratios{rows};
   Unaligned<std::int32_t> visible{rows};
 };
 
@@ -424,7 +438,7 @@ void weigh(const Kernels& port, TileInput& in, bool with_outliers, TileOutput& o
                      .key_scales = in.key_scales.data() + j * 32,
                      .value_scales = in.value_scales.data() + j * 32,
                      .query_scales = in.query_scales.data() + row,
-                     .outlier_query_scales = with_outliers ? in.outlier_query_scales.data() + row : nullptr,
+                     .outlier_ratios = with_outliers ? in.outlier_ratios.data() + row : nullptr,
                      .visible = in.visible.data() + row,
                      .weights = out.weights.data() + row * 32,
                      .value_units = out.value_units.data() + row,
@@ -461,8 +475,8 @@ TEST_P(KernelsParity, TileWeightsHaveTheScalarBytes) {
                 in.value_scales[t] = draw_scale16(static_cast<Scales>(value_kind), random);
               }
               for (int i = 0; i < in.rows; ++i) {
-                in.query_scales[i] = draw_scale(static_cast<Scales>(query_kind), random);
-                in.outlier_query_scales[i] = draw_scale(static_cast<Scales>(random.below(kScaleKinds)), random);
+                in.query_scales[i] = draw_query_scale(static_cast<Scales>(query_kind), random);
+                in.outlier_ratios[i] = draw_scale(static_cast<Scales>(random.below(kScaleKinds)), random);
                 in.visible[i] = random.between(0, 32);
               }
               for (int t = 0; t < in.rows * 32; ++t) {
@@ -501,7 +515,7 @@ TEST_P(KernelsParity, TileWeightsOfEveryVisibleCountHaveTheScalarBytes) {
   for (int visible = 0; visible <= 32; ++visible) {
     for (int round = 0; round < 20; ++round) {
       TileInput in{1, 1};
-      in.query_scales[0] = draw_scale(Scales::kUsual, random);
+      in.query_scales[0] = draw_query_scale(Scales::kUsual, random);
       in.visible[0] = visible;
       for (int t = 0; t < 32; ++t) {
         in.key_scales[t] = draw_scale16(Scales::kUsual, random);
@@ -524,7 +538,7 @@ TEST_P(KernelsParity, TileWeightsOfEveryBatchHaveTheScalarBytes) {
         in.value_scales[t] = draw_scale16(Scales::kUsual, random);
       }
       for (int i = 0; i < in.rows; ++i) {
-        in.query_scales[i] = draw_scale(Scales::kUsual, random);
+        in.query_scales[i] = draw_query_scale(Scales::kUsual, random);
         in.visible[i] = random.between(0, 32);
       }
       for (int t = 0; t < in.rows * 32; ++t) in.dots[t] = random.between(-400000, 400000);
@@ -566,7 +580,7 @@ TEST_P(KernelsParity, NumbersThatAreNotFiniteNeitherCrashNorWriteOutside) {
 
     TileInput in{1, 1};
     in.query_scales[0] = odd();
-    in.outlier_query_scales[0] = odd();
+    in.outlier_ratios[0] = odd();
     in.visible[0] = random.between(0, 32);
     for (int t = 0; t < 32; ++t) {
       in.key_scales[t] = static_cast<std::uint16_t>(random.bits());

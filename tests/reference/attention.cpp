@@ -36,14 +36,20 @@ std::vector<double> attention(std::span<const double> query, const Rows& keys, c
 // 2^-20 of its size.
 //    It is then rounded to 1 / 2048 octave: off by 1/4096. The subtraction from the top adds 2^-19. So w is off by the
 //    factor ln 2 * (1/4096 + 2^-19 + 2^-20 |logit|).
-// 2. 2^-f in Q15: polynomial and its four roundings, 3 units of 2^-15; 2^-f >= 1/2, so 6 * 2^-15 of w.
-// 3. The shifted weight is rounded to a unit of 2^-15 of 2^(e + 1): off by half of one, at most 2^-15 M.
-//    Together |w' - w| <= relative * w + 2^-15 M; the mass is their sum.
-// 4. w' times the value's scale is rounded to a byte, 255 being the largest product P of the tile: off by P / 510.
+// 2. 2^-f in Q15: polynomial, its four roundings and the 32767 that stands for 1, 4 units of 2^-15; 2^-f >= 1/2, so
+// 8 * 2^-15 of w.
+// 3. The shifted weight is rounded to a unit of 2^-15 of 2^(e + 1); one of less than a unit may become 0: off by at
+// most 2^-14 M.
+//    Together |w' - w| <= relative * w + 2^-14 M; the mass is their sum.
+// 4. With V the largest value scale of the tile and 2^s the power of two above it (2^s <= 2 V), a scale is rounded to
+//    2^-15 of 2^s, off by half of that, 2^-15 V, and its product with w' to 2^-15 of 2^s * 2^(e + 1), off by half of
+//    that, at most 2^-14 V M. The product is rounded to 1/128 of a byte and then to a byte, 127 being the largest
+//    product P: off by P / 127 * (1/2 + 1/256), and by as little again, 2^-14 P, because the factor is an integer.
 // 5. A tile adds to a sum of f32 with two roundings, each of at most 2^-24 of the largest partial sum.
 // 6. The last steps (division, rotation, means) are a few f32 roundings of the output.
 FixedPointCase fixed_point_case(std::span<const int> query_codes, double query_scale, const std::vector<Slot>& slots,
                                 std::size_t visible) {
+  constexpr double byte_slack = (0.5 + 1.0 / 256) / 127 + 0x1p-14;
   const std::size_t dim = query_codes.size();
   std::vector<double> logits(visible);
   double most = -1e300;
@@ -64,15 +70,17 @@ FixedPointCase fixed_point_case(std::span<const int> query_codes, double query_s
     const std::size_t end = std::min(first + 32, visible);
     double largest = 0;
     double largest_product = 0;
+    double largest_scale = 0;
     for (std::size_t t = first; t < end; ++t) {
       const double weight = std::exp2(logits[t] - most);
       largest = std::max(largest, weight);
+      largest_scale = std::max(largest_scale, scale16_value(slots[t].value_scale));
       largest_product = std::max(largest_product, weight * scale16_value(slots[t].value_scale));
     }
     for (std::size_t t = first; t < end; ++t) {
       const double weight = std::exp2(logits[t] - most);
-      const double relative = std::log(2.0) * (1.0 / 4096 + 0x1p-19 + 0x1p-20 * std::abs(logits[t])) + 6 * 0x1p-15;
-      const double weight_slack = relative * weight + 0x1p-15 * largest;
+      const double relative = std::log(2.0) * (1.0 / 4096 + 0x1p-19 + 0x1p-20 * std::abs(logits[t])) + 8 * 0x1p-15;
+      const double weight_slack = relative * weight + 0x1p-14 * largest;
       const double scale = scale16_value(slots[t].value_scale);
       mass += weight;
       mass_slack += weight_slack;
@@ -80,7 +88,8 @@ FixedPointCase fixed_point_case(std::span<const int> query_codes, double query_s
         const double level = kCodebook[slots[t].value_codes[c]];
         sums[c] += weight * scale * level;
         sizes[c] += weight * scale * std::abs(level);
-        slack[c] += std::abs(level) * (weight_slack * scale + 1.001 * largest_product / 510);
+        const double scale_slack = 0x1p-15 * largest_scale * weight + 0x1p-14 * largest_scale * largest;
+        slack[c] += std::abs(level) * (weight_slack * scale + scale_slack + byte_slack * largest_product);
       }
     }
   }

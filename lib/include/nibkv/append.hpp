@@ -11,7 +11,7 @@ namespace nibkv {
 ///
 /// Each row is made ready (outlier channels taken out, rotated) and coded to 4 bits with a searched scale; see
 /// lib/DESIGN.md. Under a bounded policy an append that would outgrow the chain's tiles first plans and compacts every
-/// head of the layer.
+/// head of the layer. Keys beyond a magnitude of 2^55 and values beyond 2^105 saturate.
 ///
 /// @param layer   [0, layers)
 /// @param keys    f32, finite, shape [count][kv_heads][head_dim], after rotary embedding; count in [1, max_chunk]
