@@ -56,6 +56,9 @@ struct Kernels {
   /// tile_count * count <= 16.
   void (*tile_weights)(const struct TileWeights* tiles, int tile_count, int count);
 
+  /// Adds the attention that the slots of one tile got to their scores.
+  void (*add_scores)(const struct TileScores& tile);
+
   /// sums[i][c] += scales[i] * (sum over slots of level(value code [t][c]) * weights[i][t]), the inner sum exact, two
   /// f32 roundings.
   /// @param weights  u8[count][32] in [0, 127]: four of their products with levels fit int16
@@ -75,13 +78,30 @@ struct TileWeights {
                                       ///< (dot * key scale + outlier dot * outlier ratio) * query scale
   const float* outlier_ratios;        ///< f32[count], 0 or in [2^-110, 2^40], not read without outlier_dots
   const std::int32_t* visible;        ///< i32[count] in [0, 32]: slots from this one on have weight 0
+  const std::uint8_t* biases;         ///< u8[32]: 1/16 octaves added to the logits, or nullptr
 
   std::uint8_t*
       weights;         ///< u8[count][32], written: weight * value scale, relative to its largest of the row, [0, 127]
   float* value_units;  ///< f32[count], written: what weights of 1 stand for, relative to 2^exponent
   std::int32_t* exponents;  ///< i32[count], written: whole part of the largest logit, plus 2
+  std::uint16_t* softmax;   ///< u16[count][32], written: the weights in Q0.16 relative to 2^exponent, [0, 32767],
+                           ///< without meaning for a row that sees no slot; or nullptr
   std::uint32_t*
       masses;  ///< u32[count], written: sum of the Q0.16 softmax weights relative to 2^exponent, at most 32 * 2^15
+};
+
+/// Arguments of add_scores. The attention of a slot is the sum over rows of softmax * factor, below 2^31; where `group`
+/// is more than 1, over runs of `group` rows of the largest of their products.
+struct TileScores {
+  const std::uint16_t* softmax;  ///< u16[count][32] of tile_weights, [0, 32767]
+  const std::int16_t* factors;   ///< i16[count], at least 0
+  int count;                     ///< a multiple of group
+  int group;
+  int global_shift;       ///< [0, 31]: scores grow by the attention >> shift, rounded, halves up
+  int local_shift;        ///< [0, 31]
+  std::uint32_t fade;     ///< [0, 65536]: local scores first lose this many 1/65536, rounded up
+  std::uint32_t* global;  ///< u32[32], updated, saturating; or nullptr
+  std::uint16_t* local;   ///< u16[32], updated, saturating; or nullptr
 };
 
 namespace ports {
@@ -119,7 +139,7 @@ inline constexpr std::int16_t kExp3 = 1744;
 inline constexpr std::int16_t kExp4 = -220;
 
 inline constexpr float kSmallest = 0x1p-60f;      ///< a row whose largest magnitude is below is stored as zero
-inline constexpr float kHidden = -1e30f;          ///< in place of the logit of a slot that a query may not see
+inline constexpr float kHidden = -1e38f;          ///< in place of the logit of a slot that a query may not see
 inline constexpr float kExponentLimit = 0x1p29f;  ///< a tile's exponent saturates at this magnitude
 inline constexpr float kFlat = 0x1p-100f;         ///< a largest logit nearer to 0 is taken as 0
 inline constexpr float kFaintest = 31744.5f;      ///< 15.5 octaves, in 1 / 2048, and a half: a weight this small is 0

@@ -3,19 +3,36 @@
 #include <charconv>
 #include <fstream>
 
-#include "bench/llm/gguf.hpp"
-
 namespace nibkv::llm {
-namespace {
 
-std::optional<std::uint64_t> whole_number(std::string_view text) {
+std::optional<std::uint64_t> parse_whole(std::string_view text) {
   std::uint64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
   return value;
 }
 
-}  // namespace
+std::optional<std::uint64_t> parse_size(std::string_view text) {
+  unsigned shift = 0;
+  if (!text.empty()) {
+    const char unit = text.back();
+    shift = unit == 'K' || unit == 'k' ? 10 : unit == 'M' || unit == 'm' ? 20 : unit == 'G' || unit == 'g' ? 30 : 0;
+    if (shift != 0) text.remove_suffix(1);
+  }
+  const auto value = parse_whole(text);
+  if (!value || *value == 0 || *value > (std::uint64_t{1} << 40 >> shift)) return std::nullopt;
+  return *value << shift;
+}
+
+std::vector<std::string> split_list(const std::string& text) {
+  std::vector<std::string> parts;
+  std::size_t start = 0;
+  for (std::size_t end = 0; end != std::string::npos; start = end + 1) {
+    end = text.find(',', start);
+    parts.push_back(text.substr(start, end == std::string::npos ? end : end - start));
+  }
+  return parts;
+}
 
 Arguments::Arguments(int count, const char* const* words, const std::set<std::string>& names,
                      const std::set<std::string>& flags) {
@@ -51,7 +68,7 @@ std::uint64_t Arguments::integer(const std::string& name, std::uint64_t otherwis
                                  std::uint64_t most) const {
   const auto given = text(name);
   if (!given) return otherwise;
-  const auto value = whole_number(*given);
+  const auto value = parse_whole(*given);
   if (!value || *value < least || *value > most) {
     throw Error("--" + name + " takes a whole number from " + std::to_string(least) + " to " + std::to_string(most) +
                 ", not '" + *given + "'");
@@ -74,18 +91,9 @@ double Arguments::number(const std::string& name, double otherwise, double least
 std::uint64_t Arguments::bytes(const std::string& name, std::uint64_t otherwise) const {
   const auto given = text(name);
   if (!given) return otherwise;
-  std::string_view digits = *given;
-  unsigned shift = 0;
-  if (!digits.empty()) {
-    const char unit = digits.back();
-    shift = unit == 'K' || unit == 'k' ? 10 : unit == 'M' || unit == 'm' ? 20 : unit == 'G' || unit == 'g' ? 30 : 0;
-    if (shift != 0) digits.remove_suffix(1);
-  }
-  const auto value = whole_number(digits);
-  if (!value || *value == 0 || *value > (std::uint64_t{1} << 40 >> shift)) {
-    throw Error("--" + name + " takes a size such as 65536, 512K or 2M, not '" + *given + "'");
-  }
-  return *value << shift;
+  const auto value = parse_size(*given);
+  if (!value) throw Error("--" + name + " takes a size such as 65536, 512K or 2M, not '" + *given + "'");
+  return *value;
 }
 
 std::string read_text(const std::string& path) {

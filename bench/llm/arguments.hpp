@@ -8,7 +8,15 @@
 #include <string_view>
 #include <vector>
 
+#include "bench/llm/gguf.hpp"
+
 namespace nibkv::llm {
+
+/// The command line is wrong: programs exit with 2.
+class UsageError : public Error {
+ public:
+  using Error::Error;
+};
 
 /// The `--name value` and `--name` arguments of a program, `-o value` counting as `--out value`, and the words between.
 class Arguments {
@@ -34,6 +42,13 @@ class Arguments {
   std::set<std::string> flags_;
   std::vector<std::string> words_;
 };
+
+/// A whole number without sign or anything behind it.
+std::optional<std::uint64_t> parse_whole(std::string_view text);
+/// A size in bytes above 0, with K, M or G (1024 each) behind the number if wanted; at most 1024 G.
+std::optional<std::uint64_t> parse_size(std::string_view text);
+/// The parts of a text between commas; an empty text has one, which is empty.
+std::vector<std::string> split_list(const std::string& text);
 
 /// @throws Error naming the path
 std::string read_text(const std::string& path);

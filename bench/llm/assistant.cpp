@@ -16,6 +16,7 @@
 #include "bench/llm/arguments.hpp"
 #include "bench/llm/chat.hpp"
 #include "bench/llm/conversation.hpp"
+#include "bench/llm/policy_settings.hpp"
 #include "bench/llm/profile_maker.hpp"
 #include "bench/llm/store_arguments.hpp"
 
@@ -40,7 +41,8 @@ Without --prompt it reads a message a line from standard input and answers each.
   --tokens N           tokens that the cache holds (default: the model's context, at most 4096)
   --arena BYTES        size of the cache instead, such as 65536, 512K or 2M
   --policy NAME        full: stop when the cache is full; streaming_llm: drop what is neither at the beginning nor
-                       recent (default)
+                       recent (default); ems and others (nibkv-eval --help): drop or merge what is least important
+  --set KEY=VALUE,...  fields of the policy (nibkv-eval --help)
   --profile PATH|none  of the model's keys and values (default: made at the first start, kept beside the model)
   --outliers N         key channels at 8 bits: 0, 4, 8, 12 or 16 (default 8, without a profile 0)
   --port NAME          of the computing kernels (default: the fastest)
@@ -90,7 +92,7 @@ void read_sampling(const Arguments& arguments, ConversationOptions& options) {
 Settings parse(int count, const char* const* words) {
   const Arguments arguments(count, words,
                             {"prompt", "system", "model", "temperature", "top-p", "seed", "max-tokens", "tokens",
-                             "arena", "policy", "profile", "outliers", "port", "threads"},
+                             "arena", "policy", "set", "profile", "outliers", "port", "threads"},
                             {"greedy", "list-ports", "help"});
   if (!arguments.words().empty()) throw UsageError("unexpected argument '" + arguments.words().front() + "'");
   Settings settings;
@@ -100,6 +102,7 @@ Settings parse(int count, const char* const* words) {
   settings.model = choose_model(arguments);
   read_sampling(arguments, settings.conversation);
   settings.cache = read_store_arguments(arguments, "streaming_llm", "");
+  check_settings(settings.cache.store.settings, settings.cache.store.policy);
   return settings;
 }
 
@@ -232,7 +235,7 @@ std::vector<std::byte> choose_profile(const Settings& settings, Model& model, Th
 void describe(const TileStore& store, const Chat& chat, const Settings& settings) {
   const Cache& cache = store.cache();
   say("cache of " + std::to_string(cache.policy().tokens) + " tokens in " + std::to_string(cache.usage().arena_bytes) +
-      " bytes, policy " + settings.cache.store.policy + ", port " + std::string(cache.port()) + ", " +
+      " bytes, policy " + policy_text(settings.cache.store) + ", port " + std::string(cache.port()) + ", " +
       std::to_string(cache.shape().outlier_channels) + " outlier channels, " +
       (chat.format() == ChatFormat::kChatMl ? "ChatML" : "plain text"));
 }

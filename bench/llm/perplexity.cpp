@@ -12,24 +12,6 @@ namespace {
 // Rows of logits that are kept at a time: at most this many, so that a large vocabulary stays within some 25 MiB.
 constexpr std::size_t kRows = 64;
 
-struct Totals {
-  std::size_t rows = 0;
-  double loss = 0;
-  double squared_loss = 0;
-  double reference_loss = 0;
-  double divergence = 0;
-  std::size_t same_top = 0;
-
-  void add(const RowScore& score) {
-    ++rows;
-    loss += score.loss;
-    squared_loss += score.loss * score.loss;
-    reference_loss += score.reference_loss;
-    divergence += score.divergence;
-    same_top += score.same_top ? 1 : 0;
-  }
-};
-
 class Measurement {
  public:
   Measurement(Model& model, ThreadPool& pool, const PerplexityOptions& options)
@@ -47,7 +29,6 @@ class Measurement {
     step_ = std::max<std::size_t>(1, kRows / chunk) * chunk;
     logits_.resize(step_ * vocabulary());
     if (reference_) reference_logits_.resize(step_ * vocabulary());
-    scores_.resize(step_);
   }
 
   /// @param tokens  of the window
@@ -66,26 +47,25 @@ class Measurement {
       fed_ += count;
       // The row of the last token foretells one that is not in the window.
       const std::size_t scored = at + count == context_ ? rows - 1 : rows;
-      score(tokens.subspan(at + count - rows + 1, scored));
+      score_rows(pool_, logits_.data(), reference_ ? reference_logits_.data() : logits_.data(), vocabulary(),
+                 tokens.subspan(at + count - rows + 1, scored), totals_);
       step_done(at + count);
     }
     bits_per_channel_ = std::max(bits_per_channel_, tested_.bits_per_channel());
     peak_bytes_ = std::max<std::uint64_t>(peak_bytes_, tested_.cache().usage().peak_bytes);
   }
 
-  const Totals& totals() const { return totals_; }
+  const ScoreTotals& totals() const { return totals_; }
 
   PerplexityFigures figures() const {
-    const double rows = static_cast<double>(totals_.rows);
     PerplexityFigures out;
     out.context = context_;
     out.scored_tokens = totals_.rows;
-    out.cross_entropy = totals_.loss / rows;
-    const double variance = totals_.squared_loss / rows - out.cross_entropy * out.cross_entropy;
-    out.standard_error = totals_.rows < 2 ? 0 : std::sqrt(std::max(0.0, variance) / (rows - 1));
-    out.cross_entropy_f32 = totals_.reference_loss / rows;
-    out.kl_divergence = totals_.divergence / rows;
-    out.top1_agreement = static_cast<double>(totals_.same_top) / rows;
+    out.cross_entropy = totals_.mean(totals_.loss);
+    out.standard_error = totals_.standard_error();
+    out.cross_entropy_f32 = totals_.mean(totals_.reference_loss);
+    out.kl_divergence = totals_.mean(totals_.divergence);
+    out.top1_agreement = totals_.mean(static_cast<double>(totals_.same_top));
     out.bits_per_channel = bits_per_channel_;
     out.tokens_per_second = static_cast<double>(fed_) / std::max(seconds_, 1e-9);
     out.arena_bytes = tested_.cache().usage().arena_bytes;
@@ -98,16 +78,6 @@ class Measurement {
  private:
   std::size_t vocabulary() const { return model_.config().vocabulary; }
 
-  // One target a row. Added up in the order of the rows, so that the sums do not depend on the workers.
-  void score(std::span<const std::int32_t> targets) {
-    const float* reference = reference_ ? reference_logits_.data() : logits_.data();
-    pool_.run(targets.size(), [&](std::size_t row, std::size_t) {
-      const std::size_t at = row * vocabulary();
-      scores_[row] = score_row(logits_.data() + at, reference + at, vocabulary(), targets[row]);
-    });
-    for (std::size_t row = 0; row < targets.size(); ++row) totals_.add(scores_[row]);
-  }
-
   Model& model_;
   ThreadPool& pool_;
   std::size_t context_;
@@ -115,8 +85,7 @@ class Measurement {
   std::optional<TileStore> reference_;  // none when it would be the tested one again
   std::size_t step_ = 0;
   std::vector<float> logits_, reference_logits_;  // [step][vocabulary]
-  std::vector<RowScore> scores_;                  // [step]
-  Totals totals_;
+  ScoreTotals totals_;
   std::size_t fed_ = 0;
   double seconds_ = 0;
   double bits_per_channel_ = 0;
@@ -124,6 +93,31 @@ class Measurement {
 };
 
 }  // namespace
+
+void ScoreTotals::add(const RowScore& score) {
+  ++rows;
+  loss += score.loss;
+  squared_loss += score.loss * score.loss;
+  reference_loss += score.reference_loss;
+  divergence += score.divergence;
+  same_top += score.same_top ? 1 : 0;
+}
+
+double ScoreTotals::standard_error() const {
+  if (rows < 2) return 0;
+  const double variance = mean(squared_loss) - mean(loss) * mean(loss);
+  return std::sqrt(std::max(0.0, variance) / static_cast<double>(rows - 1));
+}
+
+void score_rows(ThreadPool& pool, const float* tested, const float* reference, std::size_t vocabulary,
+                std::span<const std::int32_t> targets, ScoreTotals& totals) {
+  std::vector<RowScore> scores(targets.size());
+  pool.run(targets.size(), [&](std::size_t row, std::size_t) {
+    const std::size_t at = row * vocabulary;
+    scores[row] = score_row(tested + at, reference + at, vocabulary, targets[row]);
+  });
+  for (const RowScore& score : scores) totals.add(score);
+}
 
 RowScore score_row(const float* tested, const float* reference, std::size_t vocabulary, std::int32_t target) {
   const auto top = [vocabulary](const float* row) {
@@ -175,10 +169,10 @@ PerplexityFigures measure_perplexity(Model& model, ThreadPool& pool, std::span<c
   for (std::size_t window = 0; window < windows; ++window) {
     measurement.run_window(tokens.subspan(window * context, context), [&](std::size_t fed) {
       if (!progress) return;
-      const Totals& totals = measurement.totals();
+      const ScoreTotals& totals = measurement.totals();
       progress({window + (fed == context ? 1 : 0),
                 static_cast<double>(window * context + fed) / static_cast<double>(windows * context),
-                totals.rows == 0 ? 0 : totals.loss / static_cast<double>(totals.rows)});
+                totals.mean(totals.loss)});
     });
   }
   PerplexityFigures figures = measurement.figures();

@@ -25,6 +25,28 @@ struct RowScore {
 /// Cost: 2 * vocabulary exponentials in double; half of them when both are the same.
 RowScore score_row(const float* tested, const float* reference, std::size_t vocabulary, std::int32_t target);
 
+/// Sums of scores over rows.
+struct ScoreTotals {
+  std::size_t rows = 0;
+  double loss = 0;
+  double squared_loss = 0;
+  double reference_loss = 0;
+  double divergence = 0;
+  std::size_t same_top = 0;
+
+  void add(const RowScore& score);
+  /// @param sum  one of those above. 0 without rows
+  double mean(double sum) const { return rows == 0 ? 0 : sum / static_cast<double>(rows); }
+  /// Of the mean loss, as if the losses were independent.
+  double standard_error() const;
+};
+
+/// Scores one row of logits a target and adds the scores up in the order of the rows, so that the sums do not depend on
+/// the workers.
+/// @param tested, reference  logits, [targets][vocabulary], finite
+void score_rows(ThreadPool& pool, const float* tested, const float* reference, std::size_t vocabulary,
+                std::span<const std::int32_t> targets, ScoreTotals& totals);
+
 struct PerplexityOptions {
   std::size_t context = 1024;  ///< tokens of a window, at least 2
   std::size_t windows = 8;     ///< at least 1; fewer are used when the text is shorter

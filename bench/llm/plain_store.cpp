@@ -1,7 +1,9 @@
 #include "bench/llm/plain_store.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <cstdint>
 
 namespace nibkv::llm {
 namespace {
@@ -37,6 +39,15 @@ void attend_one(const float* query, const float* keys, const float* values, std:
   for (std::size_t d = 0; d < head_dim; ++d) out[d] *= inverse;
 }
 
+/// The nearest number that f16 holds, ties to even; saturates.
+float to_half(float value) {
+  constexpr float kLargest = 65504, kSmallestNormal = 0x1p-14f, kStep = 0x1p-24f;
+  if (std::abs(value) < kSmallestNormal) return std::nearbyint(value / kStep) * kStep;
+  std::uint32_t bits = std::bit_cast<std::uint32_t>(std::clamp(value, -kLargest, kLargest));
+  bits += 0xfff + (bits >> 13 & 1);
+  return std::bit_cast<float>(bits & ~std::uint32_t{0x1fff});
+}
+
 }  // namespace
 
 PlainStore::PlainStore(std::size_t layers, std::size_t query_heads, std::size_t kv_heads, std::size_t head_dim,
@@ -47,13 +58,26 @@ PlainStore::PlainStore(std::size_t layers, std::size_t query_heads, std::size_t 
       max_chunk_(max_chunk),
       heads_(layers * kv_heads) {}
 
+void PlainStore::keep_last_f16(std::size_t window) {
+  window_ = window;
+  half_ = true;
+}
+
 void PlainStore::append(int layer, std::size_t count, const float* keys, const float* values) {
   for (std::size_t h = 0; h < kv_heads_; ++h) {
     Head& head = heads_[static_cast<std::size_t>(layer) * kv_heads_ + h];
+    const std::size_t held = head.keys.size();
     for (std::size_t t = 0; t < count; ++t) {
       const std::size_t at = (t * kv_heads_ + h) * head_dim_;
       head.keys.insert(head.keys.end(), keys + at, keys + at + head_dim_);
       head.values.insert(head.values.end(), values + at, values + at + head_dim_);
+    }
+    if (!half_) continue;
+    for (std::vector<float>* rows : {&head.keys, &head.values}) {
+      for (std::size_t i = held; i < rows->size(); ++i) (*rows)[i] = to_half((*rows)[i]);
+      // Cut seldom: moving the rest takes longer than attending to it.
+      const std::size_t needed = (window_ + count) * head_dim_;
+      if (rows->size() > 2 * needed) rows->erase(rows->begin(), rows->end() - static_cast<std::ptrdiff_t>(needed));
     }
   }
 }
@@ -66,10 +90,13 @@ void PlainStore::attend(int layer, std::size_t count, const float* queries, floa
     const std::size_t token = task % count;
     const Head& head = heads_[static_cast<std::size_t>(layer) * kv_heads_ + kv_head];
     const std::size_t seen = head.keys.size() / head_dim_ - count + token + 1;
-    scores_[worker].resize(std::max(scores_[worker].size(), seen));
+    const std::size_t visible = std::min(seen, window_);
+    const std::size_t first = (seen - visible) * head_dim_;
+    scores_[worker].resize(std::max(scores_[worker].size(), visible));
     for (std::size_t g = 0; g < group; ++g) {
       const std::size_t at = (token * query_heads_ + kv_head * group + g) * head_dim_;
-      attend_one(queries + at, head.keys.data(), head.values.data(), seen, head_dim_, scores_[worker].data(), out + at);
+      attend_one(queries + at, head.keys.data() + first, head.values.data() + first, visible, head_dim_,
+                 scores_[worker].data(), out + at);
     }
   });
 }

@@ -5,6 +5,8 @@
 #include <string_view>
 #include <thread>
 
+#include "bench/llm/policy_settings.hpp"
+
 namespace nibkv::llm {
 namespace {
 
@@ -27,6 +29,7 @@ StoreArguments read_store_arguments(const Arguments& arguments, const std::strin
   }
   StoreArguments read;
   read.store.policy = known("policy", arguments.text("policy", default_policy), policy_name);
+  if (const auto set = arguments.text("set")) read.store.settings = parse_settings(*set);
   read.store.tokens = static_cast<std::uint32_t>(arguments.integer("tokens", 0, 1, kMaxTokens));
   read.store.arena_bytes = arguments.bytes("arena", 0);
   if (const auto port = arguments.text("port")) read.store.port = known("port", *port, port_name);

@@ -10,18 +10,12 @@
 
 namespace nibkv::llm {
 
-/// The command line is wrong: programs exit with 2.
-class UsageError : public Error {
- public:
-  using Error::Error;
-};
-
-/// What the programs have in common: --policy, --tokens or --arena, --port, --profile, --outliers, --threads.
+/// What the programs have in common: --policy, --set, --tokens or --arena, --port, --profile, --outliers, --threads.
 struct StoreArguments {
   std::string profile;                    ///< a path or "none"
   std::optional<std::uint16_t> outliers;  ///< when given
   std::size_t threads = 1;
-  StoreOptions store;  ///< policy, tokens (0: not given), arena_bytes, port
+  StoreOptions store;  ///< policy, settings, tokens (0: not given), arena_bytes, port
 };
 
 /// @throws UsageError, or Error for a number out of its range

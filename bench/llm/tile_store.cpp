@@ -6,6 +6,7 @@
 #include <span>
 
 #include "bench/llm/heap_count.hpp"
+#include "bench/llm/policy_settings.hpp"
 
 namespace nibkv::llm {
 namespace {
@@ -17,6 +18,46 @@ constexpr std::uint32_t kChunk = 64;
 std::uint16_t narrow(std::size_t value, const char* what) {
   if (value > std::numeric_limits<std::uint16_t>::max()) throw Error(std::string("the model has too many ") + what);
   return static_cast<std::uint16_t>(value);
+}
+
+Policy policy_of(const StoreOptions& options, std::uint32_t tokens) {
+  Policy policy;
+  require(find_policy(options.policy, tokens, policy), "policy '" + options.policy + "'");
+  apply_settings(options.settings, policy);
+  if (!options.budgets.empty()) policy.budget = Budget::kTable;
+  return policy;
+}
+
+// As many tokens as the arena may hold. A chunk must fit beside the sinks: a small arena takes small chunks.
+std::uint32_t tokens_of_arena(const StoreOptions& options, Shape& shape) {
+  Policy policy = policy_of(options, 0);
+  for (;; shape.max_chunk /= 2) {
+    const std::uint32_t tokens = tokens_that_fit(shape, policy, options.arena_bytes);
+    if (tokens != 0) return tokens;
+    if (shape.max_chunk == 1) break;
+  }
+  policy.tokens = policy.sinks + policy.recent + 1;
+  throw Error("an arena of " + std::to_string(options.arena_bytes) +
+              " bytes holds no token of this model; the smallest has " + std::to_string(footprint(shape, policy)));
+}
+
+// The policy with its budget, and the chunks that it takes.
+Policy choose_policy(const StoreOptions& options, Shape& shape) {
+  // Without a budget first, since what share of it is recent says nothing about the bytes.
+  const Keep keep = policy_of(options, options.tokens).keep;
+  // A scored chain shall be compressed when it is one tile over its budget, not more.
+  if (keep == Keep::kScore) shape.max_chunk = std::min<std::uint16_t>(shape.max_chunk, kTileSlots);
+  const Policy policy = policy_of(options, options.tokens != 0 ? options.tokens : tokens_of_arena(options, shape));
+  if (keep == Keep::kAll) return policy;
+  const std::uint32_t kept = policy.sinks + policy.recent;
+  if (policy.tokens <= kept) {
+    throw Error("policy '" + options.policy + "' needs more than " + std::to_string(kept) + " tokens");
+  }
+  if (keep == Keep::kRecent) {
+    shape.max_chunk =
+        static_cast<std::uint16_t>(std::min<std::uint32_t>(shape.max_chunk, policy.tokens - policy.sinks));
+  }
+  return policy;
 }
 
 }  // namespace
@@ -42,31 +83,10 @@ Shape shape_of(const Config& model, const StoreOptions& options) {
   return shape;
 }
 
-TileStore::TileStore(const Config& model, const StoreOptions& options) : profile_(options.profile) {
+TileStore::TileStore(const Config& model, const StoreOptions& options)
+    : profile_(options.profile), compacted_by_(options.compacted_by) {
   Shape shape = shape_of(model, options);
-  Policy policy;
-  require(find_policy(options.policy, options.tokens, policy), "policy '" + options.policy + "'");
-  const bool bounded = policy.keep != Keep::kAll;
-  if (options.tokens == 0) {
-    // A chunk must fit beside the sinks: a small arena takes small chunks.
-    do {
-      policy.tokens = tokens_that_fit(shape, policy, options.arena_bytes);
-      if (policy.tokens != 0 || shape.max_chunk == 1) break;
-      shape.max_chunk /= 2;
-    } while (true);
-    if (policy.tokens == 0) {
-      policy.tokens = policy.sinks + 1;
-      throw Error("an arena of " + std::to_string(options.arena_bytes) +
-                  " bytes holds no token of this model; the smallest has " + std::to_string(footprint(shape, policy)));
-    }
-  }
-  if (bounded && policy.tokens <= policy.sinks) {
-    throw Error("policy '" + options.policy + "' needs more than " + std::to_string(policy.sinks) + " tokens");
-  }
-  if (bounded)
-    shape.max_chunk =
-        static_cast<std::uint16_t>(std::min<std::uint32_t>(shape.max_chunk, policy.tokens - policy.sinks));
-
+  const Policy policy = choose_policy(options, shape);
   const std::size_t bytes = footprint(shape, policy);
   if (bytes == 0) require(valid(shape) ? Status::kBadPolicy : Status::kBadShape, "cache");
   arena_.reset(static_cast<std::byte*>(std::aligned_alloc(kArenaAlignment, bytes)));
@@ -74,6 +94,7 @@ TileStore::TileStore(const Config& model, const StoreOptions& options) : profile
   Options cache_options;
   cache_options.port = options.port;
   if (options.storage == Storage::kQ4) cache_options.profile = profile_;
+  cache_options.budgets = options.budgets;
   const std::string what = options.port.empty() ? "cache" : "cache on port '" + options.port + "'";
   require(watched([&] { return cache_.init({arena_.get(), bytes}, shape, policy, cache_options); }), what);
 }
@@ -84,7 +105,7 @@ void TileStore::append(int layer, std::size_t count, const float* keys, const fl
   const Status status = watched([&] {
     return nibkv::append(cache_, static_cast<std::uint32_t>(layer), std::span(keys, size), std::span(values, size));
   });
-  if (status == Status::kFull) {
+  if (status == Status::kFull && cache_.policy().keep == Keep::kAll) {
     throw Error("the arena is full after " + std::to_string(cache_.held(0, 0)) +
                 " tokens, and policy 'full' drops none");
   }
@@ -102,7 +123,9 @@ void TileStore::attend(int layer, std::size_t count, const float* queries, float
   const Shape& shape = cache_.shape();
   const std::size_t size = count * shape.query_heads * shape.head_dim;
   // Blocks of queries fill the rows that share a pass over a chain.
-  const std::size_t block = std::max<std::size_t>(1, kMaxRows / shape.group());
+  std::size_t block = std::max<std::size_t>(1, kMaxRows / shape.group());
+  // Scores of a head are those of all its queries: one call adds them up.
+  if (cache_.policy().keep == Keep::kScore) block = count;
   const std::size_t blocks = (count + block - 1) / block;
   pool.run(blocks * shape.kv_heads, [&](std::size_t task, std::size_t worker) {
     Part part;
@@ -122,6 +145,11 @@ void TileStore::attend(int layer, std::size_t count, const float* queries, float
 void TileStore::clear() {
   require(watched([&] { return cache_.clear(); }), "clear");
   peak_slots_ = 0;
+}
+
+void TileStore::compact_now(std::uint32_t tokens) {
+  const Budget how = compacted_by_.value_or(cache_.policy().budget);
+  require(watched([&] { return nibkv::compact_now(cache_, tokens, how); }), "compact");
 }
 
 double TileStore::bits_per_channel() const {

@@ -3,7 +3,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bench/llm/kv_store.hpp"
@@ -12,9 +14,15 @@
 
 namespace nibkv::llm {
 
+/// Fields of a Policy by name: policy_settings.hpp.
+using PolicySettings = std::vector<std::pair<std::string, std::string>>;
+
 /// How a TileStore keeps a model's keys and values.
 struct StoreOptions {
   std::string policy = "full";         ///< a name that find_policy knows
+  PolicySettings settings;             ///< what is different from the policy of that name
+  std::vector<std::uint32_t> budgets;  ///< tokens of each head, [layers][kv_heads]; makes the policy Budget::kTable
+  std::optional<Budget> compacted_by;  ///< how heads share what compact_now leaves; none: as the policy says
   std::uint32_t tokens = 0;            ///< budget of a head; 0: as many as `arena_bytes` hold
   std::uint64_t arena_bytes = 0;       ///< read when tokens is 0
   std::string port;                    ///< empty: the fastest
@@ -37,6 +45,9 @@ class TileStore : public KvStore {
 
   const Cache& cache() const { return cache_; }
   void clear();
+  /// Cuts every head back to its share of `tokens` now. @throws Error when the policy keeps no scores, or for a number
+  /// out of its range
+  void compact_now(std::uint32_t tokens);
 
   /// Bits of the tiles, links and chains in use at the peak over the key and value channels that were held then. 0
   /// before the first append.
@@ -52,6 +63,7 @@ class TileStore : public KvStore {
   std::unique_ptr<std::byte, Free> arena_;
   std::vector<std::byte> profile_;
   Cache cache_;
+  std::optional<Budget> compacted_by_;
   std::uint64_t peak_slots_ = 0;  // over all heads
 };
 

@@ -32,6 +32,7 @@ struct Arguments {
         dots(kMostRows * kSlots),
         outlier_dots(dots.size()),
         weights(kMostRows * kSlots),
+        softmax(kMostRows * kSlots),
         sums(static_cast<std::size_t>(kMostRows * dim)) {
     test::Random random(2);
     for (std::byte& code : codes.bytes()) code = static_cast<std::byte>(random.below(256));
@@ -39,6 +40,7 @@ struct Arguments {
     for (std::int32_t& dot : dots) dot = static_cast<std::int32_t>(random.below(200000)) - 100000;
     for (std::int32_t& dot : outlier_dots) dot = static_cast<std::int32_t>(random.below(40000)) - 20000;
     for (std::uint8_t& weight : weights) weight = static_cast<std::uint8_t>(random.below(128));
+    for (std::uint16_t& weight : softmax) weight = static_cast<std::uint16_t>(random.below(32768));
   }
 
   // The first half of a tile's codes are keys, the other values.
@@ -56,6 +58,7 @@ struct Arguments {
   std::vector<std::int32_t> dots;
   std::vector<std::int32_t> outlier_dots;
   std::vector<std::uint8_t> weights;
+  std::vector<std::uint16_t> softmax;
   std::vector<float> sums;
 };
 
@@ -106,11 +109,14 @@ void outlier_dots(benchmark::State& state, const Kernels& kernels, Arguments& wi
   state.counters["ns/token/head"] = per_slot_and_row(with, kTiles);
 }
 
-void weights_of(benchmark::State& state, const Kernels& kernels, Arguments& with, bool outliers) {
+enum class Weights { kPlain, kOutliers, kSoftmax, kBiases };
+
+void weights_of(benchmark::State& state, const Kernels& kernels, Arguments& with, Weights which) {
   const int tiles = kMostRows / with.rows;
   const std::vector<std::uint16_t> scales(kSlots, 0x7800);  // 2^-7
   const std::vector<float> query_scales(kMostRows, 0x1p-6f);
   const std::vector<std::int32_t> visible(kMostRows, kSlots);
+  const std::vector<std::uint8_t> biases(kSlots, 16);
   float units[kMostRows];
   std::int32_t exponents[kMostRows];
   std::uint32_t masses[kMostRows];
@@ -118,15 +124,17 @@ void weights_of(benchmark::State& state, const Kernels& kernels, Arguments& with
   for (int tile = 0; tile < tiles; ++tile) {
     const int at = tile * with.rows;
     of[tile] = {.dots = with.dots.data() + at * kSlots,
-                .outlier_dots = outliers ? with.outlier_dots.data() + at * kSlots : nullptr,
+                .outlier_dots = which == Weights::kOutliers ? with.outlier_dots.data() + at * kSlots : nullptr,
                 .key_scales = scales.data(),
                 .value_scales = scales.data(),
                 .query_scales = query_scales.data(),
                 .outlier_ratios = query_scales.data(),
                 .visible = visible.data(),
+                .biases = which == Weights::kBiases ? biases.data() : nullptr,
                 .weights = with.weights.data() + at * kSlots,
                 .value_units = units + at,
                 .exponents = exponents + at,
+                .softmax = which == Weights::kSoftmax ? with.softmax.data() + at * kSlots : nullptr,
                 .masses = masses + at};
   }
   for (auto _ : state) {
@@ -137,11 +145,48 @@ void weights_of(benchmark::State& state, const Kernels& kernels, Arguments& with
 }
 
 void tile_weights(benchmark::State& state, const Kernels& kernels, Arguments& with) {
-  weights_of(state, kernels, with, false);
+  weights_of(state, kernels, with, Weights::kPlain);
 }
 
 void tile_weights_outliers(benchmark::State& state, const Kernels& kernels, Arguments& with) {
-  weights_of(state, kernels, with, true);
+  weights_of(state, kernels, with, Weights::kOutliers);
+}
+
+void tile_weights_softmax(benchmark::State& state, const Kernels& kernels, Arguments& with) {
+  weights_of(state, kernels, with, Weights::kSoftmax);
+}
+
+void tile_weights_biases(benchmark::State& state, const Kernels& kernels, Arguments& with) {
+  weights_of(state, kernels, with, Weights::kBiases);
+}
+
+void scores_of(benchmark::State& state, const Kernels& kernels, Arguments& with, int group) {
+  const std::vector<std::int16_t> factors(kMostRows, 32767 / kMostRows);
+  std::vector<std::uint32_t> global(kTiles * kSlots);
+  std::vector<std::uint16_t> local(global.size());
+  for (auto _ : state) {
+    for (int tile = 0; tile < kTiles; ++tile) {
+      kernels.add_scores({.softmax = with.softmax.data(),
+                          .factors = factors.data(),
+                          .count = with.rows,
+                          .group = group,
+                          .global_shift = 6,
+                          .local_shift = 16,
+                          .fade = 2048,
+                          .global = global.data() + tile * kSlots,
+                          .local = local.data() + tile * kSlots});
+    }
+    benchmark::ClobberMemory();
+  }
+  state.counters["ns/token/head"] = per_slot_and_row(with, kTiles);
+}
+
+void add_scores(benchmark::State& state, const Kernels& kernels, Arguments& with) {
+  scores_of(state, kernels, with, 1);
+}
+
+void add_scores_largest(benchmark::State& state, const Kernels& kernels, Arguments& with) {
+  scores_of(state, kernels, with, with.rows);
 }
 
 void value_sums(benchmark::State& state, const Kernels& kernels, Arguments& with) {
@@ -180,6 +225,10 @@ void register_kernels() {
         add("outlier_dots", outlier_dots, port, head_dim, rows);
         add("tile_weights", tile_weights, port, head_dim, rows);
         add("tile_weights_outliers", tile_weights_outliers, port, head_dim, rows);
+        add("tile_weights_softmax", tile_weights_softmax, port, head_dim, rows);
+        add("tile_weights_biases", tile_weights_biases, port, head_dim, rows);
+        add("add_scores", add_scores, port, head_dim, rows);
+        add("add_scores_largest", add_scores_largest, port, head_dim, rows);
         add("value_sums", value_sums, port, head_dim, rows);
       }
     }

@@ -21,6 +21,7 @@ struct Case {
   const Model* model;
   std::uint16_t outliers;
   std::uint32_t tokens;
+  bool scored = false;  // under ems, which scores and merges, instead of full
 
   bool operator==(const Case&) const = default;
   std::string name(const char* verb, std::string_view port) const {
@@ -43,7 +44,7 @@ T& shared(const Case& wanted, const Arguments&... arguments) {
 }
 
 ColdCache& filled_cache(const Case& at) {
-  return shared<ColdCache>(at, at.outliers, full(at.tokens), true);
+  return shared<ColdCache>(at, at.outliers, at.scored ? ems(at.tokens) : full(at.tokens), true);
 }
 
 // `count` queries a call: 1 is decoding, more is prefill.
@@ -81,7 +82,7 @@ void attend_plain(benchmark::State& state, const Case& at) {
 }
 
 // `count` tokens a call, layer after layer, from empty to full and again. The policy `full` fills tiles and nothing
-// else; streaming_llm also makes room.
+// else; streaming_llm and ems also make room.
 void append_rows(benchmark::State& state, const Case& at, const Policy& policy, std::string_view port,
                  std::uint32_t count) {
   ColdCache cold(*at.model, at.outliers, policy, false);
@@ -122,6 +123,16 @@ void register_attend(const Case& at) {
     RegisterBenchmark(at.name("prefill", port).c_str(),
                       [at, port](benchmark::State& state) { attend_tiles(state, at, port, kPrefillChunk); });
   }
+  // What scores cost, on the same bytes but for the scores.
+  Case scored = at;
+  scored.scored = true;
+  for (const std::string_view port : running_ports()) {
+    if (port == "scalar" && at.tokens > kScalarTokens) continue;
+    RegisterBenchmark(at.name("attend_scored", port).c_str(),
+                      [scored, port](benchmark::State& state) { attend_tiles(state, scored, port, 1); });
+    RegisterBenchmark(at.name("prefill_scored", port).c_str(),
+                      [scored, port](benchmark::State& state) { attend_tiles(state, scored, port, kPrefillChunk); });
+  }
 }
 
 void register_append(const Case& at, std::string_view port) {
@@ -133,6 +144,8 @@ void register_append(const Case& at, std::string_view port) {
   });
   RegisterBenchmark(at.name("append_streaming", port).c_str(),
                     [at, port](benchmark::State& state) { append_rows(state, at, streaming_llm(at.tokens), port, 1); });
+  RegisterBenchmark(at.name("append_ems", port).c_str(),
+                    [at, port](benchmark::State& state) { append_rows(state, at, ems(at.tokens), port, 1); });
 }
 
 }  // namespace

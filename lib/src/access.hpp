@@ -21,6 +21,11 @@ static_assert(sizeof(ArenaHeader) == detail::kHeaderBytes);
 static_assert(kMaxRows == kMostRows);
 inline constexpr std::uint32_t kArenaMagic = 0x564b424e;  // "NBKV"
 
+/// Whether the pool is divided into runs of one length, a chain's own each.
+constexpr bool equal_runs(const Policy& policy) {
+  return policy.budget == Budget::kUniform || policy.budget == Budget::kAdaptive;
+}
+
 /// The one door to an arena's bytes: offsets become typed pointers here and nowhere else.
 struct Access {
   const Cache& cache;
@@ -50,9 +55,12 @@ struct Access {
   std::uint32_t* links() const { return at<std::uint32_t>(layout().links); }
   std::uint32_t* plan() const { return at<std::uint32_t>(layout().plan); }
   float* encoding() const { return at<float>(layout().encoding); }
+  float* merging() const { return at<float>(layout().merging); }
   std::byte* scratch(std::uint32_t worker) const {
     return at<std::byte>(layout().scratch + std::uint64_t{worker} * layout().scratch_bytes);
   }
+
+  Scratch scratch_layout() const { return scratch_of(shape(), policy(), layout().chain_tiles); }
 
   std::size_t head_index(std::uint32_t layer, std::uint32_t kv_head) const {
     return std::size_t{layer} * shape().kv_heads + kv_head;
@@ -64,10 +72,29 @@ struct Access {
   std::byte* side(std::uint32_t tile) const {
     return at<std::byte>(layout().sides + std::uint64_t{tile} * layout().side_bytes);
   }
-  std::uint16_t* key_scales(std::uint32_t tile) const { return reinterpret_cast<std::uint16_t*>(side(tile)); }
+  template <typename T>
+  T* side_array(std::uint32_t tile, std::uint32_t offset) const {
+    return reinterpret_cast<T*>(side(tile) + offset);
+  }
+  std::uint16_t* key_scales(std::uint32_t tile) const { return side_array<std::uint16_t>(tile, 0); }
   std::uint16_t* value_scales(std::uint32_t tile) const { return key_scales(tile) + kTileSlots; }
-  std::int8_t* outliers(std::uint32_t tile) const {
-    return reinterpret_cast<std::int8_t*>(side(tile) + kTileSlots * 4);
+  std::int8_t* outliers(std::uint32_t tile) const { return side_array<std::int8_t>(tile, kTileSlots * 4); }
+  // Those that a policy does not read must not be touched under it.
+  std::uint32_t* global(std::uint32_t tile) const { return side_array<std::uint32_t>(tile, layout().side.global); }
+  std::uint16_t* positions(std::uint32_t tile) const {
+    return side_array<std::uint16_t>(tile, layout().side.positions);
+  }
+  std::uint16_t* local(std::uint32_t tile) const { return side_array<std::uint16_t>(tile, layout().side.local); }
+  std::uint8_t* bias(std::uint32_t tile) const { return side_array<std::uint8_t>(tile, layout().side.bias); }
+  std::uint8_t* merged(std::uint32_t tile) const { return side_array<std::uint8_t>(tile, layout().side.merged); }
+  std::uint32_t& base(std::uint32_t tile) const { return at<std::uint32_t>(layout().bases)[tile]; }
+
+  std::uint32_t position(std::uint32_t tile, std::uint32_t lane) const { return base(tile) + positions(tile)[lane]; }
+  /// Positions that lie further from their tile's first than 65535 are kept as that.
+  void set_position(std::uint32_t tile, std::uint32_t lane, std::uint32_t position) const {
+    if (lane == 0) base(tile) = position;
+    const std::uint32_t offset = position - base(tile);
+    positions(tile)[lane] = static_cast<std::uint16_t>(offset < 65535 ? offset : 65535);
   }
 
   std::byte* codes(std::uint32_t tile) const {
@@ -99,12 +126,25 @@ struct Access {
     return tile;
   }
 
-  /// Gives a tile back to the chain in whose run it lies.
-  void give_back(std::uint32_t tile) const {
-    Chain& owner = at<Chain>(layout().chains)[tile / layout().tiles_per_head];
+  /// Gives a tile of `chain` back to the pool: to the chain in whose run it lies, if all runs are of one length.
+  void give_back(Chain& chain, std::uint32_t tile) const {
+    Chain& owner = equal_runs(policy()) ? at<Chain>(layout().chains)[tile / layout().tiles_per_head] : chain;
     links()[tile] = owner.free;
     owner.free = tile;
     header().used_tiles -= 1;
+  }
+};
+
+/// Walks over the slots of a chain, from tile to tile.
+struct SlotCursor {
+  std::uint32_t tile;
+  std::uint32_t lane = 0;
+
+  void next(const std::uint32_t* links) {
+    if (++lane == kTileSlots) {
+      lane = 0;
+      tile = links[tile];
+    }
   }
 };
 

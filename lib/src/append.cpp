@@ -1,9 +1,11 @@
 #include "nibkv/append.hpp"
 
 #include "basis.hpp"
+#include "budget.hpp"
 #include "compact_chain.hpp"
 #include "plan_chain.hpp"
 #include "refine.hpp"
+#include "row.hpp"
 #include "slot.hpp"
 
 namespace nibkv {
@@ -27,18 +29,42 @@ void store_q4(const Access& to, const Basis& basis, const KeyRefiner& refiner, s
   to.kernels().rotate(row, static_cast<int>(dim));
   std::uint16_t scale = to.kernels().encode_row(row, static_cast<int>(dim), codes);
   if (scale != 0) scale = refiner.refine(row, codes, scale);
-  to.key_scales(tile)[lane] = scale < kMostKeyScale16 ? scale : kMostKeyScale16;
-  std::uint8_t* keys = to.key_codes(tile);
-  for (std::uint32_t c = 0; c < dim; ++c) put_nibble(keys[key_byte(lane, c)], lane, codes[c]);
+  put_key(to, tile, lane, codes, scale);
   for (std::uint32_t n = 0; n < to.shape().outlier_channels; ++n)
     to.outliers(tile)[outlier_byte(lane, n)] = outliers[n];
 
   std::memcpy(row, value, dim * sizeof(float));
   to.kernels().rotate(row, static_cast<int>(dim));
   scale = to.kernels().encode_row(row, static_cast<int>(dim), codes);
-  to.value_scales(tile)[lane] = scale < kMostValueScale16 ? scale : kMostValueScale16;
-  std::uint8_t* values = to.value_codes(tile);
-  for (std::uint32_t c = 0; c < dim; ++c) put_nibble(values[value_byte(lane, c, dim)], lane, codes[c]);
+  put_value(to, tile, lane, codes, scale);
+}
+
+// A new slot has nothing but its position.
+void start_slot(const Access& to, std::uint32_t tile, std::uint32_t lane, std::uint32_t position) {
+  to.set_position(tile, lane, position);
+  if (keeps_global(to.policy())) to.global(tile)[lane] = 0;
+  if (keeps_local(to.policy())) to.local(tile)[lane] = 0;
+  if (merges(to.policy())) to.bias(tile)[lane] = to.merged(tile)[lane] = 0;
+}
+
+// Cuts back every chain of a layer that `count` more tokens would make too long: all before the first of them grows,
+// since a head whose budget has grown takes tiles that others give back.
+void make_room(const Access& to, std::uint32_t layer, std::uint32_t count) {
+  const auto too_long = [&](std::uint32_t head) {
+    const Chain& chain = to.chain(layer, head);
+    return chain.used + count > capacity_of(to, chain);
+  };
+  const std::uint32_t heads = to.shape().kv_heads;
+  bool any = false;
+  for (std::uint32_t head = 0; head < heads; ++head) any = any || too_long(head);
+  if (any && to.policy().budget == Budget::kAdaptive) share_layer(to, layer, to.policy().tokens);
+  for (std::uint32_t head = 0; head < heads; ++head) {
+    if (!too_long(head)) continue;
+    const PlanArrays arrays(to);
+    Chain& chain = to.chain(layer, head);
+    plan_chain(to, chain, layer, head, count, arrays, arrays.target);
+    compact_chain(to, chain, layer, head, arrays);
+  }
 }
 
 }  // namespace
@@ -54,7 +80,6 @@ Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, st
     return Status::kBadArgument;
   }
   const auto count = static_cast<std::uint32_t>(tokens);
-  const std::uint32_t capacity = capacity_of(to.policy(), to.layout());
   const bool makes_room = to.policy().keep != Keep::kAll;
 
   // A bounded chain never needs more than its own tiles; otherwise the pool must have what all heads need together.
@@ -65,12 +90,9 @@ Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, st
   }
   if (!makes_room && needed > to.layout().tiles - to.header().used_tiles) return Status::kFull;
 
+  if (makes_room) make_room(to, layer, count);
   for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
     Chain& chain = to.chain(layer, head);
-    if (makes_room && chain.used + count > capacity) {
-      plan_chain(to.policy(), chain.used, count, capacity, to.plan());
-      compact_chain(to, chain, to.plan());
-    }
     const bool exact = shape.storage == Storage::kF32;
     const Basis basis(exact ? ProfileView{} : to.profile(), shape, layer, head);
     const KeyRefiner refiner(to.kernels(), basis, shape.head_dim, to.encoding() + shape.head_dim);
@@ -83,6 +105,7 @@ Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, st
         store_f32(to, tile, lane, key, value);
       } else {
         store_q4(to, basis, refiner, tile, lane, key, value);
+        if (to.policy().keep == Keep::kScore) start_slot(to, tile, lane, chain.seen + i);
       }
       chain.used += 1;
     }

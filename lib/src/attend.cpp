@@ -2,15 +2,10 @@
 
 #include "attend_f32.hpp"
 #include "basis.hpp"
+#include "score_rows.hpp"
 
 namespace nibkv {
 namespace {
-
-// What a query row carries from tile to tile. Sums are relative to 2^exponent.
-struct RowState {
-  std::int32_t exponent;
-  std::uint64_t mass;  // in units of 2^-40: a tile's mass is at most 2^20 units of 2^-16, times 2^24, times 2^19 tiles
-};
 
 // Below this many octaves under the largest tile so far, a tile cannot change a float.
 constexpr std::int32_t kNegligible = 40;
@@ -24,6 +19,8 @@ struct Rows {
   std::int32_t* dots;  // [tile of a batch][row][32], as are the next two
   std::int32_t* outlier_dots;
   std::uint8_t* weights;
+  std::uint16_t* softmax;   // [tile of the chain][row][32] and
+  std::int32_t* exponents;  // [tile of the chain][row], for the scores; nullptr where there are none
   float query_scales[kMaxRows];
   float outlier_ratios[kMaxRows];
   std::int32_t query_sums[kMaxRows];
@@ -33,7 +30,7 @@ struct Rows {
 };
 
 Rows rows_in(const Access& to, std::uint32_t worker) {
-  const Scratch at = scratch_of(to.shape());
+  const Scratch at = to.scratch_layout();
   std::byte* base = to.scratch(worker);
   Rows rows{};
   rows.row = reinterpret_cast<float*>(base + at.row);
@@ -44,6 +41,9 @@ Rows rows_in(const Access& to, std::uint32_t worker) {
   rows.outlier_dots =
       to.shape().outlier_channels == 0 ? nullptr : reinterpret_cast<std::int32_t*>(base + at.outlier_dots);
   rows.weights = reinterpret_cast<std::uint8_t*>(base + at.weights);
+  const bool scored = scores_attention(to.policy());
+  rows.softmax = scored ? reinterpret_cast<std::uint16_t*>(base + at.softmax) : nullptr;
+  rows.exponents = scored ? reinterpret_cast<std::int32_t*>(base + at.exponents) : nullptr;
   return rows;
 }
 
@@ -148,12 +148,22 @@ struct Batch {
   float scales[kMaxRows];
 };
 
+// The biases of a tile's slots, or nullptr when nothing was merged into any.
+const std::uint8_t* biases_of(const Access& to, std::uint32_t tile) {
+  if (!merges(to.policy())) return nullptr;
+  std::uint64_t parts[kTileSlots / 8];
+  std::memcpy(parts, to.bias(tile), sizeof parts);
+  return (parts[0] | parts[1] | parts[2] | parts[3]) != 0 ? to.bias(tile) : nullptr;
+}
+
 // Dots and weights of up to `most` tiles from slot `first_slot` on; returns how many. `cursor` is moved on.
 int weigh_tiles(const Access& to, const Rows& rows, std::uint32_t first_slot, std::uint32_t end_slot, int most,
                 Cursor& cursor, Batch& batch) {
   const auto dim = static_cast<int>(to.shape().head_dim);
   const auto channels = static_cast<int>(to.shape().outlier_channels);
   const Kernels& kernels = to.kernels();
+  const std::size_t first_pair = std::size_t{first_slot} / kTileSlots * static_cast<std::uint32_t>(rows.count);
+  std::uint16_t* softmax = rows.softmax == nullptr ? nullptr : rows.softmax + first_pair * kTileSlots;
   int count = 0;
   for (std::uint32_t slot = first_slot; slot < end_slot && count < most; slot += kTileSlots, ++count) {
     const int at = count * rows.count;
@@ -169,14 +179,28 @@ int weigh_tiles(const Access& to, const Rows& rows, std::uint32_t first_slot, st
       kernels.outlier_dots(to.outliers(tile), channels, rows.outlier_queries, rows.outlier_query_sums, rows.count,
                            outlier_dots);
     }
-    batch.tiles[count] = {
-        rows.dots + at * kTileSlots, outlier_dots,         to.key_scales(tile), to.value_scales(tile),
-        rows.query_scales,           rows.outlier_ratios,  batch.visible + at,  rows.weights + at * kTileSlots,
-        batch.scales + at,           batch.exponents + at, batch.masses + at};
+    batch.tiles[count] = {.dots = rows.dots + at * kTileSlots,
+                          .outlier_dots = outlier_dots,
+                          .key_scales = to.key_scales(tile),
+                          .value_scales = to.value_scales(tile),
+                          .query_scales = rows.query_scales,
+                          .outlier_ratios = rows.outlier_ratios,
+                          .visible = batch.visible + at,
+                          .biases = biases_of(to, tile),
+                          .weights = rows.weights + at * kTileSlots,
+                          .value_units = batch.scales + at,
+                          .exponents = batch.exponents + at,
+                          .softmax = softmax == nullptr ? nullptr : softmax + at * kTileSlots,
+                          .masses = batch.masses + at};
     batch.at[count] = cursor;
     cursor.move_on(to);
   }
   kernels.tile_weights(batch.tiles, count, rows.count);
+  if (softmax != nullptr) {
+    for (int p = 0; p < count * rows.count; ++p) {
+      rows.exponents[first_pair + static_cast<std::uint32_t>(p)] = batch.visible[p] != 0 ? batch.exponents[p] : kUnseen;
+    }
+  }
   return count;
 }
 
@@ -208,7 +232,13 @@ void finish_row(const Access& to, const Rows& rows, std::int32_t i, float* out) 
   std::memcpy(out, sums, static_cast<std::size_t>(dim) * sizeof(float));
 }
 
-void attend_rows(const Access& to, const Chain& chain, Rows& rows, float* const* outs) {
+// What a run of rows means for the scores.
+struct Scoring {
+  std::int32_t local_from = 0;
+  std::uint32_t fade = 0;
+};
+
+void attend_rows(const Access& to, Chain& chain, Rows& rows, float* const* outs, const Scoring& scoring) {
   std::uint32_t end = 0;
   for (int i = 0; i < rows.count; ++i) end = rows.limits[i] > end ? rows.limits[i] : end;
   const int most_tiles = static_cast<int>(kMaxRows) / rows.count;
@@ -223,26 +253,46 @@ void attend_rows(const Access& to, const Chain& chain, Rows& rows, float* const*
     slot += static_cast<std::uint32_t>(count) * kTileSlots;
   }
   for (int i = 0; i < rows.count; ++i) finish_row(to, rows, i, outs[i]);
+  if (rows.softmax != nullptr) {
+    score_rows(
+        to, chain,
+        {rows.softmax, rows.exponents, rows.states, rows.count, scoring.local_from, tiles_of(end), scoring.fade});
+  }
   rows.count = 0;
 }
 
 void attend_head(const Access& to, std::uint32_t layer, std::uint32_t head, std::uint32_t tokens, const float* queries,
                  float* out, const Part& part) {
   const Shape& shape = to.shape();
-  const Chain& chain = to.chain(layer, head);
+  Chain& chain = to.chain(layer, head);
   const Basis basis(to.profile(), shape, layer, head);
   Rows rows = rows_in(to, part.worker);
   float* outs[kMaxRows];
-  const auto most_rows = static_cast<std::int32_t>(shape.rows());
+  // Scores need all heads of a query in one pass, if they fit.
+  const std::uint32_t group = shape.group();
+  const std::uint32_t most_rows =
+      rows.softmax != nullptr && group < shape.rows() ? shape.rows() / group * group : shape.rows();
+  // Rows from here on, counted from the part's first, are of the last `window` queries.
+  const std::uint32_t window = to.policy().window;
+  const std::uint32_t local_row = tokens > window ? (tokens - window) * group : 0;
+  std::uint32_t fade = tokens < window ? tokens * 65536 / window : 65536;
+  std::uint32_t done = 0;
+  const auto run = [&] {
+    const auto count = static_cast<std::uint32_t>(rows.count);
+    const std::uint32_t before = local_row > done ? local_row - done : 0;
+    attend_rows(to, chain, rows, outs, {static_cast<std::int32_t>(before < count ? before : count), fade});
+    fade = 0;
+    done += count;
+  };
   for (std::uint32_t query = part.first_query; query < part.first_query + part.queries; ++query) {
-    for (std::uint32_t member = 0; member < shape.group(); ++member) {
-      const std::size_t at = (std::size_t{query} * shape.query_heads + head * shape.group() + member) * shape.head_dim;
+    for (std::uint32_t member = 0; member < group; ++member) {
+      const std::size_t at = (std::size_t{query} * shape.query_heads + head * group + member) * shape.head_dim;
       outs[rows.count] = out + at;
       add_row(to, basis, rows, queries + at, chain.used - (tokens - 1 - query));
-      if (rows.count == most_rows) attend_rows(to, chain, rows, outs);
+      if (static_cast<std::uint32_t>(rows.count) == most_rows) run();
     }
   }
-  if (rows.count != 0) attend_rows(to, chain, rows, outs);
+  if (rows.count != 0) run();
 }
 
 }  // namespace
@@ -266,6 +316,7 @@ Status attend(const Cache& cache, std::uint32_t layer, std::span<const float> qu
   if (part.queries == 0) whole.queries = count - part.first_query;
   if (whole.heads > shape.kv_heads - part.first_head || whole.queries > count - part.first_query)
     return Status::kBadArgument;
+  if (scores_attention(to.policy()) && whole.queries != count) return Status::kBadArgument;
   for (std::uint32_t head = part.first_head; head < part.first_head + whole.heads; ++head) {
     if (to.chain(layer, head).used < count) return Status::kBadArgument;
   }

@@ -9,22 +9,35 @@ Basis::Basis(const ProfileView& profile, const Shape& shape, std::uint32_t layer
   if (!empty_) head_ = profile.head(layer, kv_head);
 }
 
+std::int8_t outlier_code(float channel, float scale) {
+  if (!(scale > 0)) return 0;
+  float steps = channel / scale;
+  steps = steps < 127.0f ? steps : 127.0f;
+  steps = steps > -127.0f ? steps : -127.0f;
+  return static_cast<std::int8_t>(static_cast<std::int32_t>(steps + 127.5f) - 127);
+}
+
 void Basis::split_key(float* row, std::int8_t* outliers) const {
   if (empty_) return;
   for (std::uint32_t c = 0; c < head_dim_; ++c) row[c] -= bf16_at(head_.key_means, c);
   for (std::uint32_t n = 0; n < channels_; ++n) {
     const float scale = from_scale16(u16_at(head_.outlier_scales, n));
     float& channel = row[head_.channels[n]];
-    std::int32_t code = 0;
-    if (scale > 0) {
-      float steps = channel / scale;
-      steps = steps < 127.0f ? steps : 127.0f;
-      steps = steps > -127.0f ? steps : -127.0f;
-      code = static_cast<std::int32_t>(steps + 127.5f) - 127;
-    }
-    outliers[n] = static_cast<std::int8_t>(code);
+    outliers[n] = outlier_code(channel, scale);
     channel = 0;
   }
+}
+
+void Basis::join_key(float* row, const std::int8_t* outliers) const {
+  if (empty_) return;
+  for (std::uint32_t n = 0; n < channels_; ++n) {
+    row[head_.channels[n]] = static_cast<float>(outliers[n]) * from_scale16(u16_at(head_.outlier_scales, n));
+  }
+  for (std::uint32_t c = 0; c < head_dim_; ++c) row[c] += bf16_at(head_.key_means, c);
+}
+
+void Basis::outlier_scales(float* scales) const {
+  for (std::uint32_t n = 0; n < channels_; ++n) scales[n] = from_scale16(u16_at(head_.outlier_scales, n));
 }
 
 void Basis::split_query(float* row, float* outliers) const {

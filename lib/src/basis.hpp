@@ -6,6 +6,9 @@
 
 namespace nibkv {
 
+/// The 8-bit code of an outlier channel; 0 when the scale is 0.
+std::int8_t outlier_code(float channel, float scale);
+
 /// Brings rows of one KV head to the form in which tiles hold them: the profile's mean key and outlier channels, but
 /// not the rotation. A key's product with a query is that of their outlier channels plus that of what is left of both;
 /// the mean key's is left out.
@@ -20,6 +23,13 @@ class Basis {
   /// @param row       f32[head_dim], changed: what is left to code at 4 bits, 0 at the outlier channels
   /// @param outliers  i8[outlier_channels], written
   void split_key(float* row, std::int8_t* outliers) const;
+
+  /// Undoes split_key: puts the outlier channels back and adds the mean.
+  void join_key(float* row, const std::int8_t* outliers) const;
+
+  /// The scales of the outlier channels' codes.
+  /// @param scales  f32[outlier_channels], written
+  void outlier_scales(float* scales) const;
 
   /// Moves the outlier channels out of a query, each times the scale of the keys' codes.
   /// @param row       f32[head_dim], changed: 0 at the outlier channels

@@ -1,24 +1,29 @@
 #include "nibkv/cache.hpp"
 
 #include "access.hpp"
+#include "budget.hpp"
 #include "ports/select.hpp"
 
 namespace nibkv {
 namespace {
 
+// Empty chains that keep their budgets, each with tiles of its own in one run of the pool.
 void reset(const Access& to) {
   const Layout& layout = to.layout();
   ArenaHeader& header = to.header();
   std::memset(&header, 0, sizeof header);
   header.magic = kArenaMagic;
+  const bool equal = equal_runs(to.policy());
+  const std::size_t heads = std::size_t{to.shape().layers} * to.shape().kv_heads;
   std::uint32_t* links = to.links();
   std::uint32_t tile = 0;
-  for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) {
-    for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) {
-      to.chain(layer, head) = {kNoTile, kNoTile, 0, 0, tile};
-      for (std::uint32_t i = 1; i < layout.tiles_per_head; ++i, ++tile) links[tile] = tile + 1;
-      links[tile++] = kNoTile;
-    }
+  for (std::size_t i = 0; i < heads; ++i) {
+    Chain& chain = to.at<Chain>(layout.chains)[i];
+    const std::uint32_t own = equal ? layout.tiles_per_head : chain.budget / kTileSlots + 1;
+    const std::uint32_t end = i + 1 == heads ? static_cast<std::uint32_t>(layout.tiles) : tile + own;
+    chain = {kNoTile, kNoTile, 0, 0, tile, chain.budget, 0, 0};
+    for (; tile + 1 < end; ++tile) links[tile] = tile + 1;
+    links[tile++] = kNoTile;
   }
 }
 
@@ -41,8 +46,12 @@ Status Cache::init(std::span<std::byte> arena, const Shape& shape, const Policy&
     return Status::kBadProfile;
   }
 
+  if (const Status shared = check_budgets(shape, policy, profile, options.budgets); shared != Status::kOk)
+    return shared;
+
   std::memset(arena.data(), 0, need);
   Access::set(*this, arena.data(), shape, policy, layout_of(shape, policy), profile, *kernels);
+  set_budgets(Access{*this}, options.budgets);
   reset(Access{*this});
   return Status::kOk;
 }
@@ -60,7 +69,8 @@ std::string_view Cache::port() const {
 Usage Cache::usage() const {
   if (!ready()) return {};
   const ArenaHeader& header = Access{*this}.header();
-  const std::size_t tile_bytes = std::size_t{layout_.code_bytes} + layout_.side_bytes + 4;
+  const std::size_t tile_bytes =
+      std::size_t{layout_.code_bytes} + layout_.side_bytes + 4 + (policy_.keep == Keep::kScore ? 4 : 0);
   const std::size_t chain_bytes = std::size_t{shape_.layers} * shape_.kv_heads * sizeof(Chain);
   return {static_cast<std::size_t>(layout_.total),
           chain_bytes + header.used_tiles * tile_bytes,
@@ -73,6 +83,11 @@ Usage Cache::usage() const {
 std::uint32_t Cache::held(std::uint32_t layer, std::uint32_t kv_head) const {
   if (!ready() || layer >= shape_.layers || kv_head >= shape_.kv_heads) return 0;
   return Access{*this}.chain(layer, kv_head).used;
+}
+
+std::uint32_t Cache::budget(std::uint32_t layer, std::uint32_t kv_head) const {
+  if (!ready() || layer >= shape_.layers || kv_head >= shape_.kv_heads) return 0;
+  return Access{*this}.chain(layer, kv_head).budget;
 }
 
 std::uint32_t Cache::seen(std::uint32_t layer) const {

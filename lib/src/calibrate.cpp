@@ -23,10 +23,6 @@ Sums sums_at(std::byte* memory, std::size_t index, std::uint32_t head_dim) {
   return {at, at + 1, at + 1 + dim, at + 1 + 2 * dim, ranges, ranges + dim};
 }
 
-void put_u16(std::uint8_t* bytes, std::uint32_t index, std::uint16_t value) {
-  std::memcpy(bytes + 2 * index, &value, 2);
-}
-
 // What a profile may hold: finite after rounding.
 float limited(double value) {
   constexpr double kMost = 1e38;
@@ -37,6 +33,7 @@ float limited(double value) {
 constexpr float kHeadroom = 1.25f;
 
 void write_head(const Sums& sums, std::uint32_t head_dim, const WritableHeadProfile& head) {
+  put_u16(head.head_score, 0, 0);
   const double tokens = sums.tokens[0];
   double cost[kMaxHeadDim];
   float reach[kMaxHeadDim];  // the largest magnitude left of a key once its mean is off

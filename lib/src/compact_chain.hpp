@@ -2,11 +2,16 @@
 
 #include <cstdint>
 
-#include "access.hpp"
+#include "plan_chain.hpp"
 
 namespace nibkv {
 
-/// The body of compact() for a plan that is known to be right.
-void compact_chain(const Access& to, Chain& chain, const std::uint32_t* target);
+/// The body of compact() for a plan that is known to be right, arrays.target; the other arrays are written.
+void compact_chain(const Access& to, Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
+                   const PlanArrays& arrays);
+
+/// Merges the members of a plan into their centres, where they lie.
+void merge_members(const Access& to, Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
+                   const PlanArrays& arrays);
 
 }  // namespace nibkv

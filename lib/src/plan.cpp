@@ -1,22 +1,37 @@
 #include "nibkv/plan.hpp"
 
-#include "access.hpp"
 #include "plan_chain.hpp"
 
 namespace nibkv {
+namespace {
 
-void plan_chain(const Policy& policy, std::uint32_t used, std::uint32_t incoming, std::uint32_t capacity,
-                std::uint32_t* target) {
+void plan_recent(const Access& to, const Chain& chain, std::uint32_t incoming, std::uint32_t* target) {
+  const Policy& policy = to.policy();
   std::uint32_t drop = 0;
-  if (policy.keep == Keep::kRecent && used + incoming > capacity) {
+  if (policy.keep == Keep::kRecent && chain.used + incoming > capacity_of(to, chain)) {
     // As much as is over the budget, in whole tiles: then the tiles behind the first gap move as they are. The slack of
     // a chain is a tile at least, so the multiple below still makes the tokens fit.
-    drop = (used + incoming - policy.tokens) / kTileSlots * kTileSlots;
+    drop = (chain.used + incoming - policy.tokens) / kTileSlots * kTileSlots;
   }
-  for (std::uint32_t slot = 0; slot < used; ++slot) {
+  for (std::uint32_t slot = 0; slot < chain.used; ++slot) {
     const bool dropped = slot >= policy.sinks && slot - policy.sinks < drop;
     target[slot] = dropped ? kDrop : slot < policy.sinks ? slot : slot - drop;
   }
+}
+
+}  // namespace
+
+void plan_chain(const Access& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
+                std::uint32_t incoming, const PlanArrays& arrays, std::uint32_t* target) {
+  if (to.policy().keep != Keep::kScore) {
+    plan_recent(to, chain, incoming, target);
+    return;
+  }
+  const std::uint32_t capacity = capacity_of(to, chain);
+  std::uint32_t kept = chain.used;
+  // Down to the budget, so that the next plan is a tile away; further only for a chunk of more than a tile.
+  if (chain.used + incoming > capacity) kept = incoming > kTileSlots ? capacity - incoming : chain.budget;
+  plan_by_score(to, chain, layer, kv_head, kept, arrays, target);
 }
 
 Status plan(const Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::uint32_t incoming,
@@ -27,16 +42,19 @@ Status plan(const Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std:
     return Status::kBadArgument;
   const Chain& chain = to.chain(layer, kv_head);
   if (target.size() != chain.used) return Status::kBadArgument;
-  plan_chain(to.policy(), chain.used, incoming, capacity_of(to.policy(), to.layout()), target.data());
+  plan_chain(to, chain, layer, kv_head, incoming, PlanArrays(to), target.data());
   return Status::kOk;
 }
 
 Status check_plan(std::span<const std::uint32_t> target) {
   std::uint32_t next = 0;
   for (const std::uint32_t to : target) {
-    if (to == kDrop) continue;
+    if (to >= kMember) continue;
     if (to != next) return Status::kBadPlan;
     ++next;
+  }
+  for (const std::uint32_t to : target) {
+    if (to >= kMember && to != kDrop && to - kMember >= next) return Status::kBadPlan;
   }
   return Status::kOk;
 }

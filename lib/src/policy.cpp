@@ -11,6 +11,15 @@ struct Preset {
 constexpr Preset kPresets[] = {
     {"full", [](std::uint32_t tokens) { return full(tokens); }},
     {"streaming_llm", [](std::uint32_t tokens) { return streaming_llm(tokens); }},
+    {"ems", [](std::uint32_t tokens) { return ems(tokens); }},
+    {"ems_no_merge", [](std::uint32_t tokens) { return ems_no_merge(tokens); }},
+    {"h2o", [](std::uint32_t tokens) { return h2o(tokens); }},
+    {"tova", [](std::uint32_t tokens) { return tova(tokens); }},
+    {"snapkv", [](std::uint32_t tokens) { return snapkv(tokens); }},
+    {"l2_norm", [](std::uint32_t tokens) { return l2_norm(tokens); }},
+    {"pyramid_kv", [](std::uint32_t tokens) { return pyramid_kv(tokens); }},
+    {"ada_kv", [](std::uint32_t tokens) { return ada_kv(tokens); }},
+    {"head_kv", [](std::uint32_t tokens) { return head_kv(tokens); }},
 };
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <bit>
 #include <cstring>
+#include <limits>
 
 #include "profile_format.hpp"
 
@@ -60,6 +61,26 @@ Status ProfileView::open(std::span<const std::byte> bytes, const Shape& shape) {
 
 HeadProfile ProfileView::head(std::uint32_t layer, std::uint32_t kv_head) const {
   return head_profile_at(data_, std::size_t{layer} * kv_heads_ + kv_head, head_dim_);
+}
+
+Status set_head_scores(std::span<std::byte> profile, const Shape& shape, std::span<const float> scores) {
+  ProfileView checked;
+  if (checked.open(profile, shape) != Status::kOk) return Status::kBadProfile;
+  if (scores.size() != std::size_t{shape.layers} * shape.kv_heads) return Status::kBadArgument;
+  float largest = 0;
+  for (const float score : scores) {
+    if (!(score >= 0 && score <= std::numeric_limits<float>::max())) return Status::kBadArgument;
+    if (score > largest) largest = score;
+  }
+  for (std::size_t i = 0; i < scores.size(); ++i) {
+    // In double, where no quotient of two floats overflows or vanishes on the way.
+    const double share = largest > 0 ? static_cast<double>(scores[i]) / static_cast<double>(largest) : 0;
+    put_u16(head_profile_at(profile.data(), i, shape.head_dim).head_score, 0,
+            static_cast<std::uint16_t>(share * 65535 + 0.5));
+  }
+  const std::uint32_t crc = profile_crc(profile.data(), profile.size());
+  std::memcpy(profile.data() + offsetof(ProfileHeader, crc), &crc, sizeof crc);
+  return Status::kOk;
 }
 
 }  // namespace nibkv

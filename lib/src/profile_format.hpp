@@ -17,27 +17,35 @@ struct WritableHeadProfile {
   std::uint8_t* outlier_scales;
   std::uint8_t* key_means;
   std::uint8_t* query_squares;
+  std::uint8_t* head_score;
 };
-
-/// The fields of one head's record inside the profile that starts at `data`; Byte is std::byte, const or not.
-template <typename Byte>
-auto head_profile_at(Byte* data, std::size_t index, std::uint32_t head_dim) {
-  constexpr bool kConst = std::is_const_v<Byte>;
-  using U8 = std::conditional_t<kConst, const std::uint8_t, std::uint8_t>;
-  const std::size_t record = kMaxOutlierChannels * 3 + head_dim * 4u;
-  U8* channels = reinterpret_cast<U8*>(data) + sizeof(ProfileHeader) + index * record;
-  U8* outlier_scales = channels + kMaxOutlierChannels;
-  U8* key_means = outlier_scales + 2 * kMaxOutlierChannels;
-  U8* query_squares = key_means + 2 * std::size_t{head_dim};
-  return std::conditional_t<kConst, HeadProfile, WritableHeadProfile>{channels, outlier_scales, key_means,
-                                                                      query_squares};
-}
 
 inline std::uint16_t u16_at(const std::uint8_t* bytes, std::uint32_t index) {
   return static_cast<std::uint16_t>(bytes[2 * index] | bytes[2 * index + 1] << 8);
 }
 inline float bf16_at(const std::uint8_t* bytes, std::uint32_t index) {
   return from_bf16(u16_at(bytes, index));
+}
+inline void put_u16(std::uint8_t* bytes, std::uint32_t index, std::uint16_t value) {
+  std::memcpy(bytes + 2 * index, &value, 2);
+}
+
+/// The fields of one head's record inside the profile that starts at `data`; Byte is std::byte, const or not.
+template <typename Byte>
+auto head_profile_at(Byte* data, std::size_t index, std::uint32_t head_dim) {
+  constexpr bool kConst = std::is_const_v<Byte>;
+  using U8 = std::conditional_t<kConst, const std::uint8_t, std::uint8_t>;
+  const std::size_t record = kMaxOutlierChannels * 3 + head_dim * 4u + 2;
+  U8* channels = reinterpret_cast<U8*>(data) + sizeof(ProfileHeader) + index * record;
+  U8* outlier_scales = channels + kMaxOutlierChannels;
+  U8* key_means = outlier_scales + 2 * kMaxOutlierChannels;
+  U8* query_squares = key_means + 2 * std::size_t{head_dim};
+  U8* head_score = query_squares + 2 * std::size_t{head_dim};
+  if constexpr (kConst) {
+    return HeadProfile{channels, outlier_scales, key_means, query_squares, u16_at(head_score, 0)};
+  } else {
+    return WritableHeadProfile{channels, outlier_scales, key_means, query_squares, head_score};
+  }
 }
 
 /// The checksum that a profile's header must carry: of all its bytes, with the field itself taken as 0.

@@ -27,6 +27,12 @@ void move_slot(const Access& to, std::uint32_t from_tile, std::uint32_t from_lan
   }
   to.key_scales(to_tile)[to_lane] = to.key_scales(from_tile)[from_lane];
   to.value_scales(to_tile)[to_lane] = to.value_scales(from_tile)[from_lane];
+  if (keeps_global(to.policy())) to.global(to_tile)[to_lane] = to.global(from_tile)[from_lane];
+  if (keeps_local(to.policy())) to.local(to_tile)[to_lane] = to.local(from_tile)[from_lane];
+  if (merges(to.policy())) {
+    to.bias(to_tile)[to_lane] = to.bias(from_tile)[from_lane];
+    to.merged(to_tile)[to_lane] = to.merged(from_tile)[from_lane];
+  }
 }
 
 }  // namespace nibkv

@@ -27,7 +27,7 @@ inline std::uint8_t get_nibble(std::uint8_t byte, std::uint32_t lane) {
   return static_cast<std::uint8_t>(lane < 16 ? byte & 0x0f : byte >> 4);
 }
 
-/// Copies one slot, codes and side data.
+/// Copies one slot: codes and side data, but not its position.
 void move_slot(const Access& to, std::uint32_t from_tile, std::uint32_t from_lane, std::uint32_t to_tile,
                std::uint32_t to_lane);
 

@@ -64,12 +64,13 @@ void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* 
   }
 }
 
-template <bool kOutliers>
+template <bool kOutliers, bool kBiases>
 void logits_of(const TileWeights& tile, int first, int last, int pairs, PairBuffers& pair) {
   __m256 keys[4];
   for (int j = 0; j < 4; ++j) keys[j] = wide(eight_at(tile.key_scales + 8 * j));
   for (int i = first; i < last; ++i) {
     const int p = pairs + i;
+    const float factor = kBiases ? 1.0f : tile.query_scales[i];
     __m256 most{};
     for (int j = 0; j < 4; ++j) {
       const __m256i dots = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(tile.dots + i * 32 + 8 * j));
@@ -78,13 +79,18 @@ void logits_of(const TileWeights& tile, int first, int last, int pairs, PairBuff
         const __m256i more = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(tile.outlier_dots + i * 32 + 8 * j));
         logit = _mm256_add_ps(logit, _mm256_mul_ps(_mm256_cvtepi32_ps(more), _mm256_set1_ps(tile.outlier_ratios[i])));
       }
+      if (kBiases) {
+        const __m256i biases =
+            _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(tile.biases + 8 * j)));
+        logit = _mm256_mul_ps(logit, _mm256_set1_ps(tile.query_scales[i]));
+        logit = _mm256_add_ps(logit, _mm256_mul_ps(_mm256_cvtepi32_ps(biases), _mm256_set1_ps(0.0625f)));
+      }
       _mm256_store_ps(pair.logits[p] + 8 * j, logit);
       most = j == 0 ? logit : _mm256_max_ps(logit, most);
     }
-    _mm256_store_ps(pair.largest[p], _mm256_mul_ps(most, _mm256_set1_ps(tile.query_scales[i])));
-    if (tile.visible[i] != 32) {
-      hide_logits(pair.logits[p], pair.largest[p], tile.visible[i], tile.query_scales[i]);
-    }
+    _mm256_store_ps(pair.largest[p], _mm256_mul_ps(most, _mm256_set1_ps(factor)));
+    pair.scales[p] = factor * 2048.0f;
+    if (tile.visible[i] != 32) hide_logits(pair.logits[p], pair.largest[p], tile.visible[i], factor);
   }
 }
 
@@ -112,10 +118,11 @@ struct ValueScales {
 
 struct Steps {
   static void find_logits(const TileWeights& tile, int first, int last, int pairs, PairBuffers& pair) {
-    if (tile.outlier_dots != nullptr) {
-      logits_of<true>(tile, first, last, pairs, pair);
+    const bool outliers = tile.outlier_dots != nullptr;
+    if (tile.biases != nullptr) {
+      (outliers ? logits_of<true, true> : logits_of<false, true>)(tile, first, last, pairs, pair);
     } else {
-      logits_of<false>(tile, first, last, pairs, pair);
+      (outliers ? logits_of<true, false> : logits_of<false, false>)(tile, first, last, pairs, pair);
     }
   }
 
@@ -126,7 +133,7 @@ struct Steps {
       if (i != first && tile.visible[i] != tile.visible[i - 1])
         values = ValueScales(tile.value_scales, tile.visible[i]);
       const __m256 top = _mm256_set1_ps(pair.tops[p]);
-      const __m256 scale = _mm256_set1_ps(tile.query_scales[i] * 2048.0f);
+      const __m256 scale = _mm256_set1_ps(pair.scales[p]);
       __m256i mass = _mm256_setzero_si256();
       __m256i products[2];
       for (int j = 0; j < 2; ++j) {
@@ -137,6 +144,10 @@ struct Steps {
           octaves[k] = _mm256_cvttps_epi32(_mm256_min_ps(below, _mm256_set1_ps(kFaintest)));
         }
         const __m256i weights = exp2_q15(_mm256_packus_epi32(octaves[0], octaves[1]));
+        if (tile.softmax != nullptr) {
+          _mm256_storeu_si256(reinterpret_cast<__m256i*>(tile.softmax + i * 32 + 16 * j),
+                              _mm256_permute4x64_epi64(weights, 0xd8));
+        }
         mass = _mm256_add_epi32(mass, _mm256_madd_epi16(weights, _mm256_set1_epi16(1)));
         products[j] = _mm256_mulhrs_epi16(weights, values.q15[j]);
         _mm256_store_si256(reinterpret_cast<__m256i*>(pair.products[p] + 16 * j), products[j]);
@@ -228,7 +239,7 @@ void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* wei
 
 }  // namespace
 
-constexpr Kernels kAvx2Kernels = {"avx2",   rotate,       encode_row,   quantise_query,
-                                  key_dots, outlier_dots, tile_weights, value_sums};
+constexpr Kernels kAvx2Kernels = {"avx2",       rotate,       encode_row, quantise_query, key_dots,
+                                  outlier_dots, tile_weights, add_scores, value_sums};
 
 }  // namespace nibkv

@@ -254,11 +254,12 @@ inline __m256i sum_of_each(const float (*rows)[8]) {
 
 // What the steps of tile_weights hand on, for each pair of tile and row.
 struct PairBuffers {
-  alignas(64) float logits[kMostRows][32];           // but for the factor query_scale
+  alignas(64) float logits[kMostRows][32];           // but for the factor query_scale, where there are no biases
   alignas(64) std::int16_t products[kMostRows][32];  // Q15, of weight and value scale
   alignas(32) float largest[kMostRows][8];           // to be joined: logits
   alignas(32) float masses[kMostRows][8];            // to be joined: i32
   alignas(32) float largest_products[kMostRows][8];  // to be joined: i32
+  float scales[kMostRows];                           // what makes 1 / 2048 octaves of logits
   alignas(32) float tops[kMostRows];                 // (whole octave above the largest logit) * 2048 + 0.5
   alignas(32) std::int32_t exponents[kMostRows];
   alignas(32) std::int32_t ups[kMostRows];     // places that move the largest product to [2^14, 2^15)
@@ -266,6 +267,75 @@ struct PairBuffers {
   alignas(32) float units[kMostRows];          // what a byte of 1 stands for, but for the value scales' exponent
   alignas(32) std::int32_t mass[kMostRows];
 };
+
+// The largest of each group of rows' products of softmax and factor, or all their sums; 16 slots from `at` on.
+inline void find_attention(const TileScores& tile, int at, __m256i* low, __m256i* high) {
+  const auto weights = [&](int i) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(tile.softmax + i * 32 + at));
+  };
+  *low = *high = _mm256_setzero_si256();
+  if (tile.group == 1) {  // two rows at a time; the last of an odd number with a factor of 0
+    for (int i = 0; i < tile.count; i += 2) {
+      const int next = i + 1 < tile.count ? i + 1 : i;
+      const int factor = next != i ? tile.factors[next] : 0;
+      const __m256i factors = _mm256_set1_epi32(tile.factors[i] | factor << 16);
+      const __m256i a = weights(i);
+      const __m256i b = weights(next);
+      *low = _mm256_add_epi32(*low, _mm256_madd_epi16(_mm256_unpacklo_epi16(a, b), factors));
+      *high = _mm256_add_epi32(*high, _mm256_madd_epi16(_mm256_unpackhi_epi16(a, b), factors));
+    }
+    return;
+  }
+  for (int i = 0; i < tile.count; i += tile.group) {
+    __m256i most_low = _mm256_setzero_si256();
+    __m256i most_high = _mm256_setzero_si256();
+    for (int j = i; j < i + tile.group; ++j) {
+      const __m256i factor = _mm256_set1_epi32(tile.factors[j]);
+      const __m256i a = weights(j);
+      const __m256i zero = _mm256_setzero_si256();
+      most_low = _mm256_max_epi32(most_low, _mm256_madd_epi16(_mm256_unpacklo_epi16(a, zero), factor));
+      most_high = _mm256_max_epi32(most_high, _mm256_madd_epi16(_mm256_unpackhi_epi16(a, zero), factor));
+    }
+    *low = _mm256_add_epi32(*low, most_low);
+    *high = _mm256_add_epi32(*high, most_high);
+  }
+}
+
+inline __m256i shift_rounded(__m256i x, int shift) {
+  const __m256i half = _mm256_set1_epi32(static_cast<std::int32_t>((1u << shift) >> 1));
+  return _mm256_srl_epi32(_mm256_add_epi32(x, half), _mm_cvtsi32_si128(shift));
+}
+
+inline void add_scores(const TileScores& tile) {
+  for (int at = 0; at < 32; at += 16) {
+    __m256i low;   // slots 0-3 and 8-11
+    __m256i high;  // slots 4-7 and 12-15
+    find_attention(tile, at, &low, &high);
+    const __m256i attention[2] = {_mm256_permute2x128_si256(low, high, 0x20),
+                                  _mm256_permute2x128_si256(low, high, 0x31)};
+    if (tile.global != nullptr) {
+      for (int k = 0; k < 2; ++k) {
+        auto* global = reinterpret_cast<__m256i*>(tile.global + at + 8 * k);
+        const __m256i more = shift_rounded(attention[k], tile.global_shift);
+        const __m256i room = _mm256_xor_si256(more, _mm256_set1_epi32(-1));
+        _mm256_storeu_si256(global, _mm256_add_epi32(_mm256_min_epu32(_mm256_loadu_si256(global), room), more));
+      }
+    }
+    if (tile.local != nullptr) {
+      auto* local = reinterpret_cast<__m256i*>(tile.local + at);
+      const __m256i sixteen = _mm256_loadu_si256(local);
+      __m256i sums[2] = {_mm256_cvtepu16_epi32(_mm256_castsi256_si128(sixteen)),
+                         _mm256_cvtepu16_epi32(_mm256_extracti128_si256(sixteen, 1))};
+      for (int k = 0; k < 2; ++k) {
+        const __m256i lost = _mm256_mullo_epi32(sums[k], _mm256_set1_epi32(static_cast<std::int32_t>(tile.fade)));
+        sums[k] = _mm256_sub_epi32(sums[k], _mm256_srli_epi32(_mm256_add_epi32(lost, _mm256_set1_epi32(65535)), 16));
+        sums[k] = _mm256_add_epi32(sums[k], shift_rounded(attention[k], tile.local_shift));
+        sums[k] = _mm256_min_epu32(sums[k], _mm256_set1_epi32(65535));
+      }
+      _mm256_storeu_si256(local, _mm256_permute4x64_epi64(_mm256_packus_epi32(sums[0], sums[1]), 0xd8));
+    }
+  }
+}
 
 inline void store_lanes(float* at, __m256i lanes) {
   _mm256_store_ps(at, _mm256_castsi256_ps(lanes));
@@ -277,11 +347,11 @@ inline __m256i most_of_word_pairs(__m256i words) {
 }
 
 // Slots that a row does not see. Rare: only a chain's last tiles have any.
-inline void hide_logits(float* logits, float* largest, int visible, float query_scale) {
+inline void hide_logits(float* logits, float* largest, int visible, float factor) {
   for (int t = visible; t < 32; ++t) logits[t] = kHidden;
   __m256 most = _mm256_load_ps(logits);
   for (int t = 8; t < 32; t += 8) most = _mm256_max_ps(_mm256_load_ps(logits + t), most);
-  _mm256_store_ps(largest, _mm256_mul_ps(most, _mm256_set1_ps(query_scale)));
+  _mm256_store_ps(largest, _mm256_mul_ps(most, _mm256_set1_ps(factor)));
 }
 
 // From the largest logits of eight pairs to the tops and exponents.

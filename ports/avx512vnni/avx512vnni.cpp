@@ -72,11 +72,12 @@ inline __m256 most_of_halves(__m512 x) {
   return _mm256_max_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
 }
 
-template <bool kOutliers>
+template <bool kOutliers, bool kBiases>
 void logits_of(const TileWeights& tile, int first, int last, int pairs, PairBuffers& pair) {
   const __m512 keys[2] = {wide16(tile.key_scales), wide16(tile.key_scales + 16)};
   for (int i = first; i < last; ++i) {
     const int p = pairs + i;
+    const float factor = kBiases ? 1.0f : tile.query_scales[i];
     __m512 logits[2];
     for (int j = 0; j < 2; ++j) {
       logits[j] = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(tile.dots + i * 32 + 16 * j)), keys[j]);
@@ -84,13 +85,18 @@ void logits_of(const TileWeights& tile, int first, int last, int pairs, PairBuff
         const __m512 more = _mm512_cvtepi32_ps(_mm512_loadu_si512(tile.outlier_dots + i * 32 + 16 * j));
         logits[j] = _mm512_add_ps(logits[j], _mm512_mul_ps(more, _mm512_set1_ps(tile.outlier_ratios[i])));
       }
+      if (kBiases) {
+        const __m512i biases =
+            _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(tile.biases + 16 * j)));
+        logits[j] = _mm512_mul_ps(logits[j], _mm512_set1_ps(tile.query_scales[i]));
+        logits[j] = _mm512_add_ps(logits[j], _mm512_mul_ps(_mm512_cvtepi32_ps(biases), _mm512_set1_ps(0.0625f)));
+      }
       _mm512_store_ps(pair.logits[p] + 16 * j, logits[j]);
     }
     const __m256 most = most_of_halves(_mm512_max_ps(logits[1], logits[0]));
-    _mm256_store_ps(pair.largest[p], _mm256_mul_ps(most, _mm256_set1_ps(tile.query_scales[i])));
-    if (tile.visible[i] != 32) {
-      hide_logits(pair.logits[p], pair.largest[p], tile.visible[i], tile.query_scales[i]);
-    }
+    _mm256_store_ps(pair.largest[p], _mm256_mul_ps(most, _mm256_set1_ps(factor)));
+    pair.scales[p] = factor * 2048.0f;
+    if (tile.visible[i] != 32) hide_logits(pair.logits[p], pair.largest[p], tile.visible[i], factor);
   }
 }
 
@@ -132,10 +138,11 @@ struct ValueScales {
 
 struct Steps {
   static void find_logits(const TileWeights& tile, int first, int last, int pairs, PairBuffers& pair) {
-    if (tile.outlier_dots != nullptr) {
-      logits_of<true>(tile, first, last, pairs, pair);
+    const bool outliers = tile.outlier_dots != nullptr;
+    if (tile.biases != nullptr) {
+      (outliers ? logits_of<true, true> : logits_of<false, true>)(tile, first, last, pairs, pair);
     } else {
-      logits_of<false>(tile, first, last, pairs, pair);
+      (outliers ? logits_of<true, false> : logits_of<false, false>)(tile, first, last, pairs, pair);
     }
   }
 
@@ -146,13 +153,14 @@ struct Steps {
       if (i != first && tile.visible[i] != tile.visible[i - 1])
         values = ValueScales(tile.value_scales, tile.visible[i]);
       const __m512 top = _mm512_set1_ps(pair.tops[p]);
-      const __m512 scale = _mm512_set1_ps(tile.query_scales[i] * 2048.0f);
+      const __m512 scale = _mm512_set1_ps(pair.scales[p]);
       __m256i octaves[2];
       for (int j = 0; j < 2; ++j) {
         const __m512 below = _mm512_sub_ps(top, _mm512_mul_ps(_mm512_load_ps(pair.logits[p] + 16 * j), scale));
         octaves[j] = _mm512_cvtepi32_epi16(_mm512_cvttps_epi32(_mm512_min_ps(below, _mm512_set1_ps(kFaintest))));
       }
       const __m512i weights = exp2_of_all(_mm512_inserti64x4(_mm512_castsi256_si512(octaves[0]), octaves[1], 1));
+      if (tile.softmax != nullptr) _mm512_storeu_si512(tile.softmax + i * 32, weights);
       const __m512i mass = _mm512_madd_epi16(weights, _mm512_set1_epi16(1));
       const __m256i masses = _mm256_add_epi32(_mm512_castsi512_si256(mass), _mm512_extracti64x4_epi64(mass, 1));
       const __m512i products = _mm512_mulhrs_epi16(weights, values.q15);
@@ -218,7 +226,7 @@ void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* wei
 
 }  // namespace
 
-constexpr Kernels kAvx512vnniKernels = {"avx512vnni", rotate,       encode_row,   quantise_query,
-                                        key_dots,     outlier_dots, tile_weights, value_sums};
+constexpr Kernels kAvx512vnniKernels = {"avx512vnni", rotate,       encode_row, quantise_query, key_dots,
+                                        outlier_dots, tile_weights, add_scores, value_sums};
 
 }  // namespace nibkv

@@ -260,9 +260,10 @@ struct ValueScales {
 // One row on its way through tile_weights. The steps run over all rows, one after the other: within a row each waits
 // for the one before.
 struct WeightsRow {
-  float32x4_t logits[8];   // but for the factor query_scale
+  float32x4_t logits[8];   // but for the factor query_scale when there are no biases
   uint16x8_t products[4];  // Q15, of weight and value scale
   float most;              // largest logit
+  float scale;             // what makes 1 / 2048 octaves of logits
   std::int32_t most_product;
   std::int32_t exponent;  // of the value scales
 };
@@ -280,22 +281,48 @@ float32x4_t hide_logits(float32x4_t* logits, int visible) {
   return most;
 }
 
-void compute_logits(const TileWeights& tile, int count, WeightsRow* rows) {
+// What is added to the logits, in octaves.
+void octaves_of(const std::uint8_t* biases, float32x4_t* octaves) {
+  for (int v = 0; v < 8; v += 2) {
+    const uint16x8_t eight = vmovl_u8(vld1_u8(biases + v * 4));
+    octaves[v] = vmulq_f32(vcvtq_f32_u32(vmovl_u16(vget_low_u16(eight))), vdupq_n_f32(0.0625f));
+    octaves[v + 1] = vmulq_f32(vcvtq_f32_u32(vmovl_u16(vget_high_u16(eight))), vdupq_n_f32(0.0625f));
+  }
+}
+
+template <bool kOutliers, bool kBiases>
+void logits_of(const TileWeights& tile, int count, WeightsRow* rows) {
   float32x4_t key_scales[8];
+  float32x4_t biases[8];
   widen(tile.key_scales, key_scales);
+  if (kBiases) octaves_of(tile.biases, biases);
   for (int i = 0; i < count; ++i) {
+    const float factor = kBiases ? 1.0f : tile.query_scales[i];
+    const float32x4_t scale = vdupq_n_f32(tile.query_scales[i]);
+    const float32x4_t ratio = vdupq_n_f32(kOutliers ? tile.outlier_ratios[i] : 0);
     float32x4_t most = vdupq_n_f32(kHidden);
     for (int v = 0; v < 8; ++v) {
       float32x4_t logit = vmulq_f32(vcvtq_f32_s32(vld1q_s32(tile.dots + i * 32 + v * 4)), key_scales[v]);
-      if (tile.outlier_dots != nullptr) {
+      if (kOutliers) {
         const float32x4_t outlier_dots = vcvtq_f32_s32(vld1q_s32(tile.outlier_dots + i * 32 + v * 4));
-        logit = vaddq_f32(logit, vmulq_f32(outlier_dots, vdupq_n_f32(tile.outlier_ratios[i])));
+        logit = vaddq_f32(logit, vmulq_f32(outlier_dots, ratio));
       }
+      if (kBiases) logit = vaddq_f32(vmulq_f32(logit, scale), biases[v]);
       most = vmaxq_f32(logit, most);
       rows[i].logits[v] = logit;
     }
     if (tile.visible[i] != 32) most = hide_logits(rows[i].logits, tile.visible[i]);
-    rows[i].most = largest_lane(most) * tile.query_scales[i];
+    rows[i].most = largest_lane(most) * factor;
+    rows[i].scale = factor * 2048.0f;
+  }
+}
+
+void compute_logits(const TileWeights& tile, int count, WeightsRow* rows) {
+  const bool outliers = tile.outlier_dots != nullptr;
+  if (tile.biases != nullptr) {
+    (outliers ? logits_of<true, true> : logits_of<false, true>)(tile, count, rows);
+  } else {
+    (outliers ? logits_of<true, false> : logits_of<false, false>)(tile, count, rows);
   }
 }
 
@@ -322,13 +349,14 @@ void compute_products(const TileWeights& tile, int count, WeightsRow* rows) {
     const float bounded = whole < kExponentLimit ? whole : kExponentLimit;
     tile.exponents[i] = static_cast<std::int32_t>(bounded > -kExponentLimit ? bounded : -kExponentLimit) + 2;
     const float32x4_t top = vdupq_n_f32((whole + 1.0f) * 2048.0f + 0.5f);
-    const float32x4_t scale = vdupq_n_f32(tile.query_scales[i] * 2048.0f);
+    const float32x4_t scale = vdupq_n_f32(rows[i].scale);
     uint32x4_t masses = vdupq_n_u32(0);
     uint16x8_t most = vdupq_n_u16(0);
     for (int v = 0; v < 4; ++v) {
       const float32x4_t* logits = rows[i].logits + v * 2;
       const uint16x8_t weights =
           exp2_q15(vcombine_u16(octaves_below(top, logits[0], scale), octaves_below(top, logits[1], scale)));
+      if (tile.softmax != nullptr) vst1q_u16(tile.softmax + i * 32 + v * 8, weights);
       masses = vpadalq_u16(masses, weights);
       rows[i].products[v] = multiply_high(weights, values.q15[v]);
       most = vmaxq_u16(rows[i].products[v], most);
@@ -366,6 +394,48 @@ void tile_weights(const TileWeights* tiles, int tile_count, int count) {
   for (int j = 0; j < tile_count; ++j) compute_logits(tiles[j], count, rows + j * count);
   for (int j = 0; j < tile_count; ++j) compute_products(tiles[j], count, rows + j * count);
   for (int j = 0; j < tile_count; ++j) compute_bytes(tiles[j], count, rows + j * count);
+}
+
+// What the rows' products of softmax and factor add up to, or the largest ones of each group of rows: of 16 slots from
+// `at` on.
+void find_attention(const TileScores& tile, int at, uint32x4_t (&attention)[4]) {
+  const auto factor_of = [&](int i) { return static_cast<std::uint16_t>(tile.factors[i]); };
+  const auto weights_of = [&](int i, int k) { return vld1_u16(tile.softmax + i * 32 + at + 4 * k); };
+  for (int k = 0; k < 4; ++k) attention[k] = vdupq_n_u32(0);
+  if (tile.group == 1) {
+    for (int i = 0; i < tile.count; ++i) {
+      for (int k = 0; k < 4; ++k) attention[k] = vmlal_n_u16(attention[k], weights_of(i, k), factor_of(i));
+    }
+    return;
+  }
+  for (int i = 0; i < tile.count; i += tile.group) {
+    uint32x4_t most[4];
+    for (int k = 0; k < 4; ++k) most[k] = vmull_n_u16(weights_of(i, k), factor_of(i));
+    for (int j = i + 1; j < i + tile.group; ++j) {
+      for (int k = 0; k < 4; ++k) most[k] = vmaxq_u32(most[k], vmull_n_u16(weights_of(j, k), factor_of(j)));
+    }
+    for (int k = 0; k < 4; ++k) attention[k] = vaddq_u32(attention[k], most[k]);
+  }
+}
+
+void add_scores(const TileScores& tile) {
+  const int32x4_t global_shift = vdupq_n_s32(-tile.global_shift);
+  const int32x4_t local_shift = vdupq_n_s32(-tile.local_shift);
+  for (int at = 0; at < 32; at += 16) {
+    uint32x4_t attention[4];
+    find_attention(tile, at, attention);
+    for (int k = 0; k < 4 && tile.global != nullptr; ++k) {
+      std::uint32_t* global = tile.global + at + 4 * k;
+      vst1q_u32(global, vqaddq_u32(vld1q_u32(global), vrshlq_u32(attention[k], global_shift)));
+    }
+    for (int k = 0; k < 4 && tile.local != nullptr; ++k) {
+      std::uint16_t* local = tile.local + at + 4 * k;
+      const uint32x4_t before = vmovl_u16(vld1_u16(local));
+      const uint32x4_t lost = vshrq_n_u32(vmlaq_n_u32(vdupq_n_u32(65535), before, tile.fade), 16);
+      const uint32x4_t kept = vsubq_u32(before, lost);
+      vst1_u16(local, vqmovn_u32(vaddq_u32(kept, vrshlq_u32(attention[k], local_shift))));
+    }
+  }
 }
 
 struct Decoded {

@@ -114,7 +114,7 @@ void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* wei
 
 }  // namespace
 
-constexpr Kernels kNeonDotprodKernels = {"neon_dotprod", rotate,       encode_row,   quantise_query,
-                                         key_dots,       outlier_dots, tile_weights, value_sums};
+constexpr Kernels kNeonDotprodKernels = {"neon_dotprod", rotate,       encode_row, quantise_query, key_dots,
+                                         outlier_dots,   tile_weights, add_scores, value_sums};
 
 }  // namespace nibkv

@@ -185,17 +185,20 @@ ValueScales value_scales_of(const std::uint16_t* scales16, int visible) {
 }
 
 void tile_weights_of_row(const TileWeights& tile, int i) {
-  float logits[32];  // but for the factor query_scale
+  // A bias is in octaves, so the query's scale comes before it; else it is left to the end.
+  const float factor = tile.biases != nullptr ? 1.0f : tile.query_scales[i];
+  float logits[32];
   float most = kHidden;
   for (int t = 0; t < 32; ++t) {
     float logit = static_cast<float>(tile.dots[i * 32 + t]) * wide(tile.key_scales[t]);
     if (tile.outlier_dots != nullptr) {
       logit = logit + static_cast<float>(tile.outlier_dots[i * 32 + t]) * tile.outlier_ratios[i];
     }
+    if (tile.biases != nullptr) logit = logit * tile.query_scales[i] + static_cast<float>(tile.biases[t]) * 0.0625f;
     logits[t] = t < tile.visible[i] ? logit : kHidden;
     most = logits[t] > most ? logits[t] : most;
   }
-  most = most * tile.query_scales[i];
+  most = most * factor;
   const float whole = magnitude(most) < kFlat ? 0.0f : floor_of(most);
   // A Q15 weight relative to 2^(whole + 1) is a Q0.16 weight relative to 2^(whole + 2).
   const float bounded = whole < kExponentLimit ? whole : kExponentLimit;
@@ -203,7 +206,7 @@ void tile_weights_of_row(const TileWeights& tile, int i) {
 
   const ValueScales scales = value_scales_of(tile.value_scales, tile.visible[i]);
   const float top = (whole + 1.0f) * 2048.0f + 0.5f;
-  const float scale = tile.query_scales[i] * 2048.0f;
+  const float scale = factor * 2048.0f;
   std::uint32_t mass = 0;
   std::int32_t products[32];  // Q15, of weight and value scale
   std::int32_t most_product = 0;
@@ -212,6 +215,7 @@ void tile_weights_of_row(const TileWeights& tile, int i) {
     octaves = octaves < kFaintest ? octaves : kFaintest;
     octaves = octaves > 0.0f ? octaves : 0.0f;
     const std::int32_t weight = exp2_q15(static_cast<std::int32_t>(octaves));
+    if (tile.softmax != nullptr) tile.softmax[i * 32 + t] = static_cast<std::uint16_t>(weight);
     mass += static_cast<std::uint32_t>(weight);
     products[t] = multiply_high(weight, scales.q15[t]);
     most_product = products[t] > most_product ? products[t] : most_product;
@@ -242,6 +246,32 @@ void tile_weights(const TileWeights* tiles, int tile_count, int count) {
   }
 }
 
+void add_scores(const TileScores& tile) {
+  for (int t = 0; t < 32; ++t) {
+    std::uint32_t attention = 0;
+    for (int i = 0; i < tile.count; i += tile.group) {
+      std::uint32_t most = 0;
+      for (int j = i; j < i + tile.group; ++j) {
+        const std::uint32_t product =
+            std::uint32_t{tile.softmax[j * 32 + t]} * static_cast<std::uint32_t>(tile.factors[j]);
+        most = product > most ? product : most;
+      }
+      attention += most;
+    }
+    if (tile.global != nullptr) {
+      const std::uint32_t more = (attention + ((1u << tile.global_shift) >> 1)) >> tile.global_shift;
+      const std::uint32_t sum = tile.global[t] + more;
+      tile.global[t] = sum >= more ? sum : 0xffffffff;
+    }
+    if (tile.local != nullptr) {
+      std::uint32_t sum = tile.local[t];
+      sum -= (sum * tile.fade + 65535) >> 16;
+      sum += (attention + ((1u << tile.local_shift) >> 1)) >> tile.local_shift;
+      tile.local[t] = static_cast<std::uint16_t>(sum < 65535 ? sum : 65535);
+    }
+  }
+}
+
 void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales, int count,
                 float* sums) {
   for (int i = 0; i < count; ++i) {
@@ -259,7 +289,7 @@ void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* wei
 
 }  // namespace
 
-constexpr Kernels kScalarKernels = {"scalar", rotate,       encode_row,   quantise_query,
-                                    key_dots, outlier_dots, tile_weights, value_sums};
+constexpr Kernels kScalarKernels = {"scalar",     rotate,       encode_row, quantise_query, key_dots,
+                                    outlier_dots, tile_weights, add_scores, value_sums};
 
 }  // namespace nibkv

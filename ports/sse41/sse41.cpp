@@ -309,7 +309,7 @@ struct ValueScales {
 // What the steps of tile_weights hand on, for each pair of tile and row. The steps run over all pairs, one after the
 // other: within a pair each waits for the one before.
 struct PairBuffers {
-  alignas(16) float logits[kMostRows][32];           // but for the factor query_scale
+  alignas(16) float logits[kMostRows][32];           // but for the factor query_scale when there are no biases
   alignas(16) std::int16_t products[kMostRows][32];  // Q15, of weight and value scale
   alignas(16) float most[kMostRows] = {};            // largest logits
   alignas(16) float tops[kMostRows];                 // (whole octave above the largest logit) * 2048 + 0.5
@@ -318,6 +318,7 @@ struct PairBuffers {
   alignas(16) std::int32_t ups[kMostRows];     // places that move the largest product to [2^14, 2^15)
   alignas(16) std::int32_t ranges[kMostRows];  // what makes bytes of products moved so
   alignas(16) float units[kMostRows];          // what a byte of 1 stands for, but for the value scales' exponent
+  float scales[kMostRows];                     // what makes 1 / 2048 octaves of logits
   float powers[kMostRows];                     // of the value scales' exponent
 };
 
@@ -329,22 +330,47 @@ __m128 hide_logits(float* logits, int visible) {
   return most;
 }
 
-void find_logits(const TileWeights& tile, int count, int p, PairBuffers& pair) {
+// What is added to the logits, in octaves.
+void octaves_of(const std::uint8_t* biases, float* octaves) {
+  for (int t = 0; t < 32; t += 4) {
+    const __m128i four = _mm_cvtepu8_epi32(broadcast4(biases + t));
+    _mm_store_ps(octaves + t, _mm_mul_ps(_mm_cvtepi32_ps(four), _mm_set1_ps(0.0625f)));
+  }
+}
+
+template <bool kOutliers, bool kBiases>
+void logits_of(const TileWeights& tile, int count, int p, PairBuffers& pair) {
   alignas(16) float key_scales[32];
+  alignas(16) float biases[32];
   widen(tile.key_scales, key_scales);
+  if (kBiases) octaves_of(tile.biases, biases);
   for (int i = 0; i < count; ++i, ++p) {
+    const float factor = kBiases ? 1.0f : tile.query_scales[i];
+    const __m128 scale = _mm_set1_ps(tile.query_scales[i]);
+    const __m128 ratio = kOutliers ? _mm_set1_ps(tile.outlier_ratios[i]) : _mm_setzero_ps();
     __m128 most = _mm_set1_ps(kHidden);
     for (int t = 0; t < 32; t += 4) {
       __m128 logit = _mm_mul_ps(_mm_cvtepi32_ps(load(tile.dots + i * 32 + t)), _mm_load_ps(key_scales + t));
-      if (tile.outlier_dots != nullptr) {
+      if (kOutliers) {
         const __m128 outlier_dots = _mm_cvtepi32_ps(load(tile.outlier_dots + i * 32 + t));
-        logit = _mm_add_ps(logit, _mm_mul_ps(outlier_dots, _mm_set1_ps(tile.outlier_ratios[i])));
+        logit = _mm_add_ps(logit, _mm_mul_ps(outlier_dots, ratio));
       }
+      if (kBiases) logit = _mm_add_ps(_mm_mul_ps(logit, scale), _mm_load_ps(biases + t));
       most = _mm_max_ps(logit, most);
       _mm_store_ps(pair.logits[p] + t, logit);
     }
     if (tile.visible[i] != 32) most = hide_logits(pair.logits[p], tile.visible[i]);
-    pair.most[p] = largest_lane(most) * tile.query_scales[i];
+    pair.most[p] = largest_lane(most) * factor;
+    pair.scales[p] = factor * 2048.0f;
+  }
+}
+
+void find_logits(const TileWeights& tile, int count, int p, PairBuffers& pair) {
+  const bool outliers = tile.outlier_dots != nullptr;
+  if (tile.biases != nullptr) {
+    (outliers ? logits_of<true, true> : logits_of<false, true>)(tile, count, p, pair);
+  } else {
+    (outliers ? logits_of<true, false> : logits_of<false, false>)(tile, count, p, pair);
   }
 }
 
@@ -372,13 +398,14 @@ void find_products(const TileWeights& tile, int count, int p, PairBuffers& pair)
   for (int i = 0; i < count; ++i, ++p) {
     if (i != 0 && tile.visible[i] != tile.visible[i - 1]) values = ValueScales(tile.value_scales, tile.visible[i]);
     const __m128 top = _mm_set1_ps(pair.tops[p]);
-    const __m128 scale = _mm_set1_ps(tile.query_scales[i] * 2048.0f);
+    const __m128 scale = _mm_set1_ps(pair.scales[p]);
     __m128i masses = _mm_setzero_si128();
     __m128i most = _mm_setzero_si128();
     for (int v = 0; v < 4; ++v) {
       const float* logits = pair.logits[p] + v * 8;
       const __m128i weights =
           exp2_q15(_mm_packus_epi32(octaves_below(top, logits, scale), octaves_below(top, logits + 4, scale)));
+      if (tile.softmax != nullptr) store(tile.softmax + i * 32 + v * 8, weights);
       const __m128i products = _mm_mulhrs_epi16(weights, values.q15[v]);
       masses = _mm_add_epi32(masses, _mm_madd_epi16(weights, _mm_set1_epi16(1)));
       most = _mm_max_epi16(most, products);
@@ -432,6 +459,70 @@ void tile_weights(const TileWeights* tiles, int tile_count, int count) {
   for (int j = 0; j < tile_count; ++j) find_bytes(tiles[j], count, j * count, pair);
 }
 
+// What the rows' products of softmax and factor add up to, or the largest ones of each group of rows: of 8 slots from
+// `at` on.
+void find_attention(const TileScores& tile, int at, __m128i (&attention)[2]) {
+  __m128i low = _mm_setzero_si128();
+  __m128i high = _mm_setzero_si128();
+  if (tile.group == 1) {  // two rows at a time; the last of an odd number with a factor of 0
+    for (int i = 0; i < tile.count; i += 2) {
+      const bool two = i + 1 < tile.count;
+      const __m128i a = load(tile.softmax + i * 32 + at);
+      const __m128i b = two ? load(tile.softmax + (i + 1) * 32 + at) : a;
+      const __m128i factors = _mm_set1_epi32(tile.factors[i] | (two ? tile.factors[i + 1] << 16 : 0));
+      low = _mm_add_epi32(low, _mm_madd_epi16(_mm_unpacklo_epi16(a, b), factors));
+      high = _mm_add_epi32(high, _mm_madd_epi16(_mm_unpackhi_epi16(a, b), factors));
+    }
+  } else {
+    const __m128i zero = _mm_setzero_si128();
+    for (int i = 0; i < tile.count; i += tile.group) {
+      __m128i most_low = zero;
+      __m128i most_high = zero;
+      for (int j = i; j < i + tile.group; ++j) {
+        const __m128i weights = load(tile.softmax + j * 32 + at);
+        const __m128i factor = _mm_set1_epi32(tile.factors[j]);
+        most_low = _mm_max_epi32(most_low, _mm_madd_epi16(_mm_unpacklo_epi16(weights, zero), factor));
+        most_high = _mm_max_epi32(most_high, _mm_madd_epi16(_mm_unpackhi_epi16(weights, zero), factor));
+      }
+      low = _mm_add_epi32(low, most_low);
+      high = _mm_add_epi32(high, most_high);
+    }
+  }
+  attention[0] = low;
+  attention[1] = high;
+}
+
+__m128i shift_rounded(__m128i x, int shift) {
+  const __m128i half = _mm_set1_epi32(static_cast<std::int32_t>((1u << shift) >> 1));
+  return _mm_srl_epi32(_mm_add_epi32(x, half), _mm_cvtsi32_si128(shift));
+}
+
+void add_scores(const TileScores& tile) {
+  for (int at = 0; at < 32; at += 8) {
+    __m128i attention[2];
+    find_attention(tile, at, attention);
+    if (tile.global != nullptr) {
+      for (int k = 0; k < 2; ++k) {
+        std::uint32_t* global = tile.global + at + 4 * k;
+        const __m128i more = shift_rounded(attention[k], tile.global_shift);
+        const __m128i room = _mm_xor_si128(more, _mm_set1_epi32(-1));
+        store(global, _mm_add_epi32(_mm_min_epu32(load(global), room), more));
+      }
+    }
+    if (tile.local != nullptr) {
+      const __m128i eight = load(tile.local + at);
+      __m128i sums[2] = {_mm_cvtepu16_epi32(eight), _mm_cvtepu16_epi32(_mm_srli_si128(eight, 8))};
+      for (int k = 0; k < 2; ++k) {
+        const __m128i lost = _mm_mullo_epi32(sums[k], _mm_set1_epi32(static_cast<std::int32_t>(tile.fade)));
+        sums[k] = _mm_sub_epi32(sums[k], _mm_srli_epi32(_mm_add_epi32(lost, _mm_set1_epi32(65535)), 16));
+        sums[k] = _mm_add_epi32(sums[k], shift_rounded(attention[k], tile.local_shift));
+        sums[k] = _mm_min_epu32(sums[k], _mm_set1_epi32(65535));
+      }
+      store(tile.local + at, _mm_packus_epi32(sums[0], sums[1]));
+    }
+  }
+}
+
 template <int kRows>
 void value_sums_of(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales,
                    float* sums) {
@@ -476,7 +567,7 @@ void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* wei
 
 }  // namespace
 
-constexpr Kernels kSse41Kernels = {"sse41",  rotate,       encode_row,   quantise_query,
-                                   key_dots, outlier_dots, tile_weights, value_sums};
+constexpr Kernels kSse41Kernels = {"sse41",      rotate,       encode_row, quantise_query, key_dots,
+                                   outlier_dots, tile_weights, add_scores, value_sums};
 
 }  // namespace nibkv

@@ -55,6 +55,8 @@ TEST_F(AssistantTest, CallsWrongOptionsUsageErrors) {
   expect_error(run("--greedy --temperature 1"), 2, "--greedy and --temperature exclude each other");
   expect_error(run("--port sse9"), 2, "unknown port 'sse9'");
   expect_error(run("--policy lru"), 2, "unknown policy 'lru'; there are full, streaming_llm");
+  expect_error(run("--policy ems --set merge=keys"), 2, "--set merge takes none, values or both, not 'keys'");
+  expect_error(run("--policy full --set sinks=4"), 2, "policy 'full' has no 'sinks' to set");
   expect_error(run("--outliers 5"), 2, "--outliers takes 0, 4, 8, 12 or 16");
   expect_error(run("--outliers 8 --profile none"), 2, "--outliers needs a profile");
   expect_error(run("--threads 257"), 2, "--threads takes a whole number from 1 to 256");
@@ -105,6 +107,26 @@ TEST_F(AssistantTest, EndsWithATableThatShowsNoHeapAllocationByNibkv) {
   }
   const std::string bytes = figure(ask("--arena 1M"), "arena bytes, used / total");
   EXPECT_LE(bytes.substr(bytes.find('/')), "/ 1,048,576") << bytes;
+}
+
+// What an earlier version of the library kept beside the model.
+TEST_F(AssistantTest, MakesAProfileOfAnotherVersionAnew) {
+  const std::string profile = model_ + ".nibkv-profile";
+  fs::remove(profile);
+  const Result first = ask("--greedy --max-tokens 3");
+  const std::string made = contents(profile);
+  ASSERT_GT(made.size(), 5u) << first.err;
+  std::string old = made;
+  old[4] = 1;
+  old.resize(old.size() - 2);
+  std::ofstream(profile, std::ios::binary) << old;
+
+  const Result second = ask("--greedy --max-tokens 3");
+  EXPECT_EQ(second.status, 0) << second.err;
+  EXPECT_NE(second.err.find("of another version"), std::string::npos) << second.err;
+  EXPECT_NE(second.err.find("making a profile"), std::string::npos) << second.err;
+  EXPECT_EQ(second.out, first.out);
+  EXPECT_EQ(contents(profile), made);
 }
 
 TEST_F(AssistantTest, MakesAProfileAtItsFirstStartUsesItAndRepairsIt) {

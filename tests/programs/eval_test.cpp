@@ -186,6 +186,76 @@ TEST_F(EvalTest, MeasuresTheSpeedOfPrefillAndDecoding) {
   expect_error(run("speed --context 10000000" + model), 1, "are needed");
 }
 
+TEST_F(EvalTest, SweepsPoliciesAndBudgetsAndGoesOn) {
+  const std::string base = "sweep --model " + in_quotes(model_) + " --text " + quoted("text") +
+                           " --context 256 --score-from 128 --from 40 --json " + quoted("sweep.json");
+  const Result some = run(base + " --policies full,streaming_llm --budgets 25%");
+  EXPECT_EQ(some.status, 0) << some.err;
+  EXPECT_EQ(some.err, "");
+  EXPECT_NE(some.out.find("\nfull "), std::string::npos) << some.out;
+  EXPECT_NE(some.out.find("\nstreaming_llm "), std::string::npos) << some.out;
+  std::string json = contents(at("sweep.json"));
+  for (const char* member :
+       {"\"context\": 256", "\"text_from\": 40", "\"score_from\": 128", "\"budget_given\": \"25%\"", "\"budget\": 64",
+        "\"mode\": \"question unseen\"", "\"reference_cross_entropy\": "}) {
+    EXPECT_NE(json.find(member), std::string::npos) << member;
+  }
+
+  // What is there stays as it is, its speed too.
+  const Result more =
+      run(base + " --policies full,streaming_llm,f16_last --budgets 25%,50% --resume --svg " + quoted("sweep.svg"));
+  EXPECT_EQ(more.status, 0) << more.err;
+  EXPECT_NE(more.out.find("\nf16_last "), std::string::npos) << more.out;
+  const std::string longer = contents(at("sweep.json"));
+  const std::size_t end = json.rfind("    }\n  ]");
+  EXPECT_EQ(longer.substr(0, end), json.substr(0, end));
+  std::size_t rows = 0;
+  for (std::size_t place = 0; (place = longer.find("\"policy\"", place)) != std::string::npos; ++place) ++rows;
+  EXPECT_EQ(rows, 5u);
+  EXPECT_EQ(contents(at("sweep.svg")).substr(0, 5), "<svg ");
+
+  const Result nothing = run(base + " --policies streaming_llm --budgets 50% --resume");
+  EXPECT_EQ(nothing.status, 0) << nothing.err;
+  EXPECT_EQ(contents(at("sweep.json")), longer);
+  expect_error(run(base + " --resume --windows 2"), 1, "its rows are of windows 1, not of windows 2");
+  std::ofstream(at("sweep.json"), std::ios::binary) << json.substr(0, json.size() / 2);
+  expect_error(run(base + " --resume"), 1, "cannot go on from " + at("sweep.json"));
+
+  const std::string piped = run("sweep --model " + in_quotes(model_) + " --text " + quoted("text") +
+                                " --context 128 --policies streaming_llm --budgets 32 --set sinks=2 --json -")
+                                .out;
+  EXPECT_EQ(piped.substr(0, 2), "{\n");
+  EXPECT_EQ(figure(piped, "\"setting\":"), "\"sinks=2\",");
+  EXPECT_EQ(figure(piped, "\"score_from\":"), "64,");
+}
+
+TEST_F(EvalTest, SaysWhatIsWrongWithASweep) {
+  const std::string base = "--model " + in_quotes(model_) + " --text " + quoted("text") + " ";
+  expect_error(run("sweep"), 2, "--text is missing");
+  expect_error(run("sweep " + base + "--policies ems,lru"), 2, "unknown policy 'lru'; there are full, streaming_llm");
+  expect_error(run("sweep " + base + "--budgets 10%,x"), 2, "--budgets takes tokens such as 410");
+  expect_error(run("sweep " + base + "--resume"), 2, "--resume needs --json PATH");
+  expect_error(run("sweep " + base + "--context 64 --score-from 64"), 2, "--score-from takes a whole number");
+  expect_error(run("sweep " + base + "--set merge=keys"), 2, "--set merge takes none, values or both, not 'keys'");
+  expect_error(run("sweep " + base + "--policies full,streaming_llm --set merge=none"), 2,
+               "none of the policies has that");
+  expect_error(run("ablate " + base + "--policies ems"), 2, "unknown option --policies");
+  expect_error(run("ablate " + base + "--budgets 0"), 2, "--budgets takes");
+  expect_error(perplexity("--set merge=none"), 2, "policy 'full' has no 'merge' to set");
+  expect_error(perplexity("--set sinks"), 2, "--set takes key=value");
+  expect_error(run("sweep " + base + "--policies streaming_llm --context 256 --json /no/such/x.json"), 1,
+               "cannot write /no/such/x.json");
+}
+
+TEST_F(EvalTest, SaysWhatOfASweepDoesNotFit) {
+  const std::string base =
+      "sweep --json - --policies streaming_llm --model " + in_quotes(model_) + " --text " + quoted("text") + " ";
+  expect_error(run(base + "--context 2048"), 1, "a context of 2048 tokens is larger than the model's 1024");
+  expect_error(run(base + "--context 256 --from 100000000"), 1, "less than 100000000");
+  expect_error(run(base + "--context 256 --budgets 4"), 1, "streaming_llm, budget 4: ");
+  expect_error(run(base + "--context 256 --budgets 1K"), 1, "holds no token");
+}
+
 TEST_F(EvalTest, UsesWhatThereIsOfAShortTextAndSaysSo) {
   std::ofstream(at("short"), std::ios::binary) << std::string(300, 'x');
   const std::string model = " --model " + in_quotes(model_) + " --text " + quoted("short");

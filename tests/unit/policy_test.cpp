@@ -32,7 +32,7 @@ TEST(Policy, SinksLeaveRoomForAChunk) {
   }
   EXPECT_FALSE(valid(streaming_llm(100, 0xffffffff), kShape));
   EXPECT_FALSE(valid(streaming_llm(kMaxTokens + 1), kShape));
-  EXPECT_FALSE(valid(Policy{static_cast<Keep>(2), 100, 4}, kShape));
+  EXPECT_FALSE(valid(Policy{static_cast<Keep>(3), 100, 4}, kShape));
 }
 
 TEST(Policy, PresetsAreFoundByTheNamesThatAreListed) {

@@ -6,6 +6,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "tests/reference/arena_model.hpp"
 #include "tests/support/rig.hpp"
@@ -107,7 +108,8 @@ TEST(Profile, FieldsOutOfRangeAreRefusedUnderARightChecksum) {
     expect_refused(bad, kTiny, what, at);
   };
   change(0, {'X'}, "magic");
-  change(4, {2}, "version");
+  change(4, {1}, "version");
+  change(4, {3}, "version");
   change(6, {64}, "header_bytes");
   change(8, {1, 0, 0, 0}, "total_bytes");
   change(16, {2}, "layers");
@@ -155,6 +157,83 @@ TEST(Profile, MayLieAtAnyAddress) {
     ASSERT_EQ(view.open(std::span(room).subspan(offset, profile.size()), kShape), Status::kOk) << offset;
     EXPECT_EQ(bf16(view.head(1, 0).key_means, 5), bf16(aligned.head(1, 0).key_means, 5)) << offset;
   }
+}
+
+TEST(Profile, HasTheDocumentedSize) {
+  EXPECT_EQ(profile_bytes(kTiny), 32u + 50 + 4 * 16);
+  EXPECT_EQ(profile_bytes(kShape), 32u + 4 * (50 + 4 * 64));
+}
+
+// Of every head, in order.
+std::vector<int> head_scores(std::span<const std::byte> profile) {
+  ProfileView view;
+  EXPECT_EQ(view.open(profile, kShape), Status::kOk);
+  std::vector<int> scores;
+  for (std::uint32_t layer = 0; layer < kShape.layers; ++layer) {
+    for (std::uint32_t head = 0; head < kShape.kv_heads; ++head) scores.push_back(view.head(layer, head).head_score);
+  }
+  return scores;
+}
+
+TEST(HeadScores, AreUnknownAfterCalibration) {
+  EXPECT_EQ(head_scores(test::make_profile(kShape, 82)), std::vector<int>(4, 0));
+}
+
+TEST(HeadScores, AreScaledToTheLargest) {
+  std::vector<std::byte> profile = test::make_profile(kShape, 83);
+  const auto set = [&](std::vector<float> scores) {
+    EXPECT_EQ(set_head_scores(profile, kShape, scores), Status::kOk);
+    return head_scores(profile);
+  };
+  EXPECT_EQ(set({0.25f, 0.0f, 0.5f, 0.1f}), (std::vector<int>{32768, 0, 65535, 13107}));
+  EXPECT_EQ(set({3e38f, 1.5e38f, -0.0f, 1e-38f}), (std::vector<int>{65535, 32768, 0, 0}));
+  EXPECT_EQ(set({0, 1e-44f, 1e-44f, 0}), (std::vector<int>{0, 65535, 65535, 0}));
+  EXPECT_EQ(set({0, 0, 0, 0}), std::vector<int>(4, 0));
+}
+
+TEST(HeadScores, ChangeNothingElse) {
+  const std::vector<std::byte> before = test::make_profile(kShape, 84);
+  std::vector<std::byte> profile = before;
+  ASSERT_EQ(set_head_scores(profile, kShape, std::vector<float>{1, 2, 3, 4}), Status::kOk);
+  const std::size_t record = 50 + 4 * 64;
+  for (std::size_t at = 0; at < profile.size(); ++at) {
+    const bool is_checksum = at >= 12 && at < 16;
+    const bool is_score = at >= 32 && (at - 32) % record >= record - 2;
+    if (is_checksum || is_score) continue;
+    EXPECT_EQ(profile[at], before[at]) << at;
+  }
+  std::vector<std::byte> again = profile;
+  seal(again);
+  EXPECT_EQ(again, profile) << "the checksum";
+  ASSERT_EQ(set_head_scores(profile, kShape, std::vector<float>(4, 0.0f)), Status::kOk);
+  EXPECT_EQ(profile, before);
+}
+
+TEST(HeadScores, AreRefusedWithNothingChanged) {
+  const std::vector<std::byte> good = test::make_profile(kShape, 85);
+  std::vector<std::byte> profile = good;
+  const float infinity = std::numeric_limits<float>::infinity();
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  for (const std::vector<float>& scores : {std::vector<float>{},
+                                           {1, 2, 3},
+                                           {1, 2, 3, 4, 5},
+                                           {1, 2, 3, infinity},
+                                           {1, 2, nan, 4},
+                                           {1, -1e-30f, 3, 4},
+                                           {-infinity, 2, 3, 4}}) {
+    EXPECT_EQ(set_head_scores(profile, kShape, scores), Status::kBadArgument) << testing::PrintToString(scores);
+    EXPECT_EQ(profile, good);
+  }
+  const std::vector<float> scores = {1, 2, 3, 4};
+  EXPECT_EQ(set_head_scores({}, kShape, scores), Status::kBadProfile);
+  EXPECT_EQ(set_head_scores(profile, kTiny, scores), Status::kBadProfile);
+  EXPECT_EQ(set_head_scores(profile, Shape{}, scores), Status::kBadProfile);
+  EXPECT_EQ(set_head_scores(std::span(profile).first(profile.size() - 1), kShape, scores), Status::kBadProfile);
+  EXPECT_EQ(profile, good);
+  profile[100] ^= std::byte{1};
+  const std::vector<std::byte> damaged = profile;
+  EXPECT_EQ(set_head_scores(profile, kShape, scores), Status::kBadProfile);
+  EXPECT_EQ(profile, damaged);
 }
 
 TEST(Calibrator, ChoosesThePlantedChannels) {

@@ -9,21 +9,43 @@
 
 namespace nibkv {
 
+/// No head's budget is more than this many times the mean.
+inline constexpr std::uint32_t kMostBudget = 4;
+
+/// Side data of a tile: byte offsets of its arrays of 32, in this order. The last five are there only under policies
+/// that read them.
+struct Side {
+  std::uint32_t key_scales = 0;    ///< scale16
+  std::uint32_t value_scales = 0;  ///< scale16
+  std::uint32_t outliers = 0;      ///< i8[outlier_channels / 4][32][4]
+  std::uint32_t global = 0;        ///< u32: attention of all queries, see score.hpp
+  std::uint32_t positions = 0;     ///< u16: position less the tile's base, at most 65535
+  std::uint32_t local = 0;         ///< u16: attention of the last queries
+  std::uint32_t bias = 0;          ///< u8: added to the slot's logit, in 1/16 octave
+  std::uint32_t merged = 0;        ///< u8: slots that were merged into it, at most 255
+  std::uint32_t total = 0;
+};
+
 /// Where everything lies in an arena: byte offsets from its start, each a multiple of 64. lib/FORMAT.md draws it.
 struct Layout {
-  std::uint64_t chains = 0;    ///< Chain[layers][kv_heads]
-  std::uint64_t links = 0;     ///< u32[tiles]: the tile after this one, in its chain or in a free list
-  std::uint64_t sides = 0;     ///< side data of a tile: [tiles][side_bytes]
-  std::uint64_t codes = 0;     ///< codes of a tile: [tiles][code_bytes]
-  std::uint64_t plan = 0;      ///< u32[tiles_per_head * 32], for append under a policy that makes room
-  std::uint64_t encoding = 0;  ///< f32[9][head_dim]: a row on its way into a tile, and what improves its codes
-  std::uint64_t scratch = 0;   ///< [workers][scratch_bytes]
-  std::uint64_t total = 0;     ///< the footprint
-  std::uint64_t tiles = 0;     ///< tiles of the pool
-  std::uint32_t tiles_per_head = 0;
+  std::uint64_t chains = 0;          ///< Chain[layers][kv_heads]
+  std::uint64_t links = 0;           ///< u32[tiles]: the tile after this one, in its chain or in a free list
+  std::uint64_t bases = 0;           ///< u32[tiles]: position of a tile's first slot, under Keep::kScore
+  std::uint64_t sides = 0;           ///< side data of a tile: [tiles][side_bytes]
+  std::uint64_t codes = 0;           ///< codes of a tile: [tiles][code_bytes]
+  std::uint64_t plan = 0;            ///< u32[5][chain_tiles * 32], under Keep::kRecent u32[chain_tiles * 32]: plans
+  std::uint64_t shares = 0;          ///< u32[kv_heads], under Budget::kAdaptive
+  std::uint64_t encoding = 0;        ///< f32[9][head_dim]: a row on its way into a tile, and what improves its codes
+  std::uint64_t merging = 0;         ///< f32[4][head_dim]: rows that are merged
+  std::uint64_t scratch = 0;         ///< [workers][scratch_bytes]
+  std::uint64_t total = 0;           ///< the footprint
+  std::uint64_t tiles = 0;           ///< tiles of the pool
+  std::uint32_t tiles_per_head = 0;  ///< of a head with the mean budget
+  std::uint32_t chain_tiles = 0;     ///< that one chain may reach
   std::uint32_t side_bytes = 0;
   std::uint32_t code_bytes = 0;
   std::uint32_t scratch_bytes = 0;
+  Side side;
 };
 
 /// Scratch of one worker: byte offsets from its start, each a multiple of 64. Sized for rows() query rows.
@@ -35,6 +57,8 @@ struct Scratch {
   std::uint32_t dots = 0;             ///< i32[16][32]: of all pairs of tile and row that are weighed together
   std::uint32_t outlier_dots = 0;     ///< i32[16][32]
   std::uint32_t weights = 0;          ///< u8[16][32]
+  std::uint32_t softmax = 0;          ///< u16[chain_tiles][rows][32]: weights of a whole chain, for its scores
+  std::uint32_t exponents = 0;        ///< i32[chain_tiles][rows]: theirs
   std::uint32_t total = 0;
 };
 
@@ -43,15 +67,50 @@ constexpr std::uint64_t round_up(std::uint64_t value, std::uint64_t unit) {
   return (value + unit - 1) / unit * unit;
 }
 inline constexpr std::uint32_t kHeaderBytes = 64;
-inline constexpr std::uint32_t kChainBytes = 20;
+inline constexpr std::uint32_t kChainBytes = 32;
 }  // namespace detail
 
-constexpr Scratch scratch_of(const Shape& shape) {
+/// Which scores a policy keeps for every slot.
+constexpr bool keeps_global(const Policy& policy) {
+  return policy.keep == Keep::kScore && (policy.score == Score::kGlobalLocal || policy.score == Score::kGlobal);
+}
+constexpr bool keeps_local(const Policy& policy) {
+  return policy.keep == Keep::kScore && (policy.score == Score::kGlobalLocal || policy.score == Score::kLocal);
+}
+constexpr bool scores_attention(const Policy& policy) {
+  return keeps_global(policy) || keeps_local(policy);
+}
+constexpr bool merges(const Policy& policy) {
+  return policy.keep == Keep::kScore && policy.merge != Merge::kNone;
+}
+
+constexpr Side side_of(const Shape& shape, const Policy& policy) {
+  Side at;
+  std::uint32_t end = 0;
+  const auto take = [&end](std::uint32_t bytes_of_slot) {
+    const std::uint32_t start = end;
+    end += kTileSlots * bytes_of_slot;
+    return start;
+  };
+  if (shape.storage != Storage::kQ4) return at;
+  at.key_scales = take(2);
+  at.value_scales = take(2);
+  at.outliers = take(shape.outlier_channels);
+  at.global = take(keeps_global(policy) ? 4 : 0);
+  at.positions = take(policy.keep == Keep::kScore ? 2 : 0);
+  at.local = take(keeps_local(policy) ? 2 : 0);
+  at.bias = take(merges(policy) ? 1 : 0);
+  at.merged = take(merges(policy) ? 1 : 0);
+  at.total = end;
+  return at;
+}
+
+constexpr Scratch scratch_of(const Shape& shape, const Policy& policy, std::uint64_t chain_tiles) {
   const std::uint32_t rows = shape.rows();
   const bool q4 = shape.storage == Storage::kQ4;
   Scratch at;
   std::uint32_t end = 0;
-  const auto take = [&end](std::uint32_t bytes) {
+  const auto take = [&end](std::uint64_t bytes) {
     const std::uint32_t start = end;
     end += static_cast<std::uint32_t>(detail::round_up(bytes, kArenaAlignment));
     return start;
@@ -63,6 +122,8 @@ constexpr Scratch scratch_of(const Shape& shape) {
   at.dots = take(kMaxRows * kTileSlots * 4u);
   at.outlier_dots = take(shape.outlier_channels == 0 ? 0 : kMaxRows * kTileSlots * 4u);
   at.weights = take(kMaxRows * kTileSlots);
+  at.softmax = take(scores_attention(policy) ? chain_tiles * rows * kTileSlots * 2 : 0);
+  at.exponents = take(scores_attention(policy) ? chain_tiles * rows * 4 : 0);
   at.total = end;
   return at;
 }
@@ -72,13 +133,18 @@ constexpr Layout layout_of(const Shape& shape, const Policy& policy) {
   Layout at;
   const std::uint64_t heads = std::uint64_t{shape.layers} * shape.kv_heads;
   const bool bounded = policy.keep != Keep::kAll;
-  // One tile of slack: a bounded chain is cut back when it is a tile over its budget.
+  // Slack: a bounded chain is cut back when it is a tile over its budget. Scored budgets that differ are whole tiles,
+  // which add up to no more than those of equal ones.
   at.tiles_per_head = (policy.tokens + kTileSlots - 1) / kTileSlots + (bounded ? 1 : 0);
   at.tiles = heads * at.tiles_per_head;
+  const std::uint64_t most = policy.budget == Budget::kUniform ? 1 : kMostBudget;
+  at.chain_tiles = static_cast<std::uint32_t>(
+      std::uint64_t{at.tiles_per_head} * most < at.tiles ? at.tiles_per_head * most : at.tiles);
   const bool q4 = shape.storage == Storage::kQ4;
-  at.side_bytes = q4 ? kTileSlots * (2 + 2 + shape.outlier_channels) : 0;
+  at.side = side_of(shape, policy);
+  at.side_bytes = at.side.total;
   at.code_bytes = kTileSlots * shape.head_dim * (q4 ? 1 : 8);
-  at.scratch_bytes = scratch_of(shape).total;
+  at.scratch_bytes = scratch_of(shape, policy, at.chain_tiles).total;
   std::uint64_t end = detail::kHeaderBytes;
   const auto take = [&end](std::uint64_t bytes) {
     const std::uint64_t start = end;
@@ -87,10 +153,13 @@ constexpr Layout layout_of(const Shape& shape, const Policy& policy) {
   };
   at.chains = take(heads * detail::kChainBytes);
   at.links = take(at.tiles * 4);
+  at.bases = take(policy.keep == Keep::kScore ? at.tiles * 4 : 0);
   at.sides = take(at.tiles * at.side_bytes);
   at.codes = take(at.tiles * at.code_bytes);
-  at.plan = take(bounded ? std::uint64_t{at.tiles_per_head} * kTileSlots * 4 : 0);
+  const std::uint64_t arrays = policy.keep == Keep::kScore ? 5 : bounded ? 1 : 0;
+  at.plan = take(arrays * at.chain_tiles * kTileSlots * 4);
   at.encoding = take(q4 ? 9u * shape.head_dim * 4u : 0);
+  at.merging = take(merges(policy) ? 4u * shape.head_dim * 4u : 0);
   at.scratch = take(std::uint64_t{shape.workers} * at.scratch_bytes);
   at.total = end;
   return at;
@@ -106,12 +175,21 @@ constexpr std::size_t footprint(const Shape& shape, const Policy& policy) {
   return static_cast<std::size_t>(at.total);
 }
 
+namespace detail {
+/// The least tokens that valid() allows under Keep::kScore.
+constexpr std::uint32_t smallest_budget(const Shape& shape, const Policy& policy) {
+  return policy.sinks + policy.recent + 1 + (shape.max_chunk > kTileSlots ? shape.max_chunk - kTileSlots : 0);
+}
+}  // namespace detail
+
 /// The largest `policy.tokens` whose footprint is at most `bytes`; 0 when not even the smallest fits. `policy.tokens`
 /// itself is not read. Cost: about 24 evaluations of footprint.
 constexpr std::uint32_t tokens_that_fit(const Shape& shape, Policy policy, std::uint64_t bytes) {
   std::uint32_t low = 0;  // the largest known to fit; invalid budgets below the policy's smallest count as fitting
   std::uint32_t high = kMaxTokens + 1;
-  const std::uint32_t smallest = policy.keep == Keep::kAll ? 1 : policy.sinks + shape.max_chunk;
+  const std::uint32_t smallest = policy.keep == Keep::kAll      ? 1
+                                 : policy.keep == Keep::kRecent ? policy.sinks + shape.max_chunk
+                                                                : detail::smallest_budget(shape, policy);
   while (high - low > 1) {
     const std::uint32_t middle = low + (high - low) / 2;
     policy.tokens = middle;

@@ -13,7 +13,7 @@ struct Part {
   std::uint32_t first_head = 0;   ///< first KV head
   std::uint32_t heads = 0;        ///< KV heads; 0: all from first_head on
   std::uint32_t first_query = 0;  ///< first of the `count` queries
-  std::uint32_t queries = 0;      ///< queries; 0: all from first_query on
+  std::uint32_t queries = 0;      ///< queries; 0: all from first_query on. All of them under a policy that scores
   std::uint32_t worker = 0;       ///< [0, workers)
 };
 
@@ -21,6 +21,9 @@ struct Part {
 /// prefill.
 ///
 /// out = softmax(q k / sqrt(head_dim)) v with the softmax in fixed point (lib/DESIGN.md states its error).
+///
+/// Under Keep::kScore the slots' scores grow by what these queries attend to (score.hpp), so each token's queries must
+/// come once.
 ///
 /// @param layer    [0, layers)
 /// @param queries  f32, finite, shape [count][query_heads][head_dim], after rotary embedding; count in [1, max_chunk]

@@ -16,6 +16,9 @@ struct Kernels;
 struct Options {
   std::string_view port = {};               ///< a name of port_name(); empty: the fastest that this CPU runs
   std::span<const std::byte> profile = {};  ///< a profile (profile.hpp), which must outlive the cache; empty: none
+  /// u32[layers][kv_heads], for Budget::kTable: tokens of each head. They are cut to multiples of 32, must not be below
+  /// sinks + recent + 1 and must not add up to more than the mean, Policy::tokens, of all heads allows.
+  std::span<const std::uint32_t> budgets = {};
 };
 
 inline constexpr std::uint32_t kNoTile = 0xffffffff;
@@ -24,9 +27,12 @@ inline constexpr std::uint32_t kNoTile = 0xffffffff;
 struct Chain {
   std::uint32_t first = 0;  ///< tile number, kNoTile when empty
   std::uint32_t last = 0;
-  std::uint32_t used = 0;  ///< slots in use: all tiles but the last are full
-  std::uint32_t seen = 0;  ///< tokens ever appended
-  std::uint32_t free = 0;  ///< first free tile of the run of the pool that was this chain's at the start
+  std::uint32_t used = 0;      ///< slots in use: all tiles but the last are full
+  std::uint32_t seen = 0;      ///< tokens ever appended
+  std::uint32_t free = 0;      ///< first free tile of this chain's own
+  std::uint32_t budget = 0;    ///< tokens
+  std::uint32_t heaviest = 0;  ///< no global score of the chain is larger
+  std::uint32_t exponent = 0;  ///< times that the global scores were halved
 };
 static_assert(sizeof(Chain) == detail::kChainBytes);
 
@@ -69,6 +75,8 @@ class Cache {
 
   /// Tokens held by a KV head now. 0 for indices out of range.
   std::uint32_t held(std::uint32_t layer, std::uint32_t kv_head) const;
+  /// Budget of a KV head in tokens. 0 for indices out of range.
+  std::uint32_t budget(std::uint32_t layer, std::uint32_t kv_head) const;
   /// Tokens ever appended to a layer: the position of its next token. 0 for a layer out of range.
   std::uint32_t seen(std::uint32_t layer) const;
 

@@ -10,6 +10,7 @@
 #include "nibkv/cache.hpp"
 #include "nibkv/append.hpp"
 #include "nibkv/attend.hpp"
+#include "nibkv/score.hpp"
 #include "nibkv/plan.hpp"
 #include "nibkv/compact.hpp"
 // clang-format on

@@ -3,13 +3,15 @@
 #include <cstdint>
 #include <span>
 
-#include "nibkv/attend.hpp"
+#include "nibkv/score.hpp"
 
 namespace nibkv {
 
-/// A plan is one array over the slots of a chain: target[i] is the new slot of slot i, or kDrop. Targets of kept slots
-/// are 0, 1, 2, ... in slot order. A caller may print, change or write one.
+/// A plan is one array over the slots of a chain: target[i] is the new slot of slot i, or kDrop, or kMember plus the
+/// new slot of a kept one, the centre of its class, into which it is merged. Targets of kept slots are 0, 1, 2, ... in
+/// slot order. A caller may print, change or write one.
 inline constexpr std::uint32_t kDrop = 0xffffffff;
+inline constexpr std::uint32_t kMember = 0x80000000;
 
 /// Plans what the policy would do to one chain now, so that `incoming` more tokens fit its budget. Changes nothing.
 ///
@@ -17,7 +19,7 @@ inline constexpr std::uint32_t kDrop = 0xffffffff;
 /// @param incoming  tokens about to be appended, [0, max_chunk]
 /// @param target    held(layer, kv_head) entries, written
 /// @returns kNotReady; kBadArgument for an index out of range or a span of the wrong size.
-/// Cost: O(held).
+/// Cost: O(held), and for a policy that merges O(candidates * held * head_dim).
 Status plan(const Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::uint32_t incoming,
             std::span<std::uint32_t> target);
 

@@ -12,14 +12,74 @@ namespace nibkv {
 enum class Keep : std::uint8_t {
   kAll = 0,     ///< nothing: append answers kFull
   kRecent = 1,  ///< all but the sinks and the most recent tokens
+  kScore = 2,   ///< the slots with the least importance; needs Storage::kQ4
 };
 
-/// What to keep, as plain data. The presets below are the usual way to make one.
+/// What makes a slot important (Keep::kScore). Formulas are in lib/DESIGN.md.
+enum class Score : std::uint8_t {
+  kGlobalLocal = 0,  ///< global and local, brought to one mean (EMS, arXiv 2412.08521)
+  kGlobal = 1,       ///< attention of all queries so far (H2O, arXiv 2306.14048)
+  kLocal = 2,        ///< attention of the last `window` queries (SnapKV, arXiv 2404.14469; TOVA, 2401.06104, for 1)
+  kKeyNorm = 3,      ///< a small norm of the key (arXiv 2406.11430)
+};
+
+/// How the attention of the query heads that share a KV head becomes one number.
+enum class Group : std::uint8_t { kMean = 0, kMax = 1 };
+
+/// How the two scores of kGlobalLocal become one.
+enum class Combine : std::uint8_t { kSum = 0, kMax = 1 };
+
+/// What becomes of the slots that are not kept.
+enum class Merge : std::uint8_t {
+  kNone = 0,    ///< they are dropped
+  kValues = 1,  ///< their values join that of the most similar kept slot, which keeps its key
+  kBoth = 2,    ///< their keys join too: directions are averaged, and norms apart from them
+};
+
+/// What makes two slots similar: cosines of what tiles hold (keys without the profile's mean key), clamped at 0.
+enum class Similarity : std::uint8_t { kKey = 0, kValue = 1, kKeyValue = 2 };
+
+/// What a slot adds to its logit for the slots that were merged into it.
+enum class Mass : std::uint8_t {
+  kNone = 0,
+  kShare = 1,  ///< ln of the importance of all of them over its own
+  kCount = 2,  ///< ln of their number
+};
+
+/// How the budget of all heads is shared among them.
+enum class Budget : std::uint8_t {
+  kUniform = 0,   ///< `tokens` each
+  kPyramid = 1,   ///< falling from layer to layer (PyramidKV, arXiv 2406.02069, beta = 20)
+  kScores = 2,    ///< by the head scores of the profile (HeadKV, arXiv 2410.19258)
+  kAdaptive = 3,  ///< heads of a layer compete for its slots (Ada-KV, arXiv 2407.11550, a floor of 20 %)
+  kTable = 4,     ///< by Options::budgets
+};
+
+/// What to keep, as plain data. The presets below are the usual way to make one. Fields after `sinks` are read under
+/// Keep::kScore only and must have their default values under the others.
 struct Policy {
   Keep keep = Keep::kAll;
-  std::uint32_t tokens = 0;  ///< budget of a head in tokens, [1, 2^24]; sizes the arena
+  std::uint32_t tokens = 0;  ///< budget of a head in tokens, its mean when heads differ, [1, 2^24]; sizes the arena
   /// First tokens that are never dropped: [0, tokens - max_chunk] under kRecent, 0 under kAll.
   std::uint32_t sinks = 0;
+
+  std::uint32_t recent = 0;  ///< most recent tokens that are never dropped; sinks + recent < tokens
+  Score score = Score::kGlobalLocal;
+  Group group = Group::kMean;
+  Combine combine = Combine::kSum;
+  bool per_query = true;      ///< the global score is a mean over the queries that could see the slot, else their sum
+  std::uint16_t window = 32;  ///< queries of the local score, a power of two in [1, 4096]; older ones fade
+  std::uint8_t pool = 1;      ///< a slot ranks by the largest score among this many neighbours: 1, 3, ..., 15
+
+  Merge merge = Merge::kNone;
+  Similarity similarity = Similarity::kKey;
+  Mass mass = Mass::kNone;
+  bool mean_threshold = false;  ///< a slot is merged when it is at least as similar as the mean of its chain's are
+  std::uint8_t threshold = 0;   ///< or at least this many 1/256; less similar ones are dropped (the zero class)
+  std::uint8_t candidate_mass =
+      0;  ///< merge no more than the slots that hold this many 1/256 of the importance; 0: all
+
+  Budget budget = Budget::kUniform;
 
   constexpr bool operator==(const Policy&) const = default;
 };
@@ -37,15 +97,112 @@ constexpr Policy streaming_llm(std::uint32_t tokens, std::uint32_t sinks = 4) {
   return {Keep::kRecent, tokens, sinks};
 }
 
+namespace detail {
+constexpr Policy scored(std::uint32_t tokens, std::uint32_t sinks, std::uint32_t recent, Score score) {
+  Policy policy;
+  policy.keep = Keep::kScore;
+  policy.tokens = tokens;
+  policy.sinks = sinks < tokens ? sinks : 0;
+  policy.recent = recent;
+  policy.score = score;
+  return policy;
+}
+/// A recent window, cut for small budgets.
+constexpr std::uint32_t recent_of(std::uint32_t tokens, std::uint32_t wanted) {
+  return wanted < tokens / 4 ? wanted : tokens / 4;
+}
+}  // namespace detail
+
+/// The Global-Local score alone: what is not important is dropped (EMS without its merge, arXiv 2412.08521).
+constexpr Policy ems_no_merge(std::uint32_t tokens) {
+  return detail::scored(tokens, 4, tokens / 2, Score::kGlobalLocal);
+}
+
+/// Evict-then-merge by the Global-Local score (EMS, arXiv 2412.08521): values of dropped slots join the most similar
+/// kept slot, whose logit keeps their mass.
+constexpr Policy ems(std::uint32_t tokens) {
+  Policy policy = ems_no_merge(tokens);
+  policy.merge = Merge::kValues;
+  policy.mass = Mass::kShare;
+  policy.threshold = 96;
+  return policy;
+}
+
+/// Heavy hitters by the sum of all attention, and as many recent tokens (H2O, arXiv 2306.14048).
+constexpr Policy h2o(std::uint32_t tokens) {
+  Policy policy = detail::scored(tokens, 0, tokens / 2, Score::kGlobal);
+  policy.per_query = false;
+  return policy;
+}
+
+/// What the last query attends to (TOVA, arXiv 2401.06104).
+constexpr Policy tova(std::uint32_t tokens) {
+  Policy policy = detail::scored(tokens, 0, 0, Score::kLocal);
+  policy.window = 1;
+  return policy;
+}
+
+/// What the last 32 queries attend to, pooled over 7 neighbours (SnapKV, arXiv 2404.14469).
+constexpr Policy snapkv(std::uint32_t tokens) {
+  Policy policy = detail::scored(tokens, 0, detail::recent_of(tokens, 32), Score::kLocal);
+  policy.pool = 7;
+  return policy;
+}
+
+/// Keys of small norm (arXiv 2406.11430).
+constexpr Policy l2_norm(std::uint32_t tokens) {
+  return detail::scored(tokens, 0, detail::recent_of(tokens, 32), Score::kKeyNorm);
+}
+
+/// snapkv with budgets that fall from layer to layer (PyramidKV, arXiv 2406.02069).
+constexpr Policy pyramid_kv(std::uint32_t tokens) {
+  Policy policy = snapkv(tokens);
+  policy.budget = Budget::kPyramid;
+  return policy;
+}
+
+/// snapkv with heads of a layer that compete for its slots (Ada-KV, arXiv 2407.11550).
+constexpr Policy ada_kv(std::uint32_t tokens) {
+  Policy policy = snapkv(tokens);
+  policy.budget = Budget::kAdaptive;
+  return policy;
+}
+
+/// snapkv with budgets by the head scores of the profile (HeadKV, arXiv 2410.19258).
+constexpr Policy head_kv(std::uint32_t tokens) {
+  Policy policy = snapkv(tokens);
+  policy.budget = Budget::kScores;
+  return policy;
+}
+
 /// True when the policy fits the shape: see the ranges of the fields.
 constexpr bool valid(const Policy& policy, const Shape& shape) {
   if (policy.tokens < 1 || policy.tokens > kMaxTokens) return false;
+  if (policy.keep != Keep::kScore) {
+    Policy plain;
+    plain.keep = policy.keep;
+    plain.tokens = policy.tokens;
+    plain.sinks = policy.sinks;
+    if (policy != plain) return false;
+  }
   if (policy.keep == Keep::kAll) return policy.sinks == 0;
-  if (policy.keep != Keep::kRecent) return false;
-  return policy.sinks < policy.tokens && shape.max_chunk <= policy.tokens - policy.sinks;
+  if (policy.sinks >= policy.tokens) return false;
+  if (policy.keep == Keep::kRecent) return shape.max_chunk <= policy.tokens - policy.sinks;
+  if (policy.keep != Keep::kScore || shape.storage != Storage::kQ4) return false;
+  // What is appended at once must find room beside what is always kept.
+  if (std::uint64_t{policy.sinks} + policy.recent >= policy.tokens) return false;
+  if (shape.max_chunk > kTileSlots && shape.max_chunk - kTileSlots >= policy.tokens - policy.sinks - policy.recent)
+    return false;
+  if (policy.score > Score::kKeyNorm || policy.group > Group::kMax || policy.combine > Combine::kMax) return false;
+  if (policy.window < 1 || policy.window > 4096 || (policy.window & (policy.window - 1)) != 0) return false;
+  if (policy.pool % 2 == 0 || policy.pool > 15) return false;
+  if (policy.merge > Merge::kBoth || policy.similarity > Similarity::kKeyValue || policy.mass > Mass::kCount)
+    return false;
+  return policy.budget <= Budget::kTable;
 }
 
-/// Finds a preset by name ("full", "streaming_llm") with its default parameters.
+/// Finds a preset by name with its default parameters: "full", "streaming_llm", "ems", "ems_no_merge", "h2o", "tova",
+/// "snapkv", "l2_norm", "pyramid_kv", "ada_kv", "head_kv".
 /// @param tokens  budget of a head in tokens
 /// @returns kBadPolicy for an unknown name; `policy` is unchanged then.
 Status find_policy(std::string_view name, std::uint32_t tokens, Policy& policy);

@@ -16,9 +16,10 @@ namespace nibkv {
 ///   2407.21018, section 3), and the scale of their 8-bit codes;
 /// - the mean key: taken off every key before coding. All logits of a query move by the same amount, which softmax does
 ///   not see;
-/// - the mean square of every query channel: says which errors of a key its queries will see.
-/// Without a profile nothing is taken off, errors count alike, and there are no outlier channels.
-inline constexpr std::uint32_t kProfileVersion = 1;
+/// - the mean square of every query channel: says which errors of a key its queries will see;
+/// - how much the head looks answers up in far text, as a share of the head that does so most (HeadKV, arXiv
+/// 2410.19258). Without a profile nothing is taken off, errors count alike, and there are no outlier channels.
+inline constexpr std::uint32_t kProfileVersion = 2;
 
 /// First 32 bytes of a profile; all numbers are little-endian.
 struct ProfileHeader {
@@ -39,7 +40,7 @@ inline constexpr std::uint32_t kProfileMagic = 0x504b424e;  // "NBKP"
 
 /// Bytes of a profile for this shape. Only layers, kv_heads and head_dim matter.
 constexpr std::size_t profile_bytes(const Shape& shape) {
-  const std::size_t head = kMaxOutlierChannels * 3 + shape.head_dim * 4u;
+  const std::size_t head = kMaxOutlierChannels * 3 + shape.head_dim * 4u + 2;
   return sizeof(ProfileHeader) + head * shape.layers * shape.kv_heads;
 }
 
@@ -49,7 +50,17 @@ struct HeadProfile {
   const std::uint8_t* outlier_scales;  ///< scale16[16]: key ~ code * scale, code in [-127, 127]
   const std::uint8_t* key_means;       ///< bf16[head_dim]
   const std::uint8_t* query_squares;   ///< bf16[head_dim], at least 0: mean over tokens and the group
+  std::uint16_t head_score;            ///< 65535 for the head that looks answers up most; 0 in all when unknown
 };
+
+/// Writes the head scores of a profile and its new checksum.
+///
+/// @param profile  that ProfileView::open takes
+/// @param scores   f32[layers][kv_heads], finite, at least 0. They are scaled so that the largest becomes 65535, and
+///                 rounded; all are 0 when all of `scores` are.
+/// @returns kBadProfile; kBadArgument for scores of a wrong number or out of range. The profile is unchanged unless
+///          kOk.
+Status set_head_scores(std::span<std::byte> profile, const Shape& shape, std::span<const float> scores);
 
 /// A checked profile. It points into the bytes it was opened on.
 class ProfileView {

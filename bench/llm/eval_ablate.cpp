@@ -1,0 +1,59 @@
+#include <string>
+#include <vector>
+
+#include "bench/llm/eval_commands.hpp"
+#include "bench/llm/eval_sweep_job.hpp"
+#include "bench/llm/policy_settings.hpp"
+
+// nibkv-eval ablate
+
+namespace nibkv::llm {
+namespace {
+
+constexpr const char* kHelp =
+    R"(nibkv-eval ablate --text PATH [options]
+  What each part of the policy ems is worth: the policy as it is, and with one setting changed at a time.
+
+  --budgets LIST       (default 5%,10%)
+  all others           as sweep has them, but for --policies and --set
+)";
+
+// What is tried beside the default, which is skipped where a list has it.
+constexpr const char* kTried[] = {
+    "mass=none",          "mass=share",   "mass=count",    "merge=none",     "merge=values",     "merge=both",
+    "per_query=1",        "per_query=0",  "combine=sum",   "combine=max",    "group=mean",       "group=max",
+    "window=8",           "window=32",    "window=128",    "recent=12%",     "recent=25%",       "recent=50%",
+    "recent=75%",         "pool=1",       "pool=7",        "similarity=key", "similarity=value", "similarity=key_value",
+    "threshold=0",        "threshold=64", "threshold=128", "threshold=mean", "candidate_mass=0", "candidate_mass=230",
+    "candidate_mass=205",
+};
+
+bool changes_nothing(const PolicySettings& settings) {
+  constexpr std::uint32_t kTokens = 1000;  // any budget
+  const Policy usual = ems(kTokens);
+  Policy policy = usual;
+  apply_settings(settings, policy);
+  return policy == usual;
+}
+
+Job prepare(const Arguments& arguments) {
+  SweepJob job(arguments, "5%,10%");
+  std::vector<SweepCase> cases;
+  for (const std::string& budget : job.budgets()) {
+    cases.push_back({"ems", budget, {}, "default"});
+    for (const char* tried : kTried) {
+      const PolicySettings settings = parse_settings(tried);
+      if (!changes_nothing(settings)) cases.push_back({"ems", budget, settings, tried});
+    }
+  }
+  job.set_cases(cases);
+  return job;
+}
+
+}  // namespace
+
+Command ablate_command() {
+  return {"ablate", kHelp, SweepJob::option_names(), {"resume"}, prepare};
+}
+
+}  // namespace nibkv::llm

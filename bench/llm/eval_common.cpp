@@ -1,0 +1,128 @@
+#include "bench/llm/eval_common.hpp"
+
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <iostream>
+#include <span>
+
+#include "bench/llm/conversation.hpp"
+#include "bench/llm/json.hpp"
+#include "bench/llm/profile_maker.hpp"
+
+namespace nibkv::llm {
+namespace {
+
+std::string as_lines(const Report& report) {
+  std::string lines;
+  for (const auto& [name, value] : report) {
+    lines += name + ' ';
+    if (const auto* number = std::get_if<double>(&value)) {
+      char digits[40];
+      std::snprintf(digits, sizeof digits, "%.7g", *number);
+      lines += digits;
+    } else if (const auto* count = std::get_if<std::uint64_t>(&value)) {
+      lines += std::to_string(*count);
+    } else {
+      lines += std::get<std::string>(value);
+    }
+    lines += '\n';
+  }
+  return lines;
+}
+
+std::string as_json(const Report& report) {
+  JsonWriter json;
+  json.begin_object();
+  for (const auto& member : report) {
+    std::visit([&](const auto& value) { json.member(member.first, value); }, member.second);
+  }
+  json.end_object();
+  return json.text();
+}
+
+}  // namespace
+
+void say(const std::string& line) {
+  std::cerr << "nibkv-eval: " << line << '\n';
+}
+
+void print(const std::string& text) {
+  std::cout << text << std::flush;
+  if (!std::cout) throw Error("cannot write to standard output");
+}
+
+std::string required(const Arguments& arguments, const std::string& name) {
+  const auto given = arguments.text(name);
+  if (!given || given->empty()) throw UsageError("--" + name + " is missing");
+  return *given;
+}
+
+void check_place(const std::string& path) {
+  namespace fs = std::filesystem;
+  std::error_code ignored;
+  const fs::path folder = fs::path(path).parent_path();
+  if (fs::is_directory(path, ignored)) throw Error("cannot write " + path + ": it is a directory");
+  if (!folder.empty() && !fs::is_directory(folder, ignored)) {
+    throw Error("cannot write " + path + ": there is no such folder");
+  }
+}
+
+void write_text(const std::string& path, const std::string& text) {
+  write_file(path, std::as_bytes(std::span(text)));
+}
+
+void ProgressLine::show(const std::string& what, double done) {
+  if (!is_terminal_) return;
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  std::cerr << "\r\033[K" << what;
+  if (done > 0) std::cerr << ", " << std::llround(seconds * (1 - done) / done) << " s left";
+  std::cerr << std::flush;
+  shown_ = true;
+}
+
+void ProgressLine::hide() {
+  if (shown_) std::cerr << "\r\033[K" << std::flush;
+  shown_ = false;
+}
+
+Subject::Subject(const std::string& model_path, const std::string& text_path, std::size_t threads)
+    : pool(threads), file(Gguf::open(model_path)) {
+  check_shape(Config::from(file), model_path);
+  tokens = Tokenizer::from(file).encode(read_text(text_path), false, false);
+  model.emplace(file, pool);
+}
+
+Measured::Measured(const Arguments& arguments, std::size_t room)
+    : model(choose_model(arguments)),
+      text(required(arguments, "text")),
+      json(arguments.text("json", "")),
+      cache(read_store_arguments(arguments, "full", "none")) {
+  const std::string storage = arguments.text("storage", "q4");
+  if (storage != "q4" && storage != "f32") throw UsageError("--storage takes q4 or f32, not '" + storage + "'");
+  if (storage == "f32" && cache.profile != "none") throw UsageError("--profile needs --storage q4");
+  cache.store.storage = storage == "q4" ? Storage::kQ4 : Storage::kF32;
+  if (cache.store.tokens == 0 && cache.store.arena_bytes == 0) {
+    if (cache.store.policy != "full") throw UsageError("policy '" + cache.store.policy + "' needs --tokens or --arena");
+    cache.store.tokens = static_cast<std::uint32_t>(room);
+  }
+}
+
+StoreOptions Measured::store(const Config& config) const {
+  StoreOptions store = cache.store;
+  store.workers = cache.threads;
+  if (cache.profile != "none") store.profile = read_profile(cache.profile, config);
+  store.outlier_channels = cache.outliers.value_or(store.profile.empty() ? 0 : 8);
+  return store;
+}
+
+void publish(const Report& report, const std::string& json) {
+  print(json == "-" ? as_json(report) : as_lines(report));
+  if (!json.empty() && json != "-") write_text(json, as_json(report));
+}
+
+std::size_t context_of(const Arguments& arguments, std::size_t otherwise) {
+  return static_cast<std::size_t>(arguments.integer("context", otherwise, 2, kMaxTokens));
+}
+
+}  // namespace nibkv::llm

@@ -1,0 +1,95 @@
+#pragma once
+
+#include <unistd.h>
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "bench/llm/arguments.hpp"
+#include "bench/llm/model.hpp"
+#include "bench/llm/store_arguments.hpp"
+#include "bench/llm/tile_store.hpp"
+#include "bench/llm/tokenizer.hpp"
+
+// What the commands of nibkv-eval share.
+
+namespace nibkv::llm {
+
+/// What a command does once its options are known to be right.
+using Job = std::function<void()>;
+
+/// A line on standard error, behind the program's name.
+void say(const std::string& line);
+
+/// To standard output. @throws Error when it cannot be written
+void print(const std::string& text);
+
+/// The value of an option that must be there. @throws UsageError
+std::string required(const Arguments& arguments, const std::string& name);
+
+/// Long work shall not end at a place that does not exist. @throws Error
+void check_place(const std::string& path);
+
+/// Writes a file whole or not at all. @throws Error naming the path
+void write_text(const std::string& path, const std::string& text);
+
+/// One line on a terminal that is rewritten; nothing elsewhere.
+class ProgressLine {
+ public:
+  ProgressLine() = default;
+  ProgressLine(const ProgressLine&) = delete;
+  ProgressLine& operator=(const ProgressLine&) = delete;
+  ~ProgressLine() { hide(); }
+
+  /// Takes the line away, until it is shown again.
+  void hide();
+
+  /// @param done  share of the work, [0, 1]
+  void show(const std::string& what, double done);
+
+ private:
+  bool is_terminal_ = ::isatty(STDERR_FILENO) != 0;
+  bool shown_ = false;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+/// Named figures, in the order in which they are printed.
+using Report = std::vector<std::pair<std::string, std::variant<std::uint64_t, double, std::string>>>;
+
+/// Prints the figures and writes them to `json`, if there is such a path; `-` prints JSON instead of lines.
+void publish(const Report& report, const std::string& json);
+
+/// A model and the tokens of a text.
+struct Subject {
+  /// @throws Error for files that cannot be read or a model that has no shape for nibkv
+  Subject(const std::string& model_path, const std::string& text_path, std::size_t threads);
+
+  ThreadPool pool;
+  Gguf file;
+  std::vector<std::int32_t> tokens;
+  std::optional<Model> model;
+};
+
+/// The options that say what is measured, of every command that measures.
+struct Measured {
+  std::string model, text, json;
+  StoreArguments cache;
+
+  /// @param room  tokens that a store that keeps everything must hold
+  Measured(const Arguments& arguments, std::size_t room);
+
+  /// The store, now that the model is known.
+  StoreOptions store(const Config& config) const;
+};
+
+/// --context
+std::size_t context_of(const Arguments& arguments, std::size_t otherwise);
+
+}  // namespace nibkv::llm

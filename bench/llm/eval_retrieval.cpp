@@ -1,0 +1,259 @@
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <optional>
+
+#include "bench/llm/eval_commands.hpp"
+#include "bench/llm/policy_settings.hpp"
+#include "bench/llm/retrieval.hpp"
+#include "bench/llm/retrieval_report.hpp"
+
+// nibkv-eval retrieval
+
+namespace nibkv::llm {
+namespace {
+
+constexpr const char* kHelp =
+    R"(nibkv-eval retrieval --text PATH [options]
+  Needles in a haystack: facts are hidden in the prose of a text, and the model is asked for one behind it, greedily.
+
+  --policies LIST      of perplexity's, and f32: an f32 cache that keeps everything (default f32); or --policy NAME
+  --tokens N           that a head holds; of no meaning to f32 and full
+  --set KEY=VALUE,...  as above, for the policies that have it
+  --mode MODE          unseen: the haystack streams through the cache, and the question comes behind it; seen: the cache
+                       holds the whole prompt and is cut back once, question included, before the model answers; or both
+                       (default). 'seen' is for policies that keep scores
+  --needles KIND       passkey: a number of five digits (default); sentence: a plain fact; several: the pass keys of three
+                       persons, of which one is asked for; code: for the tiny built-in model
+  --prompt FORM        plain (default) or chat: ChatML
+  --lengths LIST       tokens of the prompt (default 1024,2048)
+  --depths N           places of the needle, equally far from one another (default 9)
+  --seeds N            needles at each place (default 3)
+  --json PATH          write rows and sums as JSON, anew while there are more
+  --resume             ask only what that file has no row for
+  --svg PATH           draw depth against length; with several caches the name of each goes before .svg
+  --model, --text, --profile, --outliers, --port, --threads  as above
+)";
+
+constexpr const char* kExact = "f32";
+
+struct Tested {
+  StoreOptions options;
+  AskMode mode = AskMode::kEither;
+  std::string name;
+};
+
+class RetrievalJob {
+ public:
+  explicit RetrievalJob(const Arguments& arguments);
+  void operator()();
+
+ private:
+  void add_cache(const std::string& policy, const PolicySettings& settings);
+  void begin(const Config& config);
+  void go_on();
+  std::vector<RetrievalRow> open_rows(const Tested& cache, std::size_t length) const;
+  void ask(Subject& subject, const Tokenizer& tokenizer);
+  TileStore store_for(const Config& config, const Tested& cache, std::size_t length) const;
+  void keep(bool at_once);
+
+  Measured measured_;
+  std::uint32_t tokens_ = 0;
+  bool unseen_ = true, seen_ = true, resume_ = false;
+  Hiding hiding_;
+  std::vector<std::size_t> lengths_;
+  std::size_t depths_ = 0, seeds_ = 0;
+  std::string svg_;
+  std::vector<Tested> caches_;
+  RetrievalReport report_;
+  std::chrono::steady_clock::time_point kept_ = std::chrono::steady_clock::now();
+};
+
+// --policy is one of read_store_arguments; a budget is not asked for where everything is kept.
+RetrievalJob::RetrievalJob(const Arguments& arguments)
+    : measured_(arguments, kMaxTokens),
+      tokens_(static_cast<std::uint32_t>(arguments.integer("tokens", 0, 1, kMaxTokens))),
+      resume_(arguments.flag("resume")),
+      lengths_(parse_lengths(arguments.text("lengths", "1024,2048"))),
+      depths_(static_cast<std::size_t>(arguments.integer("depths", 9, 1, 1000))),
+      seeds_(static_cast<std::size_t>(arguments.integer("seeds", 3, 1, 1000))),
+      svg_(arguments.text("svg", "")) {
+  if (arguments.text("policy") && arguments.text("policies")) {
+    throw UsageError("--policy and --policies exclude each other");
+  }
+  if (resume_ && measured_.json.empty()) throw UsageError("--resume needs --json");
+  if (measured_.json == "-") throw UsageError("--json takes a path here");
+  hiding_.kind = parse_needle(arguments.text("needles", "passkey"));
+  hiding_.form = parse_prompt_form(arguments.text("prompt", "plain"));
+  report_.prompt = arguments.text("prompt", "plain");
+  const std::string mode = arguments.text("mode", "both");
+  if (mode != "unseen" && mode != "seen" && mode != "both") {
+    throw UsageError("--mode takes unseen, seen or both, not '" + mode + "'");
+  }
+  unseen_ = mode != "seen";
+  seen_ = mode != "unseen";
+  PolicySettings settings;
+  if (const auto set = arguments.text("set")) settings = parse_settings(*set);
+  for (const std::string& policy : split_list(arguments.text("policies", arguments.text("policy", kExact)))) {
+    add_cache(policy, settings);
+  }
+  if (caches_.empty()) throw UsageError("--mode seen is for policies that keep scores");
+}
+
+void RetrievalJob::add_cache(const std::string& policy, const PolicySettings& settings) {
+  Tested cache;
+  cache.options.storage = policy == kExact ? Storage::kF32 : Storage::kQ4;
+  cache.options.policy = policy == kExact ? "full" : policy;
+  Policy found;
+  if (find_policy(cache.options.policy, 0, found) != Status::kOk) {
+    std::string names = kExact;
+    for (std::uint32_t i = 0; !policy_name(i).empty(); ++i) names += ", " + std::string(policy_name(i));
+    throw UsageError("unknown policy '" + policy + "'; there are " + names);
+  }
+  for (const auto& setting : settings) {
+    if (reads_setting(found.keep, setting.first)) cache.options.settings.push_back(setting);
+  }
+  cache.name = policy == kExact ? policy : policy_text(cache.options);
+  if (found.keep == Keep::kAll) {
+    caches_.push_back(cache);
+    return;
+  }
+  if (tokens_ == 0) throw UsageError("policy '" + policy + "' needs --tokens");
+  cache.options.tokens = tokens_;
+  cache.mode = AskMode::kUnseen;
+  if (unseen_) caches_.push_back(cache);
+  cache.mode = AskMode::kSeen;
+  if (seen_ && found.keep == Keep::kScore) caches_.push_back(cache);
+}
+
+// What all caches have in common, now that the model is known.
+void RetrievalJob::begin(const Config& config) {
+  const StoreOptions common = measured_.store(config);
+  for (Tested& cache : caches_) {
+    cache.options.workers = common.workers;
+    cache.options.port = common.port;
+    if (cache.options.storage == Storage::kF32) continue;
+    cache.options.profile = common.profile;
+    cache.options.outlier_channels = common.outlier_channels;
+  }
+  report_.model = measured_.model;
+  report_.text = measured_.text;
+  report_.profile = measured_.cache.profile;
+  report_.outlier_channels = common.outlier_channels;
+}
+
+void RetrievalJob::go_on() {
+  if (!resume_ || !std::filesystem::exists(measured_.json)) return;
+  try {
+    report_.go_on_from(RetrievalReport::parse(read_text(measured_.json)));
+  } catch (const Error& error) {
+    throw Error("cannot go on from " + measured_.json + ": " + error.what());
+  }
+}
+
+void RetrievalJob::operator()() {
+  if (!measured_.json.empty()) check_place(measured_.json);
+  if (!svg_.empty()) check_place(svg_);
+  Subject subject(measured_.model, measured_.text, measured_.cache.threads);
+  const Config& config = subject.model->config();
+  for (const std::size_t length : lengths_) check_length(length, config);
+  begin(config);
+  go_on();
+  ask(subject, Tokenizer::from(subject.file));
+  keep(true);
+  print(report_.as_table());
+  if (svg_.empty()) return;
+  const auto maps = report_.as_svgs();
+  const std::string stem = svg_.ends_with(".svg") ? svg_.substr(0, svg_.size() - 4) : svg_;
+  for (const auto& [name, svg] : maps) write_text(maps.size() == 1 ? svg_ : stem + "-" + name + ".svg", svg);
+}
+
+// What has not been asked yet.
+std::vector<RetrievalRow> RetrievalJob::open_rows(const Tested& cache, std::size_t length) const {
+  std::vector<RetrievalRow> rows;
+  for (std::size_t place = 0; place < depths_; ++place) {
+    for (std::size_t seed = 1; seed <= seeds_; ++seed) {
+      RetrievalRow row;
+      row.policy = cache.name;
+      row.mode = mode_name(cache.mode);
+      row.tokens = cache.options.tokens;
+      row.needle = needle_name(hiding_.kind);
+      row.length = length;
+      row.depth = depths_ == 1 ? 0.5 : static_cast<double>(place) / static_cast<double>(depths_ - 1);
+      row.seed = seed;
+      if (!report_.has(row)) rows.push_back(row);
+    }
+  }
+  return rows;
+}
+
+TileStore RetrievalJob::store_for(const Config& config, const Tested& cache, std::size_t length) const {
+  const std::size_t room = length + kAnswerTokens;
+  if (cache.mode == AskMode::kSeen) return make_whole_store(config, cache.options, room);
+  StoreOptions options = cache.options;
+  if (cache.mode == AskMode::kEither) options.tokens = static_cast<std::uint32_t>(room);
+  return TileStore(config, options);
+}
+
+void RetrievalJob::ask(Subject& subject, const Tokenizer& tokenizer) {
+  const Haystack haystack(tokenizer, subject.tokens);
+  double work = 0, done = 0;
+  for (const Tested& cache : caches_) {
+    for (const std::size_t length : lengths_) {
+      work += static_cast<double>(open_rows(cache, length).size()) * static_cast<double>(length);
+    }
+  }
+  ProgressLine line;
+  for (const Tested& cache : caches_) {
+    for (const std::size_t length : lengths_) {
+      std::vector<RetrievalRow> rows = open_rows(cache, length);
+      if (rows.empty()) continue;
+      TileStore store = store_for(subject.model->config(), cache, length);
+      for (std::size_t i = 0; i < rows.size(); ++i) {
+        RetrievalRow& row = rows[i];
+        line.show(cache.name + ", " + row.mode + ", length " + std::to_string(length) + ", question " +
+                      std::to_string(i + 1) + " of " + std::to_string(rows.size()),
+                  done / work);
+        // Each place has needles and stretches of its own.
+        Hiding hiding = hiding_;
+        hiding.length = length;
+        hiding.depth = row.depth;
+        hiding.seed = row.seed * 1000003 + static_cast<std::uint64_t>(row.depth * 4096);
+        const Needle needle = make_needle(hiding.kind, hiding.seed);
+        store.clear();
+        const Prompt prompt = haystack.hide(needle, hiding);
+        const auto before_answer = [&] {
+          if (cache.mode == AskMode::kSeen) store.compact_now(tokens_);
+        };
+        row.right =
+            ask_for_needle(*subject.model, tokenizer, store, prompt, needle, before_answer, kAnswerTokens).right;
+        row.arena_bytes = store.cache().usage().arena_bytes;
+        report_.rows.push_back(row);
+        done += static_cast<double>(length);
+        keep(false);
+      }
+    }
+  }
+}
+
+// Long runs shall lose no more than some seconds.
+void RetrievalJob::keep(bool at_once) {
+  if (measured_.json.empty()) return;
+  const auto now = std::chrono::steady_clock::now();
+  if (!at_once && now - kept_ < std::chrono::seconds(5)) return;
+  write_text(measured_.json, report_.as_json());
+  kept_ = now;
+}
+
+}  // namespace
+
+Command retrieval_command() {
+  return {"retrieval",
+          kHelp,
+          {"model", "text", "policy", "policies", "tokens", "set", "mode", "needles", "prompt", "lengths", "depths",
+           "seeds", "json", "svg", "profile", "outliers", "port", "threads"},
+          {"resume"},
+          [](const Arguments& arguments) -> Job { return RetrievalJob(arguments); }};
+}
+
+}  // namespace nibkv::llm

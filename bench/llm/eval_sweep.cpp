@@ -1,0 +1,95 @@
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "bench/llm/eval_commands.hpp"
+#include "bench/llm/eval_sweep_job.hpp"
+#include "bench/llm/policy_settings.hpp"
+
+// nibkv-eval sweep
+
+namespace nibkv::llm {
+namespace {
+
+constexpr const char* kHelp =
+    R"(nibkv-eval sweep --text PATH [options]
+  What policies make of budgets: a text is read as a stream, each cache keeps what its policy chooses without knowing
+  what comes, and what is foretold is scored against an f32 cache that keeps everything.
+
+  --policies LIST      of perplexity's, and f16_last: the last tokens in f16, in the bytes that the tiles of
+                       streaming_llm take at the budget (default: all but head_kv, whose profile needs head scores)
+  --budgets LIST       of a head: tokens such as 410, shares of the context such as 10%, or bytes of arena such as 1M
+                       (default 2%,5%,10%,25%)
+  --set KEY=VALUE,...  as above, for the policies that have it
+  --context N          tokens of a window (default 4096)
+  --score-from N       position of the first token that is scored (default 512, at most half the context)
+  --windows N          (default 1; as many whole ones as the text has)
+  --from N             characters of the text to leave out at its beginning (default 0)
+  --together N         caches that are fed side by side and share one pass of the reference (default 8)
+  --json PATH          write the rows as JSON, anew whenever there are more; - prints JSON instead of a table
+  --resume             measure only what that file has no row for
+  --svg PATH           draw cross-entropy against bytes
+  --model, --text, --profile, --outliers, --port, --threads  as above
+)";
+
+std::vector<std::string> all_policies() {
+  std::vector<std::string> all;
+  for (std::uint32_t i = 0; !policy_name(i).empty(); ++i) all.emplace_back(policy_name(i));
+  all.emplace_back(kF16Last);
+  return all;
+}
+
+std::vector<std::string> chosen_policies(const Arguments& arguments) {
+  std::vector<std::string> all = all_policies();
+  if (!arguments.text("policies")) {
+    std::erase(all, "head_kv");
+    return all;
+  }
+  const std::vector<std::string> chosen = split_list(*arguments.text("policies"));
+  for (const std::string& name : chosen) {
+    if (std::find(all.begin(), all.end(), name) != all.end()) continue;
+    std::string names;
+    for (const std::string& known : all) names += (names.empty() ? "" : ", ") + known;
+    throw UsageError("unknown policy '" + name + "'; there are " + names);
+  }
+  return chosen;
+}
+
+// Those that the policy reads.
+PolicySettings settings_of(const std::string& policy, const PolicySettings& settings) {
+  Policy found;  // keeps all, as far as settings go, when it is none
+  if (policy != kF16Last) require(find_policy(policy, 0, found), "policy '" + policy + "'");
+  PolicySettings read;
+  for (const auto& setting : settings) {
+    if (reads_setting(found.keep, setting.first)) read.push_back(setting);
+  }
+  return read;
+}
+
+Job prepare(const Arguments& arguments) {
+  SweepJob job(arguments, "2%,5%,10%,25%");
+  const auto given = arguments.text("set");
+  const PolicySettings settings = given ? parse_settings(*given) : PolicySettings{};
+  std::vector<SweepCase> cases;
+  bool is_read = settings.empty();
+  for (const std::string& policy : chosen_policies(arguments)) {
+    const PolicySettings read = settings_of(policy, settings);
+    is_read = is_read || !read.empty();
+    // A cache that keeps everything has one size.
+    const std::vector<std::string> budgets = policy == "full" ? std::vector<std::string>{"100%"} : job.budgets();
+    for (const std::string& budget : budgets) cases.push_back({policy, budget, read, to_text(read)});
+  }
+  if (!is_read) throw UsageError("--set: none of the policies has that");
+  job.set_cases(cases);
+  return job;
+}
+
+}  // namespace
+
+Command sweep_command() {
+  std::set<std::string> options = SweepJob::option_names();
+  options.insert({"policies", "set"});
+  return {"sweep", kHelp, options, {"resume"}, prepare};
+}
+
+}  // namespace nibkv::llm

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <set>
+#include <string>
+#include <vector>
+
+#include "bench/llm/eval_common.hpp"
+#include "bench/llm/sweep_report.hpp"
+
+namespace nibkv::llm {
+
+/// Measures a list of caches on one text and keeps the rows: sweep and ablate.
+class SweepJob {
+ public:
+  /// The options that all such commands have.
+  static const std::set<std::string>& option_names();
+
+  /// @throws UsageError or Error for wrong options
+  /// @param budgets  when the options have none
+  SweepJob(const Arguments& arguments, const std::string& budgets);
+
+  /// What is measured, in this order. Twice the same is measured once.
+  void set_cases(const std::vector<SweepCase>& cases);
+  /// --budgets
+  const std::vector<std::string>& budgets() const { return budgets_; }
+
+  void operator()();
+
+ private:
+  void go_on();
+  void keep(const std::vector<SweepRow>& rows, double reference_cross_entropy);
+
+  SweepOptions options_;
+  Measured measured_;
+  std::string svg_;
+  bool resume_ = false;
+  std::vector<std::string> budgets_;
+  std::vector<SweepCase> cases_;
+  SweepReport report_;
+};
+
+}  // namespace nibkv::llm

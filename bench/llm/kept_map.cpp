@@ -1,0 +1,95 @@
+#include "bench/llm/kept_map.hpp"
+
+#include <cstdint>
+#include <cstdio>
+
+#include "bench/llm/tile_store.hpp"
+
+namespace nibkv::llm {
+namespace {
+
+constexpr std::size_t kLeft = 60, kTop = 40, kBottom = 60, kRight = 20;
+constexpr std::size_t kWidth = 960;
+constexpr std::size_t kRow = 4, kGap = 2;  // of a head, and between layers
+
+std::string number(double value) {
+  char digits[32];
+  std::snprintf(digits, sizeof digits, "%.6g", value);
+  return digits;
+}
+
+std::string label(std::size_t x, std::size_t y, const char* anchor, const std::string& text) {
+  return "<text x=\"" + std::to_string(x) + "\" y=\"" + std::to_string(y) + "\" text-anchor=\"" + anchor + "\">" +
+         text + "</text>\n";
+}
+
+std::size_t top_of(const KeptMap& map, std::size_t row) {
+  return row * kRow + row / map.kv_heads * kGap;
+}
+
+// The runs of neighbours that are alike, as rectangles of one path, in units of a position.
+std::string runs(const KeptMap& map, bool merged) {
+  std::string path;
+  for (std::size_t row = 0; row < map.rows.size(); ++row) {
+    const std::vector<SlotInfo>& slots = map.rows[row];
+    for (std::size_t i = 0; i < slots.size();) {
+      if ((slots[i].merged != 0) != merged) {
+        ++i;
+        continue;
+      }
+      const std::uint32_t first = slots[i].position;
+      std::uint32_t count = 0;
+      for (; i < slots.size() && slots[i].position == first + count && (slots[i].merged != 0) == merged; ++i) ++count;
+      const std::string width = std::to_string(count);
+      path.append("M").append(std::to_string(first)).append(" ").append(std::to_string(top_of(map, row)));
+      path.append("h").append(width).append("v").append(std::to_string(kRow)).append("h-").append(width).append("z");
+    }
+  }
+  return path;
+}
+
+}  // namespace
+
+KeptMap kept_map_of(const Cache& cache, const std::string& title) {
+  const Shape& shape = cache.shape();
+  KeptMap map;
+  map.title = title;
+  map.tokens = cache.seen(0);
+  map.kv_heads = shape.kv_heads;
+  for (std::uint32_t layer = 0; layer < shape.layers; ++layer) {
+    for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
+      std::vector<SlotInfo>& slots = map.rows.emplace_back(cache.held(layer, head));
+      require(explain(cache, layer, head, slots), "explain");
+    }
+  }
+  return map;
+}
+
+std::string as_svg(const KeptMap& map) {
+  const std::size_t height = map.rows.empty() ? 0 : top_of(map, map.rows.size() - 1) + kRow;
+  const std::size_t layers = map.rows.size() / map.kv_heads;
+  const std::size_t tokens = map.tokens == 0 ? 1 : map.tokens;
+  const auto size = [](std::size_t value) { return std::to_string(value); };
+  std::string svg = "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 " + size(kLeft + kWidth + kRight) + " " +
+                    size(kTop + height + kBottom) +
+                    "\" font-family=\"sans-serif\" font-size=\"12\">\n"
+                    "<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n";
+  svg += label(kLeft + kWidth / 2, 24, "middle", map.title);
+  svg += "<g transform=\"translate(" + size(kLeft) + " " + size(kTop) + ") scale(" +
+         number(static_cast<double>(kWidth) / static_cast<double>(tokens)) + " 1)\">\n<rect width=\"" + size(tokens) +
+         "\" height=\"" + size(height) + "\" fill=\"#f2f2f2\"/>\n";
+  svg += "<path fill=\"#6baed6\" d=\"" + runs(map, false) + "\"/>\n";
+  svg += "<path fill=\"#08306b\" d=\"" + runs(map, true) + "\"/>\n</g>\n";
+  for (std::size_t layer = 0; layer<layers; layer += layers> 12 ? 5 : 1) {
+    svg += label(kLeft - 8, kTop + top_of(map, layer * map.kv_heads) + 10, "end", size(layer));
+  }
+  for (std::size_t tick = 0; tick <= 4; ++tick) {
+    svg += label(kLeft + kWidth * tick / 4, kTop + height + 18, "middle", size(map.tokens * tick / 4));
+  }
+  svg += label(kLeft + kWidth / 2, kTop + height + 36, "middle", "position of the token");
+  svg += label(kLeft, kTop + height + 52, "start",
+               "rows: KV heads, layer by layer; light: held as it came, dark: others were merged into it");
+  return svg + "</svg>\n";
+}
+
+}  // namespace nibkv::llm

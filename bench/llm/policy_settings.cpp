@@ -1,0 +1,176 @@
+#include "bench/llm/policy_settings.hpp"
+
+#include <bit>
+#include <optional>
+#include <span>
+#include <string_view>
+
+#include "bench/llm/arguments.hpp"
+
+namespace nibkv::llm {
+namespace {
+
+/// A field of a Policy that has a name on the command line.
+struct Field {
+  std::string_view key;
+  std::string_view values;  // in words
+  /// False when the field does not take the value; the policy may have changed then.
+  bool (*set)(std::string_view value, Policy& policy);
+};
+
+// The enumerators of E in order, by name.
+template <typename E>
+bool choose(std::string_view value, E& field, std::initializer_list<std::string_view> names) {
+  std::uint8_t index = 0;
+  for (const std::string_view name : names) {
+    if (name == value) {
+      field = static_cast<E>(index);
+      return true;
+    }
+    ++index;
+  }
+  return false;
+}
+
+template <typename T>
+bool number(std::string_view value, T& field, std::uint64_t least, std::uint64_t most) {
+  const auto read = parse_whole(value);
+  if (!read || *read < least || *read > most) return false;
+  field = static_cast<T>(*read);
+  return true;
+}
+
+// Tokens, or a share of the budget.
+bool tokens(std::string_view value, std::uint32_t& field, std::uint32_t budget) {
+  if (!value.ends_with('%')) return number(value, field, 0, kMaxTokens);
+  std::uint64_t share = 0;
+  if (!number(value.substr(0, value.size() - 1), share, 0, 100)) return false;
+  field = static_cast<std::uint32_t>(budget * share / 100);
+  return true;
+}
+
+bool set_window(std::string_view value, Policy& policy) {
+  return number(value, policy.window, 1, 4096) && std::has_single_bit(policy.window);
+}
+
+bool set_pool(std::string_view value, Policy& policy) {
+  return number(value, policy.pool, 1, 15) && policy.pool % 2 == 1;
+}
+
+bool set_threshold(std::string_view value, Policy& policy) {
+  policy.mean_threshold = value == "mean";
+  if (policy.mean_threshold) policy.threshold = 0;
+  return policy.mean_threshold || number(value, policy.threshold, 0, 255);
+}
+
+std::span<const Field> fields() {
+  using View = std::string_view;
+  static constexpr Field all[] = {
+      {"sinks", "tokens, or a share of the budget such as 5%",
+       [](View value, Policy& policy) { return tokens(value, policy.sinks, policy.tokens); }},
+      {"recent", "tokens, or a share of the budget such as 50%",
+       [](View value, Policy& policy) { return tokens(value, policy.recent, policy.tokens); }},
+      {"score", "global_local, global, local or key_norm",
+       [](View value, Policy& policy) {
+         return choose(value, policy.score, {"global_local", "global", "local", "key_norm"});
+       }},
+      {"group", "mean or max",
+       [](View value, Policy& policy) {
+         return choose(value, policy.group, {"mean", "max"});
+       }},
+      {"combine", "sum or max",
+       [](View value, Policy& policy) {
+         return choose(value, policy.combine, {"sum", "max"});
+       }},
+      {"per_query", "0 or 1", [](View value, Policy& policy) { return number(value, policy.per_query, 0, 1); }},
+      {"window", "a power of two from 1 to 4096", set_window},
+      {"pool", "an odd number from 1 to 15", set_pool},
+      {"merge", "none, values or both",
+       [](View value, Policy& policy) {
+         return choose(value, policy.merge, {"none", "values", "both"});
+       }},
+      {"similarity", "key, value or key_value",
+       [](View value, Policy& policy) {
+         return choose(value, policy.similarity, {"key", "value", "key_value"});
+       }},
+      {"mass", "none, share or count",
+       [](View value, Policy& policy) {
+         return choose(value, policy.mass, {"none", "share", "count"});
+       }},
+      {"threshold", "mean, or a number from 0 to 255", set_threshold},
+      {"candidate_mass", "a number from 0 to 255",
+       [](View value, Policy& policy) { return number(value, policy.candidate_mass, 0, 255); }},
+      {"budget", "uniform, pyramid, scores or adaptive",
+       [](View value, Policy& policy) {
+         // In the order of the enumeration, whose last, a table, has no name here.
+         return choose(value, policy.budget, {"uniform", "pyramid", "scores", "adaptive"});
+       }},
+  };
+  return all;
+}
+
+const Field& find(const std::string& key) {
+  std::string keys;
+  for (const Field& field : fields()) {
+    if (field.key == key) return field;
+    keys.append(keys.empty() ? "" : ", ").append(field.key);
+  }
+  throw UsageError("--set knows no '" + key + "'; there are " + keys);
+}
+
+void apply(const std::string& key, const std::string& value, Policy& policy) {
+  const Field& field = find(key);
+  if (field.set(value, policy)) return;
+  throw UsageError("--set " + key + " takes " + std::string(field.values) + ", not '" + value + "'");
+}
+
+}  // namespace
+
+PolicySettings parse_settings(const std::string& text) {
+  PolicySettings settings;
+  Policy scratch;
+  for (const std::string& part : split_list(text)) {
+    const std::size_t middle = part.find('=');
+    if (middle == std::string::npos) throw UsageError("--set takes key=value,..., not '" + part + "'");
+    const std::string key = part.substr(0, middle);
+    apply(key, part.substr(middle + 1), scratch);
+    for (const auto& [other, value] : settings) {
+      if (other == key) throw UsageError("--set has '" + key + "' twice");
+    }
+    settings.emplace_back(key, part.substr(middle + 1));
+  }
+  return settings;
+}
+
+std::string to_text(const PolicySettings& settings) {
+  std::string text;
+  for (const auto& [key, value] : settings) {
+    if (!text.empty()) text += ',';
+    text.append(key).append("=").append(value);
+  }
+  return text;
+}
+
+void apply_settings(const PolicySettings& settings, Policy& policy) {
+  for (const auto& [key, value] : settings) apply(key, value, policy);
+}
+
+bool reads_setting(Keep keep, const std::string& key) {
+  return keep == Keep::kScore || (keep == Keep::kRecent && key == "sinks");
+}
+
+void check_settings(const PolicySettings& settings, const std::string& policy) {
+  Policy found;
+  require(find_policy(policy, 0, found), "policy '" + policy + "'");
+  for (const auto& [key, value] : settings) {
+    if (!reads_setting(found.keep, key)) throw UsageError("policy '" + policy + "' has no '" + key + "' to set");
+  }
+}
+
+std::string policy_text(const StoreOptions& options) {
+  std::string text = options.policy;
+  if (!options.settings.empty()) text.append(" ").append(to_text(options.settings));
+  return text;
+}
+
+}  // namespace nibkv::llm

@@ -1,0 +1,54 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "bench/llm/model.hpp"
+#include "bench/llm/sweep_store.hpp"
+
+namespace nibkv::llm {
+
+struct SweepOptions {
+  std::size_t context = 4096;    ///< tokens of a window, at least 2
+  std::size_t score_from = 512;  ///< position of the first token that is scored, [1, context)
+  std::size_t windows = 1;       ///< at least 1; fewer are used when the text is shorter
+  std::size_t side_by_side = 8;  ///< caches that are fed together, and share one pass of the reference
+  StoreOptions store;            ///< port, profile, outlier_channels, workers
+};
+
+/// What one cache did to the model.
+struct SweepRow {
+  SweepCase what;            ///< its settings are not kept in a file
+  std::uint64_t budget = 0;  ///< tokens a head
+  std::uint64_t context = 0;
+  double cross_entropy = 0;   ///< nats a token
+  double standard_error = 0;  ///< of cross_entropy, as if the losses were independent
+  double kl_divergence = 0;   ///< mean of KL(reference || tested), in nats
+  double top1_agreement = 0;  ///< share of the rows in which both find the same token likeliest
+  std::uint64_t peak_bytes = 0;
+  std::uint64_t arena_bytes = 0;
+  double bits_per_channel = 0;   ///< the most over the windows
+  double tokens_per_second = 0;  ///< of its forward passes
+  std::string mode = "question unseen";
+};
+
+/// Gets the rows of caches that were measured together, and the cross-entropy of the reference.
+using SweepDone = std::function<void(const std::vector<SweepRow>& rows, double reference_cross_entropy)>;
+
+/// Feeds windows of a text as a stream, from position 0 into empty caches, and scores what is foretold behind the first
+/// tokens of each. The reference is a store of the same model in f32 that keeps everything. Everything is a sequence of
+/// its own: no cache sees a token before it is due.
+///
+/// @param tokens    of the text
+/// @param progress  gets the share of the work that is done, [0, 1]; may be empty
+/// @throws Error when the text is shorter than a window, the context larger than the model's, or a cache is refused:
+///         that before anything is measured
+void measure_sweep(Model& model, ThreadPool& pool, std::span<const std::int32_t> tokens, const SweepOptions& options,
+                   std::span<const SweepCase> cases, const SweepDone& done,
+                   const std::function<void(double)>& progress);
+
+}  // namespace nibkv::llm

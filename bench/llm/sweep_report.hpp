@@ -1,0 +1,43 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "bench/llm/sweep.hpp"
+
+namespace nibkv::llm {
+
+/// The rows of one model, text and context, as a file keeps them.
+struct SweepReport {
+  // What all rows have in common.
+  std::string model, text, profile;
+  std::uint64_t text_from = 0;  ///< characters of the text that were left out
+  std::uint64_t context = 0;
+  std::uint64_t score_from = 0;
+  std::uint64_t windows = 0;
+  std::uint64_t outlier_channels = 0;
+
+  double reference_cross_entropy = 0;  ///< of an f32 cache that keeps everything
+  std::vector<SweepRow> rows;
+
+  /// Whether a row of that policy, budget and setting is there.
+  bool has(const SweepCase& what) const;
+
+  std::string as_json() const;
+  /// @throws Error for a text that is no such report
+  static SweepReport parse(std::string_view json);
+  /// Takes over the rows of an older report. @throws Error when it is of something else, naming what
+  void go_on_from(const SweepReport& older);
+
+  /// Cross-entropy against bytes, a line for each policy and setting.
+  std::string as_svg() const;
+};
+
+/// A table for a terminal: its head, and the lines of `rows`.
+std::string table_head();
+std::string table_lines(const std::vector<SweepRow>& rows, double reference_cross_entropy);
+
+}  // namespace nibkv::llm

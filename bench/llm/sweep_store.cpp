@@ -1,0 +1,112 @@
+#include "bench/llm/sweep_store.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+
+#include "bench/llm/arguments.hpp"
+
+namespace nibkv::llm {
+namespace {
+
+/// Bytes of tiles and chains that streaming_llm has in use at its peak in a window of `context` tokens. Its heads are
+/// all alike, so one that is fed anything tells.
+std::uint64_t bytes_in_use(const Cache& cache, std::size_t context) {
+  const Shape& shape = cache.shape();
+  Config one;
+  one.layers = one.query_heads = one.kv_heads = 1;
+  one.head_dim = shape.head_dim;
+  StoreOptions options;
+  options.policy = "streaming_llm";
+  options.tokens = cache.policy().tokens;
+  TileStore head(one, options);
+  const std::vector<float> rows(kSweepStep * one.head_dim);
+  for (std::size_t at = 0; at < context; at += kSweepStep) {
+    const std::size_t step = std::min(kSweepStep, context - at);
+    for (std::size_t fed = 0; fed < step; fed += head.max_chunk()) {
+      head.append(0, std::min(head.max_chunk(), step - fed), rows.data(), rows.data());
+    }
+  }
+  const Layout layout = layout_of(shape, cache.policy());
+  const std::uint64_t tile_bytes = layout.code_bytes + layout.side_bytes + sizeof(std::uint32_t);
+  return std::uint64_t{shape.layers} * shape.kv_heads * (sizeof(Chain) + head.cache().usage().peak_tiles * tile_bytes);
+}
+
+}  // namespace
+
+std::string name_of(const SweepCase& what) {
+  std::string name = what.policy;
+  if (!what.setting.empty()) name.append(" ").append(what.setting);
+  return name;
+}
+
+void set_budget(const std::string& budget, std::size_t context, StoreOptions& options) {
+  options.tokens = 0;
+  options.arena_bytes = 0;
+  if (budget.ends_with('%')) {
+    double share = 0;
+    const char* end = budget.data() + budget.size() - 1;
+    const auto [read, error] = std::from_chars(budget.data(), end, share);
+    if (error == std::errc() && read == end && share > 0 && share <= 100) {
+      const double tokens = std::round(static_cast<double>(context) * share / 100);
+      options.tokens = static_cast<std::uint32_t>(std::max(1.0, tokens));
+      return;
+    }
+  } else if (const auto tokens = parse_whole(budget); tokens && *tokens >= 1 && *tokens <= kMaxTokens) {
+    options.tokens = static_cast<std::uint32_t>(*tokens);
+    return;
+  } else if (const auto bytes = parse_size(budget); bytes && !tokens) {
+    options.arena_bytes = *bytes;
+    return;
+  }
+  throw UsageError("--budgets takes tokens such as 410, shares of the context such as 10%, or bytes such as 1M, not '" +
+                   budget + "'");
+}
+
+SweepStore::SweepStore(const Config& model, const StoreOptions& base, const SweepCase& what, std::size_t context) try {
+  StoreOptions options = base;
+  options.storage = Storage::kQ4;
+  options.policy = what.policy == kF16Last ? "streaming_llm" : what.policy;
+  options.settings = what.settings;
+  set_budget(what.budget, context, options);
+  tiles_ = std::make_unique<TileStore>(model, options);
+  tokens_ = tiles_->cache().policy().tokens;
+  if (what.policy != kF16Last) return;
+  const std::uint64_t token_bytes = tiles_->f16_bytes(1);
+  tokens_ = std::max<std::uint64_t>(1, bytes_in_use(tiles_->cache(), context) / token_bytes);
+  window_bytes_ = tokens_ * token_bytes;
+  tiles_.reset();
+  window_ = std::make_unique<PlainStore>(model.layers, model.query_heads, model.kv_heads, model.head_dim);
+  window_->keep_last_f16(tokens_);
+} catch (const UsageError&) {
+  throw;
+} catch (const Error& error) {
+  throw Error(name_of(what) + ", budget " + what.budget + ": " + error.what());
+}
+
+KvStore& SweepStore::store() {
+  if (tiles_) return *tiles_;
+  return *window_;
+}
+
+void SweepStore::clear() {
+  if (tiles_) {
+    tiles_->clear();
+  } else {
+    window_->clear();
+  }
+}
+
+std::uint64_t SweepStore::peak_bytes() const {
+  return tiles_ ? tiles_->cache().usage().peak_bytes : window_bytes_;
+}
+
+std::uint64_t SweepStore::arena_bytes() const {
+  return tiles_ ? tiles_->cache().usage().arena_bytes : window_bytes_;
+}
+
+double SweepStore::bits_per_channel() const {
+  return tiles_ ? tiles_->bits_per_channel() : 16;
+}
+
+}  // namespace nibkv::llm

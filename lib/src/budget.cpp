@@ -1,0 +1,156 @@
+#include "budget.hpp"
+
+namespace nibkv {
+namespace {
+
+constexpr std::uint32_t kPyramidBeta = 20;
+constexpr std::uint32_t kFloorShare = 5;  // a head that competes has at least 1 / 5 of the mean
+
+// Slots that a head must have: what is always kept, one more, and room for a chunk.
+std::uint32_t least_slots(const Shape& shape, const Policy& policy) {
+  return detail::smallest_budget(shape, policy);
+}
+
+// Of a budget of `tokens` a head.
+std::uint32_t least_tiles(const Shape& shape, const Policy& policy, Budget how, std::uint32_t tokens) {
+  const std::uint32_t least = tiles_of(least_slots(shape, policy));
+  const std::uint32_t floor = how == Budget::kPyramid ? 0 : tokens / kFloorShare / kTileSlots;
+  return least > floor ? least : floor;
+}
+
+std::uint32_t most_tiles(const Layout& layout) {
+  return layout.chain_tiles - 1;
+}
+
+// How much of what is above the floor a head is to get, in any unit.
+std::uint64_t weight_of(const Access& to, Budget how, std::uint32_t layer, std::uint32_t kv_head) {
+  if (how == Budget::kScores) return to.profile().head(layer, kv_head).head_score;
+  // From 2 - 1 / beta times the mean in the first layer down to 1 / beta in the last.
+  const std::uint64_t last = to.shape().layers > 1 ? to.shape().layers - 1 : 1;
+  return (2 * kPyramidBeta - 1) * last - std::uint64_t{2 * kPyramidBeta - 2} * layer;
+}
+
+void share_by_weights(const Access& to, Budget how, std::uint32_t tokens) {
+  const Shape& shape = to.shape();
+  const std::uint64_t heads = std::uint64_t{shape.layers} * shape.kv_heads;
+  const std::uint32_t mean = tiles_of(tokens);
+  const std::uint32_t wanted = least_tiles(shape, to.policy(), how, tokens);
+  const std::uint32_t floor = wanted < mean ? wanted : mean;
+  const std::uint32_t most =
+      mean * kMostBudget < mean * heads ? mean * kMostBudget : mean * shape.kv_heads * shape.layers;
+  const std::uint64_t extra = heads * (mean - floor);
+  std::uint64_t sum = 0;
+  for (std::uint32_t layer = 0; layer < shape.layers; ++layer) {
+    for (std::uint32_t head = 0; head < shape.kv_heads; ++head) sum += weight_of(to, how, layer, head);
+  }
+  std::uint64_t left = extra;
+  for (std::uint32_t layer = 0; layer < shape.layers; ++layer) {
+    for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
+      const std::uint64_t share = sum != 0 ? extra * weight_of(to, how, layer, head) / sum : 0;
+      const std::uint64_t room = most - floor;
+      const std::uint64_t given = share < room ? share : room;
+      to.chain(layer, head).budget = static_cast<std::uint32_t>(floor + given) * kTileSlots;
+      left -= given;
+    }
+  }
+  // What rounding and the limit left, from the first head on.
+  for (bool any = true; left != 0 && any;) {
+    any = false;
+    for (std::uint32_t i = 0; i < heads && left != 0; ++i) {
+      Chain& chain = to.at<Chain>(to.layout().chains)[i];
+      if (chain.budget / kTileSlots >= most) continue;
+      chain.budget += kTileSlots;
+      --left;
+      any = true;
+    }
+  }
+}
+
+}  // namespace
+
+Status check_budgets(const Shape& shape, const Policy& policy, const ProfileView& profile,
+                     std::span<const std::uint32_t> table) {
+  if (policy.keep != Keep::kScore) return Status::kOk;
+  if (policy.budget == Budget::kScores) return profile.empty() ? Status::kBadProfile : Status::kOk;
+  if (policy.budget != Budget::kTable) return Status::kOk;
+  const std::uint64_t heads = std::uint64_t{shape.layers} * shape.kv_heads;
+  if (table.size() != heads) return Status::kBadPolicy;
+  const Layout layout = layout_of(shape, policy);
+  std::uint64_t tiles = 0;
+  for (const std::uint32_t tokens : table) {
+    const std::uint32_t whole = tokens / kTileSlots;
+    if (whole * kTileSlots < least_slots(shape, policy) || whole > most_tiles(layout)) return Status::kBadPolicy;
+    tiles += whole;
+  }
+  return tiles <= heads * (layout.tiles_per_head - 1) ? Status::kOk : Status::kBadPolicy;
+}
+
+void set_budgets(const Access& to, std::span<const std::uint32_t> table) {
+  const Policy& policy = to.policy();
+  const std::size_t heads = std::size_t{to.shape().layers} * to.shape().kv_heads;
+  Chain* chains = to.at<Chain>(to.layout().chains);
+  for (std::size_t i = 0; i < heads; ++i) {
+    const bool own = policy.keep == Keep::kScore && policy.budget == Budget::kTable;
+    chains[i].budget = own ? table[i] / kTileSlots * kTileSlots : policy.tokens;
+  }
+  if (policy.keep == Keep::kScore) share_heads(to, policy.budget, policy.tokens);
+}
+
+void share_heads(const Access& to, Budget how, std::uint32_t tokens) {
+  if (how == Budget::kPyramid || how == Budget::kScores) share_by_weights(to, how, tokens);
+}
+
+void share_layer(const Access& to, std::uint32_t layer, std::uint32_t tokens) {
+  const Shape& shape = to.shape();
+  const Policy& policy = to.policy();
+  const std::uint32_t always = policy.sinks + policy.recent;
+  const auto score_of = [&](const Chain& chain, const SlotCursor& at) -> std::uint32_t {
+    if (keeps_local(policy)) return to.local(at.tile)[at.lane];
+    if (!keeps_global(policy)) return 0;
+    const std::uint32_t queries = policy.per_query ? chain.seen - to.position(at.tile, at.lane) : 1;
+    // Heads may have halved their scores more or less often: all to the units of 2^-8.
+    const std::uint64_t score = (std::uint64_t{to.global(at.tile)[at.lane]} << 8) / (queries != 0 ? queries : 1);
+    return static_cast<std::uint32_t>(chain.exponent < 24 ? score >> (24 - chain.exponent) : score);
+  };
+  // Slots of a head that may be dropped and score at least `limit`.
+  const auto reach = [&](std::uint32_t head, std::uint32_t limit) {
+    const Chain& chain = to.chain(layer, head);
+    std::uint32_t count = 0;
+    SlotCursor at{chain.first};
+    for (std::uint32_t i = 0; i < chain.used; ++i, at.next(to.links())) {
+      if (i >= policy.sinks && i + policy.recent < chain.used && score_of(chain, at) >= limit) ++count;
+    }
+    return count;
+  };
+  const std::uint64_t wanted = std::uint64_t{shape.kv_heads} * (tokens - always);
+  std::uint32_t limit = 0;
+  for (std::uint32_t bit = 1u << 24; bit != 0; bit >>= 1) {
+    std::uint64_t count = 0;
+    for (std::uint32_t head = 0; head < shape.kv_heads; ++head) count += reach(head, limit | bit);
+    if (count >= wanted) limit |= bit;
+  }
+  const std::uint32_t mean = tokens / kTileSlots;
+  const std::uint32_t least = least_tiles(shape, policy, Budget::kAdaptive, tokens) < mean
+                                  ? least_tiles(shape, policy, Budget::kAdaptive, tokens)
+                                  : mean;
+  std::int64_t left = std::int64_t{mean} * shape.kv_heads;
+  for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
+    std::uint32_t tiles = (always + reach(head, limit)) / kTileSlots;
+    tiles = tiles < least ? least : tiles > mean * kMostBudget ? mean * kMostBudget : tiles;
+    to.chain(layer, head).budget = tiles * kTileSlots;
+    left -= tiles;
+  }
+  // Rounding and the limits: a tile from or to one head after the other.
+  for (std::uint32_t head = 0; left != 0; head = (head + 1) % shape.kv_heads) {
+    std::uint32_t& budget = to.chain(layer, head).budget;
+    if (left > 0 && budget < mean * kMostBudget * kTileSlots) {
+      budget += kTileSlots;
+      --left;
+    } else if (left < 0 && budget > least * kTileSlots) {
+      budget -= kTileSlots;
+      ++left;
+    }
+  }
+}
+
+}  // namespace nibkv

@@ -1,0 +1,26 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "access.hpp"
+
+namespace nibkv {
+
+/// Whether every head can be given its budget.
+/// @param table  Options::budgets, read for Budget::kTable
+/// @returns kBadPolicy when the table has the wrong size, a budget out of range, or too much in all; kBadProfile when
+///          the policy needs head scores and there are none
+Status check_budgets(const Shape& shape, const Policy& policy, const ProfileView& profile,
+                     std::span<const std::uint32_t> table);
+
+/// Gives every chain its budget in tokens, for what check_budgets allowed.
+void set_budgets(const Access& to, std::span<const std::uint32_t> table);
+
+/// Shares `tokens` a head among all heads by what does not change, for kPyramid and kScores: writes the budgets.
+void share_heads(const Access& to, Budget how, std::uint32_t tokens);
+
+/// Shares `tokens` a head among the heads of a layer by what their slots score (Budget::kAdaptive).
+void share_layer(const Access& to, std::uint32_t layer, std::uint32_t tokens);
+
+}  // namespace nibkv

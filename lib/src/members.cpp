@@ -1,0 +1,235 @@
+#include "nibkv/plan.hpp"
+#include "plan_chain.hpp"
+#include "row.hpp"
+#include "slot.hpp"
+
+namespace nibkv {
+namespace {
+
+// Of both nibbles of a byte of codes: the square of the level of the low one, and of the high one times 2^16.
+struct SquareTable {
+  std::uint32_t at[256];
+};
+constexpr SquareTable make_squares() {
+  SquareTable table{};
+  for (std::uint32_t byte = 0; byte < 256; ++byte) {
+    const std::int32_t low = ports::kLevels[byte & 15];
+    const std::int32_t high = ports::kLevels[byte >> 4];
+    table.at[byte] = static_cast<std::uint32_t>(low * low + high * high * 65536);
+  }
+  return table;
+}
+constexpr SquareTable kSquares = make_squares();
+
+// Squared levels of all slots of a tile, summed over channels. A sum of 16 squares fits 16 bits: 16 * 63^2 < 2^16.
+void level_energies(const Access& to, std::uint32_t tile, float* energies) {
+  for (std::uint32_t t = 0; t < kTileSlots; ++t) energies[t] = 0;
+  const std::uint8_t* codes = to.key_codes(tile);
+  for (std::uint32_t c = 0; c < to.shape().head_dim; c += 16) {
+    std::uint32_t sums[16] = {};
+    for (std::uint32_t group = c / 4; group < c / 4 + 4; ++group) {
+      for (std::uint32_t t = 0; t < 16; ++t) {
+        const std::uint8_t* four = codes + group * 64 + t * 4;
+        sums[t] += kSquares.at[four[0]] + kSquares.at[four[1]] + kSquares.at[four[2]] + kSquares.at[four[3]];
+      }
+    }
+    for (std::uint32_t t = 0; t < 16; ++t) {
+      energies[t] += static_cast<float>(sums[t] & 0xffff);
+      energies[t + 16] += static_cast<float>(sums[t] >> 16);
+    }
+  }
+}
+
+// A slot that may be merged, and the kept slot that is most like it.
+struct Candidate {
+  std::uint32_t slot;
+  float scale;          // of its key
+  float outlier_scale;  // of its outlier codes as a query
+  float value_energy;
+  float best;  // similarity * its norms, squared with its sign where one cosine is compared
+  float energy;
+  std::uint32_t centre;  // new slot
+};
+
+constexpr std::uint32_t kBatch = kMaxRows;
+
+// Candidates that go over a chain together, as queries.
+class Batch {
+ public:
+  Batch(const Access& to, const Basis& basis) : to_(to) {
+    const std::uint32_t channels = to.shape().outlier_channels;
+    if (channels != 0) basis.outlier_scales(outlier_scales_);
+  }
+
+  std::uint32_t count() const { return count_; }
+  Candidate& operator[](std::uint32_t i) { return candidates_[i]; }
+
+  void clear() { count_ = 0; }
+  void add(std::uint32_t slot, const SlotCursor& at);
+  /// Compares all with the kept slots of the tile whose first slot is `slot`.
+  void compare(std::uint32_t tile, std::uint32_t slot, std::uint32_t end, std::uint32_t first_centre,
+               const std::uint32_t* target);
+
+ private:
+  std::uint32_t dim() const { return to_.shape().head_dim; }
+  std::uint32_t channels() const { return to_.shape().outlier_channels; }
+  float value_cosine(const Candidate& candidate, std::uint32_t i, std::uint32_t tile, std::uint32_t lane) const;
+
+  const Access& to_;
+  std::uint32_t count_ = 0;
+  Candidate candidates_[kBatch];
+  float outlier_scales_[kMaxOutlierChannels] = {};
+  std::int8_t levels_[kBatch * kMaxHeadDim];
+  std::int8_t outliers_[kBatch * kMaxOutlierChannels];
+  std::int8_t values_[kBatch][kMaxHeadDim];
+  std::int32_t sums_[kBatch];
+  std::int32_t outlier_sums_[kBatch];
+};
+
+std::int32_t product(const std::int8_t* a, const std::int8_t* b, std::uint32_t count) {
+  std::int32_t sum = 0;
+  for (std::uint32_t c = 0; c < count; ++c) sum += a[c] * b[c];
+  return sum;
+}
+
+void Batch::add(std::uint32_t slot, const SlotCursor& at) {
+  const std::uint32_t i = count_++;
+  Candidate& candidate = candidates_[i];
+  candidate = {slot, from_scale16(to_.key_scales(at.tile)[at.lane]), 0, 0, 0, 0, 0};
+  std::int8_t* levels = levels_ + i * dim();
+  key_levels(to_, at.tile, at.lane, levels);
+  candidate.energy = candidate.scale * candidate.scale * static_cast<float>(product(levels, levels, dim()));
+  sums_[i] = 0;
+  for (std::uint32_t c = 0; c < dim(); ++c) sums_[i] += levels[c];
+  if (channels() != 0) {
+    float weighed[kMaxOutlierChannels];
+    for (std::uint32_t n = 0; n < channels(); ++n) {
+      const auto code = static_cast<float>(to_.outliers(at.tile)[outlier_byte(at.lane, n)]);
+      weighed[n] = code * outlier_scales_[n] * outlier_scales_[n];
+      candidate.energy += code * weighed[n];
+    }
+    std::int8_t* outliers = outliers_ + i * channels();
+    candidate.outlier_scale = to_.kernels().quantise_query(weighed, static_cast<int>(channels()), outliers);
+    outlier_sums_[i] = 0;
+    for (std::uint32_t n = 0; n < channels(); ++n) outlier_sums_[i] += outliers[n];
+  }
+  if (to_.policy().similarity != Similarity::kKey) {
+    value_levels(to_, at.tile, at.lane, values_[i]);
+    candidate.value_energy = static_cast<float>(product(values_[i], values_[i], dim()));
+  }
+}
+
+// Clamped at 0. The scales cancel.
+float Batch::value_cosine(const Candidate& candidate, std::uint32_t i, std::uint32_t tile, std::uint32_t lane) const {
+  std::int8_t levels[kMaxHeadDim];
+  value_levels(to_, tile, lane, levels);
+  const auto dot = static_cast<float>(product(values_[i], levels, dim()));
+  if (!(dot > 0) || to_.value_scales(tile)[lane] == 0) return 0;
+  return dot / square_root(candidate.value_energy * static_cast<float>(product(levels, levels, dim())));
+}
+
+void Batch::compare(std::uint32_t tile, std::uint32_t slot, std::uint32_t end, std::uint32_t first_centre,
+                    const std::uint32_t* target) {
+  std::int32_t dots[kBatch * kTileSlots];
+  std::int32_t outlier_dots[kBatch * kTileSlots];
+  float energies[kTileSlots];
+  const int count = static_cast<int>(count_);
+  to_.kernels().key_dots(to_.key_codes(tile), static_cast<int>(dim()), levels_, sums_, count, dots);
+  if (channels() != 0) {
+    to_.kernels().outlier_dots(to_.outliers(tile), static_cast<int>(channels()), outliers_, outlier_sums_, count,
+                               outlier_dots);
+  }
+  level_energies(to_, tile, energies);
+  for (std::uint32_t lane = 0; lane < kTileSlots && slot + lane < end; ++lane) {
+    if (target[slot + lane] >= kMember || slot + lane < first_centre) continue;
+    const float scale = from_scale16(to_.key_scales(tile)[lane]);
+    float energy = scale * scale * energies[lane];
+    for (std::uint32_t n = 0; n < channels(); ++n) {
+      const float outlier = static_cast<float>(to_.outliers(tile)[outlier_byte(lane, n)]) * outlier_scales_[n];
+      energy += outlier * outlier;
+    }
+    if (!(energy >= ports::kSmallest)) continue;
+    for (std::uint32_t i = 0; i < count_; ++i) {
+      Candidate& candidate = candidates_[i];
+      float dot = static_cast<float>(dots[i * kTileSlots + lane]) * scale * candidate.scale;
+      if (channels() != 0) dot += static_cast<float>(outlier_dots[i * kTileSlots + lane]) * candidate.outlier_scale;
+      if (!(dot > 0)) continue;
+      // The square of the cosine, but for the candidate's own norm.
+      float similarity = dot * dot / energy;
+      if (to_.policy().similarity != Similarity::kKey) {
+        const float value = value_cosine(candidate, i, tile, lane);
+        similarity = to_.policy().similarity == Similarity::kValue ? value * value * candidate.energy
+                                                                   : similarity * value * value;
+      }
+      if (similarity > candidate.best) {
+        candidate.best = similarity;
+        candidate.centre = target[slot + lane];
+      }
+    }
+  }
+}
+
+// The least score of a candidate: of the slots that may be dropped, those above it hold `policy.candidate_mass` of all
+// importance.
+std::uint32_t least_candidate(const Policy& policy, const std::uint32_t* score, std::uint32_t begin,
+                              std::uint32_t end) {
+  if (policy.candidate_mass == 0) return 0;
+  std::uint64_t total = 0;
+  for (std::uint32_t i = begin; i < end; ++i) total += score[i];
+  const std::uint64_t wanted = total / 256 * policy.candidate_mass;
+  std::uint32_t limit = 0;
+  for (std::uint32_t bit = 0x80000000; bit != 0; bit >>= 1) {
+    std::uint64_t mass = 0;
+    for (std::uint32_t i = begin; i < end; ++i) mass += score[i] >= (limit | bit) ? score[i] : 0;
+    if (mass >= wanted) limit |= bit;
+  }
+  return limit;
+}
+
+}  // namespace
+
+void assign_members(const Access& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
+                    const PlanArrays& arrays, std::uint32_t* target) {
+  const Policy& policy = to.policy();
+  const Basis basis(to.profile(), to.shape(), layer, kv_head);
+  const std::uint32_t* links = to.links();
+  const std::uint32_t least = least_candidate(policy, arrays.score, policy.sinks, chain.used - policy.recent);
+  // Cosines, kept as bits in the place of the candidates' targets until the threshold is known.
+  std::uint32_t* cosines = arrays.first;
+  Batch batch(to, basis);
+  float cosine_sum = 0;
+  std::uint32_t candidates = 0;
+  SlotCursor at{chain.first};
+  const auto flush = [&] {
+    std::uint32_t slot = 0;
+    for (std::uint32_t tile = chain.first; tile != kNoTile; tile = links[tile], slot += kTileSlots) {
+      batch.compare(tile, slot, chain.used - policy.recent, policy.sinks, target);
+    }
+    for (std::uint32_t i = 0; i < batch.count(); ++i) {
+      const Candidate& candidate = batch[i];
+      const bool any = candidate.best > 0 && candidate.energy >= ports::kSmallest;
+      const float cosine = any ? square_root(candidate.best / candidate.energy) : 0;
+      cosines[candidate.slot] = bits_from_float(cosine);
+      arrays.next[candidate.slot] = any ? kMember + candidate.centre : kDrop;
+      cosine_sum += cosine;
+      ++candidates;
+    }
+    batch.clear();
+  };
+  for (std::uint32_t i = 0; i < chain.used; ++i, at.next(links)) {
+    arrays.next[i] = kDrop;
+    if (target[i] != kDrop || arrays.score[i] < least) continue;
+    batch.add(i, at);
+    if (batch.count() == kBatch) flush();
+  }
+  if (batch.count() != 0) flush();
+  const float threshold = policy.mean_threshold ? (candidates != 0 ? cosine_sum / static_cast<float>(candidates) : 0)
+                                                : static_cast<float>(policy.threshold) / 256.0f;
+  for (std::uint32_t i = 0; i < chain.used; ++i) {
+    if (target[i] == kDrop && arrays.next[i] != kDrop && float_from_bits(cosines[i]) >= threshold) {
+      target[i] = arrays.next[i];
+    }
+  }
+}
+
+}  // namespace nibkv

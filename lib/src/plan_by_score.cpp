@@ -1,0 +1,150 @@
+#include "nibkv/plan.hpp"
+#include "plan_chain.hpp"
+#include "row.hpp"
+
+namespace nibkv {
+namespace {
+
+// Scores brought to this mean before they are combined.
+constexpr std::uint64_t kMean = 1u << 12;
+
+// The n-th largest of the values for which `counts` holds: the largest limit that at least n of them reach. n >= 1.
+template <typename Counts>
+std::uint32_t nth_largest(const std::uint32_t* values, std::uint32_t begin, std::uint32_t end, std::uint32_t n,
+                          Counts counts) {
+  std::uint32_t limit = 0;
+  for (std::uint32_t bit = 0x80000000; bit != 0; bit >>= 1) {
+    std::uint32_t reach = 0;
+    for (std::uint32_t i = begin; i < end; ++i) reach += counts(i) && values[i] >= (limit | bit) ? 1 : 0;
+    if (reach >= n) limit |= bit;
+  }
+  return limit;
+}
+
+std::uint32_t saturated(std::uint64_t value) {
+  return value < 0xffffffff ? static_cast<std::uint32_t>(value) : 0xffffffff;
+}
+
+// Slots that may be dropped: all but the sinks and the recent ones.
+struct Droppable {
+  std::uint32_t begin;
+  std::uint32_t end;
+
+  Droppable(const Policy& policy, std::uint32_t used)
+      : begin(policy.sinks < used ? policy.sinks : used), end(used > policy.recent ? used - policy.recent : 0) {
+    if (end < begin) end = begin;
+  }
+};
+
+// Sum over queries, or mean over those that could see the slot times 2^16.
+std::uint64_t global_of(const Policy& policy, std::uint32_t score, std::uint32_t queries) {
+  return policy.per_query ? (std::uint64_t{score} << 16) / (queries != 0 ? queries : 1) : score;
+}
+
+// As if its norm were what matters: the float's bits rank like the number. A key of norm 0 ranks first.
+std::uint32_t norm_score(float squared_norm) {
+  return 0x7f800000 - bits_from_float(squared_norm);
+}
+
+void pool_scores(const std::uint32_t* score, std::uint32_t used, std::uint32_t width, std::uint32_t* rank) {
+  const std::uint32_t side = width / 2;
+  for (std::uint32_t i = 0; i < used; ++i) {
+    const std::uint32_t begin = i > side ? i - side : 0;
+    const std::uint32_t end = i + side + 1 < used ? i + side + 1 : used;
+    rank[i] = 0;
+    for (std::uint32_t j = begin; j < end; ++j) rank[i] = score[j] > rank[i] ? score[j] : rank[i];
+  }
+}
+
+}  // namespace
+
+void score_slots(const Access& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
+                 std::uint32_t* score) {
+  const Policy& policy = to.policy();
+  const std::uint32_t* links = to.links();
+  if (policy.score == Score::kKeyNorm) {
+    const Basis basis(to.profile(), to.shape(), layer, kv_head);
+    float* row = to.encoding();
+    SlotCursor at{chain.first};
+    for (std::uint32_t i = 0; i < chain.used; ++i, at.next(links)) {
+      restore_key(to, basis, at.tile, at.lane, row);
+      float energy = 0;
+      for (std::uint32_t c = 0; c < to.shape().head_dim; ++c) energy += row[c] * row[c];
+      score[i] = norm_score(energy);
+    }
+    return;
+  }
+  const Droppable inner(policy, chain.used);
+  const std::uint64_t count = inner.end - inner.begin;
+  std::uint64_t globals = 0;
+  std::uint64_t locals = 0;
+  const auto read = [&](const SlotCursor& at, std::uint64_t& global, std::uint64_t& local) {
+    global = keeps_global(policy)
+                 ? global_of(policy, to.global(at.tile)[at.lane], chain.seen - to.position(at.tile, at.lane))
+                 : 0;
+    local = keeps_local(policy) ? to.local(at.tile)[at.lane] : 0;
+  };
+  std::uint64_t global = 0;
+  std::uint64_t local = 0;
+  SlotCursor at{chain.first};
+  for (std::uint32_t i = 0; i < chain.used; ++i, at.next(links)) {
+    read(at, global, local);
+    if (i < inner.begin || i >= inner.end) continue;
+    globals += global;  // below 2^48 * 2^24
+    locals += local;
+  }
+  // Both to one mean over the slots that may be dropped. Below 2^48 each, so a shift keeps products in 64 bits.
+  const std::uint64_t global_mean = count != 0 && globals / count != 0 ? globals / count : 1;
+  const std::uint64_t local_mean256 = count != 0 && locals * 256 / count != 0 ? locals * 256 / count : 1;
+  at = {chain.first};
+  for (std::uint32_t i = 0; i < chain.used; ++i, at.next(links)) {
+    read(at, global, local);
+    const std::uint64_t aligned_global = global * kMean / global_mean;
+    const std::uint64_t aligned_local = local * 256 * kMean / local_mean256;
+    score[i] = saturated(policy.combine == Combine::kSum  ? aligned_global + aligned_local
+                         : aligned_global > aligned_local ? aligned_global
+                                                          : aligned_local);
+  }
+}
+
+void plan_by_score(const Access& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head, std::uint32_t kept,
+                   const PlanArrays& arrays, std::uint32_t* target) {
+  const Policy& policy = to.policy();
+  const Droppable inner(policy, chain.used);
+  const std::uint32_t always = chain.used - (inner.end - inner.begin);
+  if (kept >= chain.used) {
+    for (std::uint32_t i = 0; i < chain.used; ++i) target[i] = i;
+    return;
+  }
+  const std::uint32_t centres = kept > always ? kept - always : 0;
+  score_slots(to, chain, layer, kv_head, arrays.score);
+  const std::uint32_t* rank = arrays.score;
+  if (policy.pool > 1) {
+    pool_scores(arrays.score, chain.used, policy.pool, arrays.rank);
+    rank = arrays.rank;
+  }
+  std::uint32_t limit = 0xffffffff;
+  std::uint32_t above = 0;
+  if (centres != 0) {
+    limit = nth_largest(rank, inner.begin, inner.end, centres, [](std::uint32_t) { return true; });
+    for (std::uint32_t i = inner.begin; i < inner.end; ++i) above += rank[i] > limit ? 1 : 0;
+  }
+  // Of those at the limit the newest stay.
+  std::uint32_t at_limit = centres - above;
+  for (std::uint32_t i = inner.end; i-- > inner.begin;) {
+    bool stays = centres != 0 && rank[i] > limit;
+    if (centres != 0 && rank[i] == limit && at_limit != 0) {
+      stays = true;
+      --at_limit;
+    }
+    target[i] = stays ? 0 : kDrop;
+  }
+  std::uint32_t next = 0;
+  for (std::uint32_t i = 0; i < chain.used; ++i) {
+    if (i >= inner.begin && i < inner.end && target[i] == kDrop) continue;
+    target[i] = next++;
+  }
+  if (merges(policy) && centres != 0) assign_members(to, chain, layer, kv_head, arrays, target);
+}
+
+}  // namespace nibkv

@@ -1,0 +1,102 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "bench/llm/builtin_text.hpp"
+#include "bench/llm/kept_map.hpp"
+#include "bench/llm/tile_store.hpp"
+#include "bench/llm/tokenizer.hpp"
+
+namespace nibkv::llm {
+namespace {
+
+SlotInfo slot(std::uint32_t position, std::uint8_t merged = 0) {
+  SlotInfo info;
+  info.position = position;
+  info.merged = merged;
+  return info;
+}
+
+std::size_t count_of(const std::string& text, const std::string& part) {
+  std::size_t count = 0;
+  for (std::size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++count;
+  return count;
+}
+
+TEST(KeptMap, DrawsRunsOfNeighboursAsOne) {
+  KeptMap map;
+  map.title = "a title";
+  map.tokens = 100;
+  map.kv_heads = 1;
+  map.rows = {{slot(0), slot(1), slot(2), slot(7), slot(8, 1), slot(9, 200), slot(20)}, {slot(99)}};
+  const std::string svg = as_svg(map);
+  EXPECT_TRUE(svg.starts_with("<svg "));
+  EXPECT_TRUE(svg.ends_with("</svg>\n"));
+  EXPECT_NE(svg.find("a title"), std::string::npos);
+  EXPECT_NE(svg.find("d=\"M0 0h3v4h-3zM7 0h1v4h-1zM20 0h1v4h-1zM99 6h1v4h-1z\""), std::string::npos) << svg;
+  EXPECT_NE(svg.find("d=\"M8 0h2v4h-2z\""), std::string::npos) << svg;
+}
+
+TEST(KeptMap, OfNothingIsAPicture) {
+  const std::string svg = as_svg({});
+  EXPECT_TRUE(svg.starts_with("<svg "));
+  EXPECT_TRUE(svg.ends_with("</svg>\n"));
+}
+
+class HeadsTest : public testing::Test {
+ protected:
+  KeptMap map_of(const std::string& policy, std::uint32_t tokens) {
+    StoreOptions options;
+    options.policy = policy;
+    options.tokens = tokens;
+    options.workers = 2;
+    TileStore store(model_.config(), options);
+    const auto ids = Tokenizer::from(file_).encode(builtin_text()[1], false, false);
+    model_.forward(std::span(ids).first(kTokens), 0, store, nullptr, 0);
+    return kept_map_of(store.cache(), policy);
+  }
+
+  static constexpr std::size_t kTokens = 300;
+  Gguf file_ = Gguf::open(NIBKV_TINY_MODEL);
+  ThreadPool pool_{2};
+  Model model_{file_, pool_};
+};
+
+TEST_F(HeadsTest, AFullCacheIsOneRectangleARow) {
+  const KeptMap map = map_of("full", 320);
+  EXPECT_EQ(map.tokens, kTokens);
+  ASSERT_EQ(map.rows.size(), model_.config().layers * model_.config().kv_heads);
+  for (const auto& row : map.rows) EXPECT_EQ(row.size(), kTokens);
+  EXPECT_EQ(count_of(as_svg(map), "h300v4h-300z"), map.rows.size());
+}
+
+TEST_F(HeadsTest, AWindowHasItsSinksAndItsEnd) {
+  for (const auto& row : map_of("streaming_llm", 128).rows) {
+    ASSERT_GT(row.size(), 5u);
+    EXPECT_EQ(row[3].position, 3u);
+    EXPECT_GT(row[4].position, 100u);
+    EXPECT_EQ(row.back().position, kTokens - 1);
+    for (const SlotInfo& info : row) EXPECT_EQ(info.merged, 0);
+  }
+}
+
+TEST_F(HeadsTest, AScoredCacheHoldsDifferentTokensInDifferentHeads) {
+  const KeptMap map = map_of("ems", 128);
+  bool differs = false;
+  std::size_t merged = 0;
+  for (const auto& row : map.rows) {
+    EXPECT_LT(row.size(), 200u);
+    EXPECT_TRUE(std::is_sorted(row.begin(), row.end(),
+                               [](const SlotInfo& a, const SlotInfo& b) { return a.position < b.position; }));
+    for (const SlotInfo& info : row) merged += info.merged;
+    differs = differs || !std::equal(row.begin(), row.end(), map.rows[0].begin(), map.rows[0].end(),
+                                     [](const SlotInfo& a, const SlotInfo& b) { return a.position == b.position; });
+  }
+  EXPECT_TRUE(differs);
+  EXPECT_GT(merged, 0u);
+}
+
+}  // namespace
+}  // namespace nibkv::llm

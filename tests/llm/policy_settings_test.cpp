@@ -1,0 +1,130 @@
+#include "bench/llm/policy_settings.hpp"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "bench/llm/arguments.hpp"
+
+namespace nibkv::llm {
+namespace {
+
+constexpr std::uint32_t kTokens = 400;
+
+Policy set(const std::string& text, Policy policy = ems(kTokens)) {
+  apply_settings(parse_settings(text), policy);
+  return policy;
+}
+
+std::string complaint(const std::string& text) {
+  try {
+    parse_settings(text);
+  } catch (const UsageError& error) {
+    return error.what();
+  }
+  return "none";
+}
+
+TEST(PolicySettings, SetsEachFieldAndNoOther) {
+  Policy expected = ems(kTokens);
+  const auto check = [&](const std::string& text) {
+    EXPECT_EQ(set(text), expected) << text;
+    expected = ems(kTokens);
+  };
+  expected.sinks = 7;
+  check("sinks=7");
+  expected.recent = 100;
+  check("recent=100");
+  expected.recent = 48;
+  check("recent=12%");
+  expected.score = Score::kKeyNorm;
+  check("score=key_norm");
+  expected.score = Score::kGlobal;
+  check("score=global");
+  expected.group = Group::kMax;
+  check("group=max");
+  expected.combine = Combine::kMax;
+  check("combine=max");
+  expected.per_query = false;
+  check("per_query=0");
+  expected.window = 4096;
+  check("window=4096");
+  expected.pool = 15;
+  check("pool=15");
+  expected.merge = Merge::kBoth;
+  check("merge=both");
+  expected.similarity = Similarity::kKeyValue;
+  check("similarity=key_value");
+  expected.mass = Mass::kCount;
+  check("mass=count");
+  expected.threshold = 255;
+  check("threshold=255");
+  expected.mean_threshold = true;
+  expected.threshold = 0;
+  check("threshold=mean");
+  expected.candidate_mass = 230;
+  check("candidate_mass=230");
+  expected.budget = Budget::kAdaptive;
+  check("budget=adaptive");
+}
+
+TEST(PolicySettings, SetsSeveral) {
+  const Policy policy = set("merge=none,recent=25%,mass=none");
+  EXPECT_EQ(policy.merge, Merge::kNone);
+  EXPECT_EQ(policy.mass, Mass::kNone);
+  EXPECT_EQ(policy.recent, 100u);
+  EXPECT_EQ(to_text(parse_settings("merge=none,recent=25%")), "merge=none,recent=25%");
+}
+
+TEST(PolicySettings, NamesWhatIsAllowed) {
+  EXPECT_EQ(complaint("recnt=3"),
+            "--set knows no 'recnt'; there are sinks, recent, score, group, combine, per_query, window, pool, merge, "
+            "similarity, mass, threshold, candidate_mass, budget");
+  EXPECT_EQ(complaint("merge=keys"), "--set merge takes none, values or both, not 'keys'");
+  EXPECT_EQ(complaint("window=33"), "--set window takes a power of two from 1 to 4096, not '33'");
+  EXPECT_EQ(complaint("pool=2"), "--set pool takes an odd number from 1 to 15, not '2'");
+  EXPECT_EQ(complaint("threshold=256"), "--set threshold takes mean, or a number from 0 to 255, not '256'");
+  EXPECT_EQ(complaint("budget=table"), "--set budget takes uniform, pyramid, scores or adaptive, not 'table'");
+  EXPECT_EQ(complaint("merge"), "--set takes key=value,..., not 'merge'");
+  EXPECT_EQ(complaint(""), "--set takes key=value,..., not ''");
+  EXPECT_EQ(complaint("pool=1,pool=3"), "--set has 'pool' twice");
+  for (const char* wrong : {"recent=101%", "recent=%", "recent=-1", "sinks=", "per_query=2", "candidate_mass=256",
+                            "window=0", "group=min", "score=", "=3", "merge=none,"}) {
+    EXPECT_NE(complaint(wrong), "none") << wrong;
+  }
+}
+
+TEST(PolicySettings, KnowsWhichPoliciesReadThem) {
+  EXPECT_NO_THROW(check_settings(parse_settings("merge=none"), "ems"));
+  EXPECT_NO_THROW(check_settings(parse_settings("sinks=9"), "streaming_llm"));
+  EXPECT_THROW(check_settings(parse_settings("merge=none"), "streaming_llm"), UsageError);
+  EXPECT_THROW(check_settings(parse_settings("sinks=9"), "full"), UsageError);
+}
+
+TEST(PolicySettings, ReachTheCache) {
+  Config model;
+  model.layers = model.query_heads = model.kv_heads = 1;
+  model.head_dim = 64;
+  StoreOptions options;
+  options.policy = "streaming_llm";
+  options.tokens = 200;
+  options.settings = parse_settings("sinks=10%");
+  const TileStore store(model, options);
+  EXPECT_EQ(store.cache().policy().sinks, 20u);
+  EXPECT_EQ(policy_text(options), "streaming_llm sinks=10%");
+
+  // A share of what the arena turns out to hold.
+  options.policy = "ems";
+  options.tokens = 0;
+  options.arena_bytes = 65536;
+  options.settings = parse_settings("recent=25%");
+  const TileStore scored(model, options);
+  const Policy& policy = scored.cache().policy();
+  EXPECT_GT(policy.tokens, 64u);
+  EXPECT_EQ(policy.recent, policy.tokens / 4);
+  EXPECT_LE(scored.cache().usage().arena_bytes, 65536u);
+  EXPECT_EQ(scored.max_chunk(), kTileSlots);
+}
+
+}  // namespace
+}  // namespace nibkv::llm

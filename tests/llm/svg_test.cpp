@@ -1,0 +1,137 @@
+#include "bench/llm/svg.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cstddef>
+#include <limits>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace nibkv::llm {
+namespace {
+
+std::size_t count(std::string_view text, std::string_view what) {
+  std::size_t found = 0;
+  for (std::size_t at = text.find(what); at != std::string_view::npos; at = text.find(what, at + 1)) ++found;
+  return found;
+}
+
+// Tags that open and close in pairs, attributes in quotes, no stray < or &: what these drawings can do wrong.
+void expect_xml(const std::string& text) {
+  std::vector<std::string> open;
+  for (std::size_t at = 0; at < text.size();) {
+    if (text[at] == '&') {
+      const std::string entity = text.substr(at, text.find(';', at) - at + 1);
+      EXPECT_TRUE(entity == "&amp;" || entity == "&lt;" || entity == "&gt;" || entity == "&quot;") << entity;
+    }
+    ASSERT_GE(static_cast<unsigned char>(text[at]), text[at] == '\n' ? 0 : 0x20);
+    if (text[at++] != '<') continue;
+    const std::size_t end = text.find('>', at);
+    ASSERT_NE(end, std::string::npos);
+    const std::string tag = text.substr(at, end - at);
+    EXPECT_EQ(tag.find('<'), std::string::npos) << tag;
+    EXPECT_EQ(count(tag, "\"") % 2, 0u) << tag;
+    if (tag[0] == '/') {
+      ASSERT_FALSE(open.empty());
+      EXPECT_EQ(open.back(), tag.substr(1));
+      open.pop_back();
+    } else if (tag.back() != '/') {
+      open.push_back(tag.substr(0, tag.find(' ')));
+    }
+    at = end + 1;
+  }
+  EXPECT_TRUE(open.empty());
+  EXPECT_EQ(count(text, "nan") + count(text, "inf"), 0u);
+}
+
+LineChart chart() {
+  LineChart out;
+  out.title = "a < b & \"c\"\x01";
+  out.x_title = "bytes";
+  out.y_title = "nats";
+  out.log_x = true;
+  out.lines = {{"one", {{1000, 3}, {100000, 2.5}, {1e7, 2}}}, {"two", {{50000, 2.75}}}};
+  out.levels = {{"reference", 1.9}};
+  return out;
+}
+
+TEST(LineChart, DrawsLinesMarkersLevelsAndALegend) {
+  const std::string text = line_chart(chart());
+  expect_xml(text);
+  EXPECT_EQ(count(text, "<polyline"), 3u) << "one line, and two in the legend: a point makes none";
+  EXPECT_EQ(count(text, "<circle"), 4u);
+  EXPECT_EQ(count(text, "<polygon"), 2u);
+  EXPECT_EQ(count(text, "stroke-dasharray"), 2u);
+  for (const char* words :
+       {">one<", ">two<", ">reference<", ">bytes<", ">nats<", ">1M<", "a &lt; b &amp; &quot;c&quot; <"}) {
+    EXPECT_EQ(count(text, words), 1u) << words;
+  }
+}
+
+TEST(LineChart, PutsEqualRatiosAtEqualDistancesOnALogarithmicAxis) {
+  LineChart logarithmic;
+  logarithmic.log_x = true;
+  logarithmic.lines = {{"line", {{1, 0}, {10, 1}, {100, 2}}}};
+  const std::string text = line_chart(logarithmic);
+  std::vector<double> places;
+  for (std::size_t at = text.find("cx=\""); places.size() < 3; at = text.find("cx=\"", at + 1)) {
+    ASSERT_NE(at, std::string::npos);
+    places.push_back(std::stod(text.substr(at + 4)));
+  }
+  EXPECT_NEAR(places[1] - places[0], places[2] - places[1], 0.01);
+}
+
+TEST(LineChart, LeavesOutWhatHasNoPlace) {
+  LineChart odd = chart();
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  odd.lines[0].points.insert(odd.lines[0].points.end(), {{0, 2}, {-5, 2}, {100, kInfinity}, {kInfinity, 2}});
+  odd.levels.emplace_back("lost", std::numeric_limits<double>::quiet_NaN());
+  const std::string text = line_chart(odd);
+  expect_xml(text);
+  EXPECT_EQ(count(text, "<circle"), 4u);
+}
+
+TEST(LineChart, DrawsNothingAndSinglePoints) {
+  expect_xml(line_chart({}));
+  LineChart log;
+  log.log_x = true;
+  expect_xml(line_chart(log));
+  log.lines = {{"point", {{5, 1e6}}}};
+  expect_xml(line_chart(log));
+  log.log_x = false;
+  log.lines = {{"point", {{0, 0}}}};
+  expect_xml(line_chart(log));
+}
+
+TEST(HeatMap, DrawsACellForEachValue) {
+  HeatMap map;
+  map.title = "needle";
+  map.x_title = "context";
+  map.y_title = "depth";
+  map.columns = {"1k", "2k", "4k"};
+  map.rows = {"0 %", "100 %"};
+  map.cells = {{0, 0.5, 1}, {1, 2}};
+  const std::string text = heat_map(map);
+  expect_xml(text);
+  EXPECT_EQ(count(text, "stroke=\"#ffffff\""), 6u);
+  EXPECT_EQ(count(text, "fill=\"#440154\" stroke"), 1u) << "0";
+  EXPECT_EQ(count(text, "fill=\"#fde725\" stroke"), 2u) << "1";
+  EXPECT_EQ(count(text, "fill=\"#ffffff\" stroke"), 2u) << "missing, and out of range";
+  for (const char* words : {">needle<", ">context<", ">depth<", ">2k<", ">100 %<"}) EXPECT_EQ(count(text, words), 1u);
+  expect_xml(heat_map({}));
+}
+
+TEST(HeatMap, LeavesLabelsOutWhereThereIsNoRoom) {
+  HeatMap map;
+  for (int i = 0; i < 200; ++i) map.columns.push_back(std::to_string(i).insert(0, 1, 'c'));
+  map.rows = {"row"};
+  map.cells = {std::vector<double>(200, 0.25)};
+  const std::string text = heat_map(map);
+  expect_xml(text);
+  EXPECT_LT(count(text, ">c"), 80u);
+  EXPECT_GT(count(text, ">c"), 20u);
+}
+
+}  // namespace
+}  // namespace nibkv::llm

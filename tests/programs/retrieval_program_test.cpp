@@ -1,0 +1,139 @@
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "bench/llm/builtin_text.hpp"
+#include "nibkv/nibkv.hpp"
+#include "tests/support/program.hpp"
+
+namespace {
+
+namespace fs = std::filesystem;
+
+using nibkv::test::contents;
+using nibkv::test::in_quotes;
+using nibkv::test::Result;
+
+class RetrievalProgramTest : public nibkv::test::ProgramTest {
+ protected:
+  static void SetUpTestSuite() {
+    ProgramTest::SetUpTestSuite();
+    std::ofstream file(at("text"), std::ios::binary);
+    for (const std::string_view part : nibkv::llm::builtin_text()) file << part << '\n';
+  }
+
+  RetrievalProgramTest() : ProgramTest("nibkv-eval") {}
+
+  static std::string at(const std::string& name) { return folder_ + "/" + name; }
+  static std::string quoted(const std::string& name) { return in_quotes(at(name)); }
+
+  Result command(const std::string& name, const std::string& options) const {
+    return run(name + " --model " + in_quotes(model_) + " --text " + quoted("text") + " --threads 2 " + options);
+  }
+  Result retrieval(const std::string& options) const {
+    return command("retrieval", "--needles code --lengths 256 --depths 3 --seeds 2 " + options);
+  }
+  static std::size_t rows(const std::string& json) {
+    std::size_t count = 0;
+    for (std::size_t found = json.find("\"seed\""); found != std::string::npos;
+         found = json.find("\"seed\"", found + 1))
+      ++count;
+    return count;
+  }
+};
+
+TEST_F(RetrievalProgramTest, AsksAndKeepsRowsSumsAndAMap) {
+  const Result result = retrieval("--json " + quoted("r.json") + " --svg " + quoted("map.svg"));
+  EXPECT_EQ(result.status, 0) << result.err;
+  EXPECT_NE(result.out.find("95 % interval"), std::string::npos) << result.out;
+  EXPECT_NE(result.out.find("f32"), std::string::npos);
+  const std::string json = contents(at("r.json"));
+  EXPECT_EQ(rows(json), 6u);
+  for (const char* member : {"\"accuracy\"", "\"low\"", "\"policy\": \"f32\"", "\"mode\": \"either\"", "\"depth\": 0.5",
+                             "\"needle\": \"code\"", "\"length\": 256", "\"right\": "}) {
+    EXPECT_NE(json.find(member), std::string::npos) << member;
+  }
+  EXPECT_TRUE(contents(at("map.svg")).starts_with("<svg "));
+}
+
+TEST_F(RetrievalProgramTest, NamesOneMapForEachCacheAndMode) {
+  const Result result =
+      retrieval("--policies full,streaming_llm,ems --tokens 128 --depths 2 --seeds 1 --svg " + quoted("many.svg"));
+  // An option given twice is an error of its own.
+  expect_error(result, 2, "--depths");
+  const Result good = command("retrieval",
+                              "--needles code --lengths 256 --depths 2 --seeds 1 --tokens 128 "
+                              "--policies full,streaming_llm,ems --svg " +
+                                  quoted("many.svg"));
+  EXPECT_EQ(good.status, 0) << good.err;
+  for (const char* name : {"full-code", "streaming_llm-128-unseen-code", "ems-128-unseen-code", "ems-128-seen-code"}) {
+    EXPECT_TRUE(fs::exists(at(std::string("many-") + name + ".svg"))) << name;
+  }
+  EXPECT_FALSE(fs::exists(at("many.svg")));
+  EXPECT_FALSE(fs::exists(at("many-streaming_llm-128-seen-code.svg")));
+}
+
+TEST_F(RetrievalProgramTest, GoesOnWhereItStopped) {
+  const std::string json = "--json " + quoted("resumed.json");
+  ASSERT_EQ(retrieval(json).status, 0);
+  const std::string first = contents(at("resumed.json"));
+  const Result again = retrieval(json + " --resume");
+  EXPECT_EQ(again.status, 0) << again.err;
+  EXPECT_EQ(contents(at("resumed.json")), first);
+  const Result more = retrieval(json + " --resume --policies f32,full");
+  EXPECT_EQ(more.status, 0) << more.err;
+  EXPECT_EQ(rows(contents(at("resumed.json"))), 12u);
+  expect_error(retrieval(json + " --resume --prompt chat"), 1, "another prompt");
+  std::ofstream(at("broken.json")) << "{";
+  expect_error(retrieval("--resume --json " + quoted("broken.json")), 1, "cannot go on from " + at("broken.json"));
+}
+
+TEST_F(RetrievalProgramTest, CallsWrongOptionsUsageErrors) {
+  expect_error(run("retrieval"), 2, "--text is missing");
+  expect_error(command("retrieval", "--needles pin"), 2, "--needles takes passkey");
+  expect_error(command("retrieval", "--mode later"), 2, "--mode takes unseen, seen or both");
+  expect_error(command("retrieval", "--prompt html"), 2, "--prompt takes plain or chat");
+  expect_error(command("retrieval", "--lengths 10"), 2, "--lengths takes numbers");
+  expect_error(command("retrieval", "--policies f32,magic"), 2, "unknown policy 'magic'");
+  expect_error(command("retrieval", "--policies ems"), 2, "needs --tokens");
+  expect_error(command("retrieval", "--policies f32 --policy full"), 2, "exclude each other");
+  expect_error(command("retrieval", "--resume"), 2, "--resume needs --json");
+  expect_error(command("retrieval", "--policies streaming_llm --tokens 64 --mode seen"), 2, "keep scores");
+  expect_error(command("retrieval", "--lengths 1020"), 1, "do not fit the model's context of 1024");
+  expect_error(retrieval("--json /no/such/x.json"), 1, "cannot write /no/such/x.json");
+  expect_error(command("head-scores", ""), 2, "--profile is missing");
+  expect_error(command("head-scores", "--profile x"), 2, "--out is missing");
+  expect_error(command("heads", ""), 2, "--svg is missing");
+}
+
+TEST_F(RetrievalProgramTest, PutsHeadScoresIntoAProfile) {
+  ASSERT_EQ(command("profile", "--tokens 400 -o " + quoted("in.profile")).status, 0);
+  const std::string before = contents(at("in.profile"));
+  const std::string options = "--needles code --lengths 300 --depths 3 --seeds 1 --profile ";
+  const Result result = command("head-scores", options + quoted("in.profile") + " -o " + quoted("out.profile"));
+  EXPECT_EQ(result.status, 0) << result.err;
+  EXPECT_NE(result.out.find("needles found "), std::string::npos) << result.out;
+  EXPECT_EQ(contents(at("in.profile")), before);
+  const std::string after = contents(at("out.profile"));
+  ASSERT_EQ(after.size(), before.size());
+  EXPECT_NE(after, before);
+  const Result used = command(
+      "perplexity", "--context 256 --windows 1 --policy head_kv --tokens 128 --profile " + quoted("out.profile"));
+  EXPECT_EQ(used.status, 0) << used.err;
+  expect_error(command("head-scores", options + quoted("text") + " -o " + quoted("x")), 1, "the profile is missing");
+  EXPECT_FALSE(fs::exists(at("x")));
+}
+
+TEST_F(RetrievalProgramTest, DrawsWhatHeadsHold) {
+  const Result result = command("heads", "--policy streaming_llm --tokens 128 --context 400 --svg " + quoted("h.svg"));
+  EXPECT_EQ(result.status, 0) << result.err;
+  EXPECT_EQ(figure(result.out, "context "), "400");
+  EXPECT_TRUE(contents(at("h.svg")).starts_with("<svg "));
+  expect_error(command("heads", "--context 999999 --svg " + quoted("h.svg")), 1, "less than the 999999 asked for");
+}
+
+}  // namespace
