@@ -40,8 +40,9 @@ Without --prompt it reads a message a line from standard input and answers each.
   --max-tokens N       of an answer (default 256)
   --tokens N           tokens that the cache holds (default: the model's context, at most 4096)
   --arena BYTES        size of the cache instead, such as 65536, 512K or 2M
-  --policy NAME        full: stop when the cache is full; streaming_llm: drop what is neither at the beginning nor
-                       recent (default); ems and others (nibkv-eval --help): drop or merge what is least important
+  --policy NAME        of what goes when the cache is full. ems: what matters least is merged or dropped (default);
+                       streaming_llm: what is neither at the beginning nor recent is dropped; full: nothing, the chat
+                       stops; others: nibkv-eval --help
   --set KEY=VALUE,...  fields of the policy (nibkv-eval --help)
   --profile PATH|none  of the model's keys and values (default: made at the first start, kept beside the model)
   --outliers N         key channels at 8 bits: 0, 4, 8, 12 or 16 (default 8, without a profile 0)
@@ -101,7 +102,7 @@ Settings parse(int count, const char* const* words) {
   settings.prompt = arguments.text("prompt");
   settings.model = choose_model(arguments);
   read_sampling(arguments, settings.conversation);
-  settings.cache = read_store_arguments(arguments, "streaming_llm", "");
+  settings.cache = read_store_arguments(arguments, "ems", "");
   check_settings(settings.cache.store.settings, settings.cache.store.policy);
   return settings;
 }

@@ -64,36 +64,6 @@ void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* 
   }
 }
 
-template <bool kOutliers, bool kBiases>
-void logits_of(const TileWeights& tile, int first, int last, int pairs, PairBuffers& pair) {
-  __m256 keys[4];
-  for (int j = 0; j < 4; ++j) keys[j] = wide(eight_at(tile.key_scales + 8 * j));
-  for (int i = first; i < last; ++i) {
-    const int p = pairs + i;
-    const float factor = kBiases ? 1.0f : tile.query_scales[i];
-    __m256 most{};
-    for (int j = 0; j < 4; ++j) {
-      const __m256i dots = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(tile.dots + i * 32 + 8 * j));
-      __m256 logit = _mm256_mul_ps(_mm256_cvtepi32_ps(dots), keys[j]);
-      if (kOutliers) {
-        const __m256i more = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(tile.outlier_dots + i * 32 + 8 * j));
-        logit = _mm256_add_ps(logit, _mm256_mul_ps(_mm256_cvtepi32_ps(more), _mm256_set1_ps(tile.outlier_ratios[i])));
-      }
-      if (kBiases) {
-        const __m256i biases =
-            _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(tile.biases + 8 * j)));
-        logit = _mm256_mul_ps(logit, _mm256_set1_ps(tile.query_scales[i]));
-        logit = _mm256_add_ps(logit, _mm256_mul_ps(_mm256_cvtepi32_ps(biases), _mm256_set1_ps(0.0625f)));
-      }
-      _mm256_store_ps(pair.logits[p] + 8 * j, logit);
-      most = j == 0 ? logit : _mm256_max_ps(logit, most);
-    }
-    _mm256_store_ps(pair.largest[p], _mm256_mul_ps(most, _mm256_set1_ps(factor)));
-    pair.scales[p] = factor * 2048.0f;
-    if (tile.visible[i] != 32) hide_logits(pair.logits[p], pair.largest[p], tile.visible[i], factor);
-  }
-}
-
 // The value scales that a row sees, lanes in the order in which the octaves are packed.
 struct ValueScales {
   __m256i q15[2];
@@ -117,12 +87,33 @@ struct ValueScales {
 };
 
 struct Steps {
+  template <bool kOutliers, bool kBiases>
   static void find_logits(const TileWeights& tile, int first, int last, int pairs, PairBuffers& pair) {
-    const bool outliers = tile.outlier_dots != nullptr;
-    if (tile.biases != nullptr) {
-      (outliers ? logits_of<true, true> : logits_of<false, true>)(tile, first, last, pairs, pair);
-    } else {
-      (outliers ? logits_of<true, false> : logits_of<false, false>)(tile, first, last, pairs, pair);
+    __m256 keys[4];
+    for (int j = 0; j < 4; ++j) keys[j] = wide(eight_at(tile.key_scales + 8 * j));
+    for (int i = first; i < last; ++i) {
+      const int p = pairs + i;
+      const float factor = kBiases ? 1.0f : tile.query_scales[i];
+      __m256 most{};
+      for (int j = 0; j < 4; ++j) {
+        const __m256i dots = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(tile.dots + i * 32 + 8 * j));
+        __m256 logit = _mm256_mul_ps(_mm256_cvtepi32_ps(dots), keys[j]);
+        if (kOutliers) {
+          const __m256i more = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(tile.outlier_dots + i * 32 + 8 * j));
+          logit = _mm256_add_ps(logit, _mm256_mul_ps(_mm256_cvtepi32_ps(more), _mm256_set1_ps(tile.outlier_ratios[i])));
+        }
+        if (kBiases) {
+          const __m256i biases =
+              _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(tile.biases + 8 * j)));
+          logit = _mm256_mul_ps(logit, _mm256_set1_ps(tile.query_scales[i]));
+          logit = _mm256_add_ps(logit, _mm256_mul_ps(_mm256_cvtepi32_ps(biases), _mm256_set1_ps(0.0625f)));
+        }
+        _mm256_store_ps(pair.logits[p] + 8 * j, logit);
+        most = j == 0 ? logit : _mm256_max_ps(logit, most);
+      }
+      _mm256_store_ps(pair.largest[p], _mm256_mul_ps(most, _mm256_set1_ps(factor)));
+      pair.scales[p] = factor * 2048.0f;
+      if (tile.visible[i] != 32) hide_logits(pair.logits[p], pair.largest[p], tile.visible[i], factor);
     }
   }
 

@@ -410,7 +410,16 @@ void weigh_in_groups(const TileWeights* tiles, int tile_count, int count) {
     }
   };
   const auto logits = [&](int from, int to) {
-    walk(from, to, [&](const TileWeights& tile, int i, int end, int p) { Steps::find_logits(tile, i, end, p, pair); });
+    walk(from, to, [&](const TileWeights& tile, int i, int end, int p) {
+      const bool outliers = tile.outlier_dots != nullptr;
+      if (tile.biases == nullptr) {
+        (outliers ? Steps::template find_logits<true, false> : Steps::template find_logits<false, false>)(tile, i, end,
+                                                                                                          p, pair);
+      } else {
+        (outliers ? Steps::template find_logits<true, true> : Steps::template find_logits<false, true>)(tile, i, end, p,
+                                                                                                        pair);
+      }
+    });
     find_tops(pair, from);
   };
   const auto products = [&](int from, int to) {

@@ -72,34 +72,6 @@ inline __m256 most_of_halves(__m512 x) {
   return _mm256_max_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
 }
 
-template <bool kOutliers, bool kBiases>
-void logits_of(const TileWeights& tile, int first, int last, int pairs, PairBuffers& pair) {
-  const __m512 keys[2] = {wide16(tile.key_scales), wide16(tile.key_scales + 16)};
-  for (int i = first; i < last; ++i) {
-    const int p = pairs + i;
-    const float factor = kBiases ? 1.0f : tile.query_scales[i];
-    __m512 logits[2];
-    for (int j = 0; j < 2; ++j) {
-      logits[j] = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(tile.dots + i * 32 + 16 * j)), keys[j]);
-      if (kOutliers) {
-        const __m512 more = _mm512_cvtepi32_ps(_mm512_loadu_si512(tile.outlier_dots + i * 32 + 16 * j));
-        logits[j] = _mm512_add_ps(logits[j], _mm512_mul_ps(more, _mm512_set1_ps(tile.outlier_ratios[i])));
-      }
-      if (kBiases) {
-        const __m512i biases =
-            _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(tile.biases + 16 * j)));
-        logits[j] = _mm512_mul_ps(logits[j], _mm512_set1_ps(tile.query_scales[i]));
-        logits[j] = _mm512_add_ps(logits[j], _mm512_mul_ps(_mm512_cvtepi32_ps(biases), _mm512_set1_ps(0.0625f)));
-      }
-      _mm512_store_ps(pair.logits[p] + 16 * j, logits[j]);
-    }
-    const __m256 most = most_of_halves(_mm512_max_ps(logits[1], logits[0]));
-    _mm256_store_ps(pair.largest[p], _mm256_mul_ps(most, _mm256_set1_ps(factor)));
-    pair.scales[p] = factor * 2048.0f;
-    if (tile.visible[i] != 32) hide_logits(pair.logits[p], pair.largest[p], tile.visible[i], factor);
-  }
-}
-
 // x >> octaves for 32 values in [0, 32767], rounded, halves up; 0 from 15 octaves on.
 inline __m512i shift_down(__m512i x, __m512i octaves) {
   const __m512i twice = _mm512_srlv_epi16(_mm512_slli_epi16(x, 1), octaves);
@@ -137,12 +109,31 @@ struct ValueScales {
 };
 
 struct Steps {
+  template <bool kOutliers, bool kBiases>
   static void find_logits(const TileWeights& tile, int first, int last, int pairs, PairBuffers& pair) {
-    const bool outliers = tile.outlier_dots != nullptr;
-    if (tile.biases != nullptr) {
-      (outliers ? logits_of<true, true> : logits_of<false, true>)(tile, first, last, pairs, pair);
-    } else {
-      (outliers ? logits_of<true, false> : logits_of<false, false>)(tile, first, last, pairs, pair);
+    const __m512 keys[2] = {wide16(tile.key_scales), wide16(tile.key_scales + 16)};
+    for (int i = first; i < last; ++i) {
+      const int p = pairs + i;
+      const float factor = kBiases ? 1.0f : tile.query_scales[i];
+      __m512 logits[2];
+      for (int j = 0; j < 2; ++j) {
+        logits[j] = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(tile.dots + i * 32 + 16 * j)), keys[j]);
+        if (kOutliers) {
+          const __m512 more = _mm512_cvtepi32_ps(_mm512_loadu_si512(tile.outlier_dots + i * 32 + 16 * j));
+          logits[j] = _mm512_add_ps(logits[j], _mm512_mul_ps(more, _mm512_set1_ps(tile.outlier_ratios[i])));
+        }
+        if (kBiases) {
+          const __m512i biases =
+              _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(tile.biases + 16 * j)));
+          logits[j] = _mm512_mul_ps(logits[j], _mm512_set1_ps(tile.query_scales[i]));
+          logits[j] = _mm512_add_ps(logits[j], _mm512_mul_ps(_mm512_cvtepi32_ps(biases), _mm512_set1_ps(0.0625f)));
+        }
+        _mm512_store_ps(pair.logits[p] + 16 * j, logits[j]);
+      }
+      const __m256 most = most_of_halves(_mm512_max_ps(logits[1], logits[0]));
+      _mm256_store_ps(pair.largest[p], _mm256_mul_ps(most, _mm256_set1_ps(factor)));
+      pair.scales[p] = factor * 2048.0f;
+      if (tile.visible[i] != 32) hide_logits(pair.logits[p], pair.largest[p], tile.visible[i], factor);
     }
   }
 
