@@ -306,6 +306,16 @@ inline __m256i shift_rounded(__m256i x, int shift) {
   return _mm256_srl_epi32(_mm256_add_epi32(x, half), _mm_cvtsi32_si128(shift));
 }
 
+// scores - (scores * fade + 65535 >> 16)
+inline __m256i faded(__m256i scores, std::uint32_t fade) {
+  if (fade == 65536) return _mm256_setzero_si256();
+  const __m256i factor = _mm256_set1_epi16(static_cast<short>(fade));
+  const __m256i whole = _mm256_mulhi_epu16(scores, factor);
+  const __m256i exact = _mm256_cmpeq_epi16(_mm256_mullo_epi16(scores, factor), _mm256_setzero_si256());
+  // Rounded up: one more, but for what has no fraction, where the comparison gives -1.
+  return _mm256_sub_epi16(_mm256_sub_epi16(scores, whole), _mm256_add_epi16(_mm256_set1_epi16(1), exact));
+}
+
 inline void add_scores(const TileScores& tile) {
   for (int at = 0; at < 32; at += 16) {
     __m256i low;   // slots 0-3 and 8-11
@@ -323,16 +333,10 @@ inline void add_scores(const TileScores& tile) {
     }
     if (tile.local != nullptr) {
       auto* local = reinterpret_cast<__m256i*>(tile.local + at);
-      const __m256i sixteen = _mm256_loadu_si256(local);
-      __m256i sums[2] = {_mm256_cvtepu16_epi32(_mm256_castsi256_si128(sixteen)),
-                         _mm256_cvtepu16_epi32(_mm256_extracti128_si256(sixteen, 1))};
-      for (int k = 0; k < 2; ++k) {
-        const __m256i lost = _mm256_mullo_epi32(sums[k], _mm256_set1_epi32(static_cast<std::int32_t>(tile.fade)));
-        sums[k] = _mm256_sub_epi32(sums[k], _mm256_srli_epi32(_mm256_add_epi32(lost, _mm256_set1_epi32(65535)), 16));
-        sums[k] = _mm256_add_epi32(sums[k], shift_rounded(attention[k], tile.local_shift));
-        sums[k] = _mm256_min_epu32(sums[k], _mm256_set1_epi32(65535));
-      }
-      _mm256_storeu_si256(local, _mm256_permute4x64_epi64(_mm256_packus_epi32(sums[0], sums[1]), 0xd8));
+      const __m256i more = _mm256_packus_epi32(shift_rounded(attention[0], tile.local_shift),
+                                               shift_rounded(attention[1], tile.local_shift));
+      const __m256i left = faded(_mm256_loadu_si256(local), tile.fade);
+      _mm256_storeu_si256(local, _mm256_adds_epu16(left, _mm256_permute4x64_epi64(more, 0xd8)));
     }
   }
 }

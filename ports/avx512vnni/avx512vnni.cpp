@@ -176,6 +176,53 @@ void tile_weights(const TileWeights* tiles, int tile_count, int count) {
   weigh_in_groups<Steps>(tiles, tile_count, count);
 }
 
+inline __m512i shift_rounded(__m512i x, int shift) {
+  const __m512i half = _mm512_set1_epi32(static_cast<std::int32_t>((1u << shift) >> 1));
+  return _mm512_srl_epi32(_mm512_add_epi32(x, half), _mm_cvtsi32_si128(shift));
+}
+
+// As the AVX2 port's, with all slots of a row in one register.
+void add_scores_of_sums(const TileScores& tile) {
+  __m512i low = _mm512_setzero_si512();   // slots 0-3, 8-11, 16-19, 24-27
+  __m512i high = _mm512_setzero_si512();  // slots 4-7, ...
+  for (int i = 0; i < tile.count; i += 2) {
+    const int next = i + 1 < tile.count ? i + 1 : i;
+    const int factor = next != i ? tile.factors[next] : 0;
+    const __m512i factors = _mm512_set1_epi32(tile.factors[i] | factor << 16);
+    const __m512i a = _mm512_loadu_si512(tile.softmax + i * 32);
+    const __m512i b = _mm512_loadu_si512(tile.softmax + next * 32);
+    low = _mm512_add_epi32(low, _mm512_madd_epi16(_mm512_unpacklo_epi16(a, b), factors));
+    high = _mm512_add_epi32(high, _mm512_madd_epi16(_mm512_unpackhi_epi16(a, b), factors));
+  }
+  const __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
+  const __m512i second = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+  const __m512i attention[2] = {_mm512_permutex2var_epi64(low, first, high),
+                                _mm512_permutex2var_epi64(low, second, high)};
+  if (tile.global != nullptr) {
+    for (int k = 0; k < 2; ++k) {
+      const __m512i more = shift_rounded(attention[k], tile.global_shift);
+      const __m512i room = _mm512_xor_si512(more, _mm512_set1_epi32(-1));
+      const __m512i sums = _mm512_min_epu32(_mm512_loadu_si512(tile.global + 16 * k), room);
+      _mm512_storeu_si512(tile.global + 16 * k, _mm512_add_epi32(sums, more));
+    }
+  }
+  if (tile.local != nullptr) {
+    for (int k = 0; k < 2; ++k) {
+      auto* local = reinterpret_cast<__m256i*>(tile.local + 16 * k);
+      const __m256i more = _mm512_cvtusepi32_epi16(shift_rounded(attention[k], tile.local_shift));
+      _mm256_storeu_si256(local, _mm256_adds_epu16(faded(_mm256_loadu_si256(local), tile.fade), more));
+    }
+  }
+}
+
+void add_scores512(const TileScores& tile) {
+  if (tile.group == 1) {
+    add_scores_of_sums(tile);
+  } else {
+    add_scores(tile);
+  }
+}
+
 template <int kRows>
 void value_sums_of(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales,
                    float* sums) {
@@ -217,7 +264,7 @@ void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* wei
 
 }  // namespace
 
-constexpr Kernels kAvx512vnniKernels = {"avx512vnni", rotate,       encode_row, quantise_query, key_dots,
-                                        outlier_dots, tile_weights, add_scores, value_sums};
+constexpr Kernels kAvx512vnniKernels = {"avx512vnni", rotate,       encode_row,    quantise_query, key_dots,
+                                        outlier_dots, tile_weights, add_scores512, value_sums};
 
 }  // namespace nibkv
