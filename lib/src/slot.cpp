@@ -1,6 +1,50 @@
 #include "slot.hpp"
 
 namespace nibkv {
+namespace {
+
+// Codes move as little-endian words, read and written in loops of their own, which compilers make vectors of: from and
+// to may be one tile.
+std::uint32_t word_at(const std::uint8_t* codes, std::uint32_t index) {
+  std::uint32_t word;
+  std::memcpy(&word, codes + index * 4, sizeof word);
+  return word;
+}
+void put_word(std::uint8_t* codes, std::uint32_t index, std::uint32_t word) {
+  std::memcpy(codes + index * 4, &word, sizeof word);
+}
+
+// A word is four channels of a slot and of the one 16 further on.
+void move_keys(const std::uint8_t* from, std::uint32_t from_lane, std::uint8_t* to, std::uint32_t to_lane,
+               std::uint32_t head_dim) {
+  constexpr std::uint32_t kNibbles = 0x0f0f0f0f;
+  std::uint32_t codes[kMaxHeadDim / 4];
+  const std::uint32_t from_shift = from_lane < 16 ? 0 : 4;
+  const std::uint32_t to_shift = to_lane < 16 ? 0 : 4;
+  for (std::uint32_t g = 0; g < head_dim / 4; ++g) {
+    codes[g] = word_at(from, g * 16 + from_lane % 16) >> from_shift & kNibbles;
+  }
+  for (std::uint32_t g = 0; g < head_dim / 4; ++g) {
+    const std::uint32_t index = g * 16 + to_lane % 16;
+    put_word(to, index, (word_at(to, index) & ~(kNibbles << to_shift)) | codes[g] << to_shift);
+  }
+}
+
+// A word is one channel of four slots and of those 16 further on.
+void move_values(const std::uint8_t* from, std::uint32_t from_lane, std::uint8_t* to, std::uint32_t to_lane,
+                 std::uint32_t head_dim) {
+  std::uint32_t codes[kMaxHeadDim];
+  const std::uint32_t from_shift = from_lane % 4 * 8 + (from_lane < 16 ? 0 : 4);
+  const std::uint32_t to_shift = to_lane % 4 * 8 + (to_lane < 16 ? 0 : 4);
+  from += from_lane % 16 / 4 * head_dim * 4;
+  to += to_lane % 16 / 4 * head_dim * 4;
+  for (std::uint32_t c = 0; c < head_dim; ++c) codes[c] = (word_at(from, c) >> from_shift & 15) << to_shift;
+  for (std::uint32_t c = 0; c < head_dim; ++c) {
+    put_word(to, c, (word_at(to, c) & ~(std::uint32_t{15} << to_shift)) | codes[c]);
+  }
+}
+
+}  // namespace
 
 void move_slot(const Access& to, std::uint32_t from_tile, std::uint32_t from_lane, std::uint32_t to_tile,
                std::uint32_t to_lane) {
@@ -13,15 +57,8 @@ void move_slot(const Access& to, std::uint32_t from_tile, std::uint32_t from_lan
                  to.value_rows(from_tile) + from_lane * shape.head_dim, shape.head_dim * sizeof(float));
     return;
   }
-  const std::uint8_t* from_keys = to.key_codes(from_tile);
-  const std::uint8_t* from_values = to.value_codes(from_tile);
-  std::uint8_t* to_keys = to.key_codes(to_tile);
-  std::uint8_t* to_values = to.value_codes(to_tile);
-  for (std::uint32_t c = 0; c < shape.head_dim; ++c) {
-    put_nibble(to_keys[key_byte(to_lane, c)], to_lane, get_nibble(from_keys[key_byte(from_lane, c)], from_lane));
-    put_nibble(to_values[value_byte(to_lane, c, shape.head_dim)], to_lane,
-               get_nibble(from_values[value_byte(from_lane, c, shape.head_dim)], from_lane));
-  }
+  move_keys(to.key_codes(from_tile), from_lane, to.key_codes(to_tile), to_lane, shape.head_dim);
+  move_values(to.value_codes(from_tile), from_lane, to.value_codes(to_tile), to_lane, shape.head_dim);
   for (std::uint32_t n = 0; n < shape.outlier_channels; ++n) {
     to.outliers(to_tile)[outlier_byte(to_lane, n)] = to.outliers(from_tile)[outlier_byte(from_lane, n)];
   }
