@@ -57,6 +57,10 @@ constexpr std::uint32_t kBatch = kMaxRows;
 class Batch {
  public:
   Batch(const Access& to, const Basis& basis) : to_(to) {
+    levels_ = reinterpret_cast<std::int8_t*>(to.merging() + 4 * dim());
+    values_ = levels_ + kBatch * dim();
+    dots_ = reinterpret_cast<std::int32_t*>(values_ + kBatch * dim());
+    outlier_dots_ = dots_ + kBatch * kTileSlots;
     const std::uint32_t channels = to.shape().outlier_channels;
     if (channels != 0) basis.outlier_scales(outlier_scales_);
   }
@@ -79,9 +83,12 @@ class Batch {
   std::uint32_t count_ = 0;
   Candidate candidates_[kBatch];
   float outlier_scales_[kMaxOutlierChannels] = {};
-  std::int8_t levels_[kBatch * kMaxHeadDim];
   std::int8_t outliers_[kBatch * kMaxOutlierChannels];
-  std::int8_t values_[kBatch][kMaxHeadDim];
+  // In the arena, behind the rows of Merger: too much for a small device's stack.
+  std::int8_t* levels_;         // [candidate][head_dim], of keys
+  std::int8_t* values_;         // [candidate][head_dim]
+  std::int32_t* dots_;          // [candidate][32]
+  std::int32_t* outlier_dots_;  // [candidate][32]
   std::int32_t sums_[kBatch];
   std::int32_t outlier_sums_[kBatch];
 };
@@ -114,8 +121,8 @@ void Batch::add(std::uint32_t slot, const SlotCursor& at) {
     for (std::uint32_t n = 0; n < channels(); ++n) outlier_sums_[i] += outliers[n];
   }
   if (to_.policy().similarity != Similarity::kKey) {
-    value_levels(to_, at.tile, at.lane, values_[i]);
-    candidate.value_energy = static_cast<float>(product(values_[i], values_[i], dim()));
+    value_levels(to_, at.tile, at.lane, values_ + i * dim());
+    candidate.value_energy = static_cast<float>(product(values_ + i * dim(), values_ + i * dim(), dim()));
   }
 }
 
@@ -123,21 +130,19 @@ void Batch::add(std::uint32_t slot, const SlotCursor& at) {
 float Batch::value_cosine(const Candidate& candidate, std::uint32_t i, std::uint32_t tile, std::uint32_t lane) const {
   std::int8_t levels[kMaxHeadDim];
   value_levels(to_, tile, lane, levels);
-  const auto dot = static_cast<float>(product(values_[i], levels, dim()));
+  const auto dot = static_cast<float>(product(values_ + i * dim(), levels, dim()));
   if (!(dot > 0) || to_.value_scales(tile)[lane] == 0) return 0;
   return dot / square_root(candidate.value_energy * static_cast<float>(product(levels, levels, dim())));
 }
 
 void Batch::compare(std::uint32_t tile, std::uint32_t slot, std::uint32_t end, std::uint32_t first_centre,
                     const std::uint32_t* target) {
-  std::int32_t dots[kBatch * kTileSlots];
-  std::int32_t outlier_dots[kBatch * kTileSlots];
   float energies[kTileSlots];
   const int count = static_cast<int>(count_);
-  to_.kernels().key_dots(to_.key_codes(tile), static_cast<int>(dim()), levels_, sums_, count, dots);
+  to_.kernels().key_dots(to_.key_codes(tile), static_cast<int>(dim()), levels_, sums_, count, dots_);
   if (channels() != 0) {
     to_.kernels().outlier_dots(to_.outliers(tile), static_cast<int>(channels()), outliers_, outlier_sums_, count,
-                               outlier_dots);
+                               outlier_dots_);
   }
   level_energies(to_, tile, energies);
   for (std::uint32_t lane = 0; lane < kTileSlots && slot + lane < end; ++lane) {
@@ -151,8 +156,8 @@ void Batch::compare(std::uint32_t tile, std::uint32_t slot, std::uint32_t end, s
     if (!(energy >= ports::kSmallest)) continue;
     for (std::uint32_t i = 0; i < count_; ++i) {
       Candidate& candidate = candidates_[i];
-      float dot = static_cast<float>(dots[i * kTileSlots + lane]) * scale * candidate.scale;
-      if (channels() != 0) dot += static_cast<float>(outlier_dots[i * kTileSlots + lane]) * candidate.outlier_scale;
+      float dot = static_cast<float>(dots_[i * kTileSlots + lane]) * scale * candidate.scale;
+      if (channels() != 0) dot += static_cast<float>(outlier_dots_[i * kTileSlots + lane]) * candidate.outlier_scale;
       if (!(dot > 0)) continue;
       // The square of the cosine, but for the candidate's own norm.
       float similarity = dot * dot / energy;

@@ -159,7 +159,7 @@ constexpr Layout layout_of(const Shape& shape, const Policy& policy) {
   const std::uint64_t arrays = policy.keep == Keep::kScore ? 5 : bounded ? 1 : 0;
   at.plan = take(arrays * at.chain_tiles * kTileSlots * 4);
   at.encoding = take(q4 ? 9u * shape.head_dim * 4u : 0);
-  at.merging = take(merges(policy) ? 4u * shape.head_dim * 4u : 0);
+  at.merging = take(merges(policy) ? 48u * shape.head_dim + kTileSlots * kTileSlots * 4 : 0);
   at.scratch = take(std::uint64_t{shape.workers} * at.scratch_bytes);
   at.total = end;
   return at;
