@@ -107,10 +107,12 @@ void share_layer(const Access& to, std::uint32_t layer, std::uint32_t tokens) {
   const auto score_of = [&](const Chain& chain, const SlotCursor& at) -> std::uint32_t {
     if (keeps_local(policy)) return to.local(at.tile)[at.lane];
     if (!keeps_global(policy)) return 0;
-    const std::uint32_t queries = policy.per_query ? chain.seen - to.position(at.tile, at.lane) : 1;
-    // Heads may have halved their scores more or less often: all to the units of 2^-8.
-    const std::uint64_t score = (std::uint64_t{to.global(at.tile)[at.lane]} << 8) / (queries != 0 ? queries : 1);
-    return static_cast<std::uint32_t>(chain.exponent < 24 ? score >> (24 - chain.exponent) : score);
+    const std::uint32_t queries = chain.seen - to.position(at.tile, at.lane);
+    // Heads may have halved their scores more or less often. A mean is at most 2^24; sums get that for 2^8 queries.
+    const std::uint64_t score = std::uint64_t{to.global(at.tile)[at.lane]}
+                                << (chain.exponent < 31 ? chain.exponent : 31);
+    const std::uint64_t share = policy.per_query ? score / (queries != 0 ? queries : 1) : score >> 8;
+    return share < 0xffffffff ? static_cast<std::uint32_t>(share) : 0xffffffff;
   };
   // Slots of a head that may be dropped and score at least `limit`.
   const auto reach = [&](std::uint32_t head, std::uint32_t limit) {
@@ -124,7 +126,7 @@ void share_layer(const Access& to, std::uint32_t layer, std::uint32_t tokens) {
   };
   const std::uint64_t wanted = std::uint64_t{shape.kv_heads} * (tokens - always);
   std::uint32_t limit = 0;
-  for (std::uint32_t bit = 1u << 24; bit != 0; bit >>= 1) {
+  for (std::uint32_t bit = 1u << 31; bit != 0; bit >>= 1) {
     std::uint64_t count = 0;
     for (std::uint32_t head = 0; head < shape.kv_heads; ++head) count += reach(head, limit | bit);
     if (count >= wanted) limit |= bit;

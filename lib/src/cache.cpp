@@ -19,6 +19,7 @@ void reset(const Access& to) {
   std::uint32_t tile = 0;
   for (std::size_t i = 0; i < heads; ++i) {
     Chain& chain = to.at<Chain>(layout.chains)[i];
+    if (to.policy().budget == Budget::kAdaptive) chain.budget = to.policy().tokens;
     const std::uint32_t own = equal ? layout.tiles_per_head : chain.budget / kTileSlots + 1;
     const std::uint32_t end = i + 1 == heads ? static_cast<std::uint32_t>(layout.tiles) : tile + own;
     chain = {kNoTile, kNoTile, 0, 0, tile, chain.budget, 0, 0};

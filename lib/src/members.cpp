@@ -158,13 +158,12 @@ void Batch::compare(std::uint32_t tile, std::uint32_t slot, std::uint32_t end, s
       Candidate& candidate = candidates_[i];
       float dot = static_cast<float>(dots_[i * kTileSlots + lane]) * scale * candidate.scale;
       if (channels() != 0) dot += static_cast<float>(outlier_dots_[i * kTileSlots + lane]) * candidate.outlier_scale;
-      if (!(dot > 0)) continue;
-      // The square of the cosine, but for the candidate's own norm.
-      float similarity = dot * dot / energy;
+      // The square of the cosine, clamped at 0, but for the candidate's own norm.
+      float similarity = dot > 0 ? dot * dot / energy : 0;
       if (to_.policy().similarity != Similarity::kKey) {
         const float value = value_cosine(candidate, i, tile, lane);
-        similarity = to_.policy().similarity == Similarity::kValue ? value * value * candidate.energy
-                                                                   : similarity * value * value;
+        const float key = to_.policy().similarity == Similarity::kValue ? candidate.energy : similarity;
+        similarity = key * value * value;
       }
       if (similarity > candidate.best) {
         candidate.best = similarity;

@@ -12,7 +12,7 @@ namespace nibkv {
 namespace {
 
 // To update: run this test; it prints the new word.
-constexpr std::uint64_t kGolden = 0x3a10bb716871be52;
+constexpr std::uint64_t kGolden = 0xe4a150cc712f314a;
 
 // FNV-1a, 64 bits.
 class Hash {
@@ -30,7 +30,47 @@ struct Case {
   Shape shape;
   Policy policy;
   int steps;
+  std::vector<std::uint32_t> budgets = {};
 };
+
+// Every score, both merges, every way to share a budget; groups below and above the 16 rows of a pass.
+std::vector<Case> scored_cases() {
+  std::vector<Case> list;
+  Policy policy = ems(90);
+  list.push_back(
+      {{.layers = 2, .query_heads = 6, .kv_heads = 2, .head_dim = 64, .outlier_channels = 4, .max_chunk = 12},
+       policy,
+       40});
+  policy.merge = Merge::kBoth;
+  policy.mass = Mass::kCount;
+  policy.similarity = Similarity::kKeyValue;
+  policy.group = Group::kMax;
+  policy.combine = Combine::kMax;
+  policy.mean_threshold = true;
+  policy.budget = Budget::kPyramid;
+  list.push_back({{.layers = 3, .query_heads = 8, .kv_heads = 2, .head_dim = 96, .outlier_channels = 8, .max_chunk = 5},
+                  policy,
+                  60});
+  policy = ems(70);
+  policy.merge = Merge::kBoth;
+  policy.threshold = 0;
+  policy.pool = 3;
+  policy.candidate_mass = 200;
+  list.push_back({{.layers = 1, .query_heads = 20, .kv_heads = 1, .head_dim = 48, .max_chunk = 3}, policy, 70});
+  list.push_back({{.layers = 1, .query_heads = 4, .kv_heads = 4, .head_dim = 32, .max_chunk = 9}, ada_kv(80), 60});
+  list.push_back({{.layers = 2, .query_heads = 2, .kv_heads = 2, .head_dim = 16, .max_chunk = 40}, head_kv(100), 20});
+  list.push_back({{.layers = 1, .query_heads = 3, .kv_heads = 1, .head_dim = 128}, h2o(40), 400});
+  list.push_back({{.layers = 1, .query_heads = 3, .kv_heads = 1, .head_dim = 112, .max_chunk = 2}, tova(33), 60});
+  list.push_back(
+      {{.layers = 1, .query_heads = 2, .kv_heads = 2, .head_dim = 80, .outlier_channels = 16, .max_chunk = 16},
+       l2_norm(50),
+       20});
+  policy = snapkv(96);
+  policy.budget = Budget::kTable;
+  list.push_back(
+      {{.layers = 1, .query_heads = 4, .kv_heads = 2, .head_dim = 64, .max_chunk = 8}, policy, 40, {128, 64}});
+  return list;
+}
 
 // Every kind of block of the rotation (16 to 256), group sizes below and above the 16 rows of a pass, outlier channels,
 // both policies, both storages; streaming cases run several times round their budget.
@@ -58,6 +98,7 @@ std::vector<Case> cases() {
   Shape f32 = {.layers = 1, .query_heads = 4, .kv_heads = 2, .head_dim = 48, .max_chunk = 8};
   f32.storage = Storage::kF32;
   list.push_back({f32, streaming_llm(32), 12});
+  for (const Case& one : scored_cases()) list.push_back(one);
   return list;
 }
 
@@ -70,9 +111,29 @@ void scale_rows(std::vector<float>& rows, std::size_t dim, test::Random& random)
   }
 }
 
+// What explain() and plan() say of every head; every other time everything is cut back at once.
+void add_scores(test::Rig& rig, int step, Hash& hash) {
+  for (std::uint32_t layer = 0; layer < rig.shape().layers; ++layer) {
+    for (std::uint32_t head = 0; head < rig.shape().kv_heads; ++head) {
+      for (const SlotInfo& slot : test::explain_all(rig.cache(), layer, head)) {
+        const std::uint32_t words[] = {slot.position, slot.global, slot.local, slot.bias, slot.merged};
+        hash.add(std::as_bytes(std::span(words)));
+      }
+      std::vector<std::uint32_t> target(rig.cache().held(layer, head));
+      ASSERT_EQ(plan(rig.cache(), layer, head, rig.shape().max_chunk, target), Status::kOk);
+      hash.add(std::as_bytes(std::span(target)));
+    }
+  }
+  const Policy& policy = rig.policy();
+  if (step % 20 != 19) return;
+  const std::uint32_t tokens = policy.sinks + policy.recent + (policy.tokens - policy.sinks - policy.recent + 1) / 2;
+  ASSERT_EQ(compact_now(rig.cache(), tokens, policy.budget), Status::kOk) << test::words(rig.shape(), policy);
+}
+
 void run(const Case& one, const std::string& port, Hash& hash) {
   const Shape& shape = one.shape;
-  test::Rig rig(shape, one.policy, port, 7);
+  const bool scored = one.policy.keep == Keep::kScore;
+  test::Rig rig(shape, one.policy, port, 7, one.budgets);
   ASSERT_EQ(rig.made(), Status::kOk);
   hash.add(rig.profile());
   test::Random random(shape.head_dim);
@@ -90,6 +151,7 @@ void run(const Case& one, const std::string& port, Hash& hash) {
       const std::vector<float> out = test::attend_all(rig.cache(), layer, queries);
       hash.add(std::as_bytes(std::span(out)));
     }
+    if (scored && step % 10 == 9) add_scores(rig, step, hash);
     if (step % 7 == 6) {  // a plan of its own: every third of the slots but the first is dropped
       std::vector<std::uint32_t> target;
       std::uint32_t next = 0;

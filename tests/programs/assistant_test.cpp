@@ -76,7 +76,7 @@ TEST_F(AssistantTest, SaysWhatIsWrongWithFiles) {
 
 TEST_F(AssistantTest, SaysThatAnArenaIsTooSmall) {
   expect_error(ask("--arena 1K --profile none"), 1, "an arena of 1024 bytes holds no token of this model");
-  expect_error(ask("--tokens 3 --profile none"), 1, "more than 4 tokens");
+  expect_error(ask("--policy streaming_llm --tokens 3 --profile none"), 1, "more than 4 tokens");
 }
 
 TEST_F(AssistantTest, AnswersTheSameWithAnyNumberOfThreadsAndAnyPort) {

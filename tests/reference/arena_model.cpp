@@ -59,7 +59,7 @@ std::vector<double> Slot::rotated_value() const {
 }
 
 ArenaModel::ArenaModel(std::span<const std::byte> arena, const Shape& shape, const Policy& policy)
-    : arena_(arena), shape_(shape), layout_(layout_of(shape, policy)) {}
+    : arena_(arena), shape_(shape), policy_(policy), layout_(layout_of(shape, policy)) {}
 
 template <typename T>
 T ArenaModel::read(std::uint64_t offset) const {
@@ -122,6 +122,27 @@ std::vector<Slot> ArenaModel::slots(std::uint32_t layer, std::uint32_t kv_head) 
   return all;
 }
 
+Notes ArenaModel::notes_of(std::uint32_t tile, std::uint32_t lane) const {
+  const std::uint64_t side = layout_.sides + std::uint64_t{tile} * layout_.side_bytes;
+  const Side& at = layout_.side;
+  Notes notes;
+  notes.position = read<std::uint32_t>(layout_.bases + std::uint64_t{tile} * 4) +
+                   read<std::uint16_t>(side + at.positions + lane * 2);
+  // An array ends where the next one begins: one of no length is not kept.
+  if (at.positions != at.global) notes.global = read<std::uint32_t>(side + at.global + lane * 4);
+  if (at.bias != at.local) notes.local = read<std::uint16_t>(side + at.local + lane * 2);
+  if (at.merged != at.bias) notes.bias = read<std::uint8_t>(side + at.bias + lane);
+  if (at.total != at.merged) notes.merged = read<std::uint8_t>(side + at.merged + lane);
+  return notes;
+}
+
+std::vector<Notes> ArenaModel::notes(std::uint32_t layer, std::uint32_t kv_head) const {
+  const std::vector<std::uint32_t> list = tiles(layer, kv_head);
+  std::vector<Notes> all;
+  for (std::uint32_t i = 0; i < chain(layer, kv_head).used; ++i) all.push_back(notes_of(list.at(i / 32), i % 32));
+  return all;
+}
+
 std::vector<float> ArenaModel::key_f32(std::uint32_t layer, std::uint32_t kv_head, std::uint32_t index) const {
   const std::uint64_t codes = layout_.codes + std::uint64_t{tiles(layer, kv_head).at(index / 32)} * layout_.code_bytes;
   std::vector<float> row;
@@ -159,9 +180,11 @@ void ArenaModel::check_free_tiles(const std::vector<bool>& taken, std::uint32_t 
   for (std::uint32_t layer = 0; layer < shape_.layers; ++layer) {
     for (std::uint32_t head = 0; head < shape_.kv_heads; ++head) {
       const std::uint64_t run = (std::uint64_t{layer} * shape_.kv_heads + head) * layout_.tiles_per_head;
+      const bool equal = policy_.budget == Budget::kUniform || policy_.budget == Budget::kAdaptive;
       for (std::uint32_t tile = chain(layer, head).free; tile != kNoTile; ++count) {
         const std::string where = "free tile " + std::to_string(tile);
-        if (tile < run || tile >= run + layout_.tiles_per_head) wrong(where + " is not of the run of its list");
+        if (tile >= layout_.tiles) wrong(where + " does not exist");
+        if (equal && (tile < run || tile >= run + layout_.tiles_per_head)) wrong(where + " is of another run");
         if (taken[tile] || free[tile]) wrong(where + " is in use or in the list twice");
         free[tile] = true;
         tile = read<std::uint32_t>(layout_.links + std::uint64_t{tile} * 4);

@@ -33,6 +33,17 @@ struct Slot {
   std::vector<double> rotated_value() const;
 };
 
+/// What an arena knows of a slot beside its codes; 0 what its policy does not keep.
+struct Notes {
+  std::uint32_t position = 0;
+  std::uint32_t global = 0;
+  std::uint32_t local = 0;
+  std::uint32_t bias = 0;
+  std::uint32_t merged = 0;
+
+  bool operator==(const Notes&) const = default;
+};
+
 /// Reads the bytes of an arena as the documented format says, checking every index on the way.
 class ArenaModel {
  public:
@@ -45,12 +56,16 @@ class ArenaModel {
   Slot slot(std::uint32_t layer, std::uint32_t kv_head, std::uint32_t index) const;
   std::vector<Slot> slots(std::uint32_t layer, std::uint32_t kv_head) const;
 
+  /// Under Keep::kScore.
+  std::vector<Notes> notes(std::uint32_t layer, std::uint32_t kv_head) const;
+
   /// Storage::kF32: keys lie as [head_dim][32], values as [32][head_dim].
   std::vector<float> key_f32(std::uint32_t layer, std::uint32_t kv_head, std::uint32_t index) const;
   std::vector<float> value_f32(std::uint32_t layer, std::uint32_t kv_head, std::uint32_t index) const;
 
   /// Throws std::runtime_error unless chains are well formed and share no tile, and every other tile is once in the
-  /// free list of the chain in whose run it lies. Returns the number of tiles in all chains.
+  /// free list of the chain in whose run it lies, or of any chain where runs differ in length. Returns the number of
+  /// tiles in all chains.
   std::uint32_t check_chains() const;
 
  private:
@@ -58,9 +73,11 @@ class ArenaModel {
   T read(std::uint64_t offset) const;
   void check_free_tiles(const std::vector<bool>& taken, std::uint32_t used) const;
   Slot slot_of(std::uint32_t tile, std::uint32_t lane) const;
+  Notes notes_of(std::uint32_t tile, std::uint32_t lane) const;
 
   std::span<const std::byte> arena_;
   Shape shape_;
+  Policy policy_;
   Layout layout_;
 };
 

@@ -47,9 +47,19 @@ std::vector<double> attention(std::span<const double> query, const Rows& keys, c
 //    product P: off by P / 127 * (1/2 + 1/256), and by as little again, 2^-14 P, because the factor is an integer.
 // 5. A tile adds to a sum of f32 with two roundings, each of at most 2^-24 of the largest partial sum.
 // 6. The last steps (division, rotation, means) are a few f32 roundings of the output.
-FixedPointCase fixed_point_case(std::span<const int> query_codes, double query_scale, const std::vector<Slot>& slots,
-                                std::size_t visible) {
-  constexpr double byte_slack = (0.5 + 1.0 / 256) / 127 + 0x1p-14;
+namespace {
+
+// Weights relative to the largest of all, not divided by their mass, and the bound of steps 1 to 3.
+struct Weighing {
+  std::vector<double> weights;
+  std::vector<double> slacks;
+  std::vector<double> largest;  // of each slot's tile
+  double mass = 0;
+  double mass_slack = 0;
+};
+
+Weighing weigh(std::span<const int> query_codes, double query_scale, const std::vector<Slot>& slots,
+               std::size_t visible, std::span<const int> biases) {
   const std::size_t dim = query_codes.size();
   std::vector<double> logits(visible);
   double most = -1e300;
@@ -58,38 +68,55 @@ FixedPointCase fixed_point_case(std::span<const int> query_codes, double query_s
     for (std::size_t c = 0; c < dim; ++c) dot += query_codes[c] * kCodebook[slots[t].key_codes[c]];
     logits[t] = dot * query_scale * scale16_value(slots[t].key_scale) * 1.4426950408889634 /
                 std::sqrt(static_cast<double>(dim));
+    if (!biases.empty()) logits[t] += biases[t] / 16.0;
     most = std::max(most, logits[t]);
   }
+  Weighing all;
+  for (std::size_t t = 0; t < visible; ++t) all.weights.push_back(std::exp2(logits[t] - most));
+  for (std::size_t first = 0; first < visible; first += 32) {
+    const std::size_t end = std::min(first + 32, visible);
+    const double largest = *std::max_element(all.weights.begin() + static_cast<std::ptrdiff_t>(first),
+                                             all.weights.begin() + static_cast<std::ptrdiff_t>(end));
+    for (std::size_t t = first; t < end; ++t) {
+      const double relative = std::log(2.0) * (1.0 / 4096 + 0x1p-19 + 0x1p-20 * std::abs(logits[t])) + 8 * 0x1p-15;
+      all.largest.push_back(largest);
+      all.slacks.push_back(relative * all.weights[t] + 0x1p-14 * largest);
+      all.mass += all.weights[t];
+      all.mass_slack += all.slacks[t];
+    }
+  }
+  return all;
+}
+
+}  // namespace
+
+FixedPointCase fixed_point_case(std::span<const int> query_codes, double query_scale, const std::vector<Slot>& slots,
+                                std::size_t visible, std::span<const int> biases) {
+  constexpr double byte_slack = (0.5 + 1.0 / 256) / 127 + 0x1p-14;
+  const std::size_t dim = query_codes.size();
+  const Weighing all = weigh(query_codes, query_scale, slots, visible, biases);
   std::vector<double> sums(dim, 0.0);
   std::vector<double> slack(dim, 0.0);
   std::vector<double> sizes(dim, 0.0);
-  double mass = 0;
-  double mass_slack = 0;
   std::size_t tiles = 0;
   for (std::size_t first = 0; first < visible; first += 32, ++tiles) {
     const std::size_t end = std::min(first + 32, visible);
-    double largest = 0;
+    const double largest = all.largest[first];
     double largest_product = 0;
     double largest_scale = 0;
     for (std::size_t t = first; t < end; ++t) {
-      const double weight = std::exp2(logits[t] - most);
-      largest = std::max(largest, weight);
       largest_scale = std::max(largest_scale, scale16_value(slots[t].value_scale));
-      largest_product = std::max(largest_product, weight * scale16_value(slots[t].value_scale));
+      largest_product = std::max(largest_product, all.weights[t] * scale16_value(slots[t].value_scale));
     }
     for (std::size_t t = first; t < end; ++t) {
-      const double weight = std::exp2(logits[t] - most);
-      const double relative = std::log(2.0) * (1.0 / 4096 + 0x1p-19 + 0x1p-20 * std::abs(logits[t])) + 8 * 0x1p-15;
-      const double weight_slack = relative * weight + 0x1p-14 * largest;
+      const double weight = all.weights[t];
       const double scale = scale16_value(slots[t].value_scale);
-      mass += weight;
-      mass_slack += weight_slack;
       for (std::size_t c = 0; c < dim; ++c) {
         const double level = kCodebook[slots[t].value_codes[c]];
         sums[c] += weight * scale * level;
         sizes[c] += weight * scale * std::abs(level);
         const double scale_slack = 0x1p-15 * largest_scale * weight + 0x1p-14 * largest_scale * largest;
-        slack[c] += std::abs(level) * (weight_slack * scale + scale_slack + byte_slack * largest_product);
+        slack[c] += std::abs(level) * (all.slacks[t] * scale + scale_slack + byte_slack * largest_product);
       }
     }
   }
@@ -97,13 +124,24 @@ FixedPointCase fixed_point_case(std::span<const int> query_codes, double query_s
   double bound2 = 0;
   for (std::size_t c = 0; c < dim; ++c) {
     const double sum_slack = slack[c] + static_cast<double>(tiles + 16) * 0x1p-23 * sizes[c];
-    const double exact = sums[c] / mass;
+    const double exact = sums[c] / all.mass;
     result.exact.push_back(exact);
-    const double bound = (sum_slack + std::abs(exact) * mass_slack) / (mass - mass_slack);
+    const double bound = (sum_slack + std::abs(exact) * all.mass_slack) / (all.mass - all.mass_slack);
     bound2 += bound * bound;
   }
   result.norm_bound = std::sqrt(bound2) + 0x1p-20 * norm(result.exact);
   return result;
+}
+
+WeighedRow weigh_row(std::span<const int> query_codes, double query_scale, const std::vector<Slot>& slots,
+                     std::size_t visible, std::span<const int> biases) {
+  const Weighing all = weigh(query_codes, query_scale, slots, visible, biases);
+  WeighedRow row;
+  for (std::size_t t = 0; t < visible; ++t) {
+    row.weights.push_back(all.weights[t] / all.mass);
+    row.bounds.push_back((all.slacks[t] + row.weights[t] * all.mass_slack) / (all.mass - all.mass_slack));
+  }
+  return row;
 }
 
 double norm(std::span<const double> row) {

@@ -23,8 +23,19 @@ struct FixedPointCase {
 
 /// @param query_codes  [head_dim] int8 codes of the rotated query; the largest magnitude must be 127
 /// @param query_scale  what a code of 1 stands for
+/// @param biases       1/16 octaves added to each slot's logit; empty: none
 FixedPointCase fixed_point_case(std::span<const int> query_codes, double query_scale, const std::vector<Slot>& slots,
-                                std::size_t visible);
+                                std::size_t visible, std::span<const int> biases = {});
+
+/// Softmax weights of one query row over slots as they are coded, and how far the fixed-point ones may be from them.
+struct WeighedRow {
+  std::vector<double> weights;  ///< [visible], 1 in all
+  std::vector<double> bounds;   ///< [visible]
+};
+
+/// Parameters as of fixed_point_case.
+WeighedRow weigh_row(std::span<const int> query_codes, double query_scale, const std::vector<Slot>& slots,
+                     std::size_t visible, std::span<const int> biases = {});
 
 double norm(std::span<const double> row);
 double distance(std::span<const double> a, std::span<const double> b);

@@ -17,7 +17,7 @@ void PrintTo(const Shape& shape, std::ostream* out) {
 }
 
 void PrintTo(const Policy& policy, std::ostream* out) {
-  *out << "keep " << static_cast<int>(policy.keep) << ", " << policy.tokens << " tokens, " << policy.sinks << " sinks";
+  *out << test::words(Shape{}, policy);
 }
 
 }  // namespace nibkv
@@ -39,6 +39,15 @@ std::string words(const Shape& shape, const Policy& policy, std::string_view por
       << ", workers " << shape.workers << (shape.storage == Storage::kF32 ? ", f32" : ", q4");
   if (policy.tokens != 0)
     out << "; keep " << static_cast<int>(policy.keep) << ", tokens " << policy.tokens << ", sinks " << policy.sinks;
+  if (policy.keep == Keep::kScore) {
+    out << ", recent " << policy.recent << ", score " << static_cast<int>(policy.score) << ", group "
+        << static_cast<int>(policy.group) << ", combine " << static_cast<int>(policy.combine) << ", per query "
+        << policy.per_query << ", window " << policy.window << ", pool " << static_cast<int>(policy.pool) << ", merge "
+        << static_cast<int>(policy.merge) << ", similarity " << static_cast<int>(policy.similarity) << ", mass "
+        << static_cast<int>(policy.mass) << ", threshold " << static_cast<int>(policy.threshold)
+        << (policy.mean_threshold ? " or mean" : "") << ", candidates " << static_cast<int>(policy.candidate_mass)
+        << ", budget " << static_cast<int>(policy.budget);
+  }
   if (!port.empty()) out << "; port " << port;
   return out.str();
 }
@@ -95,10 +104,58 @@ std::vector<std::byte> make_profile(const Shape& shape, std::uint64_t seed) {
   return profile;
 }
 
-Rig::Rig(const Shape& shape, const Policy& policy, std::string_view port, std::uint64_t profile_seed)
+std::vector<SlotInfo> explain_all(const Cache& cache, std::uint32_t layer, std::uint32_t kv_head) {
+  std::vector<SlotInfo> slots(cache.held(layer, kv_head));
+  EXPECT_EQ(explain(cache, layer, kv_head, slots), Status::kOk) << words(cache.shape(), cache.policy(), cache.port());
+  return slots;
+}
+
+std::vector<Preset> scored_presets(const Shape& shape, std::uint32_t tokens) {
+  std::vector<Preset> list;
+  for (std::uint32_t i = 0; !policy_name(i).empty(); ++i) {
+    Policy policy;
+    if (find_policy(policy_name(i), tokens, policy) != Status::kOk) continue;
+    if (policy.keep == Keep::kScore && valid(policy, shape)) list.push_back({std::string(policy_name(i)), policy});
+  }
+  return list;
+}
+
+Policy random_scored_policy(Random& random, const Shape& shape, std::uint32_t most_tokens) {
+  Policy policy;
+  policy.keep = Keep::kScore;
+  do {
+    policy.tokens = random.within(1, most_tokens);
+    policy.sinks = random.below(8);
+    policy.recent = random.below(policy.tokens);
+    policy.score = static_cast<Score>(random.below(4));
+    policy.group = static_cast<Group>(shape.group() > kMaxRows ? 0 : random.below(2));
+    policy.combine = static_cast<Combine>(random.below(2));
+    policy.per_query = random.below(2) == 0;
+    policy.window = static_cast<std::uint16_t>(1u << random.below(13));
+    policy.pool = static_cast<std::uint8_t>(1 + 2 * random.below(8));
+    policy.merge = static_cast<Merge>(random.below(3));
+    policy.similarity = static_cast<Similarity>(random.below(3));
+    policy.mass = static_cast<Mass>(random.below(3));
+    policy.mean_threshold = random.below(4) == 0;
+    policy.threshold = static_cast<std::uint8_t>(random.below(200));
+    policy.candidate_mass = static_cast<std::uint8_t>(random.below(2) == 0 ? 0 : random.below(256));
+    policy.budget = static_cast<Budget>(random.below(4));
+  } while (!valid(policy, shape));
+  return policy;
+}
+
+Rig::Rig(const Shape& shape, const Policy& policy, std::string_view port, std::uint64_t profile_seed,
+         std::span<const std::uint32_t> budgets)
     : arena_(footprint(shape, policy)) {
-  if (shape.outlier_channels != 0) profile_ = make_profile(shape, profile_seed);
-  made_ = cache_.init(arena_.bytes(), shape, policy, {port, profile_});
+  if (shape.outlier_channels != 0 || policy.budget == Budget::kScores) profile_ = make_profile(shape, profile_seed);
+  if (policy.budget == Budget::kScores) {
+    Random random(profile_seed);
+    std::vector<float> scores;
+    for (std::uint32_t i = 0; i < std::uint32_t{shape.layers} * shape.kv_heads; ++i)
+      scores.push_back(static_cast<float>(random.below(100)));
+    EXPECT_EQ(set_head_scores(profile_, shape, scores), Status::kOk);
+  }
+  made_ = cache_.init(arena_.bytes(), shape, policy, {port, profile_, budgets});
   EXPECT_EQ(made_, Status::kOk) << words(shape, policy, port);
 }
 

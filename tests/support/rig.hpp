@@ -43,10 +43,26 @@ std::vector<float> keys_of_profile(const Shape& shape, std::uint64_t seed, std::
                                    Random& random);
 std::vector<float> values_of_profile(const Shape& shape, std::size_t count, Random& random);
 
-/// A cache with its arena and, when the shape has outlier channels, its profile.
+/// What explain() says of a chain; fails the test when it does not.
+std::vector<SlotInfo> explain_all(const Cache& cache, std::uint32_t layer, std::uint32_t kv_head);
+
+/// A preset of Keep::kScore and its name.
+struct Preset {
+  std::string name;
+  Policy policy;
+};
+/// All of them that are valid for the shape.
+std::vector<Preset> scored_presets(const Shape& shape, std::uint32_t tokens);
+
+/// Any policy of Keep::kScore that fits the shape, which must be Storage::kQ4, but for Budget::kTable.
+Policy random_scored_policy(Random& random, const Shape& shape, std::uint32_t most_tokens);
+
+/// A cache with its arena and, when the shape has outlier channels or budgets go by head scores, its profile: that of
+/// make_profile with head scores of the same seed.
 class Rig {
  public:
-  Rig(const Shape& shape, const Policy& policy, std::string_view port = {}, std::uint64_t profile_seed = 1);
+  Rig(const Shape& shape, const Policy& policy, std::string_view port = {}, std::uint64_t profile_seed = 1,
+      std::span<const std::uint32_t> budgets = {});
   Rig(const Rig&) = delete;
   Rig& operator=(const Rig&) = delete;
 

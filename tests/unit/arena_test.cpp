@@ -30,7 +30,9 @@ Shape random_shape(Random& random) {
 }
 
 Policy random_policy(Random& random, const Shape& shape) {
-  if (random.below(2) == 0) return full(random.within(1, 300));
+  const std::uint32_t kind = random.below(3);
+  if (kind == 0) return full(random.within(1, 300));
+  if (kind == 1 && shape.storage == Storage::kQ4) return test::random_scored_policy(random, shape, 300);
   const std::uint32_t sinks = random.below(40);
   return streaming_llm(sinks + shape.max_chunk + random.below(300), sinks);
 }
@@ -61,18 +63,22 @@ TEST(Footprint, RegionsFollowOneAnotherWithoutOverlap) {
     const Policy policy = random_policy(random, shape);
     ASSERT_TRUE(valid(shape) && valid(policy, shape)) << words(shape, policy);
     const Layout at = layout_of(shape, policy);
-    const std::uint64_t starts[] = {at.chains, at.links,    at.sides,   at.codes,
-                                    at.plan,   at.encoding, at.scratch, at.total};
+    const std::uint64_t starts[] = {at.chains, at.links,    at.bases,   at.sides,   at.codes,
+                                    at.plan,   at.encoding, at.merging, at.scratch, at.total};
     const bool bounded = policy.keep != Keep::kAll;
+    const bool scored = policy.keep == Keep::kScore;
+    const std::uint64_t dim = shape.head_dim;
     const std::uint64_t sizes[] = {std::uint64_t{shape.layers} * shape.kv_heads * sizeof(Chain),
                                    at.tiles * 4,
+                                   scored ? at.tiles * 4 : 0,
                                    at.tiles * at.side_bytes,
                                    at.tiles * at.code_bytes,
-                                   bounded ? std::uint64_t{at.tiles_per_head} * 128 : 0,
-                                   shape.storage == Storage::kQ4 ? std::uint64_t{shape.head_dim} * 36 : 0,
+                                   bounded ? std::uint64_t{at.chain_tiles} * 128 * (scored ? 5 : 1) : 0,
+                                   shape.storage == Storage::kQ4 ? dim * 36 : 0,
+                                   merges(policy) ? dim * 48 + 4096 : 0,
                                    std::uint64_t{shape.workers} * at.scratch_bytes};
     EXPECT_GE(starts[0], 64u);
-    for (int i = 0; i < 7; ++i) {
+    for (int i = 0; i < 9; ++i) {
       EXPECT_EQ(starts[i] % kArenaAlignment, 0u) << words(shape, policy) << ", region " << i;
       EXPECT_LE(starts[i] + sizes[i], starts[i + 1]) << words(shape, policy) << ", region " << i;
       EXPECT_LT(starts[i + 1], starts[i] + sizes[i] + kArenaAlignment) << words(shape, policy) << ", region " << i;
@@ -80,7 +86,11 @@ TEST(Footprint, RegionsFollowOneAnotherWithoutOverlap) {
     EXPECT_EQ(at.tiles, std::uint64_t{at.tiles_per_head} * shape.layers * shape.kv_heads);
     EXPECT_GE(at.tiles_per_head * kTileSlots, policy.tokens + (bounded ? kTileSlots : 0)) << words(shape, policy);
     EXPECT_EQ(at.code_bytes, shape.head_dim * (shape.storage == Storage::kQ4 ? 32u : 256u));
-    EXPECT_EQ(at.side_bytes, shape.storage == Storage::kQ4 ? 128u + 32u * shape.outlier_channels : 0u);
+    const std::uint32_t scores = 32 * ((scored ? 2 : 0) + (keeps_global(policy) ? 4 : 0) +
+                                       (keeps_local(policy) ? 2 : 0) + (merges(policy) ? 2 : 0));
+    EXPECT_EQ(at.side_bytes, shape.storage == Storage::kQ4 ? 128u + 32u * shape.outlier_channels + scores : 0u);
+    EXPECT_GE(at.chain_tiles, at.tiles_per_head);
+    EXPECT_LE(at.chain_tiles, at.tiles);
     EXPECT_EQ(at.scratch_bytes % kArenaAlignment, 0u);
     EXPECT_EQ(footprint(shape, policy), at.total);
   }
@@ -129,7 +139,9 @@ TEST(TokensThatFit, IsZeroWhenNotEvenTheSmallestFits) {
   for (int round = 0; round < 200; ++round) {
     const Shape shape = random_shape(random);
     Policy policy = random_policy(random, shape);
-    policy.tokens = policy.keep == Keep::kAll ? 1 : policy.sinks + shape.max_chunk;
+    policy.tokens = policy.keep == Keep::kAll      ? 1
+                    : policy.keep == Keep::kRecent ? policy.sinks + shape.max_chunk
+                                                   : detail::smallest_budget(shape, policy);
     const std::uint64_t least = footprint(shape, policy);
     EXPECT_EQ(tokens_that_fit(shape, policy, least - 1), 0u) << words(shape, policy);
     EXPECT_GE(tokens_that_fit(shape, policy, least), policy.tokens) << words(shape, policy);
@@ -152,7 +164,7 @@ TEST(Init, UsesExactlyTheFootprintAndRefusesOneByteLess) {
     const Shape shape = random_shape(random);
     const Policy policy = random_policy(random, shape);
     std::vector<std::byte> profile;
-    if (shape.outlier_channels != 0) profile = test::make_profile(shape, 5);
+    if (shape.outlier_channels != 0 || policy.budget == Budget::kScores) profile = test::make_profile(shape, 5);
     const std::size_t need = footprint(shape, policy);
 
     Arena small(need - 1);

@@ -10,6 +10,7 @@
 
 #include "tests/reference/arena_model.hpp"
 #include "tests/reference/attention.hpp"
+#include "tests/support/exact_query.hpp"
 #include "tests/support/rig.hpp"
 
 namespace nibkv {
@@ -18,6 +19,9 @@ namespace {
 using reference::ArenaModel;
 using reference::FixedPointCase;
 using reference::Slot;
+using test::exact_queries;
+using test::exact_query;
+using test::ExactQuery;
 using test::Random;
 using test::Rig;
 using test::running_ports;
@@ -25,24 +29,6 @@ using test::words;
 
 ArenaModel model_of(const Rig& rig) {
   return {rig.arena().bytes(), rig.shape(), rig.policy()};
-}
-
-// A query whose rotation is int8 codes times `scale`, so that quantising it loses nothing.
-struct Query {
-  std::vector<int> codes;
-  std::vector<float> row;
-};
-
-Query exact_query(Random& random, std::size_t dim, double scale) {
-  Query query;
-  std::vector<double> rotated;
-  for (std::size_t c = 0; c < dim; ++c) {
-    query.codes.push_back(std::clamp(static_cast<int>(std::lround(random.gaussian() * 45)), -127, 127));
-    if (c == dim / 2) query.codes[c] = 127;
-    rotated.push_back(query.codes[c] * scale);
-  }
-  for (const double x : reference::hadamard(rotated)) query.row.push_back(static_cast<float>(x));
-  return query;
 }
 
 // What attend left of a row, against the exact attention over the same codes.
@@ -67,12 +53,10 @@ struct Errors {
 };
 
 // One attend call of the queries, each row checked against its bound.
-void check_rows(const Rig& rig, const std::vector<Query>& queries, double scale, Errors& errors,
+void check_rows(const Rig& rig, const std::vector<ExactQuery>& queries, double scale, Errors& errors,
                 const std::string& what) {
   const Shape& shape = rig.shape();
-  std::vector<float> rows;
-  for (const Query& query : queries) rows.insert(rows.end(), query.row.begin(), query.row.end());
-  const std::vector<float> out = test::attend_all(rig.cache(), 0, rows);
+  const std::vector<float> out = test::attend_all(rig.cache(), 0, test::rows_of(queries));
   const std::size_t count = queries.size() / shape.query_heads;
   for (std::uint32_t kv_head = 0; kv_head < shape.kv_heads; ++kv_head) {
     const std::vector<Slot> slots = model_of(rig).slots(0, kv_head);
@@ -95,13 +79,6 @@ void append_rows(Rig& rig, Random& random, std::size_t count) {
   const std::size_t floats = count * rig.shape().kv_heads * rig.shape().head_dim;
   const auto keys = random.gaussians(floats);
   ASSERT_EQ(append(rig.cache(), 0, keys, random.gaussians(floats)), Status::kOk) << words(rig.shape(), rig.policy());
-}
-
-std::vector<Query> exact_queries(Random& random, const Shape& shape, std::size_t count, double scale) {
-  std::vector<Query> queries;
-  for (std::size_t i = 0; i < count * shape.query_heads; ++i)
-    queries.push_back(exact_query(random, shape.head_dim, scale));
-  return queries;
 }
 
 TEST(Attend, IsExactAttentionWithinTheBoundForEveryHeadDimAndGroup) {
@@ -201,7 +178,7 @@ struct Planted {
   }
 
   Rig rig;
-  Query query;
+  ExactQuery query;
 };
 
 TEST(Attend, OneSinkDoesNotDrownFourThousandOthers) {

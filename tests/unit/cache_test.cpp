@@ -212,7 +212,7 @@ TEST(Cache, UsageCountsTilesAndTheirBytes) {
 }
 
 TEST(Cache, ClearForgetsTokensAndPeaksAndTheNextRunIsTheSame) {
-  for (const Policy& policy : {full(96), streaming_llm(48)}) {
+  for (const Policy& policy : {full(96), streaming_llm(48), ems(48), pyramid_kv(48), head_kv(48)}) {
     Rig rig(with_outliers(4), policy);
     Random random(22);
     const auto rows = random.bells(8 * 2 * 64);
@@ -293,6 +293,29 @@ TEST(StaticCache, IsAnArenaOfItsFootprint) {
         test::same_bytes(test::attend_all(storage.cache(), 0, queries), test::attend_all(rig.cache(), 0, queries)))
         << step;
   }
+}
+
+constexpr Policy kStaticEms = ems(40);
+
+TEST(StaticCache, TakesAScoredPolicyAsItsArgument) {
+  static StaticCache<kStaticShape, kStaticEms> storage;
+  ASSERT_EQ(storage.init(), Status::kOk);
+  EXPECT_EQ(storage.cache().policy(), kStaticEms);
+  Rig rig(kStaticShape, kStaticEms);
+  Random random(25);
+  std::uint32_t merged = 0;
+  for (int step = 0; step < 100; ++step) {
+    const auto rows = random.bells(4 * 32);
+    const auto queries = random.bells(4 * 2 * 32);
+    ASSERT_EQ(append(storage.cache(), 0, rows, rows), Status::kOk);
+    ASSERT_EQ(append(rig.cache(), 0, rows, rows), Status::kOk);
+    ASSERT_TRUE(
+        test::same_bytes(test::attend_all(storage.cache(), 0, queries), test::attend_all(rig.cache(), 0, queries)))
+        << step;
+    for (const SlotInfo& slot : test::explain_all(storage.cache(), 0, 0)) merged += slot.merged;
+  }
+  EXPECT_LE(storage.cache().held(0, 0), 72u);
+  EXPECT_GT(merged, 0u);
 }
 
 }  // namespace

@@ -35,6 +35,59 @@ TEST(Policy, SinksLeaveRoomForAChunk) {
   EXPECT_FALSE(valid(Policy{static_cast<Keep>(3), 100, 4}, kShape));
 }
 
+// A scored policy with one field changed.
+template <typename T>
+Policy with(T Policy::*field, T value, Policy policy = ems(100)) {
+  policy.*field = value;
+  return policy;
+}
+
+TEST(Policy, FieldsOfScoredPoliciesHaveRanges) {
+  EXPECT_TRUE(valid(ems(100), kShape));
+  EXPECT_FALSE(valid(with(&Policy::score, static_cast<Score>(4)), kShape));
+  EXPECT_FALSE(valid(with(&Policy::group, static_cast<Group>(2)), kShape));
+  EXPECT_FALSE(valid(with(&Policy::combine, static_cast<Combine>(2)), kShape));
+  EXPECT_FALSE(valid(with(&Policy::merge, static_cast<Merge>(3)), kShape));
+  EXPECT_FALSE(valid(with(&Policy::similarity, static_cast<Similarity>(3)), kShape));
+  EXPECT_FALSE(valid(with(&Policy::mass, static_cast<Mass>(3)), kShape));
+  EXPECT_FALSE(valid(with(&Policy::budget, static_cast<Budget>(5)), kShape));
+  for (std::uint32_t value = 0; value <= 0xffff; ++value) {
+    const bool power = value != 0 && (value & (value - 1)) == 0;
+    EXPECT_EQ(valid(with(&Policy::window, static_cast<std::uint16_t>(value)), kShape), power && value <= 4096) << value;
+  }
+  for (std::uint32_t value = 0; value <= 255; ++value)
+    EXPECT_EQ(valid(with(&Policy::pool, static_cast<std::uint8_t>(value)), kShape), value % 2 == 1 && value <= 15)
+        << value;
+  Shape exact = kShape;
+  exact.storage = Storage::kF32;
+  EXPECT_FALSE(valid(ems(100), exact)) << "scores need tiles of codes";
+}
+
+TEST(Policy, ScoredPoliciesLeaveRoomBesideWhatIsAlwaysKept) {
+  for (const std::uint16_t chunk : std::initializer_list<std::uint16_t>{1, 32, 33, 50}) {
+    Shape shape = kShape;
+    shape.max_chunk = chunk;
+    for (std::uint32_t recent = 0; recent <= 100; ++recent) {
+      const std::uint32_t over = chunk > 32 ? chunk - 32 : 0;
+      EXPECT_EQ(valid(with(&Policy::recent, recent), shape), 4 + recent + 1 + over <= 100)
+          << "chunk " << chunk << ", recent " << recent;
+    }
+    EXPECT_FALSE(valid(with(&Policy::recent, 0xffffffffu), shape));
+    EXPECT_FALSE(valid(with(&Policy::sinks, 0xffffffffu), shape));
+  }
+}
+
+TEST(Policy, OtherPoliciesHaveDefaultsInTheFieldsTheyDoNotRead) {
+  for (const Policy& plain : {full(100), streaming_llm(100)}) {
+    EXPECT_TRUE(valid(plain, kShape));
+    EXPECT_FALSE(valid(with(&Policy::recent, 1u, plain), kShape));
+    EXPECT_FALSE(valid(with(&Policy::score, Score::kLocal, plain), kShape));
+    EXPECT_FALSE(valid(with(&Policy::per_query, false, plain), kShape));
+    EXPECT_FALSE(valid(with(&Policy::merge, Merge::kValues, plain), kShape));
+    EXPECT_FALSE(valid(with(&Policy::budget, Budget::kAdaptive, plain), kShape));
+  }
+}
+
 TEST(Policy, PresetsAreFoundByTheNamesThatAreListed) {
   std::set<std::string_view> names;
   for (std::uint32_t i = 0; !policy_name(i).empty(); ++i) {
@@ -53,6 +106,11 @@ TEST(Policy, PresetsAreFoundByTheNamesThatAreListed) {
   EXPECT_EQ(policy, full(77));
   ASSERT_EQ(find_policy("streaming_llm", 77, policy), Status::kOk);
   EXPECT_EQ(policy, streaming_llm(77));
+  ASSERT_EQ(find_policy("ems", 77, policy), Status::kOk);
+  EXPECT_EQ(policy, ems(77));
+  ASSERT_EQ(find_policy("head_kv", 77, policy), Status::kOk);
+  EXPECT_EQ(policy, head_kv(77));
+  EXPECT_EQ(names.size(), 11u);
 }
 
 TEST(Policy, AnUnknownNameLeavesThePolicyAsItWas) {

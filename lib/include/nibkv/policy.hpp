@@ -23,7 +23,7 @@ enum class Score : std::uint8_t {
   kKeyNorm = 3,      ///< a small norm of the key (arXiv 2406.11430)
 };
 
-/// How the attention of the query heads that share a KV head becomes one number.
+/// How the attention of the query heads that share a KV head becomes one number. kMax needs groups of at most 16.
 enum class Group : std::uint8_t { kMean = 0, kMax = 1 };
 
 /// How the two scores of kGlobalLocal become one.
@@ -194,6 +194,7 @@ constexpr bool valid(const Policy& policy, const Shape& shape) {
   if (shape.max_chunk > kTileSlots && shape.max_chunk - kTileSlots >= policy.tokens - policy.sinks - policy.recent)
     return false;
   if (policy.score > Score::kKeyNorm || policy.group > Group::kMax || policy.combine > Combine::kMax) return false;
+  if (policy.group == Group::kMax && shape.group() > kMaxRows) return false;
   if (policy.window < 1 || policy.window > 4096 || (policy.window & (policy.window - 1)) != 0) return false;
   if (policy.pool % 2 == 0 || policy.pool > 15) return false;
   if (policy.merge > Merge::kBoth || policy.similarity > Similarity::kKeyValue || policy.mass > Mass::kCount)

@@ -24,7 +24,8 @@ struct SlotInfo {
   std::uint8_t merged = 0;  ///< slots that were merged into it, at most 255
 };
 
-/// Describes the slots of one chain, in position order.
+/// Describes the slots of one chain, in position order. Positions are kept under Keep::kScore; under other policies
+/// they are those that the policy itself leaves, and wrong after a caller's own compact.
 ///
 /// @param layer, kv_head  in range
 /// @param slots  held(layer, kv_head) entries, written

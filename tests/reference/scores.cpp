@@ -1,0 +1,104 @@
+#include "tests/reference/scores.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace nibkv::reference {
+
+// Where the bound comes from. A row's weight is softmax[t] * 2^e * share, with share = 2^48 / mass (/ heads, for the
+// mean over a group) rounded to 15 bits: the mass is cut to 16 bits, off by 2^-15 of it, the division by 2^-15, and
+// 32767 stands for 32768, by 2^-15: together less than 2^-13. Up to 16 rows r go over a tile together, with factors of
+// one unit: 15 - ceil(log2 r) bits for the row with the largest share, so a factor is off by half a unit, and the
+// weight by half a unit times 2^15, the most that softmax can be. The largest weight of that row in the tile has
+// softmax >= 2^14 and a share of 2^14 or more: so each row is off by 2^(ceil(log2 r) - 14) of the largest weight that
+// any row has in the tile. The sum is rounded once a pass. On top there is what the weights themselves are off.
+std::vector<ScoreModel::Score> ScoreModel::sum_of(const std::vector<WeighedRow>& rows, std::size_t first,
+                                                  std::size_t end) const {
+  const std::size_t group = shape_.group();
+  std::size_t slots = 0;
+  for (const WeighedRow& row : rows) slots = std::max(slots, row.weights.size());
+  std::vector<double> largest((slots + 31) / 32, 0.0);
+  for (const WeighedRow& row : rows) {
+    for (std::size_t t = 0; t < row.weights.size(); ++t)
+      largest[t / 32] = std::max(largest[t / 32], row.weights[t] + row.bounds[t]);
+  }
+  const double together = static_cast<double>(std::min<std::size_t>(kMaxRows, rows.size()));
+  const double factor_slack = std::exp2(std::ceil(std::log2(together)) - 14);
+  std::vector<Score> sums(slots);
+  for (std::size_t query = first; query < end; ++query) {
+    for (std::size_t t = 0; t < slots; ++t) {
+      Score all;
+      Score most;
+      for (std::size_t member = 0; member < group; ++member) {
+        const WeighedRow& row = rows[query * group + member];
+        if (t >= row.weights.size()) continue;
+        const double bound = row.bounds[t] + 0x1p-13 * row.weights[t] + factor_slack * largest[t / 32];
+        all.value += row.weights[t] / static_cast<double>(group);
+        all.bound += bound / static_cast<double>(group);
+        most.value = std::max(most.value, row.weights[t]);
+        most.bound = std::max(most.bound, bound);
+      }
+      const Score& one = policy_.group == Group::kMean ? all : most;
+      sums[t].value += one.value;
+      sums[t].bound += one.bound;
+    }
+  }
+  return sums;
+}
+
+void ScoreModel::attend(const std::vector<WeighedRow>& rows) {
+  const std::size_t group = shape_.group();
+  const std::size_t count = rows.size() / group;
+  const std::size_t window = policy_.window;
+  const std::vector<Score> all = sum_of(rows, 0, count);
+  const std::vector<Score> last = sum_of(rows, count > window ? count - window : 0, count);
+  global_.resize(std::max(global_.size(), all.size()));
+  local_.resize(global_.size());
+  const double passes = static_cast<double>(2 * count * ((group + kMaxRows - 1) / kMaxRows));
+  const double stays = count < window ? 1 - static_cast<double>(count) / static_cast<double>(window) : 0;
+  roundings_ += passes;
+  for (std::size_t t = 0; t < all.size(); ++t) {
+    global_[t].value += all[t].value * 0x1p24;
+    global_[t].bound += all[t].bound * 0x1p24 + passes;
+    local_[t].value = std::min(65535.0, local_[t].value * stays + last[t].value * 0x1p14);
+    local_[t].bound = local_[t].bound * stays + last[t].bound * 0x1p14 + passes + 1;
+  }
+}
+
+std::vector<double> importance(const Policy& policy, std::uint32_t seen, std::span<const SlotInfo> slots) {
+  const std::size_t begin = std::min<std::size_t>(policy.sinks, slots.size());
+  const std::size_t end =
+      std::max<std::size_t>(begin, slots.size() - std::min<std::size_t>(policy.recent, slots.size()));
+  std::vector<double> global;
+  std::vector<double> local;
+  double global_mean = 0;
+  double local_mean = 0;
+  for (std::size_t i = 0; i < slots.size(); ++i) {
+    global.push_back(policy.per_query ? slots[i].global / static_cast<double>(seen - slots[i].position)
+                                      : slots[i].global);
+    local.push_back(slots[i].local);
+    if (i < begin || i >= end) continue;
+    global_mean += global[i] / static_cast<double>(end - begin);
+    local_mean += local[i] / static_cast<double>(end - begin);
+  }
+  std::vector<double> scores;
+  for (std::size_t i = 0; i < slots.size(); ++i) {
+    const double far = global_mean > 0 ? global[i] / global_mean : 0;
+    const double near = local_mean > 0 ? local[i] / local_mean : 0;
+    scores.push_back(policy.combine == Combine::kSum ? far + near : std::max(far, near));
+  }
+  return scores;
+}
+
+std::vector<double> pooled(const std::vector<double>& scores, std::size_t width) {
+  std::vector<double> out;
+  for (std::size_t i = 0; i < scores.size(); ++i) {
+    const std::size_t first = i > width / 2 ? i - width / 2 : 0;
+    const std::size_t end = std::min(scores.size(), i + width / 2 + 1);
+    out.push_back(*std::max_element(scores.begin() + static_cast<std::ptrdiff_t>(first),
+                                    scores.begin() + static_cast<std::ptrdiff_t>(end)));
+  }
+  return out;
+}
+
+}  // namespace nibkv::reference

@@ -1,0 +1,49 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "nibkv/score.hpp"
+#include "tests/reference/attention.hpp"
+
+namespace nibkv::reference {
+
+/// What the slots of a chain that loses none should score, in double precision from exact weights.
+class ScoreModel {
+ public:
+  struct Score {
+    double value = 0;  ///< in the units of SlotInfo, before any halving
+    double bound = 0;  ///< how far a score in integers may be from it
+  };
+
+  ScoreModel(const Shape& shape, const Policy& policy) : shape_(shape), policy_(policy) {}
+
+  /// One attend call.
+  /// @param rows  of one KV head, [query][head of the group], in order of position
+  void attend(const std::vector<WeighedRow>& rows);
+
+  const std::vector<Score>& global() const { return global_; }
+  const std::vector<Score>& local() const { return local_; }
+  /// Roundings to a whole number that a global score has gone through, at most.
+  double roundings() const { return roundings_; }
+
+ private:
+  /// Attention that every slot gets from the queries [first, end), 1 for a weight of 1.
+  std::vector<Score> sum_of(const std::vector<WeighedRow>& rows, std::size_t first, std::size_t end) const;
+
+  Shape shape_;
+  Policy policy_;
+  std::vector<Score> global_;
+  std::vector<Score> local_;
+  double roundings_ = 0;
+};
+
+/// The importance of every slot that a policy ranks by, from what explain() says; without pooling. Scores that are
+/// combined have a mean of 1 over the slots that may be dropped. Not for Score::kKeyNorm.
+std::vector<double> importance(const Policy& policy, std::uint32_t seen, std::span<const SlotInfo> slots);
+
+/// The largest of `width` neighbours, for every slot.
+std::vector<double> pooled(const std::vector<double>& scores, std::size_t width);
+
+}  // namespace nibkv::reference
