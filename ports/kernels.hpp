@@ -85,7 +85,7 @@ struct TileWeights {
   float* value_units;  ///< f32[count], written: what weights of 1 stand for, relative to 2^exponent
   std::int32_t* exponents;  ///< i32[count], written: whole part of the largest logit, plus 2
   std::uint16_t* softmax;   ///< u16[count][32], written: the weights in Q0.16 relative to 2^exponent, [0, 32767],
-                           ///< without meaning for a row that sees no slot; or nullptr
+                            ///< without meaning for a row that sees no slot; or nullptr
   std::uint32_t*
       masses;  ///< u32[count], written: sum of the Q0.16 softmax weights relative to 2^exponent, at most 32 * 2^15
 };

@@ -6,6 +6,7 @@
 
 #include "nibkv/nibkv.hpp"
 #include "tests/reference/arena_model.hpp"
+#include "tests/support/effort.hpp"
 #include "tests/support/rig.hpp"
 
 namespace nibkv {
@@ -230,7 +231,7 @@ TEST(ScoredOperations, InAnyOrderLeaveASoundArenaUnderEveryPreset) {
       for (std::uint64_t seed = 0; seed < 8; ++seed) {
         SCOPED_TRACE("preset " + std::to_string(preset) + ", seed " + std::to_string(seed));
         ScoredWalk walk(seed * 100 + preset, preset, port);
-        walk.steps(60);
+        walk.steps(60 / test::kShorter);
         if (HasFailure()) return;
       }
     }
@@ -242,7 +243,7 @@ TEST(ScoredOperations, InAnyOrderLeaveASoundArenaUnderAnyPolicy) {
     for (std::uint64_t seed = 1000; seed < 1060; ++seed) {
       SCOPED_TRACE("seed " + std::to_string(seed));
       ScoredWalk walk(seed, 99, port);
-      walk.steps(80);
+      walk.steps(80 / test::kShorter);
       if (HasFailure()) return;
     }
   }

@@ -7,6 +7,7 @@
 #include "nibkv/nibkv.hpp"
 #include "tests/reference/arena_model.hpp"
 #include "tests/reference/scores.hpp"
+#include "tests/support/effort.hpp"
 #include "tests/support/rig.hpp"
 
 namespace nibkv {
@@ -215,7 +216,7 @@ TEST(Budget, HeadsShareOnePoolForThousandsOfTokensUnderEveryPreset) {
       Random random(round);
       const std::string what = preset.name + ", " + words(shape, preset.policy, rig.cache().port());
       bool differ = false;
-      while (rig.cache().seen(1) < 1500 && !testing::Test::HasFatalFailure()) {
+      while (rig.cache().seen(1) < 1500 / test::kShorter && !testing::Test::HasFatalFailure()) {
         for (std::uint32_t layer = 0; layer < 2; ++layer) feed(rig, random, layer);
         if (rig.cache().seen(1) % 4 == 0) expect_sound(rig, what);
         differ = differ || rig.cache().budget(0, 0) != rig.cache().budget(0, 1);
