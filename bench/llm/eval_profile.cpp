@@ -18,7 +18,7 @@ constexpr const char* kHelp =
   --model, --text, --threads  as above
   -o, --out PATH       the profile
   --header PATH        write it as a C++ header too
-  --context N          tokens of a context (default 2048, at most the model's)
+  --context N          tokens of a context (default 4096, at most the model's)
   --tokens N           tokens of the text that are used (default 12288)
 )";
 
@@ -55,7 +55,7 @@ void ProfileJob::operator()() const {
     say("note: the text has " + std::to_string(used) + " tokens, less than the " + std::to_string(tokens) +
         " asked for");
   }
-  const std::size_t of_context = context != 0 ? context : std::min<std::size_t>(largest, 2048);
+  const std::size_t of_context = context != 0 ? context : std::min<std::size_t>(largest, 4096);
   std::vector<std::byte> profile;
   {
     ProgressLine line;
