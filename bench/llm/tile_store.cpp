@@ -24,7 +24,6 @@ Policy policy_of(const StoreOptions& options, std::uint32_t tokens) {
   Policy policy;
   require(find_policy(options.policy, tokens, policy), "policy '" + options.policy + "'");
   apply_settings(options.settings, policy);
-  if (!options.budgets.empty()) policy.budget = Budget::kTable;
   return policy;
 }
 
@@ -94,7 +93,6 @@ TileStore::TileStore(const Config& model, const StoreOptions& options)
   Options cache_options;
   cache_options.port = options.port;
   if (options.storage == Storage::kQ4) cache_options.profile = profile_;
-  cache_options.budgets = options.budgets;
   const std::string what = options.port.empty() ? "cache" : "cache on port '" + options.port + "'";
   require(watched([&] { return cache_.init({arena_.get(), bytes}, shape, policy, cache_options); }), what);
 }

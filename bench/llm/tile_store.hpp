@@ -21,7 +21,6 @@ using PolicySettings = std::vector<std::pair<std::string, std::string>>;
 struct StoreOptions {
   std::string policy = "full";         ///< a name that find_policy knows
   PolicySettings settings;             ///< what is different from the policy of that name
-  std::vector<std::uint32_t> budgets;  ///< tokens of each head, [layers][kv_heads]; makes the policy Budget::kTable
   std::optional<Budget> compacted_by;  ///< how heads share what compact_now leaves; none: as the policy says
   std::uint32_t tokens = 0;            ///< budget of a head; 0: as many as `arena_bytes` hold
   std::uint64_t arena_bytes = 0;       ///< read when tokens is 0

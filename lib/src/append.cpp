@@ -63,7 +63,7 @@ void make_room(const Access& to, std::uint32_t layer, std::uint32_t count) {
     const PlanArrays arrays(to);
     Chain& chain = to.chain(layer, head);
     plan_chain(to, chain, layer, head, count, arrays, arrays.target);
-    compact_chain(to, chain, layer, head, arrays);
+    compact_chain(to, chain, layer, head, arrays.target, arrays);
   }
 }
 

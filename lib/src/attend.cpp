@@ -51,12 +51,6 @@ float bounded(float scale) {
   return scale < kMostQueryScale ? scale : kMostQueryScale;
 }
 
-std::int32_t sum_of_codes(const std::int8_t* codes, int count) {
-  std::int32_t sum = 0;
-  for (int c = 0; c < count; ++c) sum += codes[c];
-  return sum;
-}
-
 void add_row(const Access& to, const Basis& basis, Rows& rows, const float* query, std::uint32_t limit) {
   const auto dim = static_cast<int>(to.shape().head_dim);
   const auto channels = static_cast<int>(to.shape().outlier_channels);
@@ -80,8 +74,8 @@ void add_row(const Access& to, const Basis& basis, Rows& rows, const float* quer
   if (scale == 0) scale = 1;  // all codes are 0
   rows.query_scales[i] = scale * octaves_per_logit(to.shape().head_dim);
   rows.outlier_ratios[i] = ratio;
-  rows.query_sums[i] = sum_of_codes(codes, dim);
-  rows.outlier_query_sums[i] = sum_of_codes(outlier_codes, channels);
+  rows.query_sums[i] = sum_of_codes(codes, to.shape().head_dim);
+  rows.outlier_query_sums[i] = sum_of_codes(outlier_codes, to.shape().outlier_channels);
   rows.limits[i] = limit;
   rows.states[i] = {-(1 << 30), 0};  // below every exponent
   std::memset(rows.sums + i * dim, 0, static_cast<std::size_t>(dim) * sizeof(float));

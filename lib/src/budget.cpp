@@ -1,21 +1,21 @@
 #include "budget.hpp"
 
+#include "plan_chain.hpp"
+
 namespace nibkv {
 namespace {
 
 constexpr std::uint32_t kPyramidBeta = 20;
 constexpr std::uint32_t kFloorShare = 5;  // a head that competes has at least 1 / 5 of the mean
 
-// Slots that a head must have: what is always kept, one more, and room for a chunk.
-std::uint32_t least_slots(const Shape& shape, const Policy& policy) {
-  return detail::smallest_budget(shape, policy);
-}
-
-// Of a budget of `tokens` a head.
-std::uint32_t least_tiles(const Shape& shape, const Policy& policy, Budget how, std::uint32_t tokens) {
-  const std::uint32_t least = tiles_of(least_slots(shape, policy));
+// What a head has at least of a mean of `tokens` in `mean` tiles: room for what is always kept, one slot more and a
+// chunk.
+std::uint32_t least_tiles(const Shape& shape, const Policy& policy, Budget how, std::uint32_t tokens,
+                          std::uint32_t mean) {
+  const std::uint32_t least = tiles_of(detail::smallest_budget(shape, policy));
   const std::uint32_t floor = how == Budget::kPyramid ? 0 : tokens / kFloorShare / kTileSlots;
-  return least > floor ? least : floor;
+  const std::uint32_t larger = least > floor ? least : floor;
+  return larger < mean ? larger : mean;
 }
 
 std::uint32_t most_tiles(const Layout& layout) {
@@ -34,10 +34,8 @@ void share_by_weights(const Access& to, Budget how, std::uint32_t tokens) {
   const Shape& shape = to.shape();
   const std::uint64_t heads = std::uint64_t{shape.layers} * shape.kv_heads;
   const std::uint32_t mean = tiles_of(tokens);
-  const std::uint32_t wanted = least_tiles(shape, to.policy(), how, tokens);
-  const std::uint32_t floor = wanted < mean ? wanted : mean;
-  const std::uint32_t most =
-      mean * kMostBudget < mean * heads ? mean * kMostBudget : mean * shape.kv_heads * shape.layers;
+  const std::uint32_t floor = least_tiles(shape, to.policy(), how, tokens, mean);
+  const std::uint32_t most = mean * static_cast<std::uint32_t>(heads < kMostBudget ? heads : kMostBudget);
   const std::uint64_t extra = heads * (mean - floor);
   std::uint64_t sum = 0;
   for (std::uint32_t layer = 0; layer < shape.layers; ++layer) {
@@ -79,7 +77,8 @@ Status check_budgets(const Shape& shape, const Policy& policy, const ProfileView
   std::uint64_t tiles = 0;
   for (const std::uint32_t tokens : table) {
     const std::uint32_t whole = tokens / kTileSlots;
-    if (whole * kTileSlots < least_slots(shape, policy) || whole > most_tiles(layout)) return Status::kBadPolicy;
+    if (whole * kTileSlots < detail::smallest_budget(shape, policy) || whole > most_tiles(layout))
+      return Status::kBadPolicy;
     tiles += whole;
   }
   return tiles <= heads * (layout.tiles_per_head - 1) ? Status::kOk : Status::kBadPolicy;
@@ -117,24 +116,22 @@ void share_layer(const Access& to, std::uint32_t layer, std::uint32_t tokens) {
   // Slots of a head that may be dropped and score at least `limit`.
   const auto reach = [&](std::uint32_t head, std::uint32_t limit) {
     const Chain& chain = to.chain(layer, head);
+    const Droppable inner(policy, chain.used);
     std::uint32_t count = 0;
     SlotCursor at{chain.first};
-    for (std::uint32_t i = 0; i < chain.used; ++i, at.next(to.links())) {
-      if (i >= policy.sinks && i + policy.recent < chain.used && score_of(chain, at) >= limit) ++count;
+    for (std::uint32_t i = 0; i < inner.end; ++i, at.next(to.links())) {
+      if (i >= inner.begin && score_of(chain, at) >= limit) ++count;
     }
     return count;
   };
   const std::uint64_t wanted = std::uint64_t{shape.kv_heads} * (tokens - always);
-  std::uint32_t limit = 0;
-  for (std::uint32_t bit = 1u << 31; bit != 0; bit >>= 1) {
+  const std::uint32_t limit = largest_that([&](std::uint32_t least_score) {
     std::uint64_t count = 0;
-    for (std::uint32_t head = 0; head < shape.kv_heads; ++head) count += reach(head, limit | bit);
-    if (count >= wanted) limit |= bit;
-  }
+    for (std::uint32_t head = 0; head < shape.kv_heads; ++head) count += reach(head, least_score);
+    return count >= wanted;
+  });
   const std::uint32_t mean = tokens / kTileSlots;
-  const std::uint32_t least = least_tiles(shape, policy, Budget::kAdaptive, tokens) < mean
-                                  ? least_tiles(shape, policy, Budget::kAdaptive, tokens)
-                                  : mean;
+  const std::uint32_t least = least_tiles(shape, policy, Budget::kAdaptive, tokens, mean);
   std::int64_t left = std::int64_t{mean} * shape.kv_heads;
   for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
     std::uint32_t tiles = (always + reach(head, limit)) / kTileSlots;

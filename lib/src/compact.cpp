@@ -19,9 +19,8 @@ bool moves_whole(const std::uint32_t* target, std::uint32_t slot, std::uint32_t 
 }  // namespace
 
 void compact_chain(const Access& to, Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
-                   const PlanArrays& arrays) {
-  const std::uint32_t* target = arrays.target;
-  if (merges(to.policy())) merge_members(to, chain, layer, kv_head, arrays);
+                   const std::uint32_t* target, const PlanArrays& arrays) {
+  if (merges(to.policy())) merge_members(to, chain, layer, kv_head, target, arrays);
   std::uint32_t* links = to.links();
   // Written tiles are a prefix of the chain that ends at `last`; tiles between it and the one being read are free for
   // writing, since a target is never behind its slot.
@@ -86,14 +85,12 @@ Status compact(Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::sp
   Chain& chain = to.chain(layer, kv_head);
   if (target.size() != chain.used) return Status::kBadPlan;
   if (const Status good = check_plan(target); good != Status::kOk) return good;
-  PlanArrays arrays(to);
   if (!merges(to.policy())) {
     for (const std::uint32_t slot : target) {
       if (slot >= kMember && slot != kDrop) return Status::kBadPlan;
     }
   }
-  arrays.target = const_cast<std::uint32_t*>(target.data());  // read only
-  compact_chain(to, chain, layer, kv_head, arrays);
+  compact_chain(to, chain, layer, kv_head, target.data(), PlanArrays(to));
   return Status::kOk;
 }
 
@@ -120,7 +117,7 @@ Status compact_now(Cache& cache, std::uint32_t tokens, Budget how) {
         kept = static_cast<std::uint32_t>(std::uint64_t{chain.budget} * tokens / policy.tokens);
       }
       plan_by_score(to, chain, layer, head, kept, arrays, arrays.target);
-      compact_chain(to, chain, layer, head, arrays);
+      compact_chain(to, chain, layer, head, arrays.target, arrays);
       if (policy.budget == Budget::kUniform || policy.budget == Budget::kAdaptive) chain.budget = policy.tokens;
     }
   }

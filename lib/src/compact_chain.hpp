@@ -6,12 +6,13 @@
 
 namespace nibkv {
 
-/// The body of compact() for a plan that is known to be right, arrays.target; the other arrays are written.
+/// The body of compact() for a plan that is known to be right.
+/// @param arrays  written, but for their target
 void compact_chain(const Access& to, Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
-                   const PlanArrays& arrays);
+                   const std::uint32_t* target, const PlanArrays& arrays);
 
 /// Merges the members of a plan into their centres, where they lie.
 void merge_members(const Access& to, Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
-                   const PlanArrays& arrays);
+                   const std::uint32_t* target, const PlanArrays& arrays);
 
 }  // namespace nibkv

@@ -46,7 +46,7 @@ struct Candidate {
   float scale;          // of its key
   float outlier_scale;  // of its outlier codes as a query
   float value_energy;
-  float best;  // similarity * its norms, squared with its sign where one cosine is compared
+  float best;  // square of the similarity, times energy
   float energy;
   std::uint32_t centre;  // new slot
 };
@@ -70,9 +70,8 @@ class Batch {
 
   void clear() { count_ = 0; }
   void add(std::uint32_t slot, const SlotCursor& at);
-  /// Compares all with the kept slots of the tile whose first slot is `slot`.
-  void compare(std::uint32_t tile, std::uint32_t slot, std::uint32_t end, std::uint32_t first_centre,
-               const std::uint32_t* target);
+  /// Compares all with what is kept of `centres` in the tile whose first slot is `slot`.
+  void compare(std::uint32_t tile, std::uint32_t slot, const Droppable& centres, const std::uint32_t* target);
 
  private:
   std::uint32_t dim() const { return to_.shape().head_dim; }
@@ -106,8 +105,7 @@ void Batch::add(std::uint32_t slot, const SlotCursor& at) {
   std::int8_t* levels = levels_ + i * dim();
   key_levels(to_, at.tile, at.lane, levels);
   candidate.energy = candidate.scale * candidate.scale * static_cast<float>(product(levels, levels, dim()));
-  sums_[i] = 0;
-  for (std::uint32_t c = 0; c < dim(); ++c) sums_[i] += levels[c];
+  sums_[i] = sum_of_codes(levels, dim());
   if (channels() != 0) {
     float weighed[kMaxOutlierChannels];
     for (std::uint32_t n = 0; n < channels(); ++n) {
@@ -117,8 +115,7 @@ void Batch::add(std::uint32_t slot, const SlotCursor& at) {
     }
     std::int8_t* outliers = outliers_ + i * channels();
     candidate.outlier_scale = to_.kernels().quantise_query(weighed, static_cast<int>(channels()), outliers);
-    outlier_sums_[i] = 0;
-    for (std::uint32_t n = 0; n < channels(); ++n) outlier_sums_[i] += outliers[n];
+    outlier_sums_[i] = sum_of_codes(outliers, channels());
   }
   if (to_.policy().similarity != Similarity::kKey) {
     value_levels(to_, at.tile, at.lane, values_ + i * dim());
@@ -135,8 +132,7 @@ float Batch::value_cosine(const Candidate& candidate, std::uint32_t i, std::uint
   return dot / square_root(candidate.value_energy * static_cast<float>(product(levels, levels, dim())));
 }
 
-void Batch::compare(std::uint32_t tile, std::uint32_t slot, std::uint32_t end, std::uint32_t first_centre,
-                    const std::uint32_t* target) {
+void Batch::compare(std::uint32_t tile, std::uint32_t slot, const Droppable& centres, const std::uint32_t* target) {
   float energies[kTileSlots];
   const int count = static_cast<int>(count_);
   to_.kernels().key_dots(to_.key_codes(tile), static_cast<int>(dim()), levels_, sums_, count, dots_);
@@ -145,8 +141,8 @@ void Batch::compare(std::uint32_t tile, std::uint32_t slot, std::uint32_t end, s
                                outlier_dots_);
   }
   level_energies(to_, tile, energies);
-  for (std::uint32_t lane = 0; lane < kTileSlots && slot + lane < end; ++lane) {
-    if (target[slot + lane] >= kMember || slot + lane < first_centre) continue;
+  for (std::uint32_t lane = 0; lane < kTileSlots && slot + lane < centres.end; ++lane) {
+    if (target[slot + lane] >= kMember || slot + lane < centres.begin) continue;
     const float scale = from_scale16(to_.key_scales(tile)[lane]);
     float energy = scale * scale * energies[lane];
     for (std::uint32_t n = 0; n < channels(); ++n) {
@@ -175,19 +171,15 @@ void Batch::compare(std::uint32_t tile, std::uint32_t slot, std::uint32_t end, s
 
 // The least score of a candidate: of the slots that may be dropped, those above it hold `policy.candidate_mass` of all
 // importance.
-std::uint32_t least_candidate(const Policy& policy, const std::uint32_t* score, std::uint32_t begin,
-                              std::uint32_t end) {
+std::uint32_t least_candidate(const Policy& policy, const std::uint32_t* score, const Droppable& inner) {
   if (policy.candidate_mass == 0) return 0;
-  std::uint64_t total = 0;
-  for (std::uint32_t i = begin; i < end; ++i) total += score[i];
-  const std::uint64_t wanted = total / 256 * policy.candidate_mass;
-  std::uint32_t limit = 0;
-  for (std::uint32_t bit = 0x80000000; bit != 0; bit >>= 1) {
+  const auto mass_from = [&](std::uint32_t limit) {
     std::uint64_t mass = 0;
-    for (std::uint32_t i = begin; i < end; ++i) mass += score[i] >= (limit | bit) ? score[i] : 0;
-    if (mass >= wanted) limit |= bit;
-  }
-  return limit;
+    for (std::uint32_t i = inner.begin; i < inner.end; ++i) mass += score[i] >= limit ? score[i] : 0;
+    return mass;
+  };
+  const std::uint64_t wanted = mass_from(0) / 256 * policy.candidate_mass;
+  return largest_that([&](std::uint32_t limit) { return mass_from(limit) >= wanted; });
 }
 
 }  // namespace
@@ -197,8 +189,9 @@ void assign_members(const Access& to, const Chain& chain, std::uint32_t layer, s
   const Policy& policy = to.policy();
   const Basis basis(to.profile(), to.shape(), layer, kv_head);
   const std::uint32_t* links = to.links();
-  const std::uint32_t least = least_candidate(policy, arrays.score, policy.sinks, chain.used - policy.recent);
-  // Cosines, kept as bits in the place of the candidates' targets until the threshold is known.
+  const Droppable inner(policy, chain.used);
+  const std::uint32_t least = least_candidate(policy, arrays.score, inner);
+  // Until the threshold is known: the candidates' cosines, as bits, and in arrays.next their classes.
   std::uint32_t* cosines = arrays.first;
   Batch batch(to, basis);
   float cosine_sum = 0;
@@ -207,7 +200,7 @@ void assign_members(const Access& to, const Chain& chain, std::uint32_t layer, s
   const auto flush = [&] {
     std::uint32_t slot = 0;
     for (std::uint32_t tile = chain.first; tile != kNoTile; tile = links[tile], slot += kTileSlots) {
-      batch.compare(tile, slot, chain.used - policy.recent, policy.sinks, target);
+      batch.compare(tile, slot, inner, target);
     }
     for (std::uint32_t i = 0; i < batch.count(); ++i) {
       const Candidate& candidate = batch[i];

@@ -25,13 +25,12 @@ class Merger {
     if (channels_ != 0) basis.outlier_scales(outlier_scales_);
   }
 
-  void start(const SlotCursor& centre, float weight);
-  void add(const SlotCursor& member, float weight);
+  void start();
+  void add(const SlotCursor& slot, float weight);
   /// Codes what came together into the centre.
   void finish(const SlotCursor& centre, const KeyRefiner& refiner);
 
  private:
-  void add_rows(const SlotCursor& at, float weight);
   void finish_value(const SlotCursor& centre);
   void finish_key(const SlotCursor& centre, const KeyRefiner& refiner);
 
@@ -47,19 +46,14 @@ class Merger {
   float weights_ = 0;
 };
 
-void Merger::start(const SlotCursor& centre, float weight) {
+void Merger::start() {
   for (std::uint32_t c = 0; c < dim_; ++c) key_[c] = value_[c] = 0;
   for (float& outlier : outliers_) outlier = 0;
   norms_ = 0;
   weights_ = 0;
-  add_rows(centre, weight);
 }
 
-void Merger::add(const SlotCursor& member, float weight) {
-  add_rows(member, weight);
-}
-
-void Merger::add_rows(const SlotCursor& at, float weight) {
+void Merger::add(const SlotCursor& at, float weight) {
   std::int8_t levels[kMaxHeadDim];
   weights_ += weight;
   value_levels(to_, at.tile, at.lane, levels);
@@ -143,9 +137,8 @@ void raise_bias(const Access& to, const SlotCursor& centre, float ratio) {
 }  // namespace
 
 void merge_members(const Access& to, Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
-                   const PlanArrays& arrays) {
+                   const std::uint32_t* target, const PlanArrays& arrays) {
   const Policy& policy = to.policy();
-  const std::uint32_t* target = arrays.target;
   bool any = false;
   for (std::uint32_t i = 0; i < chain.used && !any; ++i) any = target[i] >= kMember && target[i] != kDrop;
   if (!any) return;
@@ -171,7 +164,8 @@ void merge_members(const Access& to, Chain& chain, std::uint32_t layer, std::uin
     float weights = own;
     const float own_count = static_cast<float>(to.merged(centre.tile)[centre.lane]) + 1.0f;
     float count = own_count;
-    merger.start(centre, own);
+    merger.start();
+    merger.add(centre, own);
     for (std::uint32_t member = arrays.first[target[i]]; member != kNone; member = arrays.next[member]) {
       const SlotCursor from = at(member);
       const float weight = static_cast<float>(arrays.score[member]) + 1.0f;

@@ -33,6 +33,23 @@ inline constexpr float kMostQueryScale = 0x1p40f;
 inline constexpr std::uint16_t kMostKeyScale16 = (127 + 50) << 8;
 inline constexpr std::uint16_t kMostValueScale16 = (127 + 100) << 8;
 
+/// The sum of a row of int8 codes, which key_dots and outlier_dots take beside it.
+inline std::int32_t sum_of_codes(const std::int8_t* codes, std::uint32_t count) {
+  std::int32_t sum = 0;
+  for (std::uint32_t c = 0; c < count; ++c) sum += codes[c];
+  return sum;
+}
+
+/// The largest number for which `holds` does, where it holds for 0 and for all below one that it holds for.
+template <typename Holds>
+std::uint32_t largest_that(Holds holds) {
+  std::uint32_t found = 0;
+  for (std::uint32_t bit = 0x80000000; bit != 0; bit >>= 1) {
+    if (holds(found | bit)) found |= bit;
+  }
+  return found;
+}
+
 inline float from_bf16(std::uint16_t half) {
   return float_from_bits(static_cast<std::uint32_t>(half) << 16);
 }

@@ -8,33 +8,9 @@ namespace {
 // Scores brought to this mean before they are combined.
 constexpr std::uint64_t kMean = 1u << 12;
 
-// The n-th largest of the values for which `counts` holds: the largest limit that at least n of them reach. n >= 1.
-template <typename Counts>
-std::uint32_t nth_largest(const std::uint32_t* values, std::uint32_t begin, std::uint32_t end, std::uint32_t n,
-                          Counts counts) {
-  std::uint32_t limit = 0;
-  for (std::uint32_t bit = 0x80000000; bit != 0; bit >>= 1) {
-    std::uint32_t reach = 0;
-    for (std::uint32_t i = begin; i < end; ++i) reach += counts(i) && values[i] >= (limit | bit) ? 1 : 0;
-    if (reach >= n) limit |= bit;
-  }
-  return limit;
-}
-
 std::uint32_t saturated(std::uint64_t value) {
   return value < 0xffffffff ? static_cast<std::uint32_t>(value) : 0xffffffff;
 }
-
-// Slots that may be dropped: all but the sinks and the recent ones.
-struct Droppable {
-  std::uint32_t begin;
-  std::uint32_t end;
-
-  Droppable(const Policy& policy, std::uint32_t used)
-      : begin(policy.sinks < used ? policy.sinks : used), end(used > policy.recent ? used - policy.recent : 0) {
-    if (end < begin) end = begin;
-  }
-};
 
 // Sum over queries, or mean over those that could see the slot times 2^16.
 std::uint64_t global_of(const Policy& policy, std::uint32_t score, std::uint32_t queries) {
@@ -126,7 +102,11 @@ void plan_by_score(const Access& to, const Chain& chain, std::uint32_t layer, st
   std::uint32_t limit = 0xffffffff;
   std::uint32_t above = 0;
   if (centres != 0) {
-    limit = nth_largest(rank, inner.begin, inner.end, centres, [](std::uint32_t) { return true; });
+    limit = largest_that([&](std::uint32_t least) {
+      std::uint32_t reach = 0;
+      for (std::uint32_t i = inner.begin; i < inner.end; ++i) reach += rank[i] >= least ? 1 : 0;
+      return reach >= centres;
+    });
     for (std::uint32_t i = inner.begin; i < inner.end; ++i) above += rank[i] > limit ? 1 : 0;
   }
   // Of those at the limit the newest stay.

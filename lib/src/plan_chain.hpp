@@ -12,6 +12,17 @@ inline std::uint32_t capacity_of(const Access& to, const Chain& chain) {
   return to.policy().keep == Keep::kAll ? to.layout().tiles_per_head * kTileSlots : chain.budget + kTileSlots;
 }
 
+/// Slots that may be dropped under Keep::kScore: all but the sinks and the recent ones.
+struct Droppable {
+  std::uint32_t begin;
+  std::uint32_t end;
+
+  Droppable(const Policy& policy, std::uint32_t used)
+      : begin(policy.sinks < used ? policy.sinks : used), end(used > policy.recent ? used - policy.recent : 0) {
+    if (end < begin) end = begin;
+  }
+};
+
 /// Arrays of the arena's plan region, each with room for a chain. Under Keep::kRecent there is only the first.
 struct PlanArrays {
   explicit PlanArrays(const Access& to)
@@ -26,12 +37,13 @@ struct PlanArrays {
   std::uint32_t* target;
   std::uint32_t* score;  // what merging weighs by
   std::uint32_t* rank;   // what decides who stays
-  std::uint32_t* first;  // of a new slot: the old one
+  std::uint32_t* first;  // of the members of a new slot; the others are behind it in `next`
   std::uint32_t* next;
 };
 
 /// The body of plan(): also what append runs before it makes room for `incoming` tokens.
-/// @param arrays  their target is not written, `target` is; they may be the same
+/// @param arrays  written, but for their target
+/// @param target  written; may be that of the arrays
 void plan_chain(const Access& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
                 std::uint32_t incoming, const PlanArrays& arrays, std::uint32_t* target);
 

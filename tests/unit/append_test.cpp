@@ -9,6 +9,7 @@
 #include "tests/reference/arena_model.hpp"
 #include "tests/reference/attention.hpp"
 #include "tests/reference/quantiser.hpp"
+#include "tests/support/model_of.hpp"
 #include "tests/support/rig.hpp"
 
 namespace nibkv {
@@ -16,14 +17,11 @@ namespace {
 
 using reference::ArenaModel;
 using reference::Slot;
+using test::model_of;
 using test::Random;
 using test::Rig;
 using test::running_ports;
 using test::words;
-
-ArenaModel model_of(const Rig& rig) {
-  return {rig.arena().bytes(), rig.shape(), rig.policy()};
-}
 
 // Relative squared error of a row that was stored.
 double relative_error(std::span<const double> row, const std::vector<double>& stored) {

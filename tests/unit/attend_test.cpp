@@ -11,6 +11,7 @@
 #include "tests/reference/arena_model.hpp"
 #include "tests/reference/attention.hpp"
 #include "tests/support/exact_query.hpp"
+#include "tests/support/model_of.hpp"
 #include "tests/support/rig.hpp"
 
 namespace nibkv {
@@ -22,14 +23,11 @@ using reference::Slot;
 using test::exact_queries;
 using test::exact_query;
 using test::ExactQuery;
+using test::model_of;
 using test::Random;
 using test::Rig;
 using test::running_ports;
 using test::words;
-
-ArenaModel model_of(const Rig& rig) {
-  return {rig.arena().bytes(), rig.shape(), rig.policy()};
-}
 
 // What attend left of a row, against the exact attention over the same codes.
 struct Errors {

@@ -6,20 +6,17 @@
 #include <numeric>
 
 #include "tests/reference/arena_model.hpp"
+#include "tests/support/model_of.hpp"
 #include "tests/support/rig.hpp"
 
 namespace nibkv {
 namespace {
 
-using reference::ArenaModel;
 using reference::Slot;
+using test::model_of;
 using test::Random;
 using test::Rig;
 using test::running_ports;
-
-ArenaModel model_of(const Rig& rig) {
-  return {rig.arena().bytes(), rig.shape(), rig.policy()};
-}
 
 std::vector<std::uint32_t> plan_of(const std::vector<bool>& keep) {
   std::vector<std::uint32_t> target;

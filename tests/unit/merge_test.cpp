@@ -10,24 +10,21 @@
 #include "tests/reference/attention.hpp"
 #include "tests/reference/scores.hpp"
 #include "tests/support/exact_query.hpp"
+#include "tests/support/model_of.hpp"
 #include "tests/support/rig.hpp"
 
 namespace nibkv {
 namespace {
 
-using reference::ArenaModel;
 using reference::Notes;
 using reference::Slot;
+using test::model_of;
 using test::Random;
 using test::Rig;
 using test::words;
 
 constexpr std::uint16_t kDim = 64;
 constexpr Shape kShape = {.layers = 1, .query_heads = 2, .kv_heads = 1, .head_dim = kDim, .max_chunk = 32};
-
-ArenaModel model_of(const Rig& rig) {
-  return {rig.arena().bytes(), rig.shape(), rig.policy()};
-}
 
 Policy merging(Merge merge, Mass mass) {
   Policy policy = ems(96);

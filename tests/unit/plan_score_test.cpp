@@ -10,21 +10,18 @@
 #include "tests/reference/attention.hpp"
 #include "tests/reference/scores.hpp"
 #include "tests/support/exact_query.hpp"
+#include "tests/support/model_of.hpp"
 #include "tests/support/rig.hpp"
 
 namespace nibkv {
 namespace {
 
-using reference::ArenaModel;
 using reference::Slot;
 using test::explain_all;
+using test::model_of;
 using test::Random;
 using test::Rig;
 using test::words;
-
-ArenaModel model_of(const Rig& rig) {
-  return {rig.arena().bytes(), rig.shape(), rig.policy()};
-}
 
 std::vector<std::uint32_t> plan_of(const Rig& rig, std::uint32_t head, std::uint32_t incoming) {
   std::vector<std::uint32_t> target(rig.cache().held(0, head));

@@ -12,25 +12,22 @@
 #include "tests/reference/scores.hpp"
 #include "tests/reference/streaming.hpp"
 #include "tests/support/exact_query.hpp"
+#include "tests/support/model_of.hpp"
 #include "tests/support/rig.hpp"
 
 namespace nibkv {
 namespace {
 
-using reference::ArenaModel;
 using reference::Notes;
 using reference::ScoreModel;
 using reference::Slot;
 using test::ExactQuery;
 using test::explain_all;
+using test::model_of;
 using test::Random;
 using test::Rig;
 using test::running_ports;
 using test::words;
-
-ArenaModel model_of(const Rig& rig) {
-  return {rig.arena().bytes(), rig.shape(), rig.policy()};
-}
 
 // Weights of the queries' rows of one KV head over what the cache holds.
 std::vector<reference::WeighedRow> weigh(const Rig& rig, const std::vector<ExactQuery>& queries, double scale,

@@ -13,7 +13,8 @@ namespace nibkv {
 inline constexpr std::uint32_t kDrop = 0xffffffff;
 inline constexpr std::uint32_t kMember = 0x80000000;
 
-/// Plans what the policy would do to one chain now, so that `incoming` more tokens fit its budget. Changes nothing.
+/// Plans what the policy would do to one chain now, so that `incoming` more tokens fit its budget. Changes nothing:
+/// under Budget::kAdaptive the budget is that of the last time that append shared a layer's.
 ///
 /// @param layer, kv_head  in range
 /// @param incoming  tokens about to be appended, [0, max_chunk]
