@@ -94,18 +94,49 @@ TEST_F(SweepTest, GivesTheLastTokensInF16TheBytesOfTheTiles) {
   const Config& config = model_.config();
   const std::uint64_t token_bytes = 4 * config.layers * config.kv_heads * config.head_dim;
   for (const char* budget : {"20", "64", "100", "128K"}) {
-    const std::vector<SweepRow> rows = measure({{"streaming_llm", budget, {}, ""}, {"f16_last", budget, {}, ""}});
-    EXPECT_EQ(rows[1].budget, rows[0].peak_bytes / token_bytes) << budget;
-    EXPECT_EQ(rows[1].peak_bytes, rows[1].budget * token_bytes);
-    EXPECT_EQ(rows[1].bits_per_channel, 16);
+    const std::vector<SweepRow> rows =
+        measure({{"streaming_llm", budget, {}, ""}, {"f16_last", budget, {}, ""}, {"f16_sinks", budget, {}, ""}});
+    for (std::size_t i = 1; i < 3; ++i) {
+      EXPECT_EQ(rows[i].budget, rows[0].peak_bytes / token_bytes) << budget;
+      EXPECT_EQ(rows[i].peak_bytes, rows[i].budget * token_bytes);
+      EXPECT_EQ(rows[i].bits_per_channel, 16);
+    }
     EXPECT_GT(rows[1].kl_divergence, rows[0].kl_divergence) << "it sees a third of the tokens";
+    EXPECT_NE(rows[1].cross_entropy, rows[2].cross_entropy);
   }
+}
+
+TEST_F(SweepTest, AnF16CacheAsLargeAsTheWindowIsNearlyExact) {
+  const Config& config = model_.config();
+  for (const char* name : {"f16_last", "f16_sinks"}) {
+    F16Store cache(config, name, 256 * 4 * config.layers * config.kv_heads * config.head_dim);
+    EXPECT_EQ(cache.tokens, 256u);
+    PlainStore exact(config.layers, config.query_heads, config.kv_heads, config.head_dim);
+    std::vector<float> logits(config.vocabulary), expected(config.vocabulary);
+    model_.forward(std::span(tokens_).first(256), 0, cache.store, logits.data(), 1);
+    model_.forward(std::span(tokens_).first(256), 0, exact, expected.data(), 1);
+    for (std::size_t i = 0; i < logits.size(); ++i) ASSERT_NEAR(logits[i], expected[i], 0.05f) << name;
+  }
+}
+
+TEST_F(SweepTest, TheSmallestF16CacheHasOneTokenAndNoSinks) {
+  const Config& config = model_.config();
+  for (const char* name : {"f16_last", "f16_sinks"}) {
+    F16Store cache(config, name, 0);
+    EXPECT_EQ(cache.tokens, 1u);
+    EXPECT_EQ(cache.bytes, 4 * config.layers * config.kv_heads * config.head_dim);
+    std::vector<float> logits(config.vocabulary);
+    model_.forward(std::span(tokens_).first(9), 0, cache.store, logits.data(), 1);
+    for (const float logit : logits) ASSERT_TRUE(std::isfinite(logit)) << name;
+  }
+  EXPECT_TRUE(is_f16("f16_last"));
+  EXPECT_FALSE(is_f16("f16"));
 }
 
 TEST(PlainStore, KeepsTheLastTokensAsF16) {
   constexpr std::size_t kDim = 16, kWindow = 3;
   PlainStore store(1, 1, 1, kDim);
-  store.keep_last_f16(kWindow);
+  store.keep_f16(0, kWindow);
   ThreadPool pool(1);
   const std::vector<float> zeros(2 * kDim);
   std::vector<float> values(2 * kDim), out(2 * kDim);
@@ -127,6 +158,26 @@ TEST(PlainStore, KeepsTheLastTokensAsF16) {
   store.append(0, 1, zeros.data(), given);
   store.attend(0, 1, zeros.data(), out.data(), pool);
   for (std::size_t i = 0; i < kDim; ++i) EXPECT_EQ(out[i], held[i]) << given[i];
+}
+
+TEST(PlainStore, KeepsTheFirstTokensAndTheLastAsF16) {
+  constexpr std::size_t kDim = 16, kSinks = 2, kTokens = 5, kChunk = 3;
+  PlainStore store(1, 1, 1, kDim);
+  store.keep_f16(kSinks, kTokens);
+  ThreadPool pool(1);
+  const std::vector<float> zeros(kChunk * kDim);
+  std::vector<float> values(kChunk * kDim), out(kChunk * kDim);
+  for (std::size_t first = 0; first < 99; first += kChunk) {
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(first + i / kDim);
+    store.append(0, kChunk, zeros.data(), values.data());
+    store.attend(0, kChunk, zeros.data(), out.data(), pool);
+    for (std::size_t t = first; t < first + kChunk; ++t) {
+      // Of 0, 1, t - 2, t - 1, t.
+      const float mean = t < kTokens ? static_cast<float>(t) / 2 : static_cast<float>(3 * t - 2) / 5;
+      EXPECT_NEAR(out[(t - first) * kDim], mean, 1e-5f) << t;
+    }
+  }
+  EXPECT_LE(store.size(), 2 * (kTokens + kChunk));
 }
 
 TEST_F(SweepTest, MeasuresPoliciesThatScoreWithAnyNumberOfWorkers) {
