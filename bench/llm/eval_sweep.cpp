@@ -27,6 +27,9 @@ constexpr const char* kHelp =
   --windows N          (default 1; as many whole ones as the text has)
   --from N             characters of the text to leave out at its beginning (default 0)
   --together N         caches that are fed side by side and share one pass of the reference (default 8)
+  --retrieval N        ask each cache for N needles, too, at depths equally far from one another; text, question and
+                       answer take --context tokens, and the question comes last, unseen. The column is 'found'
+  --needles KIND       as for retrieval (default passkey)
   --json PATH          write the rows as JSON, anew whenever there are more; - prints JSON instead of a table
   --resume             measure only what that file has no row for
   --svg PATH           draw cross-entropy against bytes

@@ -9,6 +9,7 @@
 #include "bench/llm/arguments.hpp"
 #include "bench/llm/builtin_text.hpp"
 #include "bench/llm/perplexity.hpp"
+#include "bench/llm/retrieval.hpp"
 #include "bench/llm/sweep_report.hpp"
 #include "bench/llm/tokenizer.hpp"
 
@@ -195,6 +196,55 @@ TEST_F(SweepTest, MeasuresPoliciesThatScoreWithAnyNumberOfWorkers) {
   }
 }
 
+TEST_F(SweepTest, AsksEveryCacheAsItWasMeasured) {
+  const std::vector<SweepCase> cases = {{"full", "100%", {}, ""},
+                                        {"ems", "50%", {{"recent", "25%"}}, "recent=25%"},
+                                        {"streaming_llm", "64", {}, ""},
+                                        {"f16_sinks", "64", {}, ""}};
+  options_.windows = 2;
+  const std::vector<SweepRow> unasked = measure(cases);
+  options_.retrieval = 7;
+  options_.needles = NeedleKind::kCode;
+  const Tokenizer tokenizer = Tokenizer::from(file_);
+  options_.tokenizer = &tokenizer;
+  const std::vector<SweepRow> rows = measure(cases);
+  ASSERT_EQ(rows.size(), 4u);
+  const Haystack haystack(tokenizer, tokens_);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    EXPECT_EQ(rows[i].cross_entropy, unasked[i].cross_entropy);
+    EXPECT_EQ(rows[i].peak_bytes, unasked[i].peak_bytes);
+    EXPECT_EQ(rows[i].bits_per_channel, unasked[i].bits_per_channel);
+    EXPECT_EQ(unasked[i].retrieval_asked, 0u);
+    EXPECT_EQ(rows[i].retrieval_asked, 7u);
+    std::uint64_t right = 0;
+    for (std::size_t place = 0; place < 7; ++place) {
+      SweepStore store(model_.config(), options_.store, cases[i], options_.context);
+      Hiding hiding;
+      hiding.kind = NeedleKind::kCode;
+      hiding.length = 256 - kAnswerTokens;
+      hiding.depth = static_cast<double>(place) / 6;
+      right += hide_and_ask(model_, tokenizer, haystack, store.store(), hiding, 1, {}).right ? 1 : 0;
+    }
+    EXPECT_EQ(rows[i].retrieval_correct, right) << name_of(cases[i]);
+  }
+  EXPECT_GE(rows[0].retrieval_correct, 6u);
+  EXPECT_LE(rows[2].retrieval_correct, 3u) << "a window of a quarter";
+  EXPECT_LE(rows[3].retrieval_correct, rows[2].retrieval_correct);
+}
+
+TEST_F(SweepTest, SaysThatANeedleDoesNotFitBeforeItMeasures) {
+  const Tokenizer tokenizer = Tokenizer::from(file_);
+  options_.tokenizer = &tokenizer;
+  options_.retrieval = 1;
+  for (const std::size_t context : {8u, 64u, 256u}) {
+    options_.context = context;
+    options_.score_from = 4;
+    options_.needles = NeedleKind::kSeveral;
+    EXPECT_THROW(measure({{"full", "100%", {}, ""}}), Error) << context;
+    EXPECT_TRUE(references_.empty());
+  }
+}
+
 TEST_F(SweepTest, CutsAWholePromptBackAtOnce) {
   StoreOptions options = options_.store;
   options.policy = "ems";
@@ -290,11 +340,33 @@ TEST(SweepReport, GoesOnOnlyFromRowsOfTheSame) {
   }
 }
 
+TEST(SweepReport, SaysWhatWasFoundOnlyWhenAsked) {
+  SweepReport report = some_report();
+  EXPECT_EQ(report.as_json().find("retrieval"), std::string::npos);
+  EXPECT_EQ(report.as_json().find("needles"), std::string::npos);
+  SweepReport asked = report;
+  asked.retrieval = 9;
+  asked.needles = "passkey";
+  for (SweepRow& row : asked.rows) row.retrieval_asked = 9;
+  asked.rows[1].retrieval_correct = 4;
+  const SweepReport read = SweepReport::parse(asked.as_json());
+  EXPECT_EQ(read.as_json(), asked.as_json());
+  EXPECT_EQ(read.rows[1].retrieval_correct, 4u);
+  EXPECT_EQ(read.rows[1].retrieval_asked, 9u);
+  EXPECT_NE(asked.as_json().find("\"retrieval_correct\": 4"), std::string::npos);
+  EXPECT_THROW(report.go_on_from(asked), Error);
+  EXPECT_THROW(asked.go_on_from(some_report()), Error);
+  EXPECT_NO_THROW(asked.go_on_from(read));
+  const std::string lines = table_lines(asked.rows, 3.1);
+  EXPECT_NE(lines.find("    4/9"), std::string::npos) << lines;
+  EXPECT_EQ(lines.find('\n'), table_head(true).size() - 1);
+}
+
 TEST(SweepReport, PrintsALineForEachRowAndDrawsThem) {
   const SweepReport report = some_report();
   const std::string lines = table_lines(report.rows, report.reference_cross_entropy);
   EXPECT_EQ(lines.substr(0, 15), "ems merge=none ");
-  EXPECT_EQ(lines.find('\n'), table_head().size() - 1);
+  EXPECT_EQ(lines.find('\n'), table_head(false).size() - 1);
   const std::string svg = report.as_svg();
   EXPECT_NE(svg.find(">ems merge=none<"), std::string::npos);
   EXPECT_NE(svg.find("f32"), std::string::npos);

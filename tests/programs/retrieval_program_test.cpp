@@ -10,6 +10,7 @@
 #include "bench/llm/gguf.hpp"
 #include "bench/llm/model_config.hpp"
 #include "bench/llm/retrieval_report.hpp"
+#include "bench/llm/sweep_report.hpp"
 #include "nibkv/nibkv.hpp"
 #include "tests/support/program.hpp"
 
@@ -103,6 +104,35 @@ TEST_F(RetrievalProgramTest, AsksF16CachesAsLargeAsTheArenaOfEms) {
     EXPECT_EQ(report.rows[i].arena_bytes, tokens * token_bytes);
     EXPECT_FALSE(report.rows[i].right && report.rows[i].depth == 0) << "it lies before the window";
   }
+}
+
+TEST_F(RetrievalProgramTest, FindsInASweepWhatItFindsAlone) {
+  const std::string sweep =
+      "--context 256 --policies full,ems --budgets 128 --retrieval 5 --json " + quoted("asked.json");
+  const Result asked = command("sweep", sweep + " --needles code");
+  EXPECT_EQ(asked.status, 0) << asked.err;
+  EXPECT_NE(asked.out.find(" found\n"), std::string::npos) << asked.out;
+  ASSERT_EQ(command("retrieval",
+                    "--needles code --lengths 246 --depths 5 --seeds 1 --policies full,ems --tokens 128 "
+                    "--mode unseen --json " +
+                        quoted("alone.json"))
+                .status,
+            0);
+  const nibkv::llm::SweepReport swept = nibkv::llm::SweepReport::parse(contents(at("asked.json")));
+  const nibkv::llm::RetrievalReport alone = nibkv::llm::RetrievalReport::parse(contents(at("alone.json")));
+  ASSERT_EQ(swept.rows.size(), 2u);
+  for (const nibkv::llm::SweepRow& row : swept.rows) {
+    std::uint64_t right = 0;
+    for (const auto& other : alone.rows) right += other.policy == row.what.policy && other.right ? 1 : 0;
+    EXPECT_EQ(row.retrieval_correct, right) << row.what.policy;
+    EXPECT_EQ(row.retrieval_asked, 5u);
+    EXPECT_GT(right, 0u);
+  }
+  expect_error(command("sweep", sweep + " --resume"), 1, "its rows are of needles 'code', not of needles 'passkey'");
+  expect_error(command("sweep", sweep + " --needles pin"), 2, "--needles takes passkey");
+  expect_error(command("sweep", "--needles code"), 2, "--needles needs --retrieval");
+  expect_error(command("sweep", "--retrieval 0"), 2, "--retrieval takes a whole number");
+  expect_error(command("sweep", "--context 64 --policies full --retrieval 1 --json -"), 1, "no room for the needle");
 }
 
 TEST_F(RetrievalProgramTest, ShortensAPromptThatFillsTheModelsContext) {
