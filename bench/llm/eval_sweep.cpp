@@ -32,7 +32,7 @@ constexpr const char* kHelp =
   --needles KIND       as for retrieval (default passkey)
   --json PATH          write the rows as JSON, anew whenever there are more; - prints JSON instead of a table
   --resume             measure only what that file has no row for
-  --svg PATH           draw cross-entropy against bytes
+  --svg PATH           draw cross-entropy above that of f32 against bytes
   --model, --text, --profile, --outliers, --port, --threads  as above
 )";
 

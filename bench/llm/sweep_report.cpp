@@ -131,20 +131,25 @@ void SweepReport::go_on_from(const SweepReport& older) {
 }
 
 std::string SweepReport::as_svg() const {
+  // What lies within noise of the reference, or below it, has no place of its own on a logarithmic axis.
+  constexpr double kLeast = 0.001;
+  char reference[40];
+  std::snprintf(reference, sizeof reference, "%.3f", reference_cross_entropy);
   LineChart chart;
-  chart.title = "Context " + std::to_string(context) + ", tokens from " + std::to_string(score_from) + " on";
+  chart.title = "Context " + std::to_string(context) + ", tokens from " + std::to_string(score_from) +
+                " on; f32 of everything: " + reference + " nats a token";
   chart.x_title = "bytes in use at the peak";
-  chart.y_title = "cross-entropy, nats a token";
-  chart.log_x = true;
+  chart.y_title = "cross-entropy above that of f32, nats a token (0.001 also for less)";
+  chart.log_x = chart.log_y = true;
   for (const SweepRow& row : rows) {
     const std::string name = name_of(row.what);
     const auto same = [&](const ChartLine& line) { return line.name == name; };
     auto line = std::find_if(chart.lines.begin(), chart.lines.end(), same);
     if (line == chart.lines.end()) line = chart.lines.insert(line, ChartLine{name, {}});
-    line->points.emplace_back(static_cast<double>(row.peak_bytes), row.cross_entropy);
+    line->points.emplace_back(static_cast<double>(row.peak_bytes),
+                              std::max(kLeast, row.cross_entropy - reference_cross_entropy));
   }
   for (ChartLine& line : chart.lines) std::sort(line.points.begin(), line.points.end());
-  chart.levels = {{"f32, everything", reference_cross_entropy}};
   return line_chart(chart);
 }
 
@@ -168,9 +173,8 @@ std::string table_lines(const std::vector<SweepRow>& rows, double reference_cros
     name.resize(std::max<std::size_t>(name.size(), 32), ' ');
     lines += name + figures;
     if (row.retrieval_asked != 0) {
-      std::snprintf(figures, sizeof figures, " %4llu/%-4llu", static_cast<unsigned long long>(row.retrieval_correct),
-                    static_cast<unsigned long long>(row.retrieval_asked));
-      lines += figures;
+      const std::string found = std::to_string(row.retrieval_correct) + "/" + std::to_string(row.retrieval_asked);
+      lines += std::string(found.size() < 10 ? 10 - found.size() : 1, ' ') + found;
     }
     lines += '\n';
   }

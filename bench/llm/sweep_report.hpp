@@ -34,7 +34,7 @@ struct SweepReport {
   /// Takes over the rows of an older report. @throws Error when it is of something else, naming what
   void go_on_from(const SweepReport& older);
 
-  /// Cross-entropy against bytes, a line for each policy and setting.
+  /// By how much the cross-entropy is above the reference's against bytes, a line for each policy and setting.
   std::string as_svg() const;
 };
 

@@ -358,7 +358,7 @@ TEST(SweepReport, SaysWhatWasFoundOnlyWhenAsked) {
   EXPECT_THROW(asked.go_on_from(some_report()), Error);
   EXPECT_NO_THROW(asked.go_on_from(read));
   const std::string lines = table_lines(asked.rows, 3.1);
-  EXPECT_NE(lines.find("    4/9"), std::string::npos) << lines;
+  EXPECT_NE(lines.find("    4/9\n"), std::string::npos) << lines;
   EXPECT_EQ(lines.find('\n'), table_head(true).size() - 1);
 }
 
@@ -369,7 +369,8 @@ TEST(SweepReport, PrintsALineForEachRowAndDrawsThem) {
   EXPECT_EQ(lines.find('\n'), table_head(false).size() - 1);
   const std::string svg = report.as_svg();
   EXPECT_NE(svg.find(">ems merge=none<"), std::string::npos);
-  EXPECT_NE(svg.find("f32"), std::string::npos);
+  EXPECT_NE(svg.find("f32 of everything: 3.100 nats"), std::string::npos);
+  EXPECT_NE(svg.find(">0.001<"), std::string::npos) << "what is below f32's stands at the edge";
 }
 
 }  // namespace
