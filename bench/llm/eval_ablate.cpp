@@ -12,7 +12,8 @@ namespace {
 
 constexpr const char* kHelp =
     R"(nibkv-eval ablate --text PATH [options]
-  What each part of the policy ems is worth: the policy as it is, and with one setting changed at a time.
+  What each part of the policy ems is worth: the policy as it is, and with one setting changed at a time. Settings that
+  turn keys by their positions (rephase, position_free) are left out for a model whose frequencies are divided.
 
   --budgets LIST       (default 5%,10%)
   all others           as sweep has them, but for --policies and --set
@@ -57,22 +58,24 @@ constexpr const char* kTried[] = {
     "position_free=1,threshold=mean",
 };
 
-bool changes_nothing(const PolicySettings& settings) {
+// Whether the setting is one to measure on this model.
+bool changes_something(const PolicySettings& settings, bool turns_keys) {
   constexpr std::uint32_t kTokens = 1000;  // any budget
   const Policy usual = ems(kTokens);
   Policy policy = usual;
   apply_settings(settings, policy);
-  return policy == usual;
+  return policy != usual && (turns_keys || !(policy.rephase || policy.position_free));
 }
 
 Job prepare(const Arguments& arguments) {
   SweepJob job(arguments, "5%,10%");
+  const bool turns_keys = job.turns_keys();
   std::vector<SweepCase> cases;
   for (const std::string& budget : job.budgets()) {
     cases.push_back({"ems", budget, {}, "default"});
     for (const char* tried : kTried) {
       const PolicySettings settings = parse_settings(tried);
-      if (!changes_nothing(settings)) cases.push_back({"ems", budget, settings, tried});
+      if (changes_something(settings, turns_keys)) cases.push_back({"ems", budget, settings, tried});
     }
   }
   job.set_cases(cases);
