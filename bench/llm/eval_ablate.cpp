@@ -54,6 +54,7 @@ constexpr const char* kTried[] = {
     "candidate_mass=205",
     "merge=both,rephase=1",
     "position_free=1",
+    "merge=both,position_free=1",
     "merge=both,rephase=1,position_free=1",
     "position_free=1,threshold=mean",
 };
