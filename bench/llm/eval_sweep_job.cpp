@@ -64,6 +64,10 @@ void SweepJob::set_cases(const std::vector<SweepCase>& cases) {
   }
 }
 
+bool SweepJob::turns_keys() const {
+  return shape_of(Config::from(Gguf::open(measured_.model)), {}).rotary.known();
+}
+
 void SweepJob::operator()() {
   const bool has_file = !measured_.json.empty() && measured_.json != "-";
   if (has_file) check_place(measured_.json);

@@ -229,6 +229,16 @@ TEST_F(EvalTest, SweepsPoliciesAndBudgetsAndGoesOn) {
   EXPECT_EQ(figure(piped, "\"score_from\":"), "64,");
 }
 
+TEST_F(EvalTest, AblatesOneSettingAtATime) {
+  const Result result = run("ablate --model " + in_quotes(model_) + " --text " + quoted("text") +
+                            " --context 128 --budgets 48 --together 40 --json " + quoted("ablate.json"));
+  EXPECT_EQ(result.status, 0) << result.err;
+  const std::string json = contents(at("ablate.json"));
+  for (const char* setting : {"default", "merge=both", "merge=both,rephase=1", "position_free=1", "pool=7"}) {
+    EXPECT_NE(json.find("\"" + std::string(setting) + "\""), std::string::npos) << setting;
+  }
+}
+
 TEST_F(EvalTest, SaysWhatIsWrongWithASweep) {
   const std::string base = "--model " + in_quotes(model_) + " --text " + quoted("text") + " ";
   expect_error(run("sweep"), 2, "--text is missing");

@@ -54,6 +54,9 @@ struct Preset {
 /// All of them that are valid for the shape.
 std::vector<Preset> scored_presets(const Shape& shape, std::uint32_t tokens);
 
+/// Any rotary embedding that is known and fits.
+Rotary random_rotary(Random& random, std::uint32_t head_dim);
+
 /// Any policy of Keep::kScore that fits the shape, which must be Storage::kQ4, but for Budget::kTable.
 Policy random_scored_policy(Random& random, const Shape& shape, std::uint32_t most_tokens);
 
