@@ -97,15 +97,27 @@ std::vector<std::byte> make_profile(const Shape& shape, std::uint64_t seed) {
   std::vector<double> memory(calibration_bytes(shape) / sizeof(double) + 1);
   Calibrator calibrator;
   EXPECT_EQ(calibrator.init(std::as_writable_bytes(std::span(memory)), shape), Status::kOk);
-  Random random(seed);
+  Random random(seed), random_values(seed + 1);
   for (std::uint32_t layer = 0; layer < shape.layers; ++layer) {
     const std::vector<float> keys = keys_of_profile(shape, seed, layer, kTokens, random);
+    const std::vector<float> values = values_of_profile(shape, kTokens, random_values);
     const std::vector<float> queries = random.bells(kTokens * shape.query_heads * shape.head_dim);
-    EXPECT_EQ(calibrator.observe(layer, queries, keys), Status::kOk);
+    EXPECT_EQ(calibrator.observe(layer, queries, keys, values), Status::kOk);
   }
   std::vector<std::byte> profile(profile_bytes(shape));
   EXPECT_EQ(calibrator.write(profile), Status::kOk);
   return profile;
+}
+
+void seal(std::span<std::byte> profile) {
+  std::memset(profile.data() + 12, 0, 4);
+  std::uint32_t crc = 0xffffffff;
+  for (const std::byte byte : profile) {
+    crc ^= static_cast<std::uint32_t>(byte);
+    for (int bit = 0; bit < 8; ++bit) crc = (crc & 1) != 0 ? crc >> 1 ^ 0xedb88320u : crc >> 1;
+  }
+  crc = ~crc;
+  std::memcpy(profile.data() + 12, &crc, 4);
 }
 
 std::vector<SlotInfo> explain_all(const Cache& cache, std::uint32_t layer, std::uint32_t kv_head) {

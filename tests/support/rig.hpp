@@ -34,6 +34,9 @@ std::string words(const Shape& shape, const Policy& policy, std::string_view por
 /// machine.
 std::vector<std::byte> make_profile(const Shape& shape, std::uint64_t seed);
 
+/// Makes the checksum of a changed profile right again.
+void seal(std::span<std::byte> profile);
+
 /// The key channels that make_profile made large, of one head.
 std::vector<std::uint32_t> planted_channels(const Shape& shape, std::uint64_t seed, std::uint32_t layer,
                                             std::uint32_t kv_head);
