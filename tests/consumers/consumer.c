@@ -54,17 +54,15 @@ int main(void) {
     if (failed(nibkv_attend(&cache, 0, 1, queries, out, NULL), "attend")) return 1;
   }
 
-  float worst = 0.0f;
-  for (int c = 0; c < kDim; ++c) {
-    const float error = out[c] < values[c] ? values[c] - out[c] : out[c] - values[c];
-    if (error > worst) worst = error;
-  }
+  float squares = 0.0f; /* of another token's value they would be about 0.7 a channel */
+  for (int c = 0; c < kDim; ++c) squares += (out[c] - values[c]) * (out[c] - values[c]) / (float)kDim;
 
   const uint32_t held = nibkv_held(&cache, 0, 0);
   if (failed(nibkv_explain(&cache, 0, 0, slots, held), "explain")) return 1;
   if (failed(nibkv_plan(&cache, 0, 0, kPrompt, target, held), "plan")) return 1;
   if (failed(nibkv_compact(&cache, 0, 0, target, held), "compact")) return 1;
-  printf("nibkv %s, port %s, %u bytes, %u tokens, last at position %u, worst error %f\n", nibkv_version(),
-         nibkv_port(&cache), (unsigned)sizeof arena, (unsigned)held, (unsigned)slots[held - 1].position, (double)worst);
-  return worst < 0.3f && held == kAll && slots[held - 1].position == kAll - 1 ? 0 : 1;
+  printf("nibkv %s, port %s, %u bytes, %u tokens, last at position %u, mean square error %f\n", nibkv_version(),
+         nibkv_port(&cache), (unsigned)sizeof arena, (unsigned)held, (unsigned)slots[held - 1].position,
+         (double)squares);
+  return squares < 0.04f && held == kAll && slots[held - 1].position == kAll - 1 ? 0 : 1;
 }
