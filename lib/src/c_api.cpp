@@ -13,13 +13,14 @@ namespace nibkv {
 namespace {
 
 // The handle is a Cache that was copied into the caller's bytes; all of 0 is one that is not ready.
-static_assert(sizeof(Cache) <= sizeof(nibkv_cache) && alignof(Cache) <= alignof(nibkv_cache));
-static_assert(sizeof(nibkv_cache) == NIBKV_CACHE_BYTES);
+static_assert(sizeof(Cache) <= NIBKV_CACHE_BYTES && sizeof(nibkv_cache) == NIBKV_CACHE_BYTES);
+static_assert(alignof(Cache) <= alignof(nibkv_cache));
 static_assert(std::is_trivially_copyable_v<Cache> && std::is_trivially_destructible_v<Cache>);
 static_assert(NIBKV_ARENA_ALIGNMENT == kArenaAlignment && NIBKV_DROP == kDrop && NIBKV_MEMBER == kMember);
 
 // Slots are written in place.
-static_assert(sizeof(nibkv_slot) == sizeof(SlotInfo) && alignof(nibkv_slot) == alignof(SlotInfo));
+static_assert(sizeof(nibkv_slot) == sizeof(SlotInfo));
+static_assert(alignof(nibkv_slot) == alignof(SlotInfo));
 static_assert(offsetof(nibkv_slot, position) == offsetof(SlotInfo, position));
 static_assert(offsetof(nibkv_slot, global) == offsetof(SlotInfo, global));
 static_assert(offsetof(nibkv_slot, local) == offsetof(SlotInfo, local));

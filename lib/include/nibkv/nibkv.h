@@ -32,6 +32,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+/* NOLINTBEGIN(modernize-use-using) */
 
 /* What a call did. Any value but NIBKV_OK means that nothing changed. The values are frozen. */
 typedef enum nibkv_status {
@@ -343,6 +344,7 @@ NIBKV_API bool nibkv_port_runs(const char* name);
    ((outlier_channels) == 0 ? 0 : 2048) + 512 +                                                                      \
    ((scores) ? (chain_tiles) * (rows)*64 + NIBKV_ROUND_((chain_tiles) * (rows)*4) : UINT64_C(0)))
 
+/* NOLINTEND(modernize-use-using) */
 #ifdef __cplusplus
 }
 #endif
