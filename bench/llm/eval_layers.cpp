@@ -134,7 +134,8 @@ std::string LayersJob::as_json(const std::vector<LayerCosines>& pairs) const {
 }
 
 std::string LayersJob::chart(const std::vector<LayerCosines>& pairs) const {
-  LineChart chart{"Keys and values of neighbouring layers", "upper layer of the pair", "mean cosine", false, {}, {}};
+  LineChart chart{
+      "Keys and values of neighbouring layers", "upper layer of the pair", "mean cosine", false, {}, {}, {}};
   const std::pair<const char*, std::int16_t LayerCosines::*> kinds[] = {
       {"keys", &LayerCosines::keys},
       {"values", &LayerCosines::values},
