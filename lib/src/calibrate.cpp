@@ -157,11 +157,13 @@ Status Calibrator::observe(std::uint32_t layer, std::span<const float> queries, 
 
   const Neighbours neighbours(memory_, shape_, options_.align);
   if (last_count_ == count && layer == last_layer_ + 1) {
-    for (std::size_t i = 0; i < count * shape_.kv_heads; ++i) {  // rows
-      const std::size_t head = (layer - 1) * std::size_t{shape_.kv_heads} + i % shape_.kv_heads;
-      const PairSums pair = neighbours.pair(head, dim);
-      add_keys(pair, neighbours.keys + i * dim, keys.data() + i * dim, shape_.head_dim, options_.rotary);
-      add_values(pair, neighbours.values + i * dim, values.data() + i * dim, shape_.head_dim);
+    const std::size_t row_size = dim * shape_.kv_heads;
+    for (std::size_t kv_head = 0; kv_head < shape_.kv_heads; ++kv_head) {
+      const PairSums pair = neighbours.pair((layer - 1) * std::size_t{shape_.kv_heads} + kv_head, dim);
+      for (std::size_t at = kv_head * dim; at < count * row_size; at += row_size) {
+        add_keys(pair, neighbours.keys + at, keys.data() + at, shape_.head_dim, options_.rotary);
+        add_values(pair, neighbours.values + at, values.data() + at, shape_.head_dim);
+      }
     }
   }
   std::memcpy(neighbours.keys, keys.data(), keys.size_bytes());

@@ -123,6 +123,7 @@ LayerCosines ProfileView::cosines(std::uint32_t layer) const {
       if (cosine == kUnknownCosine) return kUnknownCosine;
       sum += cosine;
     }
+    if (kv_heads_ == 0) return kUnknownCosine;
     const std::int32_t half = kv_heads_ / 2;
     return static_cast<std::int16_t>((sum + (sum < 0 ? -half : half)) / kv_heads_);
   };

@@ -13,7 +13,7 @@ namespace {
 
 // To update: run this test; it prints the new word.
 constexpr std::uint64_t kGolden = 0x3c19ae28fff282cd;
-constexpr std::uint64_t kTurnedGolden = 0xfca281d5e193567f;  // of the cases that turn keys
+constexpr std::uint64_t kTurnedGolden = 0x41116db1db0b32a7;  // of the cases that turn keys
 
 // FNV-1a, 64 bits.
 class Hash {
