@@ -90,7 +90,9 @@ Status compact(Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::sp
       if (slot >= kMember && slot != kDrop) return Status::kBadPlan;
     }
   }
-  compact_chain(to, chain, layer, kv_head, target.data(), PlanArrays(to));
+  const PlanArrays arrays(to);
+  if (merges(to.policy())) score_slots(to, chain, layer, kv_head, arrays.score);
+  compact_chain(to, chain, layer, kv_head, target.data(), arrays);
   return Status::kOk;
 }
 

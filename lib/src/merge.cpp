@@ -168,7 +168,6 @@ void merge_members(const Access& to, Chain& chain, std::uint32_t layer, std::uin
   bool any = false;
   for (std::uint32_t i = 0; i < chain.used && !any; ++i) any = target[i] >= kMember && target[i] != kDrop;
   if (!any) return;
-  score_slots(to, chain, layer, kv_head, arrays.score);
   // Lists of members by centre, oldest first; and the tile of every 32 slots.
   for (std::uint32_t i = 0; i < chain.used; ++i) arrays.first[i] = kNone;
   for (std::uint32_t i = chain.used; i-- > 0;) {
