@@ -78,7 +78,10 @@ class Batch {
   void clear() { count_ = 0; }
   void add(std::uint32_t slot, const SlotCursor& at);
   /// Compares all with what is kept of `centres` in the tile whose first slot is `slot`.
-  void compare(std::uint32_t tile, std::uint32_t slot, const Droppable& centres, const std::uint32_t* target);
+  void compare(std::uint32_t tile, std::uint32_t slot, const std::uint32_t* energies, const Droppable& centres,
+               const std::uint32_t* target);
+  /// Energies of the keys in a tile, as bits of floats.
+  void find_energies(std::uint32_t tile, std::uint32_t* energies) const;
 
  private:
   std::uint32_t dim() const { return to_.shape().head_dim; }
@@ -86,10 +89,10 @@ class Batch {
   void add_held_key(std::uint32_t i, const SlotCursor& at);
   void add_turned_key(std::uint32_t i, const SlotCursor& at);
   bool turn_key(const SlotCursor& at, float* row) const;
-  void compare_held(std::uint32_t tile, std::uint32_t lanes, const std::uint32_t* target);
+  void compare_held(std::uint32_t tile, const std::uint32_t* energies, std::uint32_t lanes,
+                    const std::uint32_t* target);
   void compare_turned(std::uint32_t tile, std::uint32_t lanes, const std::uint32_t* target);
   void multiply(std::uint32_t tile);
-  void key_energies(std::uint32_t tile, const float* scales, float* energies) const;
   void consider(std::uint32_t i, float similarity, const SlotCursor& at, std::uint32_t centre);
   float value_cosine(const Candidate& candidate, std::uint32_t i, std::uint32_t tile, std::uint32_t lane) const;
 
@@ -189,14 +192,17 @@ void Batch::multiply(std::uint32_t tile) {
   }
 }
 
-void Batch::key_energies(std::uint32_t tile, const float* scales, float* energies) const {
-  level_energies(to_, tile, energies);
-  for (std::uint32_t t = 0; t < kTileSlots; ++t) energies[t] = scales[t] * scales[t] * energies[t];
-  for (std::uint32_t n = 0; n < channels(); ++n) {
-    for (std::uint32_t t = 0; t < kTileSlots; ++t) {
+void Batch::find_energies(std::uint32_t tile, std::uint32_t* energies) const {
+  float sums[kTileSlots];
+  level_energies(to_, tile, sums);
+  for (std::uint32_t t = 0; t < kTileSlots; ++t) {
+    const float scale = from_scale16(to_.key_scales(tile)[t]);
+    float energy = scale * scale * sums[t];
+    for (std::uint32_t n = 0; n < channels(); ++n) {
       const float outlier = static_cast<float>(to_.outliers(tile)[outlier_byte(t, n)]) * outlier_scales_[n];
-      energies[t] += outlier * outlier;
+      energy += outlier * outlier;
     }
+    energies[t] = bits_from_float(energy);
   }
 }
 
@@ -214,12 +220,13 @@ void Batch::consider(std::uint32_t i, float similarity, const SlotCursor& at, st
   }
 }
 
-void Batch::compare_held(std::uint32_t tile, std::uint32_t lanes, const std::uint32_t* target) {
+void Batch::compare_held(std::uint32_t tile, const std::uint32_t* held_energies, std::uint32_t lanes,
+                         const std::uint32_t* target) {
   float scales[kTileSlots];
   float energies[kTileSlots];
-  for (std::uint32_t t = 0; t < kTileSlots; ++t) scales[t] = from_scale16(to_.key_scales(tile)[t]);
-  key_energies(tile, scales, energies);
   for (std::uint32_t t = 0; t < kTileSlots; ++t) {
+    scales[t] = from_scale16(to_.key_scales(tile)[t]);
+    energies[t] = float_from_bits(held_energies[t]);
     if (!(energies[t] >= ports::kSmallest)) lanes &= ~(1u << t);
     if ((lanes >> t & 1) == 0) energies[t] = kNobody;
   }
@@ -238,9 +245,13 @@ void Batch::compare_held(std::uint32_t tile, std::uint32_t lanes, const std::uin
     }
     for (std::uint32_t t = 0; t < kTileSlots; ++t)
       similarities[t] = similarities[t] * __builtin_fabsf(similarities[t]) / energies[t];
+    if (keys_only) {  // mostly none is better
+      std::uint32_t better = 0;
+      for (std::uint32_t t = 0; t < kTileSlots; ++t) better += similarities[t] > candidates_[i].best ? 1u : 0u;
+      if (better == 0) continue;
+    }
     for (std::uint32_t t = 0; t < kTileSlots; ++t) {
-      if (keys_only ? similarities[t] > candidates_[i].best : (lanes >> t & 1) != 0)
-        consider(i, similarities[t], {tile, t}, target[t]);
+      if ((lanes >> t & 1) != 0) consider(i, similarities[t], {tile, t}, target[t]);
     }
   }
 }
@@ -261,7 +272,8 @@ void Batch::compare_turned(std::uint32_t tile, std::uint32_t lanes, const std::u
   }
 }
 
-void Batch::compare(std::uint32_t tile, std::uint32_t slot, const Droppable& centres, const std::uint32_t* target) {
+void Batch::compare(std::uint32_t tile, std::uint32_t slot, const std::uint32_t* energies, const Droppable& centres,
+                    const std::uint32_t* target) {
   std::uint32_t lanes = 0;
   for (std::uint32_t t = 0; t < kTileSlots && slot + t < centres.end; ++t) {
     if (slot + t >= centres.begin && target[slot + t] < kMember) lanes |= 1u << t;
@@ -270,7 +282,7 @@ void Batch::compare(std::uint32_t tile, std::uint32_t slot, const Droppable& cen
   if (turns_) {
     compare_turned(tile, lanes, target + slot);
   } else {
-    compare_held(tile, lanes, target + slot);
+    compare_held(tile, energies + slot, lanes, target + slot);
   }
 }
 
@@ -299,13 +311,20 @@ void assign_members(const Access& to, const Chain& chain, std::uint32_t layer, s
   // Until the threshold is known: the candidates' cosines, as bits, and in arrays.next their classes.
   std::uint32_t* cosines = arrays.first;
   Batch batch(to, basis);
+  std::uint32_t* energies = arrays.rank;  // who stays is known
+  if (!policy.position_free) {
+    std::uint32_t slot = 0;
+    for (std::uint32_t tile = chain.first; tile != kNoTile; tile = links[tile], slot += kTileSlots) {
+      batch.find_energies(tile, energies + slot);
+    }
+  }
   float cosine_sum = 0;
   std::uint32_t candidates = 0;
   SlotCursor at{chain.first};
   const auto flush = [&] {
     std::uint32_t slot = 0;
     for (std::uint32_t tile = chain.first; tile != kNoTile; tile = links[tile], slot += kTileSlots) {
-      batch.compare(tile, slot, inner, target);
+      batch.compare(tile, slot, energies, inner, target);
     }
     for (std::uint32_t i = 0; i < batch.count(); ++i) {
       const Candidate& candidate = batch[i];
