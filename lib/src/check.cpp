@@ -39,7 +39,7 @@ bool sound_chain(Walk& walk, const Chain& chain) {
 }
 
 bool sound_free_list(Walk& walk, const Chain& chain, std::size_t head) {
-  const bool equal = equal_runs(walk.to.policy());
+  const bool equal = equal_runs(walk.to.policy(), walk.to.layout());
   for (std::uint32_t tile = chain.free; tile != kNoTile; tile = walk.to.links()[tile]) {
     if (!walk.take(tile)) return false;
     if (equal && tile / walk.to.layout().tiles_per_head != head) return false;
@@ -75,7 +75,7 @@ bool sound_scale(std::uint16_t scale, std::uint16_t most) {
 // The side data of a chain whose tiles are known to be right.
 bool sound_slots(const Access& to, const Chain& chain) {
   const Policy& policy = to.policy();
-  SlotCursor at{chain.first};
+  SlotCursor at = to.first_slot(chain);
   std::uint32_t next = 0;  // the least position that the slot may have
   for (std::uint32_t slot = 0; slot < chain.used; ++slot, at.next(to.links())) {
     if (!sound_scale(to.key_scales(at.tile)[at.lane], kMostKeyScale16)) return false;

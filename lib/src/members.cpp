@@ -196,11 +196,10 @@ void assign_members(const Access& to, const Chain& chain, std::uint32_t layer, s
   Batch batch(to, basis);
   float cosine_sum = 0;
   std::uint32_t candidates = 0;
-  SlotCursor at{chain.first};
+  SlotCursor at = to.first_slot(chain);
   const auto flush = [&] {
-    std::uint32_t slot = 0;
-    for (std::uint32_t tile = chain.first; tile != kNoTile; tile = links[tile], slot += kTileSlots) {
-      batch.compare(tile, slot, inner, target);
+    for (TileCursor each = to.first_tile(chain); each.tile != kNoTile; each.next(links)) {
+      batch.compare(each.tile, each.slot, inner, target);
     }
     for (std::uint32_t i = 0; i < batch.count(); ++i) {
       const Candidate& candidate = batch[i];
