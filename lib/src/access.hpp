@@ -193,6 +193,16 @@ struct Access {
   std::uint32_t entry(std::uint32_t view) const { return (view - static_cast<std::uint32_t>(layout().tiles)) / 2; }
   bool is_view(std::uint32_t tile) const { return tile >= layout().tiles; }
   bool is_upper(std::uint32_t view) const { return ((view - static_cast<std::uint32_t>(layout().tiles)) & 1) != 0; }
+  /// The lower layer's view of the first of the entries that a head has in both layers of a pair.
+  std::uint32_t first_view(std::uint32_t lower, std::uint32_t kv_head) const {
+    const detail::PairCounts all = detail::count_pairs(policy(), shape().layers);
+    const detail::PairCounts before = detail::count_pairs(policy(), lower);
+    std::uint32_t pair = before.both;
+    if (!policy().fold.keys.has(lower)) pair = all.both + before.values;
+    if (!policy().fold.values.has(lower)) pair = all.both + all.values + before.keys;
+    return static_cast<std::uint32_t>(layout().tiles) +
+           2 * layout().paired_entries * (pair * shape().kv_heads + kv_head);
+  }
   bool shares_keys(std::uint32_t view) const {
     return entry(view) < layout().both_entries || entry(view) >= layout().value_entries;
   }
@@ -235,6 +245,29 @@ struct Access {
     owner.free = tile;
     header().used_tiles -= 1;
     if (folds()) count_bytes(tile, false);
+  }
+
+  /// Takes an entry for the folded part of a chain; of two that share codes, one after the other.
+  void grow_folded(FoldedPart& part) const {
+    const std::uint32_t view = part.free;
+    part.free = links()[view];
+    links()[view] = kNoTile;
+    if (part.first == kNoTile) {
+      part.first = view;
+    } else {
+      links()[part.last] = view;
+    }
+    part.last = view;
+    if (is_upper(view)) return;  // an entry is counted once
+    header().used_entries += 1;
+    count_bytes(view, true);
+  }
+  void give_view_back(FoldedPart& part, std::uint32_t view) const {
+    links()[view] = part.free;
+    part.free = view;
+    if (is_upper(view)) return;
+    header().used_entries -= 1;
+    count_bytes(view, false);
   }
 
   /// Bytes of a tile in use; of an entry, where `tile` is one of its views.

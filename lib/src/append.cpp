@@ -3,6 +3,7 @@
 #include "basis.hpp"
 #include "budget.hpp"
 #include "compact_chain.hpp"
+#include "fold.hpp"
 #include "plan_chain.hpp"
 #include "refine.hpp"
 #include "row.hpp"
@@ -97,7 +98,7 @@ Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, st
     const Chain& chain = to.chain(layer, head);
     const std::uint32_t own = to.own_slots(chain);
     needed += tiles_of(own + count) - tiles_of(own);
-    if (!makes_room && to.paired(layer) && chain.used + count > capacity_of(to, chain)) return Status::kFull;
+    if (!makes_room && to.folds() && chain.used + count > capacity_of(to, chain)) return Status::kFull;
   }
   if (!makes_room && needed > to.layout().tiles - to.header().used_tiles) return Status::kFull;
 
@@ -122,6 +123,7 @@ Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, st
     }
     chain.seen += count;
   }
+  if (to.paired(layer) && !detail::is_lower(to.policy(), layer)) fold_pair(to, layer - 1);
   return Status::kOk;
 }
 

@@ -17,25 +17,16 @@ std::uint32_t own_tiles(const Access& to, std::uint32_t layer, const Chain& chai
 
 // Both layers of a pair get the views of the pair's own entries.
 void reset_folded(const Access& to) {
-  const Layout& layout = to.layout();
-  const Policy& policy = to.policy();
-  const detail::PairCounts all = detail::count_pairs(policy, to.shape().layers);
   for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) {
-    const detail::PairCounts before = detail::count_pairs(policy, layer);
-    const bool lower = detail::is_lower(policy, layer);
-    std::uint32_t pair = before.both;
-    if (!policy.fold.keys.has(layer)) pair = all.both + before.values;
-    if (!policy.fold.values.has(layer)) pair = all.both + all.values + before.keys;
+    const bool lower = detail::is_lower(to.policy(), layer);
     for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) {
       FoldedPart& part = to.folded_part(to.chain(layer, head));
       if (!lower && to.paired(layer)) continue;  // done with the layer below
       part = {};
       if (!lower) continue;
-      const std::uint32_t count = layout.paired_entries;
-      const std::uint32_t first =
-          static_cast<std::uint32_t>(layout.tiles) + 2 * count * (pair * to.shape().kv_heads + head);
-      for (std::uint32_t view = first; view < first + 2 * count; ++view)
-        to.links()[view] = view + 2 < first + 2 * count ? view + 2 : kNoTile;
+      const std::uint32_t first = to.first_view(layer, head);
+      const std::uint32_t end = first + 2 * to.layout().paired_entries;
+      for (std::uint32_t view = first; view < end; ++view) to.links()[view] = view + 2 < end ? view + 2 : kNoTile;
       part.free = first;
       to.folded_part(to.chain(layer + 1, head)) = part;
       to.folded_part(to.chain(layer + 1, head)).free = first + 1;

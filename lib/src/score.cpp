@@ -118,6 +118,8 @@ Status explain(const Cache& cache, std::uint32_t layer, std::uint32_t kv_head, s
     SlotInfo info;
     if (policy.keep == Keep::kScore) {
       info.position = to.position(at.tile, at.lane);
+    } else if (to.paired(layer) && i < to.folded(chain) + to.folded_part(chain).retained) {
+      info.position = kNoPosition;
     } else {
       info.position = i < policy.sinks ? i : chain.seen - chain.used + i;
     }
