@@ -259,14 +259,18 @@ TEST(Footprint, LayersThatShareHoldMoreTokensInTheSameBytes) {
   EXPECT_LT(tokens_that_fit(kPairs, values, bytes), half * 1.05);
 }
 
-TEST(Footprint, GrowsWithTokensWhereLayersShare) {
-  std::size_t last = 0;
-  for (std::uint32_t tokens = 32; tokens < 3000; ++tokens) {
-    Policy policy = minicache(tokens, pairs_from(2, 8));
-    policy.fold.retained = static_cast<std::uint8_t>(64);
-    const std::size_t bytes = footprint(kPairs, policy);
-    ASSERT_GE(bytes, last) << tokens;
-    last = bytes;
+TEST(Footprint, GrowsWithTokensWhereLayersShareAndIsNeverMoreThanWhereTheyDoNot) {
+  for (const bool values_only : {false, true}) {
+    std::size_t last = 0;
+    for (std::uint32_t tokens = 32; tokens < 3000; ++tokens) {
+      Policy policy = minicache(tokens, pairs_from(2, 8));
+      policy.fold.retained = static_cast<std::uint8_t>(64);
+      if (values_only) policy.fold.keys = {};
+      const std::size_t bytes = footprint(kPairs, policy);
+      ASSERT_GE(bytes, last) << tokens;
+      ASSERT_LE(bytes, footprint(kPairs, full(tokens))) << tokens;
+      last = bytes;
+    }
   }
 }
 

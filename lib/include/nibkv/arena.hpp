@@ -195,8 +195,9 @@ constexpr PairCounts count_pairs(const Policy& policy, std::uint32_t end) {
 }
 }  // namespace detail
 
-/// The layout of a valid shape and policy.
-constexpr Layout layout_of(const Shape& shape, const Policy& policy) {
+namespace detail {
+/// @param share  whether pairs of layers share codes
+constexpr Layout layout_as(const Shape& shape, const Policy& policy, bool share) {
   Layout at;
   const std::uint64_t heads = std::uint64_t{shape.layers} * shape.kv_heads;
   const bool bounded = policy.keep != Keep::kAll;
@@ -205,9 +206,9 @@ constexpr Layout layout_of(const Shape& shape, const Policy& policy) {
   at.tiles_per_head = (policy.tokens + kTileSlots - 1) / kTileSlots + (bounded ? 1 : 0);
   at.tiles = heads * at.tiles_per_head;
   at.paired_tiles = at.tiles_per_head;
-  if (has_pairs(policy)) {
-    const detail::PairRoom room = detail::pair_room(shape, policy, at.tiles_per_head);
-    const detail::PairCounts pairs = detail::count_pairs(policy, shape.layers);
+  if (share) {
+    const PairRoom room = pair_room(shape, policy, at.tiles_per_head);
+    const PairCounts pairs = count_pairs(policy, shape.layers);
     const std::uint64_t entries = std::uint64_t{shape.kv_heads} * room.entries;
     at.paired_tiles = room.tiles;
     at.paired_entries = room.entries;
@@ -225,19 +226,19 @@ constexpr Layout layout_of(const Shape& shape, const Policy& policy) {
   at.side_bytes = at.side.total;
   at.code_bytes = kTileSlots * shape.head_dim * (q4 ? 1 : 8);
   at.scratch_bytes = scratch_of(shape, policy, at.chain_tiles).total;
-  std::uint64_t end = detail::kHeaderBytes;
+  std::uint64_t end = kHeaderBytes;
   const auto take = [&end](std::uint64_t bytes) {
     const std::uint64_t start = end;
-    end += detail::round_up(bytes, kArenaAlignment);
+    end += round_up(bytes, kArenaAlignment);
     return start;
   };
-  at.chains = take(heads * detail::kChainBytes);
+  at.chains = take(heads * kChainBytes);
   const std::uint64_t numbers = at.tiles + at.views;
   at.links = take(numbers * 4);
   at.bases = take(policy.keep == Keep::kScore ? numbers * 4 : 0);
   at.sides = take(numbers * at.side_bytes);
   at.codes = take(at.tiles * at.code_bytes);
-  at.folds = take(at.views != 0 ? heads * detail::kFoldedPartBytes : 0);
+  at.folds = take(at.views != 0 ? heads * kFoldedPartBytes : 0);
   // A pair of entries of keys and values is 2 planes, another 3.
   at.shared = take((at.both_entries * 2 + (at.views / 2 - at.both_entries) * 3) * (at.code_bytes / 2));
   const std::uint64_t arrays = policy.keep == Keep::kScore ? 5 : bounded || at.views != 0 ? 1 : 0;
@@ -247,6 +248,15 @@ constexpr Layout layout_of(const Shape& shape, const Policy& policy) {
   at.scratch = take(std::uint64_t{shape.workers} * at.scratch_bytes);
   at.total = end;
   return at;
+}
+}  // namespace detail
+
+/// The layout of a valid shape and policy. Layers do not share where that would take more bytes than it saves.
+constexpr Layout layout_of(const Shape& shape, const Policy& policy) {
+  const Layout apart = detail::layout_as(shape, policy, false);
+  if (!has_pairs(policy)) return apart;
+  const Layout shared = detail::layout_as(shape, policy, true);
+  return shared.views != 0 && shared.total < apart.total ? shared : apart;
 }
 
 /// Bytes of the arena that a cache of this shape and policy needs: exact, scratch included. 0 for an invalid shape or

@@ -86,7 +86,8 @@ enum class Retain : std::uint8_t {
 };
 
 /// Neighbouring layers that share 4-bit codes, each with scales of its own (MiniCache, arXiv 2405.14366). Read when
-/// `keys` or `values` names a layer.
+/// `keys` or `values` names a layer. Where sharing would save no bytes, in short contexts, layers stay apart:
+/// layout_of(shape, policy).views is 0 then.
 struct Fold {
   LayerSet keys;    ///< layer l of it shares the directions of its keys with layer l + 1
   LayerSet values;  ///< the same for values; a layer belongs to one pair at most
