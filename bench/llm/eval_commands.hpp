@@ -25,5 +25,6 @@ Command ablate_command();
 Command retrieval_command();
 Command head_scores_command();
 Command heads_command();
+Command layers_command();
 
 }  // namespace nibkv::llm

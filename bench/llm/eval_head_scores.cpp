@@ -58,13 +58,14 @@ void HeadScoresJob::operator()() const {
   Subject subject(model_, text_, threads_);
   const Config& config = subject.model->config();
   std::vector<std::byte> profile = read_profile(profile_, config);
-  for (const std::size_t length : options_.lengths) check_length(length, config);
+  HeadScoreOptions options = options_;
+  for (std::size_t& length : options.lengths) length = prompt_length(length, config);
   const Tokenizer tokenizer = Tokenizer::from(subject.file);
   const Haystack haystack(tokenizer, subject.tokens);
   HeadScores measured;
   {
     ProgressLine line;
-    measured = measure_head_scores(*subject.model, tokenizer, haystack, options_,
+    measured = measure_head_scores(*subject.model, tokenizer, haystack, options,
                                    [&](double done) { line.show("needles", done); });
   }
   require(set_head_scores(profile, shape_of(config, {}), measured.scores), "head scores");

@@ -52,8 +52,8 @@ void HeadsJob::operator()() {
   }
   const std::string policy = policy_text(options);
   const std::uint32_t budget = store.cache().policy().tokens;
-  const KeptMap map = kept_map_of(
-      store.cache(), policy + ", " + std::to_string(budget) + " tokens a head, after " + std::to_string(context));
+  const KeptMap map = kept_map_of(store.cache(), policy + ", " + std::to_string(budget) + " tokens a head, after " +
+                                                     std::to_string(context) + " tokens");
   std::uint64_t held = 0, least = ~std::uint64_t{0}, most = 0, merged = 0;
   for (const std::vector<SlotInfo>& row : map.rows) {
     held += row.size();

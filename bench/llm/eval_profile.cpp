@@ -20,6 +20,7 @@ constexpr const char* kHelp =
   --header PATH        write it as a C++ header too
   --context N          tokens of a context (default 4096, at most the model's)
   --tokens N           tokens of the text that are used (default 12288)
+  --align              also measure which orthogonal maps bring each layer to the basis of the layer below, and add them
 )";
 
 struct ProfileJob {
@@ -27,6 +28,7 @@ struct ProfileJob {
   std::size_t threads = 1;
   std::size_t context = 0;
   std::size_t tokens = 0;
+  bool align = false;
 
   explicit ProfileJob(const Arguments& arguments);
   void operator()() const;
@@ -39,7 +41,8 @@ ProfileJob::ProfileJob(const Arguments& arguments)
       header(arguments.text("header", "")),
       threads(read_store_arguments(arguments, "full", "none").threads),
       context(static_cast<std::size_t>(arguments.integer("context", 0, 1, kMaxTokens))),
-      tokens(static_cast<std::size_t>(arguments.integer("tokens", 12288, 1, kMaxTokens))) {}
+      tokens(static_cast<std::size_t>(arguments.integer("tokens", 12288, 1, kMaxTokens))),
+      align(arguments.flag("align")) {}
 
 void ProfileJob::operator()() const {
   check_place(out);
@@ -59,11 +62,13 @@ void ProfileJob::operator()() const {
   std::vector<std::byte> profile;
   {
     ProgressLine line;
-    profile = make_profile(*subject.model, subject.pool, std::span(subject.tokens).first(used), of_context,
-                           [&](std::size_t done) {
-                             line.show(std::to_string(done) + " of " + std::to_string(used) + " tokens",
-                                       static_cast<double>(done) / static_cast<double>(used));
-                           });
+    profile = make_profile(
+        *subject.model, subject.pool, std::span(subject.tokens).first(used), of_context,
+        [&](std::size_t done) {
+          line.show(std::to_string(done) + " of " + std::to_string(used) + " tokens",
+                    static_cast<double>(done) / static_cast<double>(used));
+        },
+        align);
   }
   write_file(out, profile);
   if (!header.empty()) write_profile_header(header, profile);
@@ -75,7 +80,7 @@ Command profile_command() {
   return {"profile",
           kHelp,
           {"model", "text", "out", "header", "context", "tokens", "threads"},
-          {},
+          {"align"},
           [](const Arguments& arguments) -> Job { return ProfileJob(arguments); }};
 }
 

@@ -1,12 +1,13 @@
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
-#include <optional>
+#include <memory>
 
 #include "bench/llm/eval_commands.hpp"
 #include "bench/llm/policy_settings.hpp"
 #include "bench/llm/retrieval.hpp"
 #include "bench/llm/retrieval_report.hpp"
+#include "bench/llm/sweep_store.hpp"
 
 // nibkv-eval retrieval
 
@@ -17,16 +18,19 @@ constexpr const char* kHelp =
     R"(nibkv-eval retrieval --text PATH [options]
   Needles in a haystack: facts are hidden in the prose of a text, and the model is asked for one behind it, greedily.
 
-  --policies LIST      of perplexity's, and f32: an f32 cache that keeps everything (default f32); or --policy NAME
+  --policies LIST      of perplexity's, and f32: an f32 cache that keeps everything (default f32); or --policy NAME.
+                       Also what there is without nibkv: f16_last, the last tokens in f16, and f16_sinks, the first 4 and
+                       the last; as many as fit the whole arena of ems at --tokens
   --tokens N           that a head holds; of no meaning to f32 and full
   --set KEY=VALUE,...  as above, for the policies that have it
   --mode MODE          unseen: the haystack streams through the cache, and the question comes behind it; seen: the cache
                        holds the whole prompt and is cut back once, question included, before the model answers; or both
-                       (default). 'seen' is for policies that keep scores
+                       (default). 'seen' is for policies that keep scores; others are left out there
   --needles KIND       passkey: a number of five digits (default); sentence: a plain fact; several: the pass keys of three
                        persons, of which one is asked for; code: for the tiny built-in model
   --prompt FORM        plain (default) or chat: ChatML
-  --lengths LIST       tokens of the prompt (default 1024,2048)
+  --lengths LIST       tokens of the prompt, question included (default 1024,2048); so many fewer as an answer needs
+                       when that is all of the model's context
   --depths N           places of the needle, equally far from one another (default 9)
   --seeds N            needles at each place (default 3)
   --json PATH          write rows and sums as JSON, anew while there are more
@@ -41,6 +45,7 @@ struct Tested {
   StoreOptions options;
   AskMode mode = AskMode::kEither;
   std::string name;
+  std::uint64_t f16_bytes = 0;  ///< of one for which is_f16
 };
 
 class RetrievalJob {
@@ -50,11 +55,12 @@ class RetrievalJob {
 
  private:
   void add_cache(const std::string& policy, const PolicySettings& settings);
+  void add_bounded(Tested cache, bool has_scores);
   void begin(const Config& config);
   void go_on();
   std::vector<RetrievalRow> open_rows(const Tested& cache, std::size_t length) const;
   void ask(Subject& subject, const Tokenizer& tokenizer);
-  TileStore store_for(const Config& config, const Tested& cache, std::size_t length) const;
+  SweepStore store_for(const Config& config, const Tested& cache, std::size_t length) const;
   void keep(bool at_once);
 
   Measured measured_;
@@ -65,6 +71,7 @@ class RetrievalJob {
   std::size_t depths_ = 0, seeds_ = 0;
   std::string svg_;
   std::vector<Tested> caches_;
+  std::vector<std::string> without_scores_;  // names of policies
   RetrievalReport report_;
   std::chrono::steady_clock::time_point kept_ = std::chrono::steady_clock::now();
 };
@@ -102,34 +109,55 @@ RetrievalJob::RetrievalJob(const Arguments& arguments)
 
 void RetrievalJob::add_cache(const std::string& policy, const PolicySettings& settings) {
   Tested cache;
+  cache.name = policy;
+  if (is_f16(policy)) {
+    add_bounded(cache, false);
+    return;
+  }
   cache.options.storage = policy == kExact ? Storage::kF32 : Storage::kQ4;
   cache.options.policy = policy == kExact ? "full" : policy;
   Policy found;
   if (find_policy(cache.options.policy, 0, found) != Status::kOk) {
     std::string names = kExact;
     for (std::uint32_t i = 0; !policy_name(i).empty(); ++i) names += ", " + std::string(policy_name(i));
+    names.append(", ").append(kF16Last).append(", ").append(kF16Sinks);
     throw UsageError("unknown policy '" + policy + "'; there are " + names);
   }
   for (const auto& setting : settings) {
     if (reads_setting(found.keep, setting.first)) cache.options.settings.push_back(setting);
   }
-  cache.name = policy == kExact ? policy : policy_text(cache.options);
+  if (policy != kExact) cache.name = policy_text(cache.options);
   if (found.keep == Keep::kAll) {
     caches_.push_back(cache);
     return;
   }
-  if (tokens_ == 0) throw UsageError("policy '" + policy + "' needs --tokens");
+  add_bounded(cache, found.keep == Keep::kScore);
+}
+
+void RetrievalJob::add_bounded(Tested cache, bool has_scores) {
+  if (tokens_ == 0) throw UsageError("policy '" + cache.name + "' needs --tokens");
   cache.options.tokens = tokens_;
   cache.mode = AskMode::kUnseen;
   if (unseen_) caches_.push_back(cache);
   cache.mode = AskMode::kSeen;
-  if (seen_ && found.keep == Keep::kScore) caches_.push_back(cache);
+  if (seen_ && has_scores) caches_.push_back(cache);
+  if (seen_ && !has_scores) without_scores_.push_back(cache.name);
 }
 
 // What all caches have in common, now that the model is known.
 void RetrievalJob::begin(const Config& config) {
   const StoreOptions common = measured_.store(config);
   for (Tested& cache : caches_) {
+    if (is_f16(cache.name)) {
+      StoreOptions same = common;
+      same.policy = "ems";
+      same.settings.clear();
+      same.tokens = tokens_;
+      same.workers = 1;  // how many threads there are shall change no result
+      cache.f16_bytes = TileStore(config, same).cache().usage().arena_bytes;
+      cache.options.tokens = static_cast<std::uint32_t>(F16Store(config, cache.name, cache.f16_bytes).tokens);
+      continue;
+    }
     cache.options.workers = common.workers;
     cache.options.port = common.port;
     if (cache.options.storage == Storage::kF32) continue;
@@ -156,7 +184,15 @@ void RetrievalJob::operator()() {
   if (!svg_.empty()) check_place(svg_);
   Subject subject(measured_.model, measured_.text, measured_.cache.threads);
   const Config& config = subject.model->config();
-  for (const std::size_t length : lengths_) check_length(length, config);
+  for (const std::size_t length : lengths_) {
+    const std::size_t tokens = prompt_length(length, config);
+    if (tokens == length) continue;
+    say("note: prompts of " + std::to_string(length) + " tokens get " + std::to_string(tokens) +
+        ", so that an answer fits the model's context");
+  }
+  for (const std::string& name : without_scores_) {
+    say("note: " + name + " keeps no scores and is left out where the question is seen");
+  }
   begin(config);
   go_on();
   ask(subject, Tokenizer::from(subject.file));
@@ -179,7 +215,7 @@ std::vector<RetrievalRow> RetrievalJob::open_rows(const Tested& cache, std::size
       row.tokens = cache.options.tokens;
       row.needle = needle_name(hiding_.kind);
       row.length = length;
-      row.depth = depths_ == 1 ? 0.5 : static_cast<double>(place) / static_cast<double>(depths_ - 1);
+      row.depth = depth_of(place, depths_);
       row.seed = seed;
       if (!report_.has(row)) rows.push_back(row);
     }
@@ -187,12 +223,16 @@ std::vector<RetrievalRow> RetrievalJob::open_rows(const Tested& cache, std::size
   return rows;
 }
 
-TileStore RetrievalJob::store_for(const Config& config, const Tested& cache, std::size_t length) const {
+SweepStore RetrievalJob::store_for(const Config& config, const Tested& cache, std::size_t length) const {
+  if (is_f16(cache.name)) return SweepStore(std::make_unique<F16Store>(config, cache.name, cache.f16_bytes));
   const std::size_t room = length + kAnswerTokens;
-  if (cache.mode == AskMode::kSeen) return make_whole_store(config, cache.options, room);
+  if (cache.mode == AskMode::kSeen) {
+    // What is returned is made in place: a store is not moved.
+    return SweepStore(std::unique_ptr<TileStore>(new TileStore(make_whole_store(config, cache.options, room))));
+  }
   StoreOptions options = cache.options;
   if (cache.mode == AskMode::kEither) options.tokens = static_cast<std::uint32_t>(room);
-  return TileStore(config, options);
+  return SweepStore(std::make_unique<TileStore>(config, options));
 }
 
 void RetrievalJob::ask(Subject& subject, const Tokenizer& tokenizer) {
@@ -208,26 +248,22 @@ void RetrievalJob::ask(Subject& subject, const Tokenizer& tokenizer) {
     for (const std::size_t length : lengths_) {
       std::vector<RetrievalRow> rows = open_rows(cache, length);
       if (rows.empty()) continue;
-      TileStore store = store_for(subject.model->config(), cache, length);
+      SweepStore store = store_for(subject.model->config(), cache, length);
       for (std::size_t i = 0; i < rows.size(); ++i) {
         RetrievalRow& row = rows[i];
         line.show(cache.name + ", " + row.mode + ", length " + std::to_string(length) + ", question " +
                       std::to_string(i + 1) + " of " + std::to_string(rows.size()),
                   done / work);
-        // Each place has needles and stretches of its own.
         Hiding hiding = hiding_;
-        hiding.length = length;
+        hiding.length = prompt_length(length, subject.model->config());
         hiding.depth = row.depth;
-        hiding.seed = row.seed * 1000003 + static_cast<std::uint64_t>(row.depth * 4096);
-        const Needle needle = make_needle(hiding.kind, hiding.seed);
-        store.clear();
-        const Prompt prompt = haystack.hide(needle, hiding);
         const auto before_answer = [&] {
           if (cache.mode == AskMode::kSeen) store.compact_now(tokens_);
         };
+        store.clear();
         row.right =
-            ask_for_needle(*subject.model, tokenizer, store, prompt, needle, before_answer, kAnswerTokens).right;
-        row.arena_bytes = store.cache().usage().arena_bytes;
+            hide_and_ask(*subject.model, tokenizer, haystack, store.store(), hiding, row.seed, before_answer).right;
+        row.arena_bytes = store.arena_bytes();
         report_.rows.push_back(row);
         done += static_cast<double>(length);
         keep(false);

@@ -16,8 +16,9 @@ constexpr const char* kHelp =
   What policies make of budgets: a text is read as a stream, each cache keeps what its policy chooses without knowing
   what comes, and what is foretold is scored against an f32 cache that keeps everything.
 
-  --policies LIST      of perplexity's, and f16_last: the last tokens in f16, in the bytes that the tiles of
-                       streaming_llm take at the budget (default: all but head_kv, whose profile needs head scores)
+  --policies LIST      of perplexity's, and what there is without nibkv, in the bytes that the tiles of streaming_llm
+                       take at the budget: f16_last, the last tokens in f16, and f16_sinks, the first 4 and the last
+                       (default: all but head_kv, whose profile needs head scores)
   --budgets LIST       of a head: tokens such as 410, shares of the context such as 10%, or bytes of arena such as 1M
                        (default 2%,5%,10%,25%)
   --set KEY=VALUE,...  as above, for the policies that have it
@@ -26,16 +27,19 @@ constexpr const char* kHelp =
   --windows N          (default 1; as many whole ones as the text has)
   --from N             characters of the text to leave out at its beginning (default 0)
   --together N         caches that are fed side by side and share one pass of the reference (default 8)
+  --retrieval N        ask each cache for N needles, too, at depths equally far from one another; text, question and
+                       answer take --context tokens, and the question comes last, unseen. The column is 'found'
+  --needles KIND       as for retrieval (default passkey)
   --json PATH          write the rows as JSON, anew whenever there are more; - prints JSON instead of a table
   --resume             measure only what that file has no row for
-  --svg PATH           draw cross-entropy against bytes
+  --svg PATH           draw cross-entropy above that of f32 against bytes
   --model, --text, --profile, --outliers, --port, --threads  as above
 )";
 
 std::vector<std::string> all_policies() {
   std::vector<std::string> all;
   for (std::uint32_t i = 0; !policy_name(i).empty(); ++i) all.emplace_back(policy_name(i));
-  all.emplace_back(kF16Last);
+  all.insert(all.end(), {kF16Last, kF16Sinks});
   return all;
 }
 
@@ -59,7 +63,7 @@ std::vector<std::string> chosen_policies(const Arguments& arguments) {
 // Those that the policy reads.
 PolicySettings settings_of(const std::string& policy, const PolicySettings& settings) {
   Policy found;  // keeps all, as far as settings go, when it is none
-  if (policy != kF16Last) require(find_policy(policy, 0, found), "policy '" + policy + "'");
+  if (!is_f16(policy)) require(find_policy(policy, 0, found), "policy '" + policy + "'");
   PolicySettings read;
   for (const auto& setting : settings) {
     if (reads_setting(found.keep, setting.first)) read.push_back(setting);

@@ -22,9 +22,9 @@ std::string text_from(const std::string& path, std::uint64_t characters) {
 }  // namespace
 
 const std::set<std::string>& SweepJob::option_names() {
-  static const std::set<std::string> names = {"model",      "text",    "from",    "context",  "windows",
-                                              "score-from", "budgets", "profile", "outliers", "port",
-                                              "threads",    "json",    "svg",     "together"};
+  static const std::set<std::string> names = {"model",   "text",     "from",      "context", "windows", "score-from",
+                                              "budgets", "profile",  "outliers",  "port",    "threads", "json",
+                                              "svg",     "together", "retrieval", "needles"};
   return names;
 }
 
@@ -38,6 +38,9 @@ SweepJob::SweepJob(const Arguments& arguments, const std::string& budgets)
   options_.score_from = static_cast<std::size_t>(arguments.integer("score-from", score_from, 1, options_.context - 1));
   options_.windows = static_cast<std::size_t>(arguments.integer("windows", options_.windows, 1, 1u << 20));
   options_.side_by_side = static_cast<std::size_t>(arguments.integer("together", options_.side_by_side, 1, 1024));
+  options_.retrieval = static_cast<std::size_t>(arguments.integer("retrieval", 0, 1, 1000));
+  if (arguments.text("needles") && options_.retrieval == 0) throw UsageError("--needles needs --retrieval");
+  options_.needles = parse_needle(arguments.text("needles", "passkey"));
   for (const std::string& budget : budgets_) {
     StoreOptions checked;
     set_budget(budget, options_.context, checked);
@@ -50,6 +53,8 @@ SweepJob::SweepJob(const Arguments& arguments, const std::string& budgets)
   report_.score_from = options_.score_from;
   report_.windows = options_.windows;
   report_.profile = measured_.cache.profile;
+  report_.retrieval = options_.retrieval;
+  if (options_.retrieval != 0) report_.needles = needle_name(options_.needles);
 }
 
 void SweepJob::set_cases(const std::vector<SweepCase>& cases) {
@@ -57,6 +62,10 @@ void SweepJob::set_cases(const std::vector<SweepCase>& cases) {
   for (const SweepCase& what : cases) {
     if (std::find(cases_.begin(), cases_.end(), what) == cases_.end()) cases_.push_back(what);
   }
+}
+
+bool SweepJob::turns_keys() const {
+  return shape_of(Config::from(Gguf::open(measured_.model)), {}).rotary.known();
 }
 
 void SweepJob::operator()() {
@@ -69,13 +78,17 @@ void SweepJob::operator()() {
   options_.store = measured_.store(Config::from(file));
   report_.outlier_channels = options_.store.outlier_channels;
   if (resume_) go_on();
-  if (measured_.json != "-") print(table_head() + table_lines(report_.rows, report_.reference_cross_entropy));
+  if (measured_.json != "-")
+    print(table_head(options_.retrieval != 0) + table_lines(report_.rows, report_.reference_cross_entropy));
   if (!cases_.empty()) {
-    const auto tokens = Tokenizer::from(file).encode(text_from(measured_.text, report_.text_from), false, false);
+    const Tokenizer tokenizer = Tokenizer::from(file);
+    SweepOptions options = options_;
+    options.tokenizer = &tokenizer;
+    const auto tokens = tokenizer.encode(text_from(measured_.text, report_.text_from), false, false);
     Model model(file, pool);
     ProgressLine line;
     measure_sweep(
-        model, pool, tokens, options_, cases_,
+        model, pool, tokens, options, cases_,
         [&](const auto& rows, double reference) {
           line.hide();
           keep(rows, reference);

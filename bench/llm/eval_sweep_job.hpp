@@ -24,6 +24,9 @@ class SweepJob {
   /// --budgets
   const std::vector<std::string>& budgets() const { return budgets_; }
 
+  /// Whether the model's rotary embedding is one by which the library can turn keys. @throws Error for a bad file
+  bool turns_keys() const;
+
   void operator()();
 
  private:

@@ -1,5 +1,6 @@
 #include "bench/llm/json_reader.hpp"
 
+#include <algorithm>
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
@@ -157,6 +158,12 @@ const JsonValue& JsonValue::at(const std::string& name) const {
     }
   }
   throw Error("JSON: there is no '" + name + "'");
+}
+
+bool JsonValue::has(const std::string& name) const {
+  const auto* members = std::get_if<Members>(&value_);
+  return members != nullptr &&
+         std::any_of(members->begin(), members->end(), [&](const auto& member) { return member.first == name; });
 }
 
 const std::vector<JsonValue>& JsonValue::elements() const {

@@ -18,6 +18,8 @@ class JsonValue {
 
   /// The member of that name. @throws Error when this is no object or has none
   const JsonValue& at(const std::string& name) const;
+  /// Whether this is an object with a member of that name.
+  bool has(const std::string& name) const;
   /// The elements of an array. @throws Error for anything else
   const std::vector<JsonValue>& elements() const;
   /// @throws Error for anything else

@@ -1,5 +1,6 @@
 #include "bench/llm/kept_map.hpp"
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 
@@ -11,6 +12,9 @@ namespace {
 constexpr std::size_t kLeft = 60, kTop = 40, kBottom = 60, kRight = 20;
 constexpr std::size_t kWidth = 960;
 constexpr std::size_t kRow = 4, kGap = 2;  // of a head, and between layers
+constexpr const char* kHeld = "#6baed6";
+constexpr const char* kMerged = "#08306b";
+constexpr const char* kGone = "#f2f2f2";
 
 std::string number(double value) {
   char digits[32];
@@ -25,6 +29,21 @@ std::string label(std::size_t x, std::size_t y, const char* anchor, const std::s
 
 std::size_t top_of(const KeptMap& map, std::size_t row) {
   return row * kRow + row / map.kv_heads * kGap;
+}
+
+// Every so many layers there is room for a label.
+std::size_t label_step(const KeptMap& map) {
+  constexpr std::size_t kLine = 14;
+  const std::size_t layer = map.kv_heads * kRow + kGap;
+  for (const std::size_t step : {1, 2, 5, 10}) {
+    if (step * layer >= kLine) return step;
+  }
+  return 20;
+}
+
+std::string swatch(std::size_t x, std::size_t y, const char* colour) {
+  return "<rect x=\"" + std::to_string(x) + "\" y=\"" + std::to_string(y) + "\" width=\"12\" height=\"12\" fill=\"" +
+         colour + "\"/>\n";
 }
 
 // The runs of neighbours that are alike, as rectangles of one path, in units of a position.
@@ -77,18 +96,25 @@ std::string as_svg(const KeptMap& map) {
   svg += label(kLeft + kWidth / 2, 24, "middle", map.title);
   svg += "<g transform=\"translate(" + size(kLeft) + " " + size(kTop) + ") scale(" +
          number(static_cast<double>(kWidth) / static_cast<double>(tokens)) + " 1)\">\n<rect width=\"" + size(tokens) +
-         "\" height=\"" + size(height) + "\" fill=\"#f2f2f2\"/>\n";
-  svg += "<path fill=\"#6baed6\" d=\"" + runs(map, false) + "\"/>\n";
-  svg += "<path fill=\"#08306b\" d=\"" + runs(map, true) + "\"/>\n</g>\n";
-  for (std::size_t layer = 0; layer<layers; layer += layers> 12 ? 5 : 1) {
+         "\" height=\"" + size(height) + "\" fill=\"" + kGone + "\"/>\n";
+  svg += std::string("<path fill=\"") + kHeld + "\" d=\"" + runs(map, false) + "\"/>\n";
+  svg += std::string("<path fill=\"") + kMerged + "\" d=\"" + runs(map, true) + "\"/>\n</g>\n";
+  for (std::size_t layer = 0; layer < layers; layer += label_step(map)) {
     svg += label(kLeft - 8, kTop + top_of(map, layer * map.kv_heads) + 10, "end", size(layer));
   }
+  // With few rows it is longer than they are.
+  const std::string at = size(std::max(kTop + height / 2, kTop + 20));
+  svg +=
+      "<text x=\"16\" y=\"" + at + "\" text-anchor=\"middle\" transform=\"rotate(-90 16 " + at + ")\">layer</text>\n";
   for (std::size_t tick = 0; tick <= 4; ++tick) {
     svg += label(kLeft + kWidth * tick / 4, kTop + height + 18, "middle", size(map.tokens * tick / 4));
   }
   svg += label(kLeft + kWidth / 2, kTop + height + 36, "middle", "position of the token");
-  svg += label(kLeft, kTop + height + 52, "start",
-               "rows: KV heads, layer by layer; light: held as it came, dark: others were merged into it");
+  const std::size_t legend = kTop + height + 44;
+  svg += swatch(kLeft, legend, kHeld) + label(kLeft + 18, legend + 10, "start", "held as it came");
+  svg += swatch(kLeft + 140, legend, kMerged) + label(kLeft + 158, legend + 10, "start", "others were merged into it");
+  svg += swatch(kLeft + 360, legend, kGone) + label(kLeft + 378, legend + 10, "start", "not held");
+  svg += label(kLeft + kWidth, legend + 10, "end", "a row: a KV head");
   return svg + "</svg>\n";
 }
 

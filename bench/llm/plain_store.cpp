@@ -19,12 +19,19 @@ float dot(const float* a, const float* b, std::size_t count) {
   return ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) + ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
 }
 
-void attend_one(const float* query, const float* keys, const float* values, std::size_t tokens, std::size_t head_dim,
-                float* scores, float* out) {
+/// To `tokens` rows: the first `sinks`, and those that begin behind `skipped` others.
+struct Visible {
+  std::size_t sinks, skipped, tokens;
+};
+
+void attend_one(const float* query, const float* keys, const float* values, const Visible& visible,
+                std::size_t head_dim, float* scores, float* out) {
   const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
+  const auto offset = [&](std::size_t i) { return (i < visible.sinks ? i : i + visible.skipped) * head_dim; };
+  const std::size_t tokens = visible.tokens;
   float highest = -std::numeric_limits<float>::infinity();
   for (std::size_t i = 0; i < tokens; ++i) {
-    scores[i] = dot(query, keys + i * head_dim, head_dim) * scale;
+    scores[i] = dot(query, keys + offset(i), head_dim) * scale;
     highest = std::max(highest, scores[i]);
   }
   std::fill_n(out, head_dim, 0.0f);
@@ -32,7 +39,7 @@ void attend_one(const float* query, const float* keys, const float* values, std:
   for (std::size_t i = 0; i < tokens; ++i) {
     const float weight = std::exp(scores[i] - highest);
     sum += static_cast<double>(weight);
-    const float* value = values + i * head_dim;
+    const float* value = values + offset(i);
     for (std::size_t d = 0; d < head_dim; ++d) out[d] += weight * value[d];
   }
   const float inverse = static_cast<float>(1.0 / sum);
@@ -58,8 +65,9 @@ PlainStore::PlainStore(std::size_t layers, std::size_t query_heads, std::size_t 
       max_chunk_(max_chunk),
       heads_(layers * kv_heads) {}
 
-void PlainStore::keep_last_f16(std::size_t window) {
-  window_ = window;
+void PlainStore::keep_f16(std::size_t sinks, std::size_t tokens) {
+  sinks_ = sinks;
+  window_ = tokens;
   half_ = true;
 }
 
@@ -77,7 +85,9 @@ void PlainStore::append(int layer, std::size_t count, const float* keys, const f
       for (std::size_t i = held; i < rows->size(); ++i) (*rows)[i] = to_half((*rows)[i]);
       // Cut seldom: moving the rest takes longer than attending to it.
       const std::size_t needed = (window_ + count) * head_dim_;
-      if (rows->size() > 2 * needed) rows->erase(rows->begin(), rows->end() - static_cast<std::ptrdiff_t>(needed));
+      if (rows->size() <= 2 * needed) continue;
+      const auto sinks_end = rows->begin() + static_cast<std::ptrdiff_t>(sinks_ * head_dim_);
+      rows->erase(sinks_end, rows->end() - static_cast<std::ptrdiff_t>(needed - sinks_ * head_dim_));
     }
   }
 }
@@ -90,13 +100,13 @@ void PlainStore::attend(int layer, std::size_t count, const float* queries, floa
     const std::size_t token = task % count;
     const Head& head = heads_[static_cast<std::size_t>(layer) * kv_heads_ + kv_head];
     const std::size_t seen = head.keys.size() / head_dim_ - count + token + 1;
-    const std::size_t visible = std::min(seen, window_);
-    const std::size_t first = (seen - visible) * head_dim_;
-    scores_[worker].resize(std::max(scores_[worker].size(), visible));
+    const std::size_t tokens = std::min(seen, window_);
+    const Visible visible = {sinks_, seen - tokens, tokens};
+    scores_[worker].resize(std::max(scores_[worker].size(), tokens));
     for (std::size_t g = 0; g < group; ++g) {
       const std::size_t at = (token * query_heads_ + kv_head * group + g) * head_dim_;
-      attend_one(queries + at, head.keys.data() + first, head.values.data() + first, visible, head_dim_,
-                 scores_[worker].data(), out + at);
+      attend_one(queries + at, head.keys.data(), head.values.data(), visible, head_dim_, scores_[worker].data(),
+                 out + at);
     }
   });
 }

@@ -9,7 +9,8 @@
 namespace nibkv::llm {
 
 /// A KvStore that keeps every key and value as f32 and grows without limit: what the others are compared with. Or one
-/// that keeps the last tokens as f16: what a cache of a given size does without this library.
+/// that keeps the last tokens as f16, and some of the first if wanted: what a cache of a given size does without this
+/// library.
 ///
 /// What a token attends to is computed in one fixed order, so results do not depend on chunks or workers.
 class PlainStore final : public KvStore {
@@ -18,9 +19,10 @@ class PlainStore final : public KvStore {
   PlainStore(std::size_t layers, std::size_t query_heads, std::size_t kv_heads, std::size_t head_dim,
              std::size_t max_chunk = std::numeric_limits<std::size_t>::max());
 
-  /// Keeps what is appended from now on rounded to f16, and every token attends to the last `window` ones, itself
-  /// included. @param window  at least 1
-  void keep_last_f16(std::size_t window);
+  /// Keeps what is appended from now on rounded to f16, and every token attends to `tokens` ones: the first `sinks` and
+  /// the last others, itself included. Keys stay at the positions that they were rotated for.
+  /// @param tokens  more than `sinks`
+  void keep_f16(std::size_t sinks, std::size_t tokens);
 
   std::size_t max_chunk() const override { return max_chunk_; }
   void append(int layer, std::size_t count, const float* keys, const float* values) override;
@@ -32,7 +34,7 @@ class PlainStore final : public KvStore {
   /// Forgets all but the first `tokens`, which must be there.
   void truncate(std::size_t tokens);
 
-  /// Tokens held in layer 0: more than a window at times, but never attended to.
+  /// Tokens held in layer 0: more than are attended to at times.
   std::size_t size() const;
 
  private:
@@ -45,7 +47,8 @@ class PlainStore final : public KvStore {
   std::size_t kv_heads_;
   std::size_t head_dim_;
   std::size_t max_chunk_;
-  std::size_t window_ = std::numeric_limits<std::size_t>::max();
+  std::size_t sinks_ = 0;
+  std::size_t window_ = std::numeric_limits<std::size_t>::max();  // tokens attended to, sinks included
   bool half_ = false;
   std::vector<Head> heads_;                 // [layer][kv_head]
   std::vector<std::vector<float>> scores_;  // one a worker

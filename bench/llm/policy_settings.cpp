@@ -101,10 +101,12 @@ std::span<const Field> fields() {
        [](View value, Policy& policy) {
          return choose(value, policy.merge, {"none", "values", "both"});
        }},
+      {"rephase", "0 or 1", [](View value, Policy& policy) { return number(value, policy.rephase, 0, 1); }},
       {"similarity", "key, value or key_value",
        [](View value, Policy& policy) {
          return choose(value, policy.similarity, {"key", "value", "key_value"});
        }},
+      {"position_free", "0 or 1", [](View value, Policy& policy) { return number(value, policy.position_free, 0, 1); }},
       {"mass", "none, share or count",
        [](View value, Policy& policy) {
          return choose(value, policy.mass, {"none", "share", "count"});

@@ -16,12 +16,12 @@ class CalibratingObserver : public AttentionObserver {
   CalibratingObserver(Calibrator& calibrator, const Shape& shape) : calibrator_(calibrator), shape_(shape) {}
 
   void observe(int layer, std::size_t, std::size_t count, const float* queries, const float* keys,
-               const float*) override {
+               const float* values) override {
     const std::size_t kv_size = count * shape_.kv_heads * shape_.head_dim;
     const std::size_t q_size = count * shape_.query_heads * shape_.head_dim;
-    require(
-        calibrator_.observe(static_cast<std::uint32_t>(layer), std::span(queries, q_size), std::span(keys, kv_size)),
-        "calibrate");
+    require(calibrator_.observe(static_cast<std::uint32_t>(layer), std::span(queries, q_size), std::span(keys, kv_size),
+                                std::span(values, kv_size)),
+            "calibrate");
   }
 
  private:
@@ -32,7 +32,7 @@ class CalibratingObserver : public AttentionObserver {
 }  // namespace
 
 std::vector<std::byte> make_profile(Model& model, ThreadPool& pool, std::span<const std::int32_t> tokens,
-                                    std::size_t context, const std::function<void(std::size_t)>& progress) {
+                                    std::size_t context, const std::function<void(std::size_t)>& progress, bool align) {
   if (tokens.empty()) throw Error("the text for the profile is empty");
   StoreOptions options;
   options.storage = Storage::kF32;
@@ -41,20 +41,23 @@ std::vector<std::byte> make_profile(Model& model, ThreadPool& pool, std::span<co
   TileStore store(model.config(), options);
 
   const Shape shape = shape_of(model.config(), options);
-  std::vector<double> memory(calibration_bytes(shape) / sizeof(double) + 1);
+  const CalibrationOptions measured = {
+      align, {model.config().rope_adjacent, static_cast<std::uint16_t>(model.config().rope_pairs)}};
+  std::vector<double> memory(calibration_bytes(shape, measured) / sizeof(double) + 1);
   Calibrator calibrator;
-  require(calibrator.init(std::as_writable_bytes(std::span(memory)), shape), "calibrate");
+  require(calibrator.init(std::as_writable_bytes(std::span(memory)), shape, measured), "calibrate");
   CalibratingObserver observer(calibrator, shape);
   for (std::size_t start = 0; start < tokens.size(); start += context) {
     store.clear();
     const std::size_t end = std::min(tokens.size(), start + context);
-    for (std::size_t at = start; at < end; at += store.max_chunk()) {
-      const std::size_t count = std::min(store.max_chunk(), end - at);
+    const std::size_t chunk = std::min(store.max_chunk(), kCalibrationChunk);
+    for (std::size_t at = start; at < end; at += chunk) {
+      const std::size_t count = std::min(chunk, end - at);
       model.forward(tokens.subspan(at, count), at - start, store, nullptr, 0, &observer);
       if (progress) progress(at + count);
     }
   }
-  std::vector<std::byte> profile(profile_bytes(shape));
+  std::vector<std::byte> profile(profile_bytes(shape, align));
   require(calibrator.write(profile), "calibrate");
   return profile;
 }

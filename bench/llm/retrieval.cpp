@@ -27,10 +27,16 @@ std::vector<std::size_t> parse_lengths(const std::string& text) {
   return lengths;
 }
 
-void check_length(std::size_t length, const Config& model) {
-  if (length + kAnswerTokens <= model.context) return;
-  throw Error("a length of " + std::to_string(length) + " tokens and an answer do not fit the model's context of " +
-              std::to_string(model.context));
+std::size_t prompt_length(std::size_t length, const Config& model) {
+  if (length > model.context) {
+    throw Error("a length of " + std::to_string(length) + " tokens is larger than the model's context of " +
+                std::to_string(model.context));
+  }
+  return std::min(length, model.context - std::min(model.context, kAnswerTokens));
+}
+
+double depth_of(std::size_t place, std::size_t places) {
+  return places == 1 ? 0.5 : static_cast<double>(place) / static_cast<double>(places - 1);
 }
 
 Answer ask_for_needle(Model& model, const Tokenizer& tokenizer, KvStore& store, const Prompt& prompt,
@@ -53,6 +59,13 @@ Answer ask_for_needle(Model& model, const Tokenizer& tokenizer, KvStore& store, 
     model.forward(std::span(&token, 1), tokens.size() + made, store, logits.data(), 1);
   }
   return answer;
+}
+
+Answer hide_and_ask(Model& model, const Tokenizer& tokenizer, const Haystack& haystack, KvStore& store, Hiding hiding,
+                    std::uint64_t which, const std::function<void()>& before_answer) {
+  hiding.seed = which * 1000003 + static_cast<std::uint64_t>(hiding.depth * 4096);
+  const Needle needle = make_needle(hiding.kind, hiding.seed);
+  return ask_for_needle(model, tokenizer, store, haystack.hide(needle, hiding), needle, before_answer);
 }
 
 TileStore make_whole_store(const Config& model, const StoreOptions& options, std::size_t room) {

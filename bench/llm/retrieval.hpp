@@ -32,8 +32,13 @@ inline constexpr std::size_t kAnswerTokens = 10;
 
 /// Lengths of prompts: numbers of tokens between commas. @throws UsageError
 std::vector<std::size_t> parse_lengths(const std::string& text);
-/// @throws Error when the model's context has no room for a prompt of that length and an answer
-void check_length(std::size_t length, const Config& model);
+/// Tokens of the prompt for a length that was asked for: fewer when no answer would fit the model's context behind it.
+/// @throws Error for a length that is larger than the context
+std::size_t prompt_length(std::size_t length, const Config& model);
+
+/// The depth of the `place`-th of `places` needles that lie equally far from one another, from 0 to 1; that of a single
+/// one is 0.5.
+double depth_of(std::size_t place, std::size_t places);
 
 /// What a model said.
 struct Answer {
@@ -51,6 +56,13 @@ struct Answer {
 Answer ask_for_needle(Model& model, const Tokenizer& tokenizer, KvStore& store, const Prompt& prompt,
                       const Needle& needle, const std::function<void()>& before_answer,
                       std::size_t most = kAnswerTokens);
+
+/// Makes the needle that `hiding` describes, hides it in the haystack and asks for it.
+/// @param which  of the needles at that place, from 1: each place has needles and stretches of the text of its own, and
+///               every store gets the same; `hiding.seed` is not read
+/// @param store  empty
+Answer hide_and_ask(Model& model, const Tokenizer& tokenizer, const Haystack& haystack, KvStore& store, Hiding hiding,
+                    std::uint64_t which, const std::function<void()>& before_answer);
 
 /// The store for 'question seen': its policy is that of `options`, except that no head gives anything up before `room`
 /// tokens are in it.

@@ -98,9 +98,10 @@ std::string map_of(const std::vector<RetrievalRow>& rows, const RetrievalRow& ca
     depths.insert(row.depth);
   }
   HeatMap map;
-  map.title = cache_name(cache) + ": " + cache.needle;
+  map.title = cache_name(cache) + ": needle " + cache.needle;
   map.x_title = "tokens of the prompt";
   map.y_title = "depth of the needle";
+  map.scale_title = "share of right answers";
   for (const std::uint64_t length : lengths) map.columns.push_back(std::to_string(length));
   for (const double depth : depths) {
     map.rows.push_back(std::to_string(std::lround(depth * 100)) + " %");

@@ -14,6 +14,18 @@ namespace {
 constexpr const char* kColours[] = {"#1f77b4", "#d62728", "#2ca02c", "#ff7f0e", "#9467bd", "#8c564b",
                                     "#e377c2", "#17becf", "#bcbd22", "#393b79", "#637939", "#7f7f7f"};
 
+constexpr std::size_t kColourCount = sizeof kColours / sizeof kColours[0];
+
+// About what a sans-serif font takes; a little more, so that nothing is cut off.
+double width_of(const std::string& text, int size = 12) {
+  return 0.62 * size * static_cast<double>(text.size());
+}
+
+// The nearest place to `middle` where words around it begin at or behind `first`.
+double centre(double middle, double first, const std::string& text, int size = 12) {
+  return std::max(middle, first + width_of(text, size) / 2);
+}
+
 std::string decimal(double value, const char* format = "%.4g") {
   char digits[40];
   std::snprintf(digits, sizeof digits, format, value);
@@ -71,8 +83,11 @@ class Drawing {
     text_ << '>' << escaped(text) << "</text>\n";
   }
 
-  void path(const std::vector<std::pair<double, double>>& points, const std::string& colour) {
-    text_ << "<polyline fill=\"none\" stroke=\"" << colour << "\" stroke-width=\"1.5\" points=\"";
+  /// @param dashes  any number: there are three, the first none
+  void path(const std::vector<std::pair<double, double>>& points, const std::string& colour, std::size_t dashes) {
+    static constexpr const char* kDashes[] = {"", " stroke-dasharray=\"7 3\"", " stroke-dasharray=\"2 3\""};
+    text_ << "<polyline fill=\"none\" stroke=\"" << colour << "\" stroke-width=\"1.5\"" << kDashes[dashes % 3]
+          << " points=\"";
     for (const auto& [x, y] : points) text_ << x << ',' << y << ' ';
     text_ << "\"/>\n";
   }
@@ -176,7 +191,7 @@ void draw_frame(Drawing& drawing, const LineChart& chart, const Axis& x, const A
     drawing.words(kLeft - 6, y.place(tick) + 4, tick_text(tick), "end");
   }
   drawing.box(kLeft, kTop, kRight - kLeft, kBottom - kTop, "fill=\"none\" stroke=\"#000000\"");
-  drawing.words((kLeft + kRight) / 2, 24, chart.title, "middle", false, 14);
+  drawing.words(centre((kLeft + kRight) / 2, 10, chart.title, 14), 24, chart.title, "middle", false, 14);
   drawing.words((kLeft + kRight) / 2, kBottom + 42, chart.x_title, "middle");
   drawing.words(20, (kTop + kBottom) / 2, chart.y_title, "middle", true);
 }
@@ -209,7 +224,7 @@ std::size_t label_step(double cell) {
 }  // namespace
 
 std::string line_chart(const LineChart& chart) {
-  Axis x(chart.log_x, kLeft, kRight), y(false, kBottom, kTop);
+  Axis x(chart.log_x, kLeft, kRight), y(chart.log_y, kBottom, kTop);
   for (const ChartLine& line : chart.lines) {
     for (const auto& [px, py] : line.points) {
       if (!x.takes(px) || !y.takes(py)) continue;
@@ -222,7 +237,10 @@ std::string line_chart(const LineChart& chart) {
   y.finish();
 
   const double rows = static_cast<double>(chart.lines.size() + chart.levels.size());
-  Drawing drawing(kWidth, std::max(kHeight, kTop + 30 + 18 * rows));
+  double width = std::max(kWidth, 20 + width_of(chart.title, 14));
+  for (const auto& level : chart.levels) width = std::max(width, kRight + 54 + width_of(level.first));
+  for (const ChartLine& line : chart.lines) width = std::max(width, kRight + 54 + width_of(line.name));
+  Drawing drawing(width, std::max(kHeight, kTop + 30 + 18 * rows));
   draw_frame(drawing, chart, x, y);
   double legend = kTop + 10;
   for (const auto& [name, level] : chart.levels) {
@@ -234,15 +252,17 @@ std::string line_chart(const LineChart& chart) {
     legend += 18;
   }
   for (std::size_t i = 0; i < chart.lines.size(); ++i) {
-    const std::string colour = kColours[i % (sizeof kColours / sizeof kColours[0])];
+    // When the colours come round again, the markers and dashes are others.
+    const std::string colour = kColours[i % kColourCount];
+    const std::size_t round = i / kColourCount, shape = i + round;
     std::vector<std::pair<double, double>> places;
     for (const auto& [px, py] : chart.lines[i].points) {
       if (x.takes(px) && y.takes(py)) places.emplace_back(x.place(px), y.place(py));
     }
-    if (places.size() > 1) drawing.path(places, colour);
-    for (const auto& [px, py] : places) drawing.marker(px, py, i, colour);
-    drawing.path({{kRight + 14, legend}, {kRight + 38, legend}}, colour);
-    drawing.marker(kRight + 26, legend, i, colour);
+    if (places.size() > 1) drawing.path(places, colour, round);
+    for (const auto& [px, py] : places) drawing.marker(px, py, shape, colour);
+    drawing.path({{kRight + 14, legend}, {kRight + 38, legend}}, colour, round);
+    drawing.marker(kRight + 26, legend, shape, colour);
     drawing.words(kRight + 44, legend + 4, chart.lines[i].name, "start");
     legend += 18;
   }
@@ -258,10 +278,15 @@ std::string heat_map(const HeatMap& map) {
   const double left = 110, top = 40;
   const double right = left + cell_width * static_cast<double>(map.columns.size());
   const double bottom = top + cell_height * static_cast<double>(rows);
-  Drawing drawing(std::max(right, left + 200) + 90, std::max(bottom, top + 120) + 80);
-  drawing.words((left + std::max(right, left + 200)) / 2, 24, map.title, "middle", false, 14);
-  drawing.words((left + right) / 2, bottom + 64, map.x_title, "middle");
-  drawing.words(20, (top + bottom) / 2, map.y_title, "middle", true);
+  const double scale = std::max({right, left + 200, left + width_of(map.x_title)}) + 20;
+  const double width = std::max(scale + 70, 20 + width_of(map.title, 14));
+  const double height =
+      std::max({bottom, top + width_of(map.y_title), top + width_of(map.scale_title), top + 120}) + 80;
+  Drawing drawing(width, height);
+  drawing.words(width / 2, 24, map.title, "middle", false, 14);
+  drawing.words(centre((left + right) / 2, left - 50, map.x_title), bottom + 64, map.x_title, "middle");
+  drawing.words(20, centre((top + bottom) / 2, top, map.y_title), map.y_title, "middle", true);
+  drawing.words(scale + 52, centre(top + 50, top, map.scale_title), map.scale_title, "middle", true);
   for (std::size_t r = 0; r < rows; ++r) {
     const double y = top + cell_height * static_cast<double>(r);
     for (std::size_t c = 0; c < map.columns.size(); ++c) {
@@ -277,7 +302,6 @@ std::string heat_map(const HeatMap& map) {
   for (std::size_t c = 0; c < map.columns.size(); c += label_step(cell_width)) {
     drawing.words(left + cell_width * (static_cast<double>(c) + 0.5) + 4, bottom + 6, map.columns[c], "end", true, 10);
   }
-  const double scale = std::max(right, left + 200) + 20;
   for (int i = 0; i < 50; ++i) {
     drawing.box(scale, top + 2 * (49 - i), 14, 2, fill(colour_of((i + 0.5) / 50)));
   }

@@ -14,7 +14,7 @@ struct ChartLine {
 
 struct LineChart {
   std::string title, x_title, y_title;
-  bool log_x = false;  ///< all x above 0
+  bool log_x = false, log_y = false;  ///< all values above 0
   std::vector<ChartLine> lines;
   std::vector<std::pair<std::string, double>> levels;  ///< dashed horizontal lines: name, y
 };
@@ -22,12 +22,13 @@ struct LineChart {
 /// A table of values drawn as colours.
 struct HeatMap {
   std::string title, x_title, y_title;
+  std::string scale_title;                 ///< what 0 to 1 are of
   std::vector<std::string> columns, rows;  ///< labels
   std::vector<std::vector<double>> cells;  ///< [row][column], [0, 1]; others are drawn as empty
 };
 
-/// The chart as an SVG file: complete, without references to anything outside it. Points that are not finite, or not
-/// above 0 on a logarithmic axis, are left out.
+/// The chart as an SVG file: complete, without references to anything outside it, and as wide as its names need. Points
+/// that are not finite, or not above 0 on a logarithmic axis, are left out.
 std::string line_chart(const LineChart& chart);
 
 /// The map as an SVG file, with a scale beside it. Cells that are missing are drawn as empty.

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <chrono>
 #include <memory>
+#include <optional>
 
 #include "bench/llm/perplexity.hpp"
+#include "bench/llm/retrieval.hpp"
 
 namespace nibkv::llm {
 namespace {
@@ -16,6 +18,14 @@ StoreOptions exact(const SweepOptions& options) {
   out.port = options.store.port;
   out.workers = options.store.workers;
   return out;
+}
+
+Hiding hiding_of(const SweepOptions& options, std::size_t place) {
+  Hiding hiding;
+  hiding.kind = options.needles;
+  hiding.length = options.context - std::min(options.context, kAnswerTokens);
+  hiding.depth = depth_of(place, options.retrieval);
+  return hiding;
 }
 
 /// Several caches of one model that read the same text together.
@@ -49,6 +59,23 @@ class SideBySide {
       }
     }
     for (const auto& tested : tested_) tested->note_peaks();
+  }
+
+  /// @param asked  called after each question, with the tokens of its prompt
+  void ask(const Haystack& haystack, const std::function<void(std::size_t tokens)>& asked) {
+    for (const auto& tested : tested_) {
+      for (std::size_t place = 0; place < options_.retrieval; ++place) {
+        const Hiding hiding = hiding_of(options_, place);
+        tested->store.clear();
+        name_errors(*tested, [&] {
+          const Answer answer =
+              hide_and_ask(model_, *options_.tokenizer, haystack, tested->store.store(), hiding, 1, {});
+          tested->row.retrieval_correct += answer.right ? 1 : 0;
+        });
+        ++tested->row.retrieval_asked;
+        asked(hiding.length);
+      }
+    }
   }
 
   double reference_cross_entropy() const { return reference_totals_.mean(reference_totals_.loss); }
@@ -91,15 +118,18 @@ class SideBySide {
 
   std::size_t vocabulary() const { return model_.config().vocabulary; }
 
+  template <typename F>
+  static void name_errors(const Tested& tested, F&& work) try {
+    work();
+  } catch (const Error& error) {
+    const SweepCase& what = tested.row.what;
+    throw Error(name_of(what) + ", budget " + what.budget + ": " + error.what());
+  }
+
   void feed(Tested& tested, std::span<const std::int32_t> tokens, std::size_t at, std::size_t rows,
             std::span<const std::int32_t> targets) {
     const auto start = std::chrono::steady_clock::now();
-    try {
-      model_.forward(tokens, at, tested.store.store(), logits_.data(), rows);
-    } catch (const Error& error) {
-      const SweepCase& what = tested.row.what;
-      throw Error(name_of(what) + ", budget " + what.budget + ": " + error.what());
-    }
+    name_errors(tested, [&] { model_.forward(tokens, at, tested.store.store(), logits_.data(), rows); });
     tested.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     tested.fed += tokens.size();
     score_rows(pool_, logits_.data(), reference_logits_.data(), vocabulary(), targets, tested.totals);
@@ -140,16 +170,26 @@ void measure_sweep(Model& model, ThreadPool& pool, std::span<const std::int32_t>
   const std::size_t windows = std::min(options.windows, tokens.size() / options.context);
   const std::size_t together = std::max<std::size_t>(1, options.side_by_side);
   const std::size_t groups = (cases.size() + together - 1) / together;
-  const double all = static_cast<double>((cases.size() + groups) * windows * options.context);
+  std::optional<Haystack> haystack;
+  std::size_t questions = 0;  // tokens of all to one cache
+  if (options.retrieval != 0) haystack.emplace(*options.tokenizer, tokens);
+  for (std::size_t place = 0; place < options.retrieval; ++place) {
+    const Hiding hiding = hiding_of(options, place);
+    questions += haystack->hide(make_needle(hiding.kind, hiding.seed), hiding).tokens.size();
+  }
+  const double all =
+      static_cast<double>((cases.size() + groups) * windows * options.context + cases.size() * questions);
   double fed = 0;
+  const auto note = [&](std::size_t count) {
+    fed += static_cast<double>(count);
+    if (progress) progress(fed / all);
+  };
   for (std::size_t first = 0; first < cases.size(); first += together) {
     SideBySide group(model, pool, options, cases.subspan(first, std::min(together, cases.size() - first)));
     for (std::size_t window = 0; window < windows; ++window) {
-      group.run_window(tokens.subspan(window * options.context, options.context), [&](std::size_t count) {
-        fed += static_cast<double>(count);
-        if (progress) progress(fed / all);
-      });
+      group.run_window(tokens.subspan(window * options.context, options.context), note);
     }
+    if (haystack) group.ask(*haystack, note);
     done(group.rows(), group.reference_cross_entropy());
   }
 }

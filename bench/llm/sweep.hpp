@@ -8,7 +8,9 @@
 #include <vector>
 
 #include "bench/llm/model.hpp"
+#include "bench/llm/needles.hpp"
 #include "bench/llm/sweep_store.hpp"
+#include "bench/llm/tokenizer.hpp"
 
 namespace nibkv::llm {
 
@@ -18,6 +20,12 @@ struct SweepOptions {
   std::size_t windows = 1;       ///< at least 1; fewer are used when the text is shorter
   std::size_t side_by_side = 8;  ///< caches that are fed together, and share one pass of the reference
   StoreOptions store;            ///< port, profile, outlier_channels, workers
+
+  /// Needles that every cache is asked for when it has read its windows, at depths equally far from one another; 0:
+  /// none.
+  std::size_t retrieval = 0;
+  NeedleKind needles = NeedleKind::kPasskey;
+  const Tokenizer* tokenizer = nullptr;  ///< the model's; read when something is asked
 };
 
 /// What one cache did to the model.
@@ -34,6 +42,8 @@ struct SweepRow {
   double bits_per_channel = 0;   ///< the most over the windows
   double tokens_per_second = 0;  ///< of its forward passes
   std::string mode = "question unseen";
+  std::uint64_t retrieval_correct = 0;
+  std::uint64_t retrieval_asked = 0;
 };
 
 /// Gets the rows of caches that were measured together, and the cross-entropy of the reference.
@@ -43,10 +53,14 @@ using SweepDone = std::function<void(const std::vector<SweepRow>& rows, double r
 /// tokens of each. The reference is a store of the same model in f32 that keeps everything. Everything is a sequence of
 /// its own: no cache sees a token before it is due.
 ///
+/// The needles are hidden in stretches of the same text. Prompt and answer together are as long as a window, so that
+/// each cache is asked as it was measured; what the other figures say does not change.
+///
 /// @param tokens    of the text
 /// @param progress  gets the share of the work that is done, [0, 1]; may be empty
-/// @throws Error when the text is shorter than a window, the context larger than the model's, or a cache is refused:
-///         that before anything is measured
+/// @throws Error when the text is shorter than a window, the context larger than the model's, too small for a needle,
+/// or
+///         a cache is refused: that before anything is measured
 void measure_sweep(Model& model, ThreadPool& pool, std::span<const std::int32_t> tokens, const SweepOptions& options,
                    std::span<const SweepCase> cases, const SweepDone& done,
                    const std::function<void(double)>& progress);

@@ -41,6 +41,19 @@ void for_each_field(Row& row, F&& visit) {
   visit("mode", row.mode);
 }
 
+// And what is kept when needles were asked for.
+template <typename Report, typename F>
+void for_each_asked(Report& report, F&& visit) {
+  visit("retrieval", report.retrieval);
+  visit("needles", report.needles);
+}
+
+template <typename Row, typename F>
+void for_each_found(Row& row, F&& visit) {
+  visit("retrieval_correct", row.retrieval_correct);
+  visit("retrieval_asked", row.retrieval_asked);
+}
+
 struct ReadMember {
   const JsonValue& json;
 
@@ -66,12 +79,14 @@ std::string SweepReport::as_json() const {
   const auto write = [&json](const char* name, const auto& field) { json.member(name, field); };
   json.begin_object();
   for_each_common(*this, write);
+  if (retrieval != 0) for_each_asked(*this, write);
   json.member("reference_cross_entropy", reference_cross_entropy);
   json.key("rows");
   json.begin_array();
   for (const SweepRow& row : rows) {
     json.begin_object();
     for_each_field(row, write);
+    if (retrieval != 0) for_each_found(row, write);
     json.end_object();
   }
   json.end_array();
@@ -83,9 +98,12 @@ SweepReport SweepReport::parse(std::string_view text) {
   const JsonValue json = JsonValue::parse(text);
   SweepReport report;
   for_each_common(report, ReadMember{json});
+  if (json.has("retrieval")) for_each_asked(report, ReadMember{json});
   report.reference_cross_entropy = json.at("reference_cross_entropy").number();
   for (const JsonValue& element : json.at("rows").elements()) {
-    for_each_field(report.rows.emplace_back(), ReadMember{element});
+    SweepRow& row = report.rows.emplace_back();
+    for_each_field(row, ReadMember{element});
+    if (report.retrieval != 0) for_each_found(row, ReadMember{element});
   }
   return report;
 }
@@ -102,7 +120,9 @@ void SweepReport::go_on_from(const SweepReport& older) {
     };
   };
   for_each_common(*this, into(mine));
+  for_each_asked(*this, into(mine));
   for_each_common(older, into(theirs));
+  for_each_asked(older, into(theirs));
   for (std::size_t i = 0; i < mine.size(); ++i) {
     if (mine[i] != theirs[i]) throw Error("its rows are of " + theirs[i] + ", not of " + mine[i]);
   }
@@ -111,35 +131,40 @@ void SweepReport::go_on_from(const SweepReport& older) {
 }
 
 std::string SweepReport::as_svg() const {
+  // What lies within noise of the reference, or below it, has no place of its own on a logarithmic axis.
+  constexpr double kLeast = 0.001;
+  char reference[40];
+  std::snprintf(reference, sizeof reference, "%.3f", reference_cross_entropy);
   LineChart chart;
-  chart.title = "Context " + std::to_string(context) + ", tokens from " + std::to_string(score_from) + " on";
+  chart.title = "Context " + std::to_string(context) + ", tokens from " + std::to_string(score_from) +
+                " on; f32 of everything: " + reference + " nats a token";
   chart.x_title = "bytes in use at the peak";
-  chart.y_title = "cross-entropy, nats a token";
-  chart.log_x = true;
+  chart.y_title = "cross-entropy above that of f32, nats a token (0.001 also for less)";
+  chart.log_x = chart.log_y = true;
   for (const SweepRow& row : rows) {
     const std::string name = name_of(row.what);
     const auto same = [&](const ChartLine& line) { return line.name == name; };
     auto line = std::find_if(chart.lines.begin(), chart.lines.end(), same);
     if (line == chart.lines.end()) line = chart.lines.insert(line, ChartLine{name, {}});
-    line->points.emplace_back(static_cast<double>(row.peak_bytes), row.cross_entropy);
+    line->points.emplace_back(static_cast<double>(row.peak_bytes),
+                              std::max(kLeast, row.cross_entropy - reference_cross_entropy));
   }
   for (ChartLine& line : chart.lines) std::sort(line.points.begin(), line.points.end());
-  chart.levels = {{"f32, everything", reference_cross_entropy}};
   return line_chart(chart);
 }
 
-std::string table_head() {
+std::string table_head(bool asked) {
   char line[160];
-  std::snprintf(line, sizeof line, "%-32s %8s %7s %11s %6s %9s %8s %8s %8s %7s %9s\n", "policy", "budget", "tokens",
+  std::snprintf(line, sizeof line, "%-32s %8s %7s %11s %6s %9s %8s %8s %8s %7s %9s", "policy", "budget", "tokens",
                 "peak bytes", "bits", "CE", "+-", "CE-f32", "KL", "same 1", "tokens/s");
-  return line;
+  return std::string(line) + (asked ? "     found\n" : "\n");
 }
 
 std::string table_lines(const std::vector<SweepRow>& rows, double reference_cross_entropy) {
   std::string lines;
   for (const SweepRow& row : rows) {
     char figures[160];
-    std::snprintf(figures, sizeof figures, " %8s %7llu %11llu %6.2f %9.4f %8.4f %+8.4f %8.4f %6.1f%% %9.1f\n",
+    std::snprintf(figures, sizeof figures, " %8s %7llu %11llu %6.2f %9.4f %8.4f %+8.4f %8.4f %6.1f%% %9.1f",
                   row.what.budget.substr(0, 16).c_str(), static_cast<unsigned long long>(row.budget),
                   static_cast<unsigned long long>(row.peak_bytes), row.bits_per_channel, row.cross_entropy,
                   row.standard_error, row.cross_entropy - reference_cross_entropy, row.kl_divergence,
@@ -147,6 +172,11 @@ std::string table_lines(const std::vector<SweepRow>& rows, double reference_cros
     std::string name = name_of(row.what);
     name.resize(std::max<std::size_t>(name.size(), 32), ' ');
     lines += name + figures;
+    if (row.retrieval_asked != 0) {
+      const std::string found = std::to_string(row.retrieval_correct) + "/" + std::to_string(row.retrieval_asked);
+      lines += std::string(found.size() < 10 ? 10 - found.size() : 1, ' ') + found;
+    }
+    lines += '\n';
   }
   return lines;
 }

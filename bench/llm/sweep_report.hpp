@@ -19,6 +19,8 @@ struct SweepReport {
   std::uint64_t score_from = 0;
   std::uint64_t windows = 0;
   std::uint64_t outlier_channels = 0;
+  std::uint64_t retrieval = 0;  ///< needles that each cache was asked for; 0: a file says nothing of that
+  std::string needles;          ///< needle_name
 
   double reference_cross_entropy = 0;  ///< of an f32 cache that keeps everything
   std::vector<SweepRow> rows;
@@ -32,12 +34,12 @@ struct SweepReport {
   /// Takes over the rows of an older report. @throws Error when it is of something else, naming what
   void go_on_from(const SweepReport& older);
 
-  /// Cross-entropy against bytes, a line for each policy and setting.
+  /// By how much the cross-entropy is above the reference's against bytes, a line for each policy and setting.
   std::string as_svg() const;
 };
 
-/// A table for a terminal: its head, and the lines of `rows`.
-std::string table_head();
+/// A table for a terminal: its head, and the lines of `rows`. @param asked  whether needles were asked for
+std::string table_head(bool asked);
 std::string table_lines(const std::vector<SweepRow>& rows, double reference_cross_entropy);
 
 }  // namespace nibkv::llm

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <utility>
+#include <vector>
 
 #include "bench/llm/arguments.hpp"
 
@@ -66,43 +68,51 @@ void set_budget(const std::string& budget, std::size_t context, StoreOptions& op
 SweepStore::SweepStore(const Config& model, const StoreOptions& base, const SweepCase& what, std::size_t context) try {
   StoreOptions options = base;
   options.storage = Storage::kQ4;
-  options.policy = what.policy == kF16Last ? "streaming_llm" : what.policy;
+  options.policy = is_f16(what.policy) ? "streaming_llm" : what.policy;
   options.settings = what.settings;
   set_budget(what.budget, context, options);
   tiles_ = std::make_unique<TileStore>(model, options);
-  tokens_ = tiles_->cache().policy().tokens;
-  if (what.policy != kF16Last) return;
-  const std::uint64_t token_bytes = tiles_->f16_bytes(1);
-  tokens_ = std::max<std::uint64_t>(1, bytes_in_use(tiles_->cache(), context) / token_bytes);
-  window_bytes_ = tokens_ * token_bytes;
+  if (!is_f16(what.policy)) return;
+  window_ = std::make_unique<F16Store>(model, what.policy, bytes_in_use(tiles_->cache(), context));
   tiles_.reset();
-  window_ = std::make_unique<PlainStore>(model.layers, model.query_heads, model.kv_heads, model.head_dim);
-  window_->keep_last_f16(tokens_);
 } catch (const UsageError&) {
   throw;
 } catch (const Error& error) {
   throw Error(name_of(what) + ", budget " + what.budget + ": " + error.what());
 }
 
+SweepStore::SweepStore(std::unique_ptr<TileStore> tiles) : tiles_(std::move(tiles)) {}
+
+SweepStore::SweepStore(std::unique_ptr<F16Store> window) : window_(std::move(window)) {}
+
 KvStore& SweepStore::store() {
   if (tiles_) return *tiles_;
-  return *window_;
+  return window_->store;
 }
 
 void SweepStore::clear() {
   if (tiles_) {
     tiles_->clear();
   } else {
-    window_->clear();
+    window_->store.clear();
   }
 }
 
+void SweepStore::compact_now(std::uint32_t tokens) {
+  if (!tiles_) throw Error("an f16 cache keeps no scores");
+  tiles_->compact_now(tokens);
+}
+
+std::uint64_t SweepStore::tokens() const {
+  return tiles_ ? tiles_->cache().policy().tokens : window_->tokens;
+}
+
 std::uint64_t SweepStore::peak_bytes() const {
-  return tiles_ ? tiles_->cache().usage().peak_bytes : window_bytes_;
+  return tiles_ ? tiles_->cache().usage().peak_bytes : window_->bytes;
 }
 
 std::uint64_t SweepStore::arena_bytes() const {
-  return tiles_ ? tiles_->cache().usage().arena_bytes : window_bytes_;
+  return tiles_ ? tiles_->cache().usage().arena_bytes : window_->bytes;
 }
 
 double SweepStore::bits_per_channel() const {

@@ -5,21 +5,17 @@
 #include <memory>
 #include <string>
 
-#include "bench/llm/plain_store.hpp"
+#include "bench/llm/f16_store.hpp"
 #include "bench/llm/tile_store.hpp"
 
 namespace nibkv::llm {
-
-/// The name of what a user has without this library: an f16 cache of the last tokens, in the bytes that the tiles of
-/// streaming_llm would take at the same budget. It stands beside the policies and is none.
-inline constexpr const char* kF16Last = "f16_last";
 
 /// Tokens that a cache of a sweep takes before it is the next one's turn: rows of logits that are kept.
 inline constexpr std::size_t kSweepStep = 64;
 
 /// One cache of a sweep.
 struct SweepCase {
-  std::string policy;       ///< a name that find_policy knows, or kF16Last
+  std::string policy;       ///< a name that find_policy knows, or one for which is_f16
   std::string budget;       ///< as given: tokens, a share of the context such as 10%, or bytes of arena such as 1M
   PolicySettings settings;  ///< what is different from the policy of that name
   std::string setting;      ///< what the settings are called in a report
@@ -34,26 +30,30 @@ std::string name_of(const SweepCase& what);
 /// @throws UsageError for another form, or none that `context` tokens have
 void set_budget(const std::string& budget, std::size_t context, StoreOptions& options);
 
-/// A cache that a sweep measures.
+/// A cache that is measured: one in an arena, or an f16 one.
 class SweepStore {
  public:
+  /// An f16 cache gets the bytes that the tiles of streaming_llm have in use at the budget.
   /// @param base  what all caches of a sweep have in common: port, profile, outlier channels, workers
   /// @throws Error naming the case for what nibkv refuses
   SweepStore(const Config& model, const StoreOptions& base, const SweepCase& what, std::size_t context);
+  explicit SweepStore(std::unique_ptr<TileStore> tiles);
+  explicit SweepStore(std::unique_ptr<F16Store> window);
 
   KvStore& store();
   void clear();
 
-  std::uint64_t tokens() const { return tokens_; }  ///< budget of a head
+  /// Cuts a cache in an arena back to `tokens` a head. @throws Error as TileStore::compact_now, and for an f16 cache
+  void compact_now(std::uint32_t tokens);
+
+  std::uint64_t tokens() const;  ///< budget of a head
   std::uint64_t peak_bytes() const;
   std::uint64_t arena_bytes() const;
   double bits_per_channel() const;
 
  private:
   std::unique_ptr<TileStore> tiles_;
-  std::unique_ptr<PlainStore> window_;
-  std::uint64_t tokens_ = 0;
-  std::uint64_t window_bytes_ = 0;
+  std::unique_ptr<F16Store> window_;
 };
 
 }  // namespace nibkv::llm

@@ -27,6 +27,17 @@ Policy policy_of(const StoreOptions& options, std::uint32_t tokens) {
   return policy;
 }
 
+// What the library can turn keys by: not a model whose frequencies are divided one by one.
+Rotary rotary_of(const Config& model) {
+  Rotary rotary;
+  if (!model.rope_divisors.empty()) return rotary;
+  rotary.base = static_cast<float>(model.rope_base);
+  rotary.scale = static_cast<float>(model.rope_scale);
+  rotary.dims = narrow(model.rope_pairs * 2, "rotary channels");
+  rotary.adjacent = model.rope_adjacent;
+  return valid(rotary, static_cast<std::uint32_t>(model.head_dim)) ? rotary : Rotary{};
+}
+
 // As many tokens as the arena may hold. A chunk must fit beside the sinks: a small arena takes small chunks.
 std::uint32_t tokens_of_arena(const StoreOptions& options, Shape& shape) {
   Policy policy = policy_of(options, 0);
@@ -46,6 +57,10 @@ Policy choose_policy(const StoreOptions& options, Shape& shape) {
   const Keep keep = policy_of(options, options.tokens).keep;
   // A scored chain shall be compressed when it is one tile over its budget, not more.
   if (keep == Keep::kScore) shape.max_chunk = std::min<std::uint16_t>(shape.max_chunk, kTileSlots);
+  if (const Policy wanted = policy_of(options, options.tokens);
+      (wanted.rephase || wanted.position_free) && !shape.rotary.known()) {
+    throw Error("this model's rotary embedding is not one by which keys can be turned: no rephase or position_free");
+  }
   const Policy policy = policy_of(options, options.tokens != 0 ? options.tokens : tokens_of_arena(options, shape));
   if (keep == Keep::kAll) return policy;
   const std::uint32_t kept = policy.sinks + policy.recent;
@@ -79,6 +94,7 @@ Shape shape_of(const Config& model, const StoreOptions& options) {
   shape.max_chunk = kChunk;
   shape.workers = narrow(options.workers, "workers");
   shape.storage = options.storage;
+  shape.rotary = rotary_of(model);
   return shape;
 }
 

@@ -34,7 +34,7 @@ std::vector<std::byte> make_profile(const Shape& shape, std::span<const float> q
   std::vector<std::uint64_t> memory(calibration_bytes(shape) / sizeof(std::uint64_t) + 1);
   Calibrator calibrator;
   must(calibrator.init(std::as_writable_bytes(std::span(memory)), shape));
-  for (std::uint32_t layer = 0; layer < shape.layers; ++layer) must(calibrator.observe(layer, queries, keys));
+  for (std::uint32_t layer = 0; layer < shape.layers; ++layer) must(calibrator.observe(layer, queries, keys, keys));
   std::vector<std::byte> profile(profile_bytes(shape));
   must(calibrator.write(profile));
   return profile;

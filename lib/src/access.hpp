@@ -111,6 +111,9 @@ struct Access {
   std::uint32_t* plan() const { return at<std::uint32_t>(layout().plan); }
   float* encoding() const { return at<float>(layout().encoding); }
   float* merging() const { return at<float>(layout().merging); }
+  /// The last of the four rows of merging(): what the pairs of KeyTurner turn by, u64[head_dim / 2].
+  std::uint64_t* rotary_steps() const { return at<std::uint64_t>(layout().merging + 12u * shape().head_dim); }
+  float* turned() const { return at<float>(layout().turned); }
   std::byte* scratch(std::uint32_t worker) const {
     return at<std::byte>(layout().scratch + std::uint64_t{worker} * layout().scratch_bytes);
   }

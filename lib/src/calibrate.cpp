@@ -1,6 +1,8 @@
 #include <cstring>
 
+#include "neighbours.hpp"
 #include "nibkv/profile.hpp"
+#include "polar.hpp"
 #include "profile_format.hpp"
 
 namespace nibkv {
@@ -22,6 +24,33 @@ Sums sums_at(std::byte* memory, std::size_t index, std::uint32_t head_dim) {
   auto* ranges = reinterpret_cast<float*>(at + 1 + 3 * dim);
   return {at, at + 1, at + 1 + dim, at + 1 + 2 * dim, ranges, ranges + dim};
 }
+
+/// What lies behind the sums of all heads: those of pairs, and memory of a moment.
+struct Neighbours {
+  double* pairs;          ///< [layers - 1][kv_heads] of PairSums
+  std::size_t pair_room;  ///< doubles of each
+  double* map;            ///< [D][D]; this and the next two are null if not aligned
+  double* turns;          ///< [D / 2][2]
+  double* room;           ///< polar_room(D)
+  float* keys;            ///< of the layer before, [kCalibrationChunk][kv_heads][D]
+  float* values;          ///< likewise
+
+  Neighbours(std::byte* memory, const Shape& shape, bool align) : pair_room(nibkv::pair_room(shape.head_dim, align)) {
+    const std::size_t dim = shape.head_dim, heads = shape.kv_heads;
+    pairs = reinterpret_cast<double*>(memory + shape.layers * heads * (8 + dim * 32));
+    double* end = pairs + (shape.layers - 1u) * heads * pair_room;
+    map = align ? end : nullptr;
+    turns = align ? map + dim * dim : nullptr;
+    room = align ? turns + dim : nullptr;
+    keys = reinterpret_cast<float*>(align ? room + polar_room(dim) : end);
+    values = keys + kCalibrationChunk * heads * dim;
+  }
+
+  /// @param index  number of the head among those above layer 0
+  PairSums pair(std::size_t index, std::size_t head_dim) const {
+    return pair_sums_at(pairs + index * pair_room, head_dim, map != nullptr);
+  }
+};
 
 // What a profile may hold: finite after rounding.
 float limited(double value) {
@@ -61,23 +90,46 @@ void write_head(const Sums& sums, std::uint32_t head_dim, const WritableHeadProf
   }
 }
 
+void write_cosines(const LayerCosines& cosines, std::uint8_t* bytes) {
+  std::size_t n = 0;
+  for (const std::int16_t cosine :
+       {cosines.keys, cosines.values, cosines.aligned_keys, cosines.aligned_values, cosines.raw_keys}) {
+    put_i16(bytes, n++, cosine);
+  }
+}
+
+// Elements of orthogonal matrices.
+void write_q15(const double* from, std::size_t count, std::uint8_t* bytes) {
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto rounded = static_cast<std::int32_t>(from[i] * 32768 + 65536.5) - 65536;
+    put_i16(bytes, i, static_cast<std::int16_t>(rounded > 32767 ? 32767 : rounded < -32767 ? -32767 : rounded));
+  }
+}
+
 }  // namespace
 
-Status Calibrator::init(std::span<std::byte> memory, const Shape& shape) {
-  if (calibration_bytes(shape) == 0) return Status::kBadShape;
+Status Calibrator::init(std::span<std::byte> memory, const Shape& shape, const CalibrationOptions& options) {
+  const std::size_t bytes = calibration_bytes(shape, options);
+  if (bytes == 0) return Status::kBadShape;
+  if (options.align && options.rotary.count > shape.head_dim / 2) return Status::kBadArgument;
   if (reinterpret_cast<std::uintptr_t>(memory.data()) % alignof(double) != 0) return Status::kMisaligned;
-  if (memory.size() < calibration_bytes(shape)) return Status::kArenaTooSmall;
+  if (memory.size() < bytes) return Status::kArenaTooSmall;
   memory_ = memory.data();
   shape_ = shape;
-  std::memset(memory_, 0, calibration_bytes(shape));
+  options_ = options;
+  if (options_.rotary.count == 0) options_.rotary.count = static_cast<std::uint16_t>(shape.head_dim / 2);
+  last_count_ = 0;
+  std::memset(memory_, 0, bytes);
   return Status::kOk;
 }
 
-Status Calibrator::observe(std::uint32_t layer, std::span<const float> queries, std::span<const float> keys) {
+Status Calibrator::observe(std::uint32_t layer, std::span<const float> queries, std::span<const float> keys,
+                           std::span<const float> values) {
   if (memory_ == nullptr) return Status::kNotReady;
   const std::size_t dim = shape_.head_dim;
   const std::size_t count = keys.size() / (shape_.kv_heads * dim);
-  if (layer >= shape_.layers || count == 0 || keys.size() != count * shape_.kv_heads * dim ||
+  if (layer >= shape_.layers || count == 0 || count > kCalibrationChunk ||
+      keys.size() != count * shape_.kv_heads * dim || values.size() != keys.size() ||
       queries.size() != count * shape_.query_heads * dim) {
     return Status::kBadArgument;
   }
@@ -102,19 +154,51 @@ Status Calibrator::observe(std::uint32_t layer, std::span<const float> queries, 
       }
     }
   }
+
+  const Neighbours neighbours(memory_, shape_, options_.align);
+  if (last_count_ == count && layer == last_layer_ + 1) {
+    const std::size_t row_size = dim * shape_.kv_heads;
+    for (std::size_t kv_head = 0; kv_head < shape_.kv_heads; ++kv_head) {
+      const PairSums pair = neighbours.pair((layer - 1) * std::size_t{shape_.kv_heads} + kv_head, dim);
+      for (std::size_t at = kv_head * dim; at < count * row_size; at += row_size) {
+        add_keys(pair, neighbours.keys + at, keys.data() + at, shape_.head_dim, options_.rotary);
+        add_values(pair, neighbours.values + at, values.data() + at, shape_.head_dim);
+      }
+    }
+  }
+  std::memcpy(neighbours.keys, keys.data(), keys.size_bytes());
+  std::memcpy(neighbours.values, values.data(), values.size_bytes());
+  last_layer_ = layer;
+  last_count_ = count;
   return Status::kOk;
 }
 
 Status Calibrator::write(std::span<std::byte> profile) const {
   if (memory_ == nullptr) return Status::kNotReady;
-  if (profile.size() != profile_bytes(shape_)) return Status::kBadArgument;
+  const bool maps = options_.align && profile.size() == profile_bytes(shape_, true) && shape_.layers > 1;
+  if (profile.empty() || (!maps && profile.size() != profile_bytes(shape_))) return Status::kBadArgument;
   const std::size_t heads = std::size_t{shape_.layers} * shape_.kv_heads;
   for (std::size_t i = 0; i < heads; ++i) {
     if (sums_at(memory_, i, shape_.head_dim).tokens[0] == 0) return Status::kBadArgument;
   }
   for (std::size_t i = 0; i < heads; ++i) {
-    write_head(sums_at(memory_, i, shape_.head_dim), shape_.head_dim,
-               head_profile_at(profile.data(), i, shape_.head_dim));
+    const WritableHeadProfile head = head_profile_at(profile.data(), i, shape_.head_dim);
+    write_head(sums_at(memory_, i, shape_.head_dim), shape_.head_dim, head);
+    write_cosines({}, head.cosines);
+  }
+  const Neighbours neighbours(memory_, shape_, options_.align);
+  const std::size_t dim = shape_.head_dim;
+  for (std::size_t i = 0; i < heads - shape_.kv_heads; ++i) {
+    const Sums lower = sums_at(memory_, i, shape_.head_dim);
+    const Sums upper = sums_at(memory_, i + shape_.kv_heads, shape_.head_dim);
+    const LayerCosines cosines = measure_pair(neighbours.pair(i, dim), {lower.tokens[0], lower.keys, lower.keys2},
+                                              {upper.tokens[0], upper.keys, upper.keys2}, shape_.head_dim,
+                                              options_.rotary, neighbours.map, neighbours.turns, neighbours.room);
+    write_cosines(cosines, head_profile_at(profile.data(), i + shape_.kv_heads, shape_.head_dim).cosines);
+    if (!maps) continue;
+    std::uint8_t* at = profile_maps_at(profile.data(), heads, i, shape_.head_dim);
+    write_q15(neighbours.map, dim * dim, at);
+    write_q15(neighbours.turns, dim, at + 2 * dim * dim);
   }
   ProfileHeader header{};
   header.magic = kProfileMagic;
@@ -125,6 +209,10 @@ Status Calibrator::write(std::span<std::byte> profile) const {
   header.kv_heads = shape_.kv_heads;
   header.head_dim = shape_.head_dim;
   header.channels = kMaxOutlierChannels;
+  if (maps) {
+    header.flags = static_cast<std::uint16_t>(kProfileMaps | (options_.rotary.adjacent ? kProfileAdjacent : 0));
+    header.rotary_pairs = options_.rotary.count;
+  }
   std::memcpy(profile.data(), &header, sizeof header);
   header.crc = profile_crc(profile.data(), profile.size());
   std::memcpy(profile.data(), &header, sizeof header);

@@ -1,5 +1,6 @@
 #include "nibkv/plan.hpp"
 #include "plan_chain.hpp"
+#include "rotary.hpp"
 #include "row.hpp"
 #include "slot.hpp"
 
@@ -46,8 +47,8 @@ struct Candidate {
   float scale;          // of its key
   float outlier_scale;  // of its outlier codes as a query
   float value_energy;
-  float best;  // square of the similarity, times energy
-  float energy;
+  float best;            // square of the similarity, times energy
+  float energy;          // of its key; 1 for one that is compared without its position
   std::uint32_t centre;  // new slot
 };
 
@@ -56,7 +57,11 @@ constexpr std::uint32_t kBatch = kMaxRows;
 // Candidates that go over a chain together, as queries.
 class Batch {
  public:
-  Batch(const Access& to, const Basis& basis) : to_(to) {
+  Batch(const Access& to, const Basis& basis)
+      : to_(to),
+        basis_(basis),
+        turns_(to.policy().position_free),
+        turner_(turns_ ? to.shape().rotary : Rotary{}, to.rotary_steps()) {
     levels_ = reinterpret_cast<std::int8_t*>(to.merging() + 4 * dim());
     values_ = levels_ + kBatch * dim();
     dots_ = reinterpret_cast<std::int32_t*>(values_ + kBatch * dim());
@@ -76,9 +81,18 @@ class Batch {
  private:
   std::uint32_t dim() const { return to_.shape().head_dim; }
   std::uint32_t channels() const { return to_.shape().outlier_channels; }
+  void add_held_key(std::uint32_t i, const SlotCursor& at);
+  void add_turned_key(std::uint32_t i, const SlotCursor& at);
+  bool turn_key(const SlotCursor& at, float* row) const;
+  void multiply(std::uint32_t tile, float* energies);
+  bool compare_held(const SlotCursor& at, float energy, float* similarities) const;
+  bool compare_turned(const SlotCursor& at, float* similarities) const;
   float value_cosine(const Candidate& candidate, std::uint32_t i, std::uint32_t tile, std::uint32_t lane) const;
 
   const Access& to_;
+  const Basis& basis_;
+  bool turns_;
+  KeyTurner turner_;
   std::uint32_t count_ = 0;
   Candidate candidates_[kBatch];
   float outlier_scales_[kMaxOutlierChannels] = {};
@@ -98,24 +112,53 @@ std::int32_t product(const std::int8_t* a, const std::int8_t* b, std::uint32_t c
   return sum;
 }
 
-void Batch::add(std::uint32_t slot, const SlotCursor& at) {
-  const std::uint32_t i = count_++;
+// As a query of key_dots and outlier_dots.
+void Batch::add_held_key(std::uint32_t i, const SlotCursor& at) {
   Candidate& candidate = candidates_[i];
-  candidate = {slot, from_scale16(to_.key_scales(at.tile)[at.lane]), 0, 0, 0, 0, 0};
   std::int8_t* levels = levels_ + i * dim();
   key_levels(to_, at.tile, at.lane, levels);
   candidate.energy = candidate.scale * candidate.scale * static_cast<float>(product(levels, levels, dim()));
   sums_[i] = sum_of_codes(levels, dim());
-  if (channels() != 0) {
-    float weighed[kMaxOutlierChannels];
-    for (std::uint32_t n = 0; n < channels(); ++n) {
-      const auto code = static_cast<float>(to_.outliers(at.tile)[outlier_byte(at.lane, n)]);
-      weighed[n] = code * outlier_scales_[n] * outlier_scales_[n];
-      candidate.energy += code * weighed[n];
-    }
-    std::int8_t* outliers = outliers_ + i * channels();
-    candidate.outlier_scale = to_.kernels().quantise_query(weighed, static_cast<int>(channels()), outliers);
-    outlier_sums_[i] = sum_of_codes(outliers, channels());
+  if (channels() == 0) return;
+  float weighed[kMaxOutlierChannels];
+  for (std::uint32_t n = 0; n < channels(); ++n) {
+    const auto code = static_cast<float>(to_.outliers(at.tile)[outlier_byte(at.lane, n)]);
+    weighed[n] = code * outlier_scales_[n] * outlier_scales_[n];
+    candidate.energy += code * weighed[n];
+  }
+  std::int8_t* outliers = outliers_ + i * channels();
+  candidate.outlier_scale = to_.kernels().quantise_query(weighed, static_cast<int>(channels()), outliers);
+  outlier_sums_[i] = sum_of_codes(outliers, channels());
+}
+
+// The key before rotary embedding, brought to length 1. @returns false for one without length.
+bool Batch::turn_key(const SlotCursor& at, float* row) const {
+  restore_key(to_, basis_, at.tile, at.lane, row);
+  turner_.turn(row, -std::int64_t{to_.position(at.tile, at.lane)});
+  float energy = 0;
+  for (std::uint32_t c = 0; c < dim(); ++c) energy += row[c] * row[c];
+  const float norm = square_root(energy);
+  if (!(norm >= ports::kSmallest)) return false;
+  const float share = 1.0f / norm;
+  for (std::uint32_t c = 0; c < dim(); ++c) row[c] *= share;
+  return true;
+}
+
+void Batch::add_turned_key(std::uint32_t i, const SlotCursor& at) {
+  float* row = to_.merging();
+  const bool any = turn_key(at, row);
+  candidates_[i].energy = any ? 1.0f : 0.0f;
+  for (std::uint32_t c = 0; c < dim(); ++c) to_.turned()[c * kBatch + i] = any ? row[c] : 0.0f;
+}
+
+void Batch::add(std::uint32_t slot, const SlotCursor& at) {
+  const std::uint32_t i = count_++;
+  Candidate& candidate = candidates_[i];
+  candidate = {slot, from_scale16(to_.key_scales(at.tile)[at.lane]), 0, 0, 0, 0, 0};
+  if (turns_) {
+    add_turned_key(i, at);
+  } else {
+    add_held_key(i, at);
   }
   if (to_.policy().similarity != Similarity::kKey) {
     value_levels(to_, at.tile, at.lane, values_ + i * dim());
@@ -132,8 +175,8 @@ float Batch::value_cosine(const Candidate& candidate, std::uint32_t i, std::uint
   return dot / square_root(candidate.value_energy * static_cast<float>(product(levels, levels, dim())));
 }
 
-void Batch::compare(std::uint32_t tile, std::uint32_t slot, const Droppable& centres, const std::uint32_t* target) {
-  float energies[kTileSlots];
+// The dot products of all candidates with the keys that a tile holds, and the energies of its 4-bit codes.
+void Batch::multiply(std::uint32_t tile, float* energies) {
   const int count = static_cast<int>(count_);
   to_.kernels().key_dots(to_.key_codes(tile), static_cast<int>(dim()), levels_, sums_, count, dots_);
   if (channels() != 0) {
@@ -141,21 +184,52 @@ void Batch::compare(std::uint32_t tile, std::uint32_t slot, const Droppable& cen
                                outlier_dots_);
   }
   level_energies(to_, tile, energies);
+}
+
+// For each candidate the square of its key's cosine, clamped at 0, times the candidate's energy. @returns false for a
+// key without length.
+bool Batch::compare_held(const SlotCursor& at, float level_energy, float* similarities) const {
+  const float scale = from_scale16(to_.key_scales(at.tile)[at.lane]);
+  float energy = scale * scale * level_energy;
+  for (std::uint32_t n = 0; n < channels(); ++n) {
+    const float outlier = static_cast<float>(to_.outliers(at.tile)[outlier_byte(at.lane, n)]) * outlier_scales_[n];
+    energy += outlier * outlier;
+  }
+  if (!(energy >= ports::kSmallest)) return false;
+  for (std::uint32_t i = 0; i < count_; ++i) {
+    const std::uint32_t pair = i * kTileSlots + at.lane;
+    float dot = static_cast<float>(dots_[pair]) * scale * candidates_[i].scale;
+    if (channels() != 0) dot += static_cast<float>(outlier_dots_[pair]) * candidates_[i].outlier_scale;
+    similarities[i] = dot > 0 ? dot * dot / energy : 0;
+  }
+  return true;
+}
+
+// The same, of keys without their positions. Sums are in the order of the channels, candidates side by side.
+bool Batch::compare_turned(const SlotCursor& at, float* similarities) const {
+  float* row = to_.merging();
+  if (!turn_key(at, row)) return false;
+  const float* keys = to_.turned();
+  float dots[kBatch] = {};
+  for (std::uint32_t c = 0; c < dim(); ++c) {
+    for (std::uint32_t i = 0; i < count_; ++i) dots[i] += row[c] * keys[c * kBatch + i];
+  }
+  for (std::uint32_t i = 0; i < count_; ++i) similarities[i] = dots[i] > 0 ? dots[i] * dots[i] : 0;
+  return true;
+}
+
+void Batch::compare(std::uint32_t tile, std::uint32_t slot, const Droppable& centres, const std::uint32_t* target) {
+  float energies[kTileSlots];
+  if (!turns_) multiply(tile, energies);
   for (std::uint32_t lane = 0; lane < kTileSlots && slot + lane < centres.end; ++lane) {
     if (target[slot + lane] >= kMember || slot + lane < centres.begin) continue;
-    const float scale = from_scale16(to_.key_scales(tile)[lane]);
-    float energy = scale * scale * energies[lane];
-    for (std::uint32_t n = 0; n < channels(); ++n) {
-      const float outlier = static_cast<float>(to_.outliers(tile)[outlier_byte(lane, n)]) * outlier_scales_[n];
-      energy += outlier * outlier;
-    }
-    if (!(energy >= ports::kSmallest)) continue;
+    float similarities[kBatch];
+    const bool any =
+        turns_ ? compare_turned({tile, lane}, similarities) : compare_held({tile, lane}, energies[lane], similarities);
+    if (!any) continue;
     for (std::uint32_t i = 0; i < count_; ++i) {
       Candidate& candidate = candidates_[i];
-      float dot = static_cast<float>(dots_[i * kTileSlots + lane]) * scale * candidate.scale;
-      if (channels() != 0) dot += static_cast<float>(outlier_dots_[i * kTileSlots + lane]) * candidate.outlier_scale;
-      // The square of the cosine, clamped at 0, but for the candidate's own norm.
-      float similarity = dot > 0 ? dot * dot / energy : 0;
+      float similarity = similarities[i];
       if (to_.policy().similarity != Similarity::kKey) {
         const float value = value_cosine(candidate, i, tile, lane);
         const float key = to_.policy().similarity == Similarity::kValue ? candidate.energy : similarity;

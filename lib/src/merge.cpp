@@ -1,6 +1,7 @@
 #include "compact_chain.hpp"
 #include "nibkv/plan.hpp"
 #include "refine.hpp"
+#include "rotary.hpp"
 #include "row.hpp"
 #include "slot.hpp"
 
@@ -17,7 +18,11 @@ constexpr float kLeastShare = 0.25f;
 class Merger {
  public:
   Merger(const Access& to, const Basis& basis)
-      : to_(to), dim_(to.shape().head_dim), channels_(to.shape().outlier_channels) {
+      : to_(to),
+        basis_(basis),
+        dim_(to.shape().head_dim),
+        channels_(to.shape().outlier_channels),
+        turner_(to.policy().rephase ? to.shape().rotary : Rotary{}, to.rotary_steps()) {
     key_ = to.merging();
     value_ = key_ + dim_;
     row_ = value_ + dim_;
@@ -25,17 +30,21 @@ class Merger {
   }
 
   void start();
-  void add(const SlotCursor& slot, float weight);
+  /// @param positions  from the slot to its centre
+  void add(const SlotCursor& slot, float weight, std::int64_t positions);
   /// Codes what came together into the centre.
   void finish(const SlotCursor& centre, const KeyRefiner& refiner);
 
  private:
+  float read_key(const SlotCursor& slot, std::int64_t positions, float* outliers);
   void finish_value(const SlotCursor& centre);
   void finish_key(const SlotCursor& centre, const KeyRefiner& refiner);
 
   const Access& to_;
+  const Basis& basis_;
   std::uint32_t dim_;
   std::uint32_t channels_;
+  KeyTurner turner_;
   float* key_;    // sum of weight * direction
   float* value_;  // sum of weight * value
   float* row_;
@@ -52,30 +61,47 @@ void Merger::start() {
   weights_ = 0;
 }
 
-void Merger::add(const SlotCursor& at, float weight) {
+// Puts a key as tiles hold it into row_, in units of the scale that is returned, and its outlier channels into
+// `outliers`. One that is turned must be restored for it: the mean key does not turn, and pairs of channels are apart.
+float Merger::read_key(const SlotCursor& at, std::int64_t positions, float* outliers) {
+  std::int8_t outlier_codes[kMaxOutlierChannels];
+  float scale = 1;
+  if (to_.policy().rephase && positions != 0) {
+    restore_key(to_, basis_, at.tile, at.lane, row_);
+    turner_.turn(row_, positions);
+    basis_.split_key(row_, outlier_codes);
+    to_.kernels().rotate(row_, static_cast<int>(dim_));
+  } else {
+    std::int8_t levels[kMaxHeadDim];
+    key_levels(to_, at.tile, at.lane, levels);
+    for (std::uint32_t c = 0; c < dim_; ++c) row_[c] = static_cast<float>(levels[c]);
+    for (std::uint32_t n = 0; n < channels_; ++n) outlier_codes[n] = to_.outliers(at.tile)[outlier_byte(at.lane, n)];
+    scale = from_scale16(to_.key_scales(at.tile)[at.lane]);
+  }
+  for (std::uint32_t n = 0; n < channels_; ++n) outliers[n] = static_cast<float>(outlier_codes[n]) * outlier_scales_[n];
+  return scale;
+}
+
+void Merger::add(const SlotCursor& at, float weight, std::int64_t positions) {
   std::int8_t levels[kMaxHeadDim];
   weights_ += weight;
   value_levels(to_, at.tile, at.lane, levels);
   const float value_scale = from_scale16(to_.value_scales(at.tile)[at.lane]) * weight;
   for (std::uint32_t c = 0; c < dim_; ++c) value_[c] += static_cast<float>(levels[c]) * value_scale;
   if (to_.policy().merge != Merge::kBoth) return;
-  key_levels(to_, at.tile, at.lane, levels);
-  const float scale = from_scale16(to_.key_scales(at.tile)[at.lane]);
+  float outliers[kMaxOutlierChannels];
+  const float scale = read_key(at, positions, outliers);
   float energy = 0;
   for (std::uint32_t c = 0; c < dim_; ++c) {
-    const float channel = static_cast<float>(levels[c]) * scale;
+    const float channel = row_[c] * scale;
     energy += channel * channel;
   }
-  float outliers[kMaxOutlierChannels];
-  for (std::uint32_t n = 0; n < channels_; ++n) {
-    outliers[n] = static_cast<float>(to_.outliers(at.tile)[outlier_byte(at.lane, n)]) * outlier_scales_[n];
-    energy += outliers[n] * outliers[n];
-  }
+  for (std::uint32_t n = 0; n < channels_; ++n) energy += outliers[n] * outliers[n];
   const float norm = square_root(energy);
   if (!(norm >= ports::kSmallest)) return;
   norms_ += weight * norm;
   const float share = weight / norm;
-  for (std::uint32_t c = 0; c < dim_; ++c) key_[c] += static_cast<float>(levels[c]) * (scale * share);
+  for (std::uint32_t c = 0; c < dim_; ++c) key_[c] += row_[c] * (scale * share);
   for (std::uint32_t n = 0; n < channels_; ++n) outliers_[n] += outliers[n] * share;
 }
 
@@ -159,16 +185,17 @@ void merge_members(const Access& to, Chain& chain, std::uint32_t layer, std::uin
   for (std::uint32_t i = 0; i < chain.used; ++i) {
     if (target[i] >= kMember || arrays.first[target[i]] == kNone) continue;
     const SlotCursor centre = at(i);
+    const std::int64_t position = to.position(centre.tile, centre.lane);
     const float own = static_cast<float>(arrays.score[i]) + 1.0f;
     float weights = own;
     const float own_count = static_cast<float>(to.merged(centre.tile)[centre.lane]) + 1.0f;
     float count = own_count;
     merger.start();
-    merger.add(centre, own);
+    merger.add(centre, own, 0);
     for (std::uint32_t member = arrays.first[target[i]]; member != kNone; member = arrays.next[member]) {
       const SlotCursor from = at(member);
       const float weight = static_cast<float>(arrays.score[member]) + 1.0f;
-      merger.add(from, weight);
+      merger.add(from, weight, position - std::int64_t{to.position(from.tile, from.lane)});
       weights += weight;
       count += static_cast<float>(to.merged(from.tile)[from.lane]) + 1.0f;
       add_scores_to(to, centre, from);

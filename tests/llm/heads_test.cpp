@@ -39,6 +39,31 @@ TEST(KeptMap, DrawsRunsOfNeighboursAsOne) {
   EXPECT_NE(svg.find("d=\"M8 0h2v4h-2z\""), std::string::npos) << svg;
 }
 
+TEST(KeptMap, HasALegendAndLabelsThatDoNotTouch) {
+  for (const std::size_t kv_heads : {1u, 3u, 8u}) {
+    KeptMap map;
+    map.tokens = 10;
+    map.kv_heads = kv_heads;
+    map.rows.assign(30 * kv_heads, {slot(0)});
+    const std::string svg = as_svg(map);
+    for (const char* words : {">layer<", ">position of the token<", ">held as it came<", ">others were merged into it<",
+                              ">not held<", ">a row: a KV head<"}) {
+      EXPECT_EQ(count_of(svg, words), 1u) << words;
+    }
+    // Labels of layers stand at x = 52.
+    double last = -100;
+    std::size_t labels = 0;
+    const std::string mark = "<text x=\"52\" y=\"";
+    for (std::size_t at = svg.find(mark); at != std::string::npos; at = svg.find(mark, at + 1)) {
+      const double y = std::stod(svg.substr(at + mark.size()));
+      EXPECT_GE(y - last, 14) << kv_heads;
+      last = y;
+      ++labels;
+    }
+    EXPECT_EQ(labels, kv_heads == 1 ? 6u : 30u) << kv_heads;
+  }
+}
+
 TEST(KeptMap, OfNothingIsAPicture) {
   const std::string svg = as_svg({});
   EXPECT_TRUE(svg.starts_with("<svg "));

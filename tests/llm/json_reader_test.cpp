@@ -53,6 +53,9 @@ TEST(JsonReader, RefusesWrongKinds) {
   EXPECT_THROW(value.at("b").number(), Error);
   EXPECT_THROW(value.elements(), Error);
   EXPECT_THROW(value.at("a").at("b"), Error);
+  EXPECT_TRUE(value.has("b"));
+  EXPECT_FALSE(value.has("c"));
+  EXPECT_FALSE(value.at("a").has("b"));
 }
 
 }  // namespace

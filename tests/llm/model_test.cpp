@@ -12,6 +12,9 @@
 
 #include "bench/llm/elementwise.hpp"
 #include "bench/llm/plain_store.hpp"
+#include "bench/llm/tile_store.hpp"
+#include "tests/reference/attention.hpp"
+#include "tests/reference/rotary.hpp"
 
 namespace nibkv::llm {
 namespace {
@@ -96,6 +99,47 @@ TEST_F(TinyModel, PredictsProse) {
   // A uniform guess has log(259) = 5.6; letter frequencies alone give about 2.9.
   EXPECT_LT(loss, 1.9);
   EXPECT_GT(loss, 0.8);
+}
+
+/// Keeps the keys of the first layer; attention is zero.
+class FirstKeys : public KvStore {
+ public:
+  explicit FirstKeys(const Config& config) : config_(config) {}
+  std::size_t max_chunk() const override { return 64; }
+  void append(int layer, std::size_t count, const float* keys, const float*) override {
+    if (layer == 0) keys_.insert(keys_.end(), keys, keys + count * row());
+  }
+  void attend(int, std::size_t count, const float*, float* out, ThreadPool&) override {
+    std::fill_n(out, count * config_.query_heads * config_.head_dim, 0.0f);
+  }
+  std::size_t row() const { return config_.kv_heads * config_.head_dim; }
+  std::vector<double> key(std::size_t position, std::size_t head) const {
+    const float* start = keys_.data() + position * row() + head * config_.head_dim;
+    return {start, start + config_.head_dim};
+  }
+
+ private:
+  const Config& config_;
+  std::vector<float> keys_;
+};
+
+// In the first layer a token's key before rotary embedding is the same wherever it stands.
+TEST_F(TinyModel, CachesAreToldTheRotaryEmbeddingThatTheModelHas) {
+  Model model(file_, pool_);
+  const Rotary rotary = shape_of(model.config(), {}).rotary;
+  ASSERT_TRUE(rotary.known());
+  FirstKeys store(model.config());
+  const std::vector<std::int32_t> tokens(300, 100);
+  model.forward(tokens, 0, store, nullptr, 0);
+  for (std::size_t head = 0; head < model.config().kv_heads; ++head) {
+    const auto first = store.key(0, head);
+    for (const std::size_t position : {1, 2, 63, 299}) {
+      const auto key = store.key(position, head);
+      const auto back = reference::turned(key, rotary, -static_cast<double>(position));
+      EXPECT_LT(reference::distance(back, first), 1e-5 * reference::norm(first)) << position;
+      EXPECT_GT(reference::distance(key, first), 0.1 * reference::norm(first)) << position;
+    }
+  }
 }
 
 TEST_F(TinyModel, GivesTheSameBitsHoweverTheTextIsCut) {

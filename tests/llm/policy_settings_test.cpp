@@ -53,6 +53,10 @@ TEST(PolicySettings, SetsEachFieldAndNoOther) {
   check("pool=15");
   expected.merge = Merge::kBoth;
   check("merge=both");
+  expected.rephase = true;
+  check("rephase=1");
+  expected.position_free = true;
+  check("position_free=1");
   expected.similarity = Similarity::kKeyValue;
   check("similarity=key_value");
   expected.mass = Mass::kCount;
@@ -98,8 +102,8 @@ TEST(PolicySettings, SetsSeveral) {
 TEST(PolicySettings, NamesWhatIsAllowed) {
   EXPECT_EQ(complaint("recnt=3"),
             "--set knows no 'recnt'; there are sinks, recent, score, group, combine, per_query, window, pool, merge, "
-            "similarity, mass, threshold, candidate_mass, budget, fold_keys, fold_values, fold_recent, fold_t, "
-            "fold_retained, fold_retain");
+            "rephase, similarity, position_free, mass, threshold, candidate_mass, budget, fold_keys, fold_values, "
+            "fold_recent, fold_t, fold_retained, fold_retain");
   EXPECT_EQ(complaint("merge=keys"), "--set merge takes none, values or both, not 'keys'");
   EXPECT_EQ(complaint("window=33"), "--set window takes a power of two from 1 to 4096, not '33'");
   EXPECT_EQ(complaint("pool=2"), "--set pool takes an odd number from 1 to 15, not '2'");
@@ -132,6 +136,20 @@ TEST(PolicySettings, ReachTheCache) {
   const TileStore store(model, options);
   EXPECT_EQ(store.cache().policy().sinks, 20u);
   EXPECT_EQ(policy_text(options), "streaming_llm sinks=10%");
+
+  // Keys are turned by what the model's file says of its rotary embedding.
+  options.policy = "ems";
+  options.settings = parse_settings("merge=both,rephase=1,position_free=1");
+  EXPECT_THROW(TileStore(model, options), Error) << "without rotary embedding";
+  model.rope_base = 5e5;
+  model.rope_scale = 0.25;
+  model.rope_pairs = 24;
+  model.rope_adjacent = false;
+  const TileStore turned(model, options);
+  EXPECT_EQ(turned.cache().shape().rotary, (Rotary{.base = 5e5f, .scale = 0.25f, .dims = 48, .adjacent = false}));
+  EXPECT_TRUE(turned.cache().policy().rephase && turned.cache().policy().position_free);
+  model.rope_divisors.assign(24, 2.0f);
+  EXPECT_THROW(TileStore(model, options), Error) << "frequencies divided one by one";
 
   // A share of what the arena turns out to hold.
   options.policy = "ems";

@@ -10,6 +10,7 @@
 
 #include "bench/llm/arguments.hpp"
 #include "bench/llm/builtin_text.hpp"
+#include "bench/llm/f16_store.hpp"
 #include "bench/llm/needles.hpp"
 #include "bench/llm/retrieval_report.hpp"
 
@@ -171,8 +172,46 @@ TEST_F(RetrievalTest, RefusesLengthsThatDoNotFit) {
   const Needle needle = make_needle(NeedleKind::kSeveral, 1);
   EXPECT_THROW(haystack_.hide(needle, hiding(100, 0.5, 1, NeedleKind::kSeveral)), Error);
   EXPECT_THROW(haystack_.hide(needle, hiding(tokens_.size() + 2000, 0.5, 1, NeedleKind::kSeveral)), Error);
-  EXPECT_NO_THROW(check_length(1014, model_.config()));
-  EXPECT_THROW(check_length(1015, model_.config()), Error);
+  EXPECT_THROW(prompt_length(1025, model_.config()), Error);
+}
+
+TEST_F(RetrievalTest, PromptsLeaveRoomForAnAnswerInTheContext) {
+  EXPECT_EQ(prompt_length(600, model_.config()), 600u);
+  EXPECT_EQ(prompt_length(1014, model_.config()), 1014u);
+  EXPECT_EQ(prompt_length(1015, model_.config()), 1014u);
+  EXPECT_EQ(prompt_length(1024, model_.config()), 1014u);
+  StoreOptions exact = options("full", 1024);
+  exact.storage = Storage::kF32;
+  TileStore store(model_.config(), exact);
+  const Needle needle = make_needle(NeedleKind::kPasskey, 1);
+  const Prompt prompt = haystack_.hide(needle, hiding(1014, 0.5, 1, NeedleKind::kPasskey));
+  // It was trained on no pass keys: it goes on to the last token of an answer.
+  EXPECT_NO_THROW(ask_for_needle(model_, tokenizer_, store, prompt, needle, {}));
+  EXPECT_EQ(store.cache().seen(0), 1014 + kAnswerTokens - 1);
+}
+
+TEST(Depths, AreEquallyFarFromOneAnother) {
+  EXPECT_EQ(depth_of(0, 1), 0.5);
+  EXPECT_EQ(depth_of(0, 5), 0);
+  EXPECT_EQ(depth_of(1, 5), 0.25);
+  EXPECT_EQ(depth_of(4, 5), 1);
+}
+
+TEST_F(RetrievalTest, EveryStoreIsAskedTheSame) {
+  StoreOptions exact = options("full", 420);
+  exact.storage = Storage::kF32;
+  TileStore one(model_.config(), exact);
+  std::set<std::string> texts;
+  for (std::uint64_t which = 1; which <= 3; ++which) {
+    one.clear();
+    F16Store window(model_.config(), kF16Last, 1 << 30);
+    const Hiding where = hiding(400, 0.25, 99);
+    const Answer exactly = hide_and_ask(model_, tokenizer_, haystack_, one, where, which, {});
+    const Answer half = hide_and_ask(model_, tokenizer_, haystack_, window.store, where, which, {});
+    EXPECT_EQ(half.text, exactly.text) << "f16 of everything changes no answer";
+    texts.insert(exactly.text);
+  }
+  EXPECT_EQ(texts.size(), 3u) << "other needles";
 }
 
 TEST_F(RetrievalTest, AFullCacheFindsNearlyAllCodes) {

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <limits>
 #include <string>
@@ -102,6 +103,89 @@ TEST(LineChart, DrawsNothingAndSinglePoints) {
   log.log_x = false;
   log.lines = {{"point", {{0, 0}}}};
   expect_xml(line_chart(log));
+}
+
+// Where a text begins and ends, at 0.62 of the font's size a letter: a wide font.
+struct Extent {
+  double first, last;
+};
+
+double attribute(const std::string& tag, const std::string& name) {
+  const std::size_t at = tag.find(" " + name + "=\"");
+  return at == std::string::npos ? 0 : std::stod(tag.substr(at + name.size() + 3));
+}
+
+// Nothing is outside the drawing.
+void expect_all_texts_inside(const std::string& svg) {
+  const std::string head = svg.substr(0, svg.find('>'));
+  const double width = attribute(head, "width"), height = attribute(head, "height");
+  ASSERT_GT(width, 0);
+  for (std::size_t at = svg.find("<text"); at != std::string::npos; at = svg.find("<text", at + 1)) {
+    const std::string tag = svg.substr(at, svg.find('>', at) - at);
+    const std::string words = svg.substr(at + tag.size() + 1, svg.find('<', at + 1) - at - tag.size() - 1);
+    const bool turned = tag.find("rotate") != std::string::npos;
+    const double length = 0.62 * attribute(tag, "font-size") * static_cast<double>(words.size());
+    const double share = tag.find("middle") != std::string::npos ? 0.5 : tag.find("\"end\"") != std::string::npos;
+    // Turned text runs upwards.
+    const double place = turned ? -attribute(tag, "y") : attribute(tag, "x");
+    const Extent extent = {place - share * length, place + (1 - share) * length};
+    EXPECT_GE(extent.first, turned ? -height : 0) << words;
+    EXPECT_LE(extent.last, turned ? 0 : width) << words;
+  }
+}
+
+TEST(LineChart, IsAsWideAsItsNamesNeed) {
+  LineChart wide = chart();
+  expect_all_texts_inside(line_chart(wide));
+  wide.title = std::string(200, 't');
+  wide.lines[0].name = std::string(90, 'n');
+  wide.levels[0].first = std::string(100, 'l');
+  expect_all_texts_inside(line_chart(wide));
+}
+
+TEST(LineChart, DrawsNoTwoLinesAlike) {
+  LineChart many;
+  for (int i = 0; i < 36; ++i) many.lines.push_back({"line", {{1, 1.0 + i}, {2, 2.0 + i}}});
+  const std::string text = line_chart(many);
+  std::vector<std::string> looks;
+  for (std::size_t at = text.find("<polyline"); at != std::string::npos; at = text.find("<polyline", at + 1)) {
+    looks.push_back(text.substr(at, text.find(" points", at) - at));
+  }
+  ASSERT_EQ(looks.size(), 72u) << "each in the legend, too";
+  std::sort(looks.begin(), looks.end());
+  EXPECT_EQ(std::unique(looks.begin(), looks.end()) - looks.begin(), 36);
+}
+
+TEST(LineChart, PutsEqualRatiosAtEqualDistancesUpwards) {
+  LineChart logarithmic;
+  logarithmic.log_y = true;
+  logarithmic.lines = {{"line", {{0, 0.01}, {1, 0.1}, {2, 1}, {3, 0}, {4, -1}}}};
+  const std::string text = line_chart(logarithmic);
+  expect_xml(text);
+  std::vector<double> places;
+  for (std::size_t at = text.find("cy=\""); at != std::string::npos; at = text.find("cy=\"", at + 1)) {
+    places.push_back(std::stod(text.substr(at + 4)));
+  }
+  ASSERT_EQ(places.size(), 4u) << "three, and the legend's";
+  EXPECT_NEAR(places[0] - places[1], places[1] - places[2], 0.01);
+  EXPECT_GT(places[0], places[2]);
+}
+
+TEST(HeatMap, CutsNoWordsOff) {
+  HeatMap map;
+  map.title = std::string(80, 't');
+  map.x_title = "tokens of the prompt";
+  map.y_title = "depth of the needle";
+  map.scale_title = "share of right answers";
+  map.columns = {"4096"};
+  for (int rows = 1; rows < 12; ++rows) {
+    map.rows.push_back("100 %");
+    map.cells.push_back({0.5});
+    const std::string text = heat_map(map);
+    expect_xml(text);
+    expect_all_texts_inside(text);
+    EXPECT_EQ(count(text, ">share of right answers<"), 1u);
+  }
 }
 
 TEST(HeatMap, DrawsACellForEachValue) {

@@ -9,6 +9,7 @@
 #include "bench/llm/arguments.hpp"
 #include "bench/llm/builtin_text.hpp"
 #include "bench/llm/perplexity.hpp"
+#include "bench/llm/retrieval.hpp"
 #include "bench/llm/sweep_report.hpp"
 #include "bench/llm/tokenizer.hpp"
 
@@ -94,39 +95,16 @@ TEST_F(SweepTest, GivesTheLastTokensInF16TheBytesOfTheTiles) {
   const Config& config = model_.config();
   const std::uint64_t token_bytes = 4 * config.layers * config.kv_heads * config.head_dim;
   for (const char* budget : {"20", "64", "100", "128K"}) {
-    const std::vector<SweepRow> rows = measure({{"streaming_llm", budget, {}, ""}, {"f16_last", budget, {}, ""}});
-    EXPECT_EQ(rows[1].budget, rows[0].peak_bytes / token_bytes) << budget;
-    EXPECT_EQ(rows[1].peak_bytes, rows[1].budget * token_bytes);
-    EXPECT_EQ(rows[1].bits_per_channel, 16);
-    EXPECT_GT(rows[1].kl_divergence, rows[0].kl_divergence) << "it sees a third of the tokens";
-  }
-}
-
-TEST(PlainStore, KeepsTheLastTokensAsF16) {
-  constexpr std::size_t kDim = 16, kWindow = 3;
-  PlainStore store(1, 1, 1, kDim);
-  store.keep_last_f16(kWindow);
-  ThreadPool pool(1);
-  const std::vector<float> zeros(2 * kDim);
-  std::vector<float> values(2 * kDim), out(2 * kDim);
-  // Equal logits make means of values.
-  for (std::size_t token = 0; token < 100; token += 2) {
-    for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(token + i / kDim);
-    store.append(0, 2, zeros.data(), values.data());
-    store.attend(0, 2, zeros.data(), out.data(), pool);
-    for (std::size_t t = token; t < token + 2; ++t) {
-      const float mean = t < kWindow ? static_cast<float>(t) / 2 : static_cast<float>(t - 1);
-      EXPECT_NEAR(out[(t - token) * kDim], mean, 1e-5f) << t;
+    const std::vector<SweepRow> rows =
+        measure({{"streaming_llm", budget, {}, ""}, {"f16_last", budget, {}, ""}, {"f16_sinks", budget, {}, ""}});
+    for (std::size_t i = 1; i < 3; ++i) {
+      EXPECT_EQ(rows[i].budget, rows[0].peak_bytes / token_bytes) << budget;
+      EXPECT_EQ(rows[i].peak_bytes, rows[i].budget * token_bytes);
+      EXPECT_EQ(rows[i].bits_per_channel, 16);
     }
+    EXPECT_GT(rows[1].kl_divergence, rows[0].kl_divergence) << "it sees a third of the tokens";
+    EXPECT_NE(rows[1].cross_entropy, rows[2].cross_entropy);
   }
-  EXPECT_LE(store.size(), 2 * (kWindow + 2));
-
-  const float given[kDim] = {1.0f / 3, 2049, 2051, -1e6f, 1e-8f, 1e-7f, 6.1e-5f, 0x1.ffep-15f, -0.1f, 0};
-  const float held[kDim] = {0x1.554p-2f, 2048, 2052, -65504, 0, 0x1p-23f, 0x1.ff8p-15f, 0x1p-14f, -0x1.998p-4f, 0};
-  store.clear();
-  store.append(0, 1, zeros.data(), given);
-  store.attend(0, 1, zeros.data(), out.data(), pool);
-  for (std::size_t i = 0; i < kDim; ++i) EXPECT_EQ(out[i], held[i]) << given[i];
 }
 
 TEST_F(SweepTest, MeasuresPoliciesThatScoreWithAnyNumberOfWorkers) {
@@ -141,6 +119,55 @@ TEST_F(SweepTest, MeasuresPoliciesThatScoreWithAnyNumberOfWorkers) {
     EXPECT_EQ(alone[i].cross_entropy, two[i].cross_entropy);
     EXPECT_GT(alone[i].kl_divergence, 0);
     EXPECT_LT(alone[i].kl_divergence, 1);
+  }
+}
+
+TEST_F(SweepTest, AsksEveryCacheAsItWasMeasured) {
+  const std::vector<SweepCase> cases = {{"full", "100%", {}, ""},
+                                        {"ems", "50%", {{"recent", "25%"}}, "recent=25%"},
+                                        {"streaming_llm", "64", {}, ""},
+                                        {"f16_sinks", "64", {}, ""}};
+  options_.windows = 2;
+  const std::vector<SweepRow> unasked = measure(cases);
+  options_.retrieval = 7;
+  options_.needles = NeedleKind::kCode;
+  const Tokenizer tokenizer = Tokenizer::from(file_);
+  options_.tokenizer = &tokenizer;
+  const std::vector<SweepRow> rows = measure(cases);
+  ASSERT_EQ(rows.size(), 4u);
+  const Haystack haystack(tokenizer, tokens_);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    EXPECT_EQ(rows[i].cross_entropy, unasked[i].cross_entropy);
+    EXPECT_EQ(rows[i].peak_bytes, unasked[i].peak_bytes);
+    EXPECT_EQ(rows[i].bits_per_channel, unasked[i].bits_per_channel);
+    EXPECT_EQ(unasked[i].retrieval_asked, 0u);
+    EXPECT_EQ(rows[i].retrieval_asked, 7u);
+    std::uint64_t right = 0;
+    for (std::size_t place = 0; place < 7; ++place) {
+      SweepStore store(model_.config(), options_.store, cases[i], options_.context);
+      Hiding hiding;
+      hiding.kind = NeedleKind::kCode;
+      hiding.length = 256 - kAnswerTokens;
+      hiding.depth = static_cast<double>(place) / 6;
+      right += hide_and_ask(model_, tokenizer, haystack, store.store(), hiding, 1, {}).right ? 1 : 0;
+    }
+    EXPECT_EQ(rows[i].retrieval_correct, right) << name_of(cases[i]);
+  }
+  EXPECT_GE(rows[0].retrieval_correct, 6u);
+  EXPECT_LE(rows[2].retrieval_correct, 3u) << "a window of a quarter";
+  EXPECT_LE(rows[3].retrieval_correct, rows[2].retrieval_correct);
+}
+
+TEST_F(SweepTest, SaysThatANeedleDoesNotFitBeforeItMeasures) {
+  const Tokenizer tokenizer = Tokenizer::from(file_);
+  options_.tokenizer = &tokenizer;
+  options_.retrieval = 1;
+  for (const std::size_t context : {8u, 64u, 256u}) {
+    options_.context = context;
+    options_.score_from = 4;
+    options_.needles = NeedleKind::kSeveral;
+    EXPECT_THROW(measure({{"full", "100%", {}, ""}}), Error) << context;
+    EXPECT_TRUE(references_.empty());
   }
 }
 
@@ -239,14 +266,37 @@ TEST(SweepReport, GoesOnOnlyFromRowsOfTheSame) {
   }
 }
 
+TEST(SweepReport, SaysWhatWasFoundOnlyWhenAsked) {
+  SweepReport report = some_report();
+  EXPECT_EQ(report.as_json().find("retrieval"), std::string::npos);
+  EXPECT_EQ(report.as_json().find("needles"), std::string::npos);
+  SweepReport asked = report;
+  asked.retrieval = 9;
+  asked.needles = "passkey";
+  for (SweepRow& row : asked.rows) row.retrieval_asked = 9;
+  asked.rows[1].retrieval_correct = 4;
+  const SweepReport read = SweepReport::parse(asked.as_json());
+  EXPECT_EQ(read.as_json(), asked.as_json());
+  EXPECT_EQ(read.rows[1].retrieval_correct, 4u);
+  EXPECT_EQ(read.rows[1].retrieval_asked, 9u);
+  EXPECT_NE(asked.as_json().find("\"retrieval_correct\": 4"), std::string::npos);
+  EXPECT_THROW(report.go_on_from(asked), Error);
+  EXPECT_THROW(asked.go_on_from(some_report()), Error);
+  EXPECT_NO_THROW(asked.go_on_from(read));
+  const std::string lines = table_lines(asked.rows, 3.1);
+  EXPECT_NE(lines.find("    4/9\n"), std::string::npos) << lines;
+  EXPECT_EQ(lines.find('\n'), table_head(true).size() - 1);
+}
+
 TEST(SweepReport, PrintsALineForEachRowAndDrawsThem) {
   const SweepReport report = some_report();
   const std::string lines = table_lines(report.rows, report.reference_cross_entropy);
   EXPECT_EQ(lines.substr(0, 15), "ems merge=none ");
-  EXPECT_EQ(lines.find('\n'), table_head().size() - 1);
+  EXPECT_EQ(lines.find('\n'), table_head(false).size() - 1);
   const std::string svg = report.as_svg();
   EXPECT_NE(svg.find(">ems merge=none<"), std::string::npos);
-  EXPECT_NE(svg.find("f32"), std::string::npos);
+  EXPECT_NE(svg.find("f32 of everything: 3.100 nats"), std::string::npos);
+  EXPECT_NE(svg.find(">0.001<"), std::string::npos) << "what is below f32's stands at the edge";
 }
 
 }  // namespace

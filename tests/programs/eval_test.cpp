@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstddef>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <span>
@@ -58,7 +59,7 @@ class EvalTest : public nibkv::test::ProgramTest {
     for (std::size_t i = 0; i < row.size(); ++i) row[i] = static_cast<float>(i % 7) - 3;
     const std::span<const float> queries(row), keys = queries.first(64);
     for (std::uint32_t layer = 0; layer < 2; ++layer) {
-      EXPECT_EQ(calibrator.observe(layer, queries, keys), nibkv::Status::kOk);
+      EXPECT_EQ(calibrator.observe(layer, queries, keys, keys), nibkv::Status::kOk);
     }
     std::string bytes(nibkv::profile_bytes(shape), '\0');
     EXPECT_EQ(calibrator.write(std::as_writable_bytes(std::span(bytes))), nibkv::Status::kOk);
@@ -164,6 +165,73 @@ TEST_F(EvalTest, MakesAProfileThatItReads) {
   EXPECT_LT(number(none, "bits_per_channel"), number(eight, "bits_per_channel"));
 }
 
+TEST_F(EvalTest, ShowsWhichNeighbouringLayersAreAlike) {
+  ASSERT_EQ(profile("--tokens 600 --context 256", "direct").status, 0);
+  ASSERT_EQ(profile("--tokens 600 --context 256 --align", "aligned").status, 0);
+  const auto layers = [&](const std::string& options) { return run("layers --profile " + options); };
+
+  const Result direct = layers(quoted("direct") + " --json -");
+  EXPECT_EQ(direct.status, 0) << direct.err;
+  EXPECT_EQ(figure(direct.out, "\"aligned\":"), "null,") << "nobody asked for it";
+
+  // Nothing but a cosine above 1 would be refused: pairs come from 0 to the last layer, each one above the other.
+  const Result low =
+      layers(quoted("aligned") + " --min-cosine -1 --svg " + quoted("layers.svg") + " --json " + quoted("layers.json"));
+  EXPECT_EQ(low.status, 0) << low.err;
+  EXPECT_NE(low.out.find("\n  0    1"), std::string::npos) << low.out;
+  EXPECT_NE(low.out.find("direct"), std::string::npos) << low.out;
+  EXPECT_EQ(low.out.find("refuse"), std::string::npos) << low.out;
+  const std::string svg = contents(at("layers.svg"));
+  EXPECT_EQ(svg.substr(0, 5), "<svg ");
+  for (const char* line : {">keys<", ">values<", ">keys, aligned<", ">values, aligned<", ">may share<"}) {
+    EXPECT_NE(svg.find(line), std::string::npos) << line;
+  }
+  const std::string json = contents(at("layers.json"));
+  EXPECT_EQ(figure(json, "\"gate\":"), "\"direct\"");
+  EXPECT_GE(std::stod(figure(json, "\"aligned\":")), std::stod(figure(json, "\"direct\":")));
+
+  const Result high = layers(quoted("aligned") + " --min-cosine 1");
+  EXPECT_NE(high.out.find("refuse"), std::string::npos) << high.out;
+  EXPECT_EQ(high.out.find("direct"), std::string::npos) << high.out;
+
+  // Maps change nothing for a cache.
+  const std::string options = "--context 128 --windows 1 --threads 1 --profile ";
+  EXPECT_EQ(figure(perplexity(options + quoted("aligned")).out, "kl_divergence "),
+            figure(perplexity(options + quoted("direct")).out, "kl_divergence "));
+}
+
+TEST_F(EvalTest, SaysWhatIsWrongWithTheProfileOfLayers) {
+  expect_error(run("layers"), 2, "--profile is missing");
+  expect_error(run("layers --profile x --min-cosine 2"), 2, "--min-cosine takes");
+  expect_error(run("layers --profile /no/such"), 1, "cannot read /no/such");
+  ASSERT_EQ(profile("--tokens 300 --align", "whole").status, 0);
+  const std::string whole = contents(at("whole"));
+  for (const std::size_t size : {std::size_t{0}, std::size_t{31}, whole.size() - 1}) {
+    std::ofstream(at("part"), std::ios::binary) << whole.substr(0, size);
+    expect_error(run("layers --profile " + quoted("part")), 1, at("part") + ": the profile is missing, damaged");
+  }
+  expect_error(run("layers --profile " + quoted("whole") + " --svg /no/such/x.svg"), 1, "cannot write /no/such/x.svg");
+}
+
+// The model was trained so that layers 1 and 2, and 3 and 4, have much the same keys and values; no others have.
+TEST_F(EvalTest, FindsTheLayersThatWereMadeAlike) {
+  const char* data = std::getenv("NIBKV_TEST_DATA");
+  const std::string model = std::string(data == nullptr ? "" : data) + "/models/tiny-fold.gguf";
+  if (!fs::exists(model)) GTEST_SKIP() << "NIBKV_TEST_DATA names no folder with models/tiny-fold.gguf";
+  const Result made =
+      run("profile --tokens 1024 --model " + in_quotes(model) + " --text " + quoted("text") + " -o " + quoted("fold"));
+  ASSERT_EQ(made.status, 0) << made.err;
+  const Result layers = run("layers --profile " + quoted("fold") + " --json -");
+  ASSERT_EQ(layers.status, 0) << layers.err;
+  std::vector<std::string> gates;
+  for (std::size_t place = 0; (place = layers.out.find("\"gate\": ", place)) != std::string::npos; ++place) {
+    gates.push_back(layers.out.substr(place + 9, 6));
+  }
+  const std::vector<std::string> expected = {"refuse", "refuse", "direct", "direct",
+                                             "refuse", "refuse", "direct", "direct"};
+  EXPECT_EQ(gates, expected) << "keys and values, pair by pair";
+}
+
 TEST_F(EvalTest, MeasuresBoundedCachesByTokensAndByBytes) {
   const Result tokens = perplexity("--context 256 --windows 1 --policy streaming_llm --tokens 64");
   EXPECT_EQ(tokens.status, 0) << tokens.err;
@@ -227,6 +295,16 @@ TEST_F(EvalTest, SweepsPoliciesAndBudgetsAndGoesOn) {
   EXPECT_EQ(piped.substr(0, 2), "{\n");
   EXPECT_EQ(figure(piped, "\"setting\":"), "\"sinks=2\",");
   EXPECT_EQ(figure(piped, "\"score_from\":"), "64,");
+}
+
+TEST_F(EvalTest, AblatesOneSettingAtATime) {
+  const Result result = run("ablate --model " + in_quotes(model_) + " --text " + quoted("text") +
+                            " --context 128 --budgets 48 --together 40 --json " + quoted("ablate.json"));
+  EXPECT_EQ(result.status, 0) << result.err;
+  const std::string json = contents(at("ablate.json"));
+  for (const char* setting : {"default", "merge=both", "merge=both,rephase=1", "position_free=1", "pool=7"}) {
+    EXPECT_NE(json.find("\"" + std::string(setting) + "\""), std::string::npos) << setting;
+  }
 }
 
 TEST_F(EvalTest, SaysWhatIsWrongWithASweep) {

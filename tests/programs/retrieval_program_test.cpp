@@ -7,6 +7,10 @@
 #include <string_view>
 
 #include "bench/llm/builtin_text.hpp"
+#include "bench/llm/gguf.hpp"
+#include "bench/llm/model_config.hpp"
+#include "bench/llm/retrieval_report.hpp"
+#include "bench/llm/sweep_report.hpp"
 #include "nibkv/nibkv.hpp"
 #include "tests/support/program.hpp"
 
@@ -77,6 +81,69 @@ TEST_F(RetrievalProgramTest, NamesOneMapForEachCacheAndMode) {
   EXPECT_FALSE(fs::exists(at("many-streaming_llm-128-seen-code.svg")));
 }
 
+TEST_F(RetrievalProgramTest, AsksF16CachesAsLargeAsTheArenaOfEms) {
+  const Result good = run("retrieval --model " + in_quotes(model_) + " --text " + quoted("text") +
+                          " --threads 1 --needles code --lengths 256 --depths 3 --seeds 2 --tokens 100 --policies "
+                          "ems,f16_last,f16_sinks --json " +
+                          quoted("f16.json"));
+  EXPECT_EQ(good.status, 0) << good.err;
+  EXPECT_EQ(good.err,
+            "nibkv-eval: note: f16_last keeps no scores and is left out where the question is seen\n"
+            "nibkv-eval: note: f16_sinks keeps no scores and is left out where the question is seen\n");
+  const nibkv::llm::RetrievalReport report = nibkv::llm::RetrievalReport::parse(contents(at("f16.json")));
+  ASSERT_EQ(report.rows.size(), 24u) << "ems in two modes";
+  const nibkv::llm::Config config = nibkv::llm::Config::from(nibkv::llm::Gguf::open(model_));
+  const std::uint64_t token_bytes = 4 * config.layers * config.kv_heads * config.head_dim;
+  ASSERT_EQ(report.rows[0].mode, "unseen");
+  const std::uint64_t tokens = report.rows[0].arena_bytes / token_bytes;
+  EXPECT_LT(tokens, 100u);
+  for (std::size_t i = 12; i < 24; ++i) {
+    EXPECT_EQ(report.rows[i].policy, i < 18 ? "f16_last" : "f16_sinks");
+    EXPECT_EQ(report.rows[i].mode, "unseen");
+    EXPECT_EQ(report.rows[i].tokens, tokens);
+    EXPECT_EQ(report.rows[i].arena_bytes, tokens * token_bytes);
+    EXPECT_FALSE(report.rows[i].right && report.rows[i].depth == 0) << "it lies before the window";
+  }
+}
+
+TEST_F(RetrievalProgramTest, FindsInASweepWhatItFindsAlone) {
+  const std::string sweep =
+      "--context 256 --policies full,ems --budgets 128 --retrieval 5 --json " + quoted("asked.json");
+  const Result asked = command("sweep", sweep + " --needles code");
+  EXPECT_EQ(asked.status, 0) << asked.err;
+  EXPECT_NE(asked.out.find(" found\n"), std::string::npos) << asked.out;
+  ASSERT_EQ(command("retrieval",
+                    "--needles code --lengths 246 --depths 5 --seeds 1 --policies full,ems --tokens 128 "
+                    "--mode unseen --json " +
+                        quoted("alone.json"))
+                .status,
+            0);
+  const nibkv::llm::SweepReport swept = nibkv::llm::SweepReport::parse(contents(at("asked.json")));
+  const nibkv::llm::RetrievalReport alone = nibkv::llm::RetrievalReport::parse(contents(at("alone.json")));
+  ASSERT_EQ(swept.rows.size(), 2u);
+  for (const nibkv::llm::SweepRow& row : swept.rows) {
+    std::uint64_t right = 0;
+    for (const auto& other : alone.rows) right += other.policy == row.what.policy && other.right ? 1 : 0;
+    EXPECT_EQ(row.retrieval_correct, right) << row.what.policy;
+    EXPECT_EQ(row.retrieval_asked, 5u);
+    EXPECT_GT(right, 0u);
+  }
+  expect_error(command("sweep", sweep + " --resume"), 1, "its rows are of needles 'code', not of needles 'passkey'");
+  expect_error(command("sweep", sweep + " --needles pin"), 2, "--needles takes passkey");
+  expect_error(command("sweep", "--needles code"), 2, "--needles needs --retrieval");
+  expect_error(command("sweep", "--retrieval 0"), 2, "--retrieval takes a whole number");
+  expect_error(command("sweep", "--context 64 --policies full --retrieval 1 --json -"), 1, "no room for the needle");
+}
+
+TEST_F(RetrievalProgramTest, ShortensAPromptThatFillsTheModelsContext) {
+  const Result result =
+      command("retrieval", "--needles sentence --lengths 1024 --depths 1 --seeds 1 --json " + quoted("long.json"));
+  EXPECT_EQ(result.status, 0) << result.err;
+  EXPECT_EQ(result.err,
+            "nibkv-eval: note: prompts of 1024 tokens get 1014, so that an answer fits the model's context\n");
+  EXPECT_NE(contents(at("long.json")).find("\"length\": 1024"), std::string::npos);
+}
+
 TEST_F(RetrievalProgramTest, GoesOnWhereItStopped) {
   const std::string json = "--json " + quoted("resumed.json");
   ASSERT_EQ(retrieval(json).status, 0);
@@ -103,7 +170,9 @@ TEST_F(RetrievalProgramTest, CallsWrongOptionsUsageErrors) {
   expect_error(command("retrieval", "--policies f32 --policy full"), 2, "exclude each other");
   expect_error(command("retrieval", "--resume"), 2, "--resume needs --json");
   expect_error(command("retrieval", "--policies streaming_llm --tokens 64 --mode seen"), 2, "keep scores");
-  expect_error(command("retrieval", "--lengths 1020"), 1, "do not fit the model's context of 1024");
+  expect_error(command("retrieval", "--policies f16_last"), 2, "needs --tokens");
+  expect_error(command("retrieval", "--policies f16_last,f16_sinks --tokens 64 --mode seen"), 2, "keep scores");
+  expect_error(command("retrieval", "--lengths 1025"), 1, "larger than the model's context of 1024");
   expect_error(retrieval("--json /no/such/x.json"), 1, "cannot write /no/such/x.json");
   expect_error(command("head-scores", ""), 2, "--profile is missing");
   expect_error(command("head-scores", "--profile x"), 2, "--out is missing");

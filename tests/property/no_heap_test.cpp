@@ -124,8 +124,9 @@ TEST(NoHeap, TheWholePipelineRunsWithoutIt) {
         const auto queries = random.bells(kChunk * 6 * 80);
         const auto keys = random.bells(kChunk * 2 * 80);
         std::vector<float> out(queries.size());
-        std::vector<double> memory(calibration_bytes(shape) / 8);
-        std::vector<std::byte> profile(profile_bytes(shape));
+        constexpr CalibrationOptions kAlign = {.align = true};
+        std::vector<double> memory(calibration_bytes(shape, kAlign) / 8);
+        std::vector<std::byte> profile(profile_bytes(shape, true));
         std::vector<std::uint32_t> target(400);
         test::Arena arena(footprint(shape, policy));
         std::vector<SlotInfo> infos(400);
@@ -137,8 +138,8 @@ TEST(NoHeap, TheWholePipelineRunsWithoutIt) {
             if (status != Status::kOk) worst[verb] = status;
           };
           Calibrator calibrator;
-          run(0, calibrator.init(std::as_writable_bytes(std::span(memory)), shape));
-          for (std::uint32_t layer = 0; layer < 2; ++layer) run(0, calibrator.observe(layer, queries, keys));
+          run(0, calibrator.init(std::as_writable_bytes(std::span(memory)), shape, kAlign));
+          for (std::uint32_t layer = 0; layer < 2; ++layer) run(0, calibrator.observe(layer, queries, keys, keys));
           run(0, calibrator.write(profile));
           Cache cache;
           Options options;

@@ -63,6 +63,7 @@ class ScoredWalk {
     shape.head_dim = static_cast<std::uint16_t>(16 * random_.within(1, 4));
     shape.max_chunk = static_cast<std::uint16_t>(random_.within(1, 50));
     shape.outlier_channels = static_cast<std::uint16_t>(4 * random_.below(4));
+    if (random_.below(2) == 0) shape.rotary = test::random_rotary(random_, shape.head_dim);
     return shape;
   }
 

@@ -37,13 +37,17 @@ std::string words(const Shape& shape, const Policy& policy, std::string_view por
   out << "layers " << shape.layers << ", query heads " << shape.query_heads << ", KV heads " << shape.kv_heads
       << ", head_dim " << shape.head_dim << ", outliers " << shape.outlier_channels << ", chunk " << shape.max_chunk
       << ", workers " << shape.workers << (shape.storage == Storage::kF32 ? ", f32" : ", q4");
+  if (shape.rotary.known()) {
+    out << ", rotary " << shape.rotary.base << " on " << shape.rotary.dims << (shape.rotary.adjacent ? "" : ", halves");
+  }
   if (policy.tokens != 0)
     out << "; keep " << static_cast<int>(policy.keep) << ", tokens " << policy.tokens << ", sinks " << policy.sinks;
   if (policy.keep == Keep::kScore) {
     out << ", recent " << policy.recent << ", score " << static_cast<int>(policy.score) << ", group "
         << static_cast<int>(policy.group) << ", combine " << static_cast<int>(policy.combine) << ", per query "
         << policy.per_query << ", window " << policy.window << ", pool " << static_cast<int>(policy.pool) << ", merge "
-        << static_cast<int>(policy.merge) << ", similarity " << static_cast<int>(policy.similarity) << ", mass "
+        << static_cast<int>(policy.merge) << (policy.rephase ? " in phase" : "") << ", similarity "
+        << static_cast<int>(policy.similarity) << (policy.position_free ? " position-free" : "") << ", mass "
         << static_cast<int>(policy.mass) << ", threshold " << static_cast<int>(policy.threshold)
         << (policy.mean_threshold ? " or mean" : "") << ", candidates " << static_cast<int>(policy.candidate_mass)
         << ", budget " << static_cast<int>(policy.budget);
@@ -93,15 +97,27 @@ std::vector<std::byte> make_profile(const Shape& shape, std::uint64_t seed) {
   std::vector<double> memory(calibration_bytes(shape) / sizeof(double) + 1);
   Calibrator calibrator;
   EXPECT_EQ(calibrator.init(std::as_writable_bytes(std::span(memory)), shape), Status::kOk);
-  Random random(seed);
+  Random random(seed), random_values(seed + 1);
   for (std::uint32_t layer = 0; layer < shape.layers; ++layer) {
     const std::vector<float> keys = keys_of_profile(shape, seed, layer, kTokens, random);
+    const std::vector<float> values = values_of_profile(shape, kTokens, random_values);
     const std::vector<float> queries = random.bells(kTokens * shape.query_heads * shape.head_dim);
-    EXPECT_EQ(calibrator.observe(layer, queries, keys), Status::kOk);
+    EXPECT_EQ(calibrator.observe(layer, queries, keys, values), Status::kOk);
   }
   std::vector<std::byte> profile(profile_bytes(shape));
   EXPECT_EQ(calibrator.write(profile), Status::kOk);
   return profile;
+}
+
+void seal(std::span<std::byte> profile) {
+  std::memset(profile.data() + 12, 0, 4);
+  std::uint32_t crc = 0xffffffff;
+  for (const std::byte byte : profile) {
+    crc ^= static_cast<std::uint32_t>(byte);
+    for (int bit = 0; bit < 8; ++bit) crc = (crc & 1) != 0 ? crc >> 1 ^ 0xedb88320u : crc >> 1;
+  }
+  crc = ~crc;
+  std::memcpy(profile.data() + 12, &crc, 4);
 }
 
 std::vector<SlotInfo> explain_all(const Cache& cache, std::uint32_t layer, std::uint32_t kv_head) {
@@ -140,8 +156,23 @@ Policy random_scored_policy(Random& random, const Shape& shape, std::uint32_t mo
     policy.threshold = static_cast<std::uint8_t>(random.below(200));
     policy.candidate_mass = static_cast<std::uint8_t>(random.below(2) == 0 ? 0 : random.below(256));
     policy.budget = static_cast<Budget>(random.below(4));
+    if (shape.rotary.known()) {
+      policy.rephase = random.below(2) == 0;
+      policy.position_free = random.below(2) == 0;
+    }
   } while (!valid(policy, shape));
   return policy;
+}
+
+Rotary random_rotary(Random& random, std::uint32_t head_dim) {
+  constexpr float kBases[] = {1e4f, 1e5f, 5e5f, 1.0f};
+  constexpr float kScales[] = {1.0f, 1.0f, 0.25f};
+  Rotary rotary;
+  rotary.base = kBases[random.below(4)];
+  rotary.scale = kScales[random.below(3)];
+  rotary.dims = static_cast<std::uint16_t>(random.below(2) == 0 ? head_dim : 2 * random.within(1, head_dim / 2));
+  rotary.adjacent = random.below(2) == 0;
+  return rotary;
 }
 
 Rig::Rig(const Shape& shape, const Policy& policy, std::string_view port, std::uint64_t profile_seed,

@@ -34,6 +34,9 @@ std::string words(const Shape& shape, const Policy& policy, std::string_view por
 /// machine.
 std::vector<std::byte> make_profile(const Shape& shape, std::uint64_t seed);
 
+/// Makes the checksum of a changed profile right again.
+void seal(std::span<std::byte> profile);
+
 /// The key channels that make_profile made large, of one head.
 std::vector<std::uint32_t> planted_channels(const Shape& shape, std::uint64_t seed, std::uint32_t layer,
                                             std::uint32_t kv_head);
@@ -53,6 +56,9 @@ struct Preset {
 };
 /// All of them that are valid for the shape.
 std::vector<Preset> scored_presets(const Shape& shape, std::uint32_t tokens);
+
+/// Any rotary embedding that is known and fits.
+Rotary random_rotary(Random& random, std::uint32_t head_dim);
 
 /// Any policy of Keep::kScore that fits the shape, which must be Storage::kQ4, but for Budget::kTable.
 Policy random_scored_policy(Random& random, const Shape& shape, std::uint32_t most_tokens);

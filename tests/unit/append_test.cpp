@@ -328,7 +328,10 @@ TEST(Append, KnowingTheQueriesLowersTheErrorsTheySee) {
     std::vector<double> memory(calibration_bytes(shape) / sizeof(double) + 1);
     Calibrator calibrator;
     ASSERT_EQ(calibrator.init(std::as_writable_bytes(std::span(memory)), shape), Status::kOk);
-    ASSERT_EQ(calibrator.observe(0, queries, keys), Status::kOk);
+    for (std::size_t at = 0; at < keys.size(); at += kCalibrationChunk * dim) {
+      const auto chunk = std::span(keys).subspan(at, kCalibrationChunk * dim);
+      ASSERT_EQ(calibrator.observe(0, std::span(queries).subspan(at, chunk.size()), chunk, chunk), Status::kOk);
+    }
     std::vector<std::byte> profile(profile_bytes(shape));
     ASSERT_EQ(calibrator.write(profile), Status::kOk);
     ProfileView view;

@@ -26,6 +26,7 @@ Shape random_shape(Random& random) {
   shape.workers = static_cast<std::uint16_t>(random.within(1, 4));
   shape.storage = random.below(4) == 0 ? Storage::kF32 : Storage::kQ4;
   if (shape.storage == Storage::kQ4) shape.outlier_channels = static_cast<std::uint16_t>(4 * random.below(5));
+  if (random.below(2) == 0) shape.rotary = test::random_rotary(random, shape.head_dim);
   return shape;
 }
 
@@ -63,8 +64,8 @@ TEST(Footprint, RegionsFollowOneAnotherWithoutOverlap) {
     const Policy policy = random_policy(random, shape);
     ASSERT_TRUE(valid(shape) && valid(policy, shape)) << words(shape, policy);
     const Layout at = layout_of(shape, policy);
-    const std::uint64_t starts[] = {at.chains, at.links,    at.bases,   at.sides,   at.codes,
-                                    at.plan,   at.encoding, at.merging, at.scratch, at.total};
+    const std::uint64_t starts[] = {at.chains,   at.links,   at.bases,  at.sides,   at.codes, at.plan,
+                                    at.encoding, at.merging, at.turned, at.scratch, at.total};
     const bool bounded = policy.keep != Keep::kAll;
     const bool scored = policy.keep == Keep::kScore;
     const std::uint64_t dim = shape.head_dim;
@@ -76,9 +77,10 @@ TEST(Footprint, RegionsFollowOneAnotherWithoutOverlap) {
                                    bounded ? std::uint64_t{at.chain_tiles} * 128 * (scored ? 5 : 1) : 0,
                                    shape.storage == Storage::kQ4 ? dim * 36 : 0,
                                    merges(policy) ? dim * 48 + 4096 : 0,
+                                   merges(policy) && policy.position_free ? dim * 64 : 0,
                                    std::uint64_t{shape.workers} * at.scratch_bytes};
     EXPECT_GE(starts[0], 64u);
-    for (int i = 0; i < 9; ++i) {
+    for (int i = 0; i < 10; ++i) {
       EXPECT_EQ(starts[i] % kArenaAlignment, 0u) << words(shape, policy) << ", region " << i;
       EXPECT_LE(starts[i] + sizes[i], starts[i + 1]) << words(shape, policy) << ", region " << i;
       EXPECT_LT(starts[i + 1], starts[i] + sizes[i] + kArenaAlignment) << words(shape, policy) << ", region " << i;
@@ -94,6 +96,20 @@ TEST(Footprint, RegionsFollowOneAnotherWithoutOverlap) {
     EXPECT_EQ(at.scratch_bytes % kArenaAlignment, 0u);
     EXPECT_EQ(footprint(shape, policy), at.total);
   }
+}
+
+TEST(Footprint, GrowsForKeysThatAreComparedWithoutTheirPositionsAlone) {
+  Shape known = kSmall;
+  known.rotary = {.base = 1e4f, .dims = 64};
+  Policy policy = ems(100);
+  policy.merge = Merge::kBoth;
+  const std::size_t usual = footprint(kSmall, policy);
+  EXPECT_EQ(footprint(known, policy), usual);
+  policy.rephase = true;
+  EXPECT_EQ(footprint(known, policy), usual);
+  policy.position_free = true;
+  EXPECT_EQ(footprint(known, policy), usual + 64 * 64);
+  EXPECT_EQ(footprint(kSmall, policy), 0u);
 }
 
 TEST(Footprint, FourBitsAChannelAreSevenTimesSmallerThanF32) {

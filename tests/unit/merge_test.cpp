@@ -8,6 +8,7 @@
 #include "nibkv/nibkv.hpp"
 #include "tests/reference/arena_model.hpp"
 #include "tests/reference/attention.hpp"
+#include "tests/reference/rotary.hpp"
 #include "tests/reference/scores.hpp"
 #include "tests/support/exact_query.hpp"
 #include "tests/support/model_of.hpp"
@@ -271,6 +272,104 @@ TEST(Merge, BothAveragesDirectionsAndKeepsTheNorm) {
       const auto got = key_of(model_of(rig).slot(0, 0, 0));
       EXPECT_LT(relative_distance(got, direction), 0.15) << "round " << round;
       EXPECT_NEAR(reference::norm(got) / norm, 1, 0.02) << "round " << round;
+    }
+  }
+}
+
+// Tokens of `key` before rotary embedding, at the next `count` positions.
+std::vector<float> embedded(const std::vector<double>& key, const Rotary& rotary, std::uint32_t first,
+                            std::uint32_t count) {
+  std::vector<float> rows;
+  for (std::uint32_t i = 0; i < count; ++i) {
+    const auto row = reference::turned(key, rotary, first + i);
+    rows.insert(rows.end(), row.begin(), row.end());
+  }
+  return rows;
+}
+
+ProfileView view_of(const Rig& rig) {
+  ProfileView profile;
+  if (!rig.profile().empty()) {
+    EXPECT_EQ(profile.open(rig.profile(), rig.shape()), Status::kOk);
+  }
+  return profile;
+}
+
+// What a slot without codes stands for.
+std::vector<double> mean_key_of(const Rig& rig) {
+  Slot zero = model_of(rig).slot(0, 0, 0);
+  zero.key_scale = 0;
+  std::fill(zero.outliers.begin(), zero.outliers.end(), 0);
+  return reference::decode_key(zero, view_of(rig), 0, 0);
+}
+
+TEST(Merge, KeysThatAreEqualBeforeRotaryEmbeddingGiveBackTheCentresOnlyInPhase) {
+  for (const std::string& port : test::running_ports()) {
+    for (const std::uint16_t outliers : std::initializer_list<std::uint16_t>{0, 8}) {
+      for (const bool adjacent : {true, false}) {
+        Shape shape = kShape;
+        shape.outlier_channels = outliers;
+        shape.rotary = {.base = 1e4f, .dims = kDim, .adjacent = adjacent};
+        Policy policy = merging(Merge::kBoth, Mass::kShare);
+        for (const bool rephase : {true, false}) {
+          policy.rephase = rephase;
+          Rig rig(shape, policy, port);
+          const auto key = reference::widen(Random(100).bells(kDim));
+          ASSERT_EQ(append(rig.cache(), 0, embedded(key, shape.rotary, 0, 32), Random(101).bells(32 * kDim)),
+                    Status::kOk);
+          // Members before and behind their centre.
+          ASSERT_EQ(compact(rig.cache(), 0, 0, join(32, 13, {2, 30})), Status::kOk);
+          const auto got = reference::decode_key(model_of(rig).slot(0, 0, 12), view_of(rig), 0, 0);
+          const double error = relative_distance(got, reference::turned(key, shape.rotary, 13));
+          const std::string what = words(shape, policy, port);
+          if (rephase) {
+            EXPECT_LT(error, outliers == 0 ? 0.11 : 0.16) << what;
+          } else {
+            EXPECT_GT(error, 0.3) << what;
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(Merge, InPhaseMembersAreAveragedWhereTheirCentreIs) {
+  for (const std::uint16_t outliers : std::initializer_list<std::uint16_t>{0, 8}) {
+    Random random(102);
+    for (int round = 0; round < 20; ++round) {
+      Shape shape = kShape;
+      shape.outlier_channels = outliers;
+      shape.rotary = test::random_rotary(random, kDim);
+      Policy policy = merging(Merge::kBoth, Mass::kShare);
+      policy.rephase = true;
+      Rig rig(shape, policy);
+      // One key with noise, in two sizes, anywhere.
+      std::vector<float> keys = random.bells(32 * kDim);
+      const std::uint32_t centre = random.below(16);
+      const std::uint32_t member = 16 + random.below(16);
+      const auto near = reference::turned(reference::widen(std::span(keys).subspan(centre * kDim, kDim)), shape.rotary,
+                                          static_cast<double>(member) - centre);
+      for (std::size_t c = 0; c < kDim; ++c) {
+        float& channel = keys[member * kDim + c];
+        channel = static_cast<float>(0.6 * near[c] + 0.3 * channel);
+      }
+      ASSERT_EQ(append(rig.cache(), 0, keys, random.bells(32 * kDim)), Status::kOk);
+      const auto mean = mean_key_of(rig);
+      const auto key_of = [&](std::uint32_t slot, double positions) {
+        auto key = reference::turned(reference::decode_key(model_of(rig).slot(0, 0, slot), view_of(rig), 0, 0),
+                                     shape.rotary, positions);
+        for (std::size_t c = 0; c < kDim; ++c) key[c] -= mean[c];
+        return key;
+      };
+      const auto a = key_of(centre, 0);
+      const auto b = key_of(member, static_cast<double>(centre) - member);
+      ASSERT_EQ(compact(rig.cache(), 0, 0, join(32, centre, {member})), Status::kOk);  // equal weights
+      const double norm = (reference::norm(a) + reference::norm(b)) / 2;
+      std::vector<double> direction;
+      for (std::size_t c = 0; c < kDim; ++c) direction.push_back(a[c] / reference::norm(a) + b[c] / reference::norm(b));
+      const double length = reference::norm(direction);
+      for (double& x : direction) x *= norm / length;
+      EXPECT_LT(relative_distance(key_of(centre, 0), direction), 0.13) << words(shape, policy) << ", round " << round;
     }
   }
 }

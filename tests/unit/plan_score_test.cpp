@@ -8,6 +8,7 @@
 #include "nibkv/nibkv.hpp"
 #include "tests/reference/arena_model.hpp"
 #include "tests/reference/attention.hpp"
+#include "tests/reference/rotary.hpp"
 #include "tests/reference/scores.hpp"
 #include "tests/support/exact_query.hpp"
 #include "tests/support/model_of.hpp"
@@ -217,6 +218,15 @@ std::vector<double> tile_key(const Slot& slot, const std::vector<double>& mean, 
   return slot.outliers.empty() ? slot.rotated_key() : decoded;
 }
 
+// Rows [token][head of 2], the first at `position`, as rotary embedding turns them.
+void embed(std::vector<float>& rows, const Rotary& rotary, std::uint32_t dim, std::uint32_t position) {
+  for (std::size_t at = 0; at < rows.size(); at += dim) {
+    const auto turned = reference::turned(reference::widen(std::span(rows).subspan(at, dim)), rotary,
+                                          position + static_cast<double>(at / dim / 2));
+    for (std::size_t c = 0; c < dim; ++c) rows[at + c] = static_cast<float>(turned[c]);
+  }
+}
+
 TEST(Members, JoinTheMostSimilarCentreOrNone) {
   Random random(87);
   std::size_t joined = 0;
@@ -230,9 +240,14 @@ TEST(Members, JoinTheMostSimilarCentreOrNone) {
     policy.threshold = static_cast<std::uint8_t>(random.below(3) == 0 ? 0 : random.below(256));
     policy.mean_threshold = random.below(4) == 0;
     policy.merge = round % 2 == 0 ? Merge::kValues : Merge::kBoth;
+    if (round % 5 < 2) {
+      shape.rotary = test::random_rotary(random, 32);
+      policy.position_free = true;
+    }
     Rig rig(shape, policy, test::running_ports()[static_cast<std::size_t>(round) % test::running_ports().size()]);
     while (rig.cache().held(0, 0) + 16 <= policy.tokens + kTileSlots) {
       auto keys = clustered(random, 32, 32);
+      embed(keys, shape.rotary, 32, rig.cache().seen(0));
       ASSERT_EQ(append(rig.cache(), 0, keys, clustered(random, 32, 32)), Status::kOk);
       (void)test::attend_all(rig.cache(), 0, random.bells(16 * 4 * 32));
     }
@@ -240,8 +255,8 @@ TEST(Members, JoinTheMostSimilarCentreOrNone) {
     if (shape.outlier_channels != 0) {
       ASSERT_EQ(profile.open(rig.profile(), shape), Status::kOk);
     }
-    // A key's outlier channels are compared as 8-bit codes of 8-bit codes.
-    const double slack = shape.outlier_channels != 0 ? 0.01 : 1e-5;
+    // A key's outlier channels are compared as 8-bit codes of 8-bit codes, unless it is turned.
+    const double slack = shape.outlier_channels != 0 && !policy.position_free ? 0.01 : 1e-5;
     for (std::uint32_t head = 0; head < 2; ++head) {
       const std::vector<Slot> slots = model_of(rig).slots(0, head);
       Slot zero = slots[0];
@@ -249,8 +264,12 @@ TEST(Members, JoinTheMostSimilarCentreOrNone) {
       zero.key_scale = 0;
       const std::vector<double> mean = reference::decode_key(zero, profile, 0, head);
       std::vector<std::vector<double>> keys;
-      for (const Slot& slot : slots)
-        keys.push_back(tile_key(slot, mean, reference::decode_key(slot, profile, 0, head)));
+      for (std::size_t i = 0; i < slots.size(); ++i) {
+        const auto key = reference::decode_key(slots[i], profile, 0, head);
+        const double position = model_of(rig).notes(0, head)[i].position;
+        keys.push_back(policy.position_free ? reference::turned(key, shape.rotary, -position)
+                                            : tile_key(slots[i], mean, key));
+      }
       const auto similarity = [&](std::size_t a, std::size_t b) {
         const double key = clamped_cosine(keys[a], keys[b]);
         const double value = clamped_cosine(slots[a].rotated_value(), slots[b].rotated_value());
@@ -270,11 +289,12 @@ TEST(Members, JoinTheMostSimilarCentreOrNone) {
         ++candidates;
       }
       const double threshold = policy.mean_threshold ? sum / static_cast<double>(candidates) : policy.threshold / 256.0;
+      const double apart = policy.mean_threshold ? 2 * slack : slack;  // the mean is one of compared codes itself
       for (std::size_t i = 0; i < slots.size(); ++i) {
         const std::string what = words(shape, policy) + ", slot " + std::to_string(i);
         if (target[i] < kMember) continue;
         if (target[i] == kDrop) {
-          ASSERT_LE(best[i], std::max(threshold, 1e-9) + slack) << what;
+          ASSERT_LE(best[i], std::max(threshold, 1e-9) + apart) << what;
           ++lost;
           continue;
         }
@@ -282,13 +302,49 @@ TEST(Members, JoinTheMostSimilarCentreOrNone) {
             static_cast<std::size_t>(std::find(target.begin(), target.end(), target[i] - kMember) - target.begin());
         ASSERT_TRUE(centre >= policy.sinks && centre + policy.recent < slots.size()) << what;
         ASSERT_GE(similarity(i, centre), best[i] - slack) << what;
-        ASSERT_GE(similarity(i, centre), threshold - slack) << what;
+        ASSERT_GE(similarity(i, centre), threshold - apart) << what;
         ++joined;
       }
     }
   }
   EXPECT_GT(joined, 500u);
   EXPECT_GT(lost, 500u);
+}
+
+TEST(Members, EqualKeysAreAlikeAtAnyPositionsWithoutTheirEmbedding) {
+  // Each token has one of few keys before rotary embedding: as it is cached, none is like any other.
+  constexpr std::uint32_t kDim = 64;
+  Shape shape = {.layers = 1, .query_heads = 1, .kv_heads = 1, .head_dim = kDim, .max_chunk = 1};
+  shape.rotary = {.base = 100, .dims = kDim};
+  Policy policy = ems(64);
+  policy.threshold = 240;  // a cosine of 0.94: the coding of both keys takes 0.01 to 0.02
+  const std::vector<float> kinds = Random(89).bells(6 * kDim);
+  for (const bool position_free : {false, true}) {
+    policy.position_free = position_free;
+    Rig rig(shape, policy);
+    Random random(90);
+    std::vector<std::uint32_t> kind_of;
+    while (rig.cache().held(0, 0) < policy.tokens + kTileSlots) {
+      kind_of.push_back(random.below(6));
+      const auto kind = reference::widen(std::span(kinds).subspan(kind_of.back() * kDim, kDim));
+      const auto key = reference::turned(kind, shape.rotary, rig.cache().seen(0));
+      const std::vector<float> row(key.begin(), key.end());
+      ASSERT_EQ(append(rig.cache(), 0, row, row), Status::kOk);
+      (void)test::attend_all(rig.cache(), 0, random.bells(kDim));
+    }
+    const std::vector<std::uint32_t> target = plan_of(rig, 0, 1);
+    std::uint32_t joined = 0;
+    for (std::size_t i = 0; i < target.size(); ++i) {
+      if (target[i] < kMember || target[i] == kDrop) continue;
+      const auto centre = std::find(target.begin(), target.end(), target[i] - kMember) - target.begin();
+      EXPECT_EQ(kind_of[i], kind_of[static_cast<std::size_t>(centre)]) << "slot " << i;
+      ++joined;
+    }
+    const std::uint32_t candidates = static_cast<std::uint32_t>(target.size()) - kept_of(target);
+    EXPECT_EQ(candidates, 32u);
+    EXPECT_LE(joined, position_free ? 32u : 8u);
+    EXPECT_GE(joined, position_free ? 28u : 0u);
+  }
 }
 
 TEST(Members, AreOnlyTheSlotsThatHoldTheCandidateMass) {

@@ -4,6 +4,7 @@
 
 #include <set>
 
+#include "nibkv/cache.hpp"
 #include "tests/support/rig.hpp"
 
 namespace nibkv {
@@ -61,6 +62,27 @@ TEST(Policy, FieldsOfScoredPoliciesHaveRanges) {
   Shape exact = kShape;
   exact.storage = Storage::kF32;
   EXPECT_FALSE(valid(ems(100), exact)) << "scores need tiles of codes";
+}
+
+TEST(Policy, KeysAreTurnedOnlyWhereTheRotaryEmbeddingIsKnown) {
+  Shape known = kShape;
+  known.rotary = {.base = 1e4f, .dims = 64};
+  for (bool Policy::*field : {&Policy::rephase, &Policy::position_free}) {
+    Policy policy = ems(100);
+    policy.merge = Merge::kBoth;
+    EXPECT_TRUE(valid(policy, kShape));
+    policy.*field = true;
+    EXPECT_FALSE(valid(policy, kShape));
+    EXPECT_TRUE(valid(policy, known));
+    Cache cache;
+    alignas(kArenaAlignment) static std::byte arena[65536];
+    EXPECT_EQ(cache.init(arena, kShape, policy), Status::kBadPolicy);
+    EXPECT_EQ(cache.init(arena, known, policy), Status::kOk);
+  }
+  for (const Policy& plain : {full(100), streaming_llm(100)}) {
+    EXPECT_FALSE(valid(with(&Policy::rephase, true, plain), known));
+    EXPECT_FALSE(valid(with(&Policy::position_free, true, plain), known));
+  }
 }
 
 TEST(Policy, ScoredPoliciesLeaveRoomBesideWhatIsAlwaysKept) {

@@ -24,22 +24,6 @@ double bf16(const std::uint8_t* bytes, std::size_t index) {
       std::bit_cast<float>(static_cast<std::uint32_t>(bytes[2 * index] | bytes[2 * index + 1] << 8) << 16));
 }
 
-std::uint32_t crc32_of(std::span<const std::byte> bytes) {
-  std::uint32_t crc = 0xffffffff;
-  for (const std::byte byte : bytes) {
-    crc ^= static_cast<std::uint32_t>(byte);
-    for (int bit = 0; bit < 8; ++bit) crc = (crc & 1) != 0 ? crc >> 1 ^ 0xedb88320u : crc >> 1;
-  }
-  return ~crc;
-}
-
-// Makes the checksum of a changed profile right again.
-void seal(std::vector<std::byte>& profile) {
-  std::memset(profile.data() + 12, 0, 4);
-  const std::uint32_t crc = crc32_of(profile);
-  std::memcpy(profile.data() + 12, &crc, 4);
-}
-
 // The view must refuse `bytes` and keep what it had.
 void expect_refused(std::span<const std::byte> bytes, const Shape& shape, const char* what, std::size_t number) {
   ProfileView view;
@@ -73,9 +57,11 @@ TEST(Profile, HeaderIsAsDocumented) {
   EXPECT_EQ(header.kv_heads, 2);
   EXPECT_EQ(header.head_dim, 64);
   EXPECT_EQ(header.channels, 16);
-  EXPECT_EQ(header.reserved[0] | header.reserved[1], 0u);
+  EXPECT_EQ(header.flags, 0);
+  EXPECT_EQ(header.rotary_pairs, 0);
+  EXPECT_EQ(header.reserved, 0u);
   std::vector<std::byte> again = profile;
-  seal(again);
+  test::seal(again);
   EXPECT_EQ(again, profile) << "the checksum";
 }
 
@@ -104,19 +90,23 @@ TEST(Profile, FieldsOutOfRangeAreRefusedUnderARightChecksum) {
   const auto change = [&](std::size_t at, std::initializer_list<int> bytes, const char* what) {
     std::vector<std::byte> bad = good;
     for (const int byte : bytes) bad[at++] = static_cast<std::byte>(byte);
-    seal(bad);
+    test::seal(bad);
     expect_refused(bad, kTiny, what, at);
   };
   change(0, {'X'}, "magic");
   change(4, {1}, "version");
-  change(4, {3}, "version");
+  change(4, {2}, "version");
+  change(4, {4}, "version");
   change(6, {64}, "header_bytes");
   change(8, {1, 0, 0, 0}, "total_bytes");
   change(16, {2}, "layers");
   change(18, {2}, "kv_heads");
   change(20, {32}, "head_dim");
   change(22, {8}, "channels");
-  change(24, {1}, "reserved");
+  change(24, {1}, "maps that are not there");
+  change(24, {2}, "pairs of no maps");
+  change(26, {8}, "rotary pairs of no maps");
+  change(28, {1}, "reserved");
   change(31, {1}, "reserved");
   ProfileView view;
   ASSERT_EQ(view.open(good, kTiny), Status::kOk);
@@ -132,6 +122,7 @@ TEST(Profile, FieldsOutOfRangeAreRefusedUnderARightChecksum) {
   change(offset(head.outlier_scales) + 2, {0x01, 0x00}, "denormal scale");
   change(offset(head.query_squares) + 30, {0x80, 0x7f}, "infinite query square");
   change(offset(head.query_squares) + 30, {0x80, 0xbf}, "negative query square");
+  for (std::size_t n = 0; n < 5; ++n) change(good.size() - 10 + 2 * n, {0, 0}, "a layer below the lowest");
 }
 
 TEST(Profile, OfAnotherShapeIsRefusedAndTheViewKeepsTheOldOne) {
@@ -160,8 +151,8 @@ TEST(Profile, MayLieAtAnyAddress) {
 }
 
 TEST(Profile, HasTheDocumentedSize) {
-  EXPECT_EQ(profile_bytes(kTiny), 32u + 50 + 4 * 16);
-  EXPECT_EQ(profile_bytes(kShape), 32u + 4 * (50 + 4 * 64));
+  EXPECT_EQ(profile_bytes(kTiny), 32u + 60 + 4 * 16);
+  EXPECT_EQ(profile_bytes(kShape), 32u + 4 * (60 + 4 * 64));
 }
 
 // Of every head, in order.
@@ -195,15 +186,15 @@ TEST(HeadScores, ChangeNothingElse) {
   const std::vector<std::byte> before = test::make_profile(kShape, 84);
   std::vector<std::byte> profile = before;
   ASSERT_EQ(set_head_scores(profile, kShape, std::vector<float>{1, 2, 3, 4}), Status::kOk);
-  const std::size_t record = 50 + 4 * 64;
+  const std::size_t record = 60 + 4 * 64;
   for (std::size_t at = 0; at < profile.size(); ++at) {
     const bool is_checksum = at >= 12 && at < 16;
-    const bool is_score = at >= 32 && (at - 32) % record >= record - 2;
+    const bool is_score = at >= 32 && (at - 32) % record / 2 == record / 2 - 6;  // before five cosines
     if (is_checksum || is_score) continue;
     EXPECT_EQ(profile[at], before[at]) << at;
   }
   std::vector<std::byte> again = profile;
-  seal(again);
+  test::seal(again);
   EXPECT_EQ(again, profile) << "the checksum";
   ASSERT_EQ(set_head_scores(profile, kShape, std::vector<float>(4, 0.0f)), Status::kOk);
   EXPECT_EQ(profile, before);
@@ -263,7 +254,8 @@ std::vector<std::byte> calibrate_tiny(std::span<const float> queries, std::span<
   EXPECT_EQ(calibrator.init(std::as_writable_bytes(std::span(memory)), kTiny), Status::kOk);
   for (std::size_t at = 0; at < keys.size(); at += 7 * 16) {
     const std::size_t count = std::min<std::size_t>(7 * 16, keys.size() - at);
-    EXPECT_EQ(calibrator.observe(0, queries.subspan(at, count), keys.subspan(at, count)), Status::kOk);
+    EXPECT_EQ(calibrator.observe(0, queries.subspan(at, count), keys.subspan(at, count), keys.subspan(at, count)),
+              Status::kOk);
   }
   std::vector<std::byte> profile(profile_bytes(kTiny));
   EXPECT_EQ(calibrator.write(profile), Status::kOk);
@@ -315,7 +307,7 @@ TEST(Calibrator, RefusesWhatIsWrong) {
   const std::vector<float> rows(4 * 64, 1.0f);
   const auto first = [&](std::size_t floats) { return std::span(rows).first(floats); };
   std::vector<std::byte> profile(profile_bytes(kShape), std::byte{9});
-  EXPECT_EQ(calibrator.observe(0, rows, first(128)), Status::kNotReady);
+  EXPECT_EQ(calibrator.observe(0, rows, first(128), first(128)), Status::kNotReady);
   EXPECT_EQ(calibrator.write(profile), Status::kNotReady);
 
   std::vector<double> memory(calibration_bytes(kShape) / 8 + 2);
@@ -326,14 +318,19 @@ TEST(Calibrator, RefusesWhatIsWrong) {
   EXPECT_EQ(calibrator.write(profile), Status::kNotReady);
   ASSERT_EQ(calibrator.init(bytes.first(calibration_bytes(kShape)), kShape), Status::kOk);
 
-  EXPECT_EQ(calibrator.observe(2, rows, first(128)), Status::kBadArgument);
-  EXPECT_EQ(calibrator.observe(0, {}, {}), Status::kBadArgument);
-  EXPECT_EQ(calibrator.observe(0, rows, first(127)), Status::kBadArgument);
-  EXPECT_EQ(calibrator.observe(0, first(128), first(128)), Status::kBadArgument);
+  EXPECT_EQ(calibrator.observe(2, rows, first(128), first(128)), Status::kBadArgument);
+  EXPECT_EQ(calibrator.observe(0, {}, {}, {}), Status::kBadArgument);
+  EXPECT_EQ(calibrator.observe(0, rows, first(127), first(127)), Status::kBadArgument);
+  EXPECT_EQ(calibrator.observe(0, first(128), first(128), first(128)), Status::kBadArgument);
+  EXPECT_EQ(calibrator.observe(0, rows, first(128), first(127)), Status::kBadArgument);
+  EXPECT_EQ(calibrator.observe(0, rows, first(128), {}), Status::kBadArgument);
+  const std::vector<float> many((kCalibrationChunk + 1) * 4 * 64, 1.0f);
+  const auto half = std::span(many).first(many.size() / 2);
+  EXPECT_EQ(calibrator.observe(0, many, half, half), Status::kBadArgument);
   EXPECT_EQ(calibrator.write(profile), Status::kBadArgument);
-  ASSERT_EQ(calibrator.observe(0, rows, first(128)), Status::kOk);
+  ASSERT_EQ(calibrator.observe(0, rows, first(128), first(128)), Status::kOk);
   EXPECT_EQ(calibrator.write(profile), Status::kBadArgument) << "layer 1 has seen nothing";
-  ASSERT_EQ(calibrator.observe(1, rows, first(128)), Status::kOk);
+  ASSERT_EQ(calibrator.observe(1, rows, first(128), first(128)), Status::kOk);
   EXPECT_EQ(calibrator.write(std::span(profile).first(profile.size() - 1)), Status::kBadArgument);
   EXPECT_EQ(profile, std::vector<std::byte>(profile.size(), std::byte{9})) << "a failure wrote to the profile";
   EXPECT_EQ(calibrator.write(profile), Status::kOk);
@@ -369,7 +366,7 @@ TEST(Calibrator, UsesNoMoreMemoryThanItAsksFor) {
   Random random(81);
   for (std::uint32_t layer = 0; layer < 2; ++layer) {
     const auto keys = random.bells(10 * 2 * 64);
-    ASSERT_EQ(calibrator.observe(layer, random.bells(10 * 4 * 64), keys), Status::kOk);
+    ASSERT_EQ(calibrator.observe(layer, random.bells(10 * 4 * 64), keys, keys), Status::kOk);
   }
   test::Arena profile(profile_bytes(kShape));
   ASSERT_EQ(calibrator.write(profile.bytes()), Status::kOk);
@@ -379,7 +376,8 @@ TEST(Calibrator, UsesNoMoreMemoryThanItAsksFor) {
 
 TEST(Calibrator, MemoryIsCountedWithoutOverflow) {
   constexpr Shape kHuge = {.layers = 1024, .query_heads = 1024, .kv_heads = 1024, .head_dim = 256};
-  constexpr std::uint64_t kNeed = std::uint64_t{1024} * 1024 * (8 + 256 * 32);
+  constexpr std::uint64_t kNeed = std::uint64_t{1024} * 1024 * (8 + 256 * 32) + std::uint64_t{1023} * 1024 * 48 +
+                                  std::uint64_t{kCalibrationChunk} * 1024 * 256 * 8;
   if constexpr (sizeof(std::size_t) == 8) {
     EXPECT_EQ(calibration_bytes(kHuge), kNeed);
   } else {

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include "tests/support/rig.hpp"
 
 namespace nibkv {
@@ -60,6 +62,34 @@ TEST(Shape, StorageIsOneOfTwoAndF32HasNoOutlierChannels) {
   EXPECT_FALSE(valid(shape));
   shape.outlier_channels = 0;
   EXPECT_TRUE(valid(shape));
+}
+
+TEST(Shape, RotaryEmbeddingIsUnknownOrWithinItsRanges) {
+  const auto check = [](const Rotary& rotary) {
+    Shape shape = kGood;
+    shape.rotary = rotary;
+    return valid(shape);
+  };
+  static_assert(!Rotary{}.known());
+  for (std::uint32_t dims = 0; dims <= 300; ++dims) {
+    const bool good = dims >= 2 && dims <= 64 && dims % 2 == 0;
+    EXPECT_EQ(check({.base = 1e4f, .dims = static_cast<std::uint16_t>(dims)}), good) << dims;
+  }
+  EXPECT_TRUE(check({}));
+  EXPECT_FALSE(check({.scale = 0.5f}));
+  EXPECT_FALSE(check({.adjacent = false}));
+  constexpr float kInfinite = std::numeric_limits<float>::infinity();
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  for (const float base : {1.0f, 1e4f, 0x1p100f}) EXPECT_TRUE(check({.base = base, .dims = 64})) << base;
+  for (const float base : {0.0f, 0.99f, -1e4f, 0x1.1p100f, kInfinite, kNan}) {
+    EXPECT_FALSE(check({.base = base, .dims = 64})) << base;
+  }
+  for (const float scale : {1.0f, 0.25f, 0x1p-100f}) {
+    EXPECT_TRUE(check({.base = 1e4f, .scale = scale, .dims = 64})) << scale;
+  }
+  for (const float scale : {0.0f, -1.0f, 1.01f, kInfinite, kNan}) {
+    EXPECT_FALSE(check({.base = 1e4f, .scale = scale, .dims = 64})) << scale;
+  }
 }
 
 TEST(Shape, RowsAreTheQueriesOfAChunkButAtMostSixteen) {

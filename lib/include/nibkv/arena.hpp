@@ -38,7 +38,8 @@ struct Layout {
   std::uint64_t plan = 0;            ///< u32[5][chain_tiles * 32], or [1][...] where scores do not plan: plans
   std::uint64_t shares = 0;          ///< u32[kv_heads], under Budget::kAdaptive
   std::uint64_t encoding = 0;        ///< f32[9][head_dim]: a row on its way into a tile, and what improves its codes
-  std::uint64_t merging = 0;         ///< f32[4][head_dim]: rows that are merged
+  std::uint64_t merging = 0;         ///< rows that are merged or compared (lib/FORMAT.md)
+  std::uint64_t turned = 0;          ///< f32[head_dim][16], under Policy::position_free: keys that are compared
   std::uint64_t scratch = 0;         ///< [workers][scratch_bytes]
   std::uint64_t total = 0;           ///< the footprint
   std::uint64_t tiles = 0;           ///< tiles of the pool
@@ -245,6 +246,7 @@ constexpr Layout layout_as(const Shape& shape, const Policy& policy, bool share)
   at.plan = take(arrays * at.chain_tiles * kTileSlots * 4);
   at.encoding = take(q4 ? 9u * shape.head_dim * 4u : 0);
   at.merging = take(merges(policy) ? 48u * shape.head_dim + kTileSlots * kTileSlots * 4 : 0);
+  at.turned = take(merges(policy) && policy.position_free ? kMaxRows * shape.head_dim * 4u : 0);
   at.scratch = take(std::uint64_t{shape.workers} * at.scratch_bytes);
   at.total = end;
   return at;

@@ -18,7 +18,7 @@ namespace nibkv {
 /// @returns kNotReady; kBadArgument for an index out of range, or when two layers that share codes have not seen the
 ///          same tokens; kBadPlan for a plan of the wrong size or form. The cache
 ///          is unchanged unless kOk.
-/// Cost: O(held + moved * head_dim).
+/// Cost: O(held + moved * head_dim), and O(head_dim log head_dim) for each slot that is merged.
 Status compact(Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::span<const std::uint32_t> target);
 
 /// Cuts every chain back to its share of `tokens` a head now: for a caller that holds a whole prompt in an arena that

@@ -36,7 +36,8 @@ enum class Merge : std::uint8_t {
   kBoth = 2,    ///< their keys join too: directions are averaged, and norms apart from them
 };
 
-/// What makes two slots similar: cosines of what tiles hold (keys without the profile's mean key), clamped at 0.
+/// What makes two slots similar: cosines of what tiles hold (keys without the profile's mean key), clamped at 0. With
+/// `position_free` keys are compared whole instead, mean key included, as they were before rotary embedding.
 enum class Similarity : std::uint8_t { kKey = 0, kValue = 1, kKeyValue = 2 };
 
 /// What a slot adds to its logit for the slots that were merged into it.
@@ -117,7 +118,13 @@ struct Policy {
   std::uint8_t pool = 1;      ///< a slot ranks by the largest score among this many neighbours: 1, 3, ..., 15
 
   Merge merge = Merge::kNone;
+  /// Under Merge::kBoth: keys are turned to the position of their centre, whole, before the mean key is taken off and
+  /// directions are averaged. Needs Shape::rotary. Positions are known within 65535 tokens of their tile's first.
+  bool rephase = false;
   Similarity similarity = Similarity::kKey;
+  /// Keys are compared without their rotary embedding: equal ones at two positions have a cosine of 1. Needs
+  /// Shape::rotary; costs 64 * head_dim bytes of arena, and more time than the tiles' own form (plan.hpp).
+  bool position_free = false;
   Mass mass = Mass::kNone;
   bool mean_threshold = false;  ///< a slot is merged when it is at least as similar as the mean of its chain's are
   std::uint8_t threshold = 0;   ///< or at least this many 1/256; less similar ones are dropped (the zero class)
@@ -282,6 +289,7 @@ constexpr bool valid(const Policy& policy, const Shape& shape) {
   if (policy.pool % 2 == 0 || policy.pool > 15) return false;
   if (policy.merge > Merge::kBoth || policy.similarity > Similarity::kKeyValue || policy.mass > Mass::kCount)
     return false;
+  if ((policy.rephase || policy.position_free) && !shape.rotary.known()) return false;
   return policy.budget <= Budget::kTable;
 }
 

@@ -17,6 +17,19 @@ enum class Storage : std::uint8_t {
   kF32 = 1,  ///< exact rows, 7.5 times the size: the reference for tests and evaluation
 };
 
+/// The rotary position embedding that keys have when they are appended: at position p, counted from the cache's first
+/// token, pair i turns by p * scale * base^(-2i / dims) radians (RoFormer, arXiv 2104.09864). Only a policy with
+/// `position_free` or `rephase` reads it; the default says that it is not known.
+struct Rotary {
+  float base = 0;          ///< [1, 2^100]
+  float scale = 1;         ///< of positions: (0, 1], below 1 for a model whose context was stretched linearly
+  std::uint16_t dims = 0;  ///< first channels of a head, which turn; the others stay: even, [2, head_dim]; 0: not known
+  bool adjacent = true;    ///< pairs are channels (2i, 2i + 1); otherwise (i, i + dims / 2)
+
+  constexpr bool known() const { return dims != 0; }
+  constexpr bool operator==(const Rotary&) const = default;
+};
+
 /// What never changes during the life of a cache.
 struct Shape {
   std::uint16_t layers = 0;       ///< [1, 1024]
@@ -28,6 +41,7 @@ struct Shape {
   std::uint16_t max_chunk = 1;  ///< tokens that one append or attend may bring, [1, 4096]
   std::uint16_t workers = 1;  ///< threads that may call attend at the same time, [1, 256]: each has scratch of its own
   Storage storage = Storage::kQ4;
+  Rotary rotary = {};
 
   /// Query heads that read one KV head.
   constexpr std::uint32_t group() const { return query_heads / kv_heads; }
@@ -38,6 +52,13 @@ struct Shape {
   }
   constexpr bool operator==(const Shape&) const = default;
 };
+
+/// True when it is not known and says nothing else, or every field is in its range.
+constexpr bool valid(const Rotary& rotary, std::uint32_t head_dim) {
+  if (!rotary.known()) return rotary == Rotary{};
+  if (rotary.dims % 2 != 0 || rotary.dims > head_dim) return false;
+  return rotary.base >= 1 && rotary.base <= 0x1p100f && rotary.scale > 0 && rotary.scale <= 1;
+}
 
 /// True when every field is in its range.
 constexpr bool valid(const Shape& shape) {
@@ -51,6 +72,7 @@ constexpr bool valid(const Shape& shape) {
   if (shape.outlier_channels > kMaxOutlierChannels || shape.outlier_channels % 4 != 0) return false;
   if (shape.outlier_channels > shape.head_dim) return false;
   if (!within(shape.max_chunk, 1, 4096) || !within(shape.workers, 1, 256)) return false;
+  if (!valid(shape.rotary, shape.head_dim)) return false;
   if (shape.storage == Storage::kF32) return shape.outlier_channels == 0;
   return shape.storage == Storage::kQ4;
 }
