@@ -30,7 +30,9 @@ constexpr const char* kHelp =
                        local, key_norm), group (mean, max), combine (sum, max), per_query (0, 1), window, pool, merge
                        (none, values, both), rephase (0, 1), similarity (key, value, key_value), position_free (0, 1),
                        mass (none, share, count), threshold (0 to 255, mean), candidate_mass (0 to 255), budget
-                       (uniform, pyramid, scores, adaptive)
+                       (uniform, pyramid, scores, adaptive); where all is kept: fold_keys, fold_values (layers
+                       FIRST-END whose neighbours share codes), fold_recent, fold_t (0 to 255), fold_retained (0 to
+                       128), fold_retain (far, near)
   --tokens N           tokens that the cache holds (default with policy full: the context)
   --arena BYTES        size of the cache instead, such as 65536, 512K or 2M
   --profile PATH|none  of the model's keys and values (default none)

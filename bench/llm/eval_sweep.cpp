@@ -47,6 +47,7 @@ std::vector<std::string> chosen_policies(const Arguments& arguments) {
   std::vector<std::string> all = all_policies();
   if (!arguments.text("policies")) {
     std::erase(all, "head_kv");
+    std::erase(all, "minicache");  // without pairs it is full
     return all;
   }
   const std::vector<std::string> chosen = split_list(*arguments.text("policies"));

@@ -63,6 +63,18 @@ bool set_threshold(std::string_view value, Policy& policy) {
   return policy.mean_threshold || number(value, policy.threshold, 0, 255);
 }
 
+// FIRST-END: pairs of neighbouring layers from FIRST on, below END.
+bool set_pairs(std::string_view value, LayerSet& pairs) {
+  const std::size_t middle = value.find('-');
+  std::uint32_t first = 0;
+  std::uint32_t end = 0;
+  if (middle == std::string_view::npos || !number(value.substr(0, middle), first, 0, kMaxPairedLayers) ||
+      !number(value.substr(middle + 1), end, 0, kMaxPairedLayers))
+    return false;
+  pairs = pairs_from(first, end);
+  return !pairs.empty();
+}
+
 std::span<const Field> fields() {
   using View = std::string_view;
   static constexpr Field all[] = {
@@ -106,6 +118,20 @@ std::span<const Field> fields() {
        [](View value, Policy& policy) {
          // In the order of the enumeration, whose last, a table, has no name here.
          return choose(value, policy.budget, {"uniform", "pyramid", "scores", "adaptive"});
+       }},
+      {"fold_keys", "layers FIRST-END whose neighbours share keys, such as 16-30",
+       [](View value, Policy& policy) { return set_pairs(value, policy.fold.keys); }},
+      {"fold_values", "layers FIRST-END whose neighbours share values, such as 16-30",
+       [](View value, Policy& policy) { return set_pairs(value, policy.fold.values); }},
+      {"fold_recent", "tokens, or a share of the budget such as 5%",
+       [](View value, Policy& policy) { return tokens(value, policy.fold.recent, policy.tokens); }},
+      {"fold_t", "a number from 0 to 255",
+       [](View value, Policy& policy) { return number(value, policy.fold.t, 0, 255); }},
+      {"fold_retained", "a number from 0 to 128",
+       [](View value, Policy& policy) { return number(value, policy.fold.retained, 0, 128); }},
+      {"fold_retain", "far or near",
+       [](View value, Policy& policy) {
+         return choose(value, policy.fold.retain, {"far", "near"});
        }},
   };
   return all;
@@ -158,6 +184,7 @@ void apply_settings(const PolicySettings& settings, Policy& policy) {
 }
 
 bool reads_setting(Keep keep, const std::string& key) {
+  if (key.starts_with("fold_")) return keep == Keep::kAll;
   return keep == Keep::kScore || (keep == Keep::kRecent && key == "sinks");
 }
 

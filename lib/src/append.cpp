@@ -3,6 +3,7 @@
 #include "basis.hpp"
 #include "budget.hpp"
 #include "compact_chain.hpp"
+#include "fold.hpp"
 #include "plan_chain.hpp"
 #include "refine.hpp"
 #include "row.hpp"
@@ -67,6 +68,14 @@ void make_room(const Access& to, std::uint32_t layer, std::uint32_t count) {
   }
 }
 
+// Of two layers that share codes the lower one goes first, and the upper one follows with as many tokens.
+bool in_turn(const Access& to, std::uint32_t layer, std::uint32_t count) {
+  if (!to.paired(layer)) return true;
+  const std::uint32_t seen = to.chain(layer, 0).seen;
+  const std::uint32_t other = to.chain(to.partner(layer), 0).seen;
+  return detail::is_lower(to.policy(), layer) ? seen == other : seen + count == other;
+}
+
 }  // namespace
 
 Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, std::span<const float> values) {
@@ -80,13 +89,16 @@ Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, st
     return Status::kBadArgument;
   }
   const auto count = static_cast<std::uint32_t>(tokens);
+  if (!in_turn(to, layer, count)) return Status::kBadArgument;
   const bool makes_room = to.policy().keep != Keep::kAll;
 
   // A bounded chain never needs more than its own tiles; otherwise the pool must have what all heads need together.
   std::uint64_t needed = 0;
   for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
-    const std::uint32_t used = to.chain(layer, head).used;
-    needed += tiles_of(used + count) - tiles_of(used);
+    const Chain& chain = to.chain(layer, head);
+    const std::uint32_t own = to.own_slots(chain);
+    needed += tiles_of(own + count) - tiles_of(own);
+    if (!makes_room && to.folds() && chain.used + count > capacity_of(to, chain)) return Status::kFull;
   }
   if (!makes_room && needed > to.layout().tiles - to.header().used_tiles) return Status::kFull;
 
@@ -97,7 +109,7 @@ Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, st
     const Basis basis(exact ? ProfileView{} : to.profile(), shape, layer, head);
     const KeyRefiner refiner(to.kernels(), basis, shape.head_dim, to.encoding() + shape.head_dim);
     for (std::uint32_t i = 0; i < count; ++i) {
-      const std::uint32_t lane = chain.used % kTileSlots;
+      const std::uint32_t lane = to.own_slots(chain) % kTileSlots;
       const std::uint32_t tile = lane == 0 ? to.grow(chain) : chain.last;
       const float* key = keys.data() + i * stride + head * shape.head_dim;
       const float* value = values.data() + i * stride + head * shape.head_dim;
@@ -111,6 +123,7 @@ Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, st
     }
     chain.seen += count;
   }
+  if (to.paired(layer) && !detail::is_lower(to.policy(), layer)) fold_pair(to, layer - 1);
   return Status::kOk;
 }
 

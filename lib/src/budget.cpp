@@ -118,7 +118,7 @@ void share_layer(const Access& to, std::uint32_t layer, std::uint32_t tokens) {
     const Chain& chain = to.chain(layer, head);
     const Droppable inner(policy, chain.used);
     std::uint32_t count = 0;
-    SlotCursor at{chain.first};
+    SlotCursor at = to.first_slot(chain);
     for (std::uint32_t i = 0; i < inner.end; ++i, at.next(to.links())) {
       if (i >= inner.begin && score_of(chain, at) >= limit) ++count;
     }

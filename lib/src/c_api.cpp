@@ -36,7 +36,8 @@ static_assert(same(NIBKV_OK, Status::kOk) && same(NIBKV_BAD_SHAPE, Status::kBadS
               same(NIBKV_ARENA_TOO_SMALL, Status::kArenaTooSmall) && same(NIBKV_UNKNOWN_PORT, Status::kUnknownPort) &&
               same(NIBKV_UNSUPPORTED_PORT, Status::kUnsupportedPort) && same(NIBKV_BAD_PROFILE, Status::kBadProfile) &&
               same(NIBKV_NOT_READY, Status::kNotReady) && same(NIBKV_BAD_ARGUMENT, Status::kBadArgument) &&
-              same(NIBKV_FULL, Status::kFull) && same(NIBKV_BAD_PLAN, Status::kBadPlan));
+              same(NIBKV_FULL, Status::kFull) && same(NIBKV_BAD_PLAN, Status::kBadPlan) &&
+              same(NIBKV_CORRUPT, Status::kCorrupt));
 static_assert(same(NIBKV_Q4, Storage::kQ4) && same(NIBKV_F32, Storage::kF32));
 static_assert(same(NIBKV_KEEP_ALL, Keep::kAll) && same(NIBKV_KEEP_RECENT, Keep::kRecent) &&
               same(NIBKV_KEEP_SCORE, Keep::kScore));
@@ -53,6 +54,8 @@ static_assert(same(NIBKV_MASS_NONE, Mass::kNone) && same(NIBKV_MASS_SHARE, Mass:
 static_assert(same(NIBKV_BUDGET_UNIFORM, Budget::kUniform) && same(NIBKV_BUDGET_PYRAMID, Budget::kPyramid) &&
               same(NIBKV_BUDGET_SCORES, Budget::kScores) && same(NIBKV_BUDGET_ADAPTIVE, Budget::kAdaptive) &&
               same(NIBKV_BUDGET_TABLE, Budget::kTable));
+static_assert(same(NIBKV_RETAIN_FAR, Retain::kFar) && same(NIBKV_RETAIN_NEAR, Retain::kNear));
+static_assert(sizeof(nibkv_fold::keys) == sizeof(LayerSet));
 
 constexpr nibkv_status to_c(Status status) {
   return static_cast<nibkv_status>(status);
@@ -77,13 +80,26 @@ Shape to_cpp(const nibkv_shape& from) {
   return to;
 }
 
+Fold to_cpp(const nibkv_fold& from) {
+  const auto& [keys, values, recent, t, retained, retain] = from;
+  Fold to;
+  auto& [to_keys, to_values, to_recent, to_t, to_retained, to_retain] = to;
+  std::memcpy(to_keys.words, keys, sizeof keys);
+  std::memcpy(to_values.words, values, sizeof values);
+  to_recent = recent;
+  to_t = t;
+  to_retained = retained;
+  to_retain = Retain{retain};
+  return to;
+}
+
 Policy to_cpp(const nibkv_policy& from) {
   const auto& [keep, tokens, sinks, recent, score, group, combine, per_query, window, pool, merge, rephase, similarity,
-               position_free, mass, mean_threshold, threshold, candidate_mass, budget] = from;
+               position_free, mass, mean_threshold, threshold, candidate_mass, budget, fold] = from;
   Policy to;
   auto& [to_keep, to_tokens, to_sinks, to_recent, to_score, to_group, to_combine, to_per_query, to_window, to_pool,
          to_merge, to_rephase, to_similarity, to_position_free, to_mass, to_mean_threshold, to_threshold,
-         to_candidate_mass, to_budget] = to;
+         to_candidate_mass, to_budget, to_fold] = to;
   to_keep = Keep{keep};
   to_tokens = tokens;
   to_sinks = sinks;
@@ -103,6 +119,7 @@ Policy to_cpp(const nibkv_policy& from) {
   to_threshold = threshold;
   to_candidate_mass = candidate_mass;
   to_budget = Budget{budget};
+  to_fold = to_cpp(fold);
   return to;
 }
 
@@ -111,12 +128,20 @@ constexpr std::uint8_t number(Enum value) {
   return static_cast<std::uint8_t>(value);
 }
 
+nibkv_fold to_c(const Fold& from) {
+  const auto& [keys, values, recent, t, retained, retain] = from;
+  nibkv_fold to = {{}, {}, recent, t, retained, number(retain)};
+  std::memcpy(to.keys, keys.words, sizeof to.keys);
+  std::memcpy(to.values, values.words, sizeof to.values);
+  return to;
+}
+
 nibkv_policy to_c(const Policy& from) {
   const auto& [keep, tokens, sinks, recent, score, group, combine, per_query, window, pool, merge, rephase, similarity,
-               position_free, mass, mean_threshold, threshold, candidate_mass, budget] = from;
-  return {number(keep), tokens,         sinks,     recent,         number(score), number(group),      number(combine),
-          per_query,    window,         pool,      number(merge),  rephase,       number(similarity), position_free,
-          number(mass), mean_threshold, threshold, candidate_mass, number(budget)};
+               position_free, mass, mean_threshold, threshold, candidate_mass, budget, fold] = from;
+  return {number(keep), tokens,         sinks,     recent,         number(score),  number(group),      number(combine),
+          per_query,    window,         pool,      number(merge),  rephase,        number(similarity), position_free,
+          number(mass), mean_threshold, threshold, candidate_mass, number(budget), to_c(fold)};
 }
 
 // Null for a handle that is null or not ready.
@@ -252,6 +277,11 @@ nibkv_status nibkv_plan(const nibkv_cache* cache, uint32_t layer, uint32_t kv_he
 nibkv_status nibkv_check_plan(const uint32_t* target, size_t count) {
   if (target == nullptr && count != 0) return NIBKV_BAD_ARGUMENT;
   return to_c(check_plan({target, count}));
+}
+
+nibkv_status nibkv_check(const nibkv_cache* cache) {
+  const Cache* const in = ready(cache);
+  return in == nullptr ? NIBKV_NOT_READY : to_c(check(*in));
 }
 
 nibkv_status nibkv_compact(nibkv_cache* cache, uint32_t layer, uint32_t kv_head, const uint32_t* target, size_t count) {

@@ -313,18 +313,16 @@ void assign_members(const Access& to, const Chain& chain, std::uint32_t layer, s
   Batch batch(to, basis);
   std::uint32_t* energies = arrays.rank;  // who stays is known
   if (!policy.position_free) {
-    std::uint32_t slot = 0;
-    for (std::uint32_t tile = chain.first; tile != kNoTile; tile = links[tile], slot += kTileSlots) {
-      batch.find_energies(tile, energies + slot);
+    for (TileCursor each = to.first_tile(chain); each.tile != kNoTile; each.next(links)) {
+      batch.find_energies(each.tile, energies + each.slot);
     }
   }
   float cosine_sum = 0;
   std::uint32_t candidates = 0;
-  SlotCursor at{chain.first};
+  SlotCursor at = to.first_slot(chain);
   const auto flush = [&] {
-    std::uint32_t slot = 0;
-    for (std::uint32_t tile = chain.first; tile != kNoTile; tile = links[tile], slot += kTileSlots) {
-      batch.compare(tile, slot, energies, inner, target);
+    for (TileCursor each = to.first_tile(chain); each.tile != kNoTile; each.next(links)) {
+      batch.compare(each.tile, each.slot, energies, inner, target);
     }
     for (std::uint32_t i = 0; i < batch.count(); ++i) {
       const Candidate& candidate = batch[i];

@@ -41,7 +41,7 @@ void score_slots(const Access& to, const Chain& chain, std::uint32_t layer, std:
   if (policy.score == Score::kKeyNorm) {
     const Basis basis(to.profile(), to.shape(), layer, kv_head);
     float* row = to.encoding();
-    SlotCursor at{chain.first};
+    SlotCursor at = to.first_slot(chain);
     for (std::uint32_t i = 0; i < chain.used; ++i, at.next(links)) {
       restore_key(to, basis, at.tile, at.lane, row);
       float energy = 0;
@@ -62,7 +62,7 @@ void score_slots(const Access& to, const Chain& chain, std::uint32_t layer, std:
   };
   std::uint64_t global = 0;
   std::uint64_t local = 0;
-  SlotCursor at{chain.first};
+  SlotCursor at = to.first_slot(chain);
   for (std::uint32_t i = 0; i < chain.used; ++i, at.next(links)) {
     read(at, global, local);
     if (i < inner.begin || i >= inner.end) continue;
@@ -72,7 +72,7 @@ void score_slots(const Access& to, const Chain& chain, std::uint32_t layer, std:
   // Both to one mean over the slots that may be dropped. Below 2^48 each, so a shift keeps products in 64 bits.
   const std::uint64_t global_mean = count != 0 && globals / count != 0 ? globals / count : 1;
   const std::uint64_t local_mean256 = count != 0 && locals * 256 / count != 0 ? locals * 256 / count : 1;
-  at = {chain.first};
+  at = to.first_slot(chain);
   for (std::uint32_t i = 0; i < chain.used; ++i, at.next(links)) {
     read(at, global, local);
     const std::uint64_t aligned_global = global * kMean / global_mean;

@@ -50,13 +50,19 @@ nibkv_policy in_c(const Policy& p) {
   c.threshold = p.threshold;
   c.candidate_mass = p.candidate_mass;
   c.budget = number(p.budget);
+  std::copy_n(p.fold.keys.words, 4, c.fold.keys);
+  std::copy_n(p.fold.values.words, 4, c.fold.values);
+  c.fold.recent = p.fold.recent;
+  c.fold.t = p.fold.t;
+  c.fold.retained = p.fold.retained;
+  c.fold.retain = number(p.fold.retain);
   return c;
 }
 
 auto fields(const nibkv_policy& p) {
   return std::tie(p.keep, p.tokens, p.sinks, p.recent, p.score, p.group, p.combine, p.per_query, p.window, p.pool,
                   p.merge, p.rephase, p.similarity, p.position_free, p.mass, p.mean_threshold, p.threshold,
-                  p.candidate_mass, p.budget);
+                  p.candidate_mass, p.budget, p.fold.recent, p.fold.t, p.fold.retained, p.fold.retain);
 }
 
 Status in_cpp(nibkv_status status) {
@@ -99,7 +105,7 @@ TEST(CApi, AConversationGivesTheBytesOfTheCppInterface) {
   for (const std::string& name : preset_names()) {
     SCOPED_TRACE(name);
     if (name == "head_kv") continue;  // needs a profile: a test of its own
-    const std::uint32_t budget = name == "full" ? all : tokens;
+    const std::uint32_t budget = name == "full" || name == "minicache" ? all : tokens;
     Policy policy;
     ASSERT_EQ(find_policy(name, budget, policy), Status::kOk);
     const std::size_t bytes = footprint(kShape, policy);
@@ -210,7 +216,7 @@ TEST(CApi, OptionsReachTheCache) {
 
 TEST(CApi, PresetsAreThoseOfCpp) {
   const std::vector<std::string> names = preset_names();
-  ASSERT_EQ(names.size(), 11u);
+  ASSERT_EQ(names.size(), 12u);
   for (std::uint32_t i = 0; i < names.size(); ++i) {
     EXPECT_EQ(nibkv_policy_name(i), names[i]);
     for (const std::uint32_t tokens : {0u, 1u, 40u, 512u}) {
@@ -221,7 +227,7 @@ TEST(CApi, PresetsAreThoseOfCpp) {
       EXPECT_EQ(fields(c_policy), fields(in_c(policy))) << names[i] << " " << tokens;
     }
   }
-  EXPECT_EQ(nibkv_policy_name(11), nullptr);
+  EXPECT_EQ(nibkv_policy_name(12), nullptr);
   nibkv_policy policy = in_c(ems(77));
   EXPECT_EQ(nibkv_find_policy("nothing", 5, &policy), NIBKV_BAD_POLICY);
   EXPECT_EQ(nibkv_find_policy(nullptr, 5, &policy), NIBKV_BAD_POLICY);
@@ -262,6 +268,19 @@ TEST(CApi, EveryFieldOfAPolicyAndAShapeCounts) {
   EXPECT_TRUE(refused_when_full([](nibkv_policy& p) { p.mean_threshold = true; }));
   EXPECT_TRUE(refused_when_full([](nibkv_policy& p) { p.threshold = 1; }));
   EXPECT_TRUE(refused_when_full([](nibkv_policy& p) { p.candidate_mass = 1; }));
+
+  // Read when layers share.
+  const auto refused_when_folded = [&](auto&& change) {
+    nibkv_policy wrong = in_c(minicache(512, pairs_from(0, 2)));
+    change(wrong.fold);
+    return nibkv_footprint(&shape, &wrong) == 0;
+  };
+  EXPECT_FALSE(refused_when_folded([](nibkv_fold&) {}));
+  EXPECT_TRUE(refused_when_folded([](nibkv_fold& f) { f.keys[3] = 1; }));
+  EXPECT_TRUE(refused_when_folded([](nibkv_fold& f) { f.values[3] = 1; }));
+  EXPECT_TRUE(refused_when_folded([](nibkv_fold& f) { f.recent = 1u << 25; }));
+  EXPECT_TRUE(refused_when_folded([](nibkv_fold& f) { f.retained = 129; }));
+  EXPECT_TRUE(refused_when_folded([](nibkv_fold& f) { f.retain = 99; }));
 
   const auto shape_refused = [&](auto&& change) {
     nibkv_shape wrong = shape;
@@ -345,8 +364,8 @@ TEST(CApi, StatusesAndNamesAreThoseOfCpp) {
   // To 15: what an enumeration of 12 values may hold in C++.
   for (int i = 0; i <= 15; ++i)
     EXPECT_EQ(nibkv_status_text(static_cast<nibkv_status>(i)), text(static_cast<Status>(i)));
-  EXPECT_NE(text(Status{NIBKV_BAD_PLAN}), "unknown status");
-  EXPECT_EQ(text(Status{NIBKV_BAD_PLAN + 1}), "unknown status") << "a status that nibkv.h lacks";
+  EXPECT_NE(text(Status{NIBKV_CORRUPT}), "unknown status");
+  EXPECT_EQ(text(Status{NIBKV_CORRUPT + 1}), "unknown status") << "a status that nibkv.h lacks";
   for (std::uint32_t i = 0; !port_name(i).empty(); ++i) {
     EXPECT_EQ(nibkv_port_name(i), port_name(i));
     EXPECT_EQ(nibkv_port_runs(nibkv_port_name(i)), port_runs(port_name(i)));
@@ -458,6 +477,7 @@ TEST(CApi, WrongArgumentsAreRefusedAndChangeNothing) {
   EXPECT_EQ(nibkv_check_plan(target, 3), NIBKV_OK);
   target[2] = 2;
   EXPECT_EQ(nibkv_check_plan(target, 3), NIBKV_BAD_PLAN);
+  EXPECT_EQ(nibkv_check(&cache), NIBKV_OK);
   target[0] = NIBKV_DROP;
   target[1] = 0;
   EXPECT_EQ(nibkv_compact(&cache, 0, 0, target, 2), NIBKV_OK);
@@ -479,6 +499,23 @@ TEST(CApi, AFullArenaAnswersFull) {
   ASSERT_EQ(nibkv_clear(&cache), NIBKV_OK);
   EXPECT_EQ(nibkv_seen(&cache, 0), 0u);
   EXPECT_EQ(nibkv_append(&cache, 0, 1, rows.data(), rows.data()), NIBKV_OK);
+}
+
+TEST(CApi, FoldedLayersTakeFewerBytes) {
+  const nibkv_shape shape = {4, 4, 2, 32, 0, 8, 1, NIBKV_Q4, {0, 0, 0, 0}};
+  nibkv_policy policy;
+  ASSERT_EQ(nibkv_find_policy("minicache", 1024, &policy), NIBKV_OK);
+  const std::size_t apart = nibkv_footprint(&shape, &policy);
+  policy.fold.keys[0] = policy.fold.values[0] = 1u << 2;
+  const std::size_t folded = nibkv_footprint(&shape, &policy);
+  EXPECT_LT(folded, apart);
+  Policy same = minicache(1024, pairs_from(2, 4));
+  EXPECT_EQ(folded, footprint({4, 4, 2, 32, 0, 8}, same));
+  same.fold.values = {};
+  policy.fold.values[0] = 0;
+  EXPECT_EQ(nibkv_footprint(&shape, &policy), footprint({4, 4, 2, 32, 0, 8}, same));
+  policy.fold.retain = 99;
+  EXPECT_EQ(nibkv_footprint(&shape, &policy), 0u);
 }
 
 }  // namespace

@@ -72,6 +72,25 @@ TEST(PolicySettings, SetsEachFieldAndNoOther) {
   check("budget=adaptive");
 }
 
+TEST(PolicySettings, SetsWhichLayersShare) {
+  Policy expected = minicache(kTokens, pairs_from(16, 30));
+  expected.fold.keys = {};
+  EXPECT_EQ(set("fold_values=16-30", minicache(kTokens)), expected);
+  expected.fold.keys = pairs_from(20, 25);
+  expected.fold.recent = 40;
+  expected.fold.t = 128;
+  expected.fold.retained = 20;
+  expected.fold.retain = Retain::kNear;
+  EXPECT_EQ(set("fold_keys=20-25,fold_values=16-30,fold_recent=10%,fold_t=128,fold_retained=20,fold_retain=near",
+                full(kTokens)),
+            expected);
+  for (const char* wrong : {"16", "16-", "-30", "30-16", "16-17", "16-300", "x-y"})
+    EXPECT_NE(complaint("fold_keys=" + std::string(wrong)), "none") << wrong;
+  EXPECT_TRUE(reads_setting(Keep::kAll, "fold_keys"));
+  EXPECT_FALSE(reads_setting(Keep::kScore, "fold_keys"));
+  EXPECT_FALSE(reads_setting(Keep::kAll, "merge"));
+}
+
 TEST(PolicySettings, SetsSeveral) {
   const Policy policy = set("merge=none,recent=25%,mass=none");
   EXPECT_EQ(policy.merge, Merge::kNone);
@@ -83,7 +102,8 @@ TEST(PolicySettings, SetsSeveral) {
 TEST(PolicySettings, NamesWhatIsAllowed) {
   EXPECT_EQ(complaint("recnt=3"),
             "--set knows no 'recnt'; there are sinks, recent, score, group, combine, per_query, window, pool, merge, "
-            "rephase, similarity, position_free, mass, threshold, candidate_mass, budget");
+            "rephase, similarity, position_free, mass, threshold, candidate_mass, budget, fold_keys, fold_values, "
+            "fold_recent, fold_t, fold_retained, fold_retain");
   EXPECT_EQ(complaint("merge=keys"), "--set merge takes none, values or both, not 'keys'");
   EXPECT_EQ(complaint("window=33"), "--set window takes a power of two from 1 to 4096, not '33'");
   EXPECT_EQ(complaint("pool=2"), "--set pool takes an odd number from 1 to 15, not '2'");

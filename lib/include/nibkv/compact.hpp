@@ -11,8 +11,12 @@ namespace nibkv {
 /// back to the pool. Slots into which nothing is merged move as they are, nothing is coded again. A tile that moves as
 /// a whole is linked, not copied.
 ///
+/// Of two layers that share codes either one's plan is carried out on both: they keep the same positions. Slots of the
+/// folded part and others stay what they are.
+///
 /// @param target  held(layer, kv_head) entries
-/// @returns kNotReady; kBadArgument for an index out of range; kBadPlan for a plan of the wrong size or form. The cache
+/// @returns kNotReady; kBadArgument for an index out of range, or when two layers that share codes have not seen the
+///          same tokens; kBadPlan for a plan of the wrong size or form. The cache
 ///          is unchanged unless kOk.
 /// Cost: O(held + moved * head_dim), and O(head_dim log head_dim) for each slot that is merged.
 Status compact(Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::span<const std::uint32_t> target);

@@ -47,7 +47,8 @@ typedef enum nibkv_status {
   NIBKV_NOT_READY = 8,    /* the cache was not initialised */
   NIBKV_BAD_ARGUMENT = 9, /* an index out of range, an array of the wrong size, or none */
   NIBKV_FULL = 10,        /* the pool has no tile left and the policy may not make room */
-  NIBKV_BAD_PLAN = 11     /* the plan does not describe this chain */
+  NIBKV_BAD_PLAN = 11,    /* the plan does not describe this chain */
+  NIBKV_CORRUPT = 12      /* the arena holds what no function writes (see nibkv_check) */
 } nibkv_status;
 
 /* A short English sentence for a status; never null. */
@@ -99,6 +100,19 @@ typedef enum nibkv_budget {
   NIBKV_BUDGET_TABLE = 4
 } nibkv_budget;
 
+enum { NIBKV_RETAIN_FAR = 0, NIBKV_RETAIN_NEAR = 1 };
+
+/* Neighbouring layers that share 4-bit codes (MiniCache): bit l % 64 of word l / 64 of a set pairs layer l with l + 1.
+ */
+typedef struct nibkv_fold {
+  uint64_t keys[4];   /* pairs that share the directions of their keys */
+  uint64_t values[4]; /* the same for values; a layer belongs to one pair at most */
+  uint32_t recent;    /* newest slots that never fold, at most `tokens` of the policy */
+  uint8_t t;          /* how far the shared direction is on the way to the upper layer's, n / 256 */
+  uint8_t retained;   /* share of the old slots that both layers keep apart, n / 256, at most 128 */
+  uint8_t retain;     /* NIBKV_RETAIN_...: which ones */
+} nibkv_fold;
+
 /* What to keep, as plain data. nibkv_find_policy fills one in; 0 in every field is no default. Fields after `sinks` are
  * read under NIBKV_KEEP_SCORE only and must be as nibkv_find_policy leaves them under the others. */
 typedef struct nibkv_policy {
@@ -122,10 +136,12 @@ typedef struct nibkv_policy {
   uint8_t threshold;   /* or at least so many 1/256 */
   uint8_t candidate_mass; /* merge no more than the slots that hold so many 1/256 of the importance; 0: all */
   uint8_t budget;         /* NIBKV_BUDGET_... */
+  nibkv_fold
+      fold; /* needs NIBKV_KEEP_ALL and NIBKV_Q4 if any layers share; fewer bytes than NIBKV_FOOTPRINT says then */
 } nibkv_policy;
 
 /* Finds a preset by name with its default parameters: "full", "streaming_llm", "ems", "ems_no_merge", "h2o", "tova",
- * "snapkv", "l2_norm", "pyramid_kv", "ada_kv", "head_kv".
+ * "snapkv", "l2_norm", "pyramid_kv", "ada_kv", "head_kv", "minicache" (without pairs).
  * tokens:  budget of a head in tokens
  * Returns NIBKV_BAD_POLICY for an unknown name or null; NIBKV_BAD_ARGUMENT when `policy` is null. */
 NIBKV_API nibkv_status nibkv_find_policy(const char* name, uint32_t tokens, nibkv_policy* policy);
@@ -256,6 +272,11 @@ NIBKV_API nibkv_status nibkv_plan(const nibkv_cache* cache, uint32_t layer, uint
 /* NIBKV_OK when `target` is a plan for a chain of `count` slots, else NIBKV_BAD_PLAN. Cost: O(count). */
 NIBKV_API nibkv_status nibkv_check_plan(const uint32_t* target, size_t count);
 
+/* Reads all that an arena says of itself and compares: for tests, and to find out who wrote where he should not have.
+ * Uses the scratch of worker 0. Cost: O(tiles).
+ * Returns NIBKV_NOT_READY; NIBKV_CORRUPT for the first thing that cannot be. The cache is unchanged. */
+NIBKV_API nibkv_status nibkv_check(const nibkv_cache* cache);
+
 /* Carries out a plan on one chain, in place.
  *
  * layer, kv_head:  in range
@@ -321,6 +342,7 @@ NIBKV_API bool nibkv_port_runs(const char* name);
 #define NIBKV_FOOTPRINT_PYRAMID_KV(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 0, 1, 0, 0)
 #define NIBKV_FOOTPRINT_ADA_KV(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 0, 1, 0, 0)
 #define NIBKV_FOOTPRINT_HEAD_KV(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 0, 1, 0, 0)
+#define NIBKV_FOOTPRINT_MINICACHE(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 0, 0, 0, 0, 1)
 
 /* Of a policy of your own. keep: 0, 1, 2 as NIBKV_KEEP_ALL, ...; the rest 0 or 1, 0 unless keep is 2:
  * global: score is GLOBAL_LOCAL or GLOBAL; local: it is GLOBAL_LOCAL or LOCAL; merge: not MERGE_NONE; uniform:

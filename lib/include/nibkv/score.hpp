@@ -7,6 +7,9 @@
 
 namespace nibkv {
 
+/// The position of a slot that no longer lies in their order, where policies do not keep positions.
+inline constexpr std::uint32_t kNoPosition = 0xffffffff;
+
 /// What is known of one slot of a chain.
 ///
 /// Scores are integers that attend adds up, per slot and KV head, from the softmax weights that the slot got, the mean
@@ -25,7 +28,8 @@ struct SlotInfo {
 };
 
 /// Describes the slots of one chain, in position order. Positions are kept under Keep::kScore; under other policies
-/// they are those that the policy itself leaves, and wrong after a caller's own compact.
+/// they are those that the policy itself leaves, and wrong after a caller's own compact; kNoPosition for slots that
+/// folded or were retained. Those come first, folded ones before the retained.
 ///
 /// @param layer, kv_head  in range
 /// @param slots  held(layer, kv_head) entries, written

@@ -1,0 +1,387 @@
+// What append does with layers that share codes.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "nibkv/nibkv.hpp"
+#include "tests/reference/attention.hpp"
+#include "tests/support/model_of.hpp"
+#include "tests/support/rig.hpp"
+
+namespace nibkv {
+namespace {
+
+using reference::Slot;
+using test::model_of;
+using test::Random;
+using test::Rig;
+
+constexpr Shape kShape = {.layers = 4, .query_heads = 4, .kv_heads = 2, .head_dim = 64, .max_chunk = 16};
+
+// Layers 1 and 2 share: keys, values, or both.
+Policy sharing(std::uint32_t tokens, bool keys, bool values) {
+  Policy policy = full(tokens);
+  if (keys) policy.fold.keys.add(1);
+  if (values) policy.fold.values.add(1);
+  return policy;
+}
+
+// Keys and values of a chunk for all layers: layers 1 and 2 are alike but for noise, every ninth token is not.
+struct Rows {
+  std::vector<std::vector<float>> keys;
+  std::vector<std::vector<float>> values;
+};
+
+Rows rows_of(Random& random, const Shape& shape, std::uint32_t first, std::uint32_t count) {
+  Rows rows;
+  const std::size_t size = std::size_t{count} * shape.kv_heads * shape.head_dim;
+  const auto like = [&](const std::vector<float>& other) {
+    std::vector<float> out = random.bells(size);
+    for (std::size_t i = 0; i < size; ++i) {
+      const std::size_t token = first + i / (shape.kv_heads * shape.head_dim);
+      if (token % 9 != 5) out[i] = other[i] * 2.5f + out[i] * 0.7f;
+    }
+    return out;
+  };
+  for (std::uint32_t layer = 0; layer < shape.layers; ++layer) {
+    rows.keys.push_back(layer == 2 ? like(rows.keys[1]) : random.bells(size));
+    rows.values.push_back(layer == 2 ? like(rows.values[1]) : random.bells(size));
+  }
+  return rows;
+}
+
+// Appends to all layers until `tokens` are there.
+void fill(Cache& cache, Random& random, std::uint32_t tokens) {
+  const Shape& shape = cache.shape();
+  while (cache.seen(0) < tokens) {
+    const std::uint32_t count = std::min<std::uint32_t>(random.within(1, shape.max_chunk), tokens - cache.seen(0));
+    const Rows rows = rows_of(random, shape, cache.seen(0), count);
+    for (std::uint32_t layer = 0; layer < shape.layers; ++layer)
+      ASSERT_EQ(append(cache, layer, rows.keys[layer], rows.values[layer]), Status::kOk) << cache.seen(0);
+    ASSERT_EQ(check(cache), Status::kOk) << cache.seen(0);
+  }
+}
+
+double angle(const std::vector<double>& a, const std::vector<double>& b) {
+  const double dot = std::inner_product(a.begin(), a.end(), b.begin(), 0.0);
+  return std::acos(std::clamp(dot / reference::norm(a) / reference::norm(b), -1.0, 1.0));
+}
+
+// Positions of the slots of layers 1 and 2 by the rules: folded, retained, the rest.
+std::vector<std::uint32_t> expected_order(const std::vector<Slot>& lower, const std::vector<Slot>& upper,
+                                          const Policy& policy, std::uint32_t max_chunk, std::uint32_t* folded_count) {
+  std::vector<std::uint32_t> folded;
+  std::vector<std::uint32_t> retained;
+  std::uint32_t next = 0;
+  const auto total = static_cast<std::uint32_t>(lower.size());
+  const std::uint32_t recent = std::max(policy.fold.recent, max_chunk);
+  for (;;) {
+    const double share = policy.fold.retained / 256.0;
+    const auto wanted = static_cast<std::size_t>((folded.size() + 32) * share / (1 - share) + 1e-9);
+    const std::uint32_t more = static_cast<std::uint32_t>(wanted - retained.size());
+    if (total - next < 32 + more + recent) break;
+    std::vector<std::pair<double, std::uint32_t>> order;
+    for (std::uint32_t i = next; i < next + 32 + more; ++i) {
+      double far = 0;
+      if (!policy.fold.keys.empty()) far += angle(lower[i].rotated_key(), upper[i].rotated_key());
+      if (!policy.fold.values.empty()) far += angle(lower[i].rotated_value(), upper[i].rotated_value());
+      order.emplace_back(-far, i);
+    }
+    std::sort(order.begin(), order.end());
+    std::vector<std::uint32_t> stay;
+    for (std::uint32_t i = 0; i < more; ++i) stay.push_back(order[i].second);
+    for (std::uint32_t i = next; i < next + 32 + more; ++i) {
+      (std::find(stay.begin(), stay.end(), i) != stay.end() ? retained : folded).push_back(i);
+    }
+    next += 32 + more;
+  }
+  *folded_count = static_cast<std::uint32_t>(folded.size());
+  folded.insert(folded.end(), retained.begin(), retained.end());
+  for (; next < total; ++next) folded.push_back(next);
+  return folded;
+}
+
+std::vector<double> between(const std::vector<double>& a, const std::vector<double>& b, double t) {
+  const double whole = angle(a, b);
+  std::vector<double> out;
+  for (std::size_t c = 0; c < a.size(); ++c) {
+    out.push_back(std::sin((1 - t) * whole) * a[c] / reference::norm(a) +
+                  std::sin(t * whole) * b[c] / reference::norm(b));
+  }
+  return out;
+}
+
+void expect_folded(const std::vector<double>& now, const std::vector<double>& was, const std::vector<double>& between) {
+  EXPECT_NEAR(reference::norm(now) / reference::norm(was), 1, 0.003);
+  EXPECT_LE(angle(now, between), 0.2);
+}
+
+TEST(Fold, OldSlotsShareADirectionAndTheFarthestAreRetained) {
+  for (const auto& [keys, values] : {std::pair{true, true}, {false, true}, {true, false}}) {
+    for (const std::uint8_t share : {0, 13, 60, 128}) {
+      Policy policy = sharing(1800, keys, values);
+      policy.fold.retained = share;
+      Rig rig(kShape, policy);
+      Rig plain(kShape, full(700));
+      Random random(101);
+      Random same(101);
+      fill(rig.cache(), random, 600);
+      fill(plain.cache(), same, 600);
+      for (std::uint32_t head = 0; head < 2; ++head) {
+        const auto lower = model_of(plain).slots(1, head);
+        const auto upper = model_of(plain).slots(2, head);
+        std::uint32_t folded = 0;
+        const auto order = expected_order(lower, upper, policy, kShape.max_chunk, &folded);
+        ASSERT_EQ(model_of(rig).folded(1, head).used, folded);
+        ASSERT_GT(folded, share < 100 ? 390u : 200u);
+        const auto a = model_of(rig).slots(1, head);
+        const auto b = model_of(rig).slots(2, head);
+        ASSERT_EQ(a.size(), 600u);
+        ASSERT_EQ(b.size(), 600u);
+        for (std::uint32_t i = 0; i < 600; ++i) {
+          const Slot& was_a = lower[order[i]];
+          const Slot& was_b = upper[order[i]];
+          if (i >= folded) {
+            ASSERT_EQ(a[i], was_a) << i << ", share " << int{share};
+            ASSERT_EQ(b[i], was_b) << i;
+            continue;
+          }
+          ASSERT_EQ(a[i].key_codes == b[i].key_codes, keys) << i;
+          ASSERT_EQ(a[i].value_codes == b[i].value_codes, values) << i;
+          const double t = policy.fold.t / 256.0;
+          if (keys) {
+            const auto middle = between(was_a.rotated_key(), was_b.rotated_key(), t);
+            expect_folded(a[i].rotated_key(), was_a.rotated_key(), middle);
+            expect_folded(b[i].rotated_key(), was_b.rotated_key(), middle);
+          } else {
+            ASSERT_EQ(a[i].rotated_key(), was_a.rotated_key()) << i;
+            ASSERT_EQ(b[i].rotated_key(), was_b.rotated_key()) << i;
+          }
+          if (values) {
+            const auto middle = between(was_a.rotated_value(), was_b.rotated_value(), t);
+            expect_folded(a[i].rotated_value(), was_a.rotated_value(), middle);
+            expect_folded(b[i].rotated_value(), was_b.rotated_value(), middle);
+          } else {
+            ASSERT_EQ(a[i].rotated_value(), was_a.rotated_value()) << i;
+            ASSERT_EQ(b[i].rotated_value(), was_b.rotated_value()) << i;
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(Fold, NearRetainsThoseThatAreMostAlike) {
+  Policy policy = sharing(1800, true, true);
+  policy.fold.retain = Retain::kNear;
+  policy.fold.retained = 128;  // half: all that differ fold
+  Rig rig(kShape, policy);
+  Random random(102);
+  fill(rig.cache(), random, 400);
+  policy.fold.retain = Retain::kFar;
+  Rig far(kShape, policy);
+  Random same(102);
+  fill(far.cache(), same, 400);
+  double mean[2] = {0, 0};
+  for (int which = 0; which < 2; ++which) {
+    const auto model = model_of(which == 0 ? rig : far);
+    const auto part = model.folded(1, 0);
+    ASSERT_GT(part.retained, 60u);
+    const auto a = model.slots(1, 0);
+    const auto b = model.slots(2, 0);
+    for (std::uint32_t i = part.used; i < part.used + part.retained; ++i)
+      mean[which] += angle(a[i].rotated_key(), b[i].rotated_key()) / part.retained;
+  }
+  EXPECT_LT(mean[0], mean[1] * 0.8);
+}
+
+TEST(Fold, LayersApartAreThoseOfACacheWithoutPairs) {
+  Rig rig(kShape, sharing(400, true, true));
+  Rig plain(kShape, full(400));
+  Random random(103);
+  Random same(103);
+  fill(rig.cache(), random, 400);
+  fill(plain.cache(), same, 400);
+  for (const std::uint32_t layer : {0u, 3u}) {
+    for (std::uint32_t head = 0; head < 2; ++head)
+      EXPECT_EQ(model_of(rig).slots(layer, head), model_of(plain).slots(layer, head));
+  }
+}
+
+TEST(Fold, AttendReadsFoldedSlotsAsWhatTheyHold) {
+  for (const auto& [keys, values] : {std::pair{true, true}, {false, true}, {true, false}}) {
+    for (const std::string& port : test::running_ports()) {
+      Rig rig(kShape, sharing(500, keys, values), port);
+      Random random(104);
+      for (int round = 0; round < 5; ++round) {
+        fill(rig.cache(), random, rig.cache().seen(0) + 90);
+        for (std::uint32_t layer = 0; layer < kShape.layers; ++layer) {
+          const std::uint32_t count = random.within(1, kShape.max_chunk);
+          auto queries = random.bells(count * kShape.query_heads * kShape.head_dim);
+          for (float& x : queries) x *= 0.25f;
+          const auto out = test::attend_all(rig.cache(), layer, queries);
+          for (std::uint32_t q = 0; q < kShape.query_heads; ++q) {
+            reference::Rows key_rows;
+            reference::Rows value_rows;
+            for (const Slot& slot : model_of(rig).slots(layer, q / 2)) {
+              key_rows.push_back(reference::decode_key(slot, {}, layer, q / 2));
+              value_rows.push_back(reference::decode_value(slot));
+            }
+            for (std::uint32_t i = 0; i < count; ++i) {
+              const std::size_t at = (std::size_t{i} * kShape.query_heads + q) * kShape.head_dim;
+              const auto query = reference::widen(std::span(queries).subspan(at, kShape.head_dim));
+              const auto exact = reference::attention(query, key_rows, value_rows, key_rows.size() - (count - 1 - i));
+              const auto got = reference::widen(std::span(out).subspan(at, kShape.head_dim));
+              ASSERT_LE(reference::distance(got, exact), 0.03 * reference::norm(exact) + 0.003)
+                  << "port " << port << ", layer " << layer;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(Fold, ASharingLayerHoldsItsTokensInTheArenaThatWasComputed) {
+  for (const std::uint32_t tokens : {320u, 1024u, 1500u}) {
+    for (const std::uint8_t share : {0, 13, 128}) {
+      Policy policy = sharing(tokens, true, true);
+      policy.fold.retained = share;
+      policy.fold.recent = 64;
+      Rig rig(kShape, policy);
+      const std::uint32_t room = (tokens + 31) / 32 * 32;
+      Random random(105);
+      fill(rig.cache(), random, room);
+      const Usage usage = rig.cache().usage();
+      EXPECT_LE(usage.peak_bytes, usage.arena_bytes);
+      EXPECT_LE(usage.used_bytes, usage.peak_bytes);
+      const std::vector<std::byte> before = rig.copy_state();
+      const auto row = random.bells(kShape.kv_heads * kShape.head_dim);
+      for (std::uint32_t layer = 0; layer < 2; ++layer)
+        EXPECT_EQ(append(rig.cache(), layer, row, row), Status::kFull) << layer;
+      EXPECT_TRUE(rig.copy_state() == before);
+      ASSERT_EQ(rig.cache().clear(), Status::kOk);
+      EXPECT_EQ(check(rig.cache()), Status::kOk);
+      fill(rig.cache(), random, room);
+      EXPECT_TRUE(rig.arena().guards_intact());
+    }
+  }
+}
+
+TEST(Fold, TheUpperLayerFollowsTheLowerOne) {
+  Rig rig(kShape, sharing(200, true, true));
+  Random random(106);
+  const auto rows = random.bells(3u * kShape.kv_heads * kShape.head_dim);
+  const auto fewer = std::span(rows).first(2u * kShape.kv_heads * kShape.head_dim);
+  std::vector<std::byte> before = rig.copy_state();
+  EXPECT_EQ(append(rig.cache(), 2, rows, rows), Status::kBadArgument);
+  EXPECT_TRUE(rig.copy_state() == before);
+  ASSERT_EQ(append(rig.cache(), 1, rows, rows), Status::kOk);
+  ASSERT_EQ(append(rig.cache(), 0, rows, rows), Status::kOk);
+  EXPECT_EQ(check(rig.cache()), Status::kOk);
+  before = rig.copy_state();
+  EXPECT_EQ(append(rig.cache(), 1, rows, rows), Status::kBadArgument);
+  EXPECT_EQ(append(rig.cache(), 2, fewer, fewer), Status::kBadArgument);
+  const std::vector<std::uint32_t> target = {0, 1, 2};
+  EXPECT_EQ(compact(rig.cache(), 1, 0, target), Status::kBadArgument);
+  EXPECT_TRUE(rig.copy_state() == before);
+  EXPECT_EQ(append(rig.cache(), 2, rows, rows), Status::kOk);
+  EXPECT_EQ(compact(rig.cache(), 2, 0, target), Status::kOk);
+}
+
+TEST(Fold, PositionsAreKnownOfSlotsInOrder) {
+  Rig rig(kShape, sharing(300, true, true));
+  Random random(107);
+  fill(rig.cache(), random, 300);
+  const auto part = model_of(rig).folded(1, 0);
+  const auto slots = test::explain_all(rig.cache(), 1, 0);
+  for (std::uint32_t i = 0; i < 300; ++i) EXPECT_EQ(slots[i].position, i < part.used + part.retained ? kNoPosition : i);
+}
+
+// Appends and callers' plans in any order.
+TEST(Fold, AnyOrderOfCallsKeepsPairsInStep) {
+  int sharing_runs = 0;
+  for (const std::string& port : test::running_ports()) {
+    for (std::uint64_t seed = 0; seed < 12; ++seed) {
+      Random random(seed + 300);
+      Shape shape = {.layers = 5, .query_heads = 2, .kv_heads = 2, .head_dim = 32};
+      shape.max_chunk = static_cast<std::uint16_t>(random.within(1, 40));
+      shape.outlier_channels = static_cast<std::uint16_t>(4 * random.below(3));
+      Policy policy = full(random.within(500, 1500));
+      if (random.below(3) != 0) policy.fold.keys.add(0);
+      if (policy.fold.keys.empty() || random.below(2) == 0) policy.fold.values.add(0);
+      if (random.below(2) == 0) policy.fold.values.add(3);
+      if (random.below(2) == 0) policy.fold.keys.add(3);
+      policy.fold.retained = static_cast<std::uint8_t>(random.below(129));
+      policy.fold.recent = random.below(70);
+      policy.fold.retain = random.below(2) == 0 ? Retain::kFar : Retain::kNear;
+      Rig rig(shape, policy, port);
+      const bool shares = layout_of(shape, policy).views != 0;
+      sharing_runs += shares ? 1 : 0;
+      for (int step = 0; step < 80; ++step) {
+        const std::uint32_t count = random.within(1, shape.max_chunk);
+        const Rows rows = rows_of(random, shape, rig.cache().seen(0), count);
+        bool full = false;
+        for (std::uint32_t layer = 0; layer < shape.layers && !full; ++layer) {
+          const Status status = append(rig.cache(), layer, rows.keys[layer], rows.values[layer]);
+          full = status == Status::kFull;
+          ASSERT_TRUE(full || status == Status::kOk) << test::words(shape, policy, port) << ": " << text(status);
+          ASSERT_EQ(check(rig.cache()), Status::kOk) << test::words(shape, policy, port) << ", step " << step;
+          if (!full) test::attend_all(rig.cache(), layer, random.bells(count * 2u * shape.head_dim));
+        }
+        if (full) {
+          ASSERT_EQ(rig.cache().clear(), Status::kOk);
+          continue;
+        }
+        if (random.below(3) != 0) continue;
+        const std::uint32_t odds = random.within(4, 16);
+        const std::uint32_t begin = random.below(rig.cache().held(0, 0));
+        for (std::uint32_t layer = 0; layer < shape.layers; ++layer) {
+          const bool pair = shares && (policy.fold.keys.has(layer) || policy.fold.values.has(layer));
+          for (std::uint32_t head = 0; head < 2; ++head) {
+            std::vector<std::uint32_t> target(rig.cache().held(layer, head));
+            std::uint32_t next = 0;
+            // The newest stay, so that there is something to attend to.
+            for (std::uint32_t i = 0; i < target.size(); ++i) {
+              const bool stays = i < begin || i + shape.max_chunk >= target.size() || random.below(16) < odds;
+              target[i] = stays ? next++ : kDrop;
+            }
+            const std::uint32_t named = pair ? layer + random.below(2) : layer;
+            const auto lower = model_of(rig).slots(layer, head);
+            const auto upper = model_of(rig).slots(pair ? layer + 1 : layer, head);
+            ASSERT_EQ(compact(rig.cache(), named, head, target), Status::kOk);
+            const auto lower_after = model_of(rig).slots(layer, head);
+            const auto upper_after = model_of(rig).slots(pair ? layer + 1 : layer, head);
+            for (std::uint32_t i = 0; i < target.size(); ++i) {
+              if (target[i] == kDrop) continue;
+              ASSERT_EQ(lower_after.at(target[i]), lower[i]) << i;
+              ASSERT_EQ(upper_after.at(target[i]), upper[i]) << i;
+            }
+            ASSERT_EQ(check(rig.cache()), Status::kOk) << test::words(shape, policy, port) << ", step " << step;
+          }
+          if (pair) ++layer;  // that was both
+        }
+      }
+      EXPECT_TRUE(rig.arena().guards_intact());
+    }
+  }
+  EXPECT_GT(sharing_runs, 5);
+}
+
+TEST(Fold, IsTheSameOnAllPorts) {
+  std::vector<std::byte> wanted;
+  for (const std::string& port : test::running_ports()) {
+    Shape shape = kShape;
+    shape.outlier_channels = 4;
+    Rig rig(shape, sharing(500, true, true), port);
+    Random random(108);
+    fill(rig.cache(), random, 500);
+    if (wanted.empty()) wanted = rig.copy_state();
+    EXPECT_TRUE(rig.copy_state() == wanted) << port;
+  }
+}
+
+}  // namespace
+}  // namespace nibkv
