@@ -2,11 +2,13 @@
 
 #include <cstddef>
 
-/// What a program on a bare board asks of the debugger, here qemu: output and the exit status.
+#include "tests/baremetal/print.hpp"
+
+/// What a program on a bare board asks of the debugger, here qemu: its arguments, output (print.hpp), the exit status.
 namespace nibkv::metal {
 
-/// @param text  ends with a zero
-void say(const char* text);
+/// Ends in a zero; empty when it does not fit.
+void read_command_line(char* text, std::size_t bytes);
 [[noreturn]] void leave(int status);
 
 }  // namespace nibkv::metal

@@ -59,7 +59,7 @@ void use_heap() {
 
 }  // namespace
 
-int main() {
+int main(int, char**) {
   use_heap();
   if (cache.init() != nibkv::Status::kOk) fail("init");
   std::array<float, 32> queries{}, out{};

@@ -10,7 +10,7 @@ extern char __data[], __data_end[], __data_in_flash[], __bss[], __bss_end[], __s
 extern void (*const __starters[])();
 extern void (*const __starters_end[])();
 
-int main();
+int main(int count, char** arguments);
 [[noreturn]] void reset();
 }
 
@@ -19,6 +19,23 @@ namespace {
 [[noreturn]] void fault() {
   nibkv::metal::say("a fault of the processor\n");
   nibkv::metal::leave(1);
+}
+
+constexpr int kMostArguments = 8;
+char command_line[512];
+char* arguments[kMostArguments + 1];
+
+// Cuts the command line at its blanks; the first word is the program.
+int split_command_line() {
+  int count = 0;
+  bool inside = false;
+  for (char* at = command_line; *at != 0; ++at) {
+    const bool blank = *at == ' ';
+    if (blank) *at = 0;
+    if (!blank && !inside && count < kMostArguments) arguments[count++] = at;
+    inside = !blank;
+  }
+  return count;
 }
 
 struct Vectors {
@@ -44,5 +61,7 @@ void reset() {
   std::memcpy(__data, __data_in_flash, static_cast<std::size_t>(__data_end - __data));
   std::memset(__bss, 0, static_cast<std::size_t>(__bss_end - __bss));
   for (auto starter = __starters; starter != __starters_end; ++starter) (*starter)();
-  nibkv::metal::leave(main());
+  nibkv::metal::read_command_line(command_line, sizeof command_line);
+  const int count = split_command_line();
+  nibkv::metal::leave(main(count, arguments));
 }
