@@ -1,0 +1,14 @@
+#pragma once
+
+#include <cstddef>
+
+#include "tests/baremetal/print.hpp"
+
+/// What a program on a bare board asks of the debugger, here qemu: its arguments, output (print.hpp), the exit status.
+namespace nibkv::metal {
+
+/// Ends in a zero; empty when it does not fit.
+void read_command_line(char* text, std::size_t bytes);
+[[noreturn]] void leave(int status);
+
+}  // namespace nibkv::metal
