@@ -38,10 +38,12 @@ constexpr std::uint32_t tiles_of(std::uint32_t slots) {
 struct FoldedPart {
   std::uint32_t first = kNoTile;  // view
   std::uint32_t last = kNoTile;
-  std::uint32_t used = 0;        // slots; all views but the last are full
-  std::uint32_t retained = 0;    // of the first slots behind them: sinks, and those that did not fold
-  std::uint32_t free = kNoTile;  // first free view
-  std::uint32_t reserved[3] = {};
+  std::uint32_t used = 0;              // slots; all views but the last are full
+  std::uint32_t retained = 0;          // of the first slots behind them: sinks, and those that did not fold
+  std::uint32_t free = kNoTile;        // first free view
+  std::uint32_t nearest = 0xffffffff;  // distances of slots that were weighed under Retain::kFarRange,
+  std::uint32_t farthest = 0;          // in the lower layer's
+  std::uint32_t reserved = 0;
 };
 static_assert(sizeof(FoldedPart) == detail::kFoldedPartBytes);
 
@@ -70,6 +72,8 @@ struct TileCursor {
   std::uint32_t folded = 0;      // the first slot of the chain's own tiles
   std::uint32_t then = kNoTile;  // in which they begin, while in the folded part
 
+  /// Behind the last of the slots that lie in tiles of this one's kind.
+  std::uint32_t end(std::uint32_t used) const { return then != kNoTile ? folded : used; }
   void next(const std::uint32_t* links) {
     tile = links[tile];
     slot += kTileSlots;
@@ -132,6 +136,10 @@ struct Access {
   bool paired(std::uint32_t layer) const { return folds() && detail::is_paired(policy(), layer); }
   /// The other layer of a pair.
   std::uint32_t partner(std::uint32_t layer) const { return detail::is_lower(policy(), layer) ? layer + 1 : layer - 1; }
+  /// Whether a layer and the one that it shares codes with have seen the same tokens.
+  bool in_step(std::uint32_t layer) const {
+    return !paired(layer) || chain(layer, 0).seen == chain(partner(layer), 0).seen;
+  }
   FoldedPart& folded_part(const Chain& chain) const {
     return at<FoldedPart>(layout().folds)[&chain - at<Chain>(layout().chains)];
   }

@@ -29,6 +29,7 @@ class HeadPair {
   SlotCursor own_slot(std::uint32_t which, std::uint32_t index) const;
   std::uint32_t distance(const SlotCursor (&at)[2]) const;
   void choose(const std::uint32_t* distances, std::uint32_t count, std::uint32_t retained, bool* stays) const;
+  std::uint32_t in_range(const std::uint32_t* distances, std::uint32_t most);
   void fold_slot(const SlotCursor (&at)[2]);
   void fold_codes(const SlotCursor (&at)[2], std::uint32_t lane, bool keys);
 
@@ -76,6 +77,22 @@ void HeadPair::choose(const std::uint32_t* distances, std::uint32_t count, std::
   }
 }
 
+// Retain::kFarRange: how many beside 32 others are far from one another, at most `most`.
+std::uint32_t HeadPair::in_range(const std::uint32_t* distances, std::uint32_t most) {
+  FoldedPart& range = *parts_[0];
+  for (std::uint32_t more = 0;; ++more) {
+    for (std::uint32_t i = 0; i < kTileSlots + more; ++i) {
+      if (distances[i] < range.nearest) range.nearest = distances[i];
+      if (distances[i] > range.farthest) range.farthest = distances[i];
+    }
+    // Distances are below 2^19.
+    const std::uint32_t reach = (range.farthest - range.nearest) * to_.policy().fold.retained / 256;
+    std::uint32_t far = 0;
+    for (std::uint32_t i = 0; i < kTileSlots + more; ++i) far += distances[i] > range.farthest - reach ? 1 : 0;
+    if (more == most || far <= more) return more;
+  }
+}
+
 void HeadPair::fold_codes(const SlotCursor (&at)[2], std::uint32_t lane, bool keys) {
   std::uint8_t rows[2][kMaxHeadDim] = {};
   std::uint8_t codes[kMaxHeadDim];
@@ -94,6 +111,9 @@ void HeadPair::fold_slot(const SlotCursor (&at)[2]) {
   for (std::uint32_t w = 0; w < 2; ++w) {
     if (lane == 0) to_.grow_folded(*parts_[w]);
     move_slot(to_, at[w].tile, at[w].lane, parts_[w]->last, lane);
+    if (to_.policy().keep == Keep::kScore) {
+      to_.set_position(parts_[w]->last, lane, to_.position(at[w].tile, at[w].lane));
+    }
     parts_[w]->used += 1;
   }
   if (keys_) fold_codes(at, lane, true);
@@ -110,8 +130,8 @@ bool HeadPair::fold_some() {
   const auto wanted = static_cast<std::uint32_t>(detail::retained_beside(policy, folded + kTileSlots));
   const std::uint32_t missing = wanted > fixed - sinks ? wanted - (fixed - sinks) : 0;
   const std::uint32_t most = detail::most_retained(policy);
-  const std::uint32_t retained = missing < most ? missing : most;
-  const std::uint32_t count = kTileSlots + retained;
+  std::uint32_t retained = missing < most ? missing : most;
+  std::uint32_t count = kTileSlots + retained;
   if (own - fixed < count + detail::unfolded(to_.shape(), policy)) return false;
 
   SlotCursor at[2] = {own_slot(0, fixed), own_slot(1, fixed)};
@@ -121,6 +141,10 @@ bool HeadPair::fold_some() {
   for (std::uint32_t i = 0; i < count; ++i) {
     distances[i] = distance(at);
     for (SlotCursor& cursor : at) cursor.next(to_.links());
+  }
+  if (policy.fold.retain == Retain::kFarRange) {
+    retained = in_range(distances, retained);
+    count = kTileSlots + retained;
   }
   choose(distances, count, retained, stays);
   std::uint32_t* target = to_.plan();

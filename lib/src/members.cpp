@@ -75,8 +75,8 @@ class Batch {
 
   void clear() { count_ = 0; }
   void add(std::uint32_t slot, const SlotCursor& at);
-  /// Compares all with what is kept of `centres` in the tile whose first slot is `slot`.
-  void compare(std::uint32_t tile, std::uint32_t slot, const Droppable& centres, const std::uint32_t* target);
+  /// Compares all with what is kept of `centres` in a tile, whose slots end before `end`.
+  void compare(const TileCursor& in, std::uint32_t end, const Droppable& centres, const std::uint32_t* target);
 
  private:
   std::uint32_t dim() const { return to_.shape().head_dim; }
@@ -218,11 +218,12 @@ bool Batch::compare_turned(const SlotCursor& at, float* similarities) const {
   return true;
 }
 
-void Batch::compare(std::uint32_t tile, std::uint32_t slot, const Droppable& centres, const std::uint32_t* target) {
+void Batch::compare(const TileCursor& in, std::uint32_t end, const Droppable& centres, const std::uint32_t* target) {
+  const auto [tile, slot, folded, then] = in;
   float energies[kTileSlots];
   if (!turns_) multiply(tile, energies);
-  for (std::uint32_t lane = 0; lane < kTileSlots && slot + lane < centres.end; ++lane) {
-    if (target[slot + lane] >= kMember || slot + lane < centres.begin) continue;
+  for (std::uint32_t lane = 0; lane < kTileSlots && slot + lane < end; ++lane) {
+    if (target[slot + lane] >= kMember || !centres.has(slot + lane)) continue;
     float similarities[kBatch];
     const bool any =
         turns_ ? compare_turned({tile, lane}, similarities) : compare_held({tile, lane}, energies[lane], similarities);
@@ -249,7 +250,7 @@ std::uint32_t least_candidate(const Policy& policy, const std::uint32_t* score, 
   if (policy.candidate_mass == 0) return 0;
   const auto mass_from = [&](std::uint32_t limit) {
     std::uint64_t mass = 0;
-    for (std::uint32_t i = inner.begin; i < inner.end; ++i) mass += score[i] >= limit ? score[i] : 0;
+    inner.each([&](std::uint32_t i) { mass += score[i] >= limit ? score[i] : 0; });
     return mass;
   };
   const std::uint64_t wanted = mass_from(0) / 256 * policy.candidate_mass;
@@ -263,7 +264,7 @@ void assign_members(const Access& to, const Chain& chain, std::uint32_t layer, s
   const Policy& policy = to.policy();
   const Basis basis(to.profile(), to.shape(), layer, kv_head);
   const std::uint32_t* links = to.links();
-  const Droppable inner(policy, chain.used);
+  const Droppable inner(to, chain);
   const std::uint32_t least = least_candidate(policy, arrays.score, inner);
   // Until the threshold is known: the candidates' cosines, as bits, and in arrays.next their classes.
   std::uint32_t* cosines = arrays.first;
@@ -273,7 +274,7 @@ void assign_members(const Access& to, const Chain& chain, std::uint32_t layer, s
   SlotCursor at = to.first_slot(chain);
   const auto flush = [&] {
     for (TileCursor each = to.first_tile(chain); each.tile != kNoTile; each.next(links)) {
-      batch.compare(each.tile, each.slot, inner, target);
+      batch.compare(each, each.end(chain.used), inner, target);
     }
     for (std::uint32_t i = 0; i < batch.count(); ++i) {
       const Candidate& candidate = batch[i];

@@ -32,7 +32,47 @@ void pool_scores(const std::uint32_t* score, std::uint32_t used, std::uint32_t w
   }
 }
 
+// The scores that decide: of a pair the sums of both layers'.
+void score_planned(const Access& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
+                   const PlanArrays& arrays) {
+  score_slots(to, chain, layer, kv_head, arrays.score);
+  if (!to.paired(layer)) return;
+  const std::uint32_t other = to.partner(layer);
+  score_slots(to, to.chain(other, kv_head), other, kv_head, arrays.other);
+  for (std::uint32_t i = 0; i < chain.used; ++i) {
+    arrays.score[i] = saturated(std::uint64_t{arrays.score[i]} + arrays.other[i]);
+  }
+}
+
 }  // namespace
+
+// Slots of the folded part and retained ones are in order, each among themselves, and older than those behind both.
+Droppable::Droppable(const Access& to, const Chain& chain) {
+  const Policy& policy = to.policy();
+  const std::uint32_t folded = to.folded(chain);
+  const std::uint32_t sinks = policy.sinks < chain.used - folded ? policy.sinks : chain.used - folded;
+  Run& run = runs_[0];
+  run.begin = folded + sinks;
+  run.end = chain.used > policy.recent ? chain.used - policy.recent : 0;
+  const std::uint32_t in_order = to.folds() ? folded + to.folded_part(chain).retained : 0;
+  if (run.end < in_order) {
+    // Those that are out of order are as recent as their positions say.
+    std::uint32_t ends[2] = {0, folded};
+    SlotCursor at = to.first_slot(chain);
+    for (std::uint32_t i = 0; i < in_order && i < chain.used; ++i, at.next(to.links())) {
+      const bool recent = to.position(at.tile, at.lane) + std::uint64_t{policy.recent} >= chain.seen;
+      if (!recent) ends[i < folded ? 0 : 1] = i + 1;
+    }
+    runs_[1] = {run.begin, ends[1]};
+    run = {0, ends[0]};
+  } else if (folded != 0) {
+    runs_[1] = run;
+    run = {0, folded};
+  }
+  for (Run& each : runs_) {
+    if (each.end < each.begin) each.end = each.begin;
+  }
+}
 
 void score_slots(const Access& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
                  std::uint32_t* score) {
@@ -50,8 +90,8 @@ void score_slots(const Access& to, const Chain& chain, std::uint32_t layer, std:
     }
     return;
   }
-  const Droppable inner(policy, chain.used);
-  const std::uint64_t count = inner.end - inner.begin;
+  const Droppable inner(to, chain);
+  const std::uint64_t count = inner.count();
   std::uint64_t globals = 0;
   std::uint64_t locals = 0;
   const auto read = [&](const SlotCursor& at, std::uint64_t& global, std::uint64_t& local) {
@@ -65,7 +105,7 @@ void score_slots(const Access& to, const Chain& chain, std::uint32_t layer, std:
   SlotCursor at = to.first_slot(chain);
   for (std::uint32_t i = 0; i < chain.used; ++i, at.next(links)) {
     read(at, global, local);
-    if (i < inner.begin || i >= inner.end) continue;
+    if (!inner.has(i)) continue;
     globals += global;  // below 2^48 * 2^24
     locals += local;
   }
@@ -86,14 +126,14 @@ void score_slots(const Access& to, const Chain& chain, std::uint32_t layer, std:
 void plan_by_score(const Access& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head, std::uint32_t kept,
                    const PlanArrays& arrays, std::uint32_t* target) {
   const Policy& policy = to.policy();
-  const Droppable inner(policy, chain.used);
-  const std::uint32_t always = chain.used - (inner.end - inner.begin);
+  const Droppable inner(to, chain);
+  const std::uint32_t always = chain.used - inner.count();
   if (kept >= chain.used) {
     for (std::uint32_t i = 0; i < chain.used; ++i) target[i] = i;
     return;
   }
   const std::uint32_t centres = kept > always ? kept - always : 0;
-  score_slots(to, chain, layer, kv_head, arrays.score);
+  score_planned(to, chain, layer, kv_head, arrays);
   const std::uint32_t* rank = arrays.score;
   if (policy.pool > 1) {
     pool_scores(arrays.score, chain.used, policy.pool, arrays.rank);
@@ -104,27 +144,32 @@ void plan_by_score(const Access& to, const Chain& chain, std::uint32_t layer, st
   if (centres != 0) {
     limit = largest_that([&](std::uint32_t least) {
       std::uint32_t reach = 0;
-      for (std::uint32_t i = inner.begin; i < inner.end; ++i) reach += rank[i] >= least ? 1 : 0;
+      inner.each([&](std::uint32_t i) { reach += rank[i] >= least ? 1 : 0; });
       return reach >= centres;
     });
-    for (std::uint32_t i = inner.begin; i < inner.end; ++i) above += rank[i] > limit ? 1 : 0;
+    inner.each([&](std::uint32_t i) { above += rank[i] > limit ? 1 : 0; });
   }
   // Of those at the limit the newest stay.
   std::uint32_t at_limit = centres - above;
-  for (std::uint32_t i = inner.end; i-- > inner.begin;) {
+  inner.each_back([&](std::uint32_t i) {
     bool stays = centres != 0 && rank[i] > limit;
     if (centres != 0 && rank[i] == limit && at_limit != 0) {
       stays = true;
       --at_limit;
     }
     target[i] = stays ? 0 : kDrop;
-  }
+  });
   std::uint32_t next = 0;
   for (std::uint32_t i = 0; i < chain.used; ++i) {
-    if (i >= inner.begin && i < inner.end && target[i] == kDrop) continue;
+    if (inner.has(i) && target[i] == kDrop) continue;
     target[i] = next++;
   }
-  if (merges(policy) && centres != 0) assign_members(to, chain, layer, kv_head, arrays, target);
+  if (!merges(policy) || centres == 0) return;
+  if (!to.paired(layer)) return assign_members(to, chain, layer, kv_head, arrays, target);
+  // By the layer to which what both share is nearer.
+  const std::uint32_t lower = detail::is_lower(policy, layer) ? layer : layer - 1;
+  const std::uint32_t nearer = policy.fold.t < 128 ? lower : lower + 1;
+  assign_members(to, to.chain(nearer, kv_head), nearer, kv_head, arrays, target);
 }
 
 }  // namespace nibkv

@@ -14,6 +14,7 @@ namespace {
 // To update: run this test; it prints the new word.
 constexpr std::uint64_t kGolden = 0x3c19ae28fff282cd;
 constexpr std::uint64_t kTurnedGolden = 0x41116db1db0b32a7;  // of the cases that turn keys
+constexpr std::uint64_t kFoldGolden = 0x27b7d6be4d31ad78;    // of those where layers share codes
 
 // FNV-1a, 64 bits.
 class Hash {
@@ -124,6 +125,34 @@ std::vector<Case> turned_cases() {
   return list;
 }
 
+// Layers that share codes of keys, values and both, with and without scores; the last merges into what is folded.
+std::vector<Case> fold_cases() {
+  std::vector<Case> list;
+  Shape shape = {.layers = 4, .query_heads = 4, .kv_heads = 2, .head_dim = 64, .outlier_channels = 8, .max_chunk = 24};
+  list.push_back({shape, minicache(700, pairs_from(1, 4)), 50});
+  Policy policy = full(1200);
+  policy.fold.values = pairs_from(0, 4);
+  policy.fold.t = 100;
+  policy.fold.retain = Retain::kFarRange;
+  list.push_back({shape, policy, 80});
+  shape.max_chunk = 8;
+  policy = ems_fold(400, pairs_from(0, 4));
+  list.push_back({shape, policy, 120});
+  shape.layers = 2;
+  shape.head_dim = 48;
+  shape.outlier_channels = 0;
+  policy = ems_fold(400, pairs_from(0, 2));
+  policy.merge = Merge::kBoth;
+  policy.mass = Mass::kCount;
+  policy.similarity = Similarity::kKeyValue;
+  policy.threshold = 0;
+  policy.recent = 60;
+  policy.fold.retained = 40;
+  policy.fold.retain = Retain::kNear;
+  list.push_back({shape, policy, 150});
+  return list;
+}
+
 // Rows of very different sizes, exactly zero ones too.
 void scale_rows(std::vector<float>& rows, std::size_t dim, test::Random& random) {
   constexpr float kSizes[] = {1.0f, 1.0f, 1.0f, 1.0f, 0.0f, 1024.0f, 0.0009765625f, 8.0f};
@@ -201,6 +230,14 @@ void expect_word(const std::vector<Case>& list, std::uint64_t expected) {
 
 TEST(Golden, TheWholePipelineGivesTheSameWordWithEveryPortOnEveryMachine) {
   expect_word(cases(), kGolden);
+}
+
+TEST(Golden, SoDoLayersThatShareCodes) {
+  for (const Case& one : fold_cases()) {
+    ASSERT_TRUE(valid(one.policy, one.shape));
+    ASSERT_NE(layout_of(one.shape, one.policy).views, 0u);
+  }
+  expect_word(fold_cases(), kFoldGolden);
 }
 
 TEST(Golden, SoDoKeysThatAreTurned) {

@@ -370,6 +370,174 @@ TEST(Fold, AnyOrderOfCallsKeepsPairsInStep) {
   EXPECT_GT(sharing_runs, 5);
 }
 
+// A small cache of slots with scores; layers 1 and 2 share.
+Policy scored_pairs(std::uint32_t tokens, Merge merge = Merge::kNone) {
+  Policy policy = snapkv(tokens);
+  policy.sinks = 4;
+  policy.recent = tokens / 2;
+  policy.pool = 1;
+  policy.merge = merge;
+  policy.fold.keys.add(1);
+  policy.fold.values.add(1);
+  return policy;
+}
+
+void fill_and_attend(Cache& cache, Random& random, std::uint32_t tokens) {
+  while (cache.seen(0) < tokens) {
+    fill(cache, random, std::min(tokens, cache.seen(0) + random.within(1, kShape.max_chunk)));
+    for (std::uint32_t layer = 0; layer < kShape.layers; ++layer)
+      test::attend_all(cache, layer, random.bells(kShape.query_heads * kShape.head_dim));
+  }
+}
+
+TEST(Fold, APairPlansByTheSumOfBothLayersScores) {
+  const Policy policy = scored_pairs(400);
+  Rig rig(kShape, policy);
+  Random random(109);
+  fill_and_attend(rig.cache(), random, 400);
+  constexpr std::uint32_t kLeave = 250;
+  const auto part = model_of(rig).folded(1, 0);
+  ASSERT_GT(part.used, 200u);
+  std::vector<std::uint64_t> sums(400, 0);
+  std::vector<bool> may_go(400);
+  for (const std::uint32_t layer : {1u, 2u}) {
+    const auto slots = test::explain_all(rig.cache(), layer, 0);
+    std::uint64_t locals = 0;
+    std::uint64_t count = 0;
+    for (std::uint32_t i = 0; i < 400; ++i) {
+      may_go[i] = slots[i].position >= 4 && slots[i].position < 400 - policy.recent;
+      locals += may_go[i] ? slots[i].local : 0;
+      count += may_go[i] ? 1 : 0;
+    }
+    ASSERT_EQ(count, 400u - 4 - policy.recent);
+    for (std::uint32_t i = 0; i < 400; ++i)
+      sums[i] += std::uint64_t{slots[i].local} * 256 * 4096 / (locals * 256 / count);
+  }
+  ASSERT_EQ(compact_now(rig.cache(), kLeave, Budget::kPyramid), Status::kBadPolicy);
+  const auto before = test::explain_all(rig.cache(), 1, 0);
+  ASSERT_EQ(compact_now(rig.cache(), kLeave, Budget::kUniform), Status::kOk);
+  EXPECT_EQ(check(rig.cache()), Status::kOk);
+  std::vector<std::uint32_t> kept[2];
+  for (const std::uint32_t layer : {1u, 2u}) {
+    for (const SlotInfo& slot : test::explain_all(rig.cache(), layer, 0)) kept[layer - 1].push_back(slot.position);
+  }
+  EXPECT_EQ(kept[0], kept[1]);
+  EXPECT_EQ(kept[0].size(), kLeave);
+  std::uint64_t least_kept = ~std::uint64_t{0};
+  std::uint64_t most_dropped = 0;
+  for (std::uint32_t i = 0; i < 400; ++i) {
+    const bool stays = std::find(kept[0].begin(), kept[0].end(), before[i].position) != kept[0].end();
+    EXPECT_TRUE(stays || may_go[i]) << before[i].position;
+    if (may_go[i] && stays) least_kept = std::min(least_kept, sums[i]);
+    if (!stays) most_dropped = std::max(most_dropped, sums[i]);
+  }
+  EXPECT_GT(most_dropped, 0u);
+  EXPECT_GE(least_kept, most_dropped);
+}
+
+TEST(Fold, EitherLayerNamesThePlanOfBoth) {
+  Rig rig(kShape, scored_pairs(300, Merge::kValues));
+  Random random(110);
+  fill_and_attend(rig.cache(), random, 325);
+  std::vector<std::uint32_t> lower(rig.cache().held(1, 1));
+  std::vector<std::uint32_t> upper(lower.size());
+  ASSERT_EQ(plan(rig.cache(), 1, 1, 16, lower), Status::kOk);
+  ASSERT_EQ(plan(rig.cache(), 2, 1, 16, upper), Status::kOk);
+  EXPECT_EQ(lower, upper);
+  EXPECT_GE(*std::max_element(lower.begin(), lower.end()), kMember);
+  const auto row = random.bells(kShape.kv_heads * kShape.head_dim);
+  ASSERT_EQ(append(rig.cache(), 1, row, row), Status::kOk);
+  const std::vector<std::byte> before = rig.copy_state();
+  lower.resize(rig.cache().held(1, 1));
+  EXPECT_EQ(plan(rig.cache(), 1, 1, 16, lower), Status::kBadArgument) << "the upper layer is behind";
+  EXPECT_EQ(compact_now(rig.cache(), 200, Budget::kUniform), Status::kBadArgument);
+  EXPECT_TRUE(rig.copy_state() == before);
+}
+
+// Of three slots that weigh alike, as both layers held them.
+std::vector<double> mean_of(const std::vector<Slot>& slots, std::initializer_list<std::uint32_t> which, bool keys) {
+  std::vector<double> mean(kShape.head_dim, 0.0);
+  double norms = 0;
+  for (const std::uint32_t i : which) {
+    const auto row = keys ? slots[i].rotated_key() : slots[i].rotated_value();
+    const double norm = reference::norm(row);
+    norms += norm / 3;
+    for (std::size_t c = 0; c < mean.size(); ++c) mean[c] += row[c] / (keys ? norm : 3.0);
+  }
+  if (!keys) return mean;
+  // Directions are averaged, and norms apart from them.
+  const double length = reference::norm(mean);
+  for (double& x : mean) x *= norms / length;
+  return mean;
+}
+
+TEST(Fold, WhatJoinsAFoldedSlotIsFoldedWithIt) {
+  for (const auto& [keys, values] : {std::pair{true, true}, {false, true}, {true, false}}) {
+    Policy policy = scored_pairs(2000, Merge::kBoth);
+    policy.mass = Mass::kCount;
+    if (!keys) policy.fold.keys = {};
+    if (!values) policy.fold.values = {};
+    Rig rig(kShape, policy);
+    Random random(111);
+    fill(rig.cache(), random, 400);  // nothing attends: all weigh alike
+    const auto part = model_of(rig).folded(1, 0);
+    ASSERT_GT(part.used, 100u);
+    const std::uint32_t centre = 40;
+    const std::uint32_t folded = 90;
+    const std::uint32_t own = part.used + 20;
+    std::vector<std::uint32_t> target;
+    std::uint32_t next = 0;
+    for (std::uint32_t i = 0; i < 400; ++i) target.push_back(i == folded || i == own ? kMember + centre : next++);
+    const std::vector<Slot> was[2] = {model_of(rig).slots(1, 0), model_of(rig).slots(2, 0)};
+    ASSERT_EQ(compact(rig.cache(), 2, 0, target), Status::kOk);
+    ASSERT_EQ(check(rig.cache()), Status::kOk);
+    const std::vector<Slot> now[2] = {model_of(rig).slots(1, 0), model_of(rig).slots(2, 0)};
+    for (std::uint32_t w = 0; w < 2; ++w) {
+      for (std::uint32_t i = 0; i < 400; ++i) {
+        if (target[i] >= kMember || i == centre) continue;
+        ASSERT_EQ(now[w][target[i]], was[w][i]) << i;
+      }
+      const auto notes = model_of(rig).notes(1 + w, 0)[centre];
+      EXPECT_EQ(notes.merged, 2u);
+      EXPECT_EQ(notes.bias, 25u) << "16 log2(3)";
+      for (const bool key : {true, false}) {
+        const auto got = key ? now[w][centre].rotated_key() : now[w][centre].rotated_value();
+        const auto mean = mean_of(was[w], {centre, folded, own}, key);
+        EXPECT_NEAR(reference::norm(got) / reference::norm(mean), 1, 0.03);
+        const bool shared = key ? keys : values;
+        const auto wanted = shared ? between(mean_of(was[0], {centre, folded, own}, key),
+                                             mean_of(was[1], {centre, folded, own}, key), policy.fold.t / 256.0)
+                                   : mean;
+        EXPECT_LE(angle(got, wanted), 0.25) << (key ? "key" : "value");
+      }
+    }
+    EXPECT_EQ(now[0][centre].key_codes == now[1][centre].key_codes, keys);
+    EXPECT_EQ(now[0][centre].value_codes == now[1][centre].value_codes, values);
+  }
+}
+
+TEST(Fold, FarRangeRetainsNoMoreThanTheShareAndOnlyTheFarthest) {
+  Policy policy = sharing(1800, true, true);
+  policy.fold.retained = 26;
+  Rig share(kShape, policy);
+  policy.fold.retain = Retain::kFarRange;
+  Rig range(kShape, policy);
+  Random random(112);
+  Random same(112);
+  fill(share.cache(), random, 900);
+  fill(range.cache(), same, 900);
+  const auto by_share = model_of(share).folded(1, 0);
+  const auto by_range = model_of(range).folded(1, 0);
+  EXPECT_GT(by_range.retained, 0u);
+  EXPECT_LT(by_range.retained, by_share.retained);
+  const auto a = model_of(range).slots(1, 0);
+  const auto b = model_of(range).slots(2, 0);
+  // Angles of keys and values: unlike tokens have about half a turn in all, others less than half of that.
+  for (std::uint32_t i = by_range.used; i < by_range.used + by_range.retained; ++i) {
+    EXPECT_GT(angle(a[i].rotated_key(), b[i].rotated_key()) + angle(a[i].rotated_value(), b[i].rotated_value()), 2.0);
+  }
+}
+
 TEST(Fold, IsTheSameOnAllPorts) {
   std::vector<std::byte> wanted;
   for (const std::string& port : test::running_ports()) {

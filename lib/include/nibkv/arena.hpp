@@ -35,7 +35,7 @@ struct Layout {
   std::uint64_t codes = 0;           ///< codes of a tile: [tiles][code_bytes]
   std::uint64_t folds = 0;           ///< FoldedPart[layers][kv_heads], where layers share codes
   std::uint64_t shared = 0;          ///< codes of the entries that they share
-  std::uint64_t plan = 0;            ///< u32[5][chain_tiles * 32], or [1][...] where scores do not plan: plans
+  std::uint64_t plan = 0;            ///< u32[5][chain_tiles * 32], [6] where pairs plan, [1] where scores do not: plans
   std::uint64_t shares = 0;          ///< u32[kv_heads], under Budget::kAdaptive
   std::uint64_t encoding = 0;        ///< f32[9][head_dim]: a row on its way into a tile, and what improves its codes
   std::uint64_t merging = 0;         ///< rows that are merged or compared (lib/FORMAT.md)
@@ -242,7 +242,8 @@ constexpr Layout layout_as(const Shape& shape, const Policy& policy, bool share)
   at.folds = take(at.views != 0 ? heads * kFoldedPartBytes : 0);
   // A pair of entries of keys and values is 2 planes, another 3.
   at.shared = take((at.both_entries * 2 + (at.views / 2 - at.both_entries) * 3) * (at.code_bytes / 2));
-  const std::uint64_t arrays = policy.keep == Keep::kScore ? 5 : bounded || at.views != 0 ? 1 : 0;
+  const bool pairs_plan = policy.keep == Keep::kScore && at.views != 0;
+  const std::uint64_t arrays = pairs_plan ? 6 : policy.keep == Keep::kScore ? 5 : bounded || at.views != 0 ? 1 : 0;
   at.plan = take(arrays * at.chain_tiles * kTileSlots * 4);
   at.encoding = take(q4 ? 9u * shape.head_dim * 4u : 0);
   at.merging = take(merges(policy) ? 48u * shape.head_dim + kTileSlots * kTileSlots * 4 : 0);
