@@ -180,9 +180,19 @@ struct Access {
   std::uint32_t& base(std::uint32_t tile) const { return at<std::uint32_t>(layout().bases)[tile]; }
 
   std::uint32_t position(std::uint32_t tile, std::uint32_t lane) const { return base(tile) + positions(tile)[lane]; }
-  /// Positions that lie further from their tile's first than 65535 are kept as that.
+  /// Of a tile's slots the one with lane 0 comes first. Positions that lie further from their tile's base than 65535
+  /// are kept as that. Folded slots are in no order: the base goes down to the least of those that are there.
   void set_position(std::uint32_t tile, std::uint32_t lane, std::uint32_t position) const {
     if (lane == 0) base(tile) = position;
+    if (position < base(tile)) {
+      const std::uint32_t down = base(tile) - position;
+      base(tile) = position;
+      for (std::uint32_t i = 0; i < lane; ++i) {
+        const std::uint32_t offset =
+            positions(tile)[i] < 65535 - (down < 65535 ? down : 65535) ? positions(tile)[i] + down : 65535;
+        positions(tile)[i] = static_cast<std::uint16_t>(offset);
+      }
+    }
     const std::uint32_t offset = position - base(tile);
     positions(tile)[lane] = static_cast<std::uint16_t>(offset < 65535 ? offset : 65535);
   }

@@ -142,16 +142,17 @@ bool sound_slots(const Access& to, const Chain& chain) {
   std::uint32_t next = 0;  // the least position that the slot may have
   const std::uint32_t folded = to.folded(chain);
   for (std::uint32_t slot = 0; slot < chain.used; ++slot, at.next(to.links())) {
-    if (slot == folded) next = 0;  // folded slots and the others are in order, each among themselves
     if (!sound_scale(to.key_scales(at.tile)[at.lane], kMostKeyScale16)) return false;
     if (!sound_scale(to.value_scales(at.tile)[at.lane], kMostValueScale16)) return false;
     if (policy.keep != Keep::kScore) continue;
     const std::uint32_t offset = to.positions(at.tile)[at.lane];
     const std::uint32_t position = to.base(at.tile) + offset;
     const bool far = offset == 65535;  // it may stand for any further one
-    if (position < (far && next != 0 ? next - 1 : next) || position >= chain.seen) return false;
-    if (at.lane == 0 && offset != 0) return false;
-    next = position + 1;
+    if (position >= chain.seen) return false;
+    if (slot >= folded) {  // folded slots are in no order
+      if (position < (far && next != 0 ? next - 1 : next) || (at.lane == 0 && offset != 0)) return false;
+      next = position + 1;
+    }
     const bool sink = slot >= folded && slot - folded < policy.sinks;
     if (keeps_global(policy) && !sink && to.global(at.tile)[at.lane] > chain.heaviest) return false;
     if (merges(policy) && to.bias(at.tile)[at.lane] > kMostBias) return false;

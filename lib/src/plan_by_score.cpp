@@ -46,31 +46,37 @@ void score_planned(const Access& to, const Chain& chain, std::uint32_t layer, st
 
 }  // namespace
 
-// Slots of the folded part and retained ones are in order, each among themselves, and older than those behind both.
 Droppable::Droppable(const Access& to, const Chain& chain) {
   const Policy& policy = to.policy();
-  const std::uint32_t folded = to.folded(chain);
-  const std::uint32_t sinks = policy.sinks < chain.used - folded ? policy.sinks : chain.used - folded;
-  Run& run = runs_[0];
-  run.begin = folded + sinks;
-  run.end = chain.used > policy.recent ? chain.used - policy.recent : 0;
-  const std::uint32_t in_order = to.folds() ? folded + to.folded_part(chain).retained : 0;
-  if (run.end < in_order) {
-    // Those that are out of order are as recent as their positions say.
-    std::uint32_t ends[2] = {0, folded};
-    SlotCursor at = to.first_slot(chain);
-    for (std::uint32_t i = 0; i < in_order && i < chain.used; ++i, at.next(to.links())) {
-      const bool recent = to.position(at.tile, at.lane) + std::uint64_t{policy.recent} >= chain.seen;
-      if (!recent) ends[i < folded ? 0 : 1] = i + 1;
-    }
-    runs_[1] = {run.begin, ends[1]};
-    run = {0, ends[0]};
-  } else if (folded != 0) {
-    runs_[1] = run;
-    run = {0, folded};
+  begin_ = policy.sinks < chain.used ? policy.sinks : chain.used;
+  end_ = chain.used > policy.recent ? chain.used - policy.recent : 0;
+  if (to.folds() && (to.folded_part(chain).used | to.folded_part(chain).retained) != 0) {
+    choose(to, chain);
+    return;
   }
-  for (Run& each : runs_) {
-    if (each.end < each.begin) each.end = each.begin;
+  if (end_ < begin_) end_ = begin_;
+  count_ = end_ - begin_;
+}
+
+// Slots behind the folded and the retained ones are in order, and newer than those.
+void Droppable::choose(const Access& to, const Chain& chain) {
+  const Policy& policy = to.policy();
+  const std::uint32_t folded = to.folded(chain);
+  const std::uint32_t mixed = folded + to.folded_part(chain).retained;
+  const std::uint32_t newest = chain.used > policy.recent ? chain.used - policy.recent : 0;
+  begin_ = 0;
+  end_ = chain.used;
+  bits_ = PlanArrays(to).droppable;
+  for (std::uint32_t i = 0; i < tiles_of(chain.used); ++i) bits_[i] = 0;
+  SlotCursor at = to.first_slot(chain);
+  for (std::uint32_t i = 0; i < chain.used; ++i, at.next(to.links())) {
+    const bool sink = i >= folded && i - folded < policy.sinks;
+    const bool by_position = i < mixed && newest < mixed;
+    const bool recent = by_position ? std::uint64_t{to.position(at.tile, at.lane)} + policy.recent >= chain.seen
+                                    : i >= mixed && i >= newest;
+    if (sink || recent) continue;
+    bits_[i / 32] |= 1u << i % 32;
+    ++count_;
   }
 }
 

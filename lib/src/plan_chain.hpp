@@ -12,37 +12,38 @@ inline std::uint32_t capacity_of(const Access& to, const Chain& chain) {
   return to.policy().keep == Keep::kAll ? to.layout().tiles_per_head * kTileSlots : chain.budget + kTileSlots;
 }
 
-/// Slots that may be dropped under Keep::kScore: all but the sinks and the recent ones. In a chain with a folded part
-/// they are in two runs, before and behind the sinks.
+/// Slots that may be dropped under Keep::kScore: all but the sinks and the recent ones. They are one run, but in a
+/// chain with a folded part, where what is recent goes by positions.
 class Droppable {
  public:
   Droppable(const Access& to, const Chain& chain);
 
   bool has(std::uint32_t slot) const {
-    return (slot >= runs_[0].begin && slot < runs_[0].end) || (slot >= runs_[1].begin && slot < runs_[1].end);
+    return slot >= begin_ && slot < end_ && (bits_ == nullptr || (bits_[slot / 32] >> slot % 32 & 1) != 0);
   }
-  std::uint32_t count() const { return runs_[0].end - runs_[0].begin + (runs_[1].end - runs_[1].begin); }
+  std::uint32_t count() const { return count_; }
   /// Calls visit(slot) for all, ascending.
   template <typename F>
   void each(F visit) const {
-    for (const Run& run : runs_) {
-      for (std::uint32_t i = run.begin; i < run.end; ++i) visit(i);
+    for (std::uint32_t i = begin_; i < end_; ++i) {
+      if (bits_ == nullptr || has(i)) visit(i);
     }
   }
   /// The same from the last one down.
   template <typename F>
   void each_back(F visit) const {
-    for (std::uint32_t r = 2; r-- > 0;) {
-      for (std::uint32_t i = runs_[r].end; i-- > runs_[r].begin;) visit(i);
+    for (std::uint32_t i = end_; i-- > begin_;) {
+      if (bits_ == nullptr || has(i)) visit(i);
     }
   }
 
  private:
-  struct Run {
-    std::uint32_t begin = 0;
-    std::uint32_t end = 0;
-  };
-  Run runs_[2];
+  void choose(const Access& to, const Chain& chain);
+
+  std::uint32_t begin_;
+  std::uint32_t end_;
+  std::uint32_t count_ = 0;
+  std::uint32_t* bits_ = nullptr;  // in the arena, where not all of the run may be dropped
 };
 
 /// Arrays of the arena's plan region, each with room for a chain. Under Keep::kRecent there is only the first.
@@ -53,7 +54,8 @@ struct PlanArrays {
         rank(score + stride(to)),
         first(rank + stride(to)),
         next(first + stride(to)),
-        other(to.folds() ? next + stride(to) : nullptr) {}
+        other(to.folds() ? next + stride(to) : nullptr),
+        droppable(to.folds() ? other + stride(to) : nullptr) {}
 
   static std::size_t stride(const Access& to) { return std::size_t{to.layout().chain_tiles} * kTileSlots; }
 
@@ -62,7 +64,8 @@ struct PlanArrays {
   std::uint32_t* rank;   // what decides who stays
   std::uint32_t* first;  // of the members of a new slot; the others are behind it in `next`
   std::uint32_t* next;
-  std::uint32_t* other;  // where layers share codes: the upper layer's scores
+  std::uint32_t* other;      // where layers share codes: the upper layer's scores,
+  std::uint32_t* droppable;  // and a bit a slot, of Droppable
 };
 
 /// The body of plan(): also what append runs before it makes room for `incoming` tokens.
