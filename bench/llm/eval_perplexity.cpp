@@ -32,7 +32,7 @@ constexpr const char* kHelp =
                        mass (none, share, count), threshold (0 to 255, mean), candidate_mass (0 to 255), budget
                        (uniform, pyramid, scores, adaptive); of minicache and ems_fold: fold (gate: layers share that
                        are alike in the profile; direct: all), fold_start (the first that may; default half of them),
-                       fold_rows (both, keys, values), fold_min_cosine (0 to 255), fold_recent, fold_t (0 to 255),
+                       fold_rows (both, keys, values), fold_centred (0, 1: keys less their means), fold_min_cosine (0 to 255), fold_recent, fold_t (0 to 255),
                        fold_retained (0 to 128), fold_retain (far, near, far_range); or fold_keys, fold_values (layers
                        FIRST-END whose neighbours share codes)
   --force-fold         let layers share that the gate refuses: --set fold=direct

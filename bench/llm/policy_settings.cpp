@@ -146,6 +146,7 @@ std::span<const Field> fields() {
       {"fold", "gate or direct", check_choice<set_how>},
       {"fold_rows", "both, keys or values", check_choice<set_rows>},
       {"fold_start", "a layer", check_choice<set_start>},
+      {"fold_centred", "0 or 1", [](View value, Policy& policy) { return number(value, policy.fold.centred, 0, 1); }},
       {"fold_min_cosine", "a number from 0 to 255",
        [](View value, Policy& policy) { return number(value, policy.fold.min_cosine, 0, 255); }},
       {"fold_keys", "layers FIRST-END whose neighbours share keys, such as 16-30",

@@ -136,6 +136,11 @@ struct Access {
   bool paired(std::uint32_t layer) const { return folds() && detail::is_paired(policy(), layer); }
   /// The other layer of a pair.
   std::uint32_t partner(std::uint32_t layer) const { return detail::is_lower(policy(), layer) ? layer + 1 : layer - 1; }
+  /// Whether keys of a layer are coded less the profile's mean key.
+  bool centred(std::uint32_t layer) const {
+    const LayerSet& keys = policy().fold.keys;
+    return !folds() || policy().fold.centred || !(keys.has(layer) || (layer != 0 && keys.has(layer - 1)));
+  }
   /// Whether a layer and the one that it shares codes with have seen the same tokens.
   bool in_step(std::uint32_t layer) const {
     return !paired(layer) || chain(layer, 0).seen == chain(partner(layer), 0).seen;

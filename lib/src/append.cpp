@@ -106,7 +106,7 @@ Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, st
   for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
     Chain& chain = to.chain(layer, head);
     const bool exact = shape.storage == Storage::kF32;
-    const Basis basis(exact ? ProfileView{} : to.profile(), shape, layer, head);
+    const Basis basis(to, layer, head);
     const KeyRefiner refiner(to.kernels(), basis, shape.head_dim, to.encoding() + shape.head_dim);
     for (std::uint32_t i = 0; i < count; ++i) {
       const std::uint32_t lane = to.own_slots(chain) % kTileSlots;

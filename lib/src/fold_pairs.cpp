@@ -17,7 +17,7 @@ Policy fold_pairs(const Shape& shape, const Policy& policy, const ProfileView& p
   const std::uint8_t least = policy.fold.min_cosine;
   for (std::uint32_t lower = start_layer; lower < kMaxPairedLayers && lower + 1 < shape.layers; ++lower) {
     const LayerCosines cosines = profile.cosines(lower + 1);
-    const bool keys = reaches(cosines.keys, least);
+    const bool keys = reaches(policy.fold.centred ? cosines.keys : cosines.raw_keys, least);
     const bool values = reaches(cosines.values, least);
     if (keys) chosen.fold.keys.add(lower);
     if (values) chosen.fold.values.add(lower);

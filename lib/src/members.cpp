@@ -262,7 +262,7 @@ std::uint32_t least_candidate(const Policy& policy, const std::uint32_t* score, 
 void assign_members(const Access& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
                     const PlanArrays& arrays, std::uint32_t* target) {
   const Policy& policy = to.policy();
-  const Basis basis(to.profile(), to.shape(), layer, kv_head);
+  const Basis basis(to, layer, kv_head);
   const std::uint32_t* links = to.links();
   const Droppable inner(to, chain);
   const std::uint32_t least = least_candidate(policy, arrays.score, inner);

@@ -235,7 +235,7 @@ Weight add_class(const Access& to, const Merging& in, Merger& merger, std::uint3
 void merge_layer(const Access& to, const Merging& in, const std::uint32_t* target, const PlanArrays& arrays) {
   const Policy& policy = to.policy();
   const std::uint32_t folded = to.folded(in.chain);
-  const Basis basis(to.profile(), to.shape(), in.layer, in.kv_head);
+  const Basis basis(to, in.layer, in.kv_head);
   const KeyRefiner refiner(to.kernels(), basis, to.shape().head_dim, to.encoding() + to.shape().head_dim);
   Merger merger(to, basis);
   for (std::uint32_t i = 0; i < in.chain.used; ++i) {
@@ -264,8 +264,7 @@ class SharedMerge {
   SharedMerge(const Access& to, const Merging (&in)[2])
       : to_(to),
         in_(in),
-        bases_{Basis(to.profile(), to.shape(), in[0].layer, in[0].kv_head),
-               Basis(to.profile(), to.shape(), in[1].layer, in[1].kv_head)},
+        bases_{Basis(to, in[0].layer, in[0].kv_head), Basis(to, in[1].layer, in[1].kv_head)},
         mergers_{Merger(to, bases_[0]), Merger(to, bases_[1])} {}
 
   void run(const std::uint32_t* target, const PlanArrays& arrays) {

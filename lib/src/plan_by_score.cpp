@@ -85,7 +85,7 @@ void score_slots(const Access& to, const Chain& chain, std::uint32_t layer, std:
   const Policy& policy = to.policy();
   const std::uint32_t* links = to.links();
   if (policy.score == Score::kKeyNorm) {
-    const Basis basis(to.profile(), to.shape(), layer, kv_head);
+    const Basis basis(to, layer, kv_head);
     float* row = to.encoding();
     SlotCursor at = to.first_slot(chain);
     for (std::uint32_t i = 0; i < chain.used; ++i, at.next(links)) {

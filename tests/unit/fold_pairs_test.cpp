@@ -21,7 +21,8 @@ class Known {
   explicit Known(const Percents& above) : bytes_(test::make_profile(kShape, 1)) {
     for (std::uint32_t layer = 1; layer < kShape.layers; ++layer) {
       auto* at = const_cast<std::uint8_t*>(profile_cosines_at(bytes_.data(), layer, kShape.head_dim));
-      put_i16(at, 0, static_cast<std::int16_t>(above[layer - 1][0] * 327.68));
+      put_i16(at, 4, static_cast<std::int16_t>(above[layer - 1][0] * 327.68));  // raw
+      put_i16(at, 0, static_cast<std::int16_t>(layer == 4 ? 32000 : 0));        // less their means
       put_i16(at, 1, static_cast<std::int16_t>(above[layer - 1][1] * 327.68));
     }
     test::seal(bytes_);
@@ -46,6 +47,9 @@ TEST(FoldPairs, TakesTheLayerAboveWhereItIsAlike) {
   EXPECT_EQ(policy.fold.keys, set_of({0, 3}));
   EXPECT_EQ(policy.fold.values, set_of({0, 5})) << "layer 4 is taken by 3, so 5 is free for 6";
   EXPECT_TRUE(valid(policy, kShape));
+  Policy centred = ems(300);
+  centred.fold.centred = true;
+  EXPECT_EQ(fold_pairs(kShape, centred, known.view(), 1).fold.keys, set_of({3}));
   const Policy later = fold_pairs(kShape, policy, known.view(), 4);
   EXPECT_EQ(later.fold.keys, set_of({4})) << "pairs of before are forgotten";
   EXPECT_EQ(later.fold.values, set_of({4}));

@@ -523,6 +523,39 @@ TEST(Fold, WhatJoinsAFoldedSlotIsFoldedWithIt) {
   }
 }
 
+// Recent keys are not folded yet: what differs is the mean that the profile knows.
+TEST(Fold, SharedKeysKeepTheirMeanUnlessTheyAreCentred) {
+  Shape shape = kShape;
+  shape.outlier_channels = 4;
+  double off[2] = {};
+  for (const bool centred : {false, true}) {
+    Policy policy = sharing(1000, true, true);
+    policy.fold.centred = centred;
+    Rig rig(shape, policy, {}, 5);
+    ProfileView profile;
+    ASSERT_EQ(profile.open(rig.profile(), shape), Status::kOk);
+    Random random(113);
+    for (const std::uint32_t layer : {0u, 1u, 2u, 3u}) {
+      const auto keys = test::keys_of_profile(shape, 5, layer, 4, random);
+      ASSERT_EQ(append(rig.cache(), layer, keys, random.bells(4u * shape.kv_heads * shape.head_dim)), Status::kOk);
+      const Slot slot = model_of(rig).slots(layer, 1)[2];
+      const auto key = reference::widen(std::span(keys).subspan((2u * 2 + 1) * shape.head_dim, shape.head_dim));
+      const auto less_mean = reference::decode_key(slot, profile, layer, 1);
+      std::vector<double> whole = less_mean;
+      Slot nothing = slot;
+      nothing.key_scale = 0;
+      for (int& code : nothing.outliers) code = 0;
+      const auto mean = reference::decode_key(nothing, profile, layer, 1);
+      for (std::size_t c = 0; c < whole.size(); ++c) whole[c] -= mean[c];
+      const bool paired = layer == 1 || layer == 2;
+      const double error = reference::distance(paired && !centred ? whole : less_mean, key) / reference::norm(key);
+      EXPECT_LT(error, 0.1) << layer;
+      if (paired) off[centred ? 1 : 0] += error;
+    }
+  }
+  EXPECT_NE(off[0], off[1]);
+}
+
 TEST(Fold, FarRangeRetainsNoMoreThanTheShareAndOnlyTheFarthest) {
   Policy policy = sharing(1800, true, true);
   policy.fold.retained = 26;

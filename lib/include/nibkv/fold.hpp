@@ -12,7 +12,7 @@ namespace nibkv {
 ///
 /// From `start_layer` up, a layer that is in no pair yet takes the one above it when the mean cosine of their keys, or
 /// that of their values, is at least policy.fold.min_cosine / 256; only what reaches it is shared. Keys are compared
-/// less their means, as tiles hold them. Nothing measured: no pairs.
+/// as they are, or less their means under Fold::centred. Nothing measured: no pairs.
 ///
 /// Footprint and tokens_that_fit count what the pairs gain. A caller who knows better names pairs in Policy::fold.
 ///

@@ -98,6 +98,9 @@ struct Fold {
   std::uint8_t t = 154;        ///< how far the shared direction is on the way to the upper layer's, n / 256
   std::uint8_t retained = 13;  ///< share of the old slots that is retained, n / 256, at most 128
   Retain retain = Retain::kFar;
+  /// Keys of layers that share them are coded less the profile's mean key, as those of other layers are. Otherwise
+  /// their means stay on, as MiniCache has it: then it is whole keys whose direction is shared.
+  bool centred = false;
   std::uint8_t min_cosine = 179;  ///< what fold_pairs asks of a pair's mean cosine, n / 256
 
   constexpr bool operator==(const Fold&) const = default;
