@@ -38,10 +38,12 @@ constexpr std::uint32_t tiles_of(std::uint32_t slots) {
 struct FoldedPart {
   std::uint32_t first = kNoTile;  // view
   std::uint32_t last = kNoTile;
-  std::uint32_t used = 0;        // slots; all views but the last are full
-  std::uint32_t retained = 0;    // of the first slots behind them: sinks, and those that did not fold
-  std::uint32_t free = kNoTile;  // first free view
-  std::uint32_t reserved[3] = {};
+  std::uint32_t used = 0;              // slots; all views but the last are full
+  std::uint32_t retained = 0;          // of the first slots behind them: sinks, and those that did not fold
+  std::uint32_t free = kNoTile;        // first free view
+  std::uint32_t nearest = 0xffffffff;  // distances of slots that were weighed under Retain::kFarRange,
+  std::uint32_t farthest = 0;          // in the lower layer's
+  std::uint32_t reserved = 0;
 };
 static_assert(sizeof(FoldedPart) == detail::kFoldedPartBytes);
 
@@ -70,6 +72,8 @@ struct TileCursor {
   std::uint32_t folded = 0;      // the first slot of the chain's own tiles
   std::uint32_t then = kNoTile;  // in which they begin, while in the folded part
 
+  /// Behind the last of the slots that lie in tiles of this one's kind.
+  std::uint32_t end(std::uint32_t used) const { return then != kNoTile ? folded : used; }
   void next(const std::uint32_t* links) {
     tile = links[tile];
     slot += kTileSlots;
@@ -132,6 +136,15 @@ struct Access {
   bool paired(std::uint32_t layer) const { return folds() && detail::is_paired(policy(), layer); }
   /// The other layer of a pair.
   std::uint32_t partner(std::uint32_t layer) const { return detail::is_lower(policy(), layer) ? layer + 1 : layer - 1; }
+  /// Whether keys of a layer are coded less the profile's mean key.
+  bool centred(std::uint32_t layer) const {
+    const LayerSet& keys = policy().fold.keys;
+    return !folds() || policy().fold.centred || !(keys.has(layer) || (layer != 0 && keys.has(layer - 1)));
+  }
+  /// Whether a layer and the one that it shares codes with have seen the same tokens.
+  bool in_step(std::uint32_t layer) const {
+    return !paired(layer) || chain(layer, 0).seen == chain(partner(layer), 0).seen;
+  }
   FoldedPart& folded_part(const Chain& chain) const {
     return at<FoldedPart>(layout().folds)[&chain - at<Chain>(layout().chains)];
   }
@@ -172,9 +185,19 @@ struct Access {
   std::uint32_t& base(std::uint32_t tile) const { return at<std::uint32_t>(layout().bases)[tile]; }
 
   std::uint32_t position(std::uint32_t tile, std::uint32_t lane) const { return base(tile) + positions(tile)[lane]; }
-  /// Positions that lie further from their tile's first than 65535 are kept as that.
+  /// Of a tile's slots the one with lane 0 comes first. Positions that lie further from their tile's base than 65535
+  /// are kept as that. Folded slots are in no order: the base goes down to the least of those that are there.
   void set_position(std::uint32_t tile, std::uint32_t lane, std::uint32_t position) const {
     if (lane == 0) base(tile) = position;
+    if (position < base(tile)) {
+      const std::uint32_t down = base(tile) - position;
+      base(tile) = position;
+      for (std::uint32_t i = 0; i < lane; ++i) {
+        const std::uint32_t offset =
+            positions(tile)[i] < 65535 - (down < 65535 ? down : 65535) ? positions(tile)[i] + down : 65535;
+        positions(tile)[i] = static_cast<std::uint16_t>(offset);
+      }
+    }
     const std::uint32_t offset = position - base(tile);
     positions(tile)[lane] = static_cast<std::uint16_t>(offset < 65535 ? offset : 65535);
   }

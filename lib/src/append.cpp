@@ -49,7 +49,7 @@ void start_slot(const Access& to, std::uint32_t tile, std::uint32_t lane, std::u
 }
 
 // Cuts back every chain of a layer that `count` more tokens would make too long: all before the first of them grows,
-// since a head whose budget has grown takes tiles that others give back.
+// since a head whose budget has grown takes tiles that others give back. The lower layer of a pair makes room for both.
 void make_room(const Access& to, std::uint32_t layer, std::uint32_t count) {
   const auto too_long = [&](std::uint32_t head) {
     const Chain& chain = to.chain(layer, head);
@@ -64,7 +64,7 @@ void make_room(const Access& to, std::uint32_t layer, std::uint32_t count) {
     const PlanArrays arrays(to);
     Chain& chain = to.chain(layer, head);
     plan_chain(to, chain, layer, head, count, arrays, arrays.target);
-    compact_chain(to, chain, layer, head, arrays.target, arrays);
+    carry_out(to, layer, head, arrays.target, arrays);
   }
 }
 
@@ -106,7 +106,7 @@ Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, st
   for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
     Chain& chain = to.chain(layer, head);
     const bool exact = shape.storage == Storage::kF32;
-    const Basis basis(exact ? ProfileView{} : to.profile(), shape, layer, head);
+    const Basis basis(to, layer, head);
     const KeyRefiner refiner(to.kernels(), basis, shape.head_dim, to.encoding() + shape.head_dim);
     for (std::uint32_t i = 0; i < count; ++i) {
       const std::uint32_t lane = to.own_slots(chain) % kTileSlots;

@@ -274,7 +274,7 @@ void attend_head(const Access& to, std::uint32_t layer, std::uint32_t head, std:
                  float* out, const Part& part) {
   const Shape& shape = to.shape();
   Chain& chain = to.chain(layer, head);
-  const Basis basis(to.profile(), shape, layer, head);
+  const Basis basis(to, layer, head);
   Rows rows = rows_in(to, part.worker);
   float* outs[kMaxRows];
   // Scores need all heads of a query in one pass, if they fit.

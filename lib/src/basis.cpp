@@ -4,9 +4,12 @@
 
 namespace nibkv {
 
-Basis::Basis(const ProfileView& profile, const Shape& shape, std::uint32_t layer, std::uint32_t kv_head)
-    : empty_(profile.empty()), head_dim_(shape.head_dim), channels_(shape.outlier_channels) {
-  if (!empty_) head_ = profile.head(layer, kv_head);
+Basis::Basis(const Access& to, std::uint32_t layer, std::uint32_t kv_head)
+    : empty_(to.profile().empty() || to.shape().storage == Storage::kF32),
+      centred_(to.centred(layer)),
+      head_dim_(to.shape().head_dim),
+      channels_(to.shape().outlier_channels) {
+  if (!empty_) head_ = to.profile().head(layer, kv_head);
 }
 
 std::int8_t outlier_code(float channel, float scale) {
@@ -19,7 +22,7 @@ std::int8_t outlier_code(float channel, float scale) {
 
 void Basis::split_key(float* row, std::int8_t* outliers) const {
   if (empty_) return;
-  for (std::uint32_t c = 0; c < head_dim_; ++c) row[c] -= bf16_at(head_.key_means, c);
+  for (std::uint32_t c = 0; centred_ && c < head_dim_; ++c) row[c] -= bf16_at(head_.key_means, c);
   for (std::uint32_t n = 0; n < channels_; ++n) {
     const float scale = from_scale16(u16_at(head_.outlier_scales, n));
     float& channel = row[head_.channels[n]];
@@ -33,7 +36,7 @@ void Basis::join_key(float* row, const std::int8_t* outliers) const {
   for (std::uint32_t n = 0; n < channels_; ++n) {
     row[head_.channels[n]] = static_cast<float>(outliers[n]) * from_scale16(u16_at(head_.outlier_scales, n));
   }
-  for (std::uint32_t c = 0; c < head_dim_; ++c) row[c] += bf16_at(head_.key_means, c);
+  for (std::uint32_t c = 0; centred_ && c < head_dim_; ++c) row[c] += bf16_at(head_.key_means, c);
 }
 
 void Basis::outlier_scales(float* scales) const {

@@ -14,7 +14,7 @@ std::int8_t outlier_code(float channel, float scale);
 /// the mean key's is left out.
 class Basis {
  public:
-  Basis(const ProfileView& profile, const Shape& shape, std::uint32_t layer, std::uint32_t kv_head);
+  Basis(const Access& to, std::uint32_t layer, std::uint32_t kv_head);
 
   /// Whether there is anything to do.
   bool empty() const { return empty_; }
@@ -42,6 +42,7 @@ class Basis {
 
  private:
   bool empty_;
+  bool centred_;  // whether the mean is taken off
   std::uint32_t head_dim_;
   std::uint32_t channels_;
   HeadProfile head_{};

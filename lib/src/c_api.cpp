@@ -54,7 +54,8 @@ static_assert(same(NIBKV_MASS_NONE, Mass::kNone) && same(NIBKV_MASS_SHARE, Mass:
 static_assert(same(NIBKV_BUDGET_UNIFORM, Budget::kUniform) && same(NIBKV_BUDGET_PYRAMID, Budget::kPyramid) &&
               same(NIBKV_BUDGET_SCORES, Budget::kScores) && same(NIBKV_BUDGET_ADAPTIVE, Budget::kAdaptive) &&
               same(NIBKV_BUDGET_TABLE, Budget::kTable));
-static_assert(same(NIBKV_RETAIN_FAR, Retain::kFar) && same(NIBKV_RETAIN_NEAR, Retain::kNear));
+static_assert(same(NIBKV_RETAIN_FAR, Retain::kFar) && same(NIBKV_RETAIN_NEAR, Retain::kNear) &&
+              same(NIBKV_RETAIN_FAR_RANGE, Retain::kFarRange));
 static_assert(sizeof(nibkv_fold::keys) == sizeof(LayerSet));
 
 constexpr nibkv_status to_c(Status status) {
@@ -81,15 +82,17 @@ Shape to_cpp(const nibkv_shape& from) {
 }
 
 Fold to_cpp(const nibkv_fold& from) {
-  const auto& [keys, values, recent, t, retained, retain] = from;
+  const auto& [keys, values, recent, t, retained, retain, centred, min_cosine] = from;
   Fold to;
-  auto& [to_keys, to_values, to_recent, to_t, to_retained, to_retain] = to;
+  auto& [to_keys, to_values, to_recent, to_t, to_retained, to_retain, to_centred, to_min_cosine] = to;
   std::memcpy(to_keys.words, keys, sizeof keys);
   std::memcpy(to_values.words, values, sizeof values);
   to_recent = recent;
   to_t = t;
   to_retained = retained;
   to_retain = Retain{retain};
+  to_centred = centred;
+  to_min_cosine = min_cosine;
   return to;
 }
 
@@ -129,8 +132,8 @@ constexpr std::uint8_t number(Enum value) {
 }
 
 nibkv_fold to_c(const Fold& from) {
-  const auto& [keys, values, recent, t, retained, retain] = from;
-  nibkv_fold to = {{}, {}, recent, t, retained, number(retain)};
+  const auto& [keys, values, recent, t, retained, retain, centred, min_cosine] = from;
+  nibkv_fold to = {{}, {}, recent, t, retained, number(retain), centred, min_cosine};
   std::memcpy(to.keys, keys.words, sizeof to.keys);
   std::memcpy(to.values, values.words, sizeof to.values);
   return to;
@@ -200,6 +203,19 @@ size_t nibkv_footprint(const nibkv_shape* shape, const nibkv_policy* policy) {
 
 uint32_t nibkv_tokens_that_fit(const nibkv_shape* shape, const nibkv_policy* policy, uint64_t bytes) {
   return shape == nullptr || policy == nullptr ? 0 : tokens_that_fit(to_cpp(*shape), to_cpp(*policy), bytes);
+}
+
+nibkv_status nibkv_fold_pairs(const nibkv_shape* shape, nibkv_policy* policy, const void* profile, size_t profile_bytes,
+                              uint32_t start_layer) {
+  if (shape == nullptr || policy == nullptr) return NIBKV_BAD_ARGUMENT;
+  const Shape of = to_cpp(*shape);
+  ProfileView view;
+  if (profile != nullptr) {
+    const Status status = view.open({static_cast<const std::byte*>(profile), profile_bytes}, of);
+    if (status != Status::kOk) return to_c(status);
+  }
+  *policy = to_c(fold_pairs(of, to_cpp(*policy), view, start_layer));
+  return NIBKV_OK;
 }
 
 size_t nibkv_cache_bytes(void) {

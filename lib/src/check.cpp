@@ -100,6 +100,17 @@ bool sound_scale(std::uint16_t scale, std::uint16_t most) {
   return scale == 0 || (scale >= 256 && scale <= most);
 }
 
+// Both layers of a pair hold the same positions, slot for slot.
+bool same_positions(const Access& to, const Chain& chain, const Chain& other) {
+  if (to.policy().keep != Keep::kScore) return true;
+  SlotCursor at[2] = {to.first_slot(chain), to.first_slot(other)};
+  for (std::uint32_t slot = 0; slot < other.used; ++slot) {
+    if (to.position(at[0].tile, at[0].lane) != to.position(at[1].tile, at[1].lane)) return false;
+    for (SlotCursor& cursor : at) cursor.next(to.links());
+  }
+  return true;
+}
+
 // What counts as in use.
 bool sound_entries(const Access& to) {
   std::uint64_t entries = 0;
@@ -129,6 +140,7 @@ bool sound_slots(const Access& to, const Chain& chain) {
   const Policy& policy = to.policy();
   SlotCursor at = to.first_slot(chain);
   std::uint32_t next = 0;  // the least position that the slot may have
+  const std::uint32_t folded = to.folded(chain);
   for (std::uint32_t slot = 0; slot < chain.used; ++slot, at.next(to.links())) {
     if (!sound_scale(to.key_scales(at.tile)[at.lane], kMostKeyScale16)) return false;
     if (!sound_scale(to.value_scales(at.tile)[at.lane], kMostValueScale16)) return false;
@@ -136,10 +148,13 @@ bool sound_slots(const Access& to, const Chain& chain) {
     const std::uint32_t offset = to.positions(at.tile)[at.lane];
     const std::uint32_t position = to.base(at.tile) + offset;
     const bool far = offset == 65535;  // it may stand for any further one
-    if (position < (far && next != 0 ? next - 1 : next) || position >= chain.seen) return false;
-    if (at.lane == 0 && offset != 0) return false;
-    next = position + 1;
-    if (keeps_global(policy) && slot >= policy.sinks && to.global(at.tile)[at.lane] > chain.heaviest) return false;
+    if (position >= chain.seen) return false;
+    if (slot >= folded) {  // folded slots are in no order
+      if (position < (far && next != 0 ? next - 1 : next) || (at.lane == 0 && offset != 0)) return false;
+      next = position + 1;
+    }
+    const bool sink = slot >= folded && slot - folded < policy.sinks;
+    if (keeps_global(policy) && !sink && to.global(at.tile)[at.lane] > chain.heaviest) return false;
     if (merges(policy) && to.bias(at.tile)[at.lane] > kMostBias) return false;
   }
   return true;
@@ -164,8 +179,10 @@ Status check(const Cache& cache) {
   if (!sound_lists(to)) return Status::kCorrupt;
   if (to.shape().storage != Storage::kQ4) return Status::kOk;
   for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) {
+    const bool lower = to.folds() && detail::is_lower(to.policy(), layer);
     for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) {
       if (!sound_slots(to, to.chain(layer, head))) return Status::kCorrupt;
+      if (lower && !same_positions(to, to.chain(layer, head), to.chain(layer + 1, head))) return Status::kCorrupt;
     }
   }
   return Status::kOk;

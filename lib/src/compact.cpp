@@ -38,6 +38,15 @@ void compact_folded(const Access& to, const Chain& chain, FoldedPart& part, cons
   }
 }
 
+// Moves what stays of one chain. The lower layer of a pair goes first: the codes that both share move with it.
+void compact_chain(const Access& to, std::uint32_t layer, std::uint32_t kv_head, const std::uint32_t* target) {
+  Chain& chain = to.chain(layer, kv_head);
+  const std::uint32_t folded = to.folded(chain);
+  const std::uint32_t own = chain.used - folded;
+  if (to.paired(layer)) compact_folded(to, chain, to.folded_part(chain), target);
+  compact_own(to, chain, own, target + folded, to.folded(chain));
+}
+
 }  // namespace
 
 std::uint32_t close_gaps(const Access& to, TileList& list, const std::uint32_t* target, std::uint32_t first_target) {
@@ -108,36 +117,32 @@ void compact_own(const Access& to, Chain& chain, std::uint32_t own, const std::u
   }
 }
 
-void compact_chain(const Access& to, Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
-                   const std::uint32_t* target, const PlanArrays& arrays) {
-  if (merges(to.policy())) merge_members(to, chain, layer, kv_head, target, arrays);
-  const std::uint32_t folded = to.folded(chain);
-  const std::uint32_t own = chain.used - folded;
-  if (to.paired(layer)) compact_folded(to, chain, to.folded_part(chain), target);
-  compact_own(to, chain, own, target + folded, to.folded(chain));
+void carry_out(const Access& to, std::uint32_t layer, std::uint32_t kv_head, const std::uint32_t* target,
+               const PlanArrays& arrays) {
+  if (merges(to.policy())) merge_members(to, layer, kv_head, target, arrays);
+  const bool pair = to.paired(layer);
+  const std::uint32_t first = pair && !detail::is_lower(to.policy(), layer) ? layer - 1 : layer;
+  compact_chain(to, first, kv_head, target);
+  if (pair) compact_chain(to, first + 1, kv_head, target);
 }
 
 Status compact(Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::span<const std::uint32_t> target) {
   if (!cache.ready()) return Status::kNotReady;
   const Access to{cache};
   if (layer >= to.shape().layers || kv_head >= to.shape().kv_heads) return Status::kBadArgument;
-  Chain& chain = to.chain(layer, kv_head);
-  Chain* other = to.paired(layer) ? &to.chain(to.partner(layer), kv_head) : nullptr;
-  if (other != nullptr && other->seen != chain.seen) return Status::kBadArgument;
-  if (target.size() != chain.used) return Status::kBadPlan;
+  if (!to.in_step(layer)) return Status::kBadArgument;
+  if (target.size() != to.chain(layer, kv_head).used) return Status::kBadPlan;
   if (const Status good = check_plan(target); good != Status::kOk) return good;
   if (!merges(to.policy())) {
     for (const std::uint32_t slot : target) {
       if (slot >= kMember && slot != kDrop) return Status::kBadPlan;
     }
   }
-  // The lower layer of a pair first: the codes that both share move with it.
-  const bool upper = other != nullptr && !detail::is_lower(to.policy(), layer);
   const PlanArrays arrays(to);
-  if (merges(to.policy())) score_slots(to, chain, layer, kv_head, arrays.score);
-  if (upper) compact_chain(to, *other, layer - 1, kv_head, target.data(), arrays);
-  compact_chain(to, chain, layer, kv_head, target.data(), arrays);
-  if (other != nullptr && !upper) compact_chain(to, *other, layer + 1, kv_head, target.data(), arrays);
+  if (merges(to.policy()) && !to.paired(layer)) {
+    score_slots(to, to.chain(layer, kv_head), layer, kv_head, arrays.score);
+  }
+  carry_out(to, layer, kv_head, target.data(), arrays);
   return Status::kOk;
 }
 
@@ -149,12 +154,17 @@ Status compact_now(Cache& cache, std::uint32_t tokens, Budget how) {
   if (how > Budget::kTable) return Status::kBadPolicy;
   if (how != Budget::kUniform && (how == Budget::kTable) != (policy.budget == Budget::kTable))
     return Status::kBadPolicy;
+  if (how != Budget::kUniform && to.folds()) return Status::kBadPolicy;
   if (how == Budget::kScores && to.profile().empty()) return Status::kBadProfile;
   if (tokens > policy.tokens || tokens <= policy.sinks + policy.recent) return Status::kBadArgument;
+  for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) {
+    if (!to.in_step(layer)) return Status::kBadArgument;
+  }
   // Budgets of this moment stand in the chains while it lasts; those of the arena come back.
   const PlanArrays arrays(to);
   share_heads(to, how, tokens);
   for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) {
+    if (to.paired(layer) && !detail::is_lower(policy, layer)) continue;  // done with the layer below
     if (how == Budget::kAdaptive) share_layer(to, layer, tokens);
     for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) {
       Chain& chain = to.chain(layer, head);
@@ -164,7 +174,7 @@ Status compact_now(Cache& cache, std::uint32_t tokens, Budget how) {
         kept = static_cast<std::uint32_t>(std::uint64_t{chain.budget} * tokens / policy.tokens);
       }
       plan_by_score(to, chain, layer, head, kept, arrays, arrays.target);
-      compact_chain(to, chain, layer, head, arrays.target, arrays);
+      carry_out(to, layer, head, arrays.target, arrays);
       if (policy.budget == Budget::kUniform || policy.budget == Budget::kAdaptive) chain.budget = policy.tokens;
     }
   }

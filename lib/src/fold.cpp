@@ -9,9 +9,6 @@
 namespace nibkv {
 namespace {
 
-constexpr std::uint32_t kMostRetained = kTileSlots + 1;  // with 32 that fold, where half of the slots are
-constexpr std::uint32_t kMostCandidates = kTileSlots + kMostRetained;
-
 // The chains of one head in both layers of a pair. They have the same slots, positions and numbers of tiles.
 class HeadPair {
  public:
@@ -22,13 +19,14 @@ class HeadPair {
         chains_{&to.chain(lower, kv_head), &to.chain(lower + 1, kv_head)},
         parts_{&to.folded_part(*chains_[0]), &to.folded_part(*chains_[1])} {}
 
-  /// Folds the 32 of the oldest slots that are most alike, if enough are old and there is room for them.
+  /// Folds the 32 of the old slots that are most alike, if enough are old and there is room for them.
   bool fold_some();
 
  private:
   SlotCursor own_slot(std::uint32_t which, std::uint32_t index) const;
   std::uint32_t distance(const SlotCursor (&at)[2]) const;
-  void choose(const std::uint32_t* distances, std::uint32_t count, std::uint32_t retained, bool* stays) const;
+  std::uint32_t in_range(const std::uint32_t* distances, std::uint32_t count);
+  void choose(const std::uint32_t* distances, std::uint32_t count, std::uint32_t* target) const;
   void fold_slot(const SlotCursor (&at)[2]);
   void fold_codes(const SlotCursor (&at)[2], std::uint32_t lane, bool keys);
 
@@ -62,17 +60,37 @@ std::uint32_t HeadPair::distance(const SlotCursor (&at)[2]) const {
   return sum;
 }
 
-// Of equal ones the oldest are retained.
-void HeadPair::choose(const std::uint32_t* distances, std::uint32_t count, std::uint32_t retained, bool* stays) const {
-  const bool near = to_.policy().fold.retain == Retain::kNear;
-  for (std::uint32_t i = 0; i < count; ++i) stays[i] = false;
-  for (; retained != 0; --retained) {
-    std::uint32_t best = count;
-    for (std::uint32_t i = 0; i < count; ++i) {
-      if (stays[i]) continue;
-      if (best == count || (near ? distances[i] < distances[best] : distances[i] > distances[best])) best = i;
-    }
-    stays[best] = true;
+// Retain::kFarRange: how many are far from one another, by the distances of all that were ever weighed.
+std::uint32_t HeadPair::in_range(const std::uint32_t* distances, std::uint32_t count) {
+  FoldedPart& range = *parts_[0];
+  for (std::uint32_t i = 0; i < count; ++i) {
+    if (distances[i] < range.nearest) range.nearest = distances[i];
+    if (distances[i] > range.farthest) range.farthest = distances[i];
+  }
+  // Distances are below 2^19.
+  const std::uint32_t reach = (range.farthest - range.nearest) * to_.policy().fold.retained / 256;
+  std::uint32_t far = 0;
+  for (std::uint32_t i = 0; i < count; ++i) far += distances[i] + reach > range.farthest ? 1 : 0;
+  return far;
+}
+
+// Drops the 32 that fold: those that are nearest to one another, or farthest under Retain::kNear. Of equal ones the
+// newest.
+void HeadPair::choose(const std::uint32_t* distances, std::uint32_t count, std::uint32_t* target) const {
+  const std::uint32_t flip = to_.policy().fold.retain == Retain::kNear ? 0 : 0xffffffff;
+  const auto nearness = [&](std::uint32_t i) { return distances[i] ^ flip; };
+  const auto count_from = [&](std::uint32_t least) {
+    std::uint32_t reach = 0;
+    for (std::uint32_t i = 0; i < count; ++i) reach += nearness(i) >= least ? 1 : 0;
+    return reach;
+  };
+  const std::uint32_t limit = largest_that([&](std::uint32_t least) { return count_from(least) >= kTileSlots; });
+  std::uint32_t at_limit = kTileSlots - (limit == 0xffffffff ? 0 : count_from(limit + 1));
+  for (std::uint32_t i = count; i-- > 0;) {
+    target[i] = nearness(i) > limit ? kDrop : 0;
+    if (nearness(i) != limit || at_limit == 0) continue;
+    target[i] = kDrop;
+    --at_limit;
   }
 }
 
@@ -94,6 +112,9 @@ void HeadPair::fold_slot(const SlotCursor (&at)[2]) {
   for (std::uint32_t w = 0; w < 2; ++w) {
     if (lane == 0) to_.grow_folded(*parts_[w]);
     move_slot(to_, at[w].tile, at[w].lane, parts_[w]->last, lane);
+    if (to_.policy().keep == Keep::kScore) {
+      to_.set_position(parts_[w]->last, lane, to_.position(at[w].tile, at[w].lane));
+    }
     parts_[w]->used += 1;
   }
   if (keys_) fold_codes(at, lane, true);
@@ -102,40 +123,45 @@ void HeadPair::fold_slot(const SlotCursor (&at)[2]) {
 
 bool HeadPair::fold_some() {
   const Policy& policy = to_.policy();
-  const std::uint32_t folded = parts_[0]->used;
-  const std::uint32_t own = chains_[0]->used - folded;
+  const std::uint32_t entries = to_.layout().paired_entries;
+  const std::uint32_t own = chains_[0]->used - parts_[0]->used;
   const std::uint32_t sinks = policy.sinks < own ? policy.sinks : own;
-  const std::uint32_t fixed = parts_[0]->retained > sinks ? parts_[0]->retained : sinks;
-  if (folded + kTileSlots > to_.layout().paired_entries * kTileSlots) return false;
-  const auto wanted = static_cast<std::uint32_t>(detail::retained_beside(policy, folded + kTileSlots));
-  const std::uint32_t missing = wanted > fixed - sinks ? wanted - (fixed - sinks) : 0;
-  const std::uint32_t most = detail::most_retained(policy);
-  const std::uint32_t retained = missing < most ? missing : most;
-  const std::uint32_t count = kTileSlots + retained;
-  if (own - fixed < count + detail::unfolded(to_.shape(), policy)) return false;
+  if (parts_[0]->used + kTileSlots > entries * kTileSlots) return false;
+  const auto most = static_cast<std::uint32_t>(detail::retained_beside(policy, std::uint64_t{entries} * kTileSlots));
+  const std::uint32_t always = sinks + detail::unfolded(to_.shape(), policy);
+  const std::uint32_t old = own > always ? own - always : 0;
+  std::uint32_t count = old < kTileSlots + most ? old : kTileSlots + most;
+  const bool ranges = policy.fold.retain == Retain::kFarRange;
+  const std::uint32_t weighed = parts_[0]->retained > sinks ? parts_[0]->retained - sinks : 0;
+  if (count < kTileSlots + (ranges ? weighed : most)) return false;
 
-  SlotCursor at[2] = {own_slot(0, fixed), own_slot(1, fixed)};
+  std::uint32_t* target = to_.plan();
+  std::uint32_t* distances = target + PlanArrays::stride(to_);
+  SlotCursor at[2] = {own_slot(0, sinks), own_slot(1, sinks)};
   const SlotCursor first[2] = {at[0], at[1]};
-  std::uint32_t distances[kMostCandidates];
-  bool stays[kMostCandidates];
   for (std::uint32_t i = 0; i < count; ++i) {
     distances[i] = distance(at);
     for (SlotCursor& cursor : at) cursor.next(to_.links());
   }
-  choose(distances, count, retained, stays);
-  std::uint32_t* target = to_.plan();
-  for (std::uint32_t i = 0, next = 0; i < own; ++i) {
-    const bool leaves = i >= fixed && i < fixed + count && !stays[i - fixed];
-    target[i] = leaves ? kDrop : next++;
+  if (ranges) {
+    const std::uint32_t far = in_range(distances, count);
+    const std::uint32_t wanted = kTileSlots + (far < most ? far : most);
+    if (count < wanted) return false;
+    count = wanted;
   }
+  choose(distances, count, target + sinks);
   at[0] = first[0];
   at[1] = first[1];
   for (std::uint32_t i = 0; i < count; ++i) {
-    if (!stays[i]) fold_slot(at);
+    if (target[sinks + i] == kDrop) fold_slot(at);
     for (SlotCursor& cursor : at) cursor.next(to_.links());
   }
+  for (std::uint32_t i = 0, next = 0; i < own; ++i) {
+    const bool leaves = i >= sinks && i < sinks + count && target[i] == kDrop;
+    target[i] = leaves ? kDrop : next++;
+  }
   for (std::uint32_t w = 0; w < 2; ++w) {
-    parts_[w]->retained = fixed + retained;
+    parts_[w]->retained = sinks + count - kTileSlots;
     compact_own(to_, *chains_[w], own, target, 0);
     chains_[w]->used += parts_[w]->used;
   }

@@ -77,8 +77,8 @@ class Batch {
 
   void clear() { count_ = 0; }
   void add(std::uint32_t slot, const SlotCursor& at);
-  /// Compares all with what is kept of `centres` in the tile whose first slot is `slot`.
-  void compare(std::uint32_t tile, std::uint32_t slot, const std::uint32_t* energies, const Droppable& centres,
+  /// Compares all with what is kept of `centres` in a tile, whose slots end before `end`.
+  void compare(const TileCursor& in, std::uint32_t end, const std::uint32_t* energies, const Droppable& centres,
                const std::uint32_t* target);
   /// Energies of the keys in a tile, as bits of floats.
   void find_energies(std::uint32_t tile, std::uint32_t* energies) const;
@@ -272,11 +272,13 @@ void Batch::compare_turned(std::uint32_t tile, std::uint32_t lanes, const std::u
   }
 }
 
-void Batch::compare(std::uint32_t tile, std::uint32_t slot, const std::uint32_t* energies, const Droppable& centres,
+void Batch::compare(const TileCursor& in, std::uint32_t end, const std::uint32_t* energies, const Droppable& centres,
                     const std::uint32_t* target) {
+  const std::uint32_t tile = in.tile;
+  const std::uint32_t slot = in.slot;
   std::uint32_t lanes = 0;
-  for (std::uint32_t t = 0; t < kTileSlots && slot + t < centres.end; ++t) {
-    if (slot + t >= centres.begin && target[slot + t] < kMember) lanes |= 1u << t;
+  for (std::uint32_t t = 0; t < kTileSlots && slot + t < end; ++t) {
+    if (centres.has(slot + t) && target[slot + t] < kMember) lanes |= 1u << t;
   }
   if (lanes == 0) return;
   if (turns_) {
@@ -292,7 +294,7 @@ std::uint32_t least_candidate(const Policy& policy, const std::uint32_t* score, 
   if (policy.candidate_mass == 0) return 0;
   const auto mass_from = [&](std::uint32_t limit) {
     std::uint64_t mass = 0;
-    for (std::uint32_t i = inner.begin; i < inner.end; ++i) mass += score[i] >= limit ? score[i] : 0;
+    inner.each([&](std::uint32_t i) { mass += score[i] >= limit ? score[i] : 0; });
     return mass;
   };
   const std::uint64_t wanted = mass_from(0) / 256 * policy.candidate_mass;
@@ -304,9 +306,9 @@ std::uint32_t least_candidate(const Policy& policy, const std::uint32_t* score, 
 void assign_members(const Access& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
                     const PlanArrays& arrays, std::uint32_t* target) {
   const Policy& policy = to.policy();
-  const Basis basis(to.profile(), to.shape(), layer, kv_head);
+  const Basis basis(to, layer, kv_head);
   const std::uint32_t* links = to.links();
-  const Droppable inner(policy, chain.used);
+  const Droppable inner(to, chain);
   const std::uint32_t least = least_candidate(policy, arrays.score, inner);
   // Until the threshold is known: the candidates' cosines, as bits, and in arrays.next their classes.
   std::uint32_t* cosines = arrays.first;
@@ -322,7 +324,7 @@ void assign_members(const Access& to, const Chain& chain, std::uint32_t layer, s
   SlotCursor at = to.first_slot(chain);
   const auto flush = [&] {
     for (TileCursor each = to.first_tile(chain); each.tile != kNoTile; each.next(links)) {
-      batch.compare(each.tile, each.slot, energies, inner, target);
+      batch.compare(each, each.end(chain.used), energies, inner, target);
     }
     for (std::uint32_t i = 0; i < batch.count(); ++i) {
       const Candidate& candidate = batch[i];

@@ -21,6 +21,7 @@ constexpr Preset kPresets[] = {
     {"ada_kv", [](std::uint32_t tokens) { return ada_kv(tokens); }},
     {"head_kv", [](std::uint32_t tokens) { return head_kv(tokens); }},
     {"minicache", [](std::uint32_t tokens) { return minicache(tokens); }},
+    {"ems_fold", [](std::uint32_t tokens) { return ems_fold(tokens); }},
 };
 
 }  // namespace

@@ -37,10 +37,12 @@ void make_headroom(const Access& to, Chain& chain, std::uint32_t queries) {
   };
   if (chain.heaviest + most_more() > 0xffffffff) {
     std::uint32_t heaviest = 0;
+    const std::uint32_t folded = to.folded(chain);
     SlotCursor at = to.first_slot(chain);
     for (std::uint32_t slot = 0; slot < chain.used; ++slot, at.next(to.links())) {
       const std::uint32_t score = to.global(at.tile)[at.lane];
-      if (slot >= to.policy().sinks && score > heaviest) heaviest = score;
+      const bool sink = slot >= folded && slot - folded < to.policy().sinks;
+      if (!sink && score > heaviest) heaviest = score;
     }
     std::uint32_t halvings = 0;
     for (; (heaviest >> halvings) + most_more() > 0xffffffff; ++halvings) ++chain.exponent;

@@ -56,13 +56,16 @@ nibkv_policy in_c(const Policy& p) {
   c.fold.t = p.fold.t;
   c.fold.retained = p.fold.retained;
   c.fold.retain = number(p.fold.retain);
+  c.fold.centred = p.fold.centred;
+  c.fold.min_cosine = p.fold.min_cosine;
   return c;
 }
 
 auto fields(const nibkv_policy& p) {
   return std::tie(p.keep, p.tokens, p.sinks, p.recent, p.score, p.group, p.combine, p.per_query, p.window, p.pool,
                   p.merge, p.rephase, p.similarity, p.position_free, p.mass, p.mean_threshold, p.threshold,
-                  p.candidate_mass, p.budget, p.fold.recent, p.fold.t, p.fold.retained, p.fold.retain);
+                  p.candidate_mass, p.budget, p.fold.recent, p.fold.t, p.fold.retained, p.fold.retain, p.fold.centred,
+                  p.fold.min_cosine);
 }
 
 Status in_cpp(nibkv_status status) {
@@ -216,7 +219,7 @@ TEST(CApi, OptionsReachTheCache) {
 
 TEST(CApi, PresetsAreThoseOfCpp) {
   const std::vector<std::string> names = preset_names();
-  ASSERT_EQ(names.size(), 12u);
+  ASSERT_EQ(names.size(), 13u);
   for (std::uint32_t i = 0; i < names.size(); ++i) {
     EXPECT_EQ(nibkv_policy_name(i), names[i]);
     for (const std::uint32_t tokens : {0u, 1u, 40u, 512u}) {
@@ -227,7 +230,7 @@ TEST(CApi, PresetsAreThoseOfCpp) {
       EXPECT_EQ(fields(c_policy), fields(in_c(policy))) << names[i] << " " << tokens;
     }
   }
-  EXPECT_EQ(nibkv_policy_name(12), nullptr);
+  EXPECT_EQ(nibkv_policy_name(13), nullptr);
   nibkv_policy policy = in_c(ems(77));
   EXPECT_EQ(nibkv_find_policy("nothing", 5, &policy), NIBKV_BAD_POLICY);
   EXPECT_EQ(nibkv_find_policy(nullptr, 5, &policy), NIBKV_BAD_POLICY);
@@ -516,6 +519,28 @@ TEST(CApi, FoldedLayersTakeFewerBytes) {
   EXPECT_EQ(nibkv_footprint(&shape, &policy), footprint({4, 4, 2, 32, 0, 8}, same));
   policy.fold.retain = 99;
   EXPECT_EQ(nibkv_footprint(&shape, &policy), 0u);
+  // The gate: nothing measured, no pairs.
+  policy.fold.retain = NIBKV_RETAIN_FAR;
+  EXPECT_EQ(nibkv_fold_pairs(&shape, &policy, nullptr, 0, 0), NIBKV_OK);
+  EXPECT_EQ(policy.fold.keys[0] | policy.fold.values[0], 0u);
+  EXPECT_EQ(nibkv_fold_pairs(&shape, &policy, &shape, sizeof shape, 0), NIBKV_BAD_PROFILE);
+  EXPECT_EQ(nibkv_fold_pairs(&shape, nullptr, nullptr, 0, 0), NIBKV_BAD_ARGUMENT);
+}
+
+TEST(CApi, PairsAreThoseOfCpp) {
+  Shape shape = {.layers = 4, .query_heads = 4, .kv_heads = 2, .head_dim = 32, .outlier_channels = 4};
+  const std::vector<std::byte> profile = test::make_profile(shape, 3);
+  const nibkv_shape c_shape = in_c(shape);
+  ProfileView view;
+  ASSERT_EQ(view.open(profile, shape), Status::kOk);
+  Policy policy = minicache(1024);
+  policy.fold.min_cosine = 0;  // random layers: some are just above
+  nibkv_policy c_policy = in_c(policy);
+  ASSERT_EQ(nibkv_fold_pairs(&c_shape, &c_policy, profile.data(), profile.size(), 0), NIBKV_OK);
+  const Policy chosen = fold_pairs(shape, policy, view, 0);
+  EXPECT_FALSE(chosen.fold.keys.empty() && chosen.fold.values.empty());
+  EXPECT_EQ(c_policy.fold.keys[0], chosen.fold.keys.words[0]);
+  EXPECT_EQ(c_policy.fold.values[0], chosen.fold.values.words[0]);
 }
 
 }  // namespace

@@ -106,6 +106,8 @@ uint64_t macro_footprint(uint32_t preset, uint32_t tokens, const nibkv_shape* sh
       return NIBKV_FOOTPRINT_HEAD_KV(tokens, OF(shape));
     case 11:
       return NIBKV_FOOTPRINT_MINICACHE(tokens, OF(shape));
+    case 12:
+      return NIBKV_FOOTPRINT_EMS_FOLD(tokens, OF(shape));
     default:
       return 0;
   }

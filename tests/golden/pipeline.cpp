@@ -102,6 +102,34 @@ GoldenCases turned_cases() {
   return list;
 }
 
+// Layers that share codes of keys, values and both, with and without scores; the last merges into what is folded.
+GoldenCases fold_cases() {
+  GoldenCases list;
+  Shape shape = {.layers = 4, .query_heads = 4, .kv_heads = 2, .head_dim = 64, .outlier_channels = 8, .max_chunk = 24};
+  list.add({shape, minicache(700, pairs_from(1, 4)), 50});
+  Policy policy = full(1200);
+  policy.fold.values = pairs_from(0, 4);
+  policy.fold.t = 100;
+  policy.fold.retain = Retain::kFarRange;
+  list.add({shape, policy, 80});
+  shape.max_chunk = 8;
+  policy = ems_fold(400, pairs_from(0, 4));
+  policy.merge = Merge::kValues;
+  list.add({shape, policy, 120});
+  shape.layers = 2;
+  shape.head_dim = 48;
+  shape.outlier_channels = 0;
+  policy = ems_fold(400, pairs_from(0, 2));
+  policy.mass = Mass::kCount;
+  policy.similarity = Similarity::kKeyValue;
+  policy.threshold = 0;
+  policy.recent = 60;
+  policy.fold.retained = 40;
+  policy.fold.retain = Retain::kNear;
+  list.add({shape, policy, 150});
+  return list;
+}
+
 void GoldenRun::add(std::span<const std::byte> bytes) {
   for (const std::byte byte : bytes) word_ = (word_ ^ static_cast<std::uint64_t>(byte)) * 0x100000001b3u;
 }

@@ -16,6 +16,7 @@ namespace nibkv::test {
 // To update: run nibkv_golden_tests; it prints the new words.
 inline constexpr std::uint64_t kGolden = 0x3c19ae28fff282cd;
 inline constexpr std::uint64_t kTurnedGolden = 0x41116db1db0b32a7;  ///< of the cases that turn keys
+inline constexpr std::uint64_t kFoldGolden = 0x8aca820dee2fdfaa;    ///< of those where layers share codes
 
 struct GoldenCase {
   Shape shape;
@@ -37,6 +38,7 @@ struct GoldenCases {
 
 GoldenCases golden_cases();
 GoldenCases turned_cases();
+GoldenCases fold_cases();  ///< these need four times kGoldenBytes
 
 /// What a run needs beside its own object.
 inline constexpr std::size_t kGoldenBytes = std::size_t{1} << 20;

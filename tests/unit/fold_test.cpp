@@ -5,6 +5,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "fold_row.hpp"
 #include "nibkv/nibkv.hpp"
 #include "tests/reference/attention.hpp"
 #include "tests/support/model_of.hpp"
@@ -69,37 +70,43 @@ double angle(const std::vector<double>& a, const std::vector<double>& b) {
   return std::acos(std::clamp(dot / reference::norm(a) / reference::norm(b), -1.0, 1.0));
 }
 
-// Positions of the slots of layers 1 and 2 by the rules: folded, retained, the rest.
+// As the library rounds it, so that those at the limit are the same.
+std::uint32_t rounded_angle(const std::vector<int>& a, const std::vector<int>& b) {
+  std::int8_t levels[2][kMaxHeadDim];
+  for (std::size_t c = 0; c < a.size(); ++c) {
+    levels[0][c] = static_cast<std::int8_t>(reference::kCodebook[a[c]]);
+    levels[1][c] = static_cast<std::int8_t>(reference::kCodebook[b[c]]);
+  }
+  return Arc(levels[0], levels[1], static_cast<std::uint32_t>(a.size())).angle();
+}
+
+// Positions of the slots of layers 1 and 2 by the rules: folded, retained, the rest. Of what is old the farthest stay.
 std::vector<std::uint32_t> expected_order(const std::vector<Slot>& lower, const std::vector<Slot>& upper,
-                                          const Policy& policy, std::uint32_t max_chunk, std::uint32_t* folded_count) {
+                                          const Policy& policy, const Shape& shape, std::uint32_t* folded_count) {
+  std::vector<std::uint32_t> far(lower.size(), 0);
+  for (std::uint32_t i = 0; i < lower.size(); ++i) {
+    if (!policy.fold.keys.empty()) far[i] += rounded_angle(lower[i].key_codes, upper[i].key_codes);
+    if (!policy.fold.values.empty()) far[i] += rounded_angle(lower[i].value_codes, upper[i].value_codes);
+  }
+  const double share = policy.fold.retained / 256.0;
+  const std::uint32_t entries = layout_of(shape, policy).paired_entries;
+  const auto most = static_cast<std::uint32_t>(entries * 32 * share / (1 - share) + 1e-9);
+  const std::uint32_t recent = std::max<std::uint32_t>(policy.fold.recent, shape.max_chunk);
   std::vector<std::uint32_t> folded;
-  std::vector<std::uint32_t> retained;
-  std::uint32_t next = 0;
-  const auto total = static_cast<std::uint32_t>(lower.size());
-  const std::uint32_t recent = std::max(policy.fold.recent, max_chunk);
-  for (;;) {
-    const double share = policy.fold.retained / 256.0;
-    const auto wanted = static_cast<std::size_t>((folded.size() + 32) * share / (1 - share) + 1e-9);
-    const std::uint32_t more = static_cast<std::uint32_t>(wanted - retained.size());
-    if (total - next < 32 + more + recent) break;
-    std::vector<std::pair<double, std::uint32_t>> order;
-    for (std::uint32_t i = next; i < next + 32 + more; ++i) {
-      double far = 0;
-      if (!policy.fold.keys.empty()) far += angle(lower[i].rotated_key(), upper[i].rotated_key());
-      if (!policy.fold.values.empty()) far += angle(lower[i].rotated_value(), upper[i].rotated_value());
-      order.emplace_back(-far, i);
-    }
+  std::vector<std::uint32_t> own(lower.size());
+  std::iota(own.begin(), own.end(), 0u);
+  while (own.size() >= 32 + most + recent && folded.size() + 32 <= entries * 32) {
+    std::vector<std::uint32_t> order(own.begin(), own.begin() + 32 + most);
+    // Of equal ones the newest fold.
+    std::sort(order.begin(), order.end(),
+              [&](std::uint32_t a, std::uint32_t b) { return far[a] != far[b] ? far[a] < far[b] : a > b; });
+    order.resize(32);
     std::sort(order.begin(), order.end());
-    std::vector<std::uint32_t> stay;
-    for (std::uint32_t i = 0; i < more; ++i) stay.push_back(order[i].second);
-    for (std::uint32_t i = next; i < next + 32 + more; ++i) {
-      (std::find(stay.begin(), stay.end(), i) != stay.end() ? retained : folded).push_back(i);
-    }
-    next += 32 + more;
+    folded.insert(folded.end(), order.begin(), order.end());
+    std::erase_if(own, [&](std::uint32_t i) { return std::binary_search(order.begin(), order.end(), i); });
   }
   *folded_count = static_cast<std::uint32_t>(folded.size());
-  folded.insert(folded.end(), retained.begin(), retained.end());
-  for (; next < total; ++next) folded.push_back(next);
+  folded.insert(folded.end(), own.begin(), own.end());
   return folded;
 }
 
@@ -124,23 +131,23 @@ TEST(Fold, OldSlotsShareADirectionAndTheFarthestAreRetained) {
       Policy policy = sharing(1800, keys, values);
       policy.fold.retained = share;
       Rig rig(kShape, policy);
-      Rig plain(kShape, full(700));
+      Rig plain(kShape, full(1500));
       Random random(101);
       Random same(101);
-      fill(rig.cache(), random, 600);
-      fill(plain.cache(), same, 600);
+      fill(rig.cache(), random, 1500);
+      fill(plain.cache(), same, 1500);
       for (std::uint32_t head = 0; head < 2; ++head) {
         const auto lower = model_of(plain).slots(1, head);
         const auto upper = model_of(plain).slots(2, head);
         std::uint32_t folded = 0;
-        const auto order = expected_order(lower, upper, policy, kShape.max_chunk, &folded);
+        const auto order = expected_order(lower, upper, policy, kShape, &folded);
         ASSERT_EQ(model_of(rig).folded(1, head).used, folded);
-        ASSERT_GT(folded, share < 100 ? 390u : 200u);
+        ASSERT_GT(folded, share < 100 ? 900u : 500u);
         const auto a = model_of(rig).slots(1, head);
         const auto b = model_of(rig).slots(2, head);
-        ASSERT_EQ(a.size(), 600u);
-        ASSERT_EQ(b.size(), 600u);
-        for (std::uint32_t i = 0; i < 600; ++i) {
+        ASSERT_EQ(a.size(), 1500u);
+        ASSERT_EQ(b.size(), 1500u);
+        for (std::uint32_t i = 0; i < 1500; ++i) {
           const Slot& was_a = lower[order[i]];
           const Slot& was_b = upper[order[i]];
           if (i >= folded) {
@@ -179,11 +186,11 @@ TEST(Fold, NearRetainsThoseThatAreMostAlike) {
   policy.fold.retained = 128;  // half: all that differ fold
   Rig rig(kShape, policy);
   Random random(102);
-  fill(rig.cache(), random, 400);
+  fill(rig.cache(), random, 1500);
   policy.fold.retain = Retain::kFar;
   Rig far(kShape, policy);
   Random same(102);
-  fill(far.cache(), same, 400);
+  fill(far.cache(), same, 1500);
   double mean[2] = {0, 0};
   for (int which = 0; which < 2; ++which) {
     const auto model = model_of(which == 0 ? rig : far);
@@ -368,6 +375,207 @@ TEST(Fold, AnyOrderOfCallsKeepsPairsInStep) {
     }
   }
   EXPECT_GT(sharing_runs, 5);
+}
+
+// A small cache of slots with scores; layers 1 and 2 share.
+Policy scored_pairs(std::uint32_t tokens, Merge merge = Merge::kNone) {
+  Policy policy = snapkv(tokens);
+  policy.sinks = 4;
+  policy.recent = tokens / 2;
+  policy.pool = 1;
+  policy.merge = merge;
+  policy.fold.keys.add(1);
+  policy.fold.values.add(1);
+  return policy;
+}
+
+void fill_and_attend(Cache& cache, Random& random, std::uint32_t tokens) {
+  while (cache.seen(0) < tokens) {
+    fill(cache, random, std::min(tokens, cache.seen(0) + random.within(1, kShape.max_chunk)));
+    for (std::uint32_t layer = 0; layer < kShape.layers; ++layer)
+      test::attend_all(cache, layer, random.bells(kShape.query_heads * kShape.head_dim));
+  }
+}
+
+TEST(Fold, APairPlansByTheSumOfBothLayersScores) {
+  const Policy policy = scored_pairs(400);
+  Rig rig(kShape, policy);
+  Random random(109);
+  fill_and_attend(rig.cache(), random, 400);
+  constexpr std::uint32_t kLeave = 250;
+  const auto part = model_of(rig).folded(1, 0);
+  ASSERT_GT(part.used, 200u);
+  std::vector<std::uint64_t> sums(400, 0);
+  std::vector<bool> may_go(400);
+  for (const std::uint32_t layer : {1u, 2u}) {
+    const auto slots = test::explain_all(rig.cache(), layer, 0);
+    std::uint64_t locals = 0;
+    std::uint64_t count = 0;
+    for (std::uint32_t i = 0; i < 400; ++i) {
+      may_go[i] = slots[i].position >= 4 && slots[i].position < 400 - policy.recent;
+      locals += may_go[i] ? slots[i].local : 0;
+      count += may_go[i] ? 1 : 0;
+    }
+    ASSERT_EQ(count, 400u - 4 - policy.recent);
+    for (std::uint32_t i = 0; i < 400; ++i)
+      sums[i] += std::uint64_t{slots[i].local} * 256 * 4096 / (locals * 256 / count);
+  }
+  ASSERT_EQ(compact_now(rig.cache(), kLeave, Budget::kPyramid), Status::kBadPolicy);
+  const auto before = test::explain_all(rig.cache(), 1, 0);
+  ASSERT_EQ(compact_now(rig.cache(), kLeave, Budget::kUniform), Status::kOk);
+  EXPECT_EQ(check(rig.cache()), Status::kOk);
+  std::vector<std::uint32_t> kept[2];
+  for (const std::uint32_t layer : {1u, 2u}) {
+    for (const SlotInfo& slot : test::explain_all(rig.cache(), layer, 0)) kept[layer - 1].push_back(slot.position);
+  }
+  EXPECT_EQ(kept[0], kept[1]);
+  EXPECT_EQ(kept[0].size(), kLeave);
+  std::uint64_t least_kept = ~std::uint64_t{0};
+  std::uint64_t most_dropped = 0;
+  for (std::uint32_t i = 0; i < 400; ++i) {
+    const bool stays = std::find(kept[0].begin(), kept[0].end(), before[i].position) != kept[0].end();
+    EXPECT_TRUE(stays || may_go[i]) << before[i].position;
+    if (may_go[i] && stays) least_kept = std::min(least_kept, sums[i]);
+    if (!stays) most_dropped = std::max(most_dropped, sums[i]);
+  }
+  EXPECT_GT(most_dropped, 0u);
+  EXPECT_GE(least_kept, most_dropped);
+}
+
+TEST(Fold, EitherLayerNamesThePlanOfBoth) {
+  Rig rig(kShape, scored_pairs(300, Merge::kValues));
+  Random random(110);
+  fill_and_attend(rig.cache(), random, 325);
+  std::vector<std::uint32_t> lower(rig.cache().held(1, 1));
+  std::vector<std::uint32_t> upper(lower.size());
+  ASSERT_EQ(plan(rig.cache(), 1, 1, 16, lower), Status::kOk);
+  ASSERT_EQ(plan(rig.cache(), 2, 1, 16, upper), Status::kOk);
+  EXPECT_EQ(lower, upper);
+  EXPECT_GE(*std::max_element(lower.begin(), lower.end()), kMember);
+  const auto row = random.bells(kShape.kv_heads * kShape.head_dim);
+  ASSERT_EQ(append(rig.cache(), 1, row, row), Status::kOk);
+  const std::vector<std::byte> before = rig.copy_state();
+  lower.resize(rig.cache().held(1, 1));
+  EXPECT_EQ(plan(rig.cache(), 1, 1, 16, lower), Status::kBadArgument) << "the upper layer is behind";
+  EXPECT_EQ(compact_now(rig.cache(), 200, Budget::kUniform), Status::kBadArgument);
+  EXPECT_TRUE(rig.copy_state() == before);
+}
+
+// Of three slots that weigh alike, as both layers held them.
+std::vector<double> mean_of(const std::vector<Slot>& slots, std::initializer_list<std::uint32_t> which, bool keys) {
+  std::vector<double> mean(kShape.head_dim, 0.0);
+  double norms = 0;
+  for (const std::uint32_t i : which) {
+    const auto row = keys ? slots[i].rotated_key() : slots[i].rotated_value();
+    const double norm = reference::norm(row);
+    norms += norm / 3;
+    for (std::size_t c = 0; c < mean.size(); ++c) mean[c] += row[c] / (keys ? norm : 3.0);
+  }
+  if (!keys) return mean;
+  // Directions are averaged, and norms apart from them.
+  const double length = reference::norm(mean);
+  for (double& x : mean) x *= norms / length;
+  return mean;
+}
+
+TEST(Fold, WhatJoinsAFoldedSlotIsFoldedWithIt) {
+  for (const auto& [keys, values] : {std::pair{true, true}, {false, true}, {true, false}}) {
+    Policy policy = scored_pairs(2000, Merge::kBoth);
+    policy.mass = Mass::kCount;
+    if (!keys) policy.fold.keys = {};
+    if (!values) policy.fold.values = {};
+    Rig rig(kShape, policy);
+    Random random(111);
+    fill(rig.cache(), random, 400);  // nothing attends: all weigh alike
+    const auto part = model_of(rig).folded(1, 0);
+    ASSERT_GT(part.used, 100u);
+    const std::uint32_t centre = 40;
+    const std::uint32_t folded = 90;
+    const std::uint32_t own = part.used + 20;
+    std::vector<std::uint32_t> target;
+    std::uint32_t next = 0;
+    for (std::uint32_t i = 0; i < 400; ++i) target.push_back(i == folded || i == own ? kMember + centre : next++);
+    const std::vector<Slot> was[2] = {model_of(rig).slots(1, 0), model_of(rig).slots(2, 0)};
+    ASSERT_EQ(compact(rig.cache(), 2, 0, target), Status::kOk);
+    ASSERT_EQ(check(rig.cache()), Status::kOk);
+    const std::vector<Slot> now[2] = {model_of(rig).slots(1, 0), model_of(rig).slots(2, 0)};
+    for (std::uint32_t w = 0; w < 2; ++w) {
+      for (std::uint32_t i = 0; i < 400; ++i) {
+        if (target[i] >= kMember || i == centre) continue;
+        ASSERT_EQ(now[w][target[i]], was[w][i]) << i;
+      }
+      const auto notes = model_of(rig).notes(1 + w, 0)[centre];
+      EXPECT_EQ(notes.merged, 2u);
+      EXPECT_EQ(notes.bias, 25u) << "16 log2(3)";
+      for (const bool key : {true, false}) {
+        const auto got = key ? now[w][centre].rotated_key() : now[w][centre].rotated_value();
+        const auto mean = mean_of(was[w], {centre, folded, own}, key);
+        EXPECT_NEAR(reference::norm(got) / reference::norm(mean), 1, 0.03);
+        const bool shared = key ? keys : values;
+        const auto wanted = shared ? between(mean_of(was[0], {centre, folded, own}, key),
+                                             mean_of(was[1], {centre, folded, own}, key), policy.fold.t / 256.0)
+                                   : mean;
+        EXPECT_LE(angle(got, wanted), 0.25) << (key ? "key" : "value");
+      }
+    }
+    EXPECT_EQ(now[0][centre].key_codes == now[1][centre].key_codes, keys);
+    EXPECT_EQ(now[0][centre].value_codes == now[1][centre].value_codes, values);
+  }
+}
+
+// Recent keys are not folded yet: what differs is the mean that the profile knows.
+TEST(Fold, SharedKeysKeepTheirMeanUnlessTheyAreCentred) {
+  Shape shape = kShape;
+  shape.outlier_channels = 4;
+  double off[2] = {};
+  for (const bool centred : {false, true}) {
+    Policy policy = sharing(1000, true, true);
+    policy.fold.centred = centred;
+    Rig rig(shape, policy, {}, 5);
+    ProfileView profile;
+    ASSERT_EQ(profile.open(rig.profile(), shape), Status::kOk);
+    Random random(113);
+    for (const std::uint32_t layer : {0u, 1u, 2u, 3u}) {
+      const auto keys = test::keys_of_profile(shape, 5, layer, 4, random);
+      ASSERT_EQ(append(rig.cache(), layer, keys, random.bells(4u * shape.kv_heads * shape.head_dim)), Status::kOk);
+      const Slot slot = model_of(rig).slots(layer, 1)[2];
+      const auto key = reference::widen(std::span(keys).subspan((2u * 2 + 1) * shape.head_dim, shape.head_dim));
+      const auto less_mean = reference::decode_key(slot, profile, layer, 1);
+      std::vector<double> whole = less_mean;
+      Slot nothing = slot;
+      nothing.key_scale = 0;
+      for (int& code : nothing.outliers) code = 0;
+      const auto mean = reference::decode_key(nothing, profile, layer, 1);
+      for (std::size_t c = 0; c < whole.size(); ++c) whole[c] -= mean[c];
+      const bool paired = layer == 1 || layer == 2;
+      const double error = reference::distance(paired && !centred ? whole : less_mean, key) / reference::norm(key);
+      EXPECT_LT(error, 0.1) << layer;
+      if (paired) off[centred ? 1 : 0] += error;
+    }
+  }
+  EXPECT_NE(off[0], off[1]);
+}
+
+TEST(Fold, FarRangeRetainsNoMoreThanTheShareAndOnlyTheFarthest) {
+  Policy policy = sharing(1800, true, true);
+  policy.fold.retained = 26;
+  Rig share(kShape, policy);
+  policy.fold.retain = Retain::kFarRange;
+  Rig range(kShape, policy);
+  Random random(112);
+  Random same(112);
+  fill(share.cache(), random, 900);
+  fill(range.cache(), same, 900);
+  const auto by_share = model_of(share).folded(1, 0);
+  const auto by_range = model_of(range).folded(1, 0);
+  EXPECT_GT(by_range.retained, 0u);
+  EXPECT_LT(by_range.retained, by_share.retained);
+  const auto a = model_of(range).slots(1, 0);
+  const auto b = model_of(range).slots(2, 0);
+  // Angles of keys and values: unlike tokens have about half a turn in all, others less than half of that.
+  for (std::uint32_t i = by_range.used; i < by_range.used + by_range.retained; ++i) {
+    EXPECT_GT(angle(a[i].rotated_key(), b[i].rotated_key()) + angle(a[i].rotated_value(), b[i].rotated_value()), 2.0);
+  }
 }
 
 TEST(Fold, IsTheSameOnAllPorts) {

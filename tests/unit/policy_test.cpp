@@ -133,7 +133,9 @@ TEST(Policy, PresetsAreFoundByTheNamesThatAreListed) {
   EXPECT_EQ(policy, ems(77));
   ASSERT_EQ(find_policy("head_kv", 77, policy), Status::kOk);
   EXPECT_EQ(policy, head_kv(77));
-  EXPECT_EQ(names.size(), 12u);
+  ASSERT_EQ(find_policy("ems_fold", 77, policy), Status::kOk);
+  EXPECT_EQ(policy, ems(77));
+  EXPECT_EQ(names.size(), 13u);
 }
 
 TEST(Policy, AnUnknownNameLeavesThePolicyAsItWas) {
@@ -174,30 +176,36 @@ TEST(Policy, ALayerIsInOnePair) {
   EXPECT_FALSE(valid(policy, kDeep));
 }
 
-TEST(Policy, LayersShareUnderPoliciesThatKeepAllInFourBits) {
+TEST(Policy, LayersShareFourBitsUnderPoliciesThatKeepAllOrScoreWithOneBudget) {
   const auto folded = [](Policy policy) {
     policy.fold.keys = policy.fold.values = pairs_from(4, 8);
     return policy;
   };
   EXPECT_TRUE(valid(folded(full(100)), kDeep));
   EXPECT_FALSE(valid(folded(streaming_llm(100)), kDeep));
-  EXPECT_FALSE(valid(folded(ems(100)), kDeep));
+  EXPECT_TRUE(valid(folded(ems(100)), kDeep));
+  EXPECT_EQ(folded(ems(100)), ems_fold(100, pairs_from(4, 8)));
+  EXPECT_TRUE(valid(folded(h2o(100)), kDeep));
+  for (const Budget budget : {Budget::kPyramid, Budget::kScores, Budget::kAdaptive, Budget::kTable}) {
+    EXPECT_TRUE(valid(with(&Policy::budget, budget), kDeep));
+    EXPECT_FALSE(valid(folded(with(&Policy::budget, budget)), kDeep));
+  }
   Shape exact = kDeep;
   exact.storage = Storage::kF32;
   EXPECT_TRUE(valid(full(100), exact));
   EXPECT_FALSE(valid(folded(full(100)), exact));
   Policy policy = folded(full(100));
   policy.fold.retained = 128;
-  policy.fold.recent = 100;
-  policy.fold.retain = Retain::kNear;
+  policy.fold.recent = kMaxTokens;
+  policy.fold.retain = Retain::kFarRange;
   EXPECT_TRUE(valid(policy, kDeep));
   policy.fold.retained = 129;
   EXPECT_FALSE(valid(policy, kDeep));
   policy = folded(full(100));
-  policy.fold.recent = 101;
+  policy.fold.recent = kMaxTokens + 1;
   EXPECT_FALSE(valid(policy, kDeep));
   policy = folded(full(100));
-  policy.fold.retain = static_cast<Retain>(2);
+  policy.fold.retain = static_cast<Retain>(3);
   EXPECT_FALSE(valid(policy, kDeep));
 }
 

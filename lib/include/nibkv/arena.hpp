@@ -35,7 +35,7 @@ struct Layout {
   std::uint64_t codes = 0;           ///< codes of a tile: [tiles][code_bytes]
   std::uint64_t folds = 0;           ///< FoldedPart[layers][kv_heads], where layers share codes
   std::uint64_t shared = 0;          ///< codes of the entries that they share
-  std::uint64_t plan = 0;            ///< u32[5][chain_tiles * 32], or [1][...] where scores do not plan: plans
+  std::uint64_t plan = 0;            ///< u32[0 to 6][chain_tiles * 32]: plans, and slots that fold (lib/FORMAT.md)
   std::uint64_t shares = 0;          ///< u32[kv_heads], under Budget::kAdaptive
   std::uint64_t encoding = 0;        ///< f32[9][head_dim]: a row on its way into a tile, and what improves its codes
   std::uint64_t merging = 0;         ///< rows that are merged or compared (lib/FORMAT.md)
@@ -146,10 +146,6 @@ constexpr std::uint32_t unfolded(const Shape& shape, const Policy& policy) {
 constexpr std::uint64_t retained_beside(const Policy& policy, std::uint64_t folded) {
   return folded * policy.fold.retained / (256u - policy.fold.retained);
 }
-/// The most slots that are retained at a time, with the 32 that fold.
-constexpr std::uint32_t most_retained(const Policy& policy) {
-  return kTileSlots * policy.fold.retained / (256u - policy.fold.retained) + 1;
-}
 
 /// What two heads that share codes need for `tiles_per_head` tiles of slots.
 struct PairRoom {
@@ -169,8 +165,8 @@ constexpr PairRoom pair_room(const Shape& shape, const Policy& policy, std::uint
   // One more, because a caller's plan may leave the last one half empty. Before slots fold there are up to 31 more than
   // it takes, and the chunk that came.
   const std::uint32_t entries = low + 1;
-  const std::uint64_t own = always + retained_beside(policy, std::uint64_t{entries} * kTileSlots) + kTileSlots - 1 +
-                            most_retained(policy) + shape.max_chunk;
+  const std::uint64_t own =
+      always + retained_beside(policy, std::uint64_t{entries} * kTileSlots) + kTileSlots - 1 + shape.max_chunk;
   const std::uint64_t tiles = (own + kTileSlots - 1) / kTileSlots;
   if (low == 0 || tiles >= tiles_per_head) return {tiles_per_head, 0};
   return {static_cast<std::uint32_t>(tiles), entries};
@@ -242,8 +238,10 @@ constexpr Layout layout_as(const Shape& shape, const Policy& policy, bool share)
   at.folds = take(at.views != 0 ? heads * kFoldedPartBytes : 0);
   // A pair of entries of keys and values is 2 planes, another 3.
   at.shared = take((at.both_entries * 2 + (at.views / 2 - at.both_entries) * 3) * (at.code_bytes / 2));
-  const std::uint64_t arrays = policy.keep == Keep::kScore ? 5 : bounded || at.views != 0 ? 1 : 0;
-  at.plan = take(arrays * at.chain_tiles * kTileSlots * 4);
+  const bool shares = at.views != 0;
+  const std::uint64_t arrays = policy.keep == Keep::kScore ? (shares ? 6 : 5) : shares ? 2 : bounded ? 1 : 0;
+  const std::uint64_t bits = policy.keep == Keep::kScore && shares ? at.chain_tiles * 4u : 0;
+  at.plan = take(arrays * at.chain_tiles * kTileSlots * 4 + bits);
   at.encoding = take(q4 ? 9u * shape.head_dim * 4u : 0);
   at.merging = take(merges(policy) ? 48u * shape.head_dim + kTileSlots * kTileSlots * 4 : 0);
   at.turned = take(merges(policy) && policy.position_free ? kMaxRows * shape.head_dim * 4u : 0);

@@ -29,7 +29,9 @@ Status compact(Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::sp
 ///                again when append makes room.
 /// @param how     how heads share it, whatever Policy::budget says; under kTable only that or kUniform, and kTable only
 /// then
-/// @returns kNotReady; kBadPolicy when the policy is not Keep::kScore, or for a `how` that does not fit it; kBadProfile
+/// @returns kNotReady; kBadPolicy when the policy is not Keep::kScore, or for a `how` that does not fit it, which any
+/// but
+///          kUniform does not where layers share codes; kBadProfile
 /// for
 ///          kScores without a profile; kBadArgument for tokens out of range. The cache is unchanged unless kOk.
 /// Cost: that of plan and compact for every chain.

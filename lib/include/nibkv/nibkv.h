@@ -100,17 +100,19 @@ typedef enum nibkv_budget {
   NIBKV_BUDGET_TABLE = 4
 } nibkv_budget;
 
-enum { NIBKV_RETAIN_FAR = 0, NIBKV_RETAIN_NEAR = 1 };
+enum { NIBKV_RETAIN_FAR = 0, NIBKV_RETAIN_NEAR = 1, NIBKV_RETAIN_FAR_RANGE = 2 };
 
 /* Neighbouring layers that share 4-bit codes (MiniCache): bit l % 64 of word l / 64 of a set pairs layer l with l + 1.
  */
 typedef struct nibkv_fold {
   uint64_t keys[4];   /* pairs that share the directions of their keys */
   uint64_t values[4]; /* the same for values; a layer belongs to one pair at most */
-  uint32_t recent;    /* newest slots that never fold, at most `tokens` of the policy */
+  uint32_t recent;    /* newest slots that never fold, at most 2^24 */
   uint8_t t;          /* how far the shared direction is on the way to the upper layer's, n / 256 */
   uint8_t retained;   /* share of the old slots that both layers keep apart, n / 256, at most 128 */
   uint8_t retain;     /* NIBKV_RETAIN_...: which ones */
+  bool centred;       /* shared keys are coded less the profile's mean key */
+  uint8_t min_cosine; /* what nibkv_fold_pairs asks of a pair's mean cosine, n / 256 */
 } nibkv_fold;
 
 /* What to keep, as plain data. nibkv_find_policy fills one in; 0 in every field is no default. Fields after `sinks` are
@@ -136,12 +138,12 @@ typedef struct nibkv_policy {
   uint8_t threshold;   /* or at least so many 1/256 */
   uint8_t candidate_mass; /* merge no more than the slots that hold so many 1/256 of the importance; 0: all */
   uint8_t budget;         /* NIBKV_BUDGET_... */
-  nibkv_fold
-      fold; /* needs NIBKV_KEEP_ALL and NIBKV_Q4 if any layers share; fewer bytes than NIBKV_FOOTPRINT says then */
+  nibkv_fold fold;        /* if any layers share: needs NIBKV_Q4, and NIBKV_KEEP_ALL or NIBKV_KEEP_SCORE with
+                             NIBKV_BUDGET_UNIFORM; fewer bytes than NIBKV_FOOTPRINT says then */
 } nibkv_policy;
 
 /* Finds a preset by name with its default parameters: "full", "streaming_llm", "ems", "ems_no_merge", "h2o", "tova",
- * "snapkv", "l2_norm", "pyramid_kv", "ada_kv", "head_kv", "minicache" (without pairs).
+ * "snapkv", "l2_norm", "pyramid_kv", "ada_kv", "head_kv", "minicache", "ems_fold" (both without pairs).
  * tokens:  budget of a head in tokens
  * Returns NIBKV_BAD_POLICY for an unknown name or null; NIBKV_BAD_ARGUMENT when `policy` is null. */
 NIBKV_API nibkv_status nibkv_find_policy(const char* name, uint32_t tokens, nibkv_policy* policy);
@@ -157,6 +159,14 @@ NIBKV_API size_t nibkv_footprint(const nibkv_shape* shape, const nibkv_policy* p
 /* The largest policy->tokens whose footprint is at most `bytes`; 0 when not even the smallest fits. policy->tokens
  * itself is not read. Cost: about 24 evaluations of the footprint. */
 NIBKV_API uint32_t nibkv_tokens_that_fit(const nibkv_shape* shape, const nibkv_policy* policy, uint64_t bytes);
+
+/* Chooses the pairs of neighbouring layers that may share codes, by what a profile knows of them (fold.hpp).
+ * policy:       its fold.min_cosine is the gate; fold.keys and fold.values are written
+ * profile:      the bytes that nibkv_init gets, or null: no pairs
+ * start_layer:  half of the layers is usual
+ * Returns NIBKV_BAD_ARGUMENT for a null shape or policy; NIBKV_BAD_PROFILE. */
+NIBKV_API nibkv_status nibkv_fold_pairs(const nibkv_shape* shape, nibkv_policy* policy, const void* profile,
+                                        size_t profile_bytes, uint32_t start_layer);
 
 /* A handle on one arena, in the caller's memory. All of 0, as static objects are, is a cache that is not initialised.
  * It owns nothing and may be copied; all state lies in the arena, which holds no pointers. */
@@ -342,7 +352,8 @@ NIBKV_API bool nibkv_port_runs(const char* name);
 #define NIBKV_FOOTPRINT_PYRAMID_KV(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 0, 1, 0, 0)
 #define NIBKV_FOOTPRINT_ADA_KV(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 0, 1, 0, 0)
 #define NIBKV_FOOTPRINT_HEAD_KV(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 0, 1, 0, 0)
-#define NIBKV_FOOTPRINT_MINICACHE(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 0, 0, 0, 0, 1)
+#define NIBKV_FOOTPRINT_MINICACHE(tokens, ...) NIBKV_FOOTPRINT_FULL(tokens, __VA_ARGS__)
+#define NIBKV_FOOTPRINT_EMS_FOLD(tokens, ...) NIBKV_FOOTPRINT_EMS(tokens, __VA_ARGS__)
 
 /* Of a policy of your own. keep: 0, 1, 2 as NIBKV_KEEP_ALL, ...; the rest 0 or 1, 0 unless keep is 2:
  * global: score is GLOBAL_LOCAL or GLOBAL; local: it is GLOBAL_LOCAL or LOCAL; merge: not MERGE_NONE; uniform:

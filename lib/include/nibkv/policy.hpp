@@ -56,6 +56,7 @@ enum class Budget : std::uint8_t {
   kTable = 4,     ///< by Options::budgets
 };
 
+inline constexpr std::uint32_t kMaxTokens = 1u << 24;
 inline constexpr std::uint32_t kMaxPairedLayers = 256;  ///< layers above never share
 
 /// A set of layers below kMaxPairedLayers.
@@ -82,21 +83,25 @@ constexpr LayerSet pairs_from(std::uint32_t first, std::uint32_t end) {
 
 /// Which slots of a pair of layers are retained: kept by both layers apart.
 enum class Retain : std::uint8_t {
-  kFar = 0,   ///< those whose rows differ most in direction: what retention is for
-  kNear = 1,  ///< those that differ least: the formula as it is printed in the paper
+  kFar = 0,       ///< the `retained` share whose rows differ most in direction: what retention is for
+  kNear = 1,      ///< as many that differ least: the formula as it is printed in the paper, whose text means the others
+  kFarRange = 2,  ///< of those of kFar, the ones within `retained` of the way from the largest distance to the smallest
 };
 
 /// Neighbouring layers that share 4-bit codes, each with scales of its own (MiniCache, arXiv 2405.14366). Read when
 /// `keys` or `values` names a layer. Where sharing would save no bytes, in short contexts, layers stay apart:
 /// layout_of(shape, policy).views is 0 then.
 struct Fold {
-  LayerSet keys;    ///< layer l of it shares the directions of its keys with layer l + 1
-  LayerSet values;  ///< the same for values; a layer belongs to one pair at most
-  /// Newest slots that never fold, or max_chunk if that is more, at most `tokens`.
-  std::uint32_t recent = 32;
+  LayerSet keys;               ///< layer l of it shares the directions of its keys with layer l + 1
+  LayerSet values;             ///< the same for values; a layer belongs to one pair at most
+  std::uint32_t recent = 32;   ///< newest slots that never fold, or max_chunk if that is more; at most 2^24
   std::uint8_t t = 154;        ///< how far the shared direction is on the way to the upper layer's, n / 256
   std::uint8_t retained = 13;  ///< share of the old slots that is retained, n / 256, at most 128
   Retain retain = Retain::kFar;
+  /// Keys of layers that share them are coded less the profile's mean key, as those of other layers are. Otherwise
+  /// their means stay on, as MiniCache has it: then it is whole keys whose direction is shared.
+  bool centred = false;
+  std::uint8_t min_cosine = 179;  ///< what fold_pairs asks of a pair's mean cosine, n / 256
 
   constexpr bool operator==(const Fold&) const = default;
 };
@@ -133,12 +138,11 @@ struct Policy {
 
   Budget budget = Budget::kUniform;
 
-  Fold fold = {};  ///< needs Keep::kAll and Storage::kQ4 if any layers share
+  /// If any layers share: needs Storage::kQ4, and Keep::kAll or Keep::kScore with Budget::kUniform.
+  Fold fold = {};
 
   constexpr bool operator==(const Policy&) const = default;
 };
-
-inline constexpr std::uint32_t kMaxTokens = 1u << 24;
 
 /// Keeps every token; append answers kFull when the pool is used up.
 constexpr Policy full(std::uint32_t tokens) {
@@ -187,6 +191,14 @@ constexpr Policy ems(std::uint32_t tokens) {
   policy.merge = Merge::kBoth;
   policy.mass = Mass::kShare;
   policy.threshold = 96;
+  return policy;
+}
+
+/// ems() with pairs of neighbouring layers that share codes and plan together, so that they keep the same positions.
+/// @param pairs  as of minicache(); none: ems()
+constexpr Policy ems_fold(std::uint32_t tokens, const LayerSet& pairs = {}) {
+  Policy policy = ems(tokens);
+  policy.fold.keys = policy.fold.values = pairs;
   return policy;
 }
 
@@ -254,8 +266,9 @@ constexpr bool is_paired(const Policy& policy, std::uint32_t layer) {
 constexpr bool valid_fold(const Policy& policy, const Shape& shape) {
   const Fold& fold = policy.fold;
   if (!has_pairs(policy)) return true;
-  if (policy.keep != Keep::kAll || shape.storage != Storage::kQ4) return false;
-  if (fold.retain > Retain::kNear || fold.retained > 128 || fold.recent > policy.tokens) return false;
+  const bool scored = policy.keep == Keep::kScore && policy.budget == Budget::kUniform;
+  if ((policy.keep != Keep::kAll && !scored) || shape.storage != Storage::kQ4) return false;
+  if (fold.retain > Retain::kFarRange || fold.retained > 128 || fold.recent > kMaxTokens) return false;
   for (std::uint32_t layer = 0; layer < kMaxPairedLayers; ++layer) {
     if (!is_lower(policy, layer)) continue;
     if (layer + 1 >= shape.layers || is_lower(policy, layer + 1)) return false;
@@ -294,7 +307,7 @@ constexpr bool valid(const Policy& policy, const Shape& shape) {
 }
 
 /// Finds a preset by name with its default parameters: "full", "streaming_llm", "ems", "ems_no_merge", "h2o", "tova",
-/// "snapkv", "l2_norm", "pyramid_kv", "ada_kv", "head_kv", "minicache" (without pairs: those are the caller's).
+/// "snapkv", "l2_norm", "pyramid_kv", "ada_kv", "head_kv", "minicache", "ems_fold" (both without pairs: fold.hpp).
 /// @param tokens  budget of a head in tokens
 /// @returns kBadPolicy for an unknown name; `policy` is unchanged then.
 Status find_policy(std::string_view name, std::uint32_t tokens, Policy& policy);

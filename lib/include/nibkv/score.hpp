@@ -27,9 +27,10 @@ struct SlotInfo {
   std::uint8_t merged = 0;  ///< slots that were merged into it, at most 255
 };
 
-/// Describes the slots of one chain, in position order. Positions are kept under Keep::kScore; under other policies
-/// they are those that the policy itself leaves, and wrong after a caller's own compact; kNoPosition for slots that
-/// folded or were retained. Those come first, folded ones before the retained.
+/// Describes the slots of one chain, in position order; where layers share codes, folded ones first, in no order, then
+/// sinks and those that were retained, then the others, which are in order. Positions are kept under
+/// Keep::kScore; under other policies they are those that the policy itself leaves, and wrong after a caller's own
+/// compact; kNoPosition for slots that folded or were retained.
 ///
 /// @param layer, kv_head  in range
 /// @param slots  held(layer, kv_head) entries, written
