@@ -1,8 +1,7 @@
 # What the Cortex-M toolchain files share: no operating system, newlib's C++ library, programs run on a board that qemu emulates, which
 # tests/baremetal has start-up code and a memory map for. Debian: gcc-arm-none-eabi libstdc++-arm-none-eabi-newlib qemu-system-arm
-#   include() it after NIBKV_BOARD and NIBKV_CPU_FLAGS are set.
+#   include() it after CMAKE_SYSTEM_PROCESSOR, NIBKV_BOARD and NIBKV_CPU_FLAGS are set.
 set(CMAKE_SYSTEM_NAME Generic)
-set(CMAKE_SYSTEM_PROCESSOR arm)
 set(CMAKE_C_COMPILER arm-none-eabi-gcc)
 set(CMAKE_CXX_COMPILER arm-none-eabi-g++)
 set(CMAKE_CXX_FLAGS_INIT "-mthumb ${NIBKV_CPU_FLAGS} -ffunction-sections -fdata-sections")

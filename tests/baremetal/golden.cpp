@@ -1,5 +1,5 @@
 // The words of tests/golden on a bare board, in SRAM alone.
-#include "tests/baremetal/print.hpp"
+#include "tests/baremetal/semihosting.hpp"
 #include "tests/golden/pipeline.hpp"
 
 namespace {
@@ -33,5 +33,8 @@ int main(int, char**) {
     right = gives(nibkv::test::golden_cases(), nibkv::port_name(i), nibkv::test::kGolden) && right;
     right = gives(nibkv::test::turned_cases(), nibkv::port_name(i), nibkv::test::kTurnedGolden) && right;
   }
+  nibkv::metal::say("stack, with what this program and start-up take: ");
+  nibkv::metal::say_number(nibkv::metal::stack_used());
+  nibkv::metal::say(" bytes\n");
   return right ? 0 : 1;
 }

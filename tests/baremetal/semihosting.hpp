@@ -11,4 +11,7 @@ namespace nibkv::metal {
 void read_command_line(char* text, std::size_t bytes);
 [[noreturn]] void leave(int status);
 
+/// The deepest that the stack ever was, in bytes.
+std::size_t stack_used();
+
 }  // namespace nibkv::metal

@@ -38,6 +38,8 @@ int split_command_line() {
   return count;
 }
 
+constexpr char kUnusedStack = 0x5a;
+
 struct Vectors {
   void* stack;
   void (*handlers[15])();
@@ -50,6 +52,16 @@ struct Vectors {
 
 }  // namespace
 
+namespace nibkv::metal {
+
+std::size_t stack_used() {
+  const char* at = __stack_limit;
+  while (at != __stack && *at == kUnusedStack) ++at;
+  return static_cast<std::size_t>(__stack - at);
+}
+
+}  // namespace nibkv::metal
+
 void reset() {
   // Coprocessors 10 and 11, the floating-point unit and Helium, are off at reset.
   auto* const access_control = reinterpret_cast<volatile std::uint32_t*>(0xe000ed88);
@@ -58,6 +70,8 @@ void reset() {
 #if __ARM_ARCH >= 8
   asm volatile("msr msplim, %0" ::"r"(__stack_limit));  // a fault when the stack grows past it
 #endif
+  // All but what this function and memset use.
+  std::memset(__stack_limit, kUnusedStack, static_cast<std::size_t>(__stack - __stack_limit) - 256);
   std::memcpy(__data, __data_in_flash, static_cast<std::size_t>(__data_end - __data));
   std::memset(__bss, 0, static_cast<std::size_t>(__bss_end - __bss));
   for (auto starter = __starters; starter != __starters_end; ++starter) (*starter)();
