@@ -31,7 +31,7 @@ constexpr const char* kHelp =
                        (none, values, both), rephase (0, 1), similarity (key, value, key_value), position_free (0, 1),
                        mass (none, share, count), threshold (0 to 255, mean), candidate_mass (0 to 255), budget
                        (uniform, pyramid, scores, adaptive); of minicache and ems_fold: fold (gate: layers share that
-                       are alike in the profile; direct: all), fold_start (the first that may; default half of them),
+                       are alike in the profile; direct: all, as they are; aligned: all, through its maps), fold_start (the first that may; default half of them),
                        fold_rows (both, keys, values), fold_centred (0, 1: keys less their means), fold_min_cosine (0 to 255), fold_recent, fold_t (0 to 255),
                        fold_retained (0 to 128), fold_retain (far, near, far_range); or fold_keys, fold_values (layers
                        FIRST-END whose neighbours share codes)

@@ -76,7 +76,7 @@ bool set_pairs(std::string_view value, LayerSet& pairs) {
 }
 
 bool set_how(std::string_view value, FoldChoice& choice) {
-  return choose(value, choice.how, {"gate", "direct"});
+  return choose(value, choice.how, {"gate", "direct", "aligned"});
 }
 
 bool set_rows(std::string_view value, FoldChoice& choice) {
@@ -143,7 +143,7 @@ std::span<const Field> fields() {
          // In the order of the enumeration, whose last, a table, has no name here.
          return choose(value, policy.budget, {"uniform", "pyramid", "scores", "adaptive"});
        }},
-      {"fold", "gate or direct", check_choice<set_how>},
+      {"fold", "gate, direct or aligned", check_choice<set_how>},
       {"fold_rows", "both, keys or values", check_choice<set_rows>},
       {"fold_start", "a layer", check_choice<set_start>},
       {"fold_centred", "0 or 1", [](View value, Policy& policy) { return number(value, policy.fold.centred, 0, 1); }},
@@ -245,15 +245,19 @@ void choose_pairs(const StoreOptions& options, const Shape& shape, Policy& polic
   if (!may_fold(options.policy) || has_pairs(policy)) return;
   const FoldChoice choice = fold_choice(options.settings);
   const std::uint32_t start = choice.start.value_or(shape.layers / 2);
-  if (choice.how == FoldChoice::How::kDirect) {
+  if (choice.how != FoldChoice::How::kGate) {
     policy.fold.keys = policy.fold.values = pairs_from(start, shape.layers);
+    if (choice.how == FoldChoice::How::kAligned) {
+      policy.fold.aligned_keys = policy.fold.aligned_values = policy.fold.keys;
+      policy.fold.centred = true;  // as turned keys were measured
+    }
   } else if (!options.profile.empty()) {
     ProfileView profile;
     require(profile.open(options.profile, shape), "profile");
     policy = fold_pairs(shape, policy, profile, start);
   }
-  if (!choice.keys) policy.fold.keys = {};
-  if (!choice.values) policy.fold.values = {};
+  if (!choice.keys) policy.fold.keys = policy.fold.aligned_keys = {};
+  if (!choice.values) policy.fold.values = policy.fold.aligned_values = {};
 }
 
 std::string fold_text(const Shape& shape, const Policy& policy) {
@@ -264,6 +268,10 @@ std::string fold_text(const Shape& shape, const Policy& policy) {
     if (!keys && !values) continue;
     text += (text.empty() ? "" : ", ") + std::to_string(lower) + "+" + std::to_string(lower + 1);
     if (keys != values) text += keys ? " keys" : " values";
+    const bool turned = policy.fold.aligned_keys.has(lower);
+    const bool mapped = policy.fold.aligned_values.has(lower);
+    if (turned || mapped)
+      text += turned == mapped || keys != values ? " aligned" : mapped ? " values aligned" : " keys aligned";
   }
   if (text.empty()) return "none";
   return layout_of(shape, policy).views != 0 ? text : "none, since " + text + " would save no bytes";

@@ -31,8 +31,8 @@ bool may_fold(const std::string& policy);
 
 /// How the pairs of layers that share codes are found, where fold_keys and fold_values name none.
 struct FoldChoice {
-  enum class How { kGate, kDirect };
-  How how = How::kGate;                ///< by what the profile measured; or all, whatever it says
+  enum class How { kGate, kDirect, kAligned };
+  How how = How::kGate;                ///< by what the profile measured; or all, as they are or through its maps
   bool keys = true;                    ///< whether keys may be shared,
   bool values = true;                  ///< and values
   std::optional<std::uint32_t> start;  ///< first layer that may; none: half of the layers

@@ -136,6 +136,16 @@ struct Access {
   bool paired(std::uint32_t layer) const { return folds() && detail::is_paired(policy(), layer); }
   /// The other layer of a pair.
   std::uint32_t partner(std::uint32_t layer) const { return detail::is_lower(policy(), layer) ? layer + 1 : layer - 1; }
+  /// The map of an upper layer's values, i16[head_dim][head_dim] in Q15, and what turns the pairs of its keys; null
+  /// where they are as they are.
+  const std::uint8_t* value_map(std::uint32_t layer, std::uint32_t kv_head) const {
+    const bool maps = folds() && layer != 0 && policy().fold.aligned_values.has(layer - 1);
+    return maps ? profile().value_map(layer, kv_head) : nullptr;
+  }
+  const std::uint8_t* key_turns(std::uint32_t layer, std::uint32_t kv_head) const {
+    const bool turns = folds() && layer != 0 && policy().fold.aligned_keys.has(layer - 1);
+    return turns ? profile().key_turns(layer, kv_head) : nullptr;
+  }
   /// Whether keys of a layer are coded less the profile's mean key.
   bool centred(std::uint32_t layer) const {
     const LayerSet& keys = policy().fold.keys;

@@ -5,6 +5,7 @@
 #include "compact_chain.hpp"
 #include "fold.hpp"
 #include "plan_chain.hpp"
+#include "profile_format.hpp"
 #include "refine.hpp"
 #include "row.hpp"
 #include "slot.hpp"
@@ -18,8 +19,17 @@ void store_f32(const Access& to, std::uint32_t tile, std::uint32_t lane, const f
   std::memcpy(to.value_rows(tile) + lane * dim, value, dim * sizeof(float));
 }
 
-void store_q4(const Access& to, const Basis& basis, const KeyRefiner& refiner, std::uint32_t tile, std::uint32_t lane,
-              const float* key, const float* value) {
+// A value in the basis of the layer below.
+void map_value(const std::uint8_t* map, std::uint32_t dim, const float* value, float* row) {
+  for (std::uint32_t i = 0; i < dim; ++i) {
+    float sum = 0;
+    for (std::uint32_t j = 0; j < dim; ++j) sum += static_cast<float>(i16_at(map, i * dim + j)) * value[j];
+    row[i] = sum * 0x1p-15f;
+  }
+}
+
+void store_q4(const Access& to, const Basis& basis, const KeyRefiner& refiner, const std::uint8_t* value_map,
+              std::uint32_t tile, std::uint32_t lane, const float* key, const float* value) {
   const std::uint32_t dim = to.shape().head_dim;
   float* row = to.encoding();
   std::uint8_t codes[kMaxHeadDim];
@@ -35,6 +45,7 @@ void store_q4(const Access& to, const Basis& basis, const KeyRefiner& refiner, s
     to.outliers(tile)[outlier_byte(lane, n)] = outliers[n];
 
   std::memcpy(row, value, dim * sizeof(float));
+  if (value_map != nullptr) map_value(value_map, dim, value, row);
   to.kernels().rotate(row, static_cast<int>(dim));
   scale = to.kernels().encode_row(row, static_cast<int>(dim), codes);
   put_value(to, tile, lane, codes, scale);
@@ -116,7 +127,7 @@ Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, st
       if (exact) {
         store_f32(to, tile, lane, key, value);
       } else {
-        store_q4(to, basis, refiner, tile, lane, key, value);
+        store_q4(to, basis, refiner, to.value_map(layer, head), tile, lane, key, value);
         if (to.policy().keep == Keep::kScore) start_slot(to, tile, lane, chain.seen + i);
       }
       chain.used += 1;

@@ -2,6 +2,7 @@
 
 #include "attend_f32.hpp"
 #include "basis.hpp"
+#include "profile_format.hpp"
 #include "score_rows.hpp"
 
 namespace nibkv {
@@ -19,8 +20,9 @@ struct Rows {
   std::int32_t* dots;  // [tile of a batch][row][32], as are the next two
   std::int32_t* outlier_dots;
   std::uint8_t* weights;
-  std::uint16_t* softmax;   // [tile of the chain][row][32] and
-  std::int32_t* exponents;  // [tile of the chain][row], for the scores; nullptr where there are none
+  std::uint16_t* softmax;         // [tile of the chain][row][32] and
+  std::int32_t* exponents;        // [tile of the chain][row], for the scores; nullptr where there are none
+  const std::uint8_t* value_map;  // or nullptr
   float query_scales[kMaxRows];
   float outlier_ratios[kMaxRows];
   std::int32_t query_sums[kMaxRows];
@@ -232,7 +234,18 @@ void finish_row(const Access& to, const Rows& rows, std::int32_t i, float* out) 
   const float per_mass = 0x1p24f / static_cast<float>(rows.states[i].mass);
   for (int c = 0; c < dim; ++c) sums[c] *= per_mass;
   to.kernels().rotate(sums, dim);
-  std::memcpy(out, sums, static_cast<std::size_t>(dim) * sizeof(float));
+  if (rows.value_map == nullptr) {
+    std::memcpy(out, sums, static_cast<std::size_t>(dim) * sizeof(float));
+    return;
+  }
+  // Back from the basis of the layer below: the map's transpose.
+  for (int c = 0; c < dim; ++c) out[c] = 0;
+  for (int r = 0; r < dim; ++r) {
+    const float sum = sums[r] * 0x1p-15f;
+    for (int c = 0; c < dim; ++c) {
+      out[c] += static_cast<float>(i16_at(rows.value_map, static_cast<std::size_t>(r * dim + c))) * sum;
+    }
+  }
 }
 
 // What a run of rows means for the scores.
@@ -276,6 +289,7 @@ void attend_head(const Access& to, std::uint32_t layer, std::uint32_t head, std:
   Chain& chain = to.chain(layer, head);
   const Basis basis(to, layer, head);
   Rows rows = rows_in(to, part.worker);
+  rows.value_map = to.value_map(layer, head);
   float* outs[kMaxRows];
   // Scores need all heads of a query in one pass, if they fit.
   const std::uint32_t group = shape.group();

@@ -74,6 +74,9 @@ Status Cache::init(std::span<std::byte> arena, const Shape& shape, const Policy&
     return Status::kBadProfile;
   }
 
+  const bool aligned = !policy.fold.aligned_keys.empty() || !policy.fold.aligned_values.empty();
+  if (aligned && !profile.has_maps()) return Status::kBadProfile;
+
   if (const Status shared = check_budgets(shape, policy, profile, options.budgets); shared != Status::kOk)
     return shared;
 

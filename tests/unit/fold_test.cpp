@@ -556,6 +556,116 @@ TEST(Fold, SharedKeysKeepTheirMeanUnlessTheyAreCentred) {
   EXPECT_NE(off[0], off[1]);
 }
 
+// Two layers whose values differ by a rotation of all channels and whose keys differ by one of each rotary pair.
+class Turned {
+ public:
+  explicit Turned(const Shape& shape) : shape_(shape), random_(114) {
+    constexpr CalibrationOptions kAlign = {.align = true, .rotary = {.adjacent = true, .count = 0}};
+    std::vector<double> memory(calibration_bytes(shape, kAlign) / 8 + 1);
+    Calibrator calibrator;
+    EXPECT_EQ(calibrator.init(std::as_writable_bytes(std::span(memory)), shape, kAlign), Status::kOk);
+    for (int round = 0; round < 40; ++round) {
+      for (std::uint32_t layer = 0; layer < shape.layers; ++layer) {
+        if (layer == 0) next(kCalibrationChunk);
+        const auto queries = random_.bells(kCalibrationChunk * shape.query_heads * shape.head_dim);
+        EXPECT_EQ(calibrator.observe(layer, queries, keys(layer), values(layer)), Status::kOk);
+      }
+    }
+    profile_.resize(profile_bytes(shape, true));
+    EXPECT_EQ(calibrator.write(profile_), Status::kOk);
+  }
+
+  void next(std::size_t count) {
+    for (std::vector<float>* rows : {&keys_[0], &values_[0]}) *rows = random_.bells(count * shape_.head_dim);
+    keys_[1] = keys_[0];
+    values_[1] = values_[0];
+    const std::uint32_t dim = shape_.head_dim;
+    for (std::size_t row = 0; row < count * dim; row += dim) {
+      for (std::uint32_t c = 0; c < dim; ++c) {
+        keys_[1][row + c] = keys_[0][row + (c ^ 1)] * (c % 2 == 0 ? -1.5f : 1.5f);  // a quarter of a turn
+        values_[1][row + c] = values_[0][row + (c + 1) % dim];
+      }
+    }
+  }
+  const std::vector<float>& keys(std::uint32_t layer) const { return keys_[layer]; }
+  const std::vector<float>& values(std::uint32_t layer) const { return values_[layer]; }
+  std::span<const std::byte> profile() const { return profile_; }
+
+ private:
+  Shape shape_;
+  Random random_;
+  std::vector<float> keys_[2];
+  std::vector<float> values_[2];
+  std::vector<std::byte> profile_;
+};
+
+TEST(Fold, AlignedLayersShareWhatOnlyTheirBasesHide) {
+  const Shape shape = {.layers = 2, .query_heads = 1, .kv_heads = 1, .head_dim = 32, .max_chunk = 8};
+  Turned rows(shape);
+  ProfileView view;
+  ASSERT_EQ(view.open(rows.profile(), shape), Status::kOk);
+  Policy gate = minicache(600);
+  EXPECT_TRUE(fold_pairs(shape, gate, view, 0).fold.aligned_values.has(0));
+  EXPECT_FALSE(fold_pairs(shape, gate, view, 0).fold.keys.has(0));
+  gate.fold.centred = true;
+  gate = fold_pairs(shape, gate, view, 0);
+  EXPECT_TRUE(gate.fold.aligned_values.has(0) && gate.fold.aligned_keys.has(0));
+  Policy direct = gate;
+  direct.fold.aligned_keys = direct.fold.aligned_values = {};
+  ASSERT_NE(layout_of(shape, gate).views, 0u);
+  double errors[2] = {};
+  for (const std::string& port : test::running_ports()) {
+    for (const bool aligned : {true, false}) {
+      const Policy& policy = aligned ? gate : direct;
+      test::Arena arena(footprint(shape, policy));
+      Cache cache;
+      ASSERT_EQ(cache.init(arena.bytes(), shape, policy, {port, rows.profile(), {}}), Status::kOk);
+      reference::Rows keys[2];
+      reference::Rows values[2];
+      Random random(115);
+      double error = 0;
+      for (int step = 0; step < 70; ++step) {
+        rows.next(8);
+        for (std::uint32_t layer = 0; layer < 2; ++layer) {
+          ASSERT_EQ(append(cache, layer, rows.keys(layer), rows.values(layer)), Status::kOk);
+          for (std::size_t at = 0; at < 8 * 32; at += 32) {
+            keys[layer].push_back(reference::widen(std::span(rows.keys(layer)).subspan(at, 32)));
+            values[layer].push_back(reference::widen(std::span(rows.values(layer)).subspan(at, 32)));
+          }
+          const auto query = random.bells(32);
+          const auto out = test::attend_all(cache, layer, query);
+          const auto exact =
+              reference::attention(reference::widen(query), keys[layer], values[layer], keys[layer].size());
+          error += reference::distance(reference::widen(out), exact) / reference::norm(exact) / 140;
+        }
+      }
+      ASSERT_EQ(check(cache), Status::kOk);
+      errors[aligned ? 0 : 1] = error;
+      EXPECT_GT(cache.usage().peak_bytes, 0u);
+    }
+    EXPECT_LT(errors[0], 0.25) << port;
+    EXPECT_GT(errors[1], 2 * errors[0]) << port;
+  }
+}
+
+TEST(Fold, AligningNeedsTheMaps) {
+  const Shape shape = {.layers = 2, .query_heads = 1, .kv_heads = 1, .head_dim = 32, .max_chunk = 8};
+  const Turned rows(shape);
+  Policy policy = minicache(600, pairs_from(0, 2));
+  policy.fold.aligned_values = policy.fold.values;
+  test::Arena arena(footprint(shape, policy));
+  Cache cache;
+  EXPECT_EQ(cache.init(arena.bytes(), shape, policy), Status::kBadProfile);
+  const std::vector<std::byte> plain = test::make_profile(shape, 1);
+  EXPECT_EQ(cache.init(arena.bytes(), shape, policy, {{}, plain, {}}), Status::kBadProfile);
+  EXPECT_EQ(cache.init(arena.bytes(), shape, policy, {{}, rows.profile(), {}}), Status::kOk);
+  policy.fold.values = {};
+  EXPECT_FALSE(valid(policy, shape)) << "what is aligned must be shared";
+  policy.fold = {};
+  policy.fold.aligned_keys.add(0);
+  EXPECT_FALSE(valid(policy, shape));
+}
+
 TEST(Fold, FarRangeRetainsNoMoreThanTheShareAndOnlyTheFarthest) {
   Policy policy = sharing(1800, true, true);
   policy.fold.retained = 26;

@@ -60,7 +60,8 @@ class Cache {
   ///               cache
   /// @returns kBadShape, kBadPolicy (also for a footprint beyond this machine's memory), kMisaligned, kArenaTooSmall,
   ///          kUnknownPort, kUnsupportedPort; kBadProfile also when the shape asks for outlier channels and
-  ///          there is no profile. Neither the object nor the arena is changed unless kOk.
+  ///          there is no profile, or the policy aligns layers and the profile has no maps. Neither the object nor the
+  ///          arena is changed unless kOk.
   /// Cost: O(footprint) once, to clear the arena.
   Status init(std::span<std::byte> arena, const Shape& shape, const Policy& policy, const Options& options = {});
 

@@ -14,6 +14,9 @@ namespace nibkv {
 /// that of their values, is at least policy.fold.min_cosine / 256; only what reaches it is shared. Keys are compared
 /// as they are, or less their means under Fold::centred. Nothing measured: no pairs.
 ///
+/// What is alike only through the maps of a profile that has them comes after all that is alike as it is, and is
+/// aligned: values; keys under Fold::centred only.
+///
 /// Footprint and tokens_that_fit count what the pairs gain. A caller who knows better names pairs in Policy::fold.
 ///
 /// @param policy       under which layers may share (Policy::fold); its own pairs are forgotten

@@ -92,8 +92,12 @@ enum class Retain : std::uint8_t {
 /// `keys` or `values` names a layer. Where sharing would save no bytes, in short contexts, layers stay apart:
 /// layout_of(shape, policy).views is 0 then.
 struct Fold {
-  LayerSet keys;               ///< layer l of it shares the directions of its keys with layer l + 1
-  LayerSet values;             ///< the same for values; a layer belongs to one pair at most
+  LayerSet keys;    ///< layer l of it shares the directions of its keys with layer l + 1
+  LayerSet values;  ///< the same for values; a layer belongs to one pair at most
+  /// Those of them whose upper layer is first brought to the lower one's basis by the profile's maps (an orthogonal one
+  /// for values, a turn of each rotary pair for keys); the cache needs a profile that has them.
+  LayerSet aligned_keys;
+  LayerSet aligned_values;
   std::uint32_t recent = 32;   ///< newest slots that never fold, or max_chunk if that is more; at most 2^24
   std::uint8_t t = 154;        ///< how far the shared direction is on the way to the upper layer's, n / 256
   std::uint8_t retained = 13;  ///< share of the old slots that is retained, n / 256, at most 128
@@ -265,11 +269,13 @@ constexpr bool is_paired(const Policy& policy, std::uint32_t layer) {
 
 constexpr bool valid_fold(const Policy& policy, const Shape& shape) {
   const Fold& fold = policy.fold;
-  if (!has_pairs(policy)) return true;
+  if (!has_pairs(policy)) return fold.aligned_keys.empty() && fold.aligned_values.empty();
   const bool scored = policy.keep == Keep::kScore && policy.budget == Budget::kUniform;
   if ((policy.keep != Keep::kAll && !scored) || shape.storage != Storage::kQ4) return false;
   if (fold.retain > Retain::kFarRange || fold.retained > 128 || fold.recent > kMaxTokens) return false;
   for (std::uint32_t layer = 0; layer < kMaxPairedLayers; ++layer) {
+    if (fold.aligned_keys.has(layer) && !fold.keys.has(layer)) return false;
+    if (fold.aligned_values.has(layer) && !fold.values.has(layer)) return false;
     if (!is_lower(policy, layer)) continue;
     if (layer + 1 >= shape.layers || is_lower(policy, layer + 1)) return false;
   }
