@@ -82,11 +82,14 @@ Shape to_cpp(const nibkv_shape& from) {
 }
 
 Fold to_cpp(const nibkv_fold& from) {
-  const auto& [keys, values, recent, t, retained, retain, centred, min_cosine] = from;
+  const auto& [keys, values, aligned_keys, aligned_values, recent, t, retained, retain, centred, min_cosine] = from;
   Fold to;
-  auto& [to_keys, to_values, to_recent, to_t, to_retained, to_retain, to_centred, to_min_cosine] = to;
+  auto& [to_keys, to_values, to_aligned_keys, to_aligned_values, to_recent, to_t, to_retained, to_retain, to_centred,
+         to_min_cosine] = to;
   std::memcpy(to_keys.words, keys, sizeof keys);
   std::memcpy(to_values.words, values, sizeof values);
+  std::memcpy(to_aligned_keys.words, aligned_keys, sizeof aligned_keys);
+  std::memcpy(to_aligned_values.words, aligned_values, sizeof aligned_values);
   to_recent = recent;
   to_t = t;
   to_retained = retained;
@@ -132,10 +135,12 @@ constexpr std::uint8_t number(Enum value) {
 }
 
 nibkv_fold to_c(const Fold& from) {
-  const auto& [keys, values, recent, t, retained, retain, centred, min_cosine] = from;
-  nibkv_fold to = {{}, {}, recent, t, retained, number(retain), centred, min_cosine};
+  const auto& [keys, values, aligned_keys, aligned_values, recent, t, retained, retain, centred, min_cosine] = from;
+  nibkv_fold to = {{}, {}, {}, {}, recent, t, retained, number(retain), centred, min_cosine};
   std::memcpy(to.keys, keys.words, sizeof to.keys);
   std::memcpy(to.values, values.words, sizeof to.values);
+  std::memcpy(to.aligned_keys, aligned_keys.words, sizeof to.aligned_keys);
+  std::memcpy(to.aligned_values, aligned_values.words, sizeof to.aligned_values);
   return to;
 }
 

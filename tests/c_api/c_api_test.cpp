@@ -52,6 +52,8 @@ nibkv_policy in_c(const Policy& p) {
   c.budget = number(p.budget);
   std::copy_n(p.fold.keys.words, 4, c.fold.keys);
   std::copy_n(p.fold.values.words, 4, c.fold.values);
+  std::copy_n(p.fold.aligned_keys.words, 4, c.fold.aligned_keys);
+  std::copy_n(p.fold.aligned_values.words, 4, c.fold.aligned_values);
   c.fold.recent = p.fold.recent;
   c.fold.t = p.fold.t;
   c.fold.retained = p.fold.retained;
@@ -281,6 +283,8 @@ TEST(CApi, EveryFieldOfAPolicyAndAShapeCounts) {
   EXPECT_FALSE(refused_when_folded([](nibkv_fold&) {}));
   EXPECT_TRUE(refused_when_folded([](nibkv_fold& f) { f.keys[3] = 1; }));
   EXPECT_TRUE(refused_when_folded([](nibkv_fold& f) { f.values[3] = 1; }));
+  EXPECT_TRUE(refused_when_folded([](nibkv_fold& f) { f.aligned_keys[3] = 1; }));
+  EXPECT_TRUE(refused_when_folded([](nibkv_fold& f) { f.aligned_values[3] = 1; }));
   EXPECT_TRUE(refused_when_folded([](nibkv_fold& f) { f.recent = 1u << 25; }));
   EXPECT_TRUE(refused_when_folded([](nibkv_fold& f) { f.retained = 129; }));
   EXPECT_TRUE(refused_when_folded([](nibkv_fold& f) { f.retain = 99; }));

@@ -107,6 +107,9 @@ enum { NIBKV_RETAIN_FAR = 0, NIBKV_RETAIN_NEAR = 1, NIBKV_RETAIN_FAR_RANGE = 2 }
 typedef struct nibkv_fold {
   uint64_t keys[4];   /* pairs that share the directions of their keys */
   uint64_t values[4]; /* the same for values; a layer belongs to one pair at most */
+  uint64_t
+      aligned_keys[4]; /* those of them whose upper layer is brought to the lower one's basis by the profile's maps */
+  uint64_t aligned_values[4];
   uint32_t recent;    /* newest slots that never fold, at most 2^24 */
   uint8_t t;          /* how far the shared direction is on the way to the upper layer's, n / 256 */
   uint8_t retained;   /* share of the old slots that both layers keep apart, n / 256, at most 128 */
