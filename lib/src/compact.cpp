@@ -138,7 +138,11 @@ Status compact(Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::sp
       if (slot >= kMember && slot != kDrop) return Status::kBadPlan;
     }
   }
-  carry_out(to, layer, kv_head, target.data(), PlanArrays(to));
+  const PlanArrays arrays(to);
+  if (merges(to.policy()) && !to.paired(layer)) {
+    score_slots(to, to.chain(layer, kv_head), layer, kv_head, arrays.score);
+  }
+  carry_out(to, layer, kv_head, target.data(), arrays);
   return Status::kOk;
 }
 

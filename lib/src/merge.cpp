@@ -185,7 +185,6 @@ struct Merging {
 Merging start_merging(const Access& to, std::uint32_t layer, std::uint32_t kv_head, std::uint32_t* score,
                       std::uint32_t* tiles) {
   Chain& chain = to.chain(layer, kv_head);
-  score_slots(to, chain, layer, kv_head, score);
   std::uint32_t count = 0;
   for (TileCursor each = to.first_tile(chain); each.tile != kNoTile; each.next(to.links())) tiles[count++] = each.tile;
   return {chain, layer, kv_head, score, tiles};
@@ -318,6 +317,9 @@ void merge_members(const Access& to, std::uint32_t layer, std::uint32_t kv_head,
     return;
   }
   const std::uint32_t lower = detail::is_lower(to.policy(), layer) ? layer : layer - 1;
+  // A plan left the sums of both.
+  score_slots(to, to.chain(lower, kv_head), lower, kv_head, arrays.score);
+  score_slots(to, to.chain(lower + 1, kv_head), lower + 1, kv_head, arrays.other);
   const Merging both[2] = {start_merging(to, lower, kv_head, arrays.score, arrays.rank),
                            start_merging(to, lower + 1, kv_head, arrays.other, arrays.rank + to.layout().chain_tiles)};
   SharedMerge(to, both).run(target, arrays);

@@ -9,4 +9,12 @@ inline constexpr unsigned kShorter = 1;
 inline constexpr unsigned kShorter = 10;
 #endif
 
+/// Tests walk all ports that run here; on a board, whose emulator is slow, the best one alone: parity and the golden
+/// word have the others.
+#ifdef NIBKV_NO_THREADS
+inline constexpr bool kEveryPort = false;
+#else
+inline constexpr bool kEveryPort = true;
+#endif
+
 }  // namespace nibkv::test

@@ -86,6 +86,7 @@ TEST(Policy, KeysAreTurnedOnlyWhereTheRotaryEmbeddingIsKnown) {
 }
 
 TEST(Policy, ScoredPoliciesLeaveRoomBesideWhatIsAlwaysKept) {
+  constexpr std::uint32_t kMost = 0xffffffff;
   for (const std::uint16_t chunk : std::initializer_list<std::uint16_t>{1, 32, 33, 50}) {
     Shape shape = kShape;
     shape.max_chunk = chunk;
@@ -94,15 +95,15 @@ TEST(Policy, ScoredPoliciesLeaveRoomBesideWhatIsAlwaysKept) {
       EXPECT_EQ(valid(with(&Policy::recent, recent), shape), 4 + recent + 1 + over <= 100)
           << "chunk " << chunk << ", recent " << recent;
     }
-    EXPECT_FALSE(valid(with(&Policy::recent, 0xffffffffu), shape));
-    EXPECT_FALSE(valid(with(&Policy::sinks, 0xffffffffu), shape));
+    EXPECT_FALSE(valid(with(&Policy::recent, kMost), shape));
+    EXPECT_FALSE(valid(with(&Policy::sinks, kMost), shape));
   }
 }
 
 TEST(Policy, OtherPoliciesHaveDefaultsInTheFieldsTheyDoNotRead) {
   for (const Policy& plain : {full(100), streaming_llm(100)}) {
     EXPECT_TRUE(valid(plain, kShape));
-    EXPECT_FALSE(valid(with(&Policy::recent, 1u, plain), kShape));
+    EXPECT_FALSE(valid(with(&Policy::recent, std::uint32_t{1}, plain), kShape));
     EXPECT_FALSE(valid(with(&Policy::score, Score::kLocal, plain), kShape));
     EXPECT_FALSE(valid(with(&Policy::per_query, false, plain), kShape));
     EXPECT_FALSE(valid(with(&Policy::merge, Merge::kValues, plain), kShape));

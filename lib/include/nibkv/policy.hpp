@@ -188,11 +188,11 @@ constexpr Policy ems_no_merge(std::uint32_t tokens) {
   return detail::scored(tokens, 4, tokens / 2, Score::kGlobalLocal);
 }
 
-/// Evict-then-merge by the Global-Local score (EMS, arXiv 2412.08521): values of dropped slots join the most similar
-/// kept slot, whose logit keeps their mass.
+/// Evict-then-merge by the Global-Local score (EMS, arXiv 2412.08521): dropped slots join the most similar kept slot,
+/// keys by direction and norm apart, and its logit keeps their mass.
 constexpr Policy ems(std::uint32_t tokens) {
   Policy policy = ems_no_merge(tokens);
-  policy.merge = Merge::kValues;
+  policy.merge = Merge::kBoth;
   policy.mass = Mass::kShare;
   policy.threshold = 96;
   return policy;
