@@ -6,6 +6,9 @@
 
 namespace nibkv {
 
+/// The largest bias, 2 octaves: a slot that absorbs without end drowns the others (lib/DESIGN.md).
+inline constexpr std::uint32_t kMostBias = 2 * 16;
+
 /// The body of compact() for a plan that is known to be right.
 /// @param arrays  written, but for their target
 void compact_chain(const Access& to, Chain& chain, std::uint32_t layer, std::uint32_t kv_head,

@@ -9,8 +9,7 @@ namespace nibkv {
 namespace {
 
 constexpr std::uint32_t kNone = 0xffffffff;
-constexpr float kBiasSteps = 16;             // an octave
-constexpr std::uint32_t kMostBias = 2 * 16;  // a slot that absorbs without end drowns the others (lib/DESIGN.md)
+constexpr float kBiasSteps = 16;  // an octave
 // A class whose members weigh less than this share of its centre leaves the centre's value as it is: coding it anew
 // costs more than they bring.
 constexpr float kLeastShare = 0.25f;

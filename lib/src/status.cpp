@@ -28,6 +28,8 @@ std::string_view text(Status status) {
       return "the pool has no tile left and the policy keeps everything";
     case Status::kBadPlan:
       return "the plan does not describe this chain";
+    case Status::kCorrupt:
+      return "the arena contradicts itself";
   }
   return "unknown status";
 }

@@ -215,6 +215,7 @@ class Walk {
   void check(bool contents) {
     std::uint32_t tiles = 0;
     ASSERT_NO_THROW(tiles = model().check_chains()) << what();
+    ASSERT_EQ(nibkv::check(rig_.cache()), Status::kOk) << what();
     const Usage usage = rig_.cache().usage();
     ASSERT_EQ(usage.used_tiles, tiles) << what();
     ASSERT_GE(usage.peak_tiles, tiles) << what();

@@ -193,6 +193,7 @@ class ScoredWalk {
   void check(bool contents) {
     std::uint32_t tiles = 0;
     ASSERT_NO_THROW(tiles = model().check_chains()) << what();
+    ASSERT_EQ(nibkv::check(rig_.cache()), Status::kOk) << what();
     const Usage usage = rig_.cache().usage();
     ASSERT_EQ(usage.used_tiles, tiles) << what();
     ASSERT_LE(usage.peak_tiles, usage.tiles) << what();

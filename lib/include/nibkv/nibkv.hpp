@@ -13,4 +13,5 @@
 #include "nibkv/score.hpp"
 #include "nibkv/plan.hpp"
 #include "nibkv/compact.hpp"
+#include "nibkv/check.hpp"
 // clang-format on

@@ -20,6 +20,7 @@ enum class [[nodiscard]] Status : std::int8_t{
     kBadArgument = 9,  ///< an index out of range, or a span of the wrong size
     kFull = 10,        ///< the pool has no tile left and the policy may not make room
     kBadPlan = 11,     ///< the plan does not describe this chain (see plan.hpp)
+    kCorrupt = 12,     ///< the arena holds what no verb writes (see check.hpp)
 };
 
 /// A short English sentence for a status. Its texts live in an object file of their own: firmware that does not call it

@@ -1,0 +1,176 @@
+#include "nibkv/check.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <functional>
+
+#include "nibkv/nibkv.hpp"
+#include "tests/support/rig.hpp"
+
+namespace nibkv {
+namespace {
+
+using test::Random;
+
+constexpr Shape kShape = {.layers = 2, .query_heads = 4, .kv_heads = 2, .head_dim = 16, .max_chunk = 20};
+
+// An arena whose bytes can be damaged.
+class Broken {
+ public:
+  Broken(const Shape& shape, const Policy& policy, std::uint32_t tokens)
+      : arena_(footprint(shape, policy)), layout_(layout_of(shape, policy)) {
+    EXPECT_EQ(cache_.init(arena_.bytes(), shape, policy), Status::kOk);
+    Random random(81);
+    for (std::uint32_t done = 0; done < tokens; done += shape.max_chunk) {
+      const std::size_t rows = std::size_t{shape.max_chunk} * shape.head_dim;
+      for (std::uint32_t layer = 0; layer < shape.layers; ++layer) {
+        EXPECT_EQ(append(cache_, layer, random.bells(rows * shape.kv_heads), random.bells(rows * shape.kv_heads)),
+                  Status::kOk);
+        test::attend_all(cache_, layer, random.bells(rows * shape.query_heads));
+      }
+    }
+  }
+
+  const Cache& cache() const { return cache_; }
+  const Layout& layout() const { return layout_; }
+
+  template <typename T>
+  T read(std::uint64_t offset) const {
+    T value;
+    std::memcpy(&value, arena_.bytes().data() + offset, sizeof value);
+    return value;
+  }
+  Chain chain(std::uint32_t head) const { return read<Chain>(layout_.chains + head * sizeof(Chain)); }
+  std::uint64_t link(std::uint32_t tile) const { return layout_.links + tile * 4u; }
+  std::uint64_t side(std::uint32_t tile) const { return layout_.sides + std::uint64_t{tile} * layout_.side_bytes; }
+
+  // What check says while `value` stands at `offset`.
+  template <typename T>
+  Status with(std::uint64_t offset, T value) {
+    std::byte* at = arena_.bytes().data() + offset;
+    T kept;
+    std::memcpy(&kept, at, sizeof kept);
+    EXPECT_NE(std::memcmp(&kept, &value, sizeof kept), 0) << "nothing is damaged at " << offset;
+    std::memcpy(at, &value, sizeof value);
+    const Status status = check(cache_);
+    std::memcpy(at, &kept, sizeof kept);
+    EXPECT_EQ(check(cache_), Status::kOk);
+    return status;
+  }
+  Status with_chain(std::uint32_t head, const std::function<void(Chain&)>& damage) {
+    Chain chain = this->chain(head);
+    damage(chain);
+    return with(layout_.chains + head * sizeof(Chain), chain);
+  }
+
+ private:
+  test::Arena arena_;
+  Layout layout_;
+  Cache cache_;
+};
+
+TEST(Check, NeedsACache) {
+  EXPECT_EQ(check(Cache{}), Status::kNotReady);
+}
+
+TEST(Check, HeaderCountsMustBeThoseOfTheTiles) {
+  Broken arena(kShape, ems(100), 160);
+  ASSERT_EQ(check(arena.cache()), Status::kOk);
+  const Usage usage = arena.cache().usage();
+  EXPECT_EQ(arena.with<std::uint32_t>(0, 0), Status::kCorrupt);
+  EXPECT_EQ(arena.with(4, usage.used_tiles - 1), Status::kCorrupt);
+  EXPECT_EQ(arena.with(8, usage.used_tiles - 1), Status::kCorrupt);
+  EXPECT_EQ(arena.with(8, usage.tiles + 1), Status::kCorrupt);
+}
+
+TEST(Check, AChainHasTheTilesThatItsSlotsNeed) {
+  for (const Policy& policy : {full(200), streaming_llm(100), ems(100)}) {
+    Broken arena(kShape, policy, 160);
+    ASSERT_EQ(check(arena.cache()), Status::kOk);
+    const auto tiles = static_cast<std::uint32_t>(arena.layout().tiles);
+    const Chain first = arena.chain(0);
+    const Chain second = arena.chain(1);
+    const auto of_chain = [&](const std::function<void(Chain&)>& damage) {
+      EXPECT_EQ(arena.with_chain(0, damage), Status::kCorrupt) << test::words(kShape, policy);
+    };
+    of_chain([&](Chain& chain) { chain.first = tiles; });
+    of_chain([&](Chain& chain) { chain.first = kNoTile; });
+    of_chain([&](Chain& chain) { chain.first = second.first; });
+    of_chain([&](Chain& chain) { chain.last = chain.first; });
+    of_chain([&](Chain& chain) { chain.used += kTileSlots; });
+    of_chain([&](Chain& chain) { chain.used -= kTileSlots; });
+    of_chain([&](Chain& chain) { chain.used = 0; });
+    of_chain([&](Chain& chain) { chain.used = 0xffffffff; });
+    of_chain([&](Chain& chain) { chain.seen = chain.used - 1; });
+    of_chain([&](Chain& chain) { chain.seen += 1; });
+    EXPECT_EQ(arena.with(arena.link(first.first), tiles), Status::kCorrupt);
+    EXPECT_EQ(arena.with(arena.link(first.first), first.first), Status::kCorrupt);
+    EXPECT_EQ(arena.with(arena.link(first.first), kNoTile), Status::kCorrupt);
+    EXPECT_EQ(arena.with(arena.link(first.first), second.first), Status::kCorrupt);
+    EXPECT_EQ(arena.with(arena.link(first.last), second.first), Status::kCorrupt);
+  }
+}
+
+TEST(Check, AFreeTileIsInOneListOfItsRun) {
+  for (const Policy& policy : {full(200), streaming_llm(150), pyramid_kv(160)}) {
+    Broken arena(kShape, policy, 100);
+    ASSERT_EQ(check(arena.cache()), Status::kOk);
+    const auto tiles = static_cast<std::uint32_t>(arena.layout().tiles);
+    const Chain first = arena.chain(0);
+    const Chain second = arena.chain(1);
+    ASSERT_NE(first.free, kNoTile);
+    ASSERT_NE(second.free, kNoTile);
+    for (const std::uint32_t wrong : {tiles, kNoTile, second.free, first.first, first.last}) {
+      const Status status = arena.with_chain(0, [&](Chain& chain) { chain.free = wrong; });
+      EXPECT_EQ(status, Status::kCorrupt) << test::words(kShape, policy) << ": " << wrong;
+    }
+    EXPECT_EQ(arena.with(arena.link(first.free), first.free), Status::kCorrupt);
+    EXPECT_EQ(arena.with(arena.link(first.free), tiles + 7), Status::kCorrupt);
+  }
+}
+
+TEST(Check, FindsATileThatIsListedTwiceInPlaceOfAnother) {
+  // Tile numbers beyond the marks that fit the scratch: one row of 16 channels, 2,048 bytes and more.
+  constexpr Shape kLong = {.layers = 1, .query_heads = 1, .kv_heads = 1, .head_dim = 16};
+  Broken arena(kLong, full(32 * 100000), 40);
+  ASSERT_LT(arena.layout().scratch_bytes * 8, 100000u);
+  ASSERT_EQ(check(arena.cache()), Status::kOk);
+  for (const std::uint32_t tile : {5u, 50000u, 99990u}) {
+    EXPECT_EQ(arena.with(arena.link(tile), tile + 2), Status::kCorrupt) << tile;
+    EXPECT_EQ(arena.with(arena.link(tile), tile), Status::kCorrupt) << tile;
+    EXPECT_EQ(arena.with(arena.link(tile), tile - 1), Status::kCorrupt) << tile;
+  }
+}
+
+TEST(Check, ScalesAreZeroOrNormal) {
+  Broken arena(kShape, full(100), 40);
+  const std::uint64_t side = arena.side(arena.chain(1).first);
+  for (const std::uint16_t wrong : {1, 255, 0xe301, 0xffff}) {
+    EXPECT_EQ(arena.with(side + 2 * 3, wrong), Status::kCorrupt) << wrong;
+    EXPECT_EQ(arena.with(side + 64 + 2 * 31, wrong), Status::kCorrupt) << wrong;
+  }
+  EXPECT_EQ(arena.with<std::uint16_t>(side + 2 * 3, 0), Status::kOk);
+  EXPECT_EQ(arena.with<std::uint16_t>(side + 2 * 3, 0x7e01), Status::kOk);
+}
+
+TEST(Check, PositionsScoresAndBiasesAreOnesThatVerbsWrite) {
+  Broken arena(kShape, ems(100), 200);
+  ASSERT_EQ(check(arena.cache()), Status::kOk);
+  const Side& at = arena.layout().side;
+  const Chain chain = arena.chain(2);
+  ASSERT_NE(chain.heaviest, 0xffffffff);
+  const std::uint64_t side = arena.side(chain.first);
+  const auto third = arena.read<std::uint16_t>(side + at.positions + 2 * 3);
+  EXPECT_EQ(arena.with<std::uint16_t>(side + at.positions + 2 * 4, third), Status::kCorrupt);
+  EXPECT_EQ(arena.with<std::uint16_t>(side + at.positions + 2 * 4, 0), Status::kCorrupt);
+  EXPECT_EQ(arena.with<std::uint16_t>(side + at.positions, 1), Status::kCorrupt);
+  EXPECT_EQ(arena.with<std::uint32_t>(arena.layout().bases + chain.last * 4u, 0), Status::kCorrupt);
+  EXPECT_EQ(arena.with<std::uint32_t>(arena.layout().bases + chain.last * 4u, chain.seen), Status::kCorrupt);
+  EXPECT_EQ(arena.with(side + at.global + 4 * 4, chain.heaviest + 1), Status::kCorrupt);
+  EXPECT_EQ(arena.with(side + at.global + 4 * 3, chain.heaviest + 1), Status::kOk) << "a sink";
+  EXPECT_EQ(arena.with<std::uint8_t>(side + at.bias + 5, 33), Status::kCorrupt);
+}
+
+}  // namespace
+}  // namespace nibkv
