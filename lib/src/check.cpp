@@ -1,7 +1,7 @@
 #include "nibkv/check.hpp"
 
 #include "access.hpp"
-#include "compact_chain.hpp"
+#include "sound.hpp"
 
 namespace nibkv {
 namespace {
@@ -68,27 +68,11 @@ bool sound_lists(const Access& to) {
   return true;
 }
 
-bool sound_scale(std::uint16_t scale, std::uint16_t most) {
-  return scale == 0 || (scale >= 256 && scale <= most);
-}
-
 // The side data of a chain whose tiles are known to be right.
 bool sound_slots(const Access& to, const Chain& chain) {
-  const Policy& policy = to.policy();
-  SlotCursor at{chain.first};
-  std::uint32_t next = 0;  // the least position that the slot may have
-  for (std::uint32_t slot = 0; slot < chain.used; ++slot, at.next(to.links())) {
-    if (!sound_scale(to.key_scales(at.tile)[at.lane], kMostKeyScale16)) return false;
-    if (!sound_scale(to.value_scales(at.tile)[at.lane], kMostValueScale16)) return false;
-    if (policy.keep != Keep::kScore) continue;
-    const std::uint32_t offset = to.positions(at.tile)[at.lane];
-    const std::uint32_t position = to.base(at.tile) + offset;
-    const bool far = offset == 65535;  // it may stand for any further one
-    if (position < (far && next != 0 ? next - 1 : next) || position >= chain.seen) return false;
-    if (at.lane == 0 && offset != 0) return false;
-    next = position + 1;
-    if (keeps_global(policy) && slot >= policy.sinks && to.global(at.tile)[at.lane] > chain.heaviest) return false;
-    if (merges(policy) && to.bias(at.tile)[at.lane] > kMostBias) return false;
+  SoundSides sides(to.shape(), to.policy(), to.layout().side, chain);
+  for (std::uint32_t tile = chain.first; tile != kNoTile; tile = to.links()[tile]) {
+    if (!sides.next(to.side(tile), to.policy().keep == Keep::kScore ? to.base(tile) : 0)) return false;
   }
   return true;
 }

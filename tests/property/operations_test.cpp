@@ -8,6 +8,7 @@
 #include "tests/reference/attention.hpp"
 #include "tests/reference/streaming.hpp"
 #include "tests/support/rig.hpp"
+#include "tests/support/snapshots.hpp"
 
 namespace nibkv {
 namespace {
@@ -212,7 +213,15 @@ class Walk {
     EXPECT_LE(reference::distance(reference::widen(std::span(out).subspan(at, dim)), exact), 0.05 * size) << what();
   }
 
+  // Whatever state the cache is in, it comes back from a snapshot of itself.
+  void save_and_restore() {
+    const std::vector<std::byte> snapshot = test::saved(rig_.cache());
+    ASSERT_EQ(restore(rig_.cache(), snapshot), Status::kOk) << what();
+    ASSERT_EQ(test::saved(rig_.cache()), snapshot) << what();
+  }
+
   void check(bool contents) {
+    if (contents) save_and_restore();
     std::uint32_t tiles = 0;
     ASSERT_NO_THROW(tiles = model().check_chains()) << what();
     ASSERT_EQ(nibkv::check(rig_.cache()), Status::kOk) << what();
