@@ -6,6 +6,7 @@
 #include <span>
 
 #include "nibkv/nibkv.hpp"
+#include "tests/support/hash.hpp"
 #include "tests/support/rig.hpp"
 
 namespace nibkv {
@@ -15,17 +16,7 @@ namespace {
 constexpr std::uint64_t kGolden = 0x3c19ae28fff282cd;
 constexpr std::uint64_t kTurnedGolden = 0x41116db1db0b32a7;  // of the cases that turn keys
 
-// FNV-1a, 64 bits.
-class Hash {
- public:
-  void add(std::span<const std::byte> bytes) {
-    for (const std::byte byte : bytes) word_ = (word_ ^ static_cast<std::uint64_t>(byte)) * 0x100000001b3u;
-  }
-  std::uint64_t word() const { return word_; }
-
- private:
-  std::uint64_t word_ = 0xcbf29ce484222325u;
-};
+using test::Hash;
 
 struct Case {
   Shape shape;
