@@ -144,7 +144,7 @@ void share_layer(const Access& to, std::uint32_t layer, std::uint32_t tokens) {
     left -= tiles;
   }
   // Rounding and the limits: a tile from or to one head after the other.
-  for (std::uint32_t head = 0; left != 0; head = (head + 1) % shape.kv_heads) {
+  for (std::uint32_t head = 0; left != 0; head = head + 1 < shape.kv_heads ? head + 1 : 0) {
     std::uint32_t& budget = to.chain(layer, head).budget;
     if (left > 0 && budget < most * kTileSlots) {
       budget += kTileSlots;

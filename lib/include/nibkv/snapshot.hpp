@@ -76,7 +76,7 @@ std::uint64_t snapshot_bytes(const Cache& cache, std::uint64_t note_bytes = 0);
 /// The snapshot is whole once the last byte is written; a part of it is refused by all that read one.
 /// @returns kNotReady; kBadArgument for a sink without a function; kStorageFailed when the sink gave up. The cache is
 ///          not written at all.
-/// Cost: O(bytes). Stack: about 600 bytes.
+/// Cost: O(bytes). Stack: about 1 KB.
 Status save(const Cache& cache, const SnapshotSink& sink, const SaveOptions& options = {});
 
 /// Writes a snapshot to the first snapshot_bytes(cache, options.note.size()) of `bytes`.
@@ -101,7 +101,7 @@ Status inspect(std::span<const std::byte> bytes, SnapshotInfo& info);
 ///          kCorrupt: checksums are right, and yet it says what no cache can hold.
 ///          The cache is unchanged unless kOk, with one exception: kLost, when the source gave other bytes, or none, at
 ///          its last reading. The cache is empty then. A span cannot do that.
-/// Cost: O(bytes). Stack: about 1.5 KB. Uses the scratch of worker 0.
+/// Cost: O(bytes). Stack: about 2 KB. Uses the scratch of worker 0.
 Status restore(Cache& cache, const SnapshotSource& source);
 Status restore(Cache& cache, std::span<const std::byte> bytes);
 
