@@ -71,7 +71,8 @@ constexpr std::uint64_t most_snapshot_bytes(const Shape& shape, const Policy& po
 /// Bytes that save() would write now; 0 for a cache that was not initialised.
 std::uint64_t snapshot_bytes(const Cache& cache, std::uint64_t note_bytes = 0);
 
-/// Writes a snapshot. Caches that answer alike from now on give the same bytes, whatever their ports and pasts.
+/// Writes a snapshot. A cache and one restored from its snapshot give the same bytes from then on, whatever their ports
+/// and however tiles lie in their arenas.
 ///
 /// The snapshot is whole once the last byte is written; a part of it is refused by all that read one.
 /// @returns kNotReady; kBadArgument for a sink without a function; kStorageFailed when the sink gave up. The cache is
