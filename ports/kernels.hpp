@@ -154,6 +154,8 @@ extern const Kernels kAvx2Kernels;
 extern const Kernels kSse41Kernels;
 extern const Kernels kNeonDotprodKernels;
 extern const Kernels kNeonKernels;
+extern const Kernels kMveKernels;
+extern const Kernels kDspKernels;
 extern const Kernels kScalarKernels;
 
 }  // namespace nibkv

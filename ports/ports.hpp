@@ -53,6 +53,16 @@ inline bool runs_neon() {
 }  // part of AArch64
 #endif
 #endif
+#ifdef NIBKV_PORT_MVE
+inline bool runs_mve() {
+  return true;
+}  // built for a CPU that is known to have it
+#endif
+#ifdef NIBKV_PORT_DSP
+inline bool runs_dsp() {
+  return true;
+}  // likewise
+#endif
 inline bool runs_scalar() {
   return true;
 }
@@ -73,6 +83,12 @@ inline constexpr Port kPorts[] = {
 #endif
 #ifdef NIBKV_PORT_NEON
     {&kNeonKernels, runs_neon},
+#endif
+#ifdef NIBKV_PORT_MVE
+    {&kMveKernels, runs_mve},
+#endif
+#ifdef NIBKV_PORT_DSP
+    {&kDspKernels, runs_dsp},
 #endif
     {&kScalarKernels, runs_scalar},
 };

@@ -232,20 +232,4 @@ void dequantise(TensorType type, const std::byte* source, float* target, std::si
   }
 }
 
-float f16_to_f32(std::uint16_t bits) {
-  const std::uint32_t sign = (bits & 0x8000u) << 16;
-  const std::uint32_t exponent = bits >> 10 & 31u;
-  const std::uint32_t fraction = bits & 0x3ffu;
-  if (exponent == 0) {  // zero or subnormal: fraction * 2^-24, a normal f32
-    return std::bit_cast<float>(std::bit_cast<std::uint32_t>(static_cast<float>(fraction) * 0x1p-24f) | sign);
-  }
-  // The exponent's bias grows from 15 to 127; 31, of infinities and NaNs, becomes 255.
-  const std::uint32_t wide = exponent == 31 ? 255 : exponent + 112;
-  return std::bit_cast<float>(sign | wide << 23 | fraction << 13);
-}
-
-float bf16_to_f32(std::uint16_t bits) {
-  return std::bit_cast<float>(std::uint32_t{bits} << 16);
-}
-
 }  // namespace nibkv::llm

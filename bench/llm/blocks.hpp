@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "bench/llm/gguf.hpp"
+#include "bench/llm/half.hpp"
 
 namespace nibkv::llm {
 
@@ -34,11 +35,5 @@ std::size_t row_bytes(TensorType type, std::size_t columns);
 /// @param target  room for `count` floats, not overlapping `source`.
 /// @throws Error when `count` is no whole number of blocks.
 void dequantise(TensorType type, const std::byte* source, float* target, std::size_t count);
-
-/// The value of an IEEE half-precision number given by its bits. Exact; infinities and NaNs stay what they are.
-float f16_to_f32(std::uint16_t bits);
-
-/// The value of a bfloat16 number given by its bits. Exact.
-float bf16_to_f32(std::uint16_t bits);
 
 }  // namespace nibkv::llm

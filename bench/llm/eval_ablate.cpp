@@ -52,10 +52,10 @@ constexpr const char* kTried[] = {
     "candidate_mass=0",
     "candidate_mass=230",
     "candidate_mass=205",
-    "merge=both,rephase=1",
+    "rephase=1",
     "position_free=1",
-    "merge=both,position_free=1",
-    "merge=both,rephase=1,position_free=1",
+    "merge=values,position_free=1",
+    "rephase=1,position_free=1",
     "position_free=1,threshold=mean",
 };
 

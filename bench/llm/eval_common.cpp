@@ -103,7 +103,9 @@ Measured::Measured(const Arguments& arguments, std::size_t room)
   if (storage == "f32" && cache.profile != "none") throw UsageError("--profile needs --storage q4");
   cache.store.storage = storage == "q4" ? Storage::kQ4 : Storage::kF32;
   if (cache.store.tokens == 0 && cache.store.arena_bytes == 0) {
-    if (cache.store.policy != "full") throw UsageError("policy '" + cache.store.policy + "' needs --tokens or --arena");
+    Policy policy;
+    require(find_policy(cache.store.policy, 1, policy), "policy '" + cache.store.policy + "'");
+    if (policy.keep != Keep::kAll) throw UsageError("policy '" + cache.store.policy + "' needs --tokens or --arena");
     cache.store.tokens = static_cast<std::uint32_t>(room);
   }
 }

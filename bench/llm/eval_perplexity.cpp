@@ -30,8 +30,13 @@ constexpr const char* kHelp =
                        local, key_norm), group (mean, max), combine (sum, max), per_query (0, 1), window, pool, merge
                        (none, values, both), rephase (0, 1), similarity (key, value, key_value), position_free (0, 1),
                        mass (none, share, count), threshold (0 to 255, mean), candidate_mass (0 to 255), budget
-                       (uniform, pyramid, scores, adaptive)
-  --tokens N           tokens that the cache holds (default with policy full: the context)
+                       (uniform, pyramid, scores, adaptive); of minicache and ems_fold: fold (gate: layers share that
+                       are alike in the profile; direct: all, as they are; aligned: all, through its maps), fold_start (the first that may; default half of them),
+                       fold_rows (both, keys, values), fold_centred (0, 1: keys less their means), fold_min_cosine (0 to 255), fold_recent, fold_t (0 to 255),
+                       fold_retained (0 to 128), fold_retain (far, near, far_range); or fold_keys, fold_values (layers
+                       FIRST-END whose neighbours share codes)
+  --force-fold         let layers share that the gate refuses: --set fold=direct
+  --tokens N           tokens that the cache holds (default with policy full or minicache: the context)
   --arena BYTES        size of the cache instead, such as 65536, 512K or 2M
   --profile PATH|none  of the model's keys and values (default none)
   --outliers N         key channels at 8 bits: 0, 4, 8, 12 or 16 (default 8, without a profile 0)
@@ -47,6 +52,7 @@ struct PerplexityJob {
   PerplexityOptions options;
 
   explicit PerplexityJob(const Arguments& arguments) : measured(arguments, context_of(arguments, 1024)) {
+    if (arguments.flag("force-fold")) force_fold(measured.cache.store.settings);
     check_settings(measured.cache.store.settings, measured.cache.store.policy);
     options.context = context_of(arguments, 1024);
     options.windows = static_cast<std::size_t>(arguments.integer("windows", options.windows, 1, 1u << 20));
@@ -83,6 +89,7 @@ Report PerplexityJob::report(const PerplexityFigures& figures) const {
       {"scored_tokens", std::uint64_t{figures.scored_tokens}},
       {"storage", std::string(options.store.storage == Storage::kQ4 ? "q4" : "f32")},
       {"policy", policy_text(options.store)},
+      {"fold", figures.fold},
       {"outlier_channels", std::uint64_t{figures.outlier_channels}},
       {"port", figures.port},
       {"threads", std::uint64_t{measured.cache.threads}},
@@ -95,6 +102,7 @@ Report PerplexityJob::report(const PerplexityFigures& figures) const {
       {"bits_per_channel", figures.bits_per_channel},
       {"arena_bytes", figures.arena_bytes},
       {"peak_bytes", figures.peak_bytes},
+      {"compression", figures.compression},
       {"tokens_per_second", figures.tokens_per_second},
   };
 }
@@ -106,7 +114,7 @@ Command perplexity_command() {
           kHelp,
           {"model", "text", "context", "windows", "storage", "policy", "set", "tokens", "arena", "profile", "outliers",
            "port", "threads", "json"},
-          {},
+          {"force-fold"},
           [](const Arguments& arguments) -> Job { return PerplexityJob(arguments); }};
 }
 

@@ -23,6 +23,7 @@ constexpr const char* kHelp =
                        the last; as many as fit the whole arena of ems at --tokens
   --tokens N           that a head holds; of no meaning to f32 and full
   --set KEY=VALUE,...  as above, for the policies that have it
+  --force-fold         as above
   --mode MODE          unseen: the haystack streams through the cache, and the question comes behind it; seen: the cache
                        holds the whole prompt and is cut back once, question included, before the model answers; or both
                        (default). 'seen' is for policies that keep scores; others are left out there
@@ -101,6 +102,7 @@ RetrievalJob::RetrievalJob(const Arguments& arguments)
   seen_ = mode != "unseen";
   PolicySettings settings;
   if (const auto set = arguments.text("set")) settings = parse_settings(*set);
+  if (arguments.flag("force-fold")) force_fold(settings);
   for (const std::string& policy : split_list(arguments.text("policies", arguments.text("policy", kExact)))) {
     add_cache(policy, settings);
   }
@@ -124,7 +126,7 @@ void RetrievalJob::add_cache(const std::string& policy, const PolicySettings& se
     throw UsageError("unknown policy '" + policy + "'; there are " + names);
   }
   for (const auto& setting : settings) {
-    if (reads_setting(found.keep, setting.first)) cache.options.settings.push_back(setting);
+    if (reads_setting(cache.options.policy, setting.first)) cache.options.settings.push_back(setting);
   }
   if (policy != kExact) cache.name = policy_text(cache.options);
   if (found.keep == Keep::kAll) {
@@ -288,7 +290,7 @@ Command retrieval_command() {
           kHelp,
           {"model", "text", "policy", "policies", "tokens", "set", "mode", "needles", "prompt", "lengths", "depths",
            "seeds", "json", "svg", "profile", "outliers", "port", "threads"},
-          {"resume"},
+          {"resume", "force-fold"},
           [](const Arguments& arguments) -> Job { return RetrievalJob(arguments); }};
 }
 

@@ -18,10 +18,11 @@ constexpr const char* kHelp =
 
   --policies LIST      of perplexity's, and what there is without nibkv, in the bytes that the tiles of streaming_llm
                        take at the budget: f16_last, the last tokens in f16, and f16_sinks, the first 4 and the last
-                       (default: all but head_kv, whose profile needs head scores)
+                       (default: all but head_kv, whose profile needs head scores, minicache and ems_fold)
   --budgets LIST       of a head: tokens such as 410, shares of the context such as 10%, or bytes of arena such as 1M
                        (default 2%,5%,10%,25%)
   --set KEY=VALUE,...  as above, for the policies that have it
+  --force-fold         let layers share that the gate refuses: --set fold=direct
   --context N          tokens of a window (default 4096)
   --score-from N       position of the first token that is scored (default 512, at most half the context)
   --windows N          (default 1; as many whole ones as the text has)
@@ -47,6 +48,7 @@ std::vector<std::string> chosen_policies(const Arguments& arguments) {
   std::vector<std::string> all = all_policies();
   if (!arguments.text("policies")) {
     std::erase(all, "head_kv");
+    std::erase_if(all, may_fold);  // they are for models whose layers are alike
     return all;
   }
   const std::vector<std::string> chosen = split_list(*arguments.text("policies"));
@@ -61,11 +63,9 @@ std::vector<std::string> chosen_policies(const Arguments& arguments) {
 
 // Those that the policy reads.
 PolicySettings settings_of(const std::string& policy, const PolicySettings& settings) {
-  Policy found;  // keeps all, as far as settings go, when it is none
-  if (!is_f16(policy)) require(find_policy(policy, 0, found), "policy '" + policy + "'");
   PolicySettings read;
   for (const auto& setting : settings) {
-    if (reads_setting(found.keep, setting.first)) read.push_back(setting);
+    if (!is_f16(policy) && reads_setting(policy, setting.first)) read.push_back(setting);
   }
   return read;
 }
@@ -73,14 +73,16 @@ PolicySettings settings_of(const std::string& policy, const PolicySettings& sett
 Job prepare(const Arguments& arguments) {
   SweepJob job(arguments, "2%,5%,10%,25%");
   const auto given = arguments.text("set");
-  const PolicySettings settings = given ? parse_settings(*given) : PolicySettings{};
+  PolicySettings settings = given ? parse_settings(*given) : PolicySettings{};
+  if (arguments.flag("force-fold")) force_fold(settings);
   std::vector<SweepCase> cases;
   bool is_read = settings.empty();
   for (const std::string& policy : chosen_policies(arguments)) {
     const PolicySettings read = settings_of(policy, settings);
     is_read = is_read || !read.empty();
     // A cache that keeps everything has one size.
-    const std::vector<std::string> budgets = policy == "full" ? std::vector<std::string>{"100%"} : job.budgets();
+    const bool whole = policy == "full" || policy == "minicache";
+    const std::vector<std::string> budgets = whole ? std::vector<std::string>{"100%"} : job.budgets();
     for (const std::string& budget : budgets) cases.push_back({policy, budget, read, to_text(read)});
   }
   if (!is_read) throw UsageError("--set: none of the policies has that");
@@ -93,7 +95,7 @@ Job prepare(const Arguments& arguments) {
 Command sweep_command() {
   std::set<std::string> options = SweepJob::option_names();
   options.insert({"policies", "set"});
-  return {"sweep", kHelp, options, {"resume"}, prepare};
+  return {"sweep", kHelp, options, {"resume", "force-fold"}, prepare};
 }
 
 }  // namespace nibkv::llm

@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "bench/llm/conversation.hpp"
+#include "bench/llm/policy_settings.hpp"
 
 namespace nibkv::llm {
 namespace {
@@ -86,6 +87,11 @@ void SweepJob::operator()() {
     options.tokenizer = &tokenizer;
     const auto tokens = tokenizer.encode(text_from(measured_.text, report_.text_from), false, false);
     Model model(file, pool);
+    for (const SweepCase& what : cases_) {
+      if (!may_fold(what.policy)) continue;
+      const std::string shared = SweepStore(model.config(), options.store, what, options.context).fold();
+      say("note: layers that share under " + name_of(what) + ", budget " + what.budget + ": " + shared);
+    }
     ProgressLine line;
     measure_sweep(
         model, pool, tokens, options, cases_,

@@ -6,6 +6,8 @@
 #include <optional>
 #include <vector>
 
+#include "bench/llm/policy_settings.hpp"
+
 namespace nibkv::llm {
 namespace {
 
@@ -70,6 +72,10 @@ class Measurement {
     out.tokens_per_second = static_cast<double>(fed_) / std::max(seconds_, 1e-9);
     out.arena_bytes = tested_.cache().usage().arena_bytes;
     out.peak_bytes = peak_bytes_;
+    if (peak_bytes_ != 0) {
+      out.compression = static_cast<double>(tested_.f16_bytes(context_)) / static_cast<double>(peak_bytes_);
+    }
+    out.fold = fold_text(tested_.cache().shape(), tested_.cache().policy());
     out.outlier_channels = tested_.cache().shape().outlier_channels;
     out.port = std::string(tested_.cache().port());
     return out;

@@ -66,6 +66,8 @@ struct PerplexityFigures {
   double tokens_per_second = 0;  ///< of the tested store's forward passes
   std::uint64_t arena_bytes = 0;
   std::uint64_t peak_bytes = 0;
+  double compression = 0;  ///< bytes of the context in f16 over peak_bytes
+  std::string fold;        ///< which layers share codes, in words
   std::uint32_t outlier_channels = 0;
   std::string port;
 };

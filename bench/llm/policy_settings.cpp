@@ -63,6 +63,42 @@ bool set_threshold(std::string_view value, Policy& policy) {
   return policy.mean_threshold || number(value, policy.threshold, 0, 255);
 }
 
+// FIRST-END: pairs of neighbouring layers from FIRST on, below END.
+bool set_pairs(std::string_view value, LayerSet& pairs) {
+  const std::size_t middle = value.find('-');
+  std::uint32_t first = 0;
+  std::uint32_t end = 0;
+  if (middle == std::string_view::npos || !number(value.substr(0, middle), first, 0, kMaxPairedLayers) ||
+      !number(value.substr(middle + 1), end, 0, kMaxPairedLayers))
+    return false;
+  pairs = pairs_from(first, end);
+  return !pairs.empty();
+}
+
+bool set_how(std::string_view value, FoldChoice& choice) {
+  return choose(value, choice.how, {"gate", "direct", "aligned"});
+}
+
+bool set_rows(std::string_view value, FoldChoice& choice) {
+  choice.keys = value != "values";
+  choice.values = value != "keys";
+  return value == "both" || value == "keys" || value == "values";
+}
+
+bool set_start(std::string_view value, FoldChoice& choice) {
+  std::uint32_t layer = 0;
+  if (!number(value, layer, 0, kMaxPairedLayers)) return false;
+  choice.start = layer;
+  return true;
+}
+
+// A setting that is of a FoldChoice and no field of a Policy.
+template <bool (*kSet)(std::string_view, FoldChoice&)>
+bool check_choice(std::string_view value, Policy&) {
+  FoldChoice choice;
+  return kSet(value, choice);
+}
+
 std::span<const Field> fields() {
   using View = std::string_view;
   static constexpr Field all[] = {
@@ -106,6 +142,26 @@ std::span<const Field> fields() {
        [](View value, Policy& policy) {
          // In the order of the enumeration, whose last, a table, has no name here.
          return choose(value, policy.budget, {"uniform", "pyramid", "scores", "adaptive"});
+       }},
+      {"fold", "gate, direct or aligned", check_choice<set_how>},
+      {"fold_rows", "both, keys or values", check_choice<set_rows>},
+      {"fold_start", "a layer", check_choice<set_start>},
+      {"fold_centred", "0 or 1", [](View value, Policy& policy) { return number(value, policy.fold.centred, 0, 1); }},
+      {"fold_min_cosine", "a number from 0 to 255",
+       [](View value, Policy& policy) { return number(value, policy.fold.min_cosine, 0, 255); }},
+      {"fold_keys", "layers FIRST-END whose neighbours share keys, such as 16-30",
+       [](View value, Policy& policy) { return set_pairs(value, policy.fold.keys); }},
+      {"fold_values", "layers FIRST-END whose neighbours share values, such as 16-30",
+       [](View value, Policy& policy) { return set_pairs(value, policy.fold.values); }},
+      {"fold_recent", "tokens, or a share of the budget such as 5%",
+       [](View value, Policy& policy) { return tokens(value, policy.fold.recent, policy.tokens); }},
+      {"fold_t", "a number from 0 to 255",
+       [](View value, Policy& policy) { return number(value, policy.fold.t, 0, 255); }},
+      {"fold_retained", "a number from 0 to 128",
+       [](View value, Policy& policy) { return number(value, policy.fold.retained, 0, 128); }},
+      {"fold_retain", "far, near or far_range",
+       [](View value, Policy& policy) {
+         return choose(value, policy.fold.retain, {"far", "near", "far_range"});
        }},
   };
   return all;
@@ -157,15 +213,75 @@ void apply_settings(const PolicySettings& settings, Policy& policy) {
   for (const auto& [key, value] : settings) apply(key, value, policy);
 }
 
-bool reads_setting(Keep keep, const std::string& key) {
-  return keep == Keep::kScore || (keep == Keep::kRecent && key == "sinks");
+bool may_fold(const std::string& policy) {
+  return policy == "minicache" || policy == "ems_fold";
+}
+
+bool reads_setting(const std::string& policy, const std::string& key) {
+  if (key.starts_with("fold")) return may_fold(policy);
+  Policy found;
+  if (find_policy(policy, 0, found) != Status::kOk) return false;
+  return found.keep == Keep::kScore || (found.keep == Keep::kRecent && key == "sinks");
+}
+
+FoldChoice fold_choice(const PolicySettings& settings) {
+  FoldChoice choice;
+  for (const auto& [key, value] : settings) {
+    if (key == "fold") set_how(value, choice);
+    if (key == "fold_rows") set_rows(value, choice);
+    if (key == "fold_start") set_start(value, choice);
+  }
+  return choice;
+}
+
+void force_fold(PolicySettings& settings) {
+  for (const auto& [key, value] : settings) {
+    if (key == "fold") return;
+  }
+  settings.emplace_back("fold", "direct");
+}
+
+void choose_pairs(const StoreOptions& options, const Shape& shape, Policy& policy) {
+  if (!may_fold(options.policy) || has_pairs(policy)) return;
+  const FoldChoice choice = fold_choice(options.settings);
+  const std::uint32_t start = choice.start.value_or(shape.layers / 2);
+  if (choice.how != FoldChoice::How::kGate) {
+    policy.fold.keys = policy.fold.values = pairs_from(start, shape.layers);
+    if (choice.how == FoldChoice::How::kAligned) {
+      policy.fold.aligned_keys = policy.fold.aligned_values = policy.fold.keys;
+      policy.fold.centred = true;  // as turned keys were measured
+    }
+  } else if (!options.profile.empty()) {
+    ProfileView profile;
+    require(profile.open(options.profile, shape), "profile");
+    policy = fold_pairs(shape, policy, profile, start);
+  }
+  if (!choice.keys) policy.fold.keys = policy.fold.aligned_keys = {};
+  if (!choice.values) policy.fold.values = policy.fold.aligned_values = {};
+}
+
+std::string fold_text(const Shape& shape, const Policy& policy) {
+  std::string text;
+  for (std::uint32_t lower = 0; lower + 1 < shape.layers; ++lower) {
+    const bool keys = policy.fold.keys.has(lower);
+    const bool values = policy.fold.values.has(lower);
+    if (!keys && !values) continue;
+    text += (text.empty() ? "" : ", ") + std::to_string(lower) + "+" + std::to_string(lower + 1);
+    if (keys != values) text += keys ? " keys" : " values";
+    const bool turned = policy.fold.aligned_keys.has(lower);
+    const bool mapped = policy.fold.aligned_values.has(lower);
+    if (turned || mapped)
+      text += turned == mapped || keys != values ? " aligned" : mapped ? " values aligned" : " keys aligned";
+  }
+  if (text.empty()) return "none";
+  return layout_of(shape, policy).views != 0 ? text : "none, since " + text + " would save no bytes";
 }
 
 void check_settings(const PolicySettings& settings, const std::string& policy) {
   Policy found;
   require(find_policy(policy, 0, found), "policy '" + policy + "'");
   for (const auto& [key, value] : settings) {
-    if (!reads_setting(found.keep, key)) throw UsageError("policy '" + policy + "' has no '" + key + "' to set");
+    if (!reads_setting(policy, key)) throw UsageError("policy '" + policy + "' has no '" + key + "' to set");
   }
 }
 

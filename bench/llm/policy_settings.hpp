@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 
 #include "bench/llm/tile_store.hpp"
@@ -20,8 +22,34 @@ std::string to_text(const PolicySettings& settings);
 /// @throws UsageError as parse_settings does
 void apply_settings(const PolicySettings& settings, Policy& policy);
 
-/// Whether a policy of that kind reads a setting.
-bool reads_setting(Keep keep, const std::string& key);
+/// Whether a policy reads a setting. Those of folding are read by the policies that fold.
+/// @param policy  a name that find_policy knows
+bool reads_setting(const std::string& policy, const std::string& key);
+
+/// Whether layers may share codes under a policy of that name: minicache and ems_fold.
+bool may_fold(const std::string& policy);
+
+/// How the pairs of layers that share codes are found, where fold_keys and fold_values name none.
+struct FoldChoice {
+  enum class How { kGate, kDirect, kAligned };
+  How how = How::kGate;                ///< by what the profile measured; or all, as they are or through its maps
+  bool keys = true;                    ///< whether keys may be shared,
+  bool values = true;                  ///< and values
+  std::optional<std::uint32_t> start;  ///< first layer that may; none: half of the layers
+};
+
+/// What the settings say of that.
+FoldChoice fold_choice(const PolicySettings& settings);
+
+/// --force-fold: pairs are shared whatever the profile says, unless the settings name how they are found.
+void force_fold(PolicySettings& settings);
+
+/// Names the pairs of a policy that has none, if it is one that folds.
+/// @param profile  of the model, or empty
+void choose_pairs(const StoreOptions& options, const Shape& shape, Policy& policy);
+
+/// Which layers share what, in words; "none" where no layers do.
+std::string fold_text(const Shape& shape, const Policy& policy);
 
 /// @param policy  a name that find_policy knows
 /// @throws UsageError for a setting that the policy does not read

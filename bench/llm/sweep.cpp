@@ -88,6 +88,10 @@ class SideBySide {
       row.context = options_.context;
       row.budget = tested->store.tokens();
       row.arena_bytes = tested->store.arena_bytes();
+      if (row.peak_bytes != 0) {
+        row.compression =
+            static_cast<double>(reference_.f16_bytes(options_.context)) / static_cast<double>(row.peak_bytes);
+      }
       row.cross_entropy = totals.mean(totals.loss);
       row.standard_error = totals.standard_error();
       row.kl_divergence = totals.mean(totals.divergence);

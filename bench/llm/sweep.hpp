@@ -39,6 +39,7 @@ struct SweepRow {
   double top1_agreement = 0;  ///< share of the rows in which both find the same token likeliest
   std::uint64_t peak_bytes = 0;
   std::uint64_t arena_bytes = 0;
+  double compression = 0;        ///< bytes of the context in f16 over peak_bytes
   double bits_per_channel = 0;   ///< the most over the windows
   double tokens_per_second = 0;  ///< of its forward passes
   std::string mode = "question unseen";

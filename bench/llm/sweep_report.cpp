@@ -86,6 +86,7 @@ std::string SweepReport::as_json() const {
   for (const SweepRow& row : rows) {
     json.begin_object();
     for_each_field(row, write);
+    json.member("compression", row.compression);
     if (retrieval != 0) for_each_found(row, write);
     json.end_object();
   }
@@ -103,6 +104,7 @@ SweepReport SweepReport::parse(std::string_view text) {
   for (const JsonValue& element : json.at("rows").elements()) {
     SweepRow& row = report.rows.emplace_back();
     for_each_field(row, ReadMember{element});
+    if (element.has("compression")) row.compression = element.at("compression").number();
     if (report.retrieval != 0) for_each_found(row, ReadMember{element});
   }
   return report;
@@ -155,8 +157,8 @@ std::string SweepReport::as_svg() const {
 
 std::string table_head(bool asked) {
   char line[160];
-  std::snprintf(line, sizeof line, "%-32s %8s %7s %11s %6s %9s %8s %8s %8s %7s %9s", "policy", "budget", "tokens",
-                "peak bytes", "bits", "CE", "+-", "CE-f32", "KL", "same 1", "tokens/s");
+  std::snprintf(line, sizeof line, "%-32s %8s %7s %11s %6s %6s %9s %8s %8s %8s %7s %9s", "policy", "budget", "tokens",
+                "peak bytes", "f16 /", "bits", "CE", "+-", "CE-f32", "KL", "same 1", "tokens/s");
   return std::string(line) + (asked ? "     found\n" : "\n");
 }
 
@@ -164,10 +166,10 @@ std::string table_lines(const std::vector<SweepRow>& rows, double reference_cros
   std::string lines;
   for (const SweepRow& row : rows) {
     char figures[160];
-    std::snprintf(figures, sizeof figures, " %8s %7llu %11llu %6.2f %9.4f %8.4f %+8.4f %8.4f %6.1f%% %9.1f",
+    std::snprintf(figures, sizeof figures, " %8s %7llu %11llu %6.2f %6.2f %9.4f %8.4f %+8.4f %8.4f %6.1f%% %9.1f",
                   row.what.budget.substr(0, 16).c_str(), static_cast<unsigned long long>(row.budget),
-                  static_cast<unsigned long long>(row.peak_bytes), row.bits_per_channel, row.cross_entropy,
-                  row.standard_error, row.cross_entropy - reference_cross_entropy, row.kl_divergence,
+                  static_cast<unsigned long long>(row.peak_bytes), row.compression, row.bits_per_channel,
+                  row.cross_entropy, row.standard_error, row.cross_entropy - reference_cross_entropy, row.kl_divergence,
                   100 * row.top1_agreement, row.tokens_per_second);
     std::string name = name_of(row.what);
     name.resize(std::max<std::size_t>(name.size(), 32), ' ');

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "bench/llm/arguments.hpp"
+#include "bench/llm/policy_settings.hpp"
 
 namespace nibkv::llm {
 namespace {
@@ -113,6 +114,10 @@ std::uint64_t SweepStore::peak_bytes() const {
 
 std::uint64_t SweepStore::arena_bytes() const {
   return tiles_ ? tiles_->cache().usage().arena_bytes : window_->bytes;
+}
+
+std::string SweepStore::fold() const {
+  return tiles_ ? fold_text(tiles_->cache().shape(), tiles_->cache().policy()) : "none";
 }
 
 double SweepStore::bits_per_channel() const {

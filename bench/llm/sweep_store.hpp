@@ -50,6 +50,7 @@ class SweepStore {
   std::uint64_t peak_bytes() const;
   std::uint64_t arena_bytes() const;
   double bits_per_channel() const;
+  std::string fold() const;  ///< which layers share codes, in words
 
  private:
   std::unique_ptr<TileStore> tiles_;

@@ -14,16 +14,18 @@ namespace {
 // Long enough for the matrix products to share unpacked weights, short enough that a small window still sees most of
 // its tokens.
 constexpr std::uint32_t kChunk = 64;
+constexpr std::uint16_t kFoldChunk = 16;
 
 std::uint16_t narrow(std::size_t value, const char* what) {
   if (value > std::numeric_limits<std::uint16_t>::max()) throw Error(std::string("the model has too many ") + what);
   return static_cast<std::uint16_t>(value);
 }
 
-Policy policy_of(const StoreOptions& options, std::uint32_t tokens) {
+Policy policy_of(const StoreOptions& options, const Shape& shape, std::uint32_t tokens) {
   Policy policy;
   require(find_policy(options.policy, tokens, policy), "policy '" + options.policy + "'");
   apply_settings(options.settings, policy);
+  choose_pairs(options, shape, policy);
   return policy;
 }
 
@@ -40,7 +42,7 @@ Rotary rotary_of(const Config& model) {
 
 // As many tokens as the arena may hold. A chunk must fit beside the sinks: a small arena takes small chunks.
 std::uint32_t tokens_of_arena(const StoreOptions& options, Shape& shape) {
-  Policy policy = policy_of(options, 0);
+  Policy policy = policy_of(options, shape, 0);
   for (;; shape.max_chunk /= 2) {
     const std::uint32_t tokens = tokens_that_fit(shape, policy, options.arena_bytes);
     if (tokens != 0) return tokens;
@@ -54,14 +56,17 @@ std::uint32_t tokens_of_arena(const StoreOptions& options, Shape& shape) {
 // The policy with its budget, and the chunks that it takes.
 Policy choose_policy(const StoreOptions& options, Shape& shape) {
   // Without a budget first, since what share of it is recent says nothing about the bytes.
-  const Keep keep = policy_of(options, options.tokens).keep;
+  const Keep keep = policy_of(options, shape, options.tokens).keep;
   // A scored chain shall be compressed when it is one tile over its budget, not more.
   if (keep == Keep::kScore) shape.max_chunk = std::min<std::uint16_t>(shape.max_chunk, kTileSlots);
-  if (const Policy wanted = policy_of(options, options.tokens);
+  // Slots of a chunk do not fold, and there must be room for one more.
+  if (may_fold(options.policy)) shape.max_chunk = std::min<std::uint16_t>(shape.max_chunk, kFoldChunk);
+  if (const Policy wanted = policy_of(options, shape, options.tokens);
       (wanted.rephase || wanted.position_free) && !shape.rotary.known()) {
     throw Error("this model's rotary embedding is not one by which keys can be turned: no rephase or position_free");
   }
-  const Policy policy = policy_of(options, options.tokens != 0 ? options.tokens : tokens_of_arena(options, shape));
+  const Policy policy =
+      policy_of(options, shape, options.tokens != 0 ? options.tokens : tokens_of_arena(options, shape));
   if (keep == Keep::kAll) return policy;
   const std::uint32_t kept = policy.sinks + policy.recent;
   if (policy.tokens <= kept) {
@@ -120,8 +125,7 @@ void TileStore::append(int layer, std::size_t count, const float* keys, const fl
     return nibkv::append(cache_, static_cast<std::uint32_t>(layer), std::span(keys, size), std::span(values, size));
   });
   if (status == Status::kFull && cache_.policy().keep == Keep::kAll) {
-    throw Error("the arena is full after " + std::to_string(cache_.held(0, 0)) +
-                " tokens, and policy 'full' drops none");
+    throw Error("the arena is full after " + std::to_string(cache_.held(0, 0)) + " tokens, and the policy drops none");
   }
   require(status, "append");
   if (layer + 1 == shape.layers) note_peak();

@@ -15,16 +15,75 @@ struct ArenaHeader {
   std::uint32_t magic;
   std::uint32_t used_tiles;
   std::uint32_t peak_tiles;
-  std::uint32_t reserved[13];
+  std::uint32_t used_entries;  // as the next two where layers share codes, else 0
+  std::uint64_t used_bytes;    // of tiles and entries
+  std::uint64_t peak_bytes;
+  std::uint32_t reserved[8];
 };
 static_assert(sizeof(ArenaHeader) == detail::kHeaderBytes);
 static_assert(kMaxRows == kMostRows);
 inline constexpr std::uint32_t kArenaMagic = 0x564b424e;  // "NBKV"
 
 /// Whether the pool is divided into runs of one length, a chain's own each.
-constexpr bool equal_runs(const Policy& policy) {
-  return policy.budget == Budget::kUniform || policy.budget == Budget::kAdaptive;
+constexpr bool equal_runs(const Policy& policy, const Layout& layout) {
+  return (policy.budget == Budget::kUniform || policy.budget == Budget::kAdaptive) && layout.views == 0;
 }
+
+constexpr std::uint32_t tiles_of(std::uint32_t slots) {
+  return (slots + kTileSlots - 1) / kTileSlots;
+}
+
+/// What a chain of a layer that shares codes has beside its own tiles: its first slots lie in views. The chains of both
+/// layers have the same entries in the same order.
+struct FoldedPart {
+  std::uint32_t first = kNoTile;  // view
+  std::uint32_t last = kNoTile;
+  std::uint32_t used = 0;              // slots; all views but the last are full
+  std::uint32_t retained = 0;          // of the first slots behind them: sinks, and those that did not fold
+  std::uint32_t free = kNoTile;        // first free view
+  std::uint32_t nearest = 0xffffffff;  // distances of slots that were weighed under Retain::kFarRange,
+  std::uint32_t farthest = 0;          // in the lower layer's
+  std::uint32_t reserved = 0;
+};
+static_assert(sizeof(FoldedPart) == detail::kFoldedPartBytes);
+
+/// Walks over the slots of a chain, from tile to tile.
+struct SlotCursor {
+  std::uint32_t tile;
+  std::uint32_t lane = 0;
+  std::uint32_t folded = 0;      // slots of the folded part that are left, with this one
+  std::uint32_t then = kNoTile;  // the tile that follows them
+
+  void next(const std::uint32_t* links) {
+    if (folded != 0 && --folded == 0) {
+      tile = then;
+      lane = 0;
+    } else if (++lane == kTileSlots) {
+      lane = 0;
+      tile = links[tile];
+    }
+  }
+};
+
+/// Walks over the tiles of a chain; kNoTile behind the last.
+struct TileCursor {
+  std::uint32_t tile;
+  std::uint32_t slot = 0;        // the tile's first
+  std::uint32_t folded = 0;      // the first slot of the chain's own tiles
+  std::uint32_t then = kNoTile;  // in which they begin, while in the folded part
+
+  /// Behind the last of the slots that lie in tiles of this one's kind.
+  std::uint32_t end(std::uint32_t used) const { return then != kNoTile ? folded : used; }
+  void next(const std::uint32_t* links) {
+    tile = links[tile];
+    slot += kTileSlots;
+    if (tile == kNoTile && then != kNoTile) {
+      tile = then;
+      then = kNoTile;
+      slot = folded;
+    }
+  }
+};
 
 /// The one door to an arena's bytes: offsets become typed pointers here and nowhere else.
 struct Access {
@@ -72,6 +131,49 @@ struct Access {
     return at<Chain>(layout().chains)[head_index(layer, kv_head)];
   }
 
+  /// Whether any layers share codes.
+  bool folds() const { return layout().views != 0; }
+  bool paired(std::uint32_t layer) const { return folds() && detail::is_paired(policy(), layer); }
+  /// The other layer of a pair.
+  std::uint32_t partner(std::uint32_t layer) const { return detail::is_lower(policy(), layer) ? layer + 1 : layer - 1; }
+  /// The map of an upper layer's values, i16[head_dim][head_dim] in Q15, and what turns the pairs of its keys; null
+  /// where they are as they are.
+  const std::uint8_t* value_map(std::uint32_t layer, std::uint32_t kv_head) const {
+    const bool maps = folds() && layer != 0 && policy().fold.aligned_values.has(layer - 1);
+    return maps ? profile().value_map(layer, kv_head) : nullptr;
+  }
+  const std::uint8_t* key_turns(std::uint32_t layer, std::uint32_t kv_head) const {
+    const bool turns = folds() && layer != 0 && policy().fold.aligned_keys.has(layer - 1);
+    return turns ? profile().key_turns(layer, kv_head) : nullptr;
+  }
+  /// Whether keys of a layer are coded less the profile's mean key.
+  bool centred(std::uint32_t layer) const {
+    const LayerSet& keys = policy().fold.keys;
+    return !folds() || policy().fold.centred || !(keys.has(layer) || (layer != 0 && keys.has(layer - 1)));
+  }
+  /// Whether a layer and the one that it shares codes with have seen the same tokens.
+  bool in_step(std::uint32_t layer) const {
+    return !paired(layer) || chain(layer, 0).seen == chain(partner(layer), 0).seen;
+  }
+  FoldedPart& folded_part(const Chain& chain) const {
+    return at<FoldedPart>(layout().folds)[&chain - at<Chain>(layout().chains)];
+  }
+  std::uint32_t folded(const Chain& chain) const { return folds() ? folded_part(chain).used : 0; }
+  /// Slots in the chain's own tiles.
+  std::uint32_t own_slots(const Chain& chain) const { return chain.used - folded(chain); }
+  /// The chain's first slot, if it has any.
+  SlotCursor first_slot(const Chain& chain) const {
+    if (folded(chain) == 0) return {chain.first};
+    const FoldedPart& part = folded_part(chain);
+    return {part.first, 0, part.used, chain.first};
+  }
+
+  TileCursor first_tile(const Chain& chain) const {
+    if (folded(chain) == 0) return {chain.first};
+    const FoldedPart& part = folded_part(chain);
+    return {part.first, 0, part.used, chain.first};
+  }
+
   std::byte* side(std::uint32_t tile) const {
     return at<std::byte>(layout().sides + std::uint64_t{tile} * layout().side_bytes);
   }
@@ -93,9 +195,19 @@ struct Access {
   std::uint32_t& base(std::uint32_t tile) const { return at<std::uint32_t>(layout().bases)[tile]; }
 
   std::uint32_t position(std::uint32_t tile, std::uint32_t lane) const { return base(tile) + positions(tile)[lane]; }
-  /// Positions that lie further from their tile's first than 65535 are kept as that.
+  /// Of a tile's slots the one with lane 0 comes first. Positions that lie further from their tile's base than 65535
+  /// are kept as that. Folded slots are in no order: the base goes down to the least of those that are there.
   void set_position(std::uint32_t tile, std::uint32_t lane, std::uint32_t position) const {
     if (lane == 0) base(tile) = position;
+    if (position < base(tile)) {
+      const std::uint32_t down = base(tile) - position;
+      base(tile) = position;
+      for (std::uint32_t i = 0; i < lane; ++i) {
+        const std::uint32_t offset =
+            positions(tile)[i] < 65535 - (down < 65535 ? down : 65535) ? positions(tile)[i] + down : 65535;
+        positions(tile)[i] = static_cast<std::uint16_t>(offset);
+      }
+    }
     const std::uint32_t offset = position - base(tile);
     positions(tile)[lane] = static_cast<std::uint16_t>(offset < 65535 ? offset : 65535);
   }
@@ -103,8 +215,40 @@ struct Access {
   std::byte* codes(std::uint32_t tile) const {
     return at<std::byte>(layout().codes + std::uint64_t{tile} * layout().code_bytes);
   }
-  std::uint8_t* key_codes(std::uint32_t tile) const { return reinterpret_cast<std::uint8_t*>(codes(tile)); }
-  std::uint8_t* value_codes(std::uint32_t tile) const { return key_codes(tile) + kTileSlots / 2 * shape().head_dim; }
+  std::uint8_t* key_codes(std::uint32_t tile) const {
+    if (tile >= layout().tiles) return plane(tile, shares_keys(tile) ? 0 : is_upper(tile) ? 1 : 0);
+    return reinterpret_cast<std::uint8_t*>(codes(tile));
+  }
+  std::uint8_t* value_codes(std::uint32_t tile) const {
+    if (tile < layout().tiles) return reinterpret_cast<std::uint8_t*>(codes(tile)) + layout().code_bytes / 2;
+    const std::uint32_t last = entry(tile) < layout().both_entries ? 1 : 2;
+    return plane(tile, shares_values(tile) || is_upper(tile) ? last : 1);
+  }
+
+  // A view's tile number is that of its entry and whether it is the upper layer's.
+  std::uint32_t entry(std::uint32_t view) const { return (view - static_cast<std::uint32_t>(layout().tiles)) / 2; }
+  bool is_view(std::uint32_t tile) const { return tile >= layout().tiles; }
+  bool is_upper(std::uint32_t view) const { return ((view - static_cast<std::uint32_t>(layout().tiles)) & 1) != 0; }
+  /// The lower layer's view of the first of the entries that a head has in both layers of a pair.
+  std::uint32_t first_view(std::uint32_t lower, std::uint32_t kv_head) const {
+    const detail::PairCounts all = detail::count_pairs(policy(), shape().layers);
+    const detail::PairCounts before = detail::count_pairs(policy(), lower);
+    std::uint32_t pair = before.both;
+    if (!policy().fold.keys.has(lower)) pair = all.both + before.values;
+    if (!policy().fold.values.has(lower)) pair = all.both + all.values + before.keys;
+    return static_cast<std::uint32_t>(layout().tiles) +
+           2 * layout().paired_entries * (pair * shape().kv_heads + kv_head);
+  }
+  bool shares_keys(std::uint32_t view) const {
+    return entry(view) < layout().both_entries || entry(view) >= layout().value_entries;
+  }
+  bool shares_values(std::uint32_t view) const { return entry(view) < layout().value_entries; }
+  std::uint8_t* plane(std::uint32_t view, std::uint32_t index) const {
+    const std::uint64_t number = entry(view);
+    const std::uint64_t both = layout().both_entries;
+    const std::uint64_t before = number < both ? 2 * number : 2 * both + 3 * (number - both);
+    return at<std::uint8_t>(layout().shared + (before + index) * (layout().code_bytes / 2));
+  }
   /// Storage::kF32: keys [head_dim][32], values [32][head_dim].
   float* key_rows(std::uint32_t tile) const { return reinterpret_cast<float*>(codes(tile)); }
   float* value_rows(std::uint32_t tile) const { return key_rows(tile) + kTileSlots * shape().head_dim; }
@@ -119,6 +263,7 @@ struct Access {
     ArenaHeader& head = header();
     head.used_tiles += 1;
     if (head.used_tiles > head.peak_tiles) head.peak_tiles = head.used_tiles;
+    if (folds()) count_bytes(tile, true);
     links()[tile] = kNoTile;
     if (chain.first == kNoTile) {
       chain.first = tile;
@@ -131,28 +276,47 @@ struct Access {
 
   /// Gives a tile of `chain` back to the pool: to the chain in whose run it lies, if all runs are of one length.
   void give_back(Chain& chain, std::uint32_t tile) const {
-    Chain& owner = equal_runs(policy()) ? at<Chain>(layout().chains)[tile / layout().tiles_per_head] : chain;
+    Chain& owner = equal_runs(policy(), layout()) ? at<Chain>(layout().chains)[tile / layout().tiles_per_head] : chain;
     links()[tile] = owner.free;
     owner.free = tile;
     header().used_tiles -= 1;
+    if (folds()) count_bytes(tile, false);
   }
-};
 
-/// Walks over the slots of a chain, from tile to tile.
-struct SlotCursor {
-  std::uint32_t tile;
-  std::uint32_t lane = 0;
-
-  void next(const std::uint32_t* links) {
-    if (++lane == kTileSlots) {
-      lane = 0;
-      tile = links[tile];
+  /// Takes an entry for the folded part of a chain; of two that share codes, one after the other.
+  void grow_folded(FoldedPart& part) const {
+    const std::uint32_t view = part.free;
+    part.free = links()[view];
+    links()[view] = kNoTile;
+    if (part.first == kNoTile) {
+      part.first = view;
+    } else {
+      links()[part.last] = view;
     }
+    part.last = view;
+    if (is_upper(view)) return;  // an entry is counted once
+    header().used_entries += 1;
+    count_bytes(view, true);
+  }
+  void give_view_back(FoldedPart& part, std::uint32_t view) const {
+    links()[view] = part.free;
+    part.free = view;
+    if (is_upper(view)) return;
+    header().used_entries -= 1;
+    count_bytes(view, false);
+  }
+
+  /// Bytes of a tile in use; of an entry, where `tile` is one of its views.
+  std::uint64_t bytes_of(std::uint32_t tile) const {
+    const std::uint64_t beside = layout().side_bytes + 4u + (policy().keep == Keep::kScore ? 4u : 0u);
+    if (!is_view(tile)) return layout().code_bytes + beside;
+    return 2 * beside + (entry(tile) < layout().both_entries ? 2u : 3u) * (layout().code_bytes / 2);
+  }
+  void count_bytes(std::uint32_t tile, bool taken) const {
+    ArenaHeader& head = header();
+    head.used_bytes = taken ? head.used_bytes + bytes_of(tile) : head.used_bytes - bytes_of(tile);
+    if (head.used_bytes > head.peak_bytes) head.peak_bytes = head.used_bytes;
   }
 };
-
-constexpr std::uint32_t tiles_of(std::uint32_t slots) {
-  return (slots + kTileSlots - 1) / kTileSlots;
-}
 
 }  // namespace nibkv

@@ -3,7 +3,9 @@
 #include "basis.hpp"
 #include "budget.hpp"
 #include "compact_chain.hpp"
+#include "fold.hpp"
 #include "plan_chain.hpp"
+#include "profile_format.hpp"
 #include "refine.hpp"
 #include "row.hpp"
 #include "slot.hpp"
@@ -17,8 +19,17 @@ void store_f32(const Access& to, std::uint32_t tile, std::uint32_t lane, const f
   std::memcpy(to.value_rows(tile) + lane * dim, value, dim * sizeof(float));
 }
 
-void store_q4(const Access& to, const Basis& basis, const KeyRefiner& refiner, std::uint32_t tile, std::uint32_t lane,
-              const float* key, const float* value) {
+// A value in the basis of the layer below.
+void map_value(const std::uint8_t* map, std::uint32_t dim, const float* value, float* row) {
+  for (std::uint32_t i = 0; i < dim; ++i) {
+    float sum = 0;
+    for (std::uint32_t j = 0; j < dim; ++j) sum += static_cast<float>(i16_at(map, i * dim + j)) * value[j];
+    row[i] = sum * 0x1p-15f;
+  }
+}
+
+void store_q4(const Access& to, const Basis& basis, const KeyRefiner& refiner, const std::uint8_t* value_map,
+              std::uint32_t tile, std::uint32_t lane, const float* key, const float* value) {
   const std::uint32_t dim = to.shape().head_dim;
   float* row = to.encoding();
   std::uint8_t codes[kMaxHeadDim];
@@ -34,6 +45,7 @@ void store_q4(const Access& to, const Basis& basis, const KeyRefiner& refiner, s
     to.outliers(tile)[outlier_byte(lane, n)] = outliers[n];
 
   std::memcpy(row, value, dim * sizeof(float));
+  if (value_map != nullptr) map_value(value_map, dim, value, row);
   to.kernels().rotate(row, static_cast<int>(dim));
   scale = to.kernels().encode_row(row, static_cast<int>(dim), codes);
   put_value(to, tile, lane, codes, scale);
@@ -48,7 +60,7 @@ void start_slot(const Access& to, std::uint32_t tile, std::uint32_t lane, std::u
 }
 
 // Cuts back every chain of a layer that `count` more tokens would make too long: all before the first of them grows,
-// since a head whose budget has grown takes tiles that others give back.
+// since a head whose budget has grown takes tiles that others give back. The lower layer of a pair makes room for both.
 void make_room(const Access& to, std::uint32_t layer, std::uint32_t count) {
   const auto too_long = [&](std::uint32_t head) {
     const Chain& chain = to.chain(layer, head);
@@ -63,8 +75,16 @@ void make_room(const Access& to, std::uint32_t layer, std::uint32_t count) {
     const PlanArrays arrays(to);
     Chain& chain = to.chain(layer, head);
     plan_chain(to, chain, layer, head, count, arrays, arrays.target);
-    compact_chain(to, chain, layer, head, arrays.target, arrays);
+    carry_out(to, layer, head, arrays.target, arrays);
   }
+}
+
+// Of two layers that share codes the lower one goes first, and the upper one follows with as many tokens.
+bool in_turn(const Access& to, std::uint32_t layer, std::uint32_t count) {
+  if (!to.paired(layer)) return true;
+  const std::uint32_t seen = to.chain(layer, 0).seen;
+  const std::uint32_t other = to.chain(to.partner(layer), 0).seen;
+  return detail::is_lower(to.policy(), layer) ? seen == other : seen + count == other;
 }
 
 }  // namespace
@@ -80,13 +100,16 @@ Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, st
     return Status::kBadArgument;
   }
   const auto count = static_cast<std::uint32_t>(tokens);
+  if (!in_turn(to, layer, count)) return Status::kBadArgument;
   const bool makes_room = to.policy().keep != Keep::kAll;
 
   // A bounded chain never needs more than its own tiles; otherwise the pool must have what all heads need together.
   std::uint64_t needed = 0;
   for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
-    const std::uint32_t used = to.chain(layer, head).used;
-    needed += tiles_of(used + count) - tiles_of(used);
+    const Chain& chain = to.chain(layer, head);
+    const std::uint32_t own = to.own_slots(chain);
+    needed += tiles_of(own + count) - tiles_of(own);
+    if (!makes_room && to.folds() && chain.used + count > capacity_of(to, chain)) return Status::kFull;
   }
   if (!makes_room && needed > to.layout().tiles - to.header().used_tiles) return Status::kFull;
 
@@ -94,23 +117,24 @@ Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, st
   for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
     Chain& chain = to.chain(layer, head);
     const bool exact = shape.storage == Storage::kF32;
-    const Basis basis(exact ? ProfileView{} : to.profile(), shape, layer, head);
+    const Basis basis(to, layer, head);
     const KeyRefiner refiner(to.kernels(), basis, shape.head_dim, to.encoding() + shape.head_dim);
     for (std::uint32_t i = 0; i < count; ++i) {
-      const std::uint32_t lane = chain.used % kTileSlots;
+      const std::uint32_t lane = to.own_slots(chain) % kTileSlots;
       const std::uint32_t tile = lane == 0 ? to.grow(chain) : chain.last;
       const float* key = keys.data() + i * stride + head * shape.head_dim;
       const float* value = values.data() + i * stride + head * shape.head_dim;
       if (exact) {
         store_f32(to, tile, lane, key, value);
       } else {
-        store_q4(to, basis, refiner, tile, lane, key, value);
+        store_q4(to, basis, refiner, to.value_map(layer, head), tile, lane, key, value);
         if (to.policy().keep == Keep::kScore) start_slot(to, tile, lane, chain.seen + i);
       }
       chain.used += 1;
     }
     chain.seen += count;
   }
+  if (to.paired(layer) && !detail::is_lower(to.policy(), layer)) fold_pair(to, layer - 1);
   return Status::kOk;
 }
 

@@ -2,6 +2,7 @@
 
 #include "attend_f32.hpp"
 #include "basis.hpp"
+#include "profile_format.hpp"
 #include "score_rows.hpp"
 
 namespace nibkv {
@@ -19,8 +20,9 @@ struct Rows {
   std::int32_t* dots;  // [tile of a batch][row][32], as are the next two
   std::int32_t* outlier_dots;
   std::uint8_t* weights;
-  std::uint16_t* softmax;   // [tile of the chain][row][32] and
-  std::int32_t* exponents;  // [tile of the chain][row], for the scores; nullptr where there are none
+  std::uint16_t* softmax;         // [tile of the chain][row][32] and
+  std::int32_t* exponents;        // [tile of the chain][row], for the scores; nullptr where there are none
+  const std::uint8_t* value_map;  // or nullptr
   float query_scales[kMaxRows];
   float outlier_ratios[kMaxRows];
   std::int32_t query_sums[kMaxRows];
@@ -150,19 +152,28 @@ const std::uint8_t* biases_of(const Access& to, std::uint32_t tile) {
   return (parts[0] | parts[1] | parts[2] | parts[3]) != 0 ? to.bias(tile) : nullptr;
 }
 
-// Dots and weights of up to `most` tiles from slot `first_slot` on; returns how many. `cursor` is moved on.
-int weigh_tiles(const Access& to, const Rows& rows, std::uint32_t first_slot, std::uint32_t end_slot, int most,
-                Cursor& cursor, Batch& batch) {
+// A run of a chain's slots whose tiles begin with its first.
+struct Run {
+  std::uint32_t begin;
+  std::uint32_t end;
+  std::uint32_t tiles_before;
+};
+
+// Dots and weights of up to `most` tiles from slot `first_slot` of a run on; returns how many. `cursor` is moved on.
+int weigh_tiles(const Access& to, const Rows& rows, const Run& run, std::uint32_t first_slot, int most, Cursor& cursor,
+                Batch& batch) {
   const auto dim = static_cast<int>(to.shape().head_dim);
   const auto channels = static_cast<int>(to.shape().outlier_channels);
   const Kernels& kernels = to.kernels();
-  const std::size_t first_pair = std::size_t{first_slot} / kTileSlots * static_cast<std::uint32_t>(rows.count);
+  const std::size_t tiles_before = run.tiles_before + (first_slot - run.begin) / kTileSlots;
+  const std::size_t first_pair = tiles_before * static_cast<std::uint32_t>(rows.count);
   std::uint16_t* softmax = rows.softmax == nullptr ? nullptr : rows.softmax + first_pair * kTileSlots;
   int count = 0;
-  for (std::uint32_t slot = first_slot; slot < end_slot && count < most; slot += kTileSlots, ++count) {
+  for (std::uint32_t slot = first_slot; slot < run.end && count < most; slot += kTileSlots, ++count) {
     const int at = count * rows.count;
     for (int i = 0; i < rows.count; ++i) {
-      const std::uint32_t left = rows.limits[i] > slot ? rows.limits[i] - slot : 0;
+      const std::uint32_t limit = rows.limits[i] < run.end ? rows.limits[i] : run.end;
+      const std::uint32_t left = limit > slot ? limit - slot : 0;
       batch.visible[at + i] = static_cast<std::int32_t>(left < kTileSlots ? left : kTileSlots);
     }
     const std::uint32_t tile = cursor.tile;
@@ -223,7 +234,18 @@ void finish_row(const Access& to, const Rows& rows, std::int32_t i, float* out) 
   const float per_mass = 0x1p24f / static_cast<float>(rows.states[i].mass);
   for (int c = 0; c < dim; ++c) sums[c] *= per_mass;
   to.kernels().rotate(sums, dim);
-  std::memcpy(out, sums, static_cast<std::size_t>(dim) * sizeof(float));
+  if (rows.value_map == nullptr) {
+    std::memcpy(out, sums, static_cast<std::size_t>(dim) * sizeof(float));
+    return;
+  }
+  // Back from the basis of the layer below: the map's transpose.
+  for (int c = 0; c < dim; ++c) out[c] = 0;
+  for (int r = 0; r < dim; ++r) {
+    const float sum = sums[r] * 0x1p-15f;
+    for (int c = 0; c < dim; ++c) {
+      out[c] += static_cast<float>(i16_at(rows.value_map, static_cast<std::size_t>(r * dim + c))) * sum;
+    }
+  }
 }
 
 // What a run of rows means for the scores.
@@ -232,25 +254,31 @@ struct Scoring {
   std::uint32_t fade = 0;
 };
 
-void attend_rows(const Access& to, Chain& chain, Rows& rows, float* const* outs, const Scoring& scoring) {
-  std::uint32_t end = 0;
-  for (int i = 0; i < rows.count; ++i) end = rows.limits[i] > end ? rows.limits[i] : end;
+void attend_run(const Access& to, Rows& rows, std::uint32_t first, const Run& run) {
   const int most_tiles = static_cast<int>(kMaxRows) / rows.count;
   Batch batch;
-  Cursor cursor = Cursor::at_start(to, chain.first);
-  for (std::uint32_t slot = 0; slot < end;) {
-    const int count = weigh_tiles(to, rows, slot, end, most_tiles, cursor, batch);
+  Cursor cursor = Cursor::at_start(to, first);
+  for (std::uint32_t slot = run.begin; slot < run.end;) {
+    const int count = weigh_tiles(to, rows, run, slot, most_tiles, cursor, batch);
     for (int j = 0; j < count; ++j) {
       prefetch_values(to, batch.at[j].ahead);
       add_tile(to, rows, batch.tiles[j], batch.at[j].tile);
     }
     slot += static_cast<std::uint32_t>(count) * kTileSlots;
   }
+}
+
+void attend_rows(const Access& to, Chain& chain, Rows& rows, float* const* outs, const Scoring& scoring) {
+  std::uint32_t end = 0;
+  for (int i = 0; i < rows.count; ++i) end = rows.limits[i] > end ? rows.limits[i] : end;
+  const std::uint32_t folded = to.folded(chain) < end ? to.folded(chain) : end;
+  if (folded != 0) attend_run(to, rows, to.folded_part(chain).first, {0, folded, 0});
+  const std::uint32_t tiles = tiles_of(folded) + tiles_of(end - folded);
+  if (folded < end) attend_run(to, rows, chain.first, {folded, end, tiles_of(folded)});
   for (int i = 0; i < rows.count; ++i) finish_row(to, rows, i, outs[i]);
   if (rows.softmax != nullptr) {
-    score_rows(
-        to, chain,
-        {rows.softmax, rows.exponents, rows.states, rows.count, scoring.local_from, tiles_of(end), scoring.fade});
+    score_rows(to, chain,
+               {rows.softmax, rows.exponents, rows.states, rows.count, scoring.local_from, tiles, scoring.fade});
   }
   rows.count = 0;
 }
@@ -259,8 +287,9 @@ void attend_head(const Access& to, std::uint32_t layer, std::uint32_t head, std:
                  float* out, const Part& part) {
   const Shape& shape = to.shape();
   Chain& chain = to.chain(layer, head);
-  const Basis basis(to.profile(), shape, layer, head);
+  const Basis basis(to, layer, head);
   Rows rows = rows_in(to, part.worker);
+  rows.value_map = to.value_map(layer, head);
   float* outs[kMaxRows];
   // Scores need all heads of a query in one pass, if they fit.
   const std::uint32_t group = shape.group();

@@ -9,12 +9,12 @@ namespace nibkv {
 /// The 8-bit code of an outlier channel; 0 when the scale is 0.
 std::int8_t outlier_code(float channel, float scale);
 
-/// Brings rows of one KV head to the form in which tiles hold them: the profile's mean key and outlier channels, but
-/// not the rotation. A key's product with a query is that of their outlier channels plus that of what is left of both;
-/// the mean key's is left out.
+/// Brings rows of one KV head to the form in which tiles hold them: the profile's mean key and outlier channels, and
+/// the lower layer's basis where keys are aligned, but not the rotation. A key's product with a query is that of their
+/// outlier channels plus that of what is left of both; the mean key's is left out.
 class Basis {
  public:
-  Basis(const ProfileView& profile, const Shape& shape, std::uint32_t layer, std::uint32_t kv_head);
+  Basis(const Access& to, std::uint32_t layer, std::uint32_t kv_head);
 
   /// Whether there is anything to do.
   bool empty() const { return empty_; }
@@ -40,8 +40,15 @@ class Basis {
   /// scaled to a mean of about 1. @returns false when the queries are not known or all zero: nothing is written then.
   bool weigh_errors(float* weights) const;
 
+  /// How keys of a layer that is aligned to the one below are turned, and queries with them.
+  /// @param back  the other way round
+  void turn(float* row, bool back) const;
+
  private:
   bool empty_;
+  bool centred_;  // whether the mean is taken off
+  RotaryPairs rotary_;
+  const std::uint8_t* turns_;  // of each rotary pair, or null
   std::uint32_t head_dim_;
   std::uint32_t channels_;
   HeadProfile head_{};

@@ -121,11 +121,11 @@ void share_layer(const Access& to, std::uint32_t layer, std::uint32_t tokens) {
   // Slots of a head that may be dropped and score at least `limit`.
   const auto reach = [&](std::uint32_t head, std::uint32_t limit) {
     const Chain& chain = to.chain(layer, head);
-    const Droppable inner(policy, chain.used);
+    const Droppable inner(to, chain);
     std::uint32_t count = 0;
-    SlotCursor at{chain.first};
-    for (std::uint32_t i = 0; i < inner.end; ++i, at.next(to.links())) {
-      if (i >= inner.begin && score_of(chain, at) >= limit) ++count;
+    SlotCursor at = to.first_slot(chain);
+    for (std::uint32_t i = 0; i < chain.used; ++i, at.next(to.links())) {
+      if (inner.has(i) && score_of(chain, at) >= limit) ++count;
     }
     return count;
   };

@@ -7,25 +7,52 @@
 namespace nibkv {
 namespace {
 
+// Tiles of the run of a chain.
+std::uint32_t own_tiles(const Access& to, std::uint32_t layer, const Chain& chain) {
+  const Layout& layout = to.layout();
+  if (equal_runs(to.policy(), layout)) return layout.tiles_per_head;
+  if (to.folds()) return to.paired(layer) ? layout.paired_tiles : layout.tiles_per_head;
+  return chain.budget / kTileSlots + 1;
+}
+
+// Both layers of a pair get the views of the pair's own entries.
+void reset_folded(const Access& to) {
+  for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) {
+    const bool lower = detail::is_lower(to.policy(), layer);
+    for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) {
+      FoldedPart& part = to.folded_part(to.chain(layer, head));
+      if (!lower && to.paired(layer)) continue;  // done with the layer below
+      part = {};
+      if (!lower) continue;
+      const std::uint32_t first = to.first_view(layer, head);
+      const std::uint32_t end = first + 2 * to.layout().paired_entries;
+      for (std::uint32_t view = first; view < end; ++view) to.links()[view] = view + 2 < end ? view + 2 : kNoTile;
+      part.free = first;
+      to.folded_part(to.chain(layer + 1, head)) = part;
+      to.folded_part(to.chain(layer + 1, head)).free = first + 1;
+    }
+  }
+}
+
 // Empty chains that keep their budgets, each with tiles of its own in one run of the pool.
 void reset(const Access& to) {
   const Layout& layout = to.layout();
   ArenaHeader& header = to.header();
   std::memset(&header, 0, sizeof header);
   header.magic = kArenaMagic;
-  const bool equal = equal_runs(to.policy());
   const std::size_t heads = std::size_t{to.shape().layers} * to.shape().kv_heads;
   std::uint32_t* links = to.links();
   std::uint32_t tile = 0;
   for (std::size_t i = 0; i < heads; ++i) {
     Chain& chain = to.at<Chain>(layout.chains)[i];
     if (to.policy().budget == Budget::kAdaptive) chain.budget = to.policy().tokens;
-    const std::uint32_t own = equal ? layout.tiles_per_head : chain.budget / kTileSlots + 1;
+    const std::uint32_t own = own_tiles(to, static_cast<std::uint32_t>(i / to.shape().kv_heads), chain);
     const std::uint32_t end = i + 1 == heads ? static_cast<std::uint32_t>(layout.tiles) : tile + own;
     chain = {kNoTile, kNoTile, 0, 0, tile, chain.budget, 0, 0};
     for (; tile + 1 < end; ++tile) links[tile] = tile + 1;
     links[tile++] = kNoTile;
   }
+  if (to.folds()) reset_folded(to);
 }
 
 }  // namespace
@@ -46,6 +73,9 @@ Status Cache::init(std::span<std::byte> arena, const Shape& shape, const Policy&
   } else if (shape.outlier_channels != 0) {
     return Status::kBadProfile;
   }
+
+  const bool aligned = !policy.fold.aligned_keys.empty() || !policy.fold.aligned_values.empty();
+  if (aligned && !profile.has_maps()) return Status::kBadProfile;
 
   if (const Status shared = check_budgets(shape, policy, profile, options.budgets); shared != Status::kOk)
     return shared;
@@ -69,13 +99,15 @@ std::string_view Cache::port() const {
 
 Usage Cache::usage() const {
   if (!ready()) return {};
-  const ArenaHeader& header = Access{*this}.header();
-  const std::size_t tile_bytes =
-      std::size_t{layout_.code_bytes} + layout_.side_bytes + 4 + (policy_.keep == Keep::kScore ? 4 : 0);
-  const std::size_t chain_bytes = std::size_t{shape_.layers} * shape_.kv_heads * sizeof(Chain);
+  const Access to{*this};
+  const ArenaHeader& header = to.header();
+  const std::uint64_t heads = std::uint64_t{shape_.layers} * shape_.kv_heads;
+  const std::uint64_t chain_bytes = heads * (sizeof(Chain) + (to.folds() ? sizeof(FoldedPart) : 0));
+  const std::uint64_t used = to.folds() ? header.used_bytes : header.used_tiles * to.bytes_of(0);
+  const std::uint64_t peak = to.folds() ? header.peak_bytes : header.peak_tiles * to.bytes_of(0);
   return {static_cast<std::size_t>(layout_.total),
-          chain_bytes + header.used_tiles * tile_bytes,
-          chain_bytes + header.peak_tiles * tile_bytes,
+          static_cast<std::size_t>(chain_bytes + used),
+          static_cast<std::size_t>(chain_bytes + peak),
           static_cast<std::uint32_t>(layout_.tiles),
           header.used_tiles,
           header.peak_tiles};

@@ -8,48 +8,77 @@ namespace nibkv {
 namespace {
 
 // True when all slots of the tile that starts at `slot` keep their lanes: the tile can be linked as it is.
-bool moves_whole(const std::uint32_t* target, std::uint32_t slot, std::uint32_t used) {
-  if (target[slot] >= kMember || target[slot] % kTileSlots != 0) return false;
+bool moves_whole(const std::uint32_t* target, std::uint32_t first_target, std::uint32_t slot, std::uint32_t used) {
+  if (target[slot] >= kMember || (target[slot] - first_target) % kTileSlots != 0) return false;
   for (std::uint32_t lane = 1; lane < kTileSlots && slot + lane < used; ++lane) {
     if (target[slot + lane] != target[slot] + lane) return false;
   }
   return true;
 }
 
+// Numbers of the slots that a plan keeps.
+std::uint32_t count_kept(const std::uint32_t* target, std::uint32_t count) {
+  std::uint32_t kept = 0;
+  for (std::uint32_t slot = 0; slot < count; ++slot) kept += target[slot] < kMember ? 1 : 0;
+  return kept;
+}
+
+void compact_folded(const Access& to, const Chain& chain, FoldedPart& part, const std::uint32_t* target) {
+  const std::uint32_t retained = part.retained < chain.used - part.used ? part.retained : chain.used - part.used;
+  part.retained = count_kept(target + part.used, retained);
+  TileList list{part.first, part.last, part.used};
+  std::uint32_t spare = close_gaps(to, list, target, 0);
+  part.first = list.first;
+  part.last = list.last;
+  part.used = list.used;
+  while (spare != kNoTile) {
+    const std::uint32_t next = to.links()[spare];
+    to.give_view_back(part, spare);
+    spare = next;
+  }
+}
+
+// Moves what stays of one chain. The lower layer of a pair goes first: the codes that both share move with it.
+void compact_chain(const Access& to, std::uint32_t layer, std::uint32_t kv_head, const std::uint32_t* target) {
+  Chain& chain = to.chain(layer, kv_head);
+  const std::uint32_t folded = to.folded(chain);
+  const std::uint32_t own = chain.used - folded;
+  if (to.paired(layer)) compact_folded(to, chain, to.folded_part(chain), target);
+  compact_own(to, chain, own, target + folded, to.folded(chain));
+}
+
 }  // namespace
 
-void compact_chain(const Access& to, Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
-                   const std::uint32_t* target, const PlanArrays& arrays) {
-  if (merges(to.policy())) merge_members(to, chain, layer, kv_head, target, arrays);
+std::uint32_t close_gaps(const Access& to, TileList& list, const std::uint32_t* target, std::uint32_t first_target) {
   std::uint32_t* links = to.links();
-  // Written tiles are a prefix of the chain that ends at `last`; tiles between it and the one being read are free for
+  // Written tiles are a prefix of the list that ends at `last`; tiles between it and the one being read are free for
   // writing, since a target is never behind its slot.
   std::uint32_t last = kNoTile;
-  std::uint32_t open = chain.first;  // the first tile not yet written
-  std::uint32_t reading = chain.first;
+  std::uint32_t open = list.first;  // the first tile not yet written
+  std::uint32_t reading = list.first;
   std::uint32_t before_reading = kNoTile;
   std::uint32_t kept = 0;
-  for (std::uint32_t slot = 0; slot < chain.used; slot += kTileSlots) {
+  for (std::uint32_t slot = 0; slot < list.used; slot += kTileSlots) {
     const std::uint32_t next = links[reading];
-    if (open != reading && moves_whole(target, slot, chain.used)) {
+    if (open != reading && moves_whole(target, first_target, slot, list.used)) {
       // Take the tile out of its place and link it where the next written one belongs.
       links[before_reading] = next;
       links[reading] = open;
       if (last == kNoTile) {
-        chain.first = reading;
+        list.first = reading;
       } else {
         links[last] = reading;
       }
       last = reading;
-      kept += chain.used - slot < kTileSlots ? chain.used - slot : kTileSlots;
+      kept += list.used - slot < kTileSlots ? list.used - slot : kTileSlots;
       reading = next;
       continue;
     }
     const bool positioned = to.policy().keep == Keep::kScore;
     const std::uint32_t base = positioned ? to.base(reading) : 0;  // it changes when a slot moves to the tile's start
-    for (std::uint32_t lane = 0; lane < kTileSlots && slot + lane < chain.used; ++lane) {
+    for (std::uint32_t lane = 0; lane < kTileSlots && slot + lane < list.used; ++lane) {
       if (target[slot + lane] >= kMember) continue;
-      const std::uint32_t new_lane = target[slot + lane] % kTileSlots;
+      const std::uint32_t new_lane = (target[slot + lane] - first_target) % kTileSlots;
       if (new_lane == 0) {
         last = open;
         open = links[open];
@@ -62,35 +91,58 @@ void compact_chain(const Access& to, Chain& chain, std::uint32_t layer, std::uin
     before_reading = reading;
     reading = next;
   }
-  // What follows the last written tile goes back to the pool.
-  std::uint32_t spare = last == kNoTile ? chain.first : links[last];
-  while (spare != kNoTile) {
-    const std::uint32_t next = links[spare];
-    to.give_back(chain, spare);
-    spare = next;
-  }
+  // What follows the last written tile is left over.
+  const std::uint32_t spare = last == kNoTile ? list.first : links[last];
   if (last == kNoTile) {
-    chain.first = kNoTile;
+    list.first = kNoTile;
   } else {
     links[last] = kNoTile;
   }
-  chain.last = last;
-  chain.used = kept;
+  list.last = last;
+  list.used = kept;
+  return spare;
+}
+
+void compact_own(const Access& to, Chain& chain, std::uint32_t own, const std::uint32_t* target,
+                 std::uint32_t first_target) {
+  TileList list{chain.first, chain.last, own};
+  std::uint32_t spare = close_gaps(to, list, target, first_target);
+  chain.first = list.first;
+  chain.last = list.last;
+  chain.used = first_target + list.used;
+  while (spare != kNoTile) {
+    const std::uint32_t next = to.links()[spare];
+    to.give_back(chain, spare);
+    spare = next;
+  }
+}
+
+void carry_out(const Access& to, std::uint32_t layer, std::uint32_t kv_head, const std::uint32_t* target,
+               const PlanArrays& arrays) {
+  if (merges(to.policy())) merge_members(to, layer, kv_head, target, arrays);
+  const bool pair = to.paired(layer);
+  const std::uint32_t first = pair && !detail::is_lower(to.policy(), layer) ? layer - 1 : layer;
+  compact_chain(to, first, kv_head, target);
+  if (pair) compact_chain(to, first + 1, kv_head, target);
 }
 
 Status compact(Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::span<const std::uint32_t> target) {
   if (!cache.ready()) return Status::kNotReady;
   const Access to{cache};
   if (layer >= to.shape().layers || kv_head >= to.shape().kv_heads) return Status::kBadArgument;
-  Chain& chain = to.chain(layer, kv_head);
-  if (target.size() != chain.used) return Status::kBadPlan;
+  if (!to.in_step(layer)) return Status::kBadArgument;
+  if (target.size() != to.chain(layer, kv_head).used) return Status::kBadPlan;
   if (const Status good = check_plan(target); good != Status::kOk) return good;
   if (!merges(to.policy())) {
     for (const std::uint32_t slot : target) {
       if (slot >= kMember && slot != kDrop) return Status::kBadPlan;
     }
   }
-  compact_chain(to, chain, layer, kv_head, target.data(), PlanArrays(to));
+  const PlanArrays arrays(to);
+  if (merges(to.policy()) && !to.paired(layer)) {
+    score_slots(to, to.chain(layer, kv_head), layer, kv_head, arrays.score);
+  }
+  carry_out(to, layer, kv_head, target.data(), arrays);
   return Status::kOk;
 }
 
@@ -102,12 +154,17 @@ Status compact_now(Cache& cache, std::uint32_t tokens, Budget how) {
   if (how > Budget::kTable) return Status::kBadPolicy;
   if (how != Budget::kUniform && (how == Budget::kTable) != (policy.budget == Budget::kTable))
     return Status::kBadPolicy;
+  if (how != Budget::kUniform && to.folds()) return Status::kBadPolicy;
   if (how == Budget::kScores && to.profile().empty()) return Status::kBadProfile;
   if (tokens > policy.tokens || tokens <= policy.sinks + policy.recent) return Status::kBadArgument;
+  for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) {
+    if (!to.in_step(layer)) return Status::kBadArgument;
+  }
   // Budgets of this moment stand in the chains while it lasts; those of the arena come back.
   const PlanArrays arrays(to);
   share_heads(to, how, tokens);
   for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) {
+    if (to.paired(layer) && !detail::is_lower(policy, layer)) continue;  // done with the layer below
     if (how == Budget::kAdaptive) share_layer(to, layer, tokens);
     for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) {
       Chain& chain = to.chain(layer, head);
@@ -117,7 +174,7 @@ Status compact_now(Cache& cache, std::uint32_t tokens, Budget how) {
         kept = static_cast<std::uint32_t>(std::uint64_t{chain.budget} * tokens / policy.tokens);
       }
       plan_by_score(to, chain, layer, head, kept, arrays, arrays.target);
-      compact_chain(to, chain, layer, head, arrays.target, arrays);
+      carry_out(to, layer, head, arrays.target, arrays);
       if (policy.budget == Budget::kUniform || policy.budget == Budget::kAdaptive) chain.budget = policy.tokens;
     }
   }

@@ -22,7 +22,7 @@ class Fingerprint {
 };
 
 // Who adds a field adds it below, too, unless caches that differ in it alone may share snapshots.
-static_assert(sizeof(Rotary) == 12 && sizeof(Shape) == 28 && sizeof(Policy) == 32);
+static_assert(sizeof(Rotary) == 12 && sizeof(Shape) == 28 && sizeof(Fold) == 144 && sizeof(Policy) == 176);
 
 /// Of all that changes what a cache holds or does: all but the workers, and the rotary embedding only where it is read.
 inline std::uint64_t fingerprint(const Shape& shape, const Policy& policy) {
@@ -45,6 +45,13 @@ inline std::uint64_t fingerprint(const Policy& policy) {
   all.add(number(policy.similarity)).add(policy.position_free ? 1 : 0).add(number(policy.mass));
   all.add(policy.mean_threshold ? 1 : 0).add(policy.threshold).add(policy.candidate_mass);
   all.add(number(policy.budget));
+  if (has_pairs(policy)) {  // without min_cosine, which no cache reads
+    const Fold& fold = policy.fold;
+    for (const LayerSet* set : {&fold.keys, &fold.values, &fold.aligned_keys, &fold.aligned_values}) {
+      for (const std::uint64_t word : set->words) all.add(word);
+    }
+    all.add(fold.recent).add(fold.t).add(fold.retained).add(number(fold.retain)).add(fold.centred ? 1 : 0);
+  }
   return all.word();
 }
 

@@ -53,6 +53,8 @@ struct Candidate {
 };
 
 constexpr std::uint32_t kBatch = kMaxRows;
+// As the energy of a slot that is not compared: its similarity is 0.
+constexpr float kNobody = std::numeric_limits<float>::infinity();
 
 // Candidates that go over a chain together, as queries.
 class Batch {
@@ -75,8 +77,11 @@ class Batch {
 
   void clear() { count_ = 0; }
   void add(std::uint32_t slot, const SlotCursor& at);
-  /// Compares all with what is kept of `centres` in the tile whose first slot is `slot`.
-  void compare(std::uint32_t tile, std::uint32_t slot, const Droppable& centres, const std::uint32_t* target);
+  /// Compares all with what is kept of `centres` in a tile, whose slots end before `end`.
+  void compare(const TileCursor& in, std::uint32_t end, const std::uint32_t* energies, const Droppable& centres,
+               const std::uint32_t* target);
+  /// Energies of the keys in a tile, as bits of floats.
+  void find_energies(std::uint32_t tile, std::uint32_t* energies) const;
 
  private:
   std::uint32_t dim() const { return to_.shape().head_dim; }
@@ -84,9 +89,11 @@ class Batch {
   void add_held_key(std::uint32_t i, const SlotCursor& at);
   void add_turned_key(std::uint32_t i, const SlotCursor& at);
   bool turn_key(const SlotCursor& at, float* row) const;
-  void multiply(std::uint32_t tile, float* energies);
-  bool compare_held(const SlotCursor& at, float energy, float* similarities) const;
-  bool compare_turned(const SlotCursor& at, float* similarities) const;
+  void compare_held(std::uint32_t tile, const std::uint32_t* energies, std::uint32_t lanes,
+                    const std::uint32_t* target);
+  void compare_turned(std::uint32_t tile, std::uint32_t lanes, const std::uint32_t* target);
+  void multiply(std::uint32_t tile);
+  void consider(std::uint32_t i, float similarity, const SlotCursor& at, std::uint32_t centre);
   float value_cosine(const Candidate& candidate, std::uint32_t i, std::uint32_t tile, std::uint32_t lane) const;
 
   const Access& to_;
@@ -175,71 +182,109 @@ float Batch::value_cosine(const Candidate& candidate, std::uint32_t i, std::uint
   return dot / square_root(candidate.value_energy * static_cast<float>(product(levels, levels, dim())));
 }
 
-// The dot products of all candidates with the keys that a tile holds, and the energies of its 4-bit codes.
-void Batch::multiply(std::uint32_t tile, float* energies) {
+// The dot products of all candidates with the keys that a tile holds.
+void Batch::multiply(std::uint32_t tile) {
   const int count = static_cast<int>(count_);
   to_.kernels().key_dots(to_.key_codes(tile), static_cast<int>(dim()), levels_, sums_, count, dots_);
   if (channels() != 0) {
     to_.kernels().outlier_dots(to_.outliers(tile), static_cast<int>(channels()), outliers_, outlier_sums_, count,
                                outlier_dots_);
   }
-  level_energies(to_, tile, energies);
 }
 
-// For each candidate the square of its key's cosine, clamped at 0, times the candidate's energy. @returns false for a
-// key without length.
-bool Batch::compare_held(const SlotCursor& at, float level_energy, float* similarities) const {
-  const float scale = from_scale16(to_.key_scales(at.tile)[at.lane]);
-  float energy = scale * scale * level_energy;
-  for (std::uint32_t n = 0; n < channels(); ++n) {
-    const float outlier = static_cast<float>(to_.outliers(at.tile)[outlier_byte(at.lane, n)]) * outlier_scales_[n];
-    energy += outlier * outlier;
-  }
-  if (!(energy >= ports::kSmallest)) return false;
-  for (std::uint32_t i = 0; i < count_; ++i) {
-    const std::uint32_t pair = i * kTileSlots + at.lane;
-    float dot = static_cast<float>(dots_[pair]) * scale * candidates_[i].scale;
-    if (channels() != 0) dot += static_cast<float>(outlier_dots_[pair]) * candidates_[i].outlier_scale;
-    similarities[i] = dot > 0 ? dot * dot / energy : 0;
-  }
-  return true;
-}
-
-// The same, of keys without their positions. Sums are in the order of the channels, candidates side by side.
-bool Batch::compare_turned(const SlotCursor& at, float* similarities) const {
-  float* row = to_.merging();
-  if (!turn_key(at, row)) return false;
-  const float* keys = to_.turned();
-  float dots[kBatch] = {};
-  for (std::uint32_t c = 0; c < dim(); ++c) {
-    for (std::uint32_t i = 0; i < count_; ++i) dots[i] += row[c] * keys[c * kBatch + i];
-  }
-  for (std::uint32_t i = 0; i < count_; ++i) similarities[i] = dots[i] > 0 ? dots[i] * dots[i] : 0;
-  return true;
-}
-
-void Batch::compare(std::uint32_t tile, std::uint32_t slot, const Droppable& centres, const std::uint32_t* target) {
-  float energies[kTileSlots];
-  if (!turns_) multiply(tile, energies);
-  for (std::uint32_t lane = 0; lane < kTileSlots && slot + lane < centres.end; ++lane) {
-    if (target[slot + lane] >= kMember || slot + lane < centres.begin) continue;
-    float similarities[kBatch];
-    const bool any =
-        turns_ ? compare_turned({tile, lane}, similarities) : compare_held({tile, lane}, energies[lane], similarities);
-    if (!any) continue;
-    for (std::uint32_t i = 0; i < count_; ++i) {
-      Candidate& candidate = candidates_[i];
-      float similarity = similarities[i];
-      if (to_.policy().similarity != Similarity::kKey) {
-        const float value = value_cosine(candidate, i, tile, lane);
-        const float key = to_.policy().similarity == Similarity::kValue ? candidate.energy : similarity;
-        similarity = key * value * value;
-      }
-      if (similarity > candidate.best) {
-        candidate.best = similarity;
-        candidate.centre = target[slot + lane];
-      }
+void Batch::find_energies(std::uint32_t tile, std::uint32_t* energies) const {
+  float sums[kTileSlots];
+  level_energies(to_, tile, sums);
+  for (std::uint32_t t = 0; t < kTileSlots; ++t) {
+    const float scale = from_scale16(to_.key_scales(tile)[t]);
+    float energy = scale * scale * sums[t];
+    for (std::uint32_t n = 0; n < channels(); ++n) {
+      const float outlier = static_cast<float>(to_.outliers(tile)[outlier_byte(t, n)]) * outlier_scales_[n];
+      energy += outlier * outlier;
     }
+    energies[t] = bits_from_float(energy);
+  }
+}
+
+// A similarity is the square of the keys' cosine, clamped at 0, times the candidate's energy.
+void Batch::consider(std::uint32_t i, float similarity, const SlotCursor& at, std::uint32_t centre) {
+  Candidate& candidate = candidates_[i];
+  if (to_.policy().similarity != Similarity::kKey) {
+    const float value = value_cosine(candidate, i, at.tile, at.lane);
+    const float key = to_.policy().similarity == Similarity::kValue ? candidate.energy : similarity;
+    similarity = key * value * value;
+  }
+  if (similarity > candidate.best) {
+    candidate.best = similarity;
+    candidate.centre = centre;
+  }
+}
+
+void Batch::compare_held(std::uint32_t tile, const std::uint32_t* held_energies, std::uint32_t lanes,
+                         const std::uint32_t* target) {
+  float scales[kTileSlots];
+  float energies[kTileSlots];
+  for (std::uint32_t t = 0; t < kTileSlots; ++t) {
+    scales[t] = from_scale16(to_.key_scales(tile)[t]);
+    energies[t] = float_from_bits(held_energies[t]);
+    if (!(energies[t] >= ports::kSmallest)) lanes &= ~(1u << t);
+    if ((lanes >> t & 1) == 0) energies[t] = kNobody;
+  }
+  multiply(tile);
+  const bool keys_only = to_.policy().similarity == Similarity::kKey;
+  for (std::uint32_t i = 0; i < count_; ++i) {
+    // All lanes side by side, without a branch: vectors do four at a time. Below 0 for keys that point apart.
+    const std::int32_t* dots = dots_ + i * kTileSlots;
+    const float scale = candidates_[i].scale;
+    float similarities[kTileSlots];
+    for (std::uint32_t t = 0; t < kTileSlots; ++t) similarities[t] = static_cast<float>(dots[t]) * scales[t] * scale;
+    if (channels() != 0) {
+      const std::int32_t* more = outlier_dots_ + i * kTileSlots;
+      const float outlier_scale = candidates_[i].outlier_scale;
+      for (std::uint32_t t = 0; t < kTileSlots; ++t) similarities[t] += static_cast<float>(more[t]) * outlier_scale;
+    }
+    for (std::uint32_t t = 0; t < kTileSlots; ++t)
+      similarities[t] = similarities[t] * __builtin_fabsf(similarities[t]) / energies[t];
+    if (keys_only) {  // mostly none is better
+      std::uint32_t better = 0;
+      for (std::uint32_t t = 0; t < kTileSlots; ++t) better += similarities[t] > candidates_[i].best ? 1u : 0u;
+      if (better == 0) continue;
+    }
+    for (std::uint32_t t = 0; t < kTileSlots; ++t) {
+      if ((lanes >> t & 1) != 0) consider(i, similarities[t], {tile, t}, target[t]);
+    }
+  }
+}
+
+// Sums are in the order of the channels, candidates side by side.
+void Batch::compare_turned(std::uint32_t tile, std::uint32_t lanes, const std::uint32_t* target) {
+  float* row = to_.merging();
+  const float* keys = to_.turned();
+  for (std::uint32_t t = 0; t < kTileSlots; ++t) {
+    if ((lanes >> t & 1) == 0 || !turn_key({tile, t}, row)) continue;
+    float dots[kBatch] = {};
+    for (std::uint32_t c = 0; c < dim(); ++c) {
+      for (std::uint32_t i = 0; i < count_; ++i) dots[i] += row[c] * keys[c * kBatch + i];
+    }
+    for (std::uint32_t i = 0; i < count_; ++i) {
+      consider(i, dots[i] > 0 ? dots[i] * dots[i] : 0, {tile, t}, target[t]);
+    }
+  }
+}
+
+void Batch::compare(const TileCursor& in, std::uint32_t end, const std::uint32_t* energies, const Droppable& centres,
+                    const std::uint32_t* target) {
+  const std::uint32_t tile = in.tile;
+  const std::uint32_t slot = in.slot;
+  std::uint32_t lanes = 0;
+  for (std::uint32_t t = 0; t < kTileSlots && slot + t < end; ++t) {
+    if (centres.has(slot + t) && target[slot + t] < kMember) lanes |= 1u << t;
+  }
+  if (lanes == 0) return;
+  if (turns_) {
+    compare_turned(tile, lanes, target + slot);
+  } else {
+    compare_held(tile, energies + slot, lanes, target + slot);
   }
 }
 
@@ -249,7 +294,7 @@ std::uint32_t least_candidate(const Policy& policy, const std::uint32_t* score, 
   if (policy.candidate_mass == 0) return 0;
   const auto mass_from = [&](std::uint32_t limit) {
     std::uint64_t mass = 0;
-    for (std::uint32_t i = inner.begin; i < inner.end; ++i) mass += score[i] >= limit ? score[i] : 0;
+    inner.each([&](std::uint32_t i) { mass += score[i] >= limit ? score[i] : 0; });
     return mass;
   };
   const std::uint64_t wanted = mass_from(0) / 256 * policy.candidate_mass;
@@ -261,20 +306,25 @@ std::uint32_t least_candidate(const Policy& policy, const std::uint32_t* score, 
 void assign_members(const Access& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
                     const PlanArrays& arrays, std::uint32_t* target) {
   const Policy& policy = to.policy();
-  const Basis basis(to.profile(), to.shape(), layer, kv_head);
+  const Basis basis(to, layer, kv_head);
   const std::uint32_t* links = to.links();
-  const Droppable inner(policy, chain.used);
+  const Droppable inner(to, chain);
   const std::uint32_t least = least_candidate(policy, arrays.score, inner);
   // Until the threshold is known: the candidates' cosines, as bits, and in arrays.next their classes.
   std::uint32_t* cosines = arrays.first;
   Batch batch(to, basis);
+  std::uint32_t* energies = arrays.rank;  // who stays is known
+  if (!policy.position_free) {
+    for (TileCursor each = to.first_tile(chain); each.tile != kNoTile; each.next(links)) {
+      batch.find_energies(each.tile, energies + each.slot);
+    }
+  }
   float cosine_sum = 0;
   std::uint32_t candidates = 0;
-  SlotCursor at{chain.first};
+  SlotCursor at = to.first_slot(chain);
   const auto flush = [&] {
-    std::uint32_t slot = 0;
-    for (std::uint32_t tile = chain.first; tile != kNoTile; tile = links[tile], slot += kTileSlots) {
-      batch.compare(tile, slot, inner, target);
+    for (TileCursor each = to.first_tile(chain); each.tile != kNoTile; each.next(links)) {
+      batch.compare(each, each.end(chain.used), energies, inner, target);
     }
     for (std::uint32_t i = 0; i < batch.count(); ++i) {
       const Candidate& candidate = batch[i];

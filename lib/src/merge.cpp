@@ -1,4 +1,5 @@
 #include "compact_chain.hpp"
+#include "fold_row.hpp"
 #include "nibkv/plan.hpp"
 #include "refine.hpp"
 #include "rotary.hpp"
@@ -32,13 +33,17 @@ class Merger {
   void start();
   /// @param positions  from the slot to its centre
   void add(const SlotCursor& slot, float weight, std::int64_t positions);
-  /// Codes what came together into the centre.
+  /// Codes what came together, u8[head_dim].
+  /// @returns the scale
+  std::uint16_t encode_value(std::uint8_t* codes);
+  /// The same of keys, with their outlier channels into the centre. `refiner` may be null.
+  /// @returns false when they cancel, and the centre keeps its key
+  bool encode_key(const SlotCursor& centre, const KeyRefiner* refiner, std::uint8_t* codes, std::uint16_t& scale);
+  /// Codes what came together into the centre, but not into codes that another layer shares.
   void finish(const SlotCursor& centre, const KeyRefiner& refiner);
 
  private:
   float read_key(const SlotCursor& slot, std::int64_t positions, float* outliers);
-  void finish_value(const SlotCursor& centre);
-  void finish_key(const SlotCursor& centre, const KeyRefiner& refiner);
 
   const Access& to_;
   const Basis& basis_;
@@ -105,35 +110,39 @@ void Merger::add(const SlotCursor& at, float weight, std::int64_t positions) {
   for (std::uint32_t n = 0; n < channels_; ++n) outliers_[n] += outliers[n] * share;
 }
 
-void Merger::finish_value(const SlotCursor& centre) {
-  std::uint8_t codes[kMaxHeadDim];
+std::uint16_t Merger::encode_value(std::uint8_t* codes) {
   const float share = 1.0f / weights_;
   for (std::uint32_t c = 0; c < dim_; ++c) value_[c] *= share;
-  const std::uint16_t scale = to_.kernels().encode_row(value_, static_cast<int>(dim_), codes);
-  put_value(to_, centre.tile, centre.lane, codes, scale);
+  return to_.kernels().encode_row(value_, static_cast<int>(dim_), codes);
 }
 
 // A direction's average is shorter than 1: the norms' average makes up for it.
-void Merger::finish_key(const SlotCursor& centre, const KeyRefiner& refiner) {
+bool Merger::encode_key(const SlotCursor& centre, const KeyRefiner* refiner, std::uint8_t* codes,
+                        std::uint16_t& scale) {
   float energy = 0;
   for (std::uint32_t c = 0; c < dim_; ++c) energy += key_[c] * key_[c];
   for (std::uint32_t n = 0; n < channels_; ++n) energy += outliers_[n] * outliers_[n];
   const float length = square_root(energy);
-  if (!(length >= ports::kSmallest)) return;  // they cancel: the centre keeps its key
+  if (!(length >= ports::kSmallest)) return false;
   const float stretch = norms_ / weights_ / length;
-  std::uint8_t codes[kMaxHeadDim];
   for (std::uint32_t c = 0; c < dim_; ++c) row_[c] = key_[c] * stretch;
-  std::uint16_t scale = to_.kernels().encode_row(row_, static_cast<int>(dim_), codes);
-  if (scale != 0) scale = refiner.refine(row_, codes, scale);
-  put_key(to_, centre.tile, centre.lane, codes, scale);
+  scale = to_.kernels().encode_row(row_, static_cast<int>(dim_), codes);
+  if (refiner != nullptr && scale != 0) scale = refiner->refine(row_, codes, scale);
   for (std::uint32_t n = 0; n < channels_; ++n) {
     to_.outliers(centre.tile)[outlier_byte(centre.lane, n)] = outlier_code(outliers_[n] * stretch, outlier_scales_[n]);
   }
+  return true;
 }
 
 void Merger::finish(const SlotCursor& centre, const KeyRefiner& refiner) {
-  finish_value(centre);
-  if (to_.policy().merge == Merge::kBoth) finish_key(centre, refiner);
+  const bool view = to_.is_view(centre.tile);
+  std::uint8_t codes[kMaxHeadDim];
+  if (!view || !to_.shares_values(centre.tile)) {
+    put_value(to_, centre.tile, centre.lane, codes, encode_value(codes));
+  }
+  std::uint16_t scale = 0;
+  if (to_.policy().merge != Merge::kBoth || (view && to_.shares_keys(centre.tile))) return;
+  if (encode_key(centre, &refiner, codes, scale)) put_key(to_, centre.tile, centre.lane, codes, scale);
 }
 
 std::uint32_t saturating_sum(std::uint32_t a, std::uint32_t b, std::uint32_t most) {
@@ -159,54 +168,162 @@ void raise_bias(const Access& to, const SlotCursor& centre, float ratio) {
   bias = static_cast<std::uint8_t>(saturating_sum(bias, steps, kMostBias));
 }
 
-}  // namespace
+// A chain whose slots are merged.
+struct Merging {
+  Chain& chain;
+  std::uint32_t layer;
+  std::uint32_t kv_head;
+  std::uint32_t* score;
+  std::uint32_t* tiles;  // of every 32 slots, folded ones first
 
-void merge_members(const Access& to, Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
-                   const std::uint32_t* target, const PlanArrays& arrays) {
-  const Policy& policy = to.policy();
+  SlotCursor at(std::uint32_t slot, std::uint32_t folded) const {
+    if (slot < folded) return {tiles[slot / kTileSlots], slot % kTileSlots};
+    return {tiles[tiles_of(folded) + (slot - folded) / kTileSlots], (slot - folded) % kTileSlots};
+  }
+};
+
+Merging start_merging(const Access& to, std::uint32_t layer, std::uint32_t kv_head, std::uint32_t* score,
+                      std::uint32_t* tiles) {
+  Chain& chain = to.chain(layer, kv_head);
+  std::uint32_t count = 0;
+  for (TileCursor each = to.first_tile(chain); each.tile != kNoTile; each.next(to.links())) tiles[count++] = each.tile;
+  return {chain, layer, kv_head, score, tiles};
+}
+
+// Lists of members by centre, oldest first. @returns false when there are none.
+bool list_members(std::uint32_t used, const std::uint32_t* target, const PlanArrays& arrays) {
   bool any = false;
-  for (std::uint32_t i = 0; i < chain.used && !any; ++i) any = target[i] >= kMember && target[i] != kDrop;
-  if (!any) return;
-  score_slots(to, chain, layer, kv_head, arrays.score);
-  // Lists of members by centre, oldest first; and the tile of every 32 slots.
-  for (std::uint32_t i = 0; i < chain.used; ++i) arrays.first[i] = kNone;
-  for (std::uint32_t i = chain.used; i-- > 0;) {
+  for (std::uint32_t i = 0; i < used && !any; ++i) any = target[i] >= kMember && target[i] != kDrop;
+  if (!any) return false;
+  for (std::uint32_t i = 0; i < used; ++i) arrays.first[i] = kNone;
+  for (std::uint32_t i = used; i-- > 0;) {
     if (target[i] < kMember || target[i] == kDrop) continue;
     arrays.next[i] = arrays.first[target[i] - kMember];
     arrays.first[target[i] - kMember] = i;
   }
-  std::uint32_t* tiles = arrays.rank;
-  for (std::uint32_t tile = chain.first, k = 0; tile != kNoTile; tile = to.links()[tile]) tiles[k++] = tile;
-  const auto at = [&](std::uint32_t slot) { return SlotCursor{tiles[slot / kTileSlots], slot % kTileSlots}; };
+  return true;
+}
 
-  const Basis basis(to.profile(), to.shape(), layer, kv_head);
+// What a class weighs.
+struct Weight {
+  float own;  // the centre's
+  float all;
+
+  bool changes_rows() const { return all >= own * (1 + kLeastShare); }
+};
+
+// Adds a centre and its members, whose list begins with `member`.
+Weight add_class(const Access& to, const Merging& in, Merger& merger, std::uint32_t slot, std::uint32_t member,
+                 const std::uint32_t* next) {
+  const std::uint32_t folded = to.folded(in.chain);
+  const SlotCursor centre = in.at(slot, folded);
+  const std::int64_t position = to.position(centre.tile, centre.lane);
+  Weight weight{static_cast<float>(in.score[slot]) + 1.0f, static_cast<float>(in.score[slot]) + 1.0f};
+  merger.start();
+  merger.add(centre, weight.own, 0);
+  for (; member != kNone; member = next[member]) {
+    const SlotCursor from = in.at(member, folded);
+    const float own = static_cast<float>(in.score[member]) + 1.0f;
+    merger.add(from, own, position - std::int64_t{to.position(from.tile, from.lane)});
+    weight.all += own;
+  }
+  return weight;
+}
+
+// Members of one layer; of codes that another layer shares only what is each one's own.
+void merge_layer(const Access& to, const Merging& in, const std::uint32_t* target, const PlanArrays& arrays) {
+  const Policy& policy = to.policy();
+  const std::uint32_t folded = to.folded(in.chain);
+  const Basis basis(to, in.layer, in.kv_head);
   const KeyRefiner refiner(to.kernels(), basis, to.shape().head_dim, to.encoding() + to.shape().head_dim);
   Merger merger(to, basis);
-  for (std::uint32_t i = 0; i < chain.used; ++i) {
+  for (std::uint32_t i = 0; i < in.chain.used; ++i) {
     if (target[i] >= kMember || arrays.first[target[i]] == kNone) continue;
-    const SlotCursor centre = at(i);
-    const std::int64_t position = to.position(centre.tile, centre.lane);
-    const float own = static_cast<float>(arrays.score[i]) + 1.0f;
-    float weights = own;
+    const SlotCursor centre = in.at(i, folded);
+    const Weight weight = add_class(to, in, merger, i, arrays.first[target[i]], arrays.next);
+    if (weight.changes_rows()) merger.finish(centre, refiner);
     const float own_count = static_cast<float>(to.merged(centre.tile)[centre.lane]) + 1.0f;
     float count = own_count;
-    merger.start();
-    merger.add(centre, own, 0);
     for (std::uint32_t member = arrays.first[target[i]]; member != kNone; member = arrays.next[member]) {
-      const SlotCursor from = at(member);
-      const float weight = static_cast<float>(arrays.score[member]) + 1.0f;
-      merger.add(from, weight, position - std::int64_t{to.position(from.tile, from.lane)});
-      weights += weight;
+      const SlotCursor from = in.at(member, folded);
       count += static_cast<float>(to.merged(from.tile)[from.lane]) + 1.0f;
       add_scores_to(to, centre, from);
     }
-    if (weights >= own * (1 + kLeastShare)) merger.finish(centre, refiner);
     to.merged(centre.tile)[centre.lane] = static_cast<std::uint8_t>(count < 256.0f ? count - 1.0f : 255.0f);
-    if (policy.mass == Mass::kShare) raise_bias(to, centre, weights / own);
+    if (policy.mass == Mass::kShare) raise_bias(to, centre, weight.all / weight.own);
     if (policy.mass == Mass::kCount) raise_bias(to, centre, count / own_count);
   }
   // No score may be above what the chain knows of.
-  if (keeps_global(policy)) chain.heaviest = 0xffffffff;
+  if (keeps_global(policy)) in.chain.heaviest = 0xffffffff;
+}
+
+// Codes that two layers share: each layer merges its own rows, and they fold again.
+class SharedMerge {
+ public:
+  SharedMerge(const Access& to, const Merging (&in)[2])
+      : to_(to),
+        in_(in),
+        bases_{Basis(to, in[0].layer, in[0].kv_head), Basis(to, in[1].layer, in[1].kv_head)},
+        mergers_{Merger(to, bases_[0]), Merger(to, bases_[1])} {}
+
+  void run(const std::uint32_t* target, const PlanArrays& arrays) {
+    const bool keys = to_.policy().fold.keys.has(in_[0].layer) && to_.policy().merge == Merge::kBoth;
+    const bool values = to_.policy().fold.values.has(in_[0].layer);
+    const std::uint32_t folded = to_.folded(in_[0].chain);
+    for (std::uint32_t i = 0; i < folded; ++i) {
+      if (target[i] >= kMember || arrays.first[target[i]] == kNone) continue;
+      if (values) fold_class(i, arrays.first[target[i]], arrays.next, false);
+      if (keys) fold_class(i, arrays.first[target[i]], arrays.next, true);
+    }
+  }
+
+ private:
+  void fold_class(std::uint32_t slot, std::uint32_t member, const std::uint32_t* next, bool keys);
+
+  const Access& to_;
+  const Merging (&in_)[2];
+  Basis bases_[2];
+  Merger mergers_[2];
+};
+
+// A layer in which the members weigh little brings its row as it is.
+void SharedMerge::fold_class(std::uint32_t slot, std::uint32_t member, const std::uint32_t* next, bool keys) {
+  std::uint8_t rows[2][kMaxHeadDim] = {};
+  std::uint8_t codes[kMaxHeadDim];
+  RowPair pair{{rows[0], rows[1]}, {}};
+  const std::uint32_t folded = to_.folded(in_[0].chain);
+  SlotCursor at[2] = {in_[0].at(slot, folded), in_[1].at(slot, folded)};
+  bool changed = false;
+  for (std::uint32_t w = 0; w < 2; ++w) {
+    (keys ? key_row : value_row)(to_, at[w].tile, at[w].lane, rows[w]);
+    pair.scales[w] = (keys ? to_.key_scales(at[w].tile) : to_.value_scales(at[w].tile))[at[w].lane];
+    if (!add_class(to_, in_[w], mergers_[w], slot, member, next).changes_rows()) continue;
+    if (!keys) pair.scales[w] = mergers_[w].encode_value(rows[w]);
+    changed = (keys ? mergers_[w].encode_key(at[w], nullptr, rows[w], pair.scales[w]) : true) || changed;
+  }
+  if (!changed) return;
+  fold_row(to_.kernels(), pair, to_.shape().head_dim, to_.policy().fold.t, to_.encoding(), codes);
+  for (std::uint32_t w = 0; w < 2; ++w)
+    (keys ? put_key : put_value)(to_, at[w].tile, at[w].lane, codes, pair.scales[w]);
+}
+
+}  // namespace
+
+void merge_members(const Access& to, std::uint32_t layer, std::uint32_t kv_head, const std::uint32_t* target,
+                   const PlanArrays& arrays) {
+  if (!list_members(to.chain(layer, kv_head).used, target, arrays)) return;
+  if (!to.paired(layer)) {
+    merge_layer(to, start_merging(to, layer, kv_head, arrays.score, arrays.rank), target, arrays);
+    return;
+  }
+  const std::uint32_t lower = detail::is_lower(to.policy(), layer) ? layer : layer - 1;
+  // A plan left the sums of both.
+  score_slots(to, to.chain(lower, kv_head), lower, kv_head, arrays.score);
+  score_slots(to, to.chain(lower + 1, kv_head), lower + 1, kv_head, arrays.other);
+  const Merging both[2] = {start_merging(to, lower, kv_head, arrays.score, arrays.rank),
+                           start_merging(to, lower + 1, kv_head, arrays.other, arrays.rank + to.layout().chain_tiles)};
+  SharedMerge(to, both).run(target, arrays);
+  for (const Merging& each : both) merge_layer(to, each, target, arrays);
 }
 
 }  // namespace nibkv

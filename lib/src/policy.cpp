@@ -20,6 +20,8 @@ constexpr Preset kPresets[] = {
     {"pyramid_kv", [](std::uint32_t tokens) { return pyramid_kv(tokens); }},
     {"ada_kv", [](std::uint32_t tokens) { return ada_kv(tokens); }},
     {"head_kv", [](std::uint32_t tokens) { return head_kv(tokens); }},
+    {"minicache", [](std::uint32_t tokens) { return minicache(tokens); }},
+    {"ems_fold", [](std::uint32_t tokens) { return ems_fold(tokens); }},
 };
 
 }  // namespace

@@ -4,6 +4,17 @@
 
 namespace nibkv {
 
+void key_row(const Access& to, std::uint32_t tile, std::uint32_t lane, std::uint8_t* row) {
+  const std::uint8_t* codes = to.key_codes(tile);
+  for (std::uint32_t c = 0; c < to.shape().head_dim; ++c) row[c] = get_nibble(codes[key_byte(lane, c)], lane);
+}
+
+void value_row(const Access& to, std::uint32_t tile, std::uint32_t lane, std::uint8_t* row) {
+  const std::uint32_t dim = to.shape().head_dim;
+  const std::uint8_t* codes = to.value_codes(tile);
+  for (std::uint32_t c = 0; c < dim; ++c) row[c] = get_nibble(codes[value_byte(lane, c, dim)], lane);
+}
+
 void key_levels(const Access& to, std::uint32_t tile, std::uint32_t lane, std::int8_t* levels) {
   const std::uint8_t* codes = to.key_codes(tile);
   for (std::uint32_t c = 0; c < to.shape().head_dim; ++c) {

@@ -7,6 +7,10 @@
 
 namespace nibkv {
 
+/// One slot's 4-bit codes, u8[head_dim].
+void key_row(const Access& to, std::uint32_t tile, std::uint32_t lane, std::uint8_t* row);
+void value_row(const Access& to, std::uint32_t tile, std::uint32_t lane, std::uint8_t* row);
+
 /// Levels of one slot's 4-bit codes, i8[head_dim].
 void key_levels(const Access& to, std::uint32_t tile, std::uint32_t lane, std::int8_t* levels);
 void value_levels(const Access& to, std::uint32_t tile, std::uint32_t lane, std::int8_t* levels);

@@ -37,17 +37,19 @@ void make_headroom(const Access& to, Chain& chain, std::uint32_t queries) {
   };
   if (chain.heaviest + most_more() > 0xffffffff) {
     std::uint32_t heaviest = 0;
-    SlotCursor at{chain.first};
+    const std::uint32_t folded = to.folded(chain);
+    SlotCursor at = to.first_slot(chain);
     for (std::uint32_t slot = 0; slot < chain.used; ++slot, at.next(to.links())) {
       const std::uint32_t score = to.global(at.tile)[at.lane];
-      if (slot >= to.policy().sinks && score > heaviest) heaviest = score;
+      const bool sink = slot >= folded && slot - folded < to.policy().sinks;
+      if (!sink && score > heaviest) heaviest = score;
     }
     std::uint32_t halvings = 0;
     for (; (heaviest >> halvings) + most_more() > 0xffffffff; ++halvings) ++chain.exponent;
     chain.heaviest = heaviest >> halvings;
     if (halvings != 0) {
-      for (std::uint32_t tile = chain.first; tile != kNoTile; tile = to.links()[tile]) {
-        for (std::uint32_t lane = 0; lane < kTileSlots; ++lane) to.global(tile)[lane] >>= halvings;
+      for (TileCursor each = to.first_tile(chain); each.tile != kNoTile; each.next(to.links())) {
+        for (std::uint32_t lane = 0; lane < kTileSlots; ++lane) to.global(each.tile)[lane] >>= halvings;
       }
     }
   }
@@ -70,8 +72,9 @@ void score_rows(const Access& to, Chain& chain, const ScoredRows& rows) {
   TileScores scores{};
   scores.group = mean ? 1 : static_cast<int>(group);
   std::int16_t factors[kMaxRows];
-  std::uint32_t tile = chain.first;
-  for (std::uint32_t k = 0; k < rows.tiles; ++k, tile = to.links()[tile]) {
+  TileCursor each = to.first_tile(chain);
+  for (std::uint32_t k = 0; k < rows.tiles; ++k, each.next(to.links())) {
+    const std::uint32_t tile = each.tile;
     const std::int32_t* exponents = rows.exponents + k * static_cast<std::uint32_t>(rows.count);
     std::int32_t top = -(1 << 30);
     for (std::int32_t i = 0; i < rows.count; ++i) {
@@ -112,11 +115,13 @@ Status explain(const Cache& cache, std::uint32_t layer, std::uint32_t kv_head, s
   const Chain& chain = to.chain(layer, kv_head);
   if (slots.size() != chain.used) return Status::kBadArgument;
   const Policy& policy = to.policy();
-  SlotCursor at{chain.first};
+  SlotCursor at = to.first_slot(chain);
   for (std::uint32_t i = 0; i < chain.used; ++i, at.next(to.links())) {
     SlotInfo info;
     if (policy.keep == Keep::kScore) {
       info.position = to.position(at.tile, at.lane);
+    } else if (to.paired(layer) && i < to.folded(chain) + to.folded_part(chain).retained) {
+      info.position = kNoPosition;
     } else {
       info.position = i < policy.sinks ? i : chain.seen - chain.used + i;
     }

@@ -57,8 +57,12 @@ void move_slot(const Access& to, std::uint32_t from_tile, std::uint32_t from_lan
                  to.value_rows(from_tile) + from_lane * shape.head_dim, shape.head_dim * sizeof(float));
     return;
   }
-  move_keys(to.key_codes(from_tile), from_lane, to.key_codes(to_tile), to_lane, shape.head_dim);
-  move_values(to.value_codes(from_tile), from_lane, to.value_codes(to_tile), to_lane, shape.head_dim);
+  // The codes that two layers share moved with the lower one.
+  const bool upper = to.is_view(to_tile) && to.is_upper(to_tile);
+  if (!upper || !to.shares_keys(to_tile))
+    move_keys(to.key_codes(from_tile), from_lane, to.key_codes(to_tile), to_lane, shape.head_dim);
+  if (!upper || !to.shares_values(to_tile))
+    move_values(to.value_codes(from_tile), from_lane, to.value_codes(to_tile), to_lane, shape.head_dim);
   for (std::uint32_t n = 0; n < shape.outlier_channels; ++n) {
     to.outliers(to_tile)[outlier_byte(to_lane, n)] = to.outliers(from_tile)[outlier_byte(from_lane, n)];
   }

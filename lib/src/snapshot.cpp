@@ -332,7 +332,7 @@ Status check_content(const Access& to, const SnapshotSource& source, const Parts
     chain.used = record.used;
     chain.seen = record.seen;
     chain.heaviest = record.heaviest;
-    SoundSides sound(to.shape(), to.policy(), to.layout().side, chain);
+    SoundSides sound(to.shape(), to.policy(), to.layout().side, chain, 0);
     for (std::uint32_t left = tiles_of(chain.used); left != 0; --left) {
       constexpr std::uint32_t kMostSideBytes = kTileSlots * (2 + 2 + kMaxOutlierChannels + 4 + 2 + 2 + 1 + 1);
       std::uint32_t base = 0;
@@ -423,6 +423,7 @@ Status save(const Cache& cache, const SnapshotSink& sink, const SaveOptions& opt
   if (!cache.ready()) return Status::kNotReady;
   if (sink.write == nullptr) return Status::kBadArgument;
   const Access from{cache};
+  if (from.folds()) return Status::kBadPolicy;
   const std::size_t heads = heads_of(from.shape());
   const std::uint64_t tiles = from.header().used_tiles;
   SnapshotHeader header{};
@@ -480,6 +481,7 @@ Status inspect(std::span<const std::byte> bytes, SnapshotInfo& info) {
 Status restore(Cache& cache, const SnapshotSource& source) {
   if (!cache.ready()) return Status::kNotReady;
   const Access to{cache};
+  if (to.folds()) return Status::kBadPolicy;
   Parts parts;
   if (const Status read = read_parts(source, parts); read != Status::kOk) return read;
   if (const Status fits = check_header(to, parts.header); fits != Status::kOk) return fits;

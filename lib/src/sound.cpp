@@ -29,18 +29,21 @@ bool SoundSides::sound_slot(const std::byte* side, std::uint32_t base, std::uint
   if (policy_.keep != Keep::kScore) return true;
   const std::uint32_t offset = entry<std::uint16_t>(side, side_.positions, lane);
   const std::uint64_t position = std::uint64_t{base} + offset;
-  if (position < least_ || position >= chain_.seen) return false;
-  if (lane == 0 && offset != 0) return false;
-  // Those far from their tile's first were kept as 65535 from it, and may be the same, wherever they moved since.
-  least_ = position < 65535 ? position + 1 : position;
-  if (keeps_global(policy_) && slot_ >= policy_.sinks &&
-      entry<std::uint32_t>(side, side_.global, lane) > chain_.heaviest)
-    return false;
+  if (position >= chain_.seen) return false;
+  const bool folded = slot_ < folded_;
+  if (!folded) {
+    if (position < least_ || (lane == 0 && offset != 0)) return false;
+    // Those far from their tile's first were kept as 65535 from it, and may be the same, wherever they moved since.
+    least_ = position < 65535 ? position + 1 : position;
+  }
+  const bool sink = !folded && slot_ - folded_ < policy_.sinks;
+  if (keeps_global(policy_) && !sink && entry<std::uint32_t>(side, side_.global, lane) > chain_.heaviest) return false;
   return !merges(policy_) || entry<std::uint8_t>(side, side_.bias, lane) <= kMostBias;
 }
 
 bool SoundSides::next(const std::byte* side, std::uint32_t base) {
-  for (std::uint32_t lane = 0; lane < kTileSlots && slot_ < chain_.used; ++lane, ++slot_) {
+  const std::uint32_t end = slot_ < folded_ ? folded_ : chain_.used;
+  for (std::uint32_t lane = 0; lane < kTileSlots && slot_ < end; ++lane, ++slot_) {
     if (!sound_slot(side, base, lane)) return false;
   }
   return true;

@@ -10,8 +10,9 @@ namespace nibkv {
 /// Whether the side data of a chain's tiles is what verbs write, tile after tile.
 class SoundSides {
  public:
-  SoundSides(const Shape& shape, const Policy& policy, const Side& side, const Chain& chain)
-      : shape_(shape), policy_(policy), side_(side), chain_(chain) {}
+  /// @param folded  the first slots of the chain, in tiles of their own, which come first
+  SoundSides(const Shape& shape, const Policy& policy, const Side& side, const Chain& chain, std::uint32_t folded)
+      : shape_(shape), policy_(policy), side_(side), chain_(chain), folded_(folded) {}
 
   /// @param side  of the next tile, at any address
   /// @param base  of it, read under Keep::kScore
@@ -24,8 +25,9 @@ class SoundSides {
   const Policy& policy_;
   const Side& side_;
   const Chain& chain_;
+  const std::uint32_t folded_;
   std::uint32_t slot_ = 0;
-  std::uint64_t least_ = 0;  // the least position that the next slot may have
+  std::uint64_t least_ = 0;  // the least position that the next slot may have; folded ones are in no order
 };
 
 }  // namespace nibkv

@@ -1,21 +1,31 @@
-# Configures, builds and runs the consumer project SOURCE in the folder WORK; with BUILT, a build folder of nibkv, first installs from
-# there. EMULATOR and OPTIONS: lists, may be empty.
-#   cmake -DSOURCE=... -DWORK=... [-DBUILT=...] [-DEMULATOR=...] [-DOPTIONS=...] -P consume.cmake
-function(run)
-  execute_process(COMMAND ${ARGN} RESULT_VARIABLE result)
-  if(NOT result EQUAL 0)
-    message(FATAL_ERROR "failed (${result}): ${ARGN}")
-  endif()
-endfunction()
+# Configures, builds and runs the consumer project SOURCE in the folder WORK; with PREFIX, against what is installed there.
+# EMULATOR and OPTIONS: lists, may be empty.
+#   cmake -DSOURCE=... -DWORK=... [-DPREFIX=...] [-DEMULATOR=...] [-DOPTIONS=...] [-DC=ON] [-DNM=...] -P consume.cmake
+include(${CMAKE_CURRENT_LIST_DIR}/run.cmake)
 
 file(REMOVE_RECURSE ${WORK})
-if(BUILT)
-  run(${CMAKE_COMMAND} --install ${BUILT} --prefix ${WORK}/prefix)
+if(PREFIX)
   # Not nibkv_ROOT: toolchain files look for packages in their own root only.
-  file(GLOB_RECURSE config ${WORK}/prefix/nibkvConfig.cmake)
+  file(GLOB_RECURSE config ${PREFIX}/nibkvConfig.cmake)
   get_filename_component(folder ${config} DIRECTORY)
   list(APPEND OPTIONS -Dnibkv_DIR=${folder})
 endif()
-run(${CMAKE_COMMAND} -S ${SOURCE} -B ${WORK}/build ${OPTIONS})
+run(${CMAKE_COMMAND} -S ${SOURCE} -B ${WORK}/build ${OPTIONS} -DWITH_C=${C})
 run(${CMAKE_COMMAND} --build ${WORK}/build --target consumer)
 run(${EMULATOR} ${WORK}/build/consumer)
+if(C)
+  run(${CMAKE_COMMAND} --build ${WORK}/build --target consumer_c)
+  run(${EMULATOR} ${WORK}/build/consumer_c)
+endif()
+if(SOURCE MATCHES "_c$")
+  expect_no_cpp(${WORK}/build/consumer)
+endif()
+
+# A library of one port chooses nothing: it does not ask which CPU this is.
+if(NM)
+  file(GLOB_RECURSE library ${WORK}/build/libnibkv.a)
+  run(${NM} ${library} OUTPUT symbols)
+  if(NOT symbols MATCHES "kScalarKernels" OR symbols MATCHES "__cpu_|getauxval|k(Sse|Avx|Neon)[A-Za-z0-9]*Kernels")
+    message(FATAL_ERROR "a library of the scalar port alone has a choice of ports:\n${symbols}")
+  endif()
+endif()

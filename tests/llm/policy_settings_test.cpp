@@ -72,6 +72,67 @@ TEST(PolicySettings, SetsEachFieldAndNoOther) {
   check("budget=adaptive");
 }
 
+TEST(PolicySettings, SetsWhichLayersShare) {
+  Policy expected = minicache(kTokens, pairs_from(16, 30));
+  expected.fold.keys = {};
+  EXPECT_EQ(set("fold_values=16-30", minicache(kTokens)), expected);
+  expected.fold.keys = pairs_from(20, 25);
+  expected.fold.recent = 40;
+  expected.fold.t = 128;
+  expected.fold.retained = 20;
+  expected.fold.retain = Retain::kNear;
+  EXPECT_EQ(set("fold_keys=20-25,fold_values=16-30,fold_recent=10%,fold_t=128,fold_retained=20,fold_retain=near",
+                full(kTokens)),
+            expected);
+  for (const char* wrong : {"16", "16-", "-30", "30-16", "16-17", "16-300", "x-y"})
+    EXPECT_NE(complaint("fold_keys=" + std::string(wrong)), "none") << wrong;
+  Fold fold;
+  fold.min_cosine = 77;
+  fold.retain = Retain::kFarRange;
+  fold.centred = true;
+  EXPECT_EQ(set("fold_min_cosine=77,fold_retain=far_range,fold_centred=1", minicache(kTokens)).fold, fold);
+  for (const char* key : {"fold", "fold_keys", "fold_t"}) {
+    EXPECT_TRUE(reads_setting("minicache", key));
+    EXPECT_TRUE(reads_setting("ems_fold", key));
+    EXPECT_FALSE(reads_setting("full", key));
+    EXPECT_FALSE(reads_setting("ems", key));
+  }
+  EXPECT_FALSE(reads_setting("minicache", "merge"));
+  EXPECT_TRUE(reads_setting("ems_fold", "merge"));
+}
+
+TEST(PolicySettings, ChoosePairsOfPoliciesThatFold) {
+  const Shape shape = {.layers = 9, .query_heads = 1, .kv_heads = 1, .head_dim = 64, .max_chunk = 16};
+  const auto chosen = [&](const std::string& policy, const std::string& settings) {
+    StoreOptions options;
+    options.policy = policy;
+    options.settings = parse_settings(settings);
+    Policy found;
+    EXPECT_EQ(find_policy(policy, 4096, found), Status::kOk);
+    apply_settings(options.settings, found);
+    choose_pairs(options, shape, found);
+    return found;
+  };
+  EXPECT_EQ(chosen("minicache", "fold=direct"), minicache(4096, pairs_from(4, 9)));
+  EXPECT_EQ(chosen("ems_fold", "fold=direct,fold_start=1"), ems_fold(4096, pairs_from(1, 9)));
+  EXPECT_EQ(chosen("minicache", "fold=gate"), minicache(4096)) << "there is no profile";
+  EXPECT_EQ(chosen("minicache", "fold=direct,fold_keys=2-4"), [&] {
+    Policy policy = minicache(4096);
+    policy.fold.keys = pairs_from(2, 4);
+    return policy;
+  }()) << "pairs that are named";
+  EXPECT_EQ(fold_text(shape, chosen("minicache", "fold=direct,fold_start=5")), "5+6, 7+8");
+  EXPECT_EQ(fold_text(shape, chosen("minicache", "fold=direct,fold_start=7,fold_rows=values")), "7+8 values");
+  EXPECT_EQ(fold_text(shape, minicache(64, pairs_from(7, 9))), "none, since 7+8 would save no bytes");
+  EXPECT_EQ(fold_text(shape, minicache(4096)), "none");
+  PolicySettings settings = parse_settings("fold_t=9");
+  force_fold(settings);
+  EXPECT_EQ(to_text(settings), "fold_t=9,fold=direct");
+  settings = parse_settings("fold=gate");
+  force_fold(settings);
+  EXPECT_EQ(to_text(settings), "fold=gate");
+}
+
 TEST(PolicySettings, SetsSeveral) {
   const Policy policy = set("merge=none,recent=25%,mass=none");
   EXPECT_EQ(policy.merge, Merge::kNone);
@@ -83,7 +144,9 @@ TEST(PolicySettings, SetsSeveral) {
 TEST(PolicySettings, NamesWhatIsAllowed) {
   EXPECT_EQ(complaint("recnt=3"),
             "--set knows no 'recnt'; there are sinks, recent, score, group, combine, per_query, window, pool, merge, "
-            "rephase, similarity, position_free, mass, threshold, candidate_mass, budget");
+            "rephase, similarity, position_free, mass, threshold, candidate_mass, budget, fold, fold_rows, "
+            "fold_start, fold_centred, fold_min_cosine, fold_keys, fold_values, fold_recent, fold_t, fold_retained, "
+            "fold_retain");
   EXPECT_EQ(complaint("merge=keys"), "--set merge takes none, values or both, not 'keys'");
   EXPECT_EQ(complaint("window=33"), "--set window takes a power of two from 1 to 4096, not '33'");
   EXPECT_EQ(complaint("pool=2"), "--set pool takes an odd number from 1 to 15, not '2'");

@@ -302,7 +302,7 @@ TEST_F(EvalTest, AblatesOneSettingAtATime) {
                             " --context 128 --budgets 48 --together 40 --json " + quoted("ablate.json"));
   EXPECT_EQ(result.status, 0) << result.err;
   const std::string json = contents(at("ablate.json"));
-  for (const char* setting : {"default", "merge=both", "merge=both,rephase=1", "position_free=1", "pool=7"}) {
+  for (const char* setting : {"default", "merge=values", "rephase=1", "position_free=1", "pool=7"}) {
     EXPECT_NE(json.find("\"" + std::string(setting) + "\""), std::string::npos) << setting;
   }
 }

@@ -132,9 +132,11 @@ TEST(NoHeap, TheWholePipelineRunsWithoutIt) {
   constexpr std::uint32_t kChunk = 40;
   for (const std::string& port : test::running_ports()) {
     for (const Storage storage : {Storage::kQ4, Storage::kF32}) {
-      for (const Policy& policy : {full(200), streaming_llm(100), ems(100), ada_kv(100), l2_norm(100)}) {
+      for (const Policy& policy : {full(200), streaming_llm(100), ems(100), ada_kv(100), l2_norm(100),
+                                   minicache(400, pairs_from(0, 2)), ems_fold(400, pairs_from(0, 2))}) {
         const bool scored = policy.keep == Keep::kScore;
-        if (scored && storage == Storage::kF32) continue;
+        if ((scored || has_pairs(policy)) && storage == Storage::kF32) continue;
+        const Budget cut = has_pairs(policy) ? Budget::kUniform : Budget::kPyramid;
         Shape shape = {.layers = 2,
                        .query_heads = 6,
                        .kv_heads = 2,
@@ -180,13 +182,13 @@ TEST(NoHeap, TheWholePipelineRunsWithoutIt) {
               }
             }
             run(8, explain(cache, 1, 1, std::span(infos).first(cache.held(1, 1))));
-            if (scored) run(8, compact_now(cache, 90, Budget::kPyramid));
+            if (scored) run(8, compact_now(cache, policy.tokens * 9 / 10, cut));
             const auto slots = std::span(target).first(cache.held(1, 0));
             run(4, plan(cache, 1, 0, kChunk, slots));
             for (std::uint32_t i = 0; i < slots.size(); ++i) slots[i] = i % 2 == 0 ? i / 2 : kDrop;
             run(5, check_plan(slots));
             run(5, compact(cache, 1, 0, slots));
-            save_and_restore(cache, banks, [&](Status status) { run(9, status); });
+            if (!has_pairs(policy)) save_and_restore(cache, banks, [&](Status status) { run(9, status); });
             usage = cache.usage();
             run(6, cache.clear());
           }

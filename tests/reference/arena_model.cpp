@@ -73,27 +73,73 @@ Chain ArenaModel::chain(std::uint32_t layer, std::uint32_t kv_head) const {
   return read<Chain>(layout_.chains + (std::uint64_t{layer} * shape_.kv_heads + kv_head) * sizeof(Chain));
 }
 
+Folded ArenaModel::folded(std::uint32_t layer, std::uint32_t kv_head) const {
+  if (layout_.views == 0) return {};
+  const std::uint64_t at = layout_.folds + (std::uint64_t{layer} * shape_.kv_heads + kv_head) * 32;
+  Folded part;
+  part.first = read<std::uint32_t>(at);
+  part.last = read<std::uint32_t>(at + 4);
+  part.used = read<std::uint32_t>(at + 8);
+  part.retained = read<std::uint32_t>(at + 12);
+  return part;
+}
+
+std::vector<std::uint32_t> ArenaModel::list(std::uint32_t first, std::uint32_t last, std::uint32_t used,
+                                            std::uint64_t begin, std::uint64_t end, const std::string& where) const {
+  std::vector<std::uint32_t> list;
+  for (std::uint32_t tile = first; tile != kNoTile;
+       tile = read<std::uint32_t>(layout_.links + std::uint64_t{tile} * 4)) {
+    if (tile < begin || tile >= end) wrong(where + "tile " + std::to_string(tile) + " does not exist");
+    list.push_back(tile);
+    if (list.size() > end) wrong(where + "the chain is a cycle");
+  }
+  if (last != (list.empty() ? kNoTile : list.back())) wrong(where + "`last` is not the last tile");
+  if (list.size() != (used + 31) / 32)
+    wrong(where + std::to_string(list.size()) + " tiles for " + std::to_string(used) + " slots");
+  return list;
+}
+
 std::vector<std::uint32_t> ArenaModel::tiles(std::uint32_t layer, std::uint32_t kv_head) const {
   const Chain chain = this->chain(layer, kv_head);
   const std::string where = "layer " + std::to_string(layer) + ", head " + std::to_string(kv_head) + ": ";
-  std::vector<std::uint32_t> list;
-  for (std::uint32_t tile = chain.first; tile != kNoTile;
-       tile = read<std::uint32_t>(layout_.links + std::uint64_t{tile} * 4)) {
-    if (tile >= layout_.tiles) wrong(where + "tile " + std::to_string(tile) + " does not exist");
-    list.push_back(tile);
-    if (list.size() > layout_.tiles) wrong(where + "the chain is a cycle");
+  return list(chain.first, chain.last, chain.used - folded(layer, kv_head).used, 0, layout_.tiles, where);
+}
+
+std::vector<Place> ArenaModel::places(std::uint32_t layer, std::uint32_t kv_head) const {
+  const Folded part = folded(layer, kv_head);
+  const std::string where = "layer " + std::to_string(layer) + ", head " + std::to_string(kv_head) + ", folded: ";
+  const auto views = list(part.first, part.last, part.used, layout_.tiles, layout_.tiles + layout_.views, where);
+  const auto own = tiles(layer, kv_head);
+  std::vector<Place> all;
+  for (std::uint32_t i = 0; i < chain(layer, kv_head).used; ++i) {
+    const std::uint32_t j = i - part.used;
+    all.push_back(i < part.used ? Place{views.at(i / 32), i % 32} : Place{own.at(j / 32), j % 32});
   }
-  if (chain.last != (list.empty() ? kNoTile : list.back())) wrong(where + "`last` is not the last tile");
-  if (list.size() != (chain.used + 31) / 32) {
-    wrong(where + std::to_string(list.size()) + " tiles for " + std::to_string(chain.used) + " slots");
+  return all;
+}
+
+// Planes of 16 * head_dim bytes: [keys][values] of entries of both, [keys a][keys b][values] of values only,
+// [keys][values a][values b] of keys only.
+std::pair<std::uint64_t, std::uint64_t> ArenaModel::codes_of(std::uint32_t tile) const {
+  const std::uint64_t plane = 16u * shape_.head_dim;
+  if (tile < layout_.tiles) {
+    const std::uint64_t keys = layout_.codes + std::uint64_t{tile} * layout_.code_bytes;
+    return {keys, keys + plane};
   }
-  return list;
+  const std::uint64_t entry = (tile - layout_.tiles) / 2;
+  const std::uint64_t which = (tile - layout_.tiles) % 2;
+  std::uint64_t base = layout_.shared;
+  for (std::uint64_t i = 0; i < entry; ++i) base += (i < layout_.both_entries ? 2 : 3) * plane;
+  if (entry < layout_.both_entries) return {base, base + plane};
+  if (entry < layout_.value_entries) return {base + which * plane, base + 2 * plane};
+  return {base, base + (1 + which) * plane};
 }
 
 Slot ArenaModel::slot_of(std::uint32_t tile, std::uint32_t lane) const {
   const std::uint64_t side = layout_.sides + std::uint64_t{tile} * layout_.side_bytes;
-  const std::uint64_t keys = layout_.codes + std::uint64_t{tile} * layout_.code_bytes;
-  const std::uint64_t values = keys + 16u * shape_.head_dim;
+  const auto [keys_at, values_at] = codes_of(tile);
+  const std::uint64_t keys = keys_at;
+  const std::uint64_t values = values_at;
   const auto nibble = [&](std::uint64_t at) {
     const auto byte = read<std::uint8_t>(at);
     return lane < 16 ? byte % 16 : byte / 16;
@@ -112,13 +158,13 @@ Slot ArenaModel::slot_of(std::uint32_t tile, std::uint32_t lane) const {
 }
 
 Slot ArenaModel::slot(std::uint32_t layer, std::uint32_t kv_head, std::uint32_t index) const {
-  return slot_of(tiles(layer, kv_head).at(index / 32), index % 32);
+  const Place place = places(layer, kv_head).at(index);
+  return slot_of(place.tile, place.lane);
 }
 
 std::vector<Slot> ArenaModel::slots(std::uint32_t layer, std::uint32_t kv_head) const {
-  const std::vector<std::uint32_t> list = tiles(layer, kv_head);
   std::vector<Slot> all;
-  for (std::uint32_t i = 0; i < chain(layer, kv_head).used; ++i) all.push_back(slot_of(list.at(i / 32), i % 32));
+  for (const Place& place : places(layer, kv_head)) all.push_back(slot_of(place.tile, place.lane));
   return all;
 }
 
@@ -137,9 +183,8 @@ Notes ArenaModel::notes_of(std::uint32_t tile, std::uint32_t lane) const {
 }
 
 std::vector<Notes> ArenaModel::notes(std::uint32_t layer, std::uint32_t kv_head) const {
-  const std::vector<std::uint32_t> list = tiles(layer, kv_head);
   std::vector<Notes> all;
-  for (std::uint32_t i = 0; i < chain(layer, kv_head).used; ++i) all.push_back(notes_of(list.at(i / 32), i % 32));
+  for (const Place& place : places(layer, kv_head)) all.push_back(notes_of(place.tile, place.lane));
   return all;
 }
 
@@ -180,7 +225,9 @@ void ArenaModel::check_free_tiles(const std::vector<bool>& taken, std::uint32_t 
   for (std::uint32_t layer = 0; layer < shape_.layers; ++layer) {
     for (std::uint32_t head = 0; head < shape_.kv_heads; ++head) {
       const std::uint64_t run = (std::uint64_t{layer} * shape_.kv_heads + head) * layout_.tiles_per_head;
-      const bool equal = policy_.budget == Budget::kUniform || policy_.budget == Budget::kAdaptive;
+      // Where layers share codes, runs differ in length.
+      const bool equal =
+          layout_.views == 0 && (policy_.budget == Budget::kUniform || policy_.budget == Budget::kAdaptive);
       for (std::uint32_t tile = chain(layer, head).free; tile != kNoTile; ++count) {
         const std::string where = "free tile " + std::to_string(tile);
         if (tile >= layout_.tiles) wrong(where + " does not exist");

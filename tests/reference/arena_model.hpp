@@ -3,6 +3,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "nibkv/cache.hpp"
@@ -44,13 +46,30 @@ struct Notes {
   bool operator==(const Notes&) const = default;
 };
 
+/// Slots of a chain whose codes a neighbouring layer shares: the chain's first.
+struct Folded {
+  std::uint32_t first = 0xffffffff;  ///< view
+  std::uint32_t last = 0xffffffff;
+  std::uint32_t used = 0;
+  std::uint32_t retained = 0;
+};
+
+/// Where a slot lies.
+struct Place {
+  std::uint32_t tile;
+  std::uint32_t lane;
+};
+
 /// Reads the bytes of an arena as the documented format says, checking every index on the way.
 class ArenaModel {
  public:
   ArenaModel(std::span<const std::byte> arena, const Shape& shape, const Policy& policy);
 
   Chain chain(std::uint32_t layer, std::uint32_t kv_head) const;
-  /// Tiles of a chain in order, by the links, kNoTile excluded. Throws std::runtime_error for a tile number out of
+  Folded folded(std::uint32_t layer, std::uint32_t kv_head) const;
+  /// Of all slots of a chain, folded ones first. Throws as tiles() does.
+  std::vector<Place> places(std::uint32_t layer, std::uint32_t kv_head) const;
+  /// A chain's own tiles in order, by the links, kNoTile excluded. Throws std::runtime_error for a tile number out of
   /// range, a cycle, a last tile that is not Chain::last, or a number of tiles other than the used slots need.
   std::vector<std::uint32_t> tiles(std::uint32_t layer, std::uint32_t kv_head) const;
   Slot slot(std::uint32_t layer, std::uint32_t kv_head, std::uint32_t index) const;
@@ -71,6 +90,9 @@ class ArenaModel {
  private:
   template <typename T>
   T read(std::uint64_t offset) const;
+  std::vector<std::uint32_t> list(std::uint32_t first, std::uint32_t last, std::uint32_t used, std::uint64_t begin,
+                                  std::uint64_t end, const std::string& where) const;
+  std::pair<std::uint64_t, std::uint64_t> codes_of(std::uint32_t tile) const;
   void check_free_tiles(const std::vector<bool>& taken, std::uint32_t used) const;
   Slot slot_of(std::uint32_t tile, std::uint32_t lane) const;
   Notes notes_of(std::uint32_t tile, std::uint32_t lane) const;

@@ -17,5 +17,12 @@ inline unsigned effort() {
   const long times = text != nullptr ? std::strtol(text, nullptr, 10) : 1;
   return times >= 1 && times <= 1000000 ? static_cast<unsigned>(times) : 1;
 }
+/// Tests walk all ports that run here; on a board, whose emulator is slow, the best one alone: parity and the golden
+/// word have the others.
+#ifdef NIBKV_NO_THREADS
+inline constexpr bool kEveryPort = false;
+#else
+inline constexpr bool kEveryPort = true;
+#endif
 
 }  // namespace nibkv::test

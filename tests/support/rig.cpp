@@ -6,6 +6,9 @@
 #include <ostream>
 #include <sstream>
 
+#include "tests/support/effort.hpp"
+#include "tests/support/rows.hpp"
+
 namespace nibkv {
 
 void PrintTo(Status status, std::ostream* out) {
@@ -27,7 +30,7 @@ namespace nibkv::test {
 std::vector<std::string> running_ports() {
   std::vector<std::string> names;
   for (std::uint32_t i = 0; !port_name(i).empty(); ++i) {
-    if (port_runs(port_name(i))) names.emplace_back(port_name(i));
+    if (port_runs(port_name(i)) && (kEveryPort || names.empty())) names.emplace_back(port_name(i));
   }
   return names;
 }
@@ -58,54 +61,31 @@ std::string words(const Shape& shape, const Policy& policy, std::string_view por
 
 std::vector<std::uint32_t> planted_channels(const Shape& shape, std::uint64_t seed, std::uint32_t layer,
                                             std::uint32_t kv_head) {
-  Random random(seed * 1000003 + layer * 1009u + kv_head);
-  std::vector<bool> taken(shape.head_dim, false);
-  std::vector<std::uint32_t> channels;
-  while (channels.size() < 4) {
-    const std::uint32_t channel = random.below(shape.head_dim);
-    if (taken[channel]) continue;
-    taken[channel] = true;
-    channels.push_back(channel);
-  }
+  std::vector<std::uint32_t> channels(kPlantedChannels);
+  plant_channels(shape, seed, layer, kv_head, channels.data());
   return channels;
 }
 
 std::vector<float> keys_of_profile(const Shape& shape, std::uint64_t seed, std::uint32_t layer, std::size_t count,
                                    Random& random) {
-  const std::uint32_t dim = shape.head_dim;
-  std::vector<float> keys(count * shape.kv_heads * dim);
-  for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
-    const std::vector<std::uint32_t> large = planted_channels(shape, seed, layer, head);
-    for (std::size_t i = 0; i < count; ++i) {
-      float* row = keys.data() + (i * shape.kv_heads + head) * dim;
-      for (std::uint32_t c = 0; c < dim; ++c) row[c] = random.bell() + static_cast<float>(c % 3) * 0.5f;
-      for (std::size_t n = 0; n < large.size(); ++n) row[large[n]] *= 12.0f + 6.0f * static_cast<float>(n);
-    }
-  }
+  std::vector<float> keys(count * shape.kv_heads * shape.head_dim);
+  fill_keys(keys, shape, seed, layer, random);
   return keys;
 }
 
 std::vector<float> values_of_profile(const Shape& shape, std::size_t count, Random& random) {
   std::vector<float> values(count * shape.kv_heads * shape.head_dim);
-  for (std::size_t i = 0; i < values.size(); ++i)
-    values[i] = random.bell() + static_cast<float>(i % shape.head_dim % 5) * 0.25f;
+  fill_values(values, shape, random);
   return values;
 }
 
 std::vector<std::byte> make_profile(const Shape& shape, std::uint64_t seed) {
-  constexpr std::size_t kTokens = 64;
   std::vector<double> memory(calibration_bytes(shape) / sizeof(double) + 1);
-  Calibrator calibrator;
-  EXPECT_EQ(calibrator.init(std::as_writable_bytes(std::span(memory)), shape), Status::kOk);
-  Random random(seed), random_values(seed + 1);
-  for (std::uint32_t layer = 0; layer < shape.layers; ++layer) {
-    const std::vector<float> keys = keys_of_profile(shape, seed, layer, kTokens, random);
-    const std::vector<float> values = values_of_profile(shape, kTokens, random_values);
-    const std::vector<float> queries = random.bells(kTokens * shape.query_heads * shape.head_dim);
-    EXPECT_EQ(calibrator.observe(layer, queries, keys, values), Status::kOk);
-  }
+  const std::size_t token = kProfileTokens * shape.head_dim;
+  std::vector<float> keys(token * shape.kv_heads), values(keys.size()), queries(token * shape.query_heads);
   std::vector<std::byte> profile(profile_bytes(shape));
-  EXPECT_EQ(calibrator.write(profile), Status::kOk);
+  EXPECT_EQ(write_profile(profile, shape, seed, std::as_writable_bytes(std::span(memory)), keys, values, queries),
+            Status::kOk);
   return profile;
 }
 
@@ -180,10 +160,8 @@ Rig::Rig(const Shape& shape, const Policy& policy, std::string_view port, std::u
     : arena_(footprint(shape, policy)) {
   if (shape.outlier_channels != 0 || policy.budget == Budget::kScores) profile_ = make_profile(shape, profile_seed);
   if (policy.budget == Budget::kScores) {
-    Random random(profile_seed);
-    std::vector<float> scores;
-    for (std::uint32_t i = 0; i < std::uint32_t{shape.layers} * shape.kv_heads; ++i)
-      scores.push_back(static_cast<float>(random.below(100)));
+    std::vector<float> scores(std::size_t{shape.layers} * shape.kv_heads);
+    fill_head_scores(scores, profile_seed);
     EXPECT_EQ(set_head_scores(profile_, shape, scores), Status::kOk);
   }
   made_ = cache_.init(arena_.bytes(), shape, policy, {port, profile_, budgets});

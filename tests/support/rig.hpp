@@ -23,7 +23,7 @@ void PrintTo(const Policy& policy, std::ostream* out);
 
 namespace nibkv::test {
 
-/// The names of the built ports that this CPU runs, best first; "scalar" is the last.
+/// The names of the built ports that this CPU runs, best first; "scalar" is the last. See effort.hpp.
 std::vector<std::string> running_ports();
 
 /// A shape, policy and port in words.

@@ -257,5 +257,64 @@ TEST(Arena, AttendWritesOnlyToTheScratchOfItsWorker) {
   }
 }
 
+constexpr Shape kPairs = {.layers = 8, .query_heads = 4, .kv_heads = 2, .head_dim = 64, .max_chunk = 10};
+
+TEST(Footprint, LayersThatShareHoldMoreTokensInTheSameBytes) {
+  const std::size_t bytes = footprint(kPairs, full(4096));
+  const std::uint32_t half = tokens_that_fit(kPairs, minicache(1, pairs_from(4, 8)), bytes);
+  const std::uint32_t all = tokens_that_fit(kPairs, minicache(1, pairs_from(0, 8)), bytes);
+  EXPECT_EQ(tokens_that_fit(kPairs, full(1), bytes), 4096u);
+  // A slot is 64 bytes of codes and 4 of scales; two layers that share have 64 + 8 instead of 136.
+  EXPECT_GT(half, 4096 * 1.23);
+  EXPECT_LT(half, 4096 * 1.33);
+  EXPECT_GT(all, 4096 * 1.6);
+  EXPECT_LT(all, 4096 * 2.0);
+  Policy values = full(1);
+  values.fold.values = pairs_from(0, 8);
+  EXPECT_GT(tokens_that_fit(kPairs, values, bytes), 4096 * 1.23);
+  EXPECT_LT(tokens_that_fit(kPairs, values, bytes), half * 1.05);
+}
+
+TEST(Footprint, GrowsWithTokensWhereLayersShareAndIsNeverMoreThanWhereTheyDoNot) {
+  for (const bool values_only : {false, true}) {
+    std::size_t last = 0;
+    for (std::uint32_t tokens = 32; tokens < 3000; ++tokens) {
+      Policy policy = minicache(tokens, pairs_from(2, 8));
+      policy.fold.retained = static_cast<std::uint8_t>(64);
+      if (values_only) policy.fold.keys = {};
+      const std::size_t bytes = footprint(kPairs, policy);
+      ASSERT_GE(bytes, last) << tokens;
+      ASSERT_LE(bytes, footprint(kPairs, full(tokens))) << tokens;
+      last = bytes;
+    }
+  }
+}
+
+TEST(Layout, SharedEntriesFollowOneAnother) {
+  Policy policy = full(2000);
+  policy.fold.keys.add(0);
+  policy.fold.values.add(0);
+  policy.fold.values.add(2);
+  policy.fold.values.add(4);
+  policy.fold.keys.add(6);
+  const Layout at = layout_of(kPairs, policy);
+  const std::uint64_t entries = 2u * at.paired_entries;  // of a pair, both heads
+  EXPECT_EQ(at.both_entries, entries);
+  EXPECT_EQ(at.value_entries, 3 * entries);
+  EXPECT_EQ(at.views, 8 * entries);
+  EXPECT_EQ(at.tiles, 16u * at.paired_tiles);
+  EXPECT_EQ(at.plan - at.shared, (2 + 3 + 3 + 3) * entries * 16 * 64);
+  EXPECT_EQ(at.codes - at.sides, (at.tiles + at.views) * at.side_bytes);
+  // Slots that fold, those that do not, and what is between.
+  EXPECT_GE((at.paired_tiles + at.paired_entries) * 32, 2000u);
+  EXPECT_LT(at.paired_tiles, at.tiles_per_head / 2);
+}
+
+TEST(Layout, PairsThatWouldGainNothingShareNothing) {
+  const Layout at = layout_of(kPairs, minicache(64, pairs_from(0, 8)));
+  EXPECT_EQ(at.views, 0u);
+  EXPECT_EQ(footprint(kPairs, minicache(64, pairs_from(0, 8))), footprint(kPairs, full(64)));
+}
+
 }  // namespace
 }  // namespace nibkv

@@ -6,13 +6,13 @@
 #include <cmath>
 #include <cstdio>
 #include <limits>
-#include <thread>
 
 #include "tests/reference/arena_model.hpp"
 #include "tests/reference/attention.hpp"
 #include "tests/support/exact_query.hpp"
 #include "tests/support/model_of.hpp"
 #include "tests/support/rig.hpp"
+#include "tests/support/workers.hpp"
 
 namespace nibkv {
 namespace {
@@ -413,7 +413,7 @@ TEST(Attend, EveryDivisionIntoPartsGivesTheSameBytes) {
       Rig rig(shape, one.policy, port);
       Random random(121);
       for (int i = 0; i < 5; ++i) append_rows(rig, random, shape.max_chunk);
-      for (const std::uint32_t count : {1u, 2u, std::uint32_t{shape.max_chunk}}) {
+      for (const std::uint32_t count : std::initializer_list<std::uint32_t>{1, 2, shape.max_chunk}) {
         const auto queries = random.bells(std::size_t{count} * shape.query_heads * shape.head_dim);
         const std::vector<float> whole = test::attend_all(rig.cache(), 0, queries);
         for (std::uint32_t heads = 1; heads <= shape.kv_heads; ++heads) {
@@ -469,16 +469,12 @@ TEST(Attend, ThreadsThatShareALayerGiveTheSameBytes) {
       const std::vector<float> whole = test::attend_all(rig.cache(), 0, queries);
       for (int round = 0; round < 4; ++round) {
         std::vector<float> out(queries.size());
-        std::vector<std::thread> threads;
-        for (std::uint32_t worker = 0; worker < 3; ++worker) {
-          threads.emplace_back([&, worker] {
-            for (std::uint32_t task = worker; task < shape.kv_heads * count; task += 3) {
-              const Part part = {task % shape.kv_heads, 1, task / shape.kv_heads, 1, worker};
-              EXPECT_EQ(attend(rig.cache(), 0, queries, out, part), Status::kOk);
-            }
-          });
-        }
-        for (std::thread& thread : threads) thread.join();
+        test::run_workers(3, [&](std::uint32_t worker) {
+          for (std::uint32_t task = worker; task < shape.kv_heads * count; task += 3) {
+            const Part part = {task % shape.kv_heads, 1, task / shape.kv_heads, 1, worker};
+            EXPECT_EQ(attend(rig.cache(), 0, queries, out, part), Status::kOk);
+          }
+        });
         ASSERT_TRUE(test::same_bytes(out, whole)) << words(shape, one.policy, port) << ", round " << round;
       }
     }

@@ -172,5 +172,40 @@ TEST(Check, PositionsScoresAndBiasesAreOnesThatVerbsWrite) {
   EXPECT_EQ(arena.with<std::uint8_t>(side + at.bias + 5, 33), Status::kCorrupt);
 }
 
+TEST(Check, LayersThatShareCodesAreInStep) {
+  constexpr Policy kPairs = minicache(400, pairs_from(0, 2));
+  Broken arena(kShape, kPairs, 380);
+  ASSERT_EQ(check(arena.cache()), Status::kOk);
+  const Layout& at = arena.layout();
+  ASSERT_NE(at.views, 0u);
+  // Of the head 0 of both layers: u32 first, last, used, retained, free.
+  const std::uint64_t lower = at.folds;
+  const std::uint64_t upper = at.folds + 2 * 32;
+  const auto word = [&](std::uint64_t offset) { return arena.read<std::uint32_t>(offset); };
+  const std::uint32_t used = word(lower + 8);
+  ASSERT_GT(used, 64u);
+  ASSERT_NE(word(lower + 16), kNoTile);
+  for (const std::uint64_t part : {lower, upper}) {
+    EXPECT_EQ(arena.with(part, word(part + 4)), Status::kCorrupt) << "first";
+    EXPECT_EQ(arena.with(part, word(part) ^ 1), Status::kCorrupt) << "the other layer's";
+    EXPECT_EQ(arena.with<std::uint32_t>(part, 0), Status::kCorrupt) << "no view";
+    EXPECT_EQ(arena.with(part, static_cast<std::uint32_t>(at.tiles + at.views)), Status::kCorrupt);
+    EXPECT_EQ(arena.with(part + 4, word(part)), Status::kCorrupt) << "last";
+    EXPECT_EQ(arena.with(part + 8, used - 1), Status::kCorrupt) << "used";
+    EXPECT_EQ(arena.with(part + 8, used + 32), Status::kCorrupt);
+    EXPECT_EQ(arena.with(part + 12, word(part + 12) + 1), Status::kCorrupt) << "retained";
+    EXPECT_EQ(arena.with(part + 16, kNoTile), Status::kCorrupt) << "free";
+    EXPECT_EQ(arena.with(part + 16, word(part)), Status::kCorrupt);
+    EXPECT_EQ(arena.with(part + 16, arena.chain(0).free), Status::kCorrupt);
+    EXPECT_EQ(arena.with(arena.link(word(part)), kNoTile), Status::kCorrupt) << "link";
+    EXPECT_EQ(arena.with(arena.link(word(part)), word(part)), Status::kCorrupt);
+  }
+  EXPECT_EQ(arena.with<std::uint32_t>(12, 0), Status::kCorrupt) << "used entries";
+  EXPECT_EQ(arena.with<std::uint64_t>(16, 1), Status::kCorrupt) << "used bytes";
+  EXPECT_EQ(arena.with<std::uint64_t>(24, 1), Status::kCorrupt) << "peak bytes";
+  EXPECT_EQ(arena.with_chain(2, [](Chain& chain) { chain.seen += 1; }), Status::kCorrupt);
+  EXPECT_EQ(arena.with_chain(0, [](Chain& chain) { chain.used += 1; }), Status::kCorrupt);
+}
+
 }  // namespace
 }  // namespace nibkv

@@ -80,7 +80,7 @@ TEST(Compact, DoesWhatAPlainVectorDoes) {
       for (int round = 0; round < 60; ++round) {
         const std::uint32_t most = std::max(rig.cache().held(0, 0), rig.cache().held(0, 1));
         if (most < 224) {
-          const std::uint32_t count = random.within(1, std::min(64u, 224 - most));
+          const std::uint32_t count = random.within(1, std::min<std::uint32_t>(64, 224 - most));
           const auto keys = random.bells(std::size_t{count} * 2 * 48);
           const auto values = random.bells(std::size_t{count} * 2 * 48);
           ASSERT_EQ(append(rig.cache(), 0, keys, values), Status::kOk);
@@ -152,7 +152,7 @@ TEST(Compact, RefusesABadPlanAndChangesNothing) {
   longer.push_back(50);
   EXPECT_EQ(compact(rig.cache(), 1, 0, longer), Status::kBadPlan);
   for (const std::uint32_t at : {0u, 1u, 31u, 32u, 49u}) {
-    for (const std::uint32_t value : {at + 1, 50u, 0xfffffffeu, 0x80000000u}) {
+    for (const std::uint32_t value : std::initializer_list<std::uint32_t>{at + 1, 50, 0xfffffffe, 0x80000000}) {
       std::vector<std::uint32_t> bad = good;
       bad[at] = value;
       EXPECT_EQ(compact(rig.cache(), 1, 0, bad), Status::kBadPlan) << at << " to " << value;

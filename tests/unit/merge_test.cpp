@@ -137,7 +137,7 @@ TEST(Merge, WeighsByImportanceAndAddsWhatIsKnown) {
           total += weights[slot];
           count += notes[slot].merged + 1;
           expected.global += notes[slot].global;
-          expected.local = std::min(65535u, expected.local + notes[slot].local);
+          expected.local = std::min<std::uint32_t>(65535, expected.local + notes[slot].local);
         }
         for (double& x : mean) x /= total;
         ASSERT_EQ(compact(rig.cache(), 0, 0, join(used, centre, members)), Status::kOk);
@@ -190,7 +190,7 @@ TEST(Merge, BiasEndsAtTwoOctavesAndTheCountAt255) {
       ASSERT_EQ(compact(rig.cache(), 0, 0, join(used, 0, members)), Status::kOk);
       absorbed += used - 1;
       const Notes notes = model_of(rig).notes(0, 0).at(0);
-      EXPECT_EQ(notes.merged, std::min(255u, absorbed));
+      EXPECT_EQ(notes.merged, std::min<std::uint32_t>(255, absorbed));
       EXPECT_EQ(notes.bias, 32u);
     }
   }

@@ -86,6 +86,7 @@ TEST(Policy, KeysAreTurnedOnlyWhereTheRotaryEmbeddingIsKnown) {
 }
 
 TEST(Policy, ScoredPoliciesLeaveRoomBesideWhatIsAlwaysKept) {
+  constexpr std::uint32_t kMost = 0xffffffff;
   for (const std::uint16_t chunk : std::initializer_list<std::uint16_t>{1, 32, 33, 50}) {
     Shape shape = kShape;
     shape.max_chunk = chunk;
@@ -94,15 +95,15 @@ TEST(Policy, ScoredPoliciesLeaveRoomBesideWhatIsAlwaysKept) {
       EXPECT_EQ(valid(with(&Policy::recent, recent), shape), 4 + recent + 1 + over <= 100)
           << "chunk " << chunk << ", recent " << recent;
     }
-    EXPECT_FALSE(valid(with(&Policy::recent, 0xffffffffu), shape));
-    EXPECT_FALSE(valid(with(&Policy::sinks, 0xffffffffu), shape));
+    EXPECT_FALSE(valid(with(&Policy::recent, kMost), shape));
+    EXPECT_FALSE(valid(with(&Policy::sinks, kMost), shape));
   }
 }
 
 TEST(Policy, OtherPoliciesHaveDefaultsInTheFieldsTheyDoNotRead) {
   for (const Policy& plain : {full(100), streaming_llm(100)}) {
     EXPECT_TRUE(valid(plain, kShape));
-    EXPECT_FALSE(valid(with(&Policy::recent, 1u, plain), kShape));
+    EXPECT_FALSE(valid(with(&Policy::recent, std::uint32_t{1}, plain), kShape));
     EXPECT_FALSE(valid(with(&Policy::score, Score::kLocal, plain), kShape));
     EXPECT_FALSE(valid(with(&Policy::per_query, false, plain), kShape));
     EXPECT_FALSE(valid(with(&Policy::merge, Merge::kValues, plain), kShape));
@@ -132,7 +133,9 @@ TEST(Policy, PresetsAreFoundByTheNamesThatAreListed) {
   EXPECT_EQ(policy, ems(77));
   ASSERT_EQ(find_policy("head_kv", 77, policy), Status::kOk);
   EXPECT_EQ(policy, head_kv(77));
-  EXPECT_EQ(names.size(), 11u);
+  ASSERT_EQ(find_policy("ems_fold", 77, policy), Status::kOk);
+  EXPECT_EQ(policy, ems(77));
+  EXPECT_EQ(names.size(), 13u);
 }
 
 TEST(Policy, AnUnknownNameLeavesThePolicyAsItWas) {
@@ -141,6 +144,69 @@ TEST(Policy, AnUnknownNameLeavesThePolicyAsItWas) {
     EXPECT_EQ(find_policy(name, 50, policy), Status::kBadPolicy) << name;
     EXPECT_EQ(policy, streaming_llm(123, 7)) << name;
   }
+}
+
+constexpr Shape kDeep = {.layers = 8, .query_heads = 2, .kv_heads = 2, .head_dim = 64, .max_chunk = 10};
+
+TEST(Policy, PairsAreOfNeighbours) {
+  static_assert(pairs_from(3, 8).has(3) && pairs_from(3, 8).has(5) && !pairs_from(3, 8).has(7));
+  static_assert(!pairs_from(3, 8).has(4) && !pairs_from(3, 8).has(500) && pairs_from(8, 8).empty());
+  static_assert(minicache(100) == full(100) && !has_pairs(full(100)) && has_pairs(minicache(100, pairs_from(4, 8))));
+  for (std::uint32_t first = 0; first <= 8; ++first) EXPECT_TRUE(valid(minicache(100, pairs_from(first, 8)), kDeep));
+  EXPECT_FALSE(valid(minicache(100, pairs_from(4, 9)), Shape{.layers = 7, .query_heads = 1, .kv_heads = 1}));
+  for (std::uint32_t layer = 0; layer < 300; ++layer) {
+    Policy policy = full(100);
+    policy.fold.keys.add(layer);
+    // A layer beyond those that a set can name is not in it.
+    EXPECT_EQ(valid(policy, kDeep), layer < 7 || layer >= kMaxPairedLayers) << layer;
+  }
+}
+
+TEST(Policy, ALayerIsInOnePair) {
+  Policy policy = full(100);
+  policy.fold.keys.add(2);
+  policy.fold.values.add(2);
+  EXPECT_TRUE(valid(policy, kDeep));
+  policy.fold.values.add(3);
+  EXPECT_FALSE(valid(policy, kDeep));
+  policy.fold.values = {};
+  policy.fold.values.add(4);
+  EXPECT_TRUE(valid(policy, kDeep));
+  policy.fold.values.add(1);
+  EXPECT_FALSE(valid(policy, kDeep));
+}
+
+TEST(Policy, LayersShareFourBitsUnderPoliciesThatKeepAllOrScoreWithOneBudget) {
+  const auto folded = [](Policy policy) {
+    policy.fold.keys = policy.fold.values = pairs_from(4, 8);
+    return policy;
+  };
+  EXPECT_TRUE(valid(folded(full(100)), kDeep));
+  EXPECT_FALSE(valid(folded(streaming_llm(100)), kDeep));
+  EXPECT_TRUE(valid(folded(ems(100)), kDeep));
+  EXPECT_EQ(folded(ems(100)), ems_fold(100, pairs_from(4, 8)));
+  EXPECT_TRUE(valid(folded(h2o(100)), kDeep));
+  for (const Budget budget : {Budget::kPyramid, Budget::kScores, Budget::kAdaptive, Budget::kTable}) {
+    EXPECT_TRUE(valid(with(&Policy::budget, budget), kDeep));
+    EXPECT_FALSE(valid(folded(with(&Policy::budget, budget)), kDeep));
+  }
+  Shape exact = kDeep;
+  exact.storage = Storage::kF32;
+  EXPECT_TRUE(valid(full(100), exact));
+  EXPECT_FALSE(valid(folded(full(100)), exact));
+  Policy policy = folded(full(100));
+  policy.fold.retained = 128;
+  policy.fold.recent = kMaxTokens;
+  policy.fold.retain = Retain::kFarRange;
+  EXPECT_TRUE(valid(policy, kDeep));
+  policy.fold.retained = 129;
+  EXPECT_FALSE(valid(policy, kDeep));
+  policy = folded(full(100));
+  policy.fold.recent = kMaxTokens + 1;
+  EXPECT_FALSE(valid(policy, kDeep));
+  policy = folded(full(100));
+  policy.fold.retain = static_cast<Retain>(3);
+  EXPECT_FALSE(valid(policy, kDeep));
 }
 
 }  // namespace

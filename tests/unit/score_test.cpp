@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <thread>
 
 #include "nibkv/nibkv.hpp"
 #include "tests/reference/arena_model.hpp"
@@ -14,6 +13,7 @@
 #include "tests/support/exact_query.hpp"
 #include "tests/support/model_of.hpp"
 #include "tests/support/rig.hpp"
+#include "tests/support/workers.hpp"
 
 namespace nibkv {
 namespace {
@@ -322,15 +322,11 @@ TEST(Scoring, WorkersThatShareTheHeadsLeaveTheBytesOfOne) {
         ASSERT_EQ(append(three.cache(), step % 2, rows, rows), Status::kOk);
         const std::vector<float> expected = test::attend_all(one.cache(), step % 2, queries);
         std::vector<float> out(queries.size());
-        std::vector<std::thread> threads;
         std::vector<Status> statuses(3, Status::kFull);
-        for (std::uint32_t head = 0; head < 3; ++head) {
-          threads.emplace_back([&, head] {
-            statuses[head] =
-                attend(three.cache(), step % 2, queries, out, {.first_head = head, .heads = 1, .worker = head});
-          });
-        }
-        for (std::thread& thread : threads) thread.join();
+        test::run_workers(3, [&](std::uint32_t head) {
+          statuses[head] =
+              attend(three.cache(), step % 2, queries, out, {.first_head = head, .heads = 1, .worker = head});
+        });
         ASSERT_EQ(statuses, std::vector<Status>(3, Status::kOk));
         ASSERT_TRUE(test::same_bytes(out, expected)) << "step " << step << ", port " << port;
         ASSERT_EQ(one.copy_state(), three.copy_state()) << "step " << step << ", port " << port;

@@ -218,6 +218,18 @@ TEST(Snapshot, NeedsACacheAndFunctions) {
   EXPECT_EQ(inspect(SnapshotSource{}, info), Status::kBadArgument);
 }
 
+TEST(Snapshot, LayersThatShareCodesAreRefused) {
+  const Shape shape = {.layers = 2, .query_heads = 2, .kv_heads = 1, .head_dim = 64};
+  const Policy policy = minicache(600, pairs_from(0, 2));
+  ASSERT_NE(layout_of(shape, policy).views, 0u);
+  Rig rig(shape, policy);
+  Bytes bytes(100000);
+  const Bytes before = all_of(rig);
+  EXPECT_EQ(save(rig.cache(), bytes), Status::kBadPolicy);
+  EXPECT_EQ(restore(rig.cache(), bytes), Status::kBadPolicy);
+  EXPECT_EQ(all_of(rig), before);
+}
+
 // Restores into caches that hold something else, and must not be changed by what is refused.
 class Victim {
  public:
@@ -318,7 +330,7 @@ TEST(Snapshot, ThoseOfOtherCachesAreRefusedByName) {
   of_policy([](Policy& p) { p.per_query = false; });
   of_policy([](Policy& p) { p.window = 64; });
   of_policy([](Policy& p) { p.pool = 3; });
-  of_policy([](Policy& p) { p.merge = Merge::kBoth; });
+  of_policy([](Policy& p) { p.merge = Merge::kValues; });
   of_policy([](Policy& p) { p.similarity = Similarity::kValue; });
   of_policy([](Policy& p) { p.mass = Mass::kNone; });
   of_policy([](Policy& p) { p.mean_threshold = true; });

@@ -29,11 +29,13 @@ struct Side {
 /// Where everything lies in an arena: byte offsets from its start, each a multiple of 64. lib/FORMAT.md draws it.
 struct Layout {
   std::uint64_t chains = 0;          ///< Chain[layers][kv_heads]
-  std::uint64_t links = 0;           ///< u32[tiles]: the tile after this one, in its chain or in a free list
-  std::uint64_t bases = 0;           ///< u32[tiles]: position of a tile's first slot, under Keep::kScore
-  std::uint64_t sides = 0;           ///< side data of a tile: [tiles][side_bytes]
+  std::uint64_t links = 0;           ///< u32[tiles + views]: the tile after this one, in its chain or in a free list
+  std::uint64_t bases = 0;           ///< u32[tiles + views]: position of a tile's first slot, under Keep::kScore
+  std::uint64_t sides = 0;           ///< side data of a tile: [tiles + views][side_bytes]
   std::uint64_t codes = 0;           ///< codes of a tile: [tiles][code_bytes]
-  std::uint64_t plan = 0;            ///< u32[5][chain_tiles * 32], under Keep::kRecent u32[chain_tiles * 32]: plans
+  std::uint64_t folds = 0;           ///< FoldedPart[layers][kv_heads], where layers share codes
+  std::uint64_t shared = 0;          ///< codes of the entries that they share
+  std::uint64_t plan = 0;            ///< u32[0 to 6][chain_tiles * 32]: plans, and slots that fold (lib/FORMAT.md)
   std::uint64_t shares = 0;          ///< u32[kv_heads], under Budget::kAdaptive
   std::uint64_t encoding = 0;        ///< f32[9][head_dim]: a row on its way into a tile, and what improves its codes
   std::uint64_t merging = 0;         ///< rows that are merged or compared (lib/FORMAT.md)
@@ -41,7 +43,12 @@ struct Layout {
   std::uint64_t scratch = 0;         ///< [workers][scratch_bytes]
   std::uint64_t total = 0;           ///< the footprint
   std::uint64_t tiles = 0;           ///< tiles of the pool
+  std::uint64_t views = 0;           ///< tiles beyond: two of each entry, the lower layer's and the upper one's
+  std::uint64_t both_entries = 0;    ///< entries of keys and values come first,
+  std::uint64_t value_entries = 0;   ///< then those of values only, then those of keys only: ends of the first two
   std::uint32_t tiles_per_head = 0;  ///< of a head with the mean budget
+  std::uint32_t paired_tiles = 0;    ///< of a head of a layer that shares codes
+  std::uint32_t paired_entries = 0;  ///< that two such heads share
   std::uint32_t chain_tiles = 0;     ///< that one chain may reach
   std::uint32_t side_bytes = 0;
   std::uint32_t code_bytes = 0;
@@ -69,6 +76,7 @@ constexpr std::uint64_t round_up(std::uint64_t value, std::uint64_t unit) {
 }
 inline constexpr std::uint32_t kHeaderBytes = 64;
 inline constexpr std::uint32_t kChainBytes = 32;
+inline constexpr std::uint32_t kFoldedPartBytes = 32;
 }  // namespace detail
 
 /// Which scores a policy keeps for every slot.
@@ -129,8 +137,64 @@ constexpr Scratch scratch_of(const Shape& shape, const Policy& policy, std::uint
   return at;
 }
 
-/// The layout of a valid shape and policy.
-constexpr Layout layout_of(const Shape& shape, const Policy& policy) {
+namespace detail {
+/// Newest slots that are not folded: those of a chunk must all be there for its queries.
+constexpr std::uint32_t unfolded(const Shape& shape, const Policy& policy) {
+  return policy.fold.recent > shape.max_chunk ? policy.fold.recent : shape.max_chunk;
+}
+/// Slots that are retained beside `folded` ones.
+constexpr std::uint64_t retained_beside(const Policy& policy, std::uint64_t folded) {
+  return folded * policy.fold.retained / (256u - policy.fold.retained);
+}
+
+/// What two heads that share codes need for `tiles_per_head` tiles of slots.
+struct PairRoom {
+  std::uint32_t tiles;    ///< of each head's own
+  std::uint32_t entries;  ///< shared, 0 when that would gain nothing
+};
+constexpr PairRoom pair_room(const Shape& shape, const Policy& policy, std::uint32_t tiles_per_head) {
+  const std::uint64_t slots = std::uint64_t{tiles_per_head} * kTileSlots;
+  const std::uint64_t always = std::uint64_t{policy.sinks} + unfolded(shape, policy);
+  std::uint32_t low = 0;  // full entries that a chain of so many slots has
+  std::uint32_t high = tiles_per_head + 1;
+  while (high - low > 1) {
+    const std::uint32_t middle = low + (high - low) / 2;
+    const std::uint64_t folded = std::uint64_t{middle} * kTileSlots;
+    (always + folded + retained_beside(policy, folded) <= slots ? low : high) = middle;
+  }
+  // One more, because a caller's plan may leave the last one half empty. Before slots fold there are up to 31 more than
+  // it takes, and the chunk that came.
+  const std::uint32_t entries = low + 1;
+  const std::uint64_t own =
+      always + retained_beside(policy, std::uint64_t{entries} * kTileSlots) + kTileSlots - 1 + shape.max_chunk;
+  const std::uint64_t tiles = (own + kTileSlots - 1) / kTileSlots;
+  if (low == 0 || tiles >= tiles_per_head) return {tiles_per_head, 0};
+  return {static_cast<std::uint32_t>(tiles), entries};
+}
+
+struct PairCounts {
+  std::uint32_t both = 0;
+  std::uint32_t values = 0;
+  std::uint32_t keys = 0;
+  constexpr std::uint32_t all() const { return both + values + keys; }
+};
+/// Pairs whose lower layer is below `end`, by what they share.
+constexpr PairCounts count_pairs(const Policy& policy, std::uint32_t end) {
+  PairCounts count;
+  for (std::uint32_t layer = 0; layer < end; ++layer) {
+    const bool keys = policy.fold.keys.has(layer);
+    const bool values = policy.fold.values.has(layer);
+    if (keys && values) ++count.both;
+    if (!keys && values) ++count.values;
+    if (keys && !values) ++count.keys;
+  }
+  return count;
+}
+}  // namespace detail
+
+namespace detail {
+/// @param share  whether pairs of layers share codes
+constexpr Layout layout_as(const Shape& shape, const Policy& policy, bool share) {
   Layout at;
   const std::uint64_t heads = std::uint64_t{shape.layers} * shape.kv_heads;
   const bool bounded = policy.keep != Keep::kAll;
@@ -138,33 +202,61 @@ constexpr Layout layout_of(const Shape& shape, const Policy& policy) {
   // which add up to no more than those of equal ones.
   at.tiles_per_head = (policy.tokens + kTileSlots - 1) / kTileSlots + (bounded ? 1 : 0);
   at.tiles = heads * at.tiles_per_head;
+  at.paired_tiles = at.tiles_per_head;
+  if (share) {
+    const PairRoom room = pair_room(shape, policy, at.tiles_per_head);
+    const PairCounts pairs = count_pairs(policy, shape.layers);
+    const std::uint64_t entries = std::uint64_t{shape.kv_heads} * room.entries;
+    at.paired_tiles = room.tiles;
+    at.paired_entries = room.entries;
+    at.tiles -= std::uint64_t{2} * pairs.all() * shape.kv_heads * (at.tiles_per_head - room.tiles);
+    at.both_entries = pairs.both * entries;
+    at.value_entries = at.both_entries + pairs.values * entries;
+    at.views = 2 * pairs.all() * entries;
+  }
   const std::uint64_t most = policy.budget == Budget::kUniform ? 1 : kMostBudget;
   at.chain_tiles = static_cast<std::uint32_t>(
       std::uint64_t{at.tiles_per_head} * most < at.tiles ? at.tiles_per_head * most : at.tiles);
+  if (at.views != 0) at.chain_tiles = at.tiles_per_head + 1;  // folded slots may end within a tile, as others do
   const bool q4 = shape.storage == Storage::kQ4;
   at.side = side_of(shape, policy);
   at.side_bytes = at.side.total;
   at.code_bytes = kTileSlots * shape.head_dim * (q4 ? 1 : 8);
   at.scratch_bytes = scratch_of(shape, policy, at.chain_tiles).total;
-  std::uint64_t end = detail::kHeaderBytes;
+  std::uint64_t end = kHeaderBytes;
   const auto take = [&end](std::uint64_t bytes) {
     const std::uint64_t start = end;
-    end += detail::round_up(bytes, kArenaAlignment);
+    end += round_up(bytes, kArenaAlignment);
     return start;
   };
-  at.chains = take(heads * detail::kChainBytes);
-  at.links = take(at.tiles * 4);
-  at.bases = take(policy.keep == Keep::kScore ? at.tiles * 4 : 0);
-  at.sides = take(at.tiles * at.side_bytes);
+  at.chains = take(heads * kChainBytes);
+  const std::uint64_t numbers = at.tiles + at.views;
+  at.links = take(numbers * 4);
+  at.bases = take(policy.keep == Keep::kScore ? numbers * 4 : 0);
+  at.sides = take(numbers * at.side_bytes);
   at.codes = take(at.tiles * at.code_bytes);
-  const std::uint64_t arrays = policy.keep == Keep::kScore ? 5 : bounded ? 1 : 0;
-  at.plan = take(arrays * at.chain_tiles * kTileSlots * 4);
+  at.folds = take(at.views != 0 ? heads * kFoldedPartBytes : 0);
+  // A pair of entries of keys and values is 2 planes, another 3.
+  at.shared = take((at.both_entries * 2 + (at.views / 2 - at.both_entries) * 3) * (at.code_bytes / 2));
+  const bool shares = at.views != 0;
+  const std::uint64_t arrays = policy.keep == Keep::kScore ? (shares ? 6 : 5) : shares ? 2 : bounded ? 1 : 0;
+  const std::uint64_t bits = policy.keep == Keep::kScore && shares ? at.chain_tiles * 4u : 0;
+  at.plan = take(arrays * at.chain_tiles * kTileSlots * 4 + bits);
   at.encoding = take(q4 ? 9u * shape.head_dim * 4u : 0);
   at.merging = take(merges(policy) ? 48u * shape.head_dim + kTileSlots * kTileSlots * 4 : 0);
   at.turned = take(merges(policy) && policy.position_free ? kMaxRows * shape.head_dim * 4u : 0);
   at.scratch = take(std::uint64_t{shape.workers} * at.scratch_bytes);
   at.total = end;
   return at;
+}
+}  // namespace detail
+
+/// The layout of a valid shape and policy. Layers do not share where that would take more bytes than it saves.
+constexpr Layout layout_of(const Shape& shape, const Policy& policy) {
+  const Layout apart = detail::layout_as(shape, policy, false);
+  if (!has_pairs(policy)) return apart;
+  const Layout shared = detail::layout_as(shape, policy, true);
+  return shared.views != 0 && shared.total < apart.total ? shared : apart;
 }
 
 /// Bytes of the arena that a cache of this shape and policy needs: exact, scratch included. 0 for an invalid shape or
@@ -173,7 +265,7 @@ constexpr std::size_t footprint(const Shape& shape, const Policy& policy) {
   if (!valid(shape) || !valid(policy, shape)) return 0;
   const Layout at = layout_of(shape, policy);
   constexpr std::uint64_t kMost = std::numeric_limits<std::size_t>::max();
-  if (at.total > kMost || at.tiles >= std::numeric_limits<std::uint32_t>::max()) return 0;
+  if (at.total > kMost || at.tiles + at.views >= std::numeric_limits<std::uint32_t>::max()) return 0;
   return static_cast<std::size_t>(at.total);
 }
 

@@ -23,11 +23,11 @@ struct Options {
 
 inline constexpr std::uint32_t kNoTile = 0xffffffff;
 
-/// The tiles of one KV head of one layer, in position order.
+/// The tiles of one KV head of one layer, in position order; behind its folded part where its layer shares codes.
 struct Chain {
   std::uint32_t first = 0;  ///< tile number, kNoTile when empty
   std::uint32_t last = 0;
-  std::uint32_t used = 0;      ///< slots in use: all tiles but the last are full
+  std::uint32_t used = 0;      ///< slots in use, folded ones too: all tiles but the last are full
   std::uint32_t seen = 0;      ///< tokens ever appended
   std::uint32_t free = 0;      ///< first free tile of this chain's own
   std::uint32_t budget = 0;    ///< tokens
@@ -39,9 +39,9 @@ static_assert(sizeof(Chain) == detail::kChainBytes);
 /// What an arena holds at this moment.
 struct Usage {
   std::size_t arena_bytes = 0;  ///< the footprint
-  std::size_t used_bytes = 0;   ///< codes, side data and links of the tiles in use, and all chains
+  std::size_t used_bytes = 0;   ///< codes, side data and links of the tiles and shared entries in use, and all chains
   std::size_t peak_bytes = 0;   ///< the most that used_bytes ever was
-  std::uint32_t tiles = 0;
+  std::uint32_t tiles = 0;      ///< of the pool; entries that layers share come on top
   std::uint32_t used_tiles = 0;
   std::uint32_t peak_tiles = 0;
 };
@@ -60,7 +60,8 @@ class Cache {
   ///               cache
   /// @returns kBadShape, kBadPolicy (also for a footprint beyond this machine's memory), kMisaligned, kArenaTooSmall,
   ///          kUnknownPort, kUnsupportedPort; kBadProfile also when the shape asks for outlier channels and
-  ///          there is no profile. Neither the object nor the arena is changed unless kOk.
+  ///          there is no profile, or the policy aligns layers and the profile has no maps. Neither the object nor the
+  ///          arena is changed unless kOk.
   /// Cost: O(footprint) once, to clear the arena.
   Status init(std::span<std::byte> arena, const Shape& shape, const Policy& policy, const Options& options = {});
 

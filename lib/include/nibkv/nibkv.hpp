@@ -6,6 +6,7 @@
 #include "nibkv/shape.hpp"
 #include "nibkv/policy.hpp"
 #include "nibkv/profile.hpp"
+#include "nibkv/fold.hpp"
 #include "nibkv/arena.hpp"
 #include "nibkv/cache.hpp"
 #include "nibkv/append.hpp"

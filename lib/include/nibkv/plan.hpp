@@ -19,7 +19,9 @@ inline constexpr std::uint32_t kMember = 0x80000000;
 /// @param layer, kv_head  in range
 /// @param incoming  tokens about to be appended, [0, max_chunk]
 /// @param target    held(layer, kv_head) entries, written
-/// @returns kNotReady; kBadArgument for an index out of range or a span of the wrong size.
+/// @returns kNotReady; kBadArgument for an index out of range or a span of the wrong size, or when two layers that
+/// share
+///          codes have not seen the same tokens: they have one plan, by the sum of their scores.
 /// Cost: O(held), and for a policy that merges O(candidates * held * head_dim) of int8 products. With
 ///       Policy::position_free those are of f32, and each kept slot is decoded, transformed and turned (O(head_dim log
 ///       head_dim), and a cosine and a sine for each pair of rotary channels) once for every 16 candidates.

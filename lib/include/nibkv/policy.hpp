@@ -56,8 +56,62 @@ enum class Budget : std::uint8_t {
   kTable = 4,     ///< by Options::budgets
 };
 
-/// What to keep, as plain data. The presets below are the usual way to make one. Fields after `sinks` are read under
-/// Keep::kScore only and must have their default values under the others.
+inline constexpr std::uint32_t kMaxTokens = 1u << 24;
+inline constexpr std::uint32_t kMaxPairedLayers = 256;  ///< layers above never share
+
+/// A set of layers below kMaxPairedLayers.
+struct LayerSet {
+  std::uint64_t words[kMaxPairedLayers / 64] = {};  ///< bit l % 64 of word l / 64: layer l
+
+  constexpr bool has(std::uint32_t layer) const {
+    return layer < kMaxPairedLayers && (words[layer / 64] >> layer % 64 & 1) != 0;
+  }
+  /// @param layer  one from kMaxPairedLayers on is left out
+  constexpr void add(std::uint32_t layer) {
+    if (layer < kMaxPairedLayers) words[layer / 64] |= std::uint64_t{1} << layer % 64;
+  }
+  constexpr bool empty() const { return *this == LayerSet{}; }
+  constexpr bool operator==(const LayerSet&) const = default;
+};
+
+/// The lower layers of neighbours that share: `first`, `first` + 2, ... while a layer above is below `end`.
+constexpr LayerSet pairs_from(std::uint32_t first, std::uint32_t end) {
+  LayerSet pairs;
+  for (std::uint32_t layer = first; layer + 1 < end; layer += 2) pairs.add(layer);
+  return pairs;
+}
+
+/// Which slots of a pair of layers are retained: kept by both layers apart.
+enum class Retain : std::uint8_t {
+  kFar = 0,       ///< the `retained` share whose rows differ most in direction: what retention is for
+  kNear = 1,      ///< as many that differ least: the formula as it is printed in the paper, whose text means the others
+  kFarRange = 2,  ///< of those of kFar, the ones within `retained` of the way from the largest distance to the smallest
+};
+
+/// Neighbouring layers that share 4-bit codes, each with scales of its own (MiniCache, arXiv 2405.14366). Read when
+/// `keys` or `values` names a layer. Where sharing would save no bytes, in short contexts, layers stay apart:
+/// layout_of(shape, policy).views is 0 then.
+struct Fold {
+  LayerSet keys;    ///< layer l of it shares the directions of its keys with layer l + 1
+  LayerSet values;  ///< the same for values; a layer belongs to one pair at most
+  /// Those of them whose upper layer is first brought to the lower one's basis by the profile's maps (an orthogonal one
+  /// for values, a turn of each rotary pair for keys); the cache needs a profile that has them.
+  LayerSet aligned_keys;
+  LayerSet aligned_values;
+  std::uint32_t recent = 32;   ///< newest slots that never fold, or max_chunk if that is more; at most 2^24
+  std::uint8_t t = 154;        ///< how far the shared direction is on the way to the upper layer's, n / 256
+  std::uint8_t retained = 13;  ///< share of the old slots that is retained, n / 256, at most 128
+  Retain retain = Retain::kFar;
+  /// Keys of layers that share them are coded less the profile's mean key, as those of other layers are. Otherwise
+  /// their means stay on, as MiniCache has it: then it is whole keys whose direction is shared.
+  bool centred = false;
+  std::uint8_t min_cosine = 179;  ///< what fold_pairs asks of a pair's mean cosine, n / 256
+
+  constexpr bool operator==(const Fold&) const = default;
+};
+
+/// What to keep, as plain data. The presets below are the usual way to make one. Fields from `recent` to `budget` are
+/// read under Keep::kScore only and must have their default values under the others.
 struct Policy {
   Keep keep = Keep::kAll;
   std::uint32_t tokens = 0;  ///< budget of a head in tokens, its mean when heads differ, [1, 2^24]; sizes the arena
@@ -88,10 +142,11 @@ struct Policy {
 
   Budget budget = Budget::kUniform;
 
+  /// If any layers share: needs Storage::kQ4, and Keep::kAll or Keep::kScore with Budget::kUniform.
+  Fold fold = {};
+
   constexpr bool operator==(const Policy&) const = default;
 };
-
-inline constexpr std::uint32_t kMaxTokens = 1u << 24;
 
 /// Keeps every token; append answers kFull when the pool is used up.
 constexpr Policy full(std::uint32_t tokens) {
@@ -102,6 +157,14 @@ constexpr Policy full(std::uint32_t tokens) {
 /// original positions kept). A chain is cut back when it is one tile over `tokens`, by whole tiles of 32 tokens.
 constexpr Policy streaming_llm(std::uint32_t tokens, std::uint32_t sinks = 4) {
   return {Keep::kRecent, tokens, sinks};
+}
+
+/// As full(), with pairs of neighbouring layers that share codes: more tokens in the same bytes.
+/// @param pairs  their lower layers, for instance pairs_from(layers / 2, layers), for keys and values; none: full()
+constexpr Policy minicache(std::uint32_t tokens, const LayerSet& pairs = {}) {
+  Policy policy = full(tokens);
+  policy.fold.keys = policy.fold.values = pairs;
+  return policy;
 }
 
 namespace detail {
@@ -125,13 +188,21 @@ constexpr Policy ems_no_merge(std::uint32_t tokens) {
   return detail::scored(tokens, 4, tokens / 2, Score::kGlobalLocal);
 }
 
-/// Evict-then-merge by the Global-Local score (EMS, arXiv 2412.08521): values of dropped slots join the most similar
-/// kept slot, whose logit keeps their mass.
+/// Evict-then-merge by the Global-Local score (EMS, arXiv 2412.08521): dropped slots join the most similar kept slot,
+/// keys by direction and norm apart, and its logit keeps their mass.
 constexpr Policy ems(std::uint32_t tokens) {
   Policy policy = ems_no_merge(tokens);
-  policy.merge = Merge::kValues;
+  policy.merge = Merge::kBoth;
   policy.mass = Mass::kShare;
   policy.threshold = 96;
+  return policy;
+}
+
+/// ems() with pairs of neighbouring layers that share codes and plan together, so that they keep the same positions.
+/// @param pairs  as of minicache(); none: ems()
+constexpr Policy ems_fold(std::uint32_t tokens, const LayerSet& pairs = {}) {
+  Policy policy = ems(tokens);
+  policy.fold.keys = policy.fold.values = pairs;
   return policy;
 }
 
@@ -182,14 +253,45 @@ constexpr Policy head_kv(std::uint32_t tokens) {
   return policy;
 }
 
+/// Whether any layers share codes.
+constexpr bool has_pairs(const Policy& policy) {
+  return !policy.fold.keys.empty() || !policy.fold.values.empty();
+}
+
+namespace detail {
+/// Whether `layer` is the lower one of a pair.
+constexpr bool is_lower(const Policy& policy, std::uint32_t layer) {
+  return policy.fold.keys.has(layer) || policy.fold.values.has(layer);
+}
+constexpr bool is_paired(const Policy& policy, std::uint32_t layer) {
+  return is_lower(policy, layer) || (layer != 0 && is_lower(policy, layer - 1));
+}
+
+constexpr bool valid_fold(const Policy& policy, const Shape& shape) {
+  const Fold& fold = policy.fold;
+  if (!has_pairs(policy)) return fold.aligned_keys.empty() && fold.aligned_values.empty();
+  const bool scored = policy.keep == Keep::kScore && policy.budget == Budget::kUniform;
+  if ((policy.keep != Keep::kAll && !scored) || shape.storage != Storage::kQ4) return false;
+  if (fold.retain > Retain::kFarRange || fold.retained > 128 || fold.recent > kMaxTokens) return false;
+  for (std::uint32_t layer = 0; layer < kMaxPairedLayers; ++layer) {
+    if (fold.aligned_keys.has(layer) && !fold.keys.has(layer)) return false;
+    if (fold.aligned_values.has(layer) && !fold.values.has(layer)) return false;
+    if (!is_lower(policy, layer)) continue;
+    if (layer + 1 >= shape.layers || is_lower(policy, layer + 1)) return false;
+  }
+  return true;
+}
+}  // namespace detail
+
 /// True when the policy fits the shape: see the ranges of the fields.
 constexpr bool valid(const Policy& policy, const Shape& shape) {
-  if (policy.tokens < 1 || policy.tokens > kMaxTokens) return false;
+  if (policy.tokens < 1 || policy.tokens > kMaxTokens || !detail::valid_fold(policy, shape)) return false;
   if (policy.keep != Keep::kScore) {
     Policy plain;
     plain.keep = policy.keep;
     plain.tokens = policy.tokens;
     plain.sinks = policy.sinks;
+    plain.fold = policy.fold;
     if (policy != plain) return false;
   }
   if (policy.keep == Keep::kAll) return policy.sinks == 0;
@@ -211,7 +313,7 @@ constexpr bool valid(const Policy& policy, const Shape& shape) {
 }
 
 /// Finds a preset by name with its default parameters: "full", "streaming_llm", "ems", "ems_no_merge", "h2o", "tova",
-/// "snapkv", "l2_norm", "pyramid_kv", "ada_kv", "head_kv".
+/// "snapkv", "l2_norm", "pyramid_kv", "ada_kv", "head_kv", "minicache", "ems_fold" (both without pairs: fold.hpp).
 /// @param tokens  budget of a head in tokens
 /// @returns kBadPolicy for an unknown name; `policy` is unchanged then.
 Status find_policy(std::string_view name, std::uint32_t tokens, Policy& policy);

@@ -7,6 +7,9 @@
 
 namespace nibkv {
 
+/// The position of a slot that no longer lies in their order, where policies do not keep positions.
+inline constexpr std::uint32_t kNoPosition = 0xffffffff;
+
 /// What is known of one slot of a chain.
 ///
 /// Scores are integers that attend adds up, per slot and KV head, from the softmax weights that the slot got, the mean
@@ -24,8 +27,10 @@ struct SlotInfo {
   std::uint8_t merged = 0;  ///< slots that were merged into it, at most 255
 };
 
-/// Describes the slots of one chain, in position order. Positions are kept under Keep::kScore; under other policies
-/// they are those that the policy itself leaves, and wrong after a caller's own compact.
+/// Describes the slots of one chain, in position order; where layers share codes, folded ones first, in no order, then
+/// sinks and those that were retained, then the others, which are in order. Positions are kept under
+/// Keep::kScore; under other policies they are those that the policy itself leaves, and wrong after a caller's own
+/// compact; kNoPosition for slots that folded or were retained.
 ///
 /// @param layer, kv_head  in range
 /// @param slots  held(layer, kv_head) entries, written

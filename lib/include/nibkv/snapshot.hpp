@@ -75,7 +75,8 @@ std::uint64_t snapshot_bytes(const Cache& cache, std::uint64_t note_bytes = 0);
 /// and however tiles lie in their arenas.
 ///
 /// The snapshot is whole once the last byte is written; a part of it is refused by all that read one.
-/// @returns kNotReady; kBadArgument for a sink without a function; kStorageFailed when the sink gave up. The cache is
+/// @returns kNotReady; kBadArgument for a sink without a function; kBadPolicy where layers share codes; kStorageFailed
+///          when the sink gave up. The cache is
 ///          not written at all.
 /// Cost: O(bytes). Stack: about 1 KB.
 Status save(const Cache& cache, const SnapshotSink& sink, const SaveOptions& options = {});

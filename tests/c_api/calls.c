@@ -1,0 +1,124 @@
+#include "calls.h"
+
+/* Macros are constant expressions in C, and work for arrays. */
+#define SHAPE 2, 4, 2, 32, 0, 8, 2, NIBKV_Q4
+static const nibkv_shape kShape = {SHAPE, {0, 0, 0, 0}};
+static _Alignas(NIBKV_ARENA_ALIGNMENT) unsigned char arena[NIBKV_FOOTPRINT_EMS(64, SHAPE)];
+_Static_assert(NIBKV_FOOTPRINT_FULL(32, 1, 1, 1, 16, 0, 1, 1, NIBKV_Q4) ==
+                   64 + 64 + 64 + 128 + 512 + 576 + (64 + 64 + 64 + 2048 + 512),
+               "header, chain, link, side data, codes, encoding, scratch: added up by hand");
+_Static_assert(sizeof(nibkv_cache) == NIBKV_CACHE_BYTES && NIBKV_CACHE_BYTES % 8 == 0, "the handle");
+#if NIBKV_VERSION_MAJOR < 0 || NIBKV_VERSION_MINOR < 0 || NIBKV_VERSION_PATCH < 0
+#error "versions are numbers that the preprocessor reads"
+#endif
+
+nibkv_status init_static(nibkv_cache* cache, size_t less) {
+  nibkv_policy policy;
+  const nibkv_status status = nibkv_find_policy("ems", 64, &policy);
+  return status != NIBKV_OK ? status : nibkv_init(cache, arena, sizeof arena - less, &kShape, &policy, NULL);
+}
+
+static nibkv_status attend_in_two(const nibkv_cache* cache, uint32_t layer, const float* queries, float* out) {
+  nibkv_part part = {0, 1, 0, 0, 0};
+  nibkv_status status = nibkv_attend(cache, layer, 1, queries, out, &part);
+  if (status != NIBKV_OK) return status;
+  part.first_head = 1;
+  part.heads = 0;
+  part.worker = 1;
+  return nibkv_attend(cache, layer, 1, queries, out, &part);
+}
+
+nibkv_status run_in_c(const setup* with, results* to) {
+  const nibkv_shape* shape = &with->shape;
+  const size_t kv = (size_t)shape->kv_heads * shape->head_dim, q = (size_t)shape->query_heads * shape->head_dim;
+  nibkv_cache cache;
+  nibkv_policy policy;
+  nibkv_status status = nibkv_find_policy(with->policy, with->tokens, &policy);
+  if (status != NIBKV_OK) return status;
+  status = nibkv_init(&cache, to->arena, to->arena_bytes, shape, &policy, NULL);
+  if (status != NIBKV_OK) return status;
+
+  for (uint32_t layer = 0; layer < shape->layers; ++layer) {
+    const float* keys = with->keys + layer * with->all * kv;
+    const float* values = with->values + layer * with->all * kv;
+    const float* queries = with->queries + layer * with->all * q;
+    float* out = to->out + layer * with->all * q;
+    for (uint32_t token = 0; token < with->all;) {
+      const uint32_t left = with->prompt > token ? with->prompt - token : 1;
+      const uint32_t count = left < shape->max_chunk ? left : shape->max_chunk;
+      status = nibkv_append(&cache, layer, count, keys + token * kv, values + token * kv);
+      if (status != NIBKV_OK) return status;
+      status = count > 1 ? nibkv_attend(&cache, layer, count, queries + token * q, out + token * q, NULL)
+                         : attend_in_two(&cache, layer, queries + token * q, out + token * q);
+      if (status != NIBKV_OK) return status;
+      token += count;
+    }
+  }
+
+  const uint32_t held = nibkv_held(&cache, 0, 0);
+  status = nibkv_explain(&cache, 0, 0, to->slots, held);
+  if (status != NIBKV_OK) return status;
+  status = nibkv_plan(&cache, 0, 0, shape->max_chunk, to->target, held);
+  if (status != NIBKV_OK) return status;
+  status = nibkv_check_plan(to->target, held);
+  if (status != NIBKV_OK) return status;
+  status = nibkv_compact(&cache, 0, 0, to->target, held);
+  if (status != NIBKV_OK) return status;
+  if (policy.keep == NIBKV_KEEP_SCORE) {
+    status = nibkv_compact_now(&cache, with->tokens - with->tokens / 4, NIBKV_BUDGET_UNIFORM);
+    if (status != NIBKV_OK) return status;
+  }
+  status = nibkv_attend(&cache, 0, 1, with->queries, to->after, NULL);
+  to->usage = nibkv_usage_now(&cache);
+  to->held = nibkv_held(&cache, 0, 0);
+  to->budget = nibkv_head_budget(&cache, 0, 0);
+  to->seen = nibkv_seen(&cache, 0);
+  return status;
+}
+
+#define OF(shape)                                                                                         \
+  (shape)->layers, (shape)->query_heads, (shape)->kv_heads, (shape)->head_dim, (shape)->outlier_channels, \
+      (shape)->max_chunk, (shape)->workers, (shape)->storage
+
+uint64_t macro_footprint(uint32_t preset, uint32_t tokens, const nibkv_shape* shape) {
+  switch (preset) {
+    case 0:
+      return NIBKV_FOOTPRINT_FULL(tokens, OF(shape));
+    case 1:
+      return NIBKV_FOOTPRINT_STREAMING_LLM(tokens, OF(shape));
+    case 2:
+      return NIBKV_FOOTPRINT_EMS(tokens, OF(shape));
+    case 3:
+      return NIBKV_FOOTPRINT_EMS_NO_MERGE(tokens, OF(shape));
+    case 4:
+      return NIBKV_FOOTPRINT_H2O(tokens, OF(shape));
+    case 5:
+      return NIBKV_FOOTPRINT_TOVA(tokens, OF(shape));
+    case 6:
+      return NIBKV_FOOTPRINT_SNAPKV(tokens, OF(shape));
+    case 7:
+      return NIBKV_FOOTPRINT_L2_NORM(tokens, OF(shape));
+    case 8:
+      return NIBKV_FOOTPRINT_PYRAMID_KV(tokens, OF(shape));
+    case 9:
+      return NIBKV_FOOTPRINT_ADA_KV(tokens, OF(shape));
+    case 10:
+      return NIBKV_FOOTPRINT_HEAD_KV(tokens, OF(shape));
+    case 11:
+      return NIBKV_FOOTPRINT_MINICACHE(tokens, OF(shape));
+    case 12:
+      return NIBKV_FOOTPRINT_EMS_FOLD(tokens, OF(shape));
+    default:
+      return 0;
+  }
+}
+
+uint64_t macro_footprint_of(const nibkv_policy* policy, const nibkv_shape* shape) {
+  const bool scores = policy->keep == NIBKV_KEEP_SCORE;
+  const bool both = policy->score == NIBKV_SCORE_GLOBAL_LOCAL;
+  const bool global = scores && (both || policy->score == NIBKV_SCORE_GLOBAL);
+  const bool local = scores && (both || policy->score == NIBKV_SCORE_LOCAL);
+  const bool merge = scores && policy->merge != NIBKV_MERGE_NONE;
+  return NIBKV_FOOTPRINT(OF(shape), policy->tokens, policy->keep, global, local, merge,
+                         policy->budget == NIBKV_BUDGET_UNIFORM);
+}

@@ -1,0 +1,265 @@
+#include "tests/golden/pipeline.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "tests/support/rows.hpp"
+
+namespace nibkv::test {
+namespace {
+
+constexpr std::uint64_t kSeed = 7;  // of profiles
+
+// Every score, both merges, every way to share a budget; groups below and above the 16 rows of a pass.
+void add_scored_cases(GoldenCases& list) {
+  Policy policy = ems(90);
+  policy.merge = Merge::kValues;
+  list.add({{.layers = 2, .query_heads = 6, .kv_heads = 2, .head_dim = 64, .outlier_channels = 4, .max_chunk = 12},
+            policy,
+            40});
+  policy.merge = Merge::kBoth;
+  policy.mass = Mass::kCount;
+  policy.similarity = Similarity::kKeyValue;
+  policy.group = Group::kMax;
+  policy.combine = Combine::kMax;
+  policy.mean_threshold = true;
+  policy.budget = Budget::kPyramid;
+  list.add({{.layers = 3, .query_heads = 8, .kv_heads = 2, .head_dim = 96, .outlier_channels = 8, .max_chunk = 5},
+            policy,
+            60});
+  policy = ems(70);
+  policy.merge = Merge::kBoth;
+  policy.threshold = 0;
+  policy.pool = 3;
+  policy.candidate_mass = 200;
+  list.add({{.layers = 1, .query_heads = 20, .kv_heads = 1, .head_dim = 48, .max_chunk = 3}, policy, 70});
+  list.add({{.layers = 1, .query_heads = 4, .kv_heads = 4, .head_dim = 32, .max_chunk = 9}, ada_kv(80), 60});
+  list.add({{.layers = 2, .query_heads = 2, .kv_heads = 2, .head_dim = 16, .max_chunk = 40}, head_kv(100), 20});
+  list.add({{.layers = 1, .query_heads = 3, .kv_heads = 1, .head_dim = 128}, h2o(40), 400});
+  list.add({{.layers = 1, .query_heads = 3, .kv_heads = 1, .head_dim = 112, .max_chunk = 2}, tova(33), 60});
+  list.add({{.layers = 1, .query_heads = 2, .kv_heads = 2, .head_dim = 80, .outlier_channels = 16, .max_chunk = 16},
+            l2_norm(50),
+            20});
+  policy = snapkv(96);
+  policy.budget = Budget::kTable;
+  list.add({{.layers = 1, .query_heads = 4, .kv_heads = 2, .head_dim = 64, .max_chunk = 8}, policy, 40, {128, 64}, 2});
+}
+
+// Rows of very different sizes, exactly zero ones too.
+void scale_rows(std::span<float> rows, std::size_t dim, Random& random) {
+  constexpr float kSizes[] = {1.0f, 1.0f, 1.0f, 1.0f, 0.0f, 1024.0f, 0.0009765625f, 8.0f};
+  for (std::size_t row = 0; row < rows.size() / dim; ++row) {
+    const float size = kSizes[random.below(8)];
+    for (std::size_t c = 0; c < dim; ++c) rows[row * dim + c] *= size;
+  }
+}
+
+}  // namespace
+
+// Every kind of block of the rotation (16 to 256), group sizes below and above the 16 rows of a pass, outlier channels,
+// both policies, both storages; streaming cases run several times round their budget.
+GoldenCases golden_cases() {
+  GoldenCases list;
+  list.add({{.layers = 2, .query_heads = 6, .kv_heads = 2, .head_dim = 64, .outlier_channels = 4, .max_chunk = 24},
+            streaming_llm(96),
+            24});
+  list.add({{.layers = 1, .query_heads = 8, .kv_heads = 1, .head_dim = 128, .outlier_channels = 16, .max_chunk = 5},
+            full(100),
+            20});
+  list.add({{.layers = 1, .query_heads = 4, .kv_heads = 2, .head_dim = 240, .outlier_channels = 8, .max_chunk = 9},
+            full(90),
+            10});
+  list.add({{.layers = 1, .query_heads = 32, .kv_heads = 1, .head_dim = 80, .max_chunk = 3}, streaming_llm(40, 6), 40});
+  list.add({{.layers = 1, .query_heads = 2, .kv_heads = 2, .head_dim = 256, .max_chunk = 40}, full(80), 2});
+  list.add({{.layers = 1, .query_heads = 3, .kv_heads = 3, .head_dim = 16, .outlier_channels = 12, .max_chunk = 7},
+            streaming_llm(33, 0),
+            30});
+  Shape f32 = {.layers = 1, .query_heads = 4, .kv_heads = 2, .head_dim = 48, .max_chunk = 8};
+  f32.storage = Storage::kF32;
+  list.add({f32, streaming_llm(32), 12});
+  add_scored_cases(list);
+  return list;
+}
+
+// Keys that are compared without their rotary embedding, and merged in the phase of their centre.
+GoldenCases turned_cases() {
+  GoldenCases list;
+  Shape shape = {.layers = 2, .query_heads = 6, .kv_heads = 2, .head_dim = 64, .outlier_channels = 8, .max_chunk = 12};
+  shape.rotary = {.base = 1e4f, .dims = 64};
+  Policy policy = ems(90);
+  policy.merge = Merge::kBoth;
+  policy.rephase = true;
+  list.add({shape, policy, 40});
+  policy.rephase = false;
+  policy.position_free = true;
+  list.add({shape, policy, 40});
+  shape = {.layers = 1, .query_heads = 5, .kv_heads = 1, .head_dim = 112, .max_chunk = 7};
+  shape.rotary = {.base = 5e5f, .scale = 0.25f, .dims = 96, .adjacent = false};
+  policy.rephase = true;
+  policy.similarity = Similarity::kKeyValue;
+  policy.threshold = 0;
+  list.add({shape, policy, 60});
+  return list;
+}
+
+// Layers that share codes of keys, values and both, with and without scores; the last merges into what is folded.
+GoldenCases fold_cases() {
+  GoldenCases list;
+  Shape shape = {.layers = 4, .query_heads = 4, .kv_heads = 2, .head_dim = 64, .outlier_channels = 8, .max_chunk = 24};
+  list.add({shape, minicache(700, pairs_from(1, 4)), 50});
+  Policy policy = full(1200);
+  policy.fold.values = pairs_from(0, 4);
+  policy.fold.t = 100;
+  policy.fold.retain = Retain::kFarRange;
+  list.add({shape, policy, 80});
+  shape.max_chunk = 8;
+  policy = ems_fold(400, pairs_from(0, 4));
+  policy.merge = Merge::kValues;
+  list.add({shape, policy, 120});
+  shape.layers = 2;
+  shape.head_dim = 48;
+  shape.outlier_channels = 0;
+  policy = ems_fold(400, pairs_from(0, 2));
+  policy.mass = Mass::kCount;
+  policy.similarity = Similarity::kKeyValue;
+  policy.threshold = 0;
+  policy.recent = 60;
+  policy.fold.retained = 40;
+  policy.fold.retain = Retain::kNear;
+  list.add({shape, policy, 150});
+  return list;
+}
+
+void GoldenRun::add(std::span<const std::byte> bytes) {
+  for (const std::byte byte : bytes) word_ = (word_ ^ static_cast<std::uint64_t>(byte)) * 0x100000001b3u;
+}
+
+template <typename T>
+std::span<T> GoldenRun::take(std::size_t count) {
+  const std::size_t bytes = (count * sizeof(T) + kArenaAlignment - 1) / kArenaAlignment * kArenaAlignment;
+  if (bytes > memory_.size() - used_) {
+    short_of_memory_ = true;
+    return {};
+  }
+  T* const start = reinterpret_cast<T*>(memory_.data() + used_);
+  used_ += bytes;
+  most_ = std::max(most_, used_);
+  return {start, count};
+}
+
+// A cache with its arena and, when the shape has outlier channels or budgets go by head scores, its profile.
+Status GoldenRun::make_cache(const GoldenCase& one) {
+  const Shape& shape = one.shape;
+  const auto arena = take<std::byte>(footprint(shape, one.policy));
+  const bool has_profile = shape.outlier_channels != 0 || one.policy.budget == Budget::kScores;
+  const auto profile = take<std::byte>(has_profile ? profile_bytes(shape) : 0);
+  if (short_of_memory_) return Status::kArenaTooSmall;
+  if (has_profile) {
+    const std::size_t before = used_;
+    const std::size_t token = kProfileTokens * shape.head_dim;
+    const auto calibration = take<std::byte>(calibration_bytes(shape));
+    const auto keys = take<float>(token * shape.kv_heads);
+    const auto values = take<float>(token * shape.kv_heads);
+    const auto queries = take<float>(token * shape.query_heads);
+    const auto scores = take<float>(std::size_t{shape.layers} * shape.kv_heads);
+    if (short_of_memory_) return Status::kArenaTooSmall;
+    Status status = write_profile(profile, shape, kSeed, calibration, keys, values, queries);
+    if (status != Status::kOk) return status;
+    if (one.policy.budget == Budget::kScores) {
+      fill_head_scores(scores, kSeed);
+      status = set_head_scores(profile, shape, scores);
+      if (status != Status::kOk) return status;
+    }
+    used_ = before;
+  }
+  const std::span budgets(one.budgets, one.budget_count);
+  const Status status = cache_.init(arena, shape, one.policy, {port_, profile, budgets});
+  if (status != Status::kOk) return status;
+  state_ = arena.first(static_cast<std::size_t>(layout_of(shape, one.policy).plan));
+  add(profile);
+  return Status::kOk;
+}
+
+// What explain() and plan() say of every head; every other time everything is cut back at once.
+Status GoldenRun::add_scores(int step) {
+  const Shape& shape = cache_.shape();
+  const std::size_t before = used_;
+  for (std::uint32_t layer = 0; layer < shape.layers; ++layer) {
+    for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
+      used_ = before;
+      const auto slots = take<SlotInfo>(cache_.held(layer, head));
+      const auto target = take<std::uint32_t>(cache_.held(layer, head));
+      if (short_of_memory_) return Status::kArenaTooSmall;
+      Status status = explain(cache_, layer, head, slots);
+      if (status != Status::kOk) return status;
+      for (const SlotInfo& slot : slots) {
+        const std::uint32_t words[] = {slot.position, slot.global, slot.local, slot.bias, slot.merged};
+        add(std::as_bytes(std::span(words)));
+      }
+      status = plan(cache_, layer, head, shape.max_chunk, target);
+      if (status != Status::kOk) return status;
+      add(std::as_bytes(target));
+    }
+  }
+  used_ = before;
+  const Policy& policy = cache_.policy();
+  if (step % 20 != 19) return Status::kOk;
+  const std::uint32_t tokens = policy.sinks + policy.recent + (policy.tokens - policy.sinks - policy.recent + 1) / 2;
+  return compact_now(cache_, tokens, policy.budget);
+}
+
+// Some tokens go through every layer.
+Status GoldenRun::add_tokens(std::uint32_t count, Random& random) {
+  const Shape& shape = cache_.shape();
+  const std::size_t before = used_;
+  const std::size_t token = std::size_t{count} * shape.head_dim;
+  const auto keys = take<float>(token * shape.kv_heads);
+  const auto values = take<float>(token * shape.kv_heads);
+  const auto queries = take<float>(token * shape.query_heads);
+  const auto out = take<float>(token * shape.query_heads);
+  if (short_of_memory_) return Status::kArenaTooSmall;
+  for (std::uint32_t layer = 0; layer < shape.layers; ++layer) {
+    fill_keys(keys, shape, kSeed, layer, random);
+    fill_bells(values, random);
+    fill_bells(queries, random);
+    if (shape.outlier_channels == 0) scale_rows(keys, shape.head_dim, random);
+    scale_rows(values, shape.head_dim, random);
+    scale_rows(queries, shape.head_dim, random);
+    for (float& x : queries) x *= 0.0625f;
+    Status status = append(cache_, layer, keys, values);
+    if (status != Status::kOk) return status;
+    status = attend(cache_, layer, queries, out);
+    if (status != Status::kOk) return status;
+    add(std::as_bytes(out));
+  }
+  used_ = before;
+  return Status::kOk;
+}
+
+// A plan of its own: every third of the slots but the first is dropped.
+Status GoldenRun::drop_some() {
+  const std::size_t before = used_;
+  const auto target = take<std::uint32_t>(cache_.held(0, 0));
+  if (short_of_memory_) return Status::kArenaTooSmall;
+  std::uint32_t next = 0;
+  for (std::uint32_t i = 0; i < target.size(); ++i) target[i] = i % 3 == 1 && i > 4 ? kDrop : next++;
+  used_ = before;
+  return compact(cache_, 0, 0, target);
+}
+
+Status GoldenRun::run(const GoldenCase& one) {
+  used_ = 0;
+  short_of_memory_ = false;
+  Status status = make_cache(one);
+  Random random(one.shape.head_dim);
+  for (int step = 0; step < one.steps && status == Status::kOk; ++step) {
+    const std::uint32_t count = step == 0 ? one.shape.max_chunk : random.within(1, one.shape.max_chunk);
+    status = add_tokens(count, random);
+    if (status == Status::kOk && one.policy.keep == Keep::kScore && step % 10 == 9) status = add_scores(step);
+    if (status == Status::kOk && step % 7 == 6) status = drop_some();
+  }
+  if (status == Status::kOk) add(state_);
+  return status;
+}
+
+}  // namespace nibkv::test

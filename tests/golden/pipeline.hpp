@@ -1,0 +1,78 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "nibkv/nibkv.hpp"
+#include "tests/support/random.hpp"
+
+/// One word for all that the pipeline computes. It is the same on every architecture, with every port and every
+/// compiler; it changes only when the numbers of the library are changed on purpose. Without a heap, so that a bare
+/// board computes it with this code too.
+namespace nibkv::test {
+
+// To update: run nibkv_golden_tests; it prints the new words.
+inline constexpr std::uint64_t kGolden = 0x3c19ae28fff282cd;
+inline constexpr std::uint64_t kTurnedGolden = 0x41116db1db0b32a7;  ///< of the cases that turn keys
+inline constexpr std::uint64_t kFoldGolden = 0x8aca820dee2fdfaa;    ///< of those where layers share codes
+
+struct GoldenCase {
+  Shape shape;
+  Policy policy;
+  int steps;
+  std::uint32_t budgets[2] = {};
+  std::size_t budget_count = 0;
+};
+
+struct GoldenCases {
+  static constexpr std::size_t kMost = 24;
+  GoldenCase list[kMost] = {};
+  std::size_t count = 0;
+
+  void add(const GoldenCase& one) { list[count++] = one; }
+  const GoldenCase* begin() const { return list; }
+  const GoldenCase* end() const { return list + count; }
+};
+
+GoldenCases golden_cases();
+GoldenCases turned_cases();
+GoldenCases fold_cases();  ///< these need four times kGoldenBytes
+
+/// What a run needs beside its own object.
+inline constexpr std::size_t kGoldenBytes = std::size_t{1} << 20;
+
+/// Runs cases one after the other with one port; word() is the hash of all that came out of them.
+class GoldenRun {
+ public:
+  /// @param memory  kGoldenBytes, aligned to kArenaAlignment
+  GoldenRun(std::string_view port, std::span<std::byte> memory) : port_(port), memory_(memory) {}
+
+  /// @returns the first status of the library that was not kOk; kArenaTooSmall also when the memory is used up
+  Status run(const GoldenCase& one);
+
+  std::uint64_t word() const { return word_; }
+  /// The most bytes that were in use at a time.
+  std::size_t most_bytes() const { return most_; }
+
+ private:
+  void add(std::span<const std::byte> bytes);
+  template <typename T>
+  std::span<T> take(std::size_t count);
+  Status make_cache(const GoldenCase& one);
+  Status add_tokens(std::uint32_t count, Random& random);
+  Status add_scores(int step);
+  Status drop_some();
+
+  std::string_view port_;
+  std::span<std::byte> memory_;
+  std::size_t used_ = 0;
+  std::size_t most_ = 0;
+  bool short_of_memory_ = false;
+  Cache cache_;
+  std::span<const std::byte> state_;
+  std::uint64_t word_ = 0xcbf29ce484222325u;  // FNV-1a
+};
+
+}  // namespace nibkv::test

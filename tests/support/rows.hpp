@@ -1,0 +1,39 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "nibkv/nibkv.hpp"
+#include "tests/support/random.hpp"
+
+/// Rows and profiles of random numbers that are the same on every machine, in memory of the caller: for programs
+/// without a heap too. rig.hpp has the same as vectors.
+namespace nibkv::test {
+
+inline constexpr std::size_t kPlantedChannels = 4;
+inline constexpr std::size_t kProfileTokens = 64;  ///< that write_profile shows to its Calibrator
+
+/// The key channels that a profile of this seed made large, of one head.
+/// @param channels  [kPlantedChannels], written
+void plant_channels(const Shape& shape, std::uint64_t seed, std::uint32_t layer, std::uint32_t kv_head,
+                    std::uint32_t* channels);
+
+/// Random::bell numbers.
+void fill_bells(std::span<float> rows, Random& random);
+/// Rows like those that the profile of the same seed was made from, [count][kv_heads][head_dim].
+void fill_keys(std::span<float> keys, const Shape& shape, std::uint64_t seed, std::uint32_t layer, Random& random);
+void fill_values(std::span<float> values, const Shape& shape, Random& random);
+
+/// See make_profile.
+/// @param memory   at least calibration_bytes(shape), aligned to 8 bytes
+/// @param keys     room for kProfileTokens rows; as are values and queries
+/// @param profile  profile_bytes(shape), written
+/// @returns the first status that was not kOk
+Status write_profile(std::span<std::byte> profile, const Shape& shape, std::uint64_t seed, std::span<std::byte> memory,
+                     std::span<float> keys, std::span<float> values, std::span<float> queries);
+
+/// Head scores of the profile's seed.
+void fill_head_scores(std::span<float> scores, std::uint64_t seed);
+
+}  // namespace nibkv::test
