@@ -6,6 +6,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <iostream>
 #include <optional>
 #include <string>
@@ -46,6 +47,10 @@ Without --prompt it reads a message a line from standard input and answers each.
   --set KEY=VALUE,...  fields of the policy (nibkv-eval --help)
   --profile PATH|none  of the model's keys and values (default: made at the first start, kept beside the model)
   --outliers N         key channels at 8 bits: 0, 4, 8, 12 or 16 (default 8, without a profile 0)
+  --save FILE          keep the conversation there at the end
+  --load FILE          go on with a conversation that --save kept, as if it had never stopped: with the same model,
+                       profile, policy and size of the cache (--tokens says it more surely than --arena, of which
+                       threads take a part). Its draws go on too: --seed is not read
   --port NAME          of the computing kernels (default: the fastest)
   --list-ports         print the ports of this program and end
   --threads N          (default: as many as cores)
@@ -74,6 +79,8 @@ struct Settings {
   bool list_ports = false;
   std::optional<std::string> prompt;
   std::string model;
+  std::optional<std::string> save;
+  std::optional<std::string> load;
   StoreArguments cache;  // its profile is empty to find or make one
   ConversationOptions conversation;
 };
@@ -93,7 +100,7 @@ void read_sampling(const Arguments& arguments, ConversationOptions& options) {
 Settings parse(int count, const char* const* words) {
   const Arguments arguments(count, words,
                             {"prompt", "system", "model", "temperature", "top-p", "seed", "max-tokens", "tokens",
-                             "arena", "policy", "set", "profile", "outliers", "port", "threads"},
+                             "arena", "policy", "set", "profile", "outliers", "port", "threads", "save", "load"},
                             {"greedy", "list-ports", "help"});
   if (!arguments.words().empty()) throw UsageError("unexpected argument '" + arguments.words().front() + "'");
   Settings settings;
@@ -101,6 +108,8 @@ Settings parse(int count, const char* const* words) {
   settings.list_ports = arguments.flag("list-ports");
   settings.prompt = arguments.text("prompt");
   settings.model = choose_model(arguments);
+  settings.save = arguments.text("save");
+  settings.load = arguments.text("load");
   read_sampling(arguments, settings.conversation);
   settings.cache = read_store_arguments(arguments, "ems", "");
   check_settings(settings.cache.store.settings, settings.cache.store.policy);
@@ -233,6 +242,14 @@ std::vector<std::byte> choose_profile(const Settings& settings, Model& model, Th
   return find_or_make_profile(profile_places(settings.model), model.config(), make, say);
 }
 
+// What a conversation needs to go on.
+std::string cache_words(const TileStore& store, const Settings& settings) {
+  const Cache& cache = store.cache();
+  return std::to_string(cache.policy().tokens) + " tokens, policy " + policy_text(settings.cache.store) + ", " +
+         std::to_string(cache.shape().outlier_channels) + " outlier channels, " +
+         (settings.cache.store.profile.empty() ? "no profile" : "a profile");
+}
+
 void describe(const TileStore& store, const Chat& chat, const Settings& settings) {
   const Cache& cache = store.cache();
   say("cache of " + std::to_string(cache.policy().tokens) + " tokens in " + std::to_string(cache.usage().arena_bytes) +
@@ -241,7 +258,25 @@ void describe(const TileStore& store, const Chat& chat, const Settings& settings
       (chat.format() == ChatFormat::kChatMl ? "ChatML" : "plain text"));
 }
 
+void load(Conversation& conversation, const std::string& path, std::uint64_t model, const std::string& words) {
+  const std::string bytes = read_text(path);
+  try {
+    conversation.load(std::as_bytes(std::span(bytes)), model);
+  } catch (const Error& error) {
+    throw Error(path + ": " + error.what() + "; this one is of " + words);
+  }
+  say("the conversation of " + path + " goes on after " + std::to_string(conversation.position()) + " tokens");
+}
+
+// Better said before an hour of talk than after it.
+void check_place(const std::string& path) {
+  std::error_code ignored;
+  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
+  if (!folder.empty() && !std::filesystem::is_directory(folder, ignored)) throw Error("cannot write " + path);
+}
+
 int run(Settings settings) {
+  if (settings.save) check_place(*settings.save);
   const bool is_builtin = settings.model == NIBKV_TINY_MODEL;
   say("model " + settings.model + (is_builtin ? " (tiny, built in: it shows that all works, and knows nothing)" : ""));
   const Gguf file = Gguf::open(settings.model);
@@ -263,6 +298,9 @@ int run(Settings settings) {
   describe(store, chat, settings);
 
   Conversation conversation(model, tokenizer, chat, store, settings.conversation);
+  const std::uint64_t fingerprint = settings.save || settings.load ? model_fingerprint(file) : 0;
+  const std::string words = cache_words(store, settings);
+  if (settings.load) load(conversation, *settings.load, fingerprint, words);
   Session session(conversation, config.context);
   catch_interrupts();
   constexpr int kInterrupted = 128 + SIGINT;
@@ -278,6 +316,7 @@ int run(Settings settings) {
     result = 1;
   }
   std::cerr << summary(conversation);
+  if (settings.save) write_file(*settings.save, conversation.save(fingerprint, words));
   return result;
 }
 

@@ -70,6 +70,16 @@ class Conversation {
   /// Forgets everything that was said; the sampler goes on.
   void reset();
 
+  /// All that the next answer depends on, as a snapshot of the cache with the rest as its note: tokens that wait to be
+  /// fed, what the sampler draws next, counts. The options are not part of it.
+  /// @param model  model_fingerprint() of its file
+  /// @param cache  in words: what an error of load() shows to who has another one
+  std::vector<std::byte> save(std::uint64_t model, std::string_view cache) const;
+  /// Goes on where save() was called, byte for byte, on any port and with any number of threads.
+  /// @throws Error when the bytes are damaged, no conversation, or of another model, cache or profile. What was said is
+  ///         still there then.
+  void load(std::span<const std::byte> bytes, std::uint64_t model);
+
   const Counts& counts() const { return counts_; }
   /// Tokens fed, that is, the position of the next one.
   std::size_t position() const { return store_.cache().seen(0); }
@@ -93,6 +103,9 @@ class Conversation {
   std::vector<std::int32_t> pending_;  // tokens of the conversation that are not in the store yet
   bool turn_is_open_ = false;          // a message was put, and its answer not closed
 };
+
+/// Of a model's vocabulary, the shapes of its tensors, and some of their bytes: other models have other ones.
+std::uint64_t model_fingerprint(const Gguf& file);
 
 /// The short table of what a conversation took, one figure a line.
 std::string summary(const Conversation& conversation);

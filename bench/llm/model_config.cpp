@@ -5,6 +5,7 @@
 #include <string>
 
 #include "bench/llm/blocks.hpp"
+#include "bench/llm/gguf_cursor.hpp"
 
 namespace nibkv::llm {
 namespace {
@@ -81,7 +82,7 @@ Config Config::from(const Gguf& file) {
   const std::optional<std::string_view> architecture = file.text("general.architecture");
   if (!architecture) throw Error("general.architecture: missing");
   if (*architecture != "llama" && *architecture != "qwen2") {
-    throw Error("general.architecture: " + std::string(*architecture) + " is not one of llama, qwen2");
+    throw Error("general.architecture: " + detail::quoted(*architecture) + " is not one of llama, qwen2");
   }
   const Keys keys(file, std::string(*architecture));
   if (keys.integer("expert_count").value_or(0) != 0) keys.fail("expert_count", "mixtures of experts are not supported");

@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "bench/llm/blocks.hpp"
+#include "bench/llm/gguf_cursor.hpp"
 #include "bench/llm/model.hpp"
 
 namespace nibkv::llm {
@@ -61,7 +62,8 @@ void Model::load() {
   taken_.insert("rope_freqs.weight");  // read with the configuration
   for (const Tensor& tensor : file_.tensors()) {
     // A tensor nobody asked for means another kind of model, which would compute nonsense.
-    if (taken_.find(tensor.name) == taken_.end()) throw Error("tensor " + std::string(tensor.name) + ": not expected");
+    if (taken_.find(tensor.name) == taken_.end())
+      throw Error("tensor " + detail::quoted(tensor.name) + ": not expected");
   }
   taken_.clear();
 }

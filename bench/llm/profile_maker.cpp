@@ -1,8 +1,11 @@
 #include "bench/llm/profile_maker.hpp"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
-#include <fstream>
 #include <sstream>
 
 #include "bench/llm/arguments.hpp"
@@ -73,11 +76,19 @@ std::vector<std::byte> read_profile(const std::string& path, const Config& model
 
 void write_file(const std::string& path, std::span<const std::byte> bytes) {
   const std::string partial = path + ".part";
-  {
-    std::ofstream file(partial, std::ios::binary | std::ios::trunc);
-    file.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
-    if (!file.flush()) throw Error("cannot write " + partial);
+  const int file = ::open(partial.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  bool written = file >= 0;
+  while (written && !bytes.empty()) {
+    const ssize_t count = ::write(file, bytes.data(), bytes.size());
+    if (count < 0 && errno == EINTR) continue;
+    written = count > 0;
+    if (written) bytes = bytes.subspan(static_cast<std::size_t>(count));
   }
+  // On the disk before it takes the place of the old one, whatever the power does; files that cannot be synced are
+  // none.
+  if (written && ::fsync(file) != 0) written = errno == EINVAL;
+  if (file >= 0) ::close(file);
+  if (!written) throw Error("cannot write " + partial);
   if (std::rename(partial.c_str(), path.c_str()) != 0) throw Error("cannot write " + path);
 }
 

@@ -28,6 +28,13 @@ class Sampler {
   /// Cost: O(n) and O(log n) for each token that stays.
   std::int32_t sample(std::span<const float> logits);
 
+  /// What the next draws depend on, beside the options.
+  const std::array<std::uint64_t, 4>& state() const { return state_; }
+  /// @param state  of another sampler; all zeros are no state, and nothing changes then
+  void set_state(const std::array<std::uint64_t, 4>& state) {
+    if (state != std::array<std::uint64_t, 4>{}) state_ = state;
+  }
+
  private:
   struct Candidate {
     std::uint64_t weight;  // Q32 of the likeliest token's share

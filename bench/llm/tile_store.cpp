@@ -128,13 +128,16 @@ void TileStore::append(int layer, std::size_t count, const float* keys, const fl
     throw Error("the arena is full after " + std::to_string(cache_.held(0, 0)) + " tokens, and the policy drops none");
   }
   require(status, "append");
-  if (layer + 1 == shape.layers) {
-    std::uint64_t slots = 0;
-    for (std::uint32_t l = 0; l < shape.layers; ++l) {
-      for (std::uint32_t head = 0; head < shape.kv_heads; ++head) slots += cache_.held(l, head);
-    }
-    peak_slots_ = std::max(peak_slots_, slots);
+  if (layer + 1 == shape.layers) note_peak();
+}
+
+void TileStore::note_peak() {
+  const Shape& shape = cache_.shape();
+  std::uint64_t slots = 0;
+  for (std::uint32_t layer = 0; layer < shape.layers; ++layer) {
+    for (std::uint32_t head = 0; head < shape.kv_heads; ++head) slots += cache_.held(layer, head);
   }
+  peak_slots_ = std::max(peak_slots_, slots);
 }
 
 void TileStore::attend(int layer, std::size_t count, const float* queries, float* out, ThreadPool& pool) {
@@ -163,6 +166,20 @@ void TileStore::attend(int layer, std::size_t count, const float* queries, float
 void TileStore::clear() {
   require(watched([&] { return cache_.clear(); }), "clear");
   peak_slots_ = 0;
+}
+
+std::vector<std::byte> TileStore::save(std::span<const std::byte> note) const {
+  std::vector<std::byte> bytes(static_cast<std::size_t>(snapshot_bytes(cache_, note.size())));
+  require(watched([&] { return nibkv::save(cache_, bytes, {0, note}); }), "save");
+  return bytes;
+}
+
+Status TileStore::restore(std::span<const std::byte> snapshot) {
+  const Status status = watched([&] { return nibkv::restore(cache_, snapshot); });
+  if (status != Status::kOk) return status;
+  peak_slots_ = 0;
+  note_peak();
+  return status;
 }
 
 void TileStore::compact_now(std::uint32_t tokens) {

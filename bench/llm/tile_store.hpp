@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -44,6 +45,10 @@ class TileStore : public KvStore {
 
   const Cache& cache() const { return cache_; }
   void clear();
+  /// A snapshot of the cache with the caller's own bytes.
+  std::vector<std::byte> save(std::span<const std::byte> note) const;
+  /// What nibkv::restore says. The store is unchanged unless kOk.
+  Status restore(std::span<const std::byte> snapshot);
   /// Cuts every head back to its share of `tokens` now. @throws Error when the policy keeps no scores, or for a number
   /// out of its range
   void compact_now(std::uint32_t tokens);
@@ -55,6 +60,8 @@ class TileStore : public KvStore {
   std::uint64_t f16_bytes(std::uint64_t tokens) const;
 
  private:
+  void note_peak();
+
   struct Free {
     void operator()(std::byte* memory) const;
   };

@@ -5,6 +5,7 @@
 #include <limits>
 #include <utility>
 
+#include "bench/llm/gguf_cursor.hpp"
 #include "bench/llm/tokenizer_encoders.hpp"
 
 namespace nibkv::llm {
@@ -16,7 +17,7 @@ constexpr std::string_view kEndOfTurnSpellings[] = {"<|im_end|>", "<|eot_id|>", 
 TokenizerModel model_of(std::string_view name) {
   if (name == "gpt2") return TokenizerModel::kBytePairs;
   if (name == "llama") return TokenizerModel::kSentencePiece;
-  throw Error("tokenizer: unknown model '" + std::string(name) + "'");
+  throw Error("tokenizer: unknown model " + detail::quoted(name));
 }
 
 PreSplitter splitter_of(std::string_view name) {
@@ -24,7 +25,7 @@ PreSplitter splitter_of(std::string_view name) {
   if (name == "smollm") return PreSplitter::kSmolLm;
   if (name == "llama-bpe") return PreSplitter::kLlama3;
   if (name == "qwen2") return PreSplitter::kQwen2;
-  throw Error("tokenizer: unknown pre-splitter '" + std::string(name) + "'");
+  throw Error("tokenizer: unknown pre-splitter " + detail::quoted(name));
 }
 
 std::optional<std::int32_t> id_of(const Gguf& file, std::string_view key) {
@@ -55,7 +56,7 @@ char byte_of(std::string_view spelling) {
     const auto [end, error] = std::from_chars(spelling.data() + 3, spelling.data() + 5, value, 16);
     if (error == std::errc{} && end == spelling.data() + 5) return static_cast<char>(value);
   }
-  throw Error("tokenizer: '" + std::string(spelling) + "' is no byte token");
+  throw Error("tokenizer: " + detail::quoted(spelling) + " is no byte token");
 }
 
 std::string with_spaces(std::string_view spelling) {

@@ -3,6 +3,7 @@
 #include <queue>
 #include <utility>
 
+#include "bench/llm/gguf_cursor.hpp"
 #include "bench/llm/tokenizer_encoders.hpp"
 #include "bench/llm/unicode.hpp"
 
@@ -94,7 +95,7 @@ class BytePairEncoder final : public TextEncoder {
   void add_merge(std::string_view merge) {
     const std::size_t space = merge.find(' ', 1);
     if (space == std::string_view::npos || space + 1 == merge.size()) {
-      throw Error("tokenizer: merge '" + std::string(merge) + "' is no pair of tokens");
+      throw Error("tokenizer: merge " + detail::quoted(merge) + " is no pair of tokens");
     }
     const std::string left = bytes_of_spelling(merge.substr(0, space));
     const std::string right = bytes_of_spelling(merge.substr(space + 1));
@@ -102,7 +103,7 @@ class BytePairEncoder final : public TextEncoder {
     const auto right_id = find(right);
     const auto merged_id = find(left + right);
     if (!left_id || !right_id || !merged_id) {
-      throw Error("tokenizer: merge '" + std::string(merge) + "' names an unknown token");
+      throw Error("tokenizer: merge " + detail::quoted(merge) + " names an unknown token");
     }
     const auto rank = static_cast<std::uint32_t>(merges_.size());
     merges_.try_emplace(key(*left_id, *right_id), Merge{rank, *merged_id});

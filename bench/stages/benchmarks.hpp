@@ -13,7 +13,8 @@ namespace nibkv::bench {
 /// Benchmarks of each kernel alone, on data in the first-level cache: kernel/<kernel>/<port>/<head_dim>/...
 void register_kernels();
 
-/// Benchmarks of append and attend, and of the two yardsticks: <verb>/<model>/<outlier channels>/<tokens>/<port>.
+/// Benchmarks of append, attend, save and restore, and of the two yardsticks: <verb>/<model>/<outlier
+/// channels>/<tokens>/<port>.
 void register_stages();
 
 /// A counter of nanoseconds of CPU time per unit, for `units` an iteration.

@@ -1,5 +1,5 @@
 // append and attend on every built port that this CPU runs, the caches cold, and two yardsticks in the same run:
-// reading the same bytes once, and plain attention over f32 rows.
+// reading the same bytes once, and plain attention over f32 rows. Snapshots, on the best port.
 #include <algorithm>
 #include <cstdint>
 #include <memory>
@@ -117,6 +117,26 @@ void append_rows(benchmark::State& state, const Case& at, const Policy& policy, 
   state.counters["ns/row"] = nanoseconds_per(2.0 * count * cold.shape().kv_heads);  // a key and a value
 }
 
+// A snapshot of the whole cache into memory and back: mostly what its checksums cost, once to save and three times over
+// side data, twice over codes to restore.
+void save_cache(benchmark::State& state, const Case& at, std::string_view port) {
+  const Cache& cache = filled_cache(at).cache(port);
+  std::vector<std::byte> bytes(static_cast<std::size_t>(snapshot_bytes(cache)));
+  for (auto _ : state) {
+    must(save(cache, bytes));
+    benchmark::DoNotOptimize(bytes.data());
+  }
+  state.counters["GB/s"] = gigabytes_per_second(static_cast<double>(bytes.size()));
+}
+
+void restore_cache(benchmark::State& state, const Case& at, std::string_view port) {
+  Cache& cache = filled_cache(at).cache(port);
+  std::vector<std::byte> bytes(static_cast<std::size_t>(snapshot_bytes(cache)));
+  must(save(cache, bytes));
+  for (auto _ : state) must(restore(cache, bytes));
+  state.counters["GB/s"] = gigabytes_per_second(static_cast<double>(bytes.size()));
+}
+
 void register_attend(const Case& at) {
   using benchmark::RegisterBenchmark;
   RegisterBenchmark(at.name("read", "once").c_str(), [at](benchmark::State& state) { read_tiles(state, at); });
@@ -176,6 +196,13 @@ void register_stages() {
       register_folded({&model, outliers, kFoldedTokens});
       // What append costs does not depend on how much the cache holds.
       for (const std::string_view port : running_ports()) register_append({&model, outliers, kAppendTokens}, port);
+      // Nor does what a snapshot costs depend on the port.
+      const Case at{&model, outliers, kAppendTokens};
+      const std::string_view port = running_ports()[0];
+      benchmark::RegisterBenchmark(at.name("save", port).c_str(),
+                                   [at, port](benchmark::State& state) { save_cache(state, at, port); });
+      benchmark::RegisterBenchmark(at.name("restore", port).c_str(),
+                                   [at, port](benchmark::State& state) { restore_cache(state, at, port); });
     }
   }
 }

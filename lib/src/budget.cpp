@@ -99,6 +99,11 @@ void share_heads(const Access& to, Budget how, std::uint32_t tokens) {
   if (how == Budget::kPyramid || how == Budget::kScores) share_by_weights(to, how, tokens);
 }
 
+LayerShares layer_shares(const Shape& shape, const Policy& policy, std::uint32_t tokens) {
+  const std::uint32_t mean = tokens / kTileSlots;
+  return {least_tiles(shape, policy, Budget::kAdaptive, tokens, mean), mean * kMostBudget, mean};
+}
+
 void share_layer(const Access& to, std::uint32_t layer, std::uint32_t tokens) {
   const Shape& shape = to.shape();
   const Policy& policy = to.policy();
@@ -130,19 +135,18 @@ void share_layer(const Access& to, std::uint32_t layer, std::uint32_t tokens) {
     for (std::uint32_t head = 0; head < shape.kv_heads; ++head) count += reach(head, least_score);
     return count >= wanted;
   });
-  const std::uint32_t mean = tokens / kTileSlots;
-  const std::uint32_t least = least_tiles(shape, policy, Budget::kAdaptive, tokens, mean);
+  const auto [least, most, mean] = layer_shares(shape, policy, tokens);
   std::int64_t left = std::int64_t{mean} * shape.kv_heads;
   for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
     std::uint32_t tiles = (always + reach(head, limit)) / kTileSlots;
-    tiles = tiles < least ? least : tiles > mean * kMostBudget ? mean * kMostBudget : tiles;
+    tiles = tiles < least ? least : tiles > most ? most : tiles;
     to.chain(layer, head).budget = tiles * kTileSlots;
     left -= tiles;
   }
   // Rounding and the limits: a tile from or to one head after the other.
-  for (std::uint32_t head = 0; left != 0; head = (head + 1) % shape.kv_heads) {
+  for (std::uint32_t head = 0; left != 0; head = head + 1 < shape.kv_heads ? head + 1 : 0) {
     std::uint32_t& budget = to.chain(layer, head).budget;
-    if (left > 0 && budget < mean * kMostBudget * kTileSlots) {
+    if (left > 0 && budget < most * kTileSlots) {
       budget += kTileSlots;
       --left;
     } else if (left < 0 && budget > least * kTileSlots) {

@@ -37,7 +37,10 @@ static_assert(same(NIBKV_OK, Status::kOk) && same(NIBKV_BAD_SHAPE, Status::kBadS
               same(NIBKV_UNSUPPORTED_PORT, Status::kUnsupportedPort) && same(NIBKV_BAD_PROFILE, Status::kBadProfile) &&
               same(NIBKV_NOT_READY, Status::kNotReady) && same(NIBKV_BAD_ARGUMENT, Status::kBadArgument) &&
               same(NIBKV_FULL, Status::kFull) && same(NIBKV_BAD_PLAN, Status::kBadPlan) &&
-              same(NIBKV_CORRUPT, Status::kCorrupt));
+              same(NIBKV_CORRUPT, Status::kCorrupt) && same(NIBKV_BAD_SNAPSHOT, Status::kBadSnapshot) &&
+              same(NIBKV_NEWER_SNAPSHOT, Status::kNewerSnapshot) && same(NIBKV_OTHER_SHAPE, Status::kOtherShape) &&
+              same(NIBKV_OTHER_POLICY, Status::kOtherPolicy) && same(NIBKV_OTHER_PROFILE, Status::kOtherProfile) &&
+              same(NIBKV_STORAGE_FAILED, Status::kStorageFailed) && same(NIBKV_LOST, Status::kLost));
 static_assert(same(NIBKV_Q4, Storage::kQ4) && same(NIBKV_F32, Storage::kF32));
 static_assert(same(NIBKV_KEEP_ALL, Keep::kAll) && same(NIBKV_KEEP_RECENT, Keep::kRecent) &&
               same(NIBKV_KEEP_SCORE, Keep::kScore));

@@ -2,6 +2,7 @@
 
 #include "access.hpp"
 #include "compact_chain.hpp"
+#include "sound.hpp"
 
 namespace nibkv {
 namespace {
@@ -96,10 +97,6 @@ bool sound_lists(const Access& to) {
   return true;
 }
 
-bool sound_scale(std::uint16_t scale, std::uint16_t most) {
-  return scale == 0 || (scale >= 256 && scale <= most);
-}
-
 // Both layers of a pair hold the same positions, slot for slot.
 bool same_positions(const Access& to, const Chain& chain, const Chain& other) {
   if (to.policy().keep != Keep::kScore) return true;
@@ -137,25 +134,9 @@ bool sound_entries(const Access& to) {
 
 // The side data of a chain whose tiles are known to be right.
 bool sound_slots(const Access& to, const Chain& chain) {
-  const Policy& policy = to.policy();
-  SlotCursor at = to.first_slot(chain);
-  std::uint32_t next = 0;  // the least position that the slot may have
-  const std::uint32_t folded = to.folded(chain);
-  for (std::uint32_t slot = 0; slot < chain.used; ++slot, at.next(to.links())) {
-    if (!sound_scale(to.key_scales(at.tile)[at.lane], kMostKeyScale16)) return false;
-    if (!sound_scale(to.value_scales(at.tile)[at.lane], kMostValueScale16)) return false;
-    if (policy.keep != Keep::kScore) continue;
-    const std::uint32_t offset = to.positions(at.tile)[at.lane];
-    const std::uint32_t position = to.base(at.tile) + offset;
-    const bool far = offset == 65535;  // it may stand for any further one
-    if (position >= chain.seen) return false;
-    if (slot >= folded) {  // folded slots are in no order
-      if (position < (far && next != 0 ? next - 1 : next) || (at.lane == 0 && offset != 0)) return false;
-      next = position + 1;
-    }
-    const bool sink = slot >= folded && slot - folded < policy.sinks;
-    if (keeps_global(policy) && !sink && to.global(at.tile)[at.lane] > chain.heaviest) return false;
-    if (merges(policy) && to.bias(at.tile)[at.lane] > kMostBias) return false;
+  SoundSides sides(to.shape(), to.policy(), to.layout().side, chain, to.folded(chain));
+  for (TileCursor at = to.first_tile(chain); at.tile != kNoTile; at.next(to.links())) {
+    if (!sides.next(to.side(at.tile), to.policy().keep == Keep::kScore ? to.base(at.tile) : 0)) return false;
   }
   return true;
 }

@@ -106,6 +106,12 @@ Status ProfileView::open(std::span<const std::byte> bytes, const Shape& shape) {
   return Status::kOk;
 }
 
+std::uint32_t ProfileView::checksum() const {
+  std::uint32_t crc = 0;
+  if (!empty()) std::memcpy(&crc, data_ + offsetof(ProfileHeader, crc), sizeof crc);
+  return crc;
+}
+
 HeadProfile ProfileView::head(std::uint32_t layer, std::uint32_t kv_head) const {
   return head_profile_at(data_, std::size_t{layer} * kv_heads_ + kv_head, head_dim_);
 }

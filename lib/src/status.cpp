@@ -29,7 +29,21 @@ std::string_view text(Status status) {
     case Status::kBadPlan:
       return "the plan does not describe this chain";
     case Status::kCorrupt:
-      return "the arena contradicts itself";
+      return "the arena or the snapshot contradicts itself";
+    case Status::kBadSnapshot:
+      return "not a snapshot, or a damaged one";
+    case Status::kNewerSnapshot:
+      return "the snapshot is of a version that this library does not know";
+    case Status::kOtherShape:
+      return "the snapshot is of a cache of another shape";
+    case Status::kOtherPolicy:
+      return "the snapshot is of a cache of another policy or with other budgets";
+    case Status::kOtherProfile:
+      return "the snapshot is of a cache with another profile";
+    case Status::kStorageFailed:
+      return "the storage could not be read or written";
+    case Status::kLost:
+      return "the source changed while it was read; the cache is empty now";
   }
   return "unknown status";
 }

@@ -5,7 +5,10 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <thread>
@@ -228,6 +231,98 @@ TEST_F(ConversationTest, DrawsTheSameTextFromTheSameSeed) {
   };
   EXPECT_EQ(text(5), text(5));
   EXPECT_NE(text(5), text(6));
+}
+
+TEST_F(ConversationTest, GoesOnFromASnapshotAsIfItHadNeverStopped) {
+  const std::vector<std::string> messages = {kFacts, "And then? ", "What is the code for willow? ", "Go on. ", "Why? "};
+  for (const char* policy : {"full", "streaming_llm", "ems", "ada_kv"}) {
+    const std::uint32_t tokens = std::string(policy) == "full" ? 2000 : 96;
+    ConversationOptions options;
+    options.sampler.temperature = 1;
+    options.max_tokens = 20;
+    Talk whole = talk(policy, tokens, options);
+    std::vector<std::vector<std::byte>> saved = {whole.conversation->save(7, "")};
+    std::vector<std::string> answers;
+    const auto answer = [](Talk& to, const std::string& message) {
+      std::string text;
+      to.conversation->answer(message, [&](std::string_view part) { text += part; });
+      return text;
+    };
+    for (const std::string& message : messages) {
+      answers.push_back(answer(whole, message));
+      saved.push_back(whole.conversation->save(7, ""));
+    }
+    EXPECT_NE(saved.front(), saved.back());
+    for (std::size_t stop = 0; stop < messages.size(); ++stop) {
+      options.sampler.seed = 99;  // not read any more
+      Talk again = talk(policy, tokens, options);
+      answer(again, "something else");
+      again.conversation->load(saved[stop], 7);
+      EXPECT_EQ(again.conversation->save(7, ""), saved[stop]);
+      for (std::size_t i = stop; i < messages.size(); ++i) {
+        EXPECT_EQ(answer(again, messages[i]), answers[i]) << policy << ", stopped at " << stop << ", answer " << i;
+        EXPECT_EQ(again.conversation->save(7, ""), saved[i + 1]) << policy << ", stopped at " << stop;
+      }
+      EXPECT_EQ(again.conversation->counts().answer_tokens, whole.conversation->counts().answer_tokens);
+    }
+  }
+}
+
+TEST_F(ConversationTest, RefusesWhatItCannotGoOnFromAndStaysAsItIs) {
+  Talk first = talk("ems", 96, greedy(5));
+  ask(first, kFacts);
+  const std::vector<std::byte> saved = first.conversation->save(7, "96 tokens");
+  const auto error_of = [](Talk& to, std::span<const std::byte> bytes, std::uint64_t model) -> std::string {
+    const std::vector<std::byte> before = to.conversation->save(1, "");
+    std::string what = "none";
+    try {
+      to.conversation->load(bytes, model);
+    } catch (const Error& error) {
+      what = error.what();
+    }
+    EXPECT_EQ(to.conversation->save(1, ""), before) << what;
+    return what;
+  };
+  Talk second = talk("ems", 96, greedy(5));
+  ask(second, "Something else. ");
+  EXPECT_NE(error_of(second, saved, 8).find("another model"), std::string::npos);
+  std::vector<std::byte> damaged = saved;
+  damaged[damaged.size() / 2] ^= std::byte{1};
+  EXPECT_NE(error_of(second, damaged, 7).find("damaged"), std::string::npos);
+  EXPECT_NE(error_of(second, std::span(saved).first(saved.size() - 1), 7).find("damaged"), std::string::npos);
+  EXPECT_NE(error_of(second, {}, 7).find("damaged"), std::string::npos);
+  EXPECT_NE(error_of(second, first.store->save({}), 7).find("of no conversation"), std::string::npos);
+  Talk larger = talk("ems", 128, greedy(5));
+  const std::string error = error_of(larger, saved, 7);
+  EXPECT_NE(error.find("another policy"), std::string::npos) << error;
+  EXPECT_NE(error.find("saved with a cache of 96 tokens"), std::string::npos) << error;
+  // Notes under right checksums that no conversation writes.
+  const auto with_word = [&](std::size_t offset, std::uint32_t word) {
+    SnapshotInfo info;
+    EXPECT_EQ(inspect(saved, info), Status::kOk);
+    std::vector<std::byte> note(saved.begin() + static_cast<std::ptrdiff_t>(info.note_offset),
+                                saved.begin() + static_cast<std::ptrdiff_t>(info.note_offset + info.note_bytes));
+    std::memcpy(note.data() + offset, &word, 4);
+    return first.store->save(note);
+  };
+  EXPECT_EQ(error_of(second, with_word(4, 2), 7), "a conversation of a later version of this program");
+  EXPECT_EQ(error_of(second, with_word(72, 2), 7), "a damaged conversation") << "neither open nor closed";
+  EXPECT_EQ(error_of(second, with_word(76, 0), 7), "a damaged conversation") << "fewer pending tokens";
+  EXPECT_EQ(error_of(second, with_word(76, 0xffffffff), 7), "a damaged conversation") << "more pending tokens";
+  EXPECT_EQ(error_of(second, with_word(80, 8), 7), "a damaged conversation") << "fewer words";
+  EXPECT_EQ(error_of(second, with_word(88, 0x7fffffff), 7), "a damaged conversation") << "an unknown token";
+  EXPECT_EQ(error_of(second, with_word(88, 0xffffffff), 7), "a damaged conversation") << "a negative token";
+}
+
+TEST_F(ConversationTest, KnowsModelsApart) {
+  const std::uint64_t mine = model_fingerprint(file_);
+  EXPECT_EQ(model_fingerprint(Gguf::open(NIBKV_TINY_MODEL)), mine);
+  std::ifstream in(NIBKV_TINY_MODEL, std::ios::binary);
+  std::string bytes{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+  const Folder folder;
+  bytes.back() = static_cast<char>(bytes.back() ^ 1);  // the last byte of the last tensor
+  std::ofstream(folder / "other.gguf", std::ios::binary) << bytes;
+  EXPECT_NE(model_fingerprint(Gguf::open(folder / "other.gguf")), mine);
 }
 
 TEST_F(ConversationTest, SumsUpWhatItTook) {

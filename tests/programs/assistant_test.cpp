@@ -189,4 +189,44 @@ TEST_F(AssistantTest, GoesOnBeyondArenaAndContextUnderStreamingLlmAndWarnsOnce) 
   EXPECT_NE(full.err.find("heap allocations by nibkv"), std::string::npos) << "the table comes all the same";
 }
 
+TEST_F(AssistantTest, GoesOnWithASavedConversationAsIfItHadNeverStopped) {
+  const std::string options = "--model " + in_quotes(model_) + " --temperature 1 --seed 5 --max-tokens 20 --tokens 96";
+  const std::string file = in_quotes(folder_ + "/talk"), whole_file = in_quotes(folder_ + "/whole");
+  const std::string messages[] = {"The code for willow is 90717. They walked along the river.\n", "What then?\n",
+                                  "And what is the code for willow?\n", "Why?\n"};
+  std::string all, pieces;
+  for (const std::string& message : messages) all += message;
+  const Result whole = run(options + " --save " + whole_file, all);
+  ASSERT_EQ(whole.status, 0) << whole.err;
+  for (int i = 0; i < 4; ++i) {
+    const std::string threads = " --threads " + std::to_string(i + 1) + (i % 2 == 0 ? "" : " --port scalar");
+    const Result piece = run(options + threads + (i == 0 ? "" : " --load " + file) + " --save " + file, messages[i]);
+    ASSERT_EQ(piece.status, 0) << piece.err;
+    EXPECT_EQ(piece.err.find("goes on after ") != std::string::npos, i != 0) << piece.err;
+    pieces += piece.out;
+  }
+  EXPECT_EQ(pieces, whole.out);
+  EXPECT_EQ(contents(folder_ + "/talk"), contents(folder_ + "/whole"));
+}
+
+TEST_F(AssistantTest, SaysWhyASavedConversationCannotGoOn) {
+  const std::string file = folder_ + "/kept", quoted = in_quotes(file);
+  const Result saved = ask("--greedy --max-tokens 3 --profile none --tokens 96 --save " + quoted);
+  ASSERT_EQ(saved.status, 0) << saved.err;
+  const std::string load = "--profile none --load " + quoted;
+  expect_error(
+      ask(load + " --tokens 128"), 1,
+      "it was saved with a cache of 96 tokens, policy ems, 0 outlier channels, no profile; this one is of 128");
+  expect_error(ask("--tokens 96 --outliers 0 --load " + quoted), 1, "another profile");
+  expect_error(ask("--load /no/such.file"), 1, "/no/such.file");
+  expect_error(ask("--save /no/such/folder/file"), 1, "cannot write /no/such/folder/file");
+  std::ofstream(folder_ + "/half", std::ios::binary) << contents(file).substr(0, 500);
+  expect_error(ask("--profile none --tokens 96 --load " + in_quotes(folder_ + "/half")), 1, "damaged");
+  std::string other = contents(model_);
+  other[other.size() - 1] = static_cast<char>(other[other.size() - 1] ^ 1);
+  std::ofstream(folder_ + "/other.gguf", std::ios::binary) << other;
+  expect_error(run("--model " + in_quotes(folder_ + "/other.gguf") + " --tokens 96 --prompt x " + load), 1,
+               "a conversation with another model");
+}
+
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdlib>
+#include <cstring>
 #include <new>
 
 #include "nibkv/nibkv.hpp"
@@ -105,6 +106,28 @@ TEST(NoHeap, TheWatchSeesAllocations) {
 #endif
 }
 
+// Once through a span, once through two banks.
+template <typename Note>
+void save_and_restore(Cache& cache, std::span<std::byte> memory, Note note) {
+  const std::span<std::byte> one = memory.first(memory.size() / 2);
+  note(save(cache, one));
+  note(restore(cache, one));
+  SnapshotBanks banks;
+  banks.context = one.data();
+  banks.bytes = one.size();
+  banks.read = [](void* context, std::uint32_t bank, std::uint64_t offset, std::byte* bytes, std::size_t count) {
+    std::memcpy(bytes, static_cast<std::byte*>(context) + offset, bank == 0 ? count : 0);
+    return bank == 0;
+  };
+  banks.write = [](void* context, std::uint32_t, std::uint64_t offset, const std::byte* bytes, std::size_t count) {
+    std::memcpy(static_cast<std::byte*>(context) + offset, bytes, count);
+    return true;
+  };
+  std::memset(one.data(), 0, one.size());
+  note(save_to_banks(cache, banks));
+  note(restore_from_banks(cache, banks));
+}
+
 TEST(NoHeap, TheWholePipelineRunsWithoutIt) {
   constexpr std::uint32_t kChunk = 40;
   for (const std::string& port : test::running_ports()) {
@@ -132,7 +155,8 @@ TEST(NoHeap, TheWholePipelineRunsWithoutIt) {
         std::vector<std::uint32_t> target(400);
         test::Arena arena(footprint(shape, policy));
         std::vector<SlotInfo> infos(400);
-        std::array<Status, 9> worst{};
+        std::vector<std::byte> banks(2 * static_cast<std::size_t>(most_snapshot_bytes(shape, policy)));
+        std::array<Status, 10> worst{};
         Usage usage;
         {
           const Watch watch;
@@ -164,6 +188,7 @@ TEST(NoHeap, TheWholePipelineRunsWithoutIt) {
             for (std::uint32_t i = 0; i < slots.size(); ++i) slots[i] = i % 2 == 0 ? i / 2 : kDrop;
             run(5, check_plan(slots));
             run(5, compact(cache, 1, 0, slots));
+            if (!has_pairs(policy)) save_and_restore(cache, banks, [&](Status status) { run(9, status); });
             usage = cache.usage();
             run(6, cache.clear());
           }
@@ -173,7 +198,7 @@ TEST(NoHeap, TheWholePipelineRunsWithoutIt) {
             worst[7] = Status::kBadPolicy;
         }
         EXPECT_EQ(allocations, 0) << test::words(shape, policy, port);
-        EXPECT_EQ(worst, (std::array<Status, 9>{})) << test::words(shape, policy, port);
+        EXPECT_EQ(worst, (std::array<Status, 10>{})) << test::words(shape, policy, port);
         EXPECT_LE(usage.peak_bytes, usage.arena_bytes);
         EXPECT_TRUE(arena.guards_intact());
       }

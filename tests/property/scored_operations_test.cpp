@@ -1,238 +1,21 @@
 // Random operations under policies of Keep::kScore: whatever the order, the arena stays sound.
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <cmath>
-
-#include "nibkv/nibkv.hpp"
-#include "tests/reference/arena_model.hpp"
+#include "tests/property/scored_walk.hpp"
 #include "tests/support/effort.hpp"
-#include "tests/support/rig.hpp"
 
 namespace nibkv {
 namespace {
 
-using reference::ArenaModel;
-using reference::Notes;
-using reference::Slot;
 using test::Random;
-using test::Rig;
-using test::words;
-
-class ScoredWalk {
- public:
-  /// @param preset  which of scored_presets(), or one past them for a random policy
-  ScoredWalk(std::uint64_t seed, std::size_t preset, const std::string& port)
-      : random_(seed), shape_(random_shape()), policy_(policy_for(preset)), rig_(shape_, policy_, port, seed + 1) {
-    seen_.resize(shape_.layers);
-  }
-
-  void steps(int count) {
-    for (int i = 0; i < count && !testing::Test::HasFailure(); ++i) {
-      const std::uint32_t kind = random_.below(100);
-      if (kind < 50) {
-        append_and_attend();
-      } else if (kind < 65) {
-        attend_again();
-      } else if (kind < 75) {
-        carry_out_its_plan();
-      } else if (kind < 88) {
-        compact_some();
-      } else if (kind < 94) {
-        compact_all();
-      } else if (kind < 99) {
-        refuse_some();
-      } else {
-        ASSERT_EQ(rig_.cache().clear(), Status::kOk);
-        std::fill(seen_.begin(), seen_.end(), 0);
-      }
-      check(i % 6 == 0);
-    }
-    check(true);
-    EXPECT_TRUE(rig_.arena().guards_intact()) << what();
-  }
-
-  std::string what() const { return words(shape_, policy_, rig_.cache().port()); }
-
- private:
-  Shape random_shape() {
-    Shape shape;
-    shape.layers = static_cast<std::uint16_t>(random_.within(1, 3));
-    shape.kv_heads = static_cast<std::uint16_t>(random_.within(1, 4));
-    shape.query_heads = static_cast<std::uint16_t>(shape.kv_heads * random_.within(1, 5));
-    shape.head_dim = static_cast<std::uint16_t>(16 * random_.within(1, 4));
-    shape.max_chunk = static_cast<std::uint16_t>(random_.within(1, 50));
-    shape.outlier_channels = static_cast<std::uint16_t>(4 * random_.below(4));
-    if (random_.below(2) == 0) shape.rotary = test::random_rotary(random_, shape.head_dim);
-    return shape;
-  }
-
-  Policy policy_for(std::size_t preset) {
-    const auto list = test::scored_presets(shape_, random_.within(120, 260));
-    return preset < list.size() ? list[preset].policy : test::random_scored_policy(random_, shape_, 200);
-  }
-
-  ArenaModel model() const { return {rig_.arena().bytes(), shape_, policy_}; }
-
-  // Rows of very different sizes, zero among them.
-  std::vector<float> rows_of(std::uint32_t count, std::uint32_t heads) {
-    std::vector<float> rows = random_.bells(std::size_t{count} * heads * shape_.head_dim);
-    constexpr float kSizes[] = {1.0f, 1.0f, 1.0f, 0.0f, 30.0f, 1e-3f, 3.0f, 1e6f};
-    for (std::size_t at = 0; at < rows.size(); at += shape_.head_dim) {
-      const float size = kSizes[random_.below(8)];
-      for (std::size_t c = 0; c < shape_.head_dim; ++c) rows[at + c] *= size;
-    }
-    return rows;
-  }
-
-  void append_and_attend() {
-    const std::uint32_t layer = random_.below(shape_.layers);
-    const std::uint32_t count = random_.below(2) == 0 ? shape_.max_chunk : random_.within(1, shape_.max_chunk);
-    ASSERT_EQ(append(rig_.cache(), layer, rows_of(count, shape_.kv_heads), rows_of(count, shape_.kv_heads)),
-              Status::kOk)
-        << what();
-    seen_[layer] += count;
-    if (policy_.budget != Budget::kAdaptive) {
-      for (std::uint32_t head = 0; head < shape_.kv_heads; ++head) {
-        ASSERT_LE(rig_.cache().held(layer, head), rig_.cache().budget(layer, head) + kTileSlots) << what();
-      }
-    }
-    if (random_.below(8) != 0) run_attend(layer, count);
-  }
-
-  void attend_again() {
-    const std::uint32_t layer = random_.below(shape_.layers);
-    run_attend(layer, random_.within(1, shape_.max_chunk));
-  }
-
-  void run_attend(std::uint32_t layer, std::uint32_t count) {
-    std::uint32_t least = count;
-    for (std::uint32_t head = 0; head < shape_.kv_heads; ++head)
-      least = std::min(least, rig_.cache().held(layer, head));
-    const std::vector<float> queries = rows_of(count, shape_.query_heads);
-    std::vector<float> out(queries.size(), 5e30f);
-    const Status status = attend(rig_.cache(), layer, queries, out);
-    ASSERT_EQ(status, least < count ? Status::kBadArgument : Status::kOk) << what();
-    for (const float x : out) {
-      ASSERT_EQ(x == 5e30f, status != Status::kOk) << what();
-      ASSERT_TRUE(std::isfinite(x)) << what();
-    }
-  }
-
-  void carry_out_its_plan() {
-    const std::uint32_t layer = random_.below(shape_.layers);
-    const std::uint32_t head = random_.below(shape_.kv_heads);
-    std::vector<std::uint32_t> target(rig_.cache().held(layer, head));
-    const std::vector<std::byte> before = rig_.copy_state();
-    ASSERT_EQ(plan(rig_.cache(), layer, head, random_.within(0, shape_.max_chunk), target), Status::kOk);
-    ASSERT_EQ(rig_.copy_state(), before) << what();
-    ASSERT_EQ(check_plan(target), Status::kOk) << what();
-    carry_out(layer, head, target);
-  }
-
-  // A plan of a caller's own: any slots stay; of the others some join any of those.
-  void compact_some() {
-    const std::uint32_t layer = random_.below(shape_.layers);
-    const std::uint32_t head = random_.below(shape_.kv_heads);
-    const std::uint32_t odds = random_.below(17);
-    std::vector<std::uint32_t> target(rig_.cache().held(layer, head), kDrop);
-    std::uint32_t next = 0;
-    for (std::uint32_t& to : target) {
-      if (random_.below(16) < odds) to = next++;
-    }
-    const bool merge = policy_.merge != Merge::kNone && next != 0;
-    for (std::uint32_t& to : target) {
-      if (to == kDrop && merge && random_.below(2) == 0) to = kMember + random_.below(next);
-    }
-    carry_out(layer, head, target);
-  }
-
-  void carry_out(std::uint32_t layer, std::uint32_t head, const std::vector<std::uint32_t>& target) {
-    const std::vector<Slot> slots = model().slots(layer, head);
-    const std::vector<Notes> notes = model().notes(layer, head);
-    std::uint32_t kept = 0;
-    for (const std::uint32_t to : target) kept += to < kMember ? 1 : 0;
-    ASSERT_EQ(compact(rig_.cache(), layer, head, target), Status::kOk) << what();
-    ASSERT_EQ(rig_.cache().held(layer, head), kept) << what();
-    const std::vector<Slot> after = model().slots(layer, head);
-    const std::vector<Notes> after_notes = model().notes(layer, head);
-    for (std::size_t i = 0; i < target.size(); ++i) {
-      if (target[i] >= kMember) continue;
-      ASSERT_EQ(after_notes[target[i]].position, notes[i].position) << what();
-      if (std::find(target.begin(), target.end(), kMember + target[i]) != target.end()) continue;
-      ASSERT_EQ(after[target[i]], slots[i]) << what();
-      ASSERT_EQ(after_notes[target[i]], notes[i]) << what();
-    }
-  }
-
-  void compact_all() {
-    const std::uint32_t always = policy_.sinks + policy_.recent;
-    const std::uint32_t tokens = random_.within(always + 1, policy_.tokens);
-    const auto how = static_cast<Budget>(random_.below(4));
-    const bool known = how != Budget::kScores || !rig_.profile().empty();
-    ASSERT_EQ(compact_now(rig_.cache(), tokens, how), known ? Status::kOk : Status::kBadProfile) << what();
-  }
-
-  void refuse_some() {
-    const std::uint32_t layer = random_.below(shape_.layers);
-    const std::vector<std::byte> before = rig_.copy_state();
-    std::vector<std::uint32_t> bad(rig_.cache().held(layer, 0) + 1, kDrop);
-    EXPECT_EQ(compact(rig_.cache(), layer, 0, bad), Status::kBadPlan) << what();
-    bad.pop_back();
-    if (!bad.empty()) {
-      bad.back() = kMember + random_.below(1000);
-      EXPECT_EQ(compact(rig_.cache(), layer, 0, bad), Status::kBadPlan) << what();
-    }
-    EXPECT_EQ(compact_now(rig_.cache(), policy_.tokens + 1, Budget::kUniform), Status::kBadArgument) << what();
-    EXPECT_EQ(compact_now(rig_.cache(), policy_.tokens, Budget::kTable), Status::kBadPolicy) << what();
-    const auto rows = rows_of(shape_.max_chunk + 1u, shape_.kv_heads);
-    EXPECT_EQ(append(rig_.cache(), layer, rows, rows), Status::kBadArgument) << what();
-    EXPECT_EQ(rig_.copy_state(), before) << what();
-  }
-
-  void check(bool contents) {
-    std::uint32_t tiles = 0;
-    ASSERT_NO_THROW(tiles = model().check_chains()) << what();
-    ASSERT_EQ(nibkv::check(rig_.cache()), Status::kOk) << what();
-    const Usage usage = rig_.cache().usage();
-    ASSERT_EQ(usage.used_tiles, tiles) << what();
-    ASSERT_LE(usage.peak_tiles, usage.tiles) << what();
-    ASSERT_LE(usage.peak_bytes, usage.arena_bytes) << what();
-    for (std::uint32_t layer = 0; layer < shape_.layers; ++layer) {
-      ASSERT_EQ(rig_.cache().seen(layer), seen_[layer]) << what();
-      for (std::uint32_t head = 0; contents && head < shape_.kv_heads; ++head) check_chain(layer, head);
-    }
-  }
-
-  void check_chain(std::uint32_t layer, std::uint32_t head) {
-    const std::vector<Notes> notes = model().notes(layer, head);
-    const std::vector<Slot> slots = model().slots(layer, head);
-    const std::vector<SlotInfo> infos = test::explain_all(rig_.cache(), layer, head);
-    ASSERT_EQ(infos.size(), notes.size()) << what();
-    for (std::size_t i = 0; i < notes.size(); ++i) {
-      ASSERT_TRUE(i == 0 || notes[i].position > notes[i - 1].position) << what() << ", slot " << i;
-      ASSERT_LT(notes[i].position, seen_[layer]) << what() << ", slot " << i;
-      ASSERT_LE(notes[i].bias, 32u) << what() << ", slot " << i;
-      ASSERT_EQ((Notes{infos[i].position, infos[i].global, infos[i].local, infos[i].bias, infos[i].merged}), notes[i]);
-      for (const std::uint16_t scale : {slots[i].key_scale, slots[i].value_scale}) {
-        ASSERT_TRUE(scale == 0 || (scale >= 256 && scale <= (127 + 100) << 8)) << what() << ", slot " << i;
-      }
-    }
-  }
-
-  Random random_;
-  Shape shape_;
-  Policy policy_;
-  Rig rig_;
-  std::vector<std::uint32_t> seen_;
-};
+using test::ScoredWalk;
 
 TEST(ScoredOperations, InAnyOrderLeaveASoundArenaUnderEveryPreset) {
   for (const std::string& port : test::running_ports()) {
     for (std::size_t preset = 0; preset < 9; ++preset) {
       for (std::uint64_t seed = 0; seed < 8; ++seed) {
         SCOPED_TRACE("preset " + std::to_string(preset) + ", seed " + std::to_string(seed));
-        ScoredWalk walk(seed * 100 + preset, preset, port);
+        ScoredWalk walk(Random(seed * 100 + preset), seed * 100 + preset, preset, port);
         walk.steps(60 / test::kShorter);
         if (HasFailure()) return;
       }
@@ -244,7 +27,7 @@ TEST(ScoredOperations, InAnyOrderLeaveASoundArenaUnderAnyPolicy) {
   for (const std::string& port : test::running_ports()) {
     for (std::uint64_t seed = 1000; seed < 1060; ++seed) {
       SCOPED_TRACE("seed " + std::to_string(seed));
-      ScoredWalk walk(seed, 99, port);
+      ScoredWalk walk(Random(seed), seed, 99, port);
       walk.steps(80 / test::kShorter);
       if (HasFailure()) return;
     }

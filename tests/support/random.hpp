@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 namespace nibkv::test {
@@ -11,8 +12,18 @@ namespace nibkv::test {
 class Random {
  public:
   explicit Random(std::uint64_t seed) : state_(seed) {}
+  /// Numbers that somebody else chose: two bytes each, for a fuzzer to find its way by; then as by a seed.
+  /// @param bytes  must outlive the object and its copies
+  explicit Random(std::span<const std::byte> bytes) : state_(bytes.size()), chosen_(bytes) {}
 
   std::uint64_t word() {
+    if (chosen_.size() >= 2) {
+      const std::uint64_t top =
+          std::to_integer<std::uint64_t>(chosen_[0]) << 8 | std::to_integer<std::uint64_t>(chosen_[1]);
+      chosen_ = chosen_.subspan(2);
+      state_ ^= top << 48;
+      return top << 48;
+    }
     state_ += 0x9e3779b97f4a7c15u;
     std::uint64_t z = state_;
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
@@ -37,6 +48,7 @@ class Random {
   double gaussian() { return std::sqrt(-2.0 * std::log(uniform())) * std::cos(6.283185307179586 * uniform()); }
 
   std::vector<float> bells(std::size_t count) {
+    if (!chosen_.empty()) return Random(word()).bells(count);  // rows are not worth choosing
     std::vector<float> numbers(count);
     for (float& number : numbers) number = bell();
     return numbers;
@@ -49,6 +61,7 @@ class Random {
 
  private:
   std::uint64_t state_;
+  std::span<const std::byte> chosen_;
 };
 
 }  // namespace nibkv::test

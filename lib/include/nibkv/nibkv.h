@@ -43,12 +43,19 @@ typedef enum nibkv_status {
   NIBKV_ARENA_TOO_SMALL = 4,  /* the arena is shorter than the footprint */
   NIBKV_UNKNOWN_PORT = 5,     /* no built port has that name */
   NIBKV_UNSUPPORTED_PORT = 6, /* the port is built, but this CPU cannot run it */
-  NIBKV_BAD_PROFILE = 7,  /* the profile is damaged, of another version or shape, has too few channels or is missing */
-  NIBKV_NOT_READY = 8,    /* the cache was not initialised */
-  NIBKV_BAD_ARGUMENT = 9, /* an index out of range, an array of the wrong size, or none */
-  NIBKV_FULL = 10,        /* the pool has no tile left and the policy may not make room */
-  NIBKV_BAD_PLAN = 11,    /* the plan does not describe this chain */
-  NIBKV_CORRUPT = 12      /* the arena holds what no function writes (see nibkv_check) */
+  NIBKV_BAD_PROFILE = 7,   /* the profile is damaged, of another version or shape, has too few channels or is missing */
+  NIBKV_NOT_READY = 8,     /* the cache was not initialised */
+  NIBKV_BAD_ARGUMENT = 9,  /* an index out of range, an array of the wrong size, or none */
+  NIBKV_FULL = 10,         /* the pool has no tile left and the policy may not make room */
+  NIBKV_BAD_PLAN = 11,     /* the plan does not describe this chain */
+  NIBKV_CORRUPT = 12,      /* the arena, or a snapshot whose checksums are right, holds what no function writes */
+  NIBKV_BAD_SNAPSHOT = 13, /* not a snapshot, cut short, or damaged (see nibkv_restore) */
+  NIBKV_NEWER_SNAPSHOT = 14, /* a snapshot of a version that this library does not know */
+  NIBKV_OTHER_SHAPE = 15,    /* a snapshot of a cache of another shape */
+  NIBKV_OTHER_POLICY = 16,   /* a snapshot of a cache of another policy or with other budgets */
+  NIBKV_OTHER_PROFILE = 17,  /* a snapshot of a cache with another profile, or with one where here is none */
+  NIBKV_STORAGE_FAILED = 18, /* a callback could not read or write */
+  NIBKV_LOST = 19            /* a source changed while it was restored from: the cache is empty now */
 } nibkv_status;
 
 /* A short English sentence for a status; never null. */

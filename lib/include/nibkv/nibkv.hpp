@@ -15,4 +15,6 @@
 #include "nibkv/plan.hpp"
 #include "nibkv/compact.hpp"
 #include "nibkv/check.hpp"
+#include "nibkv/snapshot.hpp"
+#include "nibkv/banks.hpp"
 // clang-format on

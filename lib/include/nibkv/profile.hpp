@@ -116,6 +116,8 @@ class ProfileView {
   Status open(std::span<const std::byte> bytes, const Shape& shape);
 
   bool empty() const { return data_ == nullptr; }
+  /// Its checksum; 0 when empty.
+  std::uint32_t checksum() const;
   /// @param layer, kv_head  in range of the shape it was opened with
   HeadProfile head(std::uint32_t layer, std::uint32_t kv_head) const;
 

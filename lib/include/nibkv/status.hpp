@@ -5,8 +5,8 @@
 
 namespace nibkv {
 
-/// What a call did. Any value but kOk means that nothing changed. The values are frozen: they never move or change
-/// meaning.
+/// What a call did. Any value but kOk means that nothing changed, kLost alone excepted. The values are frozen: they
+/// never move or change meaning.
 enum class [[nodiscard]] Status : std::int8_t{
     kOk = 0,
     kBadShape = 1,    ///< a field of Shape is out of its range
@@ -20,7 +20,14 @@ enum class [[nodiscard]] Status : std::int8_t{
     kBadArgument = 9,  ///< an index out of range, or a span of the wrong size
     kFull = 10,        ///< the pool has no tile left and the policy may not make room
     kBadPlan = 11,     ///< the plan does not describe this chain (see plan.hpp)
-    kCorrupt = 12,     ///< the arena holds what no verb writes (see check.hpp)
+    kCorrupt = 12,  ///< the arena, or a snapshot whose checksums are right, holds what no verb writes (see check.hpp)
+    kBadSnapshot = 13,    ///< not a snapshot, cut short, or damaged (see snapshot.hpp)
+    kNewerSnapshot = 14,  ///< a snapshot of a version that this library does not know
+    kOtherShape = 15,     ///< a snapshot of a cache of another shape
+    kOtherPolicy = 16,    ///< a snapshot of a cache of another policy or with other budgets
+    kOtherProfile = 17,   ///< a snapshot of a cache with another profile, or with one where here is none
+    kStorageFailed = 18,  ///< a callback could not read or write
+    kLost = 19,           ///< a source changed while it was restored from: the cache is empty now
 };
 
 /// A short English sentence for a status. Its texts live in an object file of their own: firmware that does not call it

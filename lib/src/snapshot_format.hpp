@@ -1,0 +1,60 @@
+#pragma once
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+
+#include "nibkv/snapshot.hpp"
+
+namespace nibkv {
+
+static_assert(std::endian::native == std::endian::little, "snapshots are read in place");
+
+inline constexpr std::uint32_t kSnapshotMagic = 0x534b424e;  // "NBKS"
+
+/// First 64 bytes of a snapshot. Magic, version and checksum stay where they are in all versions.
+struct SnapshotHeader {
+  std::uint32_t magic;
+  std::uint16_t version;
+  std::uint16_t header_bytes;
+  std::uint64_t bytes;
+  std::uint64_t shape;
+  std::uint64_t policy;
+  std::uint32_t profile;
+  std::uint32_t used_tiles;
+  std::uint32_t peak_tiles;
+  std::uint32_t sequence;
+  std::uint32_t reserved[3];
+  std::uint32_t crc;  // of what is before it
+};
+static_assert(sizeof(SnapshotHeader) == detail::kSnapshotHeaderBytes && offsetof(SnapshotHeader, crc) == 60 &&
+              offsetof(SnapshotHeader, profile) == 32);
+
+/// Before each section; its checksum is behind it, starts from the one before, and covers this too.
+struct SectionHeader {
+  std::uint32_t kind;
+  std::uint32_t reserved;
+  std::uint64_t bytes;
+};
+static_assert(sizeof(SectionHeader) + 4 == detail::kSectionBytes);
+
+/// Sections, in their order in a snapshot.
+enum Section : std::uint32_t {
+  kNote = 0,    // the caller's bytes
+  kChains = 1,  // ChainRecord[layers][kv_heads]
+  kSides = 2,   // of the tiles in use, chain by chain: u32 base under Keep::kScore, then side data
+  kCodes = 3,   // of the same tiles
+};
+static_assert(kCodes + 1 == detail::kSections);
+
+struct ChainRecord {
+  std::uint32_t used;
+  std::uint32_t seen;
+  std::uint32_t budget;
+  std::uint32_t heaviest;
+  std::uint32_t exponent;
+  std::uint32_t reserved[3];
+};
+static_assert(sizeof(ChainRecord) == detail::kChainRecordBytes);
+
+}  // namespace nibkv

@@ -1,0 +1,39 @@
+// Operations in an order, on a shape and under a policy that the input chooses, beside the plain models of the property
+// tests.
+#include <gtest/gtest.h>
+
+#include "tests/fuzz/targets.hpp"
+#include "tests/property/scored_walk.hpp"
+#include "tests/property/walk.hpp"
+
+namespace nibkv::fuzz {
+
+// A byte for the port, a byte for the kind of policy, then two bytes for each choice.
+void operations(std::span<const std::byte> input) {
+  static const std::vector<std::string> kPorts = test::running_ports();
+  if (input.size() < 2) return;
+  const std::string& port = kPorts[std::to_integer<std::size_t>(input[0]) % kPorts.size()];
+  const std::size_t preset = std::to_integer<std::size_t>(input[1]) % 16;
+  const test::Random random(input.subspan(2));
+  constexpr int kSteps = 10;
+  if (preset < 6) {
+    test::Walk walk(random, port);
+    walk.steps(kSteps);
+  } else {
+    test::ScoredWalk walk(random, 1, preset - 6, port);
+    walk.steps(kSteps);
+  }
+}
+
+std::vector<Input> operations_seeds() {
+  std::vector<Input> seeds;
+  test::Random random(1);
+  for (unsigned i = 0; i < 48; ++i) {
+    Input input = {static_cast<std::byte>(i), static_cast<std::byte>(i)};
+    for (int byte = 0; byte < 200; ++byte) input.push_back(static_cast<std::byte>(random.below(256)));
+    seeds.push_back(input);
+  }
+  return seeds;
+}
+
+}  // namespace nibkv::fuzz

@@ -1,0 +1,157 @@
+// A snapshot, as it is and with its checksums made right: refused, and nothing has changed; or restored, and the cache
+// can be worked with.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <memory>
+
+#include "nibkv/nibkv.hpp"
+#include "tests/fuzz/targets.hpp"
+#include "tests/support/snapshots.hpp"
+
+namespace nibkv::fuzz {
+namespace {
+
+using test::Random;
+using test::Rig;
+
+// One chain, two that may borrow from each other, two that compete; all of few bytes.
+struct Kind {
+  Shape shape;
+  Policy policy;
+};
+
+std::vector<Kind> kinds() {
+  const Shape one = {.layers = 1, .query_heads = 2, .kv_heads = 1, .head_dim = 16, .outlier_channels = 4};
+  const Shape two = {.layers = 2, .query_heads = 4, .kv_heads = 2, .head_dim = 16, .max_chunk = 3};
+  Shape exact = two;
+  exact.storage = Storage::kF32;
+  Policy merged = ems(48);
+  merged.merge = Merge::kBoth;
+  return {{one, ems(40)},    {two, full(40)}, {two, streaming_llm(40)},
+          {two, ada_kv(64)}, {one, merged},   {exact, full(40)}};
+}
+
+void work(Cache& cache, std::uint64_t seed) {
+  const Shape& shape = cache.shape();
+  Random random(seed);
+  for (int step = 0; step < 3; ++step) {
+    for (std::uint32_t layer = 0; layer < shape.layers; ++layer) {
+      const auto rows = random.bells(std::size_t{shape.kv_heads} * shape.head_dim);
+      const Status appended = append(cache, layer, rows, rows);
+      EXPECT_TRUE(appended == Status::kOk || appended == Status::kFull);
+      const auto queries = random.bells(std::size_t{shape.query_heads} * shape.head_dim);
+      std::vector<float> out(queries.size());
+      const Status attended = attend(cache, layer, queries, out);
+      EXPECT_TRUE(attended == Status::kOk || appended == Status::kFull);
+    }
+  }
+}
+
+// A cache with something in it, made once.
+class Cached {
+ public:
+  explicit Cached(const Kind& kind) : rig_(kind.shape, kind.policy) {
+    work(rig_.cache(), 3);
+    before_ = rig_.arena().copy();
+  }
+
+  void offer(std::span<const std::byte> input) {
+    Cache& cache = rig_.cache();
+    std::vector<std::byte> bytes(input.begin(), input.end());  // of its own size, for sanitizers
+    if (restore(cache, bytes) != Status::kOk) {
+      EXPECT_EQ(rig_.arena().copy(), before_);
+      return;
+    }
+    EXPECT_EQ(check(cache), Status::kOk);
+    SnapshotInfo info;
+    EXPECT_EQ(inspect(bytes, info), Status::kOk);
+    const std::vector<std::byte> first = test::saved(cache);
+    EXPECT_EQ(restore(cache, first), Status::kOk);
+    EXPECT_EQ(test::saved(cache), first);
+    work(cache, 5);
+    EXPECT_TRUE(rig_.arena().guards_intact());
+    std::memcpy(rig_.arena().bytes().data(), before_.data(), before_.size());
+  }
+
+ private:
+  class Open : public Rig {
+   public:
+    using Rig::arena;
+    using Rig::Rig;
+    test::Arena& arena() { return const_cast<test::Arena&>(Rig::arena()); }
+  };
+  Open rig_;
+  std::vector<std::byte> before_;
+};
+
+std::uint32_t crc_of(std::uint32_t crc, std::span<const std::byte> bytes) {
+  crc = ~crc;
+  for (const std::byte byte : bytes) {
+    crc ^= static_cast<std::uint32_t>(byte);
+    for (int bit = 0; bit < 8; ++bit) crc = (crc & 1) != 0 ? crc >> 1 ^ 0xedb88320u : crc >> 1;
+  }
+  return ~crc;
+}
+
+// Makes magic, version, fingerprints, length and checksums those of `good`, as far as sections can be followed.
+void seal(std::vector<std::byte>& bytes, const std::vector<std::byte>& good) {
+  if (bytes.size() < 64) return;
+  std::memcpy(bytes.data(), good.data(), 8);
+  std::memcpy(bytes.data() + 16, good.data() + 16, 20);
+  const std::uint64_t total = bytes.size();
+  std::memcpy(bytes.data() + 8, &total, 8);
+  std::uint32_t crc = crc_of(0, std::span(bytes).first(60));
+  std::memcpy(bytes.data() + 60, &crc, 4);
+  for (std::size_t at = 64; bytes.size() - at >= 20;) {
+    std::uint64_t length = 0;
+    std::memcpy(&length, bytes.data() + at + 8, 8);
+    if (length > bytes.size() - at - 20) return;
+    const std::size_t end = at + 16 + static_cast<std::size_t>(length);
+    crc = crc_of(crc, std::span(bytes).subspan(at, end - at));
+    std::memcpy(bytes.data() + end, &crc, 4);
+    at = end + 4;
+  }
+}
+
+std::vector<std::byte> good_snapshot(const Kind& kind) {
+  Rig rig(kind.shape, kind.policy);
+  for (std::uint64_t i = 0; i < 4; ++i) work(rig.cache(), i);
+  return test::saved(rig.cache());
+}
+
+}  // namespace
+
+// A byte for the kind of cache, a byte for whether checksums are made right, then the snapshot.
+void snapshot(std::span<const std::byte> input) {
+  static const std::vector<Kind> kKinds = kinds();
+  static std::vector<std::unique_ptr<Cached>> caches;
+  static std::vector<std::vector<std::byte>> good;
+  if (caches.empty()) {
+    for (const Kind& kind : kKinds) {
+      caches.push_back(std::make_unique<Cached>(kind));
+      good.push_back(good_snapshot(kind));
+    }
+  }
+  if (input.size() < 2) return;
+  const std::size_t kind = std::to_integer<std::size_t>(input[0]) % kKinds.size();
+  std::vector<std::byte> bytes(input.begin() + 2, input.end());
+  if (input[1] != std::byte{0}) seal(bytes, good[kind]);
+  caches[kind]->offer(bytes);
+}
+
+std::vector<Input> snapshot_seeds() {
+  std::vector<Input> seeds;
+  const std::vector<Kind> list = kinds();
+  for (std::size_t kind = 0; kind < list.size(); ++kind) {
+    for (const std::byte sealed : {std::byte{0}, std::byte{1}}) {
+      Input input = {static_cast<std::byte>(kind), sealed};
+      const std::vector<std::byte> bytes = good_snapshot(list[kind]);
+      input.insert(input.end(), bytes.begin(), bytes.end());
+      seeds.push_back(input);
+    }
+  }
+  return seeds;
+}
+
+}  // namespace nibkv::fuzz

@@ -1,0 +1,34 @@
+#pragma once
+
+#include <cstddef>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace nibkv::fuzz {
+
+using Input = std::vector<std::byte>;
+
+/// What a fuzzer may try: a function of any bytes, which fails a GoogleTest check, or a sanitizer's, where something is
+/// wrong; and a few inputs to begin with.
+struct Target {
+  std::string name;
+  void (*run)(std::span<const std::byte> input);
+  std::vector<Input> (*seeds)();
+};
+
+/// All that were built: those of the runner only with NIBKV_BENCH.
+const std::vector<Target>& targets();
+
+void snapshot(std::span<const std::byte> input);
+std::vector<Input> snapshot_seeds();
+void profile(std::span<const std::byte> input);
+std::vector<Input> profile_seeds();
+void operations(std::span<const std::byte> input);
+std::vector<Input> operations_seeds();
+void gguf(std::span<const std::byte> input);
+std::vector<Input> gguf_seeds();
+void tokenizer(std::span<const std::byte> input);
+std::vector<Input> tokenizer_seeds();
+
+}  // namespace nibkv::fuzz

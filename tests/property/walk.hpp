@@ -1,0 +1,259 @@
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "nibkv/nibkv.hpp"
+#include "tests/reference/arena_model.hpp"
+#include "tests/reference/attention.hpp"
+#include "tests/reference/streaming.hpp"
+#include "tests/support/rig.hpp"
+#include "tests/support/snapshots.hpp"
+
+namespace nibkv::test {
+
+using reference::ArenaModel;
+using reference::Slot;
+
+// What a chain must hold, kept in plain vectors.
+struct PlainChain {
+  std::vector<Slot> slots;               // Storage::kQ4
+  std::vector<std::vector<float>> keys;  // Storage::kF32
+  std::vector<std::vector<float>> values;
+  std::size_t size = 0;
+
+  void keep(const std::vector<std::uint32_t>& target) {
+    std::size_t next = 0;
+    for (std::size_t i = 0; i < target.size(); ++i) {
+      if (target[i] == kDrop) continue;
+      if (!slots.empty()) slots[next] = slots[i];
+      if (!keys.empty()) keys[next] = keys[i];
+      if (!values.empty()) values[next] = values[i];
+      ++next;
+    }
+    size = next;
+    slots.resize(std::min(slots.size(), next));
+    keys.resize(std::min(keys.size(), next));
+    values.resize(std::min(values.size(), next));
+  }
+};
+
+// A cache of a random shape and policy beside a plain model of it, driven by random operations.
+class Walk {
+ public:
+  Walk(const Random& random, const std::string& port)
+      : random_(random), shape_(random_shape()), policy_(random_policy()), rig_(shape_, policy_, port) {
+    chains_.resize(std::size_t{shape_.layers} * shape_.kv_heads);
+    seen_.resize(shape_.layers);
+  }
+
+  void steps(int count) {
+    for (int i = 0; i < count && !testing::Test::HasFailure(); ++i) {
+      const std::uint32_t kind = random_.below(100);
+      if (kind < 60) {
+        append_some();
+      } else if (kind < 75) {
+        attend_some(i % 4 == 0);
+      } else if (kind < 90) {
+        compact_some();
+      } else if (kind < 99) {
+        refuse_some();
+      } else {
+        ASSERT_EQ(rig_.cache().clear(), Status::kOk);
+        std::fill(chains_.begin(), chains_.end(), PlainChain{});
+        std::fill(seen_.begin(), seen_.end(), 0);
+      }
+      check(i % 8 == 0);
+    }
+    check(true);
+    EXPECT_TRUE(rig_.arena().guards_intact()) << what();
+  }
+
+  std::string what() const { return words(shape_, policy_, rig_.cache().port()); }
+
+ private:
+  Shape random_shape() {
+    Shape shape;
+    shape.layers = static_cast<std::uint16_t>(random_.within(1, 3));
+    shape.kv_heads = static_cast<std::uint16_t>(random_.within(1, 3));
+    shape.query_heads = static_cast<std::uint16_t>(shape.kv_heads * random_.within(1, 4));
+    shape.head_dim = static_cast<std::uint16_t>(16 * random_.within(1, 3));
+    shape.max_chunk = static_cast<std::uint16_t>(random_.within(1, 40));
+    shape.storage = random_.below(3) == 0 ? Storage::kF32 : Storage::kQ4;
+    if (shape.storage == Storage::kQ4) shape.outlier_channels = static_cast<std::uint16_t>(4 * random_.below(4));
+    return shape;
+  }
+
+  Policy random_policy() {
+    if (random_.below(2) == 0) return full(random_.within(1, 150));
+    const std::uint32_t sinks = random_.below(36);
+    return streaming_llm(sinks + shape_.max_chunk + random_.below(100), sinks);
+  }
+
+  PlainChain& chain(std::uint32_t layer, std::uint32_t head) { return chains_[layer * shape_.kv_heads + head]; }
+  ArenaModel model() const { return {rig_.arena().bytes(), shape_, policy_}; }
+
+  void append_some() {
+    const std::uint32_t layer = random_.below(shape_.layers);
+    const std::uint32_t count = random_.within(1, shape_.max_chunk);
+    const std::uint32_t dim = shape_.head_dim;
+    const auto keys = random_.bells(std::size_t{count} * shape_.kv_heads * dim);
+    const auto values = random_.bells(std::size_t{count} * shape_.kv_heads * dim);
+
+    std::vector<std::vector<std::uint32_t>> plans;
+    std::size_t tiles_after = rig_.cache().usage().used_tiles;
+    for (std::uint32_t head = 0; head < shape_.kv_heads; ++head) {
+      const std::size_t size = chain(layer, head).size;
+      plans.emplace_back(size);
+      ASSERT_EQ(plan(rig_.cache(), layer, head, count, plans.back()), Status::kOk);
+      ASSERT_EQ(check_plan(plans.back()), Status::kOk);
+      tiles_after += (size + count + 31) / 32 - (size + 31) / 32;
+    }
+    const Status status = append(rig_.cache(), layer, keys, values);
+    if (policy_.keep == Keep::kAll) {
+      ASSERT_EQ(status, tiles_after > rig_.cache().usage().tiles ? Status::kFull : Status::kOk) << what();
+      if (status == Status::kFull) return;
+    }
+    ASSERT_EQ(status, Status::kOk) << what();
+    seen_[layer] += count;
+    for (std::uint32_t head = 0; head < shape_.kv_heads; ++head) {
+      PlainChain& plain = chain(layer, head);
+      plain.keep(plans[head]);
+      plain.size += count;
+      ASSERT_EQ(rig_.cache().held(layer, head), plain.size) << what();
+      if (shape_.storage == Storage::kQ4) {
+        const std::vector<Slot> slots = model().slots(layer, head);
+        plain.slots.insert(plain.slots.end(), slots.end() - count, slots.end());
+        continue;
+      }
+      for (std::uint32_t i = 0; i < count; ++i) {
+        const auto at = static_cast<std::ptrdiff_t>((i * shape_.kv_heads + head) * dim);
+        plain.keys.emplace_back(keys.begin() + at, keys.begin() + at + dim);
+        plain.values.emplace_back(values.begin() + at, values.begin() + at + dim);
+      }
+    }
+  }
+
+  void compact_some() {
+    const std::uint32_t layer = random_.below(shape_.layers);
+    const std::uint32_t head = random_.below(shape_.kv_heads);
+    PlainChain& plain = chain(layer, head);
+    const std::uint32_t odds = random_.below(17);
+    bool keep = true;
+    std::vector<std::uint32_t> target;
+    std::uint32_t next = 0;
+    for (std::size_t i = 0; i < plain.size; ++i) {
+      if (random_.below(6) == 0) keep = random_.below(16) < odds;
+      target.push_back(keep ? next++ : kDrop);
+    }
+    ASSERT_EQ(compact(rig_.cache(), layer, head, target), Status::kOk) << what();
+    plain.keep(target);
+  }
+
+  // Calls that must fail; check() finds what they changed.
+  void refuse_some() {
+    const std::uint32_t layer = random_.below(shape_.layers);
+    const std::vector<std::byte> before = rig_.copy_state();
+    std::vector<std::uint32_t> bad(chain(layer, 0).size + 1, kDrop);
+    EXPECT_EQ(compact(rig_.cache(), layer, 0, bad), Status::kBadPlan) << what();
+    bad.pop_back();
+    if (!bad.empty()) {
+      bad.back() = random_.within(1, 1000);
+      EXPECT_EQ(compact(rig_.cache(), layer, 0, bad), Status::kBadPlan) << what();
+    }
+    const std::vector<float> rows((shape_.max_chunk + 1u) * shape_.query_heads * shape_.head_dim);
+    const auto too_many = std::span(rows).first((shape_.max_chunk + 1u) * shape_.kv_heads * shape_.head_dim);
+    EXPECT_EQ(append(rig_.cache(), layer, too_many, too_many), Status::kBadArgument) << what();
+    EXPECT_EQ(append(rig_.cache(), shape_.layers, too_many, too_many), Status::kBadArgument) << what();
+    std::vector<float> out(rows.size());
+    EXPECT_EQ(attend(rig_.cache(), layer, rows, out), Status::kBadArgument) << what();
+    EXPECT_EQ(rig_.copy_state(), before) << what();
+  }
+
+  void attend_some(bool compare) {
+    const std::uint32_t layer = random_.below(shape_.layers);
+    std::size_t least = shape_.max_chunk;
+    for (std::uint32_t head = 0; head < shape_.kv_heads; ++head) least = std::min(least, chain(layer, head).size);
+    const std::size_t count = random_.within(1, shape_.max_chunk);
+    const std::size_t dim = shape_.head_dim;
+    auto queries = random_.bells(count * shape_.query_heads * dim);
+    for (float& x : queries) x *= 0.5f;
+    std::vector<float> out(queries.size(), 5e30f);
+    const std::vector<std::byte> before = rig_.copy_state();
+    const Status status = attend(rig_.cache(), layer, queries, out);
+    ASSERT_EQ(rig_.copy_state(), before) << "attend changed more than scratch: " << what();
+    ASSERT_EQ(status, count > least ? Status::kBadArgument : Status::kOk) << what() << ", " << count << " queries";
+    for (const float x : out) ASSERT_EQ(x == 5e30f, status != Status::kOk) << what();
+    if (status != Status::kOk || !compare) return;
+    ProfileView profile;
+    if (!rig_.profile().empty()) {
+      ASSERT_EQ(profile.open(rig_.profile(), shape_), Status::kOk);
+    }
+    const std::uint32_t head = random_.below(shape_.kv_heads);
+    const PlainChain& plain = chain(layer, head);
+    reference::Rows keys;
+    reference::Rows values;
+    for (std::size_t i = 0; i < plain.size; ++i) {
+      const bool q4 = shape_.storage == Storage::kQ4;
+      keys.push_back(q4 ? reference::decode_key(plain.slots[i], profile, layer, head)
+                        : reference::widen(plain.keys[i]));
+      values.push_back(q4 ? reference::decode_value(plain.slots[i]) : reference::widen(plain.values[i]));
+    }
+    const std::size_t query = random_.below(static_cast<std::uint32_t>(count));
+    const std::size_t at = (query * shape_.query_heads + head * shape_.group()) * dim;
+    const auto exact = reference::attention(reference::widen(std::span(queries).subspan(at, dim)), keys, values,
+                                            plain.size - (count - 1 - query));
+    // Loose: the sharp bounds are in the unit tests; here a wrong slot must show.
+    double size = 0;
+    for (const auto& value : values) size = std::max(size, reference::norm(value));
+    EXPECT_LE(reference::distance(reference::widen(std::span(out).subspan(at, dim)), exact), 0.05 * size) << what();
+  }
+
+  // Whatever state the cache is in, it comes back from a snapshot of itself.
+  void save_and_restore() {
+    const std::vector<std::byte> snapshot = saved(rig_.cache());
+    ASSERT_EQ(restore(rig_.cache(), snapshot), Status::kOk) << what();
+    ASSERT_EQ(saved(rig_.cache()), snapshot) << what();
+  }
+
+  void check(bool contents) {
+    if (contents) save_and_restore();
+    std::uint32_t tiles = 0;
+    ASSERT_NO_THROW(tiles = model().check_chains()) << what();
+    ASSERT_EQ(nibkv::check(rig_.cache()), Status::kOk) << what();
+    const Usage usage = rig_.cache().usage();
+    ASSERT_EQ(usage.used_tiles, tiles) << what();
+    ASSERT_GE(usage.peak_tiles, tiles) << what();
+    ASSERT_LE(usage.peak_tiles, usage.tiles) << what();
+    for (std::uint32_t layer = 0; layer < shape_.layers; ++layer) {
+      ASSERT_EQ(rig_.cache().seen(layer), seen_[layer]) << what();
+      for (std::uint32_t head = 0; head < shape_.kv_heads; ++head) {
+        const PlainChain& plain = chain(layer, head);
+        ASSERT_EQ(rig_.cache().held(layer, head), plain.size) << what();
+        ASSERT_EQ(model().chain(layer, head).used, plain.size) << what();
+        if (!contents) continue;
+        if (shape_.storage == Storage::kQ4) {
+          ASSERT_EQ(model().slots(layer, head), plain.slots) << what();
+          continue;
+        }
+        for (std::uint32_t i = 0; i < plain.size; ++i) {
+          ASSERT_EQ(model().key_f32(layer, head, i), plain.keys[i]) << what() << ", slot " << i;
+          ASSERT_EQ(model().value_f32(layer, head, i), plain.values[i]) << what() << ", slot " << i;
+        }
+      }
+    }
+  }
+
+  Random random_;
+  Shape shape_;
+  Policy policy_;
+  Rig rig_;
+  std::vector<PlainChain> chains_;
+  std::vector<std::uint32_t> seen_;
+};
+
+}  // namespace nibkv::test

@@ -1,0 +1,62 @@
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "tests/support/rig.hpp"
+
+namespace nibkv::test {
+
+/// The snapshot of a cache; fails the test when save does.
+inline std::vector<std::byte> saved(const Cache& cache, const SaveOptions& options = {}) {
+  std::vector<std::byte> bytes(static_cast<std::size_t>(snapshot_bytes(cache, options.note.size())));
+  EXPECT_EQ(save(cache, bytes, options), Status::kOk) << words(cache.shape(), cache.policy(), cache.port());
+  return bytes;
+}
+
+/// A snapshot in parts that can be changed and put together again with right checksums. Written from lib/FORMAT.md.
+struct TakenApart {
+  struct Section {
+    std::uint32_t kind = 0;
+    std::uint32_t reserved = 0;
+    std::uint64_t claimed = 0;  ///< length that it is to say; that of `bytes` at first
+    std::vector<std::byte> bytes;
+  };
+  std::vector<std::byte> header;
+  std::vector<Section> sections;
+  bool total_follows = true;  ///< the header's length is made right, too
+
+  explicit TakenApart(std::span<const std::byte> snapshot);
+  std::vector<std::byte> sealed() const;
+
+  template <typename T>
+  static T get(const std::vector<std::byte>& bytes, std::size_t offset) {
+    T value;
+    std::memcpy(&value, bytes.data() + offset, sizeof value);
+    return value;
+  }
+  template <typename T>
+  static void put(std::vector<std::byte>& bytes, std::size_t offset, T value) {
+    std::memcpy(bytes.data() + offset, &value, sizeof value);
+  }
+};
+
+/// What a snapshot has to cope with: every way to keep, score, merge and share, both storages.
+struct SnapshotCase {
+  std::string name;
+  Shape shape;
+  Policy policy;
+  std::vector<std::uint32_t> budgets = {};
+};
+std::vector<SnapshotCase> snapshot_cases();
+
+/// Appends and attends to random tokens in all layers; every fourth time some slots are dropped by hand or by
+/// compact_now. What is computed comes back.
+std::vector<float> go_on(Cache& cache, Random& random, int steps);
+
+}  // namespace nibkv::test

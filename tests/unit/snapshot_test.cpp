@@ -1,0 +1,758 @@
+#include "nibkv/snapshot.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <functional>
+
+#include "nibkv/nibkv.hpp"
+#include "tests/support/effort.hpp"
+#include "tests/support/snapshots.hpp"
+
+namespace nibkv {
+namespace {
+
+using test::go_on;
+using test::Random;
+using test::Rig;
+using test::same_bytes;
+using test::saved;
+using test::SnapshotCase;
+using test::TakenApart;
+
+using Bytes = std::vector<std::byte>;
+
+constexpr std::size_t kNote = 0, kChains = 1, kSides = 2, kCodes = 3;
+
+Bytes all_of(const Rig& rig) {
+  return rig.arena().copy();
+}
+
+// A cache of one chain whose snapshot has all kinds of side data in few bytes.
+constexpr Shape kSmall = {.layers = 1, .query_heads = 2, .kv_heads = 1, .head_dim = 16, .outlier_channels = 4};
+
+Bytes small_snapshot(const Policy& policy, int steps, const SaveOptions& options = {}) {
+  Rig rig(kSmall, policy);
+  Random random(5);
+  for (int step = 0; step < steps; ++step) {
+    EXPECT_EQ(append(rig.cache(), 0, random.bells(16), random.bells(16)), Status::kOk);
+    test::attend_all(rig.cache(), 0, random.bells(32));
+  }
+  return saved(rig.cache(), options);
+}
+
+TEST(Snapshot, TheCacheGoesOnAsIfNothingHadBeen) {
+  const std::vector<std::string> ports = test::running_ports();
+  std::size_t turn = 0;
+  for (const SnapshotCase& one : test::snapshot_cases()) {
+    for (const int steps : {1, 6, 9, 23}) {
+      const std::string& from = ports[turn++ % ports.size()];
+      const std::string& to = ports[turn % ports.size()];
+      Rig first(one.shape, one.policy, from, 3, one.budgets);
+      Random random(7);
+      go_on(first.cache(), random, steps);
+      const Bytes snapshot = saved(first.cache());
+
+      Shape shape = one.shape;
+      shape.workers = 3;
+      Rig second(shape, one.policy, to, 3, one.budgets);
+      Random other(8);
+      go_on(second.cache(), other, 5);
+      ASSERT_EQ(restore(second.cache(), snapshot), Status::kOk) << one.name << " after " << steps;
+      EXPECT_EQ(saved(second.cache()), snapshot) << one.name << " after " << steps;
+      EXPECT_EQ(second.cache().usage().used_tiles, first.cache().usage().used_tiles);
+      EXPECT_EQ(second.cache().usage().peak_tiles, first.cache().usage().peak_tiles);
+
+      Random again = random;
+      const std::vector<float> expected = go_on(first.cache(), random, 17);
+      const std::vector<float> got = go_on(second.cache(), again, 17);
+      EXPECT_TRUE(same_bytes(expected, got)) << one.name << " after " << steps << ", " << from << " to " << to;
+      EXPECT_EQ(saved(second.cache()), saved(first.cache())) << one.name << " after " << steps;
+      EXPECT_EQ(check(second.cache()), Status::kOk) << one.name;
+      EXPECT_TRUE(second.arena().guards_intact());
+    }
+  }
+}
+
+TEST(Snapshot, SlotsAreWhatExplainSaidOfThem) {
+  for (const SnapshotCase& one : test::snapshot_cases()) {
+    if (one.policy.keep != Keep::kScore) continue;
+    Rig first(one.shape, one.policy, {}, 3, one.budgets), second(one.shape, one.policy, {}, 3, one.budgets);
+    Random random(9);
+    go_on(first.cache(), random, 30);
+    ASSERT_EQ(restore(second.cache(), saved(first.cache())), Status::kOk) << one.name;
+    for (std::uint32_t layer = 0; layer < one.shape.layers; ++layer) {
+      EXPECT_EQ(second.cache().seen(layer), first.cache().seen(layer));
+      for (std::uint32_t head = 0; head < one.shape.kv_heads; ++head) {
+        EXPECT_EQ(second.cache().budget(layer, head), first.cache().budget(layer, head)) << one.name;
+        const auto expected = test::explain_all(first.cache(), layer, head);
+        const auto got = test::explain_all(second.cache(), layer, head);
+        ASSERT_EQ(got.size(), expected.size());
+        for (std::size_t i = 0; i < got.size(); ++i) {
+          EXPECT_EQ(got[i].position, expected[i].position);
+          EXPECT_EQ(got[i].global, expected[i].global);
+          EXPECT_EQ(got[i].local, expected[i].local);
+          EXPECT_EQ(got[i].bias, expected[i].bias);
+          EXPECT_EQ(got[i].merged, expected[i].merged);
+        }
+      }
+    }
+  }
+}
+
+TEST(Snapshot, PositionsFarFromTheirTilesFirstComeBack) {
+  const Shape shape = {.layers = 1, .query_heads = 1, .kv_heads = 1, .head_dim = 16, .max_chunk = 4096};
+  Rig first(shape, l2_norm(4200)), second(shape, l2_norm(4200));
+  Random random(12);
+  for (int chunk = 0; chunk < 40; ++chunk) {
+    auto keys = random.bells(std::size_t{4096} * 16);
+    if (chunk == 0) std::fill_n(keys.begin(), 40 * 16, 0.0f);  // the first tokens always stay
+    ASSERT_EQ(append(first.cache(), 0, keys, keys), Status::kOk);
+  }
+  EXPECT_EQ(check(first.cache()), Status::kOk);
+  ASSERT_EQ(restore(second.cache(), saved(first.cache())), Status::kOk);
+  EXPECT_EQ(saved(second.cache()), saved(first.cache()));
+  std::uint32_t farthest = 0;
+  for (const SlotInfo& slot : test::explain_all(second.cache(), 0, 0)) farthest = std::max(farthest, slot.position);
+  EXPECT_EQ(farthest, 40u * 4096 - 1);
+}
+
+TEST(Snapshot, IsAsLongAsAnnouncedAndComesInChunks) {
+  struct Sink {
+    Bytes bytes;
+    std::vector<std::size_t> counts;
+  };
+  const Bytes note(77, std::byte{9});
+  for (const SnapshotCase& one : test::snapshot_cases()) {
+    Rig rig(one.shape, one.policy, {}, 3, one.budgets);
+    Random random(10);
+    for (int round = 0; round < 8; ++round) {
+      const Bytes before = all_of(rig);
+      Sink sink;
+      const auto write = [](void* context, const std::byte* bytes, std::size_t count) {
+        auto& to = *static_cast<Sink*>(context);
+        to.bytes.insert(to.bytes.end(), bytes, bytes + count);
+        to.counts.push_back(count);
+        return true;
+      };
+      ASSERT_EQ(save(rig.cache(), SnapshotSink{write, &sink}, {7, note}), Status::kOk);
+      EXPECT_EQ(all_of(rig), before) << one.name;
+      EXPECT_EQ(sink.bytes.size(), snapshot_bytes(rig.cache(), note.size())) << one.name;
+      EXPECT_LE(sink.bytes.size(), most_snapshot_bytes(one.shape, one.policy, note.size())) << one.name;
+      for (std::size_t i = 0; i + 1 < sink.counts.size(); ++i) EXPECT_EQ(sink.counts[i], kSnapshotChunk);
+      EXPECT_LE(sink.counts.back(), kSnapshotChunk);
+      EXPECT_GT(sink.counts.back(), 0u);
+      EXPECT_EQ(sink.bytes, saved(rig.cache(), {7, note}));
+      go_on(rig.cache(), random, round);
+    }
+    Bytes few(static_cast<std::size_t>(snapshot_bytes(rig.cache())) - 1, std::byte{3});
+    EXPECT_EQ(save(rig.cache(), few), Status::kBadArgument);
+    EXPECT_EQ(few, Bytes(few.size(), std::byte{3}));
+  }
+}
+
+TEST(Snapshot, OfAFullCacheIsTheLargest) {
+  Rig rig({.layers = 2, .query_heads = 2, .kv_heads = 2, .head_dim = 16, .max_chunk = 32}, full(64));
+  Random random(3);
+  const auto rows = random.bells(std::size_t{32} * 2 * 16);
+  for (int chunk = 0; chunk < 2; ++chunk) {
+    for (const std::uint32_t layer : {0u, 1u}) ASSERT_EQ(append(rig.cache(), layer, rows, rows), Status::kOk);
+  }
+  EXPECT_EQ(snapshot_bytes(rig.cache(), 5), most_snapshot_bytes(rig.shape(), rig.policy(), 5));
+  EXPECT_EQ(most_snapshot_bytes(rig.shape(), full(0)), 0u);
+  static_assert(most_snapshot_bytes({.layers = 1, .query_heads = 1, .kv_heads = 1, .head_dim = 16}, full(32)) ==
+                64 + 4 * 20 + 32 + 2 * 64 + 32 * 16);
+}
+
+TEST(Snapshot, IsTheSameHoweverTheTilesLieInMemory) {
+  // One cache gave tiles back and took them again, the other never did.
+  const Shape shape = {.layers = 1, .query_heads = 2, .kv_heads = 2, .head_dim = 16, .max_chunk = 32};
+  Rig first(shape, full(320)), second(shape, full(320));
+  Random random(21);
+  for (int chunk = 0; chunk < 5; ++chunk) {
+    const auto rows = random.bells(std::size_t{32} * 2 * 16);
+    ASSERT_EQ(append(first.cache(), 0, rows, rows), Status::kOk);
+  }
+  std::vector<std::uint32_t> target(160, kDrop);
+  for (std::uint32_t i = 0; i < 40; ++i) target[i + 3] = i;
+  for (const std::uint32_t head : {1u, 0u}) ASSERT_EQ(compact(first.cache(), 0, head, target), Status::kOk);
+  const Bytes snapshot = saved(first.cache());
+  ASSERT_EQ(restore(second.cache(), snapshot), Status::kOk);
+  EXPECT_NE(first.copy_state(), second.copy_state());
+  EXPECT_EQ(saved(second.cache()), snapshot);
+}
+
+TEST(Snapshot, KeepsANoteAndASequenceNumber) {
+  const Bytes note = {std::byte{1}, std::byte{2}, std::byte{3}};
+  const Bytes snapshot = small_snapshot(ems(40), 3, {41, note});
+  SnapshotInfo info;
+  ASSERT_EQ(inspect(snapshot, info), Status::kOk);
+  EXPECT_EQ(info.bytes, snapshot.size());
+  EXPECT_EQ(info.sequence, 41u);
+  ASSERT_EQ(info.note_bytes, note.size());
+  const auto begin = snapshot.begin() + static_cast<std::ptrdiff_t>(info.note_offset);
+  EXPECT_TRUE(std::equal(note.begin(), note.end(), begin));
+  Rig rig(kSmall, ems(40));
+  EXPECT_EQ(restore(rig.cache(), snapshot), Status::kOk);
+  EXPECT_EQ(rig.cache().held(0, 0), 3u);
+}
+
+TEST(Snapshot, WhatFollowsItIsNotLookedAt) {
+  Bytes snapshot = small_snapshot(full(40), 3);
+  snapshot.resize(snapshot.size() + 1000, std::byte{0xff});
+  Rig rig(kSmall, full(40));
+  EXPECT_EQ(restore(rig.cache(), snapshot), Status::kOk);
+}
+
+TEST(Snapshot, NeedsACacheAndFunctions) {
+  Cache none;
+  Bytes bytes(100);
+  SnapshotInfo info;
+  EXPECT_EQ(save(none, bytes), Status::kNotReady);
+  EXPECT_EQ(save(none, SnapshotSink{}), Status::kNotReady);
+  EXPECT_EQ(restore(none, bytes), Status::kNotReady);
+  EXPECT_EQ(snapshot_bytes(none), 0u);
+  Rig rig(kSmall, full(40));
+  EXPECT_EQ(save(rig.cache(), SnapshotSink{}), Status::kBadArgument);
+  EXPECT_EQ(restore(rig.cache(), SnapshotSource{}), Status::kBadArgument);
+  EXPECT_EQ(inspect(SnapshotSource{}, info), Status::kBadArgument);
+}
+
+TEST(Snapshot, LayersThatShareCodesAreRefused) {
+  const Shape shape = {.layers = 2, .query_heads = 2, .kv_heads = 1, .head_dim = 64};
+  const Policy policy = minicache(600, pairs_from(0, 2));
+  ASSERT_NE(layout_of(shape, policy).views, 0u);
+  Rig rig(shape, policy);
+  Bytes bytes(100000);
+  const Bytes before = all_of(rig);
+  EXPECT_EQ(save(rig.cache(), bytes), Status::kBadPolicy);
+  EXPECT_EQ(restore(rig.cache(), bytes), Status::kBadPolicy);
+  EXPECT_EQ(all_of(rig), before);
+}
+
+// Restores into caches that hold something else, and must not be changed by what is refused.
+class Victim {
+ public:
+  explicit Victim(const Policy& policy) : rig_(kSmall, policy) {
+    Random random(77);
+    go_on(rig_.cache(), random, 9);
+    before_ = all_of(rig_);
+  }
+  Status offer(std::span<const std::byte> snapshot) { return restore(rig_.cache(), snapshot); }
+  bool unchanged() const { return all_of(rig_) == before_ && rig_.arena().guards_intact(); }
+  Rig& rig() { return rig_; }
+
+ private:
+  static void go_on(Cache& cache, Random& random, int steps) {
+    for (int i = 0; i < steps; ++i) ASSERT_EQ(append(cache, 0, random.bells(16), random.bells(16)), Status::kOk);
+  }
+  Rig rig_;
+  Bytes before_;
+};
+
+const Policy kPolicies[] = {full(70), streaming_llm(40, 4), ems(40)};
+
+TEST(Snapshot, EveryTruncationIsRefused) {
+  for (const Policy& policy : kPolicies) {
+    const Bytes snapshot = small_snapshot(policy, 35, {1, Bytes(5)});
+    Victim victim(policy);
+    for (std::size_t length = 0; length < snapshot.size(); ++length) {
+      // A copy of its own size, so that a sanitizer sees reads past the end.
+      const Bytes part(snapshot.begin(), snapshot.begin() + static_cast<std::ptrdiff_t>(length));
+      ASSERT_EQ(victim.offer(part), Status::kBadSnapshot) << length;
+      SnapshotInfo info;
+      ASSERT_EQ(inspect(part, info), Status::kBadSnapshot) << length;
+    }
+    EXPECT_TRUE(victim.unchanged());
+    EXPECT_EQ(victim.offer(snapshot), Status::kOk);
+  }
+}
+
+TEST(Snapshot, EveryFlippedBitIsRefused) {
+  for (const Policy& policy : kPolicies) {
+    Bytes snapshot = small_snapshot(policy, 5, {1, Bytes(5)});
+    Victim victim(policy);
+    for (std::size_t bit = 0; bit < snapshot.size() * 8; ++bit) {
+      const auto mask = static_cast<std::byte>(1 << bit % 8);
+      snapshot[bit / 8] ^= mask;
+      ASSERT_EQ(victim.offer(snapshot), Status::kBadSnapshot) << bit;
+      snapshot[bit / 8] ^= mask;
+    }
+    EXPECT_TRUE(victim.unchanged());
+    EXPECT_EQ(victim.offer(snapshot), Status::kOk);
+  }
+}
+
+TEST(Snapshot, ThoseOfOtherCachesAreRefusedByName) {
+  const Shape shape = {
+      .layers = 2, .query_heads = 4, .kv_heads = 2, .head_dim = 32, .outlier_channels = 4, .max_chunk = 3};
+  Policy policy = ems(90);
+  policy.budget = Budget::kTable;
+  const std::vector<std::uint32_t> budgets = {96, 64, 96, 64};
+  Rig mine(shape, policy, {}, 3, budgets);
+  Random random(1);
+  go_on(mine.cache(), random, 30);
+  const Bytes snapshot = saved(mine.cache());
+
+  const auto expect = [&](Status status, const Shape& other_shape, const Policy& other_policy, std::uint64_t seed,
+                          const std::vector<std::uint32_t>& other_budgets) {
+    Rig rig(other_shape, other_policy, {}, seed, other_budgets);
+    const Bytes before = all_of(rig);
+    EXPECT_EQ(restore(rig.cache(), snapshot), status) << test::words(other_shape, other_policy);
+    EXPECT_TRUE(status == Status::kOk || all_of(rig) == before);
+  };
+  expect(Status::kOk, shape, policy, 3, budgets);
+  expect(Status::kOtherProfile, shape, policy, 4, budgets);
+  expect(Status::kOtherPolicy, shape, policy, 3, {64, 96, 96, 64});
+
+  const auto of_shape = [&](const std::function<void(Shape&)>& change) {
+    Shape other = shape;
+    change(other);
+    expect(Status::kOtherShape, other, policy, 3, budgets);
+  };
+  of_shape([](Shape& s) { s.query_heads = 6; });
+  of_shape([](Shape& s) { s.head_dim = 48; });
+  of_shape([](Shape& s) { s.outlier_channels = 8; });
+  of_shape([](Shape& s) { s.max_chunk = 4; });
+  of_shape([](Shape& s) { std::swap(s.layers, s.kv_heads), s.layers = 4, s.kv_heads = 1; });
+
+  const auto of_policy = [&](const std::function<void(Policy&)>& change) {
+    Policy other = policy;
+    change(other);
+    expect(Status::kOtherPolicy, shape, other, 3, budgets);
+  };
+  of_policy([](Policy& p) { p.tokens = 91; });
+  of_policy([](Policy& p) { p.sinks = 3; });
+  of_policy([](Policy& p) { p.recent -= 1; });
+  of_policy([](Policy& p) { p.score = Score::kGlobal; });
+  of_policy([](Policy& p) { p.group = Group::kMax; });
+  of_policy([](Policy& p) { p.combine = Combine::kMax; });
+  of_policy([](Policy& p) { p.per_query = false; });
+  of_policy([](Policy& p) { p.window = 64; });
+  of_policy([](Policy& p) { p.pool = 3; });
+  of_policy([](Policy& p) { p.merge = Merge::kValues; });
+  of_policy([](Policy& p) { p.similarity = Similarity::kValue; });
+  of_policy([](Policy& p) { p.mass = Mass::kNone; });
+  of_policy([](Policy& p) { p.mean_threshold = true; });
+  of_policy([](Policy& p) { p.threshold = 95; });
+  of_policy([](Policy& p) { p.candidate_mass = 1; });
+  of_policy([](Policy& p) { p.budget = Budget::kPyramid; });
+}
+
+TEST(Snapshot, TheRotaryEmbeddingMattersWhereItIsRead) {
+  Shape shape = {.layers = 1, .query_heads = 1, .kv_heads = 1, .head_dim = 16};
+  shape.rotary = {.base = 1e4f, .dims = 16};
+  Shape other = shape;
+  other.rotary.base = 2e4f;
+  for (const bool read : {false, true}) {
+    Policy policy = ems(40);
+    policy.position_free = read;
+    Rig first(shape, policy), second(other, policy);
+    EXPECT_EQ(restore(second.cache(), saved(first.cache())), read ? Status::kOtherShape : Status::kOk);
+  }
+}
+
+TEST(Snapshot, AProfileIsNeededWhereThereWasOne) {
+  const Shape shape = {.layers = 1, .query_heads = 1, .kv_heads = 1, .head_dim = 16};
+  const Bytes profile = test::make_profile(shape, 4);
+  test::Arena with(footprint(shape, full(40))), without(footprint(shape, full(40)));
+  Cache a, b;
+  ASSERT_EQ(a.init(with.bytes(), shape, full(40), {.profile = profile}), Status::kOk);
+  ASSERT_EQ(b.init(without.bytes(), shape, full(40)), Status::kOk);
+  EXPECT_EQ(restore(b, saved(a)), Status::kOtherProfile);
+  EXPECT_EQ(restore(a, saved(b)), Status::kOtherProfile);
+  // f32 rows do not read it.
+  Shape exact = shape;
+  exact.storage = Storage::kF32;
+  test::Arena with_exact(footprint(exact, full(40))), without_exact(footprint(exact, full(40)));
+  ASSERT_EQ(a.init(with_exact.bytes(), exact, full(40), {.profile = profile}), Status::kOk);
+  ASSERT_EQ(b.init(without_exact.bytes(), exact, full(40)), Status::kOk);
+  EXPECT_EQ(restore(b, saved(a)), Status::kOk);
+}
+
+TEST(Snapshot, ALaterVersionIsRefusedByName) {
+  TakenApart parts(small_snapshot(ems(40), 5));
+  Victim victim(ems(40));
+  for (const std::uint16_t version : {0, 2, 0xffff}) {
+    TakenApart::put(parts.header, 4, version);
+    TakenApart::put<std::uint16_t>(parts.header, 6, 4711);
+    EXPECT_EQ(victim.offer(parts.sealed()), Status::kNewerSnapshot) << version;
+  }
+  EXPECT_TRUE(victim.unchanged());
+}
+
+// Snapshots whose checksums are right and which say what cannot be.
+class Forger {
+ public:
+  explicit Forger(const Policy& policy, int steps = 36) : good_(small_snapshot(policy, steps)), victim_(policy) {
+    EXPECT_EQ(TakenApart(good_).sealed(), good_) << "the format is what the test knows";
+  }
+
+  void expect(Status status, const char* what, const std::function<void(TakenApart&)>& forge) {
+    TakenApart parts(good_);
+    forge(parts);
+    const Bytes bytes = parts.sealed();
+    EXPECT_NE(bytes, good_) << what;
+    EXPECT_EQ(victim_.offer(bytes), status) << what;
+    EXPECT_TRUE(victim_.unchanged()) << what;
+  }
+  template <typename T>
+  void expect(Status status, const char* what, std::size_t section, std::size_t offset, T value) {
+    expect(status, what, [&](TakenApart& parts) { TakenApart::put(parts.sections[section].bytes, offset, value); });
+  }
+  template <typename T>
+  void header(Status status, const char* what, std::size_t offset, T value) {
+    expect(status, what, [&](TakenApart& parts) { TakenApart::put(parts.header, offset, value); });
+  }
+
+ private:
+  Bytes good_;
+  Victim victim_;
+};
+
+constexpr Status kCorrupt = Status::kCorrupt, kBad = Status::kBadSnapshot;
+
+TEST(Snapshot, HeadersAndSectionsThatContradictTheContentAreRefused) {
+  for (const Policy& policy : kPolicies) {
+    Forger forger(policy);
+    forger.header<std::uint32_t>(kBad, "magic", 0, 0x504b424e);
+    forger.header<std::uint16_t>(kBad, "header bytes", 6, 60);
+    forger.header<std::uint32_t>(kBad, "reserved", 48, 1);
+    forger.header<std::uint32_t>(kBad, "reserved", 56, 1);
+    forger.header<std::uint32_t>(kCorrupt, "fewer tiles in use", 36, 1);
+    forger.header<std::uint32_t>(kCorrupt, "more tiles in use", 36, 3);
+    forger.header<std::uint32_t>(kCorrupt, "peak below", 40, 1);
+    forger.header<std::uint32_t>(kCorrupt, "peak beyond the pool", 40, 1000);
+    for (const std::uint64_t total : {0ull, 10ull, 63ull, 64ull, 65ull, 100ull, 1000ull, 1ull << 40, ~0ull}) {
+      forger.expect(kBad, "total", [&](TakenApart& parts) {
+        parts.total_follows = false;
+        TakenApart::put(parts.header, 8, total);
+      });
+    }
+    for (const std::size_t section : {kNote, kChains, kSides, kCodes}) {
+      forger.expect(kBad, "kind", [&](TakenApart& parts) { parts.sections[section].kind = 4; });
+      forger.expect(kBad, "reserved", [&](TakenApart& parts) { parts.sections[section].reserved = 1; });
+      for (const std::uint64_t claimed : {1ull, 1ull << 32, 1ull << 63, ~0ull, ~0ull - 19}) {
+        forger.expect(kBad, "length", [&](TakenApart& parts) { parts.sections[section].claimed = claimed; });
+      }
+      forger.expect(kBad, "missing", [&](TakenApart& parts) {
+        parts.sections.erase(parts.sections.begin() + static_cast<std::ptrdiff_t>(section));
+      });
+      forger.expect(kBad, "twice", [&](TakenApart& parts) { parts.sections.push_back(parts.sections[section]); });
+      const auto resized = [&](std::size_t bytes) {
+        return [=](TakenApart& parts) {
+          parts.sections[section].bytes.resize(bytes);
+          parts.sections[section].claimed = bytes;
+        };
+      };
+      if (section == kNote) continue;
+      forger.expect(kCorrupt, "empty", resized(0));
+      forger.expect(kCorrupt, "too long", resized(3000));
+      forger.expect(kCorrupt, "too short", resized(31));
+    }
+    forger.expect(kBad, "out of order",
+                  [](TakenApart& parts) { std::swap(parts.sections[kSides], parts.sections[kCodes]); });
+  }
+}
+
+TEST(Snapshot, CountsThatCannotBeAreRefused) {
+  for (const Policy& policy : kPolicies) {
+    Forger forger(policy);
+    forger.expect<std::uint32_t>(kCorrupt, "a tile more", kChains, 0, 36 + 32);
+    forger.expect<std::uint32_t>(kCorrupt, "a tile less", kChains, 0, 4);
+    forger.expect<std::uint32_t>(kCorrupt, "no slots", kChains, 0, 0);
+    forger.expect<std::uint32_t>(kCorrupt, "more slots than tokens", kChains, 0, 37);
+    forger.expect<std::uint32_t>(kCorrupt, "all slots there are", kChains, 0, 0xffffffff);
+    forger.expect<std::uint32_t>(kCorrupt, "fewer tokens than slots", kChains, 4, 35);
+    forger.expect(kCorrupt, "2^32 - 1 slots and tokens", [](TakenApart& parts) {
+      TakenApart::put<std::uint32_t>(parts.sections[kChains].bytes, 0, 0xffffffff);
+      TakenApart::put<std::uint32_t>(parts.sections[kChains].bytes, 4, 0xffffffff);
+    });
+    forger.expect<std::uint32_t>(Status::kOtherPolicy, "budget", kChains, 8, 1 << 20);
+    for (const std::size_t word : {20u, 24u, 28u}) forger.expect<std::uint32_t>(kCorrupt, "reserved", kChains, word, 1);
+    if (policy.keep == Keep::kScore) continue;
+    forger.expect<std::uint32_t>(kCorrupt, "heaviest", kChains, 12, 1);
+    forger.expect<std::uint32_t>(kCorrupt, "exponent", kChains, 16, 1);
+  }
+  // A chain as long as the pool, with all that belongs to it, and one tile over what a budget allows.
+  Forger forger(streaming_llm(40, 4));
+  forger.expect(kCorrupt, "beyond the pool", [](TakenApart& parts) {
+    TakenApart::put<std::uint32_t>(parts.sections[kChains].bytes, 0, 97);
+    TakenApart::put<std::uint32_t>(parts.sections[kChains].bytes, 4, 97);
+    TakenApart::put<std::uint32_t>(parts.header, 36, 4);
+    TakenApart::put<std::uint32_t>(parts.header, 40, 4);
+    for (const std::size_t section : {kSides, kCodes}) {
+      auto& bytes = parts.sections[section].bytes;
+      bytes.resize(bytes.size() * 2);
+      parts.sections[section].claimed = bytes.size();
+    }
+  });
+  forger.expect(kCorrupt, "over the budget", [](TakenApart& parts) {
+    TakenApart::put<std::uint32_t>(parts.sections[kChains].bytes, 0, 73);
+    TakenApart::put<std::uint32_t>(parts.sections[kChains].bytes, 4, 73);
+    TakenApart::put<std::uint32_t>(parts.header, 36, 3);
+    TakenApart::put<std::uint32_t>(parts.header, 40, 3);
+    for (const std::size_t section : {kSides, kCodes}) {
+      auto& bytes = parts.sections[section].bytes;
+      bytes.resize(bytes.size() / 2 * 3);
+      parts.sections[section].claimed = bytes.size();
+    }
+  });
+}
+
+TEST(Snapshot, HeadsOfALayerHaveSeenTheSameAndShareItsBudget) {
+  const Shape shape = {.layers = 2, .query_heads = 2, .kv_heads = 2, .head_dim = 16, .max_chunk = 5};
+  Rig rig(shape, ada_kv(96)), victim(shape, ada_kv(96));
+  Random random(4);
+  for (int step = 0; step < 45; ++step) {
+    for (const std::uint32_t layer : {0u, 1u}) {
+      const auto rows = random.bells(5 * 2 * 16);
+      ASSERT_EQ(append(rig.cache(), layer, rows, rows), Status::kOk);
+      test::attend_all(rig.cache(), layer, random.bells(5 * 2 * 16));
+    }
+  }
+  const Bytes good = saved(rig.cache());
+  ASSERT_NE(rig.cache().budget(0, 0), rig.cache().budget(0, 1)) << "heads do not compete";
+  const Bytes before = all_of(victim);
+  const auto expect = [&](const char* what, const std::function<void(std::vector<std::byte>&)>& forge) {
+    TakenApart parts(good);
+    forge(parts.sections[kChains].bytes);
+    EXPECT_EQ(restore(victim.cache(), parts.sealed()), kCorrupt) << what;
+    EXPECT_EQ(all_of(victim), before) << what;
+  };
+  const auto word = [](std::vector<std::byte>& bytes, std::size_t head, std::size_t index, std::int64_t change) {
+    const auto value = TakenApart::get<std::uint32_t>(bytes, head * 32 + index * 4);
+    TakenApart::put(bytes, head * 32 + index * 4, static_cast<std::uint32_t>(value + change));
+  };
+  expect("seen", [&](auto& bytes) { word(bytes, 3, 1, 1); });
+  expect("a sum of budgets too large", [&](auto& bytes) { word(bytes, 1, 2, 32); });
+  expect("a sum of budgets too small", [&](auto& bytes) { word(bytes, 1, 2, -32); });
+  expect("budgets that are not whole tiles", [&](auto& bytes) {
+    word(bytes, 0, 2, 1);
+    word(bytes, 1, 2, -1);
+  });
+  expect("a negative budget", [&](auto& bytes) {
+    word(bytes, 0, 2, 32 * 7);
+    word(bytes, 1, 2, -32 * 7);
+  });
+  EXPECT_EQ(restore(victim.cache(), good), Status::kOk);
+}
+
+TEST(Snapshot, SideDataThatNoVerbWritesIsRefused) {
+  const Side at = side_of(kSmall, ems(40));
+  const std::size_t next = 4 + at.total;  // the second tile's record
+  Forger forger(ems(40));
+  const auto side = [&](const char* what, std::size_t offset, auto value) {
+    forger.expect(kCorrupt, what, kSides, 4 + offset, value);
+  };
+  side("a denormal scale", at.key_scales + 2, std::uint16_t{255});
+  side("a key scale out of range", at.key_scales + 2, static_cast<std::uint16_t>((177 << 8) + 1));
+  side("a value scale out of range", at.value_scales + 62, std::uint16_t{0xffff});
+  side("an outlier code", at.outliers + 127, std::int8_t{-128});
+  side("a position twice", at.positions + 2 * 5, std::uint16_t{4});
+  side("positions out of order", at.positions + 2 * 5, std::uint16_t{2});
+  side("a position that was never appended", at.positions + 2 * 31, std::uint16_t{36});
+  side("a tile that does not begin at its base", at.positions, std::uint16_t{1});
+  side("a bias out of range", at.bias + 7, std::uint8_t{33});
+  side("a score above the bound", at.global + 4 * 10, std::uint32_t{0xffffffff});
+  forger.expect<std::uint32_t>(kCorrupt, "a base below the tile before", kSides, next, 31);
+  forger.expect<std::uint32_t>(kCorrupt, "a base beyond the tokens", kSides, next, 36);
+  forger.expect<std::uint32_t>(kCorrupt, "a base that wraps", kSides, next, 0xffffffff);
+  Forger plain(full(70));
+  plain.expect<std::uint16_t>(kCorrupt, "a scale", kSides, 2, 1);
+}
+
+TEST(Snapshot, NoTileCanBeNamedTwice) {
+  // Chains that run in circles, tiles in two chains: a snapshot has no numbers of tiles that could say so. What it
+  // could do is to count on others' tiles: two chains that need more than the pool has.
+  const Shape shape = {.layers = 1, .query_heads = 2, .kv_heads = 2, .head_dim = 16, .max_chunk = 32};
+  Rig rig(shape, full(64)), victim(shape, full(64));
+  Random random(4);
+  const auto rows = random.bells(std::size_t{32} * 2 * 16);
+  ASSERT_EQ(append(rig.cache(), 0, rows, rows), Status::kOk);
+  for (const std::uint32_t tiles : {1u, 2u, 3u, 4u, 5u, 0x10000000u}) {
+    TakenApart parts(saved(rig.cache()));
+    for (const std::size_t head : {0u, 1u}) {
+      TakenApart::put(parts.sections[kChains].bytes, head * 32, tiles * 32 * (head == 0 ? 1 : 0) + 32 * (head == 1));
+      TakenApart::put(parts.sections[kChains].bytes, head * 32 + 4, 0xfffffff0u);
+    }
+    TakenApart::put(parts.header, 36, tiles + 1);
+    TakenApart::put(parts.header, 40, 4);
+    for (const std::size_t section : {kSides, kCodes}) {
+      auto& bytes = parts.sections[section].bytes;
+      bytes.resize(bytes.size() / 2 * (std::min(tiles, 100u) + 1));
+      parts.sections[section].claimed = bytes.size();
+    }
+    EXPECT_EQ(restore(victim.cache(), parts.sealed()), tiles <= 3 ? Status::kOk : kCorrupt) << tiles;
+    EXPECT_EQ(check(victim.cache()), Status::kOk);
+  }
+}
+
+// Reads a span, and fails or lies at the n-th call.
+struct Treacherous {
+  Bytes bytes;
+  std::size_t call = 0;
+  std::size_t turns_at = ~std::size_t{0};
+  bool lies = false;
+
+  static bool read(void* context, std::uint64_t offset, std::byte* to, std::size_t count) {
+    auto& from = *static_cast<Treacherous*>(context);
+    EXPECT_LE(count, kSnapshotChunk);
+    EXPECT_LE(offset + count, from.bytes.size());
+    const bool turned = from.call++ >= from.turns_at;
+    if (turned && !from.lies) return false;
+    std::memcpy(to, from.bytes.data() + offset, count);
+    if (turned) to[count / 2] ^= std::byte{0x10};
+    return true;
+  }
+};
+
+TEST(Snapshot, ASourceThatFailsOrLiesLeavesTheOldCacheOrAnEmptyOne) {
+  for (const Policy& policy : kPolicies) {
+    const Bytes snapshot = small_snapshot(policy, 36, {1, Bytes(5)});
+    std::size_t calls = 0;
+    std::size_t lost[2] = {};
+    for (const bool lies : {false, true}) {
+      for (std::size_t turn = 0; turn == 0 || turn < calls; ++turn) {
+        Victim victim(policy);
+        Treacherous source{snapshot, 0, turn, lies};
+        const Status status =
+            restore(victim.rig().cache(), SnapshotSource{Treacherous::read, &source, snapshot.size()});
+        ASSERT_NE(status, Status::kOk) << turn;
+        if (status == Status::kLost) {
+          ++lost[lies];
+          EXPECT_EQ(victim.rig().cache().seen(0), 0u);
+          EXPECT_EQ(victim.rig().cache().usage().used_tiles, 0u);
+          EXPECT_EQ(check(victim.rig().cache()), Status::kOk);
+          EXPECT_EQ(victim.offer(snapshot), Status::kOk);
+        } else {
+          EXPECT_TRUE(lies || status == Status::kStorageFailed) << turn;
+          EXPECT_TRUE(victim.unchanged()) << turn;
+        }
+        if (turn == 0) {
+          source = {snapshot};
+          EXPECT_EQ(restore(victim.rig().cache(), SnapshotSource{Treacherous::read, &source, snapshot.size()}),
+                    Status::kOk);
+          calls = source.call;
+        }
+      }
+    }
+    EXPECT_GT(lost[0], 3u);
+    EXPECT_GT(lost[1], 3u);
+  }
+}
+
+TEST(Snapshot, ASinkThatGivesUpIsToldOfAndThePartIsRefused) {
+  Rig rig(kSmall, ems(40));
+  Random random(5);
+  for (int i = 0; i < 38; ++i) ASSERT_EQ(append(rig.cache(), 0, random.bells(16), random.bells(16)), Status::kOk);
+  const Bytes before = all_of(rig);
+  const Bytes whole = saved(rig.cache());
+  struct Sink {
+    Bytes bytes;
+    std::size_t room;
+  };
+  for (std::size_t room = 0; room <= whole.size(); ++room) {
+    Sink sink{{}, room};
+    const auto write = [](void* context, const std::byte* bytes, std::size_t count) {
+      auto& to = *static_cast<Sink*>(context);
+      const std::size_t part = std::min(count, to.room - to.bytes.size());
+      to.bytes.insert(to.bytes.end(), bytes, bytes + part);
+      return part == count;
+    };
+    const Status status = save(rig.cache(), SnapshotSink{write, &sink});
+    EXPECT_EQ(status, room == whole.size() ? Status::kOk : Status::kStorageFailed) << room;
+    SnapshotInfo info;
+    EXPECT_EQ(inspect(sink.bytes, info), room == whole.size() ? Status::kOk : kBad) << room;
+  }
+  EXPECT_EQ(all_of(rig), before);
+}
+
+// What one or more changes make of a snapshot.
+Bytes mutated(const Bytes& good, Random& random) {
+  Bytes bytes = good;
+  const std::uint32_t changes = 1 + random.below(4);
+  for (std::uint32_t i = 0; i < changes; ++i) {
+    const std::size_t at = random.below(static_cast<std::uint32_t>(bytes.size()));
+    switch (random.below(5)) {
+      case 0:
+        bytes[at] ^= static_cast<std::byte>(1u << random.below(8));
+        break;
+      case 1:
+        bytes[at] = static_cast<std::byte>(random.below(256));
+        break;
+      case 2: {
+        constexpr std::uint32_t kEdges[] = {0, 1, 0x7fffffff, 0x80000000, 0xffffffff, 32, 33, 65535};
+        const std::uint32_t word = kEdges[random.below(8)];
+        if (at + 4 <= bytes.size()) std::memcpy(bytes.data() + at, &word, 4);
+        break;
+      }
+      case 3:
+        bytes.resize(at + 1);
+        break;
+      default: {  // a piece from elsewhere
+        const std::size_t from = random.below(static_cast<std::uint32_t>(bytes.size()));
+        const std::size_t count = std::min<std::size_t>({random.below(40), bytes.size() - at, bytes.size() - from});
+        std::memmove(bytes.data() + at, bytes.data() + from, count);
+      }
+    }
+  }
+  return bytes;
+}
+
+TEST(Snapshot, RandomMutationsAreRefused) {
+  Random random(31);
+  for (const Policy& policy : kPolicies) {
+    const Bytes good = small_snapshot(policy, 36, {1, Bytes(5)});
+    Victim victim(policy);
+    const unsigned rounds = 2000 * test::effort() / test::kShorter;
+    for (unsigned i = 0; i < rounds; ++i) {
+      const Bytes bytes = mutated(good, random);
+      if (std::equal(good.begin(), good.end(), bytes.begin(), bytes.end())) continue;
+      ASSERT_EQ(victim.offer(bytes), kBad) << i;
+    }
+    EXPECT_TRUE(victim.unchanged());
+  }
+}
+
+// Content that was changed and summed again: refused, or a cache that can be worked with.
+TEST(Snapshot, RandomMutationsWithRightChecksumsDoNoHarm) {
+  Random random(32);
+  for (const Policy& policy : kPolicies) {
+    const TakenApart good(small_snapshot(policy, 36));
+    const unsigned rounds = 3000 * test::effort() / test::kShorter;
+    unsigned taken = 0;
+    Victim victim(policy);
+    const Bytes before = all_of(victim.rig());
+    for (unsigned i = 0; i < rounds; ++i) {
+      TakenApart parts = good;
+      const std::uint32_t which = random.below(8);
+      if (which < 2) {
+        const std::size_t at = 8 + random.below(52);
+        parts.header[at] ^= static_cast<std::byte>(1u << random.below(8));
+      } else {
+        auto& section = parts.sections[which < 5 ? kChains : which < 7 ? kSides : kCodes];
+        section.bytes = mutated(section.bytes, random);
+        if (random.below(4) != 0) section.bytes.resize(section.claimed);
+        section.claimed = section.bytes.size();
+      }
+      const Bytes bytes = parts.sealed();
+      if (victim.offer(bytes) != Status::kOk) continue;
+      ++taken;
+      ASSERT_EQ(check(victim.rig().cache()), Status::kOk) << i;
+      ASSERT_EQ(saved(victim.rig().cache()).size(), bytes.size()) << i;
+      Random rows(i);
+      for (int step = 0; step < 3; ++step) {
+        // A chain may claim to have seen 2^32 - 1 tokens.
+        (void)append(victim.rig().cache(), 0, rows.bells(16), rows.bells(16));
+        test::attend_all(victim.rig().cache(), 0, rows.bells(32));
+      }
+      ASSERT_TRUE(victim.rig().arena().guards_intact()) << i;
+    }
+    EXPECT_GT(taken, rounds / 50) << "nothing but codes and scores can be changed";
+    EXPECT_LT(taken, rounds) << "everything was taken";
+  }
+}
+
+}  // namespace
+}  // namespace nibkv
