@@ -240,11 +240,10 @@ void finish_row(const Access& to, const Rows& rows, std::int32_t i, float* out) 
   }
   // Back from the basis of the layer below: the map's transpose.
   for (int c = 0; c < dim; ++c) out[c] = 0;
+  std::size_t at = 0;
   for (int r = 0; r < dim; ++r) {
     const float sum = sums[r] * 0x1p-15f;
-    for (int c = 0; c < dim; ++c) {
-      out[c] += static_cast<float>(i16_at(rows.value_map, static_cast<std::size_t>(r * dim + c))) * sum;
-    }
+    for (int c = 0; c < dim; ++c, ++at) out[c] += static_cast<float>(i16_at(rows.value_map, at)) * sum;
   }
 }
 
