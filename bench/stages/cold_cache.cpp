@@ -84,8 +84,10 @@ std::vector<std::string_view> running_ports() {
 ColdCache::ColdCache(const Model& model, std::uint16_t outlier_channels, const Policy& policy, bool filled)
     : shape_(shape_of(model, outlier_channels)), policy_(policy), ports_(running_ports()) {
   shape_.layers = 1;
+  policy_.fold = {};
   const Layout one = layout_of(shape_, policy_);
   shape_.layers = cold_layers(one.tiles * (one.code_bytes + one.side_bytes));
+  if (has_pairs(policy)) policy_.fold.keys = policy_.fold.values = pairs_from(0, shape_.layers);
   keys_ = bells(std::size_t{kFillTokens} * shape_.kv_heads * shape_.head_dim, kSeed);
   values_ = bells(keys_.size(), kSeed + 1);
   queries_ = bells(std::size_t{kPrefillChunk} * shape_.query_heads * shape_.head_dim, kSeed + 2);
@@ -106,8 +108,9 @@ ColdCache::ColdCache(const Model& model, std::uint16_t outlier_channels, const P
 
 void ColdCache::fill() {
   const std::size_t row = std::size_t{shape_.kv_heads} * shape_.head_dim;
-  for (std::uint32_t layer = 0; layer < shape_.layers; ++layer) {
-    for (std::uint32_t token = 0; token < policy_.tokens; token += kPrefillChunk) {
+  // Layers that share codes take turns.
+  for (std::uint32_t token = 0; token < policy_.tokens; token += kPrefillChunk) {
+    for (std::uint32_t layer = 0; layer < shape_.layers; ++layer) {
       const std::size_t count = std::min<std::size_t>(kPrefillChunk, policy_.tokens - token);
       const std::size_t at = token % kFillTokens * row;
       must(append(caches_[0], layer, std::span(keys_).subspan(at, count * row),

@@ -16,12 +16,14 @@ constexpr std::uint32_t kTokens[] = {1024, 4096, 16384, 32768};
 constexpr std::uint16_t kOutliers[] = {0, 8};
 constexpr std::uint32_t kScalarTokens = 1024;  // the most that the scalar port is measured at
 constexpr std::uint32_t kAppendTokens = 1024;
+constexpr std::uint32_t kFoldedTokens = 4096;  // short ones fold little
 
 struct Case {
   const Model* model;
   std::uint16_t outliers;
   std::uint32_t tokens;
   bool scored = false;  // under ems, which scores and merges, instead of full
+  bool folded = false;  // under minicache, all layers in pairs
 
   bool operator==(const Case&) const = default;
   std::string name(const char* verb, std::string_view port) const {
@@ -44,7 +46,10 @@ T& shared(const Case& wanted, const Arguments&... arguments) {
 }
 
 ColdCache& filled_cache(const Case& at) {
-  return shared<ColdCache>(at, at.outliers, at.scored ? ems(at.tokens) : full(at.tokens), true);
+  const Policy policy = at.scored   ? ems(at.tokens)
+                        : at.folded ? minicache(at.tokens, pairs_from(0, 2))
+                                    : full(at.tokens);
+  return shared<ColdCache>(at, at.outliers, policy, true);
 }
 
 // `count` queries a call: 1 is decoding, more is prefill.
@@ -155,6 +160,20 @@ void register_attend(const Case& at) {
   }
 }
 
+// Tiles whose codes two layers share, beside the plain ones of attend.
+void register_folded(const Case& at) {
+  using benchmark::RegisterBenchmark;
+  Case folded = at;
+  folded.folded = true;
+  for (const std::string_view port : running_ports()) {
+    if (port == "scalar") continue;
+    RegisterBenchmark(at.name("attend_folded", port).c_str(),
+                      [folded, port](benchmark::State& state) { attend_tiles(state, folded, port, 1); });
+    RegisterBenchmark(at.name("prefill_folded", port).c_str(),
+                      [folded, port](benchmark::State& state) { attend_tiles(state, folded, port, kPrefillChunk); });
+  }
+}
+
 void register_append(const Case& at, std::string_view port) {
   using benchmark::RegisterBenchmark;
   RegisterBenchmark(at.name("append", port).c_str(),
@@ -174,6 +193,7 @@ void register_stages() {
   for (const Model& model : kModels) {
     for (const std::uint16_t outliers : kOutliers) {
       for (const std::uint32_t tokens : kTokens) register_attend({&model, outliers, tokens});
+      register_folded({&model, outliers, kFoldedTokens});
       // What append costs does not depend on how much the cache holds.
       for (const std::string_view port : running_ports()) register_append({&model, outliers, kAppendTokens}, port);
       // Nor does what a snapshot costs depend on the port.

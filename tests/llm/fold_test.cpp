@@ -14,7 +14,8 @@ namespace nibkv::llm {
 namespace {
 
 struct FoldedModel {
-  explicit FoldedModel(const std::string& path) : file(Gguf::open(path)), tokenizer(Tokenizer::from(file)) {
+  explicit FoldedModel(const std::string& path, bool align = true)
+      : file(Gguf::open(path)), tokenizer(Tokenizer::from(file)) {
     std::string text;
     for (const std::string_view part : builtin_text()) text += std::string(part) + "\n";
     tokens = tokenizer.encode(text, false, false);
@@ -22,7 +23,7 @@ struct FoldedModel {
     options.context = 800;
     options.score_from = 100;
     options.store.workers = pool.workers();
-    options.store.profile = make_profile(model, pool, std::span(tokens).first(1600), 800, {}, true);
+    options.store.profile = make_profile(model, pool, std::span(tokens).first(1600), 800, {}, align);
     options.tokenizer = &tokenizer;
     options.needles = NeedleKind::kCode;
   }
@@ -76,7 +77,7 @@ TEST(FoldedModel, WhatIsFarApartMustBeRetained) {
 }
 
 TEST(FoldedModel, TheGateRefusesOneThatWasNotTrainedToFold) {
-  FoldedModel tiny(NIBKV_TINY_MODEL);
+  FoldedModel tiny(NIBKV_TINY_MODEL, false);
   const PolicySettings forced = {{"fold_start", "1"}, {"fold", "direct"}};
   const SweepCase gate = {"minicache", "100%", kFromOne, ""};
   const SweepCase force = {"minicache", "100%", forced, "forced"};
@@ -86,6 +87,16 @@ TEST(FoldedModel, TheGateRefusesOneThatWasNotTrainedToFold) {
   EXPECT_EQ(rows[1].peak_bytes, rows[0].peak_bytes);
   EXPECT_EQ(rows[1].cross_entropy, rows[0].cross_entropy) << "the default makes nothing worse";
   EXPECT_GT(rows[2].kl_divergence, 3 * rows[0].kl_divergence);
+}
+
+TEST(FoldedModel, TheGateTakesValuesThatAreAlikeThroughTheMaps) {
+  FoldedModel tiny(NIBKV_TINY_MODEL);
+  const SweepCase gate = {"minicache", "100%", kFromOne, ""};
+  EXPECT_NE(tiny.shared(gate).find(" values aligned"), std::string::npos) << tiny.shared(gate);
+  EXPECT_EQ(tiny.shared(gate).find("keys"), std::string::npos);
+  const std::vector<SweepRow> rows = tiny.measure({{"full", "100%", {}, ""}, gate});
+  EXPECT_LT(rows[1].peak_bytes, rows[0].peak_bytes * 0.9);
+  EXPECT_LE(rows[1].cross_entropy, rows[0].cross_entropy + 0.02);
 }
 
 }  // namespace

@@ -36,7 +36,6 @@ struct Layout {
   std::uint64_t folds = 0;           ///< FoldedPart[layers][kv_heads], where layers share codes
   std::uint64_t shared = 0;          ///< codes of the entries that they share
   std::uint64_t plan = 0;            ///< u32[0 to 6][chain_tiles * 32]: plans, and slots that fold (lib/FORMAT.md)
-  std::uint64_t shares = 0;          ///< u32[kv_heads], under Budget::kAdaptive
   std::uint64_t encoding = 0;        ///< f32[9][head_dim]: a row on its way into a tile, and what improves its codes
   std::uint64_t merging = 0;         ///< rows that are merged or compared (lib/FORMAT.md)
   std::uint64_t turned = 0;          ///< f32[head_dim][16], under Policy::position_free: keys that are compared

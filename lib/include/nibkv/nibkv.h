@@ -171,7 +171,7 @@ NIBKV_API size_t nibkv_footprint(const nibkv_shape* shape, const nibkv_policy* p
 NIBKV_API uint32_t nibkv_tokens_that_fit(const nibkv_shape* shape, const nibkv_policy* policy, uint64_t bytes);
 
 /* Chooses the pairs of neighbouring layers that may share codes, by what a profile knows of them (fold.hpp).
- * policy:       its fold.min_cosine is the gate; fold.keys and fold.values are written
+ * policy:       its fold.min_cosine is the gate; the four sets of fold are written
  * profile:      the bytes that nibkv_init gets, or null: no pairs
  * start_layer:  half of the layers is usual
  * Returns NIBKV_BAD_ARGUMENT for a null shape or policy; NIBKV_BAD_PROFILE. */
