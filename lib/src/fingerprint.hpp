@@ -36,7 +36,8 @@ inline std::uint64_t fingerprint(const Shape& shape, const Policy& policy) {
   return all.word();
 }
 
-inline std::uint64_t fingerprint(const Policy& policy) {
+/// @param folds  whether layers share codes: near the length where that begins to pay the number of workers decides
+inline std::uint64_t fingerprint(const Policy& policy, bool folds) {
   const auto number = [](auto value) { return static_cast<std::uint64_t>(value); };
   Fingerprint all;
   all.add(number(policy.keep)).add(policy.tokens).add(policy.sinks).add(policy.recent);
@@ -50,7 +51,12 @@ inline std::uint64_t fingerprint(const Policy& policy) {
     for (const LayerSet* set : {&fold.keys, &fold.values, &fold.aligned_keys, &fold.aligned_values}) {
       for (const std::uint64_t word : set->words) all.add(word);
     }
-    all.add(fold.recent).add(fold.t).add(fold.retained).add(number(fold.retain)).add(fold.centred ? 1 : 0);
+    all.add(fold.recent)
+        .add(fold.t)
+        .add(fold.retained)
+        .add(number(fold.retain))
+        .add(fold.centred ? 1 : 0)
+        .add(folds ? 1 : 0);
   }
   return all.word();
 }

@@ -12,6 +12,9 @@
 namespace nibkv {
 namespace {
 
+// Distances of folded slots are below this (fold.cpp).
+constexpr std::uint32_t kDistances = 1u << 19;
+
 std::size_t heads_of(const Shape& shape) {
   return std::size_t{shape.layers} * shape.kv_heads;
 }
@@ -104,42 +107,121 @@ void put_side(Writer& to, const Access& from, std::uint32_t tile, std::uint32_t 
   }
 }
 
+// 4-bit codes of the keys or of the values of a tile.
+void put_plane(Writer& to, const Access& from, const std::uint8_t* plane, bool keys, std::uint32_t live) {
+  const std::uint32_t bytes = from.layout().code_bytes / 2;
+  const std::uint32_t dim = from.shape().head_dim;
+  constexpr std::uint32_t kPiece = 64;  // divides 16 * head_dim
+  std::uint8_t piece[kPiece];
+  for (std::uint32_t start = 0; start < bytes; start += kPiece) {
+    for (std::uint32_t n = 0; n < kPiece; ++n) {
+      const std::uint32_t i = start + n;
+      const std::uint32_t lane = keys ? i / 4 % 16 : i / (4 * dim) * 4 + i % 4;
+      const std::uint32_t mask = (lane < live ? 0x0fu : 0u) | (lane + 16 < live ? 0xf0u : 0u);
+      piece[n] = static_cast<std::uint8_t>(plane[i] & mask);
+    }
+    to.put(piece, kPiece);
+  }
+}
+
 void put_codes(Writer& to, const Access& from, std::uint32_t tile, std::uint32_t live) {
   const std::byte* codes = from.codes(tile);
   const std::uint32_t bytes = from.layout().code_bytes;
   const std::uint32_t half = bytes / 2;
-  const std::uint32_t dim = from.shape().head_dim;
   if (live == kTileSlots) {
     to.put(codes, bytes);
   } else if (from.shape().storage == Storage::kF32) {
     put_slots(to, codes, half, 4, live);
-    put_slots(to, codes + half, half, 4 * dim, live);
+    put_slots(to, codes + half, half, 4 * from.shape().head_dim, live);
   } else {
-    constexpr std::uint32_t kPiece = 64;  // divides 32 * head_dim
-    std::byte piece[kPiece];
-    for (std::uint32_t start = 0; start < bytes; start += kPiece) {
-      for (std::uint32_t i = start; i < start + kPiece; ++i) {
-        const std::uint32_t lane = i < half ? i / 4 % 16 : (i - half) / (4 * dim) * 4 + i % 4;
-        const int mask = (lane < live ? 0x0f : 0) | (lane + 16 < live ? 0xf0 : 0);
-        piece[i - start] = codes[i] & static_cast<std::byte>(mask);
-      }
-      to.put(piece, kPiece);
+    put_plane(to, from, from.key_codes(tile), true, live);
+    put_plane(to, from, from.value_codes(tile), false, live);
+  }
+}
+
+// Calls visit(plane, whether it is one of keys) for the planes of an entry, in the order in which they lie.
+template <typename Visit>
+void each_plane(const Access& of, std::uint32_t lower_view, Visit visit) {
+  visit(of.key_codes(lower_view), true);
+  if (!of.shares_keys(lower_view)) visit(of.key_codes(lower_view + 1), true);
+  visit(of.value_codes(lower_view), false);
+  if (!of.shares_values(lower_view)) visit(of.value_codes(lower_view + 1), false);
+}
+
+void put_entry(Writer& to, const Access& from, std::uint32_t lower_view, std::uint32_t live) {
+  each_plane(from, lower_view, [&](const std::uint8_t* plane, bool keys) { put_plane(to, from, plane, keys, live); });
+}
+
+// Which tiles of the chains: sections have them in this order.
+bool all_tiles(const Access&, std::uint32_t) {
+  return true;
+}
+bool pool_tiles(const Access& of, std::uint32_t tile) {
+  return !of.is_view(tile);
+}
+bool lower_views(const Access& of, std::uint32_t tile) {
+  return of.is_view(tile) && !of.is_upper(tile);
+}
+
+// Calls `put(writer, access, tile, slots in it)` for those tiles in use that are `wanted`, in the order of their
+// chains.
+template <typename Wanted, typename Put>
+void put_tiles(Writer& to, const Access& from, Wanted wanted, Put put) {
+  for (std::size_t i = 0; i < heads_of(from.shape()); ++i) {
+    const Chain& chain = from.at<Chain>(from.layout().chains)[i];
+    for (TileCursor at = from.first_tile(chain); at.tile != kNoTile; at.next(from.links())) {
+      const std::uint32_t left = at.end(chain.used) - at.slot;
+      if (wanted(from, at.tile)) put(to, from, at.tile, left < kTileSlots ? left : kTileSlots);
     }
   }
 }
 
-// Calls `put(writer, access, tile, slots in it)` for all tiles in use, in the order of their chains.
-template <typename Put>
-void put_tiles(Writer& to, const Access& from, Put put) {
-  for (std::size_t i = 0; i < heads_of(from.shape()); ++i) {
-    const Chain& chain = from.at<Chain>(from.layout().chains)[i];
-    std::uint32_t left = chain.used;
-    for (std::uint32_t tile = chain.first; left != 0; tile = from.links()[tile]) {
-      const std::uint32_t live = left < kTileSlots ? left : kTileSlots;
-      put(to, from, tile, live);
-      left -= live;
+// Planes of an entry that the chain of `layer` has, which is the lower one of a pair; 0 for one that is not.
+std::uint32_t planes_of(const Policy& policy, std::uint32_t layer) {
+  if (!detail::is_lower(policy, layer)) return 0;
+  return policy.fold.keys.has(layer) && policy.fold.values.has(layer) ? 2 : 3;
+}
+
+// Adds a chain of a layer.
+void count_chain(detail::SnapshotCounts& counts, const Policy& policy, std::uint32_t layer, std::uint64_t used,
+                 std::uint64_t folded) {
+  const auto tiles = [](std::uint64_t slots) { return (slots + kTileSlots - 1) / kTileSlots; };
+  counts.tiles += tiles(used - folded);
+  counts.views += tiles(folded);
+  counts.planes += tiles(folded) * planes_of(policy, layer);
+}
+
+detail::SnapshotCounts counts_of(const Access& of) {
+  detail::SnapshotCounts counts;
+  for (std::uint32_t layer = 0; layer < of.shape().layers; ++layer) {
+    for (std::uint32_t head = 0; head < of.shape().kv_heads; ++head) {
+      const Chain& chain = of.chain(layer, head);
+      count_chain(counts, of.policy(), layer, chain.used, of.folded(chain));
     }
   }
+  return counts;
+}
+
+// What the lengths of sections follow from.
+std::uint64_t side_section_bytes(const Access& of, const detail::SnapshotCounts& counts) {
+  return (counts.tiles + counts.views) * side_record_bytes(of);
+}
+std::uint64_t shared_section_bytes(const Access& of, const detail::SnapshotCounts& counts) {
+  return counts.planes * (of.layout().code_bytes / 2);
+}
+
+ChainRecord record_of(const Access& from, std::size_t index) {
+  const Chain& chain = from.at<Chain>(from.layout().chains)[index];
+  ChainRecord record{chain.used, chain.seen, chain.budget, chain.heaviest, chain.exponent, 0, 0, 0};
+  const auto layer = static_cast<std::uint32_t>(index / from.shape().kv_heads);
+  if (!from.paired(layer)) return record;
+  const FoldedPart& part = from.folded_part(chain);
+  record.folded = part.used;
+  record.retained = part.retained;
+  const bool lower = detail::is_lower(from.policy(), layer);
+  record.reach = lower ? part.nearest
+                       : from.folded_part(from.at<Chain>(from.layout().chains)[index - from.shape().kv_heads]).farthest;
+  return record;
 }
 
 // Where the sections of a snapshot begin, and their checksums.
@@ -196,10 +278,7 @@ Status read_header(const SnapshotSource& source, SnapshotHeader& header) {
   if (header.version != kSnapshotVersion) return Status::kNewerSnapshot;
   if (header.header_bytes != sizeof header || header.bytes < sizeof header || header.bytes > source.bytes)
     return Status::kBadSnapshot;
-  for (const std::uint32_t word : header.reserved) {
-    if (word != 0) return Status::kBadSnapshot;
-  }
-  return Status::kOk;
+  return header.reserved == 0 ? Status::kOk : Status::kBadSnapshot;
 }
 
 // Finds the sections and compares all checksums.
@@ -231,17 +310,18 @@ class ChainJudge {
   explicit ChainJudge(const Access& to) : to_(to), shares_(layer_shares(to.shape(), to.policy(), to.policy().tokens)) {}
 
   Status take(const ChainRecord& record);
-  /// Tiles of all chains so far.
-  std::uint64_t tiles() const { return tiles_; }
+  /// What all chains so far have.
+  const detail::SnapshotCounts& counts() const { return counts_; }
 
  private:
   bool sound(const ChainRecord& record);
+  bool sound_fold(const ChainRecord& record) const;
   bool right_budget(const ChainRecord& record);
 
   const Access& to_;
   LayerShares shares_;
   std::size_t index_ = 0;
-  std::uint64_t tiles_ = 0;
+  detail::SnapshotCounts counts_;
   std::uint32_t layer_seen_ = 0;    // of the layer's first head
   std::uint64_t layer_tiles_ = 0;   // in use, of its heads so far
   std::uint64_t layer_budget_ = 0;  // of its heads so far, in tokens
@@ -263,16 +343,35 @@ bool ChainJudge::right_budget(const ChainRecord& record) {
   return all_start_ || (all_shared_ && layer_budget_ == whole);
 }
 
+// What a chain says of its folded part, apart from the other layer's.
+bool ChainJudge::sound_fold(const ChainRecord& record) const {
+  const auto layer = static_cast<std::uint32_t>(index_ / to_.shape().kv_heads);
+  if (!to_.paired(layer)) return record.folded == 0 && record.retained == 0 && record.reach == 0;
+  const Policy& policy = to_.policy();
+  const std::uint64_t most_folded = std::uint64_t{to_.layout().paired_entries} * kTileSlots;
+  if (record.folded > most_folded || record.folded > record.used) return false;
+  // A chain that holds more than this would have folded, and its own tiles would not do for what comes.
+  const std::uint64_t most_retained = policy.sinks + detail::retained_beside(policy, most_folded);
+  const std::uint64_t always = most_retained + detail::unfolded(to_.shape(), policy) + kTileSlots - 1;
+  const bool lower = detail::is_lower(policy, layer);
+  const std::uint32_t own = record.used - record.folded;
+  if (own > always + (lower ? to_.shape().max_chunk : 0)) return false;
+  if (record.retained > own || record.retained > most_retained) return false;
+  const FoldedPart none;
+  if (policy.fold.retain != Retain::kFarRange) return record.reach == (lower ? none.nearest : none.farthest);
+  return record.reach < kDistances || (lower && record.reach == none.nearest);
+}
+
 bool ChainJudge::sound(const ChainRecord& record) {
-  for (const std::uint32_t word : record.reserved) {
-    if (word != 0) return false;
-  }
-  if (record.used > record.seen || record.seen != layer_seen_) return false;
+  if (record.used > record.seen || record.seen != layer_seen_ || !sound_fold(record)) return false;
   if (!keeps_global(to_.policy()) && (record.heaviest != 0 || record.exponent != 0)) return false;
-  const std::uint64_t tiles = (std::uint64_t{record.used} + kTileSlots - 1) / kTileSlots;
-  tiles_ += tiles;
+  const std::uint64_t tiles_before = counts_.tiles;
+  count_chain(counts_, to_.policy(), static_cast<std::uint32_t>(index_ / to_.shape().kv_heads), record.used,
+              record.folded);
+  const std::uint64_t tiles = counts_.tiles - tiles_before;
   layer_tiles_ += tiles;
-  if (tiles_ > to_.layout().tiles) return false;
+  if (counts_.tiles > to_.layout().tiles) return false;
+  if (to_.folds()) return record.used <= capacity_of(to_, to_.at<Chain>(to_.layout().chains)[index_]);
   if (to_.policy().keep == Keep::kAll) return true;
   // After compact_now a chain may be longer than the budget that it competes with, until the next append.
   if (tiles > to_.layout().chain_tiles) return false;
@@ -296,10 +395,106 @@ Status ChainJudge::take(const ChainRecord& record) {
   return Status::kOk;
 }
 
+// The records of chains, one after the other, and where their tiles begin in the section of sides.
+class ChainReader {
+ public:
+  ChainReader(const Access& to, const SnapshotSource& source, const Parts& parts)
+      : reader_(source, parts.offset[kChains]),
+        next_(parts.offset[kSides]),
+        end_(next_ + parts.bytes[kSides]),
+        stride_(side_record_bytes(to)) {}
+
+  /// @returns false also when a record is no longer what it was and has more tiles than there are
+  bool next() {
+    at_ = next_;
+    if (!reader_.get(&record_, sizeof record_) || record_.folded > record_.used) return false;
+    const std::uint32_t tiles = tiles_of(record_.folded) + tiles_of(record_.used - record_.folded);
+    next_ += std::uint64_t{tiles} * stride_;
+    return next_ <= end_;
+  }
+  const ChainRecord& record() const { return record_; }
+  /// Of the record of the chain's n-th tile.
+  std::uint64_t tile(std::uint32_t n) const { return at_ + std::uint64_t{n} * stride_; }
+
+ private:
+  Reader reader_;
+  ChainRecord record_{};
+  std::uint64_t at_ = 0;
+  std::uint64_t next_;
+  std::uint64_t end_;
+  std::uint32_t stride_;
+};
+
+// Two chains of a pair: the lower one may be a chunk ahead.
+bool in_step(const Access& to, const ChainRecord& lower, const ChainRecord& upper) {
+  if (lower.folded != upper.folded || lower.retained != upper.retained) return false;
+  if (lower.seen < upper.seen || lower.seen - upper.seen > to.shape().max_chunk) return false;
+  if (lower.used < upper.used || lower.used - upper.used != lower.seen - upper.seen) return false;
+  if (upper.retained > upper.used - upper.folded) return false;
+  const FoldedPart none;
+  if (lower.reach == none.nearest) return upper.reach == none.farthest;
+  return lower.reach <= upper.reach;
+}
+
+// Both chains of a pair hold the same positions, slot for slot.
+Status check_positions(const Access& to, const SnapshotSource& source, const ChainReader (&pair)[2]) {
+  const std::uint32_t folded = pair[0].record().folded;
+  const std::uint32_t own = pair[1].record().used - folded;
+  const std::uint32_t tiles = tiles_of(folded) + tiles_of(own);
+  for (std::uint32_t n = 0; n < tiles; ++n) {
+    std::uint32_t base[2];
+    std::uint16_t offset[2][kTileSlots];
+    for (int i = 0; i < 2; ++i) {
+      Reader bases(source, pair[i].tile(n));
+      Reader offsets(source, pair[i].tile(n) + sizeof(std::uint32_t) + to.layout().side.positions);
+      if (!bases.get(&base[i], sizeof base[i]) || !offsets.get(offset[i], sizeof offset[i]))
+        return Status::kStorageFailed;
+    }
+    const bool view = n < tiles_of(folded);
+    const std::uint32_t left = view ? folded - n * kTileSlots : own - (n - tiles_of(folded)) * kTileSlots;
+    for (std::uint32_t lane = 0; lane < kTileSlots && lane < left; ++lane) {
+      if (base[0] + offset[0][lane] != base[1] + offset[1][lane]) return Status::kCorrupt;
+    }
+  }
+  return Status::kOk;
+}
+
+// Layers that share codes, against one another: after all records of chains were found right one by one.
+Status check_pairs(const Access& to, const SnapshotSource& source, const Parts& parts) {
+  const std::uint32_t heads = to.shape().kv_heads;
+  ChainReader pair[2] = {{to, source, parts}, {to, source, parts}};
+  for (std::size_t i = 0; i < heads_of(to.shape()); ++i) {
+    if (!pair[1].next()) return Status::kStorageFailed;
+    if (i < heads) continue;
+    if (!pair[0].next()) return Status::kStorageFailed;
+    if (!detail::is_lower(to.policy(), static_cast<std::uint32_t>(i / heads) - 1)) continue;
+    if (!in_step(to, pair[0].record(), pair[1].record())) return Status::kCorrupt;
+    if (to.policy().keep != Keep::kScore) continue;
+    if (const Status same = check_positions(to, source, pair); same != Status::kOk) return same;
+  }
+  return Status::kOk;
+}
+
+// Bytes of all that a cache may have in use where layers share codes, as of Usage.
+std::uint64_t bytes_in_use(const Access& to, const detail::SnapshotCounts& counts) {
+  const std::uint64_t beside = to.bytes_of(0) - to.layout().code_bytes;
+  return counts.tiles * to.bytes_of(0) + counts.views * beside + counts.planes * (to.layout().code_bytes / 2);
+}
+
+bool sound_peaks(const Access& to, const SnapshotHeader& header, const detail::SnapshotCounts& counts) {
+  const Layout& layout = to.layout();
+  if (header.used_tiles != counts.tiles || header.peak_tiles < header.used_tiles || header.peak_tiles > layout.tiles)
+    return false;
+  if (!to.folds()) return header.peak_bytes == 0;
+  const std::uint64_t planes = 2 * layout.both_entries + 3 * (layout.views / 2 - layout.both_entries);
+  return header.peak_bytes >= bytes_in_use(to, counts) &&
+         header.peak_bytes <= bytes_in_use(to, {layout.tiles, layout.views, planes});
+}
+
 // What the header says, against the cache.
 Status check_header(const Access& to, const SnapshotHeader& header) {
   if (header.shape != fingerprint(to.shape(), to.policy())) return Status::kOtherShape;
-  if (header.policy != fingerprint(to.policy())) return Status::kOtherPolicy;
+  if (header.policy != fingerprint(to.policy(), to.folds())) return Status::kOtherPolicy;
   if (header.profile != profile_of(to)) return Status::kOtherProfile;
   return Status::kOk;
 }
@@ -315,25 +510,27 @@ Status check_content(const Access& to, const SnapshotSource& source, const Parts
     if (!records.get(&record, sizeof record)) return Status::kStorageFailed;
     if (const Status taken = judge.take(record); taken != Status::kOk) return taken;
   }
-  const SnapshotHeader& header = parts.header;
-  if (header.used_tiles != judge.tiles() || header.peak_tiles < header.used_tiles ||
-      header.peak_tiles > to.layout().tiles)
-    return Status::kCorrupt;
-  if (parts.bytes[kSides] != judge.tiles() * side_record_bytes(to)) return Status::kCorrupt;
-  if (parts.bytes[kCodes] != judge.tiles() * to.layout().code_bytes) return Status::kCorrupt;
+  const detail::SnapshotCounts& counts = judge.counts();
+  if (!sound_peaks(to, parts.header, counts)) return Status::kCorrupt;
+  if (parts.bytes[kSides] != side_section_bytes(to, counts)) return Status::kCorrupt;
+  if (parts.bytes[kCodes] != counts.tiles * to.layout().code_bytes) return Status::kCorrupt;
+  if (parts.bytes[kShared] != shared_section_bytes(to, counts)) return Status::kCorrupt;
+  if (to.folds()) {
+    if (const Status paired = check_pairs(to, source, parts); paired != Status::kOk) return paired;
+  }
   if (to.shape().storage != Storage::kQ4) return Status::kOk;
 
-  Reader again(source, parts.offset[kChains]);
+  ChainReader again(to, source, parts);
   Reader sides(source, parts.offset[kSides]);
   for (std::size_t i = 0; i < heads; ++i) {
-    ChainRecord record;
-    if (!again.get(&record, sizeof record)) return Status::kStorageFailed;
+    if (!again.next()) return Status::kStorageFailed;
+    const ChainRecord& record = again.record();
     Chain chain;
     chain.used = record.used;
     chain.seen = record.seen;
     chain.heaviest = record.heaviest;
-    SoundSides sound(to.shape(), to.policy(), to.layout().side, chain, 0);
-    for (std::uint32_t left = tiles_of(chain.used); left != 0; --left) {
+    SoundSides sound(to.shape(), to.policy(), to.layout().side, chain, record.folded);
+    for (std::uint32_t left = tiles_of(record.folded) + tiles_of(chain.used - record.folded); left != 0; --left) {
       constexpr std::uint32_t kMostSideBytes = kTileSlots * (2 + 2 + kMaxOutlierChannels + 4 + 2 + 2 + 1 + 1);
       std::uint32_t base = 0;
       std::byte side[kMostSideBytes];
@@ -345,18 +542,34 @@ Status check_content(const Access& to, const SnapshotSource& source, const Parts
   return Status::kOk;
 }
 
-// Reads a section into the arena: `get(reader, tile)` for every tile.
-template <typename Get>
-bool load_tiles(const Access& to, const SnapshotSource& source, const Parts& parts, Section kind, Get get) {
+// Reads a section into the arena: `get(reader, tile)` for every tile that is wanted.
+template <typename Wanted, typename Get>
+bool load_tiles(const Access& to, const SnapshotSource& source, const Parts& parts, Section kind, Wanted wanted,
+                Get get) {
   Reader reader(source, parts.offset[kind] - sizeof(SectionHeader), parts.crc[kind - 1]);
   SectionHeader header;
   if (!reader.get(&header, sizeof header)) return false;
   for (std::size_t i = 0; i < heads_of(to.shape()); ++i) {
-    for (std::uint32_t tile = to.at<Chain>(to.layout().chains)[i].first; tile != kNoTile; tile = to.links()[tile]) {
-      if (!get(reader, tile)) return false;
+    TileCursor at = to.first_tile(to.at<Chain>(to.layout().chains)[i]);
+    for (; at.tile != kNoTile; at.next(to.links())) {
+      if (wanted(to, at.tile) && !get(reader, at.tile)) return false;
     }
   }
   return reader.crc() == parts.crc[kind];
+}
+
+// Takes entries for a chain that is empty; those that the record says are there.
+void load_folded(const Access& to, std::uint32_t layer, Chain& chain, const ChainRecord& record) {
+  FoldedPart& part = to.folded_part(chain);
+  for (std::uint32_t left = tiles_of(record.folded); left != 0; --left) to.grow_folded(part);
+  part.used = record.folded;
+  part.retained = record.retained;
+  if (detail::is_lower(to.policy(), layer)) {
+    part.nearest = record.reach;
+  } else {
+    to.folded_part(to.chain(layer - 1, static_cast<std::uint32_t>(&chain - &to.chain(layer, 0)))).farthest =
+        record.reach;
+  }
 }
 
 // Lays out empty chains as the records say. @returns false when the source is no longer what it was.
@@ -369,14 +582,17 @@ bool load_chains(const Access& to, const SnapshotSource& source, const Parts& pa
     ChainRecord record;
     if (!reader.get(&record, sizeof record) || judge.take(record) != Status::kOk) return false;
     Chain& chain = to.at<Chain>(to.layout().chains)[i];
-    for (std::uint32_t left = tiles_of(record.used); left != 0; --left) to.grow(chain);
+    for (std::uint32_t left = tiles_of(record.used - record.folded); left != 0; --left) to.grow(chain);
     chain.used = record.used;
     chain.seen = record.seen;
     chain.budget = record.budget;
     chain.heaviest = record.heaviest;
     chain.exponent = record.exponent;
+    const auto layer = static_cast<std::uint32_t>(i / to.shape().kv_heads);
+    if (to.paired(layer)) load_folded(to, layer, chain, record);
   }
   to.header().peak_tiles = parts.header.peak_tiles;
+  to.header().peak_bytes = parts.header.peak_bytes;
   return reader.crc() == parts.crc[kChains];
 }
 
@@ -389,8 +605,15 @@ bool load(const Access& to, const SnapshotSource& source, const Parts& parts) {
   const auto get_codes = [&](Reader& from, std::uint32_t tile) {
     return from.get(to.codes(tile), to.layout().code_bytes);
   };
-  return load_tiles(to, source, parts, kSides, get_side) && load_tiles(to, source, parts, kCodes, get_codes) &&
-         check(to.cache) == Status::kOk;
+  const auto get_entry = [&](Reader& from, std::uint32_t view) {
+    bool good = true;
+    each_plane(to, view,
+               [&](std::uint8_t* plane, bool) { good = good && from.get(plane, to.layout().code_bytes / 2); });
+    return good;
+  };
+  return load_tiles(to, source, parts, kSides, all_tiles, get_side) &&
+         load_tiles(to, source, parts, kCodes, pool_tiles, get_codes) &&
+         load_tiles(to, source, parts, kShared, lower_views, get_entry) && check(to.cache) == Status::kOk;
 }
 
 // A sink and a source that are spans.
@@ -416,26 +639,26 @@ SnapshotSource source_of(std::span<const std::byte> bytes) {
 std::uint64_t snapshot_bytes(const Cache& cache, std::uint64_t note_bytes) {
   if (!cache.ready()) return 0;
   const Access from{cache};
-  return detail::snapshot_bytes(from.shape(), from.policy(), from.layout(), from.header().used_tiles, note_bytes);
+  return detail::snapshot_bytes(from.shape(), from.policy(), from.layout(), counts_of(from), note_bytes);
 }
 
 Status save(const Cache& cache, const SnapshotSink& sink, const SaveOptions& options) {
   if (!cache.ready()) return Status::kNotReady;
   if (sink.write == nullptr) return Status::kBadArgument;
   const Access from{cache};
-  if (from.folds()) return Status::kBadPolicy;
   const std::size_t heads = heads_of(from.shape());
-  const std::uint64_t tiles = from.header().used_tiles;
+  const detail::SnapshotCounts counts = counts_of(from);
   SnapshotHeader header{};
   header.magic = kSnapshotMagic;
   header.version = kSnapshotVersion;
   header.header_bytes = sizeof header;
   header.bytes = snapshot_bytes(cache, options.note.size());
   header.shape = fingerprint(from.shape(), from.policy());
-  header.policy = fingerprint(from.policy());
+  header.policy = fingerprint(from.policy(), from.folds());
   header.profile = profile_of(from);
   header.used_tiles = from.header().used_tiles;
   header.peak_tiles = from.header().peak_tiles;
+  header.peak_bytes = from.header().peak_bytes;
   header.sequence = options.sequence;
 
   Writer to(sink);
@@ -446,16 +669,18 @@ Status save(const Cache& cache, const SnapshotSink& sink, const SaveOptions& opt
   to.seal();
   to.start(kChains, heads * sizeof(ChainRecord));
   for (std::size_t i = 0; i < heads; ++i) {
-    const Chain& chain = from.at<Chain>(from.layout().chains)[i];
-    const ChainRecord record{chain.used, chain.seen, chain.budget, chain.heaviest, chain.exponent, {}};
+    const ChainRecord record = record_of(from, i);
     to.put(&record, sizeof record);
   }
   to.seal();
-  to.start(kSides, tiles * side_record_bytes(from));
-  put_tiles(to, from, put_side);
+  to.start(kSides, side_section_bytes(from, counts));
+  put_tiles(to, from, all_tiles, put_side);
   to.seal();
-  to.start(kCodes, tiles * from.layout().code_bytes);
-  put_tiles(to, from, put_codes);
+  to.start(kCodes, counts.tiles * from.layout().code_bytes);
+  put_tiles(to, from, pool_tiles, put_codes);
+  to.seal();
+  to.start(kShared, shared_section_bytes(from, counts));
+  put_tiles(to, from, lower_views, put_entry);
   to.seal();
   return to.finish() ? Status::kOk : Status::kStorageFailed;
 }
@@ -481,7 +706,6 @@ Status inspect(std::span<const std::byte> bytes, SnapshotInfo& info) {
 Status restore(Cache& cache, const SnapshotSource& source) {
   if (!cache.ready()) return Status::kNotReady;
   const Access to{cache};
-  if (to.folds()) return Status::kBadPolicy;
   Parts parts;
   if (const Status read = read_parts(source, parts); read != Status::kOk) return read;
   if (const Status fits = check_header(to, parts.header); fits != Status::kOk) return fits;

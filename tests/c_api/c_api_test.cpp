@@ -401,6 +401,13 @@ void expect_not_ready(nibkv_cache* cache) {
   EXPECT_EQ(nibkv_plan(cache, 0, 0, 0, target, 1), NIBKV_NOT_READY);
   EXPECT_EQ(nibkv_compact(cache, 0, 0, target, 1), NIBKV_NOT_READY);
   EXPECT_EQ(nibkv_compact_now(cache, 1, NIBKV_BUDGET_UNIFORM), NIBKV_NOT_READY);
+  nibkv_sink sink = {};
+  nibkv_source source = {};
+  EXPECT_EQ(nibkv_save(cache, row, sizeof row, nullptr), NIBKV_NOT_READY);
+  EXPECT_EQ(nibkv_save_to(cache, &sink, nullptr), NIBKV_NOT_READY);
+  EXPECT_EQ(nibkv_restore(cache, row, sizeof row), NIBKV_NOT_READY);
+  EXPECT_EQ(nibkv_restore_from(cache, &source), NIBKV_NOT_READY);
+  EXPECT_EQ(nibkv_snapshot_bytes(cache, 0), 0u);
   EXPECT_EQ(nibkv_held(cache, 0, 0), 0u);
   EXPECT_EQ(nibkv_head_budget(cache, 0, 0), 0u);
   EXPECT_EQ(nibkv_seen(cache, 0), 0u);
@@ -490,6 +497,103 @@ TEST(CApi, WrongArgumentsAreRefusedAndChangeNothing) {
   EXPECT_EQ(nibkv_compact(&cache, 0, 0, target, 2), NIBKV_OK);
   EXPECT_EQ(nibkv_held(&cache, 0, 0), 1u);
   EXPECT_EQ(nibkv_held(&cache, 0, 1), 2u);
+}
+
+// A sink and a source in memory that C calls.
+struct Kept {
+  std::vector<std::byte> bytes;
+  bool works = true;
+
+  static bool write(void* context, const void* bytes, size_t count) {
+    auto& to = *static_cast<Kept*>(context);
+    const auto* from = static_cast<const std::byte*>(bytes);
+    to.bytes.insert(to.bytes.end(), from, from + count);
+    return to.works;
+  }
+  static bool read(void* context, uint64_t offset, void* to, size_t count) {
+    const auto& from = *static_cast<const Kept*>(context);
+    EXPECT_LE(offset + count, from.bytes.size());
+    EXPECT_LE(count, std::size_t{NIBKV_SNAPSHOT_CHUNK});
+    std::memcpy(to, from.bytes.data() + offset, count);
+    return from.works;
+  }
+};
+
+TEST(CApi, SnapshotsAreThoseOfCpp) {
+  const nibkv_shape shape = in_c(kShape);
+  for (const Policy& policy : {ems(64), full(200), minicache(600, pairs_from(0, 2))}) {
+    const nibkv_policy c_policy = in_c(policy);
+    test::Rig rig(kShape, policy);
+    Arena arena(footprint(kShape, policy)), other_arena(footprint(kShape, policy));
+    nibkv_cache cache = {}, other = {};
+    ASSERT_EQ(nibkv_init(&cache, arena.bytes().data(), arena.bytes().size(), &shape, &c_policy, nullptr), NIBKV_OK);
+    ASSERT_EQ(nibkv_init(&other, other_arena.bytes().data(), other_arena.bytes().size(), &shape, &c_policy, nullptr),
+              NIBKV_OK);
+    Random random(9);
+    for (int step = 0; step < 12; ++step) {
+      for (std::uint32_t layer = 0; layer < 2; ++layer) {
+        const std::vector<float> rows = random.bells(8 * 2 * 32);
+        ASSERT_EQ(append(rig.cache(), layer, rows, rows), Status::kOk);
+        ASSERT_EQ(nibkv_append(&cache, layer, 8, rows.data(), rows.data()), NIBKV_OK);
+      }
+    }
+    const char text[] = "what is kept beside it";
+    const nibkv_note note = {7, text, sizeof text};
+    const std::vector<std::byte> untouched = other_arena.copy();
+    std::vector<std::byte> expected(snapshot_bytes(rig.cache(), sizeof text));
+    ASSERT_EQ(save(rig.cache(), expected, {7, std::as_bytes(std::span(text))}), Status::kOk);
+    ASSERT_EQ(nibkv_snapshot_bytes(&cache, sizeof text), expected.size());
+    EXPECT_EQ(nibkv_most_snapshot_bytes(&shape, &c_policy, 5), most_snapshot_bytes(kShape, policy, 5));
+    std::vector<std::byte> bytes(expected.size() + 10);
+    ASSERT_EQ(nibkv_save(&cache, bytes.data(), bytes.size(), &note), NIBKV_OK);
+    EXPECT_TRUE(std::equal(expected.begin(), expected.end(), bytes.begin()));
+    Kept kept;
+    const nibkv_sink sink = {Kept::write, &kept};
+    ASSERT_EQ(nibkv_save_to(&cache, &sink, &note), NIBKV_OK);
+    EXPECT_EQ(kept.bytes, expected);
+    const nibkv_source source = {Kept::read, &kept, kept.bytes.size()};
+    nibkv_snapshot_info info = {}, again = {};
+    ASSERT_EQ(nibkv_inspect(bytes.data(), bytes.size(), &info), NIBKV_OK);
+    ASSERT_EQ(nibkv_inspect_from(&source, &again), NIBKV_OK);
+    for (const nibkv_snapshot_info& one : {info, again}) {
+      EXPECT_EQ(one.bytes, expected.size());
+      EXPECT_EQ(one.sequence, 7u);
+      ASSERT_EQ(one.note_bytes, sizeof text);
+      EXPECT_EQ(std::memcmp(bytes.data() + one.note_offset, text, sizeof text), 0);
+    }
+
+    EXPECT_EQ(nibkv_save(&cache, nullptr, bytes.size(), &note), NIBKV_BAD_ARGUMENT);
+    EXPECT_EQ(nibkv_save(&cache, bytes.data(), expected.size() - 1, &note), NIBKV_BAD_ARGUMENT);
+    const nibkv_note claims = {7, nullptr, 1};
+    const nibkv_sink no_sink = {};
+    const nibkv_source no_source = {};
+    EXPECT_EQ(nibkv_save(&cache, bytes.data(), bytes.size(), &claims), NIBKV_BAD_ARGUMENT);
+    EXPECT_EQ(nibkv_save_to(&cache, nullptr, nullptr), NIBKV_BAD_ARGUMENT);
+    EXPECT_EQ(nibkv_save_to(&cache, &no_sink, nullptr), NIBKV_BAD_ARGUMENT);
+    EXPECT_EQ(nibkv_inspect(nullptr, 100, &info), NIBKV_BAD_ARGUMENT);
+    EXPECT_EQ(nibkv_inspect(bytes.data(), bytes.size(), nullptr), NIBKV_BAD_ARGUMENT);
+    EXPECT_EQ(nibkv_inspect_from(nullptr, &info), NIBKV_BAD_ARGUMENT);
+    EXPECT_EQ(nibkv_inspect_from(&no_source, &info), NIBKV_BAD_ARGUMENT);
+    EXPECT_EQ(nibkv_restore(&other, nullptr, 100), NIBKV_BAD_ARGUMENT);
+    EXPECT_EQ(nibkv_restore_from(&other, nullptr), NIBKV_BAD_ARGUMENT);
+    EXPECT_EQ(nibkv_restore_from(&other, &no_source), NIBKV_BAD_ARGUMENT);
+    EXPECT_EQ(nibkv_restore(&other, bytes.data(), expected.size() - 1), NIBKV_BAD_SNAPSHOT);
+    kept.works = false;
+    EXPECT_EQ(nibkv_restore_from(&other, &source), NIBKV_STORAGE_FAILED);
+    EXPECT_EQ(nibkv_save_to(&cache, &sink, &note), NIBKV_STORAGE_FAILED);
+    EXPECT_EQ(other_arena.copy(), untouched);
+
+    kept = {expected};
+    ASSERT_EQ(nibkv_restore_from(&other, &source), NIBKV_OK);
+    EXPECT_EQ(nibkv_seen(&other, 1), 96u);
+    ASSERT_EQ(nibkv_clear(&other), NIBKV_OK);
+    ASSERT_EQ(nibkv_restore(&other, bytes.data(), bytes.size()), NIBKV_OK);
+    std::vector<std::byte> third(expected.size());
+    ASSERT_EQ(nibkv_save(&other, third.data(), third.size(), &note), NIBKV_OK);
+    EXPECT_EQ(third, expected);
+    EXPECT_TRUE(other_arena.guards_intact());
+  }
+  EXPECT_EQ(nibkv_most_snapshot_bytes(&shape, nullptr, 0), 0u);
 }
 
 TEST(CApi, AFullArenaAnswersFull) {

@@ -1,7 +1,8 @@
 /* A program in C of its own with the library, in memory that the compiler sizes: reads a prompt of eight tokens,
- * decodes forty more through a cache that may hold 64, looks at a plan and carries it out, and checks that attention
- * finds the last value. */
+ * decodes forty more through a cache that may hold 64, looks at a plan and carries it out, saves the cache and restores
+ * it into another arena, and checks that attention finds the last value there as it did before. */
 #include <stdio.h>
+#include <string.h>
 
 #include "nibkv/nibkv.h"
 
@@ -11,7 +12,9 @@ enum { kPrompt = 8, kAll = 48, kDim = 16 };
 
 static const nibkv_shape shape = {SHAPE, {0, 0, 0, 0}};
 static _Alignas(NIBKV_ARENA_ALIGNMENT) unsigned char arena[NIBKV_FOOTPRINT_EMS(TOKENS, SHAPE)];
-static nibkv_cache cache;
+static _Alignas(NIBKV_ARENA_ALIGNMENT) unsigned char second_arena[sizeof arena];
+static nibkv_cache cache, second;
+static unsigned char snapshot[sizeof arena]; /* nibkv_most_snapshot_bytes says how many at most */
 static nibkv_slot slots[TOKENS + 32];
 static uint32_t target[TOKENS + 32];
 
@@ -61,6 +64,16 @@ int main(void) {
   if (failed(nibkv_explain(&cache, 0, 0, slots, held), "explain")) return 1;
   if (failed(nibkv_plan(&cache, 0, 0, kPrompt, target, held), "plan")) return 1;
   if (failed(nibkv_compact(&cache, 0, 0, target, held), "compact")) return 1;
+
+  float again[2 * kDim], before[2 * kDim]; /* what both caches answer to the last queries */
+  const uint64_t bytes = nibkv_snapshot_bytes(&cache, 0);
+  if (failed(nibkv_save(&cache, snapshot, sizeof snapshot, NULL), "save")) return 1;
+  if (failed(nibkv_init(&second, second_arena, sizeof second_arena, &shape, &policy, NULL), "init")) return 1;
+  if (failed(nibkv_restore(&second, snapshot, (size_t)bytes), "restore")) return 1;
+  if (failed(nibkv_attend(&cache, 0, 1, queries, before, NULL), "attend")) return 1;
+  if (failed(nibkv_attend(&second, 0, 1, queries, again, NULL), "attend")) return 1;
+  if (memcmp(before, again, sizeof again) != 0) return 1;
+
   printf("nibkv %s, port %s, %u bytes, %u tokens, last at position %u, mean square error %f\n", nibkv_version(),
          nibkv_port(&cache), (unsigned)sizeof arena, (unsigned)held, (unsigned)slots[held - 1].position,
          (double)squares);

@@ -188,7 +188,7 @@ TEST(NoHeap, TheWholePipelineRunsWithoutIt) {
             for (std::uint32_t i = 0; i < slots.size(); ++i) slots[i] = i % 2 == 0 ? i / 2 : kDrop;
             run(5, check_plan(slots));
             run(5, compact(cache, 1, 0, slots));
-            if (!has_pairs(policy)) save_and_restore(cache, banks, [&](Status status) { run(9, status); });
+            save_and_restore(cache, banks, [&](Status status) { run(9, status); });
             usage = cache.usage();
             run(6, cache.clear());
           }

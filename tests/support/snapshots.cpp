@@ -82,6 +82,26 @@ std::vector<SnapshotCase> snapshot_cases() {
   policy.merge = Merge::kBoth;
   policy.rephase = policy.position_free = true;
   list.push_back({"keys that turn", wide, policy});
+  const Shape deep = {
+      .layers = 4, .query_heads = 4, .kv_heads = 2, .head_dim = 48, .outlier_channels = 4, .max_chunk = 7};
+  policy = minicache(300, pairs_from(1, 4));
+  policy.fold.recent = 0;
+  list.push_back({"folded", deep, policy});
+  policy = full(600);
+  policy.fold.values.add(0);
+  policy.fold.keys.add(2);
+  policy.fold.retain = Retain::kFarRange;
+  policy.fold.retained = 40;
+  policy.fold.recent = 10;
+  list.push_back({"folded values, folded keys", deep, policy});
+  policy = ems_fold(240, pairs_from(0, 4));
+  policy.recent = 40;
+  policy.fold.recent = 0;
+  list.push_back({"folded, scored", deep, policy});
+  policy.tokens = 200;
+  policy.threshold = 0;
+  policy.fold.retain = Retain::kFarRange;
+  list.push_back({"folded, scored, merged", deep, policy});
   return list;
 }
 

@@ -22,7 +22,7 @@ using test::TakenApart;
 
 using Bytes = std::vector<std::byte>;
 
-constexpr std::size_t kNote = 0, kChains = 1, kSides = 2, kCodes = 3;
+constexpr std::size_t kNote = 0, kChains = 1, kSides = 2, kCodes = 3, kShared = 4;
 
 Bytes all_of(const Rig& rig) {
   return rig.arena().copy();
@@ -30,14 +30,25 @@ Bytes all_of(const Rig& rig) {
 
 // A cache of one chain whose snapshot has all kinds of side data in few bytes.
 constexpr Shape kSmall = {.layers = 1, .query_heads = 2, .kv_heads = 1, .head_dim = 16, .outlier_channels = 4};
+constexpr Shape kSmallPair = {.layers = 2, .query_heads = 2, .kv_heads = 1, .head_dim = 16, .outlier_channels = 4};
+
+const Shape& small_shape(const Policy& policy) {
+  return has_pairs(policy) ? kSmallPair : kSmall;
+}
+
+void go_on_small(Cache& cache, Random& random, int steps) {
+  for (int step = 0; step < steps; ++step) {
+    for (std::uint32_t layer = 0; layer < cache.shape().layers; ++layer) {
+      EXPECT_EQ(append(cache, layer, random.bells(16), random.bells(16)), Status::kOk);
+      test::attend_all(cache, layer, random.bells(32));
+    }
+  }
+}
 
 Bytes small_snapshot(const Policy& policy, int steps, const SaveOptions& options = {}) {
-  Rig rig(kSmall, policy);
+  Rig rig(small_shape(policy), policy);
   Random random(5);
-  for (int step = 0; step < steps; ++step) {
-    EXPECT_EQ(append(rig.cache(), 0, random.bells(16), random.bells(16)), Status::kOk);
-    test::attend_all(rig.cache(), 0, random.bells(32));
-  }
+  go_on_small(rig.cache(), random, steps);
   return saved(rig.cache(), options);
 }
 
@@ -55,6 +66,7 @@ TEST(Snapshot, TheCacheGoesOnAsIfNothingHadBeen) {
 
       Shape shape = one.shape;
       shape.workers = 3;
+      ASSERT_EQ(layout_of(shape, one.policy).views != 0, has_pairs(one.policy)) << one.name;
       Rig second(shape, one.policy, to, 3, one.budgets);
       Random other(8);
       go_on(second.cache(), other, 5);
@@ -62,6 +74,8 @@ TEST(Snapshot, TheCacheGoesOnAsIfNothingHadBeen) {
       EXPECT_EQ(saved(second.cache()), snapshot) << one.name << " after " << steps;
       EXPECT_EQ(second.cache().usage().used_tiles, first.cache().usage().used_tiles);
       EXPECT_EQ(second.cache().usage().peak_tiles, first.cache().usage().peak_tiles);
+      EXPECT_EQ(second.cache().usage().used_bytes, first.cache().usage().used_bytes);
+      EXPECT_EQ(second.cache().usage().peak_bytes, first.cache().usage().peak_bytes);
 
       Random again = random;
       const std::vector<float> expected = go_on(first.cache(), random, 17);
@@ -161,7 +175,7 @@ TEST(Snapshot, OfAFullCacheIsTheLargest) {
   EXPECT_EQ(snapshot_bytes(rig.cache(), 5), most_snapshot_bytes(rig.shape(), rig.policy(), 5));
   EXPECT_EQ(most_snapshot_bytes(rig.shape(), full(0)), 0u);
   static_assert(most_snapshot_bytes({.layers = 1, .query_heads = 1, .kv_heads = 1, .head_dim = 16}, full(32)) ==
-                64 + 4 * 20 + 32 + 2 * 64 + 32 * 16);
+                64 + 5 * 20 + 32 + 2 * 64 + 32 * 16);
 }
 
 TEST(Snapshot, IsTheSameHoweverTheTilesLieInMemory) {
@@ -218,24 +232,12 @@ TEST(Snapshot, NeedsACacheAndFunctions) {
   EXPECT_EQ(inspect(SnapshotSource{}, info), Status::kBadArgument);
 }
 
-TEST(Snapshot, LayersThatShareCodesAreRefused) {
-  const Shape shape = {.layers = 2, .query_heads = 2, .kv_heads = 1, .head_dim = 64};
-  const Policy policy = minicache(600, pairs_from(0, 2));
-  ASSERT_NE(layout_of(shape, policy).views, 0u);
-  Rig rig(shape, policy);
-  Bytes bytes(100000);
-  const Bytes before = all_of(rig);
-  EXPECT_EQ(save(rig.cache(), bytes), Status::kBadPolicy);
-  EXPECT_EQ(restore(rig.cache(), bytes), Status::kBadPolicy);
-  EXPECT_EQ(all_of(rig), before);
-}
-
 // Restores into caches that hold something else, and must not be changed by what is refused.
 class Victim {
  public:
-  explicit Victim(const Policy& policy) : rig_(kSmall, policy) {
+  explicit Victim(const Policy& policy) : rig_(small_shape(policy), policy) {
     Random random(77);
-    go_on(rig_.cache(), random, 9);
+    go_on_small(rig_.cache(), random, 9);
     before_ = all_of(rig_);
   }
   Status offer(std::span<const std::byte> snapshot) { return restore(rig_.cache(), snapshot); }
@@ -243,18 +245,32 @@ class Victim {
   Rig& rig() { return rig_; }
 
  private:
-  static void go_on(Cache& cache, Random& random, int steps) {
-    for (int i = 0; i < steps; ++i) ASSERT_EQ(append(cache, 0, random.bells(16), random.bells(16)), Status::kOk);
-  }
   Rig rig_;
   Bytes before_;
 };
 
 const Policy kPolicies[] = {full(70), streaming_llm(40, 4), ems(40)};
 
+// Of 36 tokens 32 fold.
+Policy folded(Policy policy) {
+  policy.recent = policy.keep == Keep::kScore ? 1 : 0;
+  policy.sinks = 0;
+  policy.fold.keys = policy.fold.values = pairs_from(0, 2);
+  policy.fold.recent = 0;
+  policy.fold.retained = 0;
+  return policy;
+}
+const Policy kFolded[] = {folded(full(600)), folded(ems(600))};
+
+std::vector<Policy> all_policies() {
+  std::vector<Policy> list(std::begin(kPolicies), std::end(kPolicies));
+  list.insert(list.end(), std::begin(kFolded), std::end(kFolded));
+  return list;
+}
+
 TEST(Snapshot, EveryTruncationIsRefused) {
-  for (const Policy& policy : kPolicies) {
-    const Bytes snapshot = small_snapshot(policy, 35, {1, Bytes(5)});
+  for (const Policy& policy : all_policies()) {
+    const Bytes snapshot = small_snapshot(policy, has_pairs(policy) ? 36 : 35, {1, Bytes(5)});
     Victim victim(policy);
     for (std::size_t length = 0; length < snapshot.size(); ++length) {
       // A copy of its own size, so that a sanitizer sees reads past the end.
@@ -269,8 +285,8 @@ TEST(Snapshot, EveryTruncationIsRefused) {
 }
 
 TEST(Snapshot, EveryFlippedBitIsRefused) {
-  for (const Policy& policy : kPolicies) {
-    Bytes snapshot = small_snapshot(policy, 5, {1, Bytes(5)});
+  for (const Policy& policy : all_policies()) {
+    Bytes snapshot = small_snapshot(policy, has_pairs(policy) ? 34 : 5, {1, Bytes(5)});
     Victim victim(policy);
     for (std::size_t bit = 0; bit < snapshot.size() * 8; ++bit) {
       const auto mask = static_cast<std::byte>(1 << bit % 8);
@@ -337,6 +353,36 @@ TEST(Snapshot, ThoseOfOtherCachesAreRefusedByName) {
   of_policy([](Policy& p) { p.threshold = 95; });
   of_policy([](Policy& p) { p.candidate_mass = 1; });
   of_policy([](Policy& p) { p.budget = Budget::kPyramid; });
+}
+
+TEST(Snapshot, ThoseOfCachesThatShareOtherwiseAreRefusedByName) {
+  const Policy policy = kFolded[1];
+  const Bytes snapshot = small_snapshot(policy, 36);
+  const auto expect = [&](Status status, const std::function<void(Policy&)>& change) {
+    Policy other = policy;
+    change(other);
+    Rig rig(kSmallPair, other);
+    EXPECT_EQ(restore(rig.cache(), snapshot), status) << test::words(kSmallPair, other);
+  };
+  expect(Status::kOk, [](Policy& p) { p.fold.min_cosine = 1; });
+  expect(Status::kOtherPolicy, [](Policy& p) { p.fold = {}; });
+  expect(Status::kOtherPolicy, [](Policy& p) { p.fold.keys = {}; });
+  expect(Status::kOtherPolicy, [](Policy& p) { p.fold.values = {}; });
+  expect(Status::kOtherPolicy, [](Policy& p) { p.fold.recent = 1; });
+  expect(Status::kOtherPolicy, [](Policy& p) { p.fold.t = 1; });
+  expect(Status::kOtherPolicy, [](Policy& p) { p.fold.retained = 1; });
+  expect(Status::kOtherPolicy, [](Policy& p) { p.fold.retain = Retain::kNear; });
+  expect(Status::kOtherPolicy, [](Policy& p) { p.fold.centred = true; });
+}
+
+TEST(Snapshot, AnotherNumberOfWorkersMayMeanThatLayersDoNotShare) {
+  Shape shape = kSmallPair, other = kSmallPair;
+  other.workers = 64;
+  const Policy policy = kFolded[1];
+  ASSERT_NE(layout_of(shape, policy).views, 0u);
+  ASSERT_EQ(layout_of(other, policy).views, 0u);
+  Rig first(shape, policy), second(other, policy);
+  EXPECT_EQ(restore(second.cache(), saved(first.cache())), Status::kOtherPolicy);
 }
 
 TEST(Snapshot, TheRotaryEmbeddingMattersWhereItIsRead) {
@@ -412,12 +458,109 @@ class Forger {
 
 constexpr Status kCorrupt = Status::kCorrupt, kBad = Status::kBadSnapshot;
 
+TEST(Snapshot, FoldedPartsThatCannotBeAreRefused) {
+  for (const Policy& policy : kFolded) {
+    ASSERT_NE(layout_of(kSmallPair, policy).views, 0u);
+    Forger forger(policy);
+    // Of each chain: used, seen, budget, heaviest, exponent, folded, retained, reach.
+    const auto both = [&](const char* what, std::size_t offset, std::uint32_t value) {
+      forger.expect(kCorrupt, what, [&](TakenApart& parts) {
+        ASSERT_EQ(TakenApart::get<std::uint32_t>(parts.sections[kChains].bytes, 20), 32u);
+        for (const std::size_t chain : {0u, 32u}) TakenApart::put(parts.sections[kChains].bytes, chain + offset, value);
+      });
+    };
+    for (const std::uint32_t count : {0u, 1u, 31u, 33u, 36u, 37u, 0xffffffffu}) {
+      if (count != 31 && count != 1) both("folded slots of both", 20, count);
+      for (const std::size_t chain : {0u, 32u}) {
+        forger.expect(kCorrupt, "folded slots of one", kChains, chain + 20, count);
+      }
+    }
+    for (const std::uint32_t count : {1u, 4u, 5u, 0xffffffffu}) both("retained by both", 24, count);
+    for (const std::size_t chain : {0u, 32u}) {
+      forger.expect<std::uint32_t>(kCorrupt, "retained by one", kChains, chain + 24, 1);
+      forger.expect<std::uint32_t>(kCorrupt, "distances", kChains, chain + 28, 7);
+      forger.expect<std::uint32_t>(kCorrupt, "one has more tokens", kChains, chain + 4, 37);
+    }
+    forger.expect(kCorrupt, "the upper layer is ahead", [](TakenApart& parts) {
+      TakenApart::put<std::uint32_t>(parts.sections[kChains].bytes, 32, 37);
+      TakenApart::put<std::uint32_t>(parts.sections[kChains].bytes, 32 + 4, 37);
+    });
+    forger.expect(kCorrupt, "the lower layer is more than a chunk ahead", [](TakenApart& parts) {
+      TakenApart::put<std::uint32_t>(parts.sections[kChains].bytes, 0, 38);
+      TakenApart::put<std::uint32_t>(parts.sections[kChains].bytes, 4, 38);
+    });
+    // Tiles of the pool instead of entries: more than such a chain may have.
+    forger.expect(kCorrupt, "slots that should have folded", [](TakenApart& parts) {
+      for (const std::size_t chain : {0u, 32u}) {
+        TakenApart::put<std::uint32_t>(parts.sections[kChains].bytes, chain + 20, 0);
+      }
+      TakenApart::put<std::uint32_t>(parts.header, 36, 4);
+      TakenApart::put<std::uint32_t>(parts.header, 40, 4);
+      TakenApart::put<std::uint64_t>(parts.header, 48, 10000);
+      parts.sections[kCodes].bytes.resize(2 * parts.sections[kCodes].bytes.size());
+      parts.sections[kCodes].claimed = parts.sections[kCodes].bytes.size();
+      parts.sections[kShared].bytes.clear();
+      parts.sections[kShared].claimed = 0;
+    });
+    for (const std::uint64_t peak : {std::uint64_t{0}, std::uint64_t{100}, std::uint64_t{1} << 40}) {
+      forger.header(kCorrupt, "peak bytes", 48, peak);
+    }
+    if (policy.keep != Keep::kScore) continue;
+    const Side at = side_of(kSmallPair, policy);
+    const std::size_t record = 4 + at.total;
+    for (const std::size_t tile : {0u, 1u, 2u, 3u}) {
+      forger.expect<std::uint32_t>(kCorrupt, "a position of one", kSides, tile * record, 1);
+    }
+    forger.expect<std::uint16_t>(kCorrupt, "a folded position of one", kSides, 2 * record + 4 + at.positions + 2 * 5,
+                                 33);
+    forger.expect(kCorrupt, "folded slots that were never appended", [&](TakenApart& parts) {
+      for (const std::size_t tile : {0u, 2u}) {
+        TakenApart::put<std::uint16_t>(parts.sections[kSides].bytes, tile * record + 4 + at.positions + 2 * 5, 36);
+      }
+    });
+    forger.expect<std::uint16_t>(kCorrupt, "a scale", kSides, 2 * record + 4 + 2, 255);
+  }
+}
+
+TEST(Snapshot, DistancesThatCannotBeAreRefused) {
+  Policy policy = folded(full(600));
+  policy.fold.retain = Retain::kFarRange;
+  Forger forger(policy);
+  forger.expect<std::uint32_t>(kCorrupt, "nearest beyond farthest", kChains, 28, (1 << 19) - 1);
+  forger.expect<std::uint32_t>(kCorrupt, "nearest", kChains, 28, 1 << 19);
+  forger.expect<std::uint32_t>(kCorrupt, "no nearest", kChains, 28, 0xffffffff);
+  forger.expect<std::uint32_t>(kCorrupt, "farthest below nearest", kChains, 32 + 28, 1);
+  forger.expect<std::uint32_t>(kCorrupt, "farthest", kChains, 32 + 28, 1 << 19);
+  forger.expect<std::uint32_t>(kCorrupt, "no farthest", kChains, 32 + 28, 0xffffffff);
+}
+
+// A snapshot between the two layers of a pair: the lower one is ahead.
+TEST(Snapshot, GoesOnBetweenTheLayersOfAPair) {
+  for (const Policy& policy : kFolded) {
+    for (const int steps : {3, 31, 32, 40, 70}) {
+      Rig first(kSmallPair, policy), second(kSmallPair, policy);
+      Random random(15);
+      go_on_small(first.cache(), random, steps);
+      const auto rows = random.bells(16);
+      ASSERT_EQ(append(first.cache(), 0, rows, rows), Status::kOk);
+      ASSERT_EQ(restore(second.cache(), saved(first.cache())), Status::kOk) << steps;
+      for (Cache* cache : {&first.cache(), &second.cache()}) {
+        EXPECT_EQ(append(*cache, 0, rows, rows), Status::kBadArgument);
+        EXPECT_EQ(append(*cache, 1, rows, rows), Status::kOk);
+        Random again(16);
+        go_on_small(*cache, again, 40);
+      }
+      EXPECT_EQ(saved(second.cache()), saved(first.cache())) << steps;
+    }
+  }
+}
+
 TEST(Snapshot, HeadersAndSectionsThatContradictTheContentAreRefused) {
   for (const Policy& policy : kPolicies) {
     Forger forger(policy);
     forger.header<std::uint32_t>(kBad, "magic", 0, 0x504b424e);
     forger.header<std::uint16_t>(kBad, "header bytes", 6, 60);
-    forger.header<std::uint32_t>(kBad, "reserved", 48, 1);
+    forger.header<std::uint64_t>(kCorrupt, "peak bytes", 48, 1);
     forger.header<std::uint32_t>(kBad, "reserved", 56, 1);
     forger.header<std::uint32_t>(kCorrupt, "fewer tiles in use", 36, 1);
     forger.header<std::uint32_t>(kCorrupt, "more tiles in use", 36, 3);
@@ -429,8 +572,8 @@ TEST(Snapshot, HeadersAndSectionsThatContradictTheContentAreRefused) {
         TakenApart::put(parts.header, 8, total);
       });
     }
-    for (const std::size_t section : {kNote, kChains, kSides, kCodes}) {
-      forger.expect(kBad, "kind", [&](TakenApart& parts) { parts.sections[section].kind = 4; });
+    for (const std::size_t section : {kNote, kChains, kSides, kCodes, kShared}) {
+      forger.expect(kBad, "kind", [&](TakenApart& parts) { parts.sections[section].kind = 5; });
       forger.expect(kBad, "reserved", [&](TakenApart& parts) { parts.sections[section].reserved = 1; });
       for (const std::uint64_t claimed : {1ull, 1ull << 32, 1ull << 63, ~0ull, ~0ull - 19}) {
         forger.expect(kBad, "length", [&](TakenApart& parts) { parts.sections[section].claimed = claimed; });
@@ -446,7 +589,7 @@ TEST(Snapshot, HeadersAndSectionsThatContradictTheContentAreRefused) {
         };
       };
       if (section == kNote) continue;
-      forger.expect(kCorrupt, "empty", resized(0));
+      if (section != kShared || has_pairs(policy)) forger.expect(kCorrupt, "empty", resized(0));
       forger.expect(kCorrupt, "too long", resized(3000));
       forger.expect(kCorrupt, "too short", resized(31));
     }
@@ -608,7 +751,7 @@ struct Treacherous {
 };
 
 TEST(Snapshot, ASourceThatFailsOrLiesLeavesTheOldCacheOrAnEmptyOne) {
-  for (const Policy& policy : kPolicies) {
+  for (const Policy& policy : all_policies()) {
     const Bytes snapshot = small_snapshot(policy, 36, {1, Bytes(5)});
     std::size_t calls = 0;
     std::size_t lost[2] = {};
@@ -702,7 +845,7 @@ Bytes mutated(const Bytes& good, Random& random) {
 
 TEST(Snapshot, RandomMutationsAreRefused) {
   Random random(31);
-  for (const Policy& policy : kPolicies) {
+  for (const Policy& policy : all_policies()) {
     const Bytes good = small_snapshot(policy, 36, {1, Bytes(5)});
     Victim victim(policy);
     const unsigned rounds = 2000 * test::effort() / test::kShorter;
@@ -718,7 +861,7 @@ TEST(Snapshot, RandomMutationsAreRefused) {
 // Content that was changed and summed again: refused, or a cache that can be worked with.
 TEST(Snapshot, RandomMutationsWithRightChecksumsDoNoHarm) {
   Random random(32);
-  for (const Policy& policy : kPolicies) {
+  for (const Policy& policy : all_policies()) {
     const TakenApart good(small_snapshot(policy, 36));
     const unsigned rounds = 3000 * test::effort() / test::kShorter;
     unsigned taken = 0;
@@ -731,7 +874,8 @@ TEST(Snapshot, RandomMutationsWithRightChecksumsDoNoHarm) {
         const std::size_t at = 8 + random.below(52);
         parts.header[at] ^= static_cast<std::byte>(1u << random.below(8));
       } else {
-        auto& section = parts.sections[which < 5 ? kChains : which < 7 ? kSides : kCodes];
+        const std::size_t codes = has_pairs(policy) && random.below(2) == 0 ? kShared : kCodes;
+        auto& section = parts.sections[which < 5 ? kChains : which < 7 ? kSides : codes];
         section.bytes = mutated(section.bytes, random);
         if (random.below(4) != 0) section.bytes.resize(section.claimed);
         section.claimed = section.bytes.size();
@@ -744,8 +888,10 @@ TEST(Snapshot, RandomMutationsWithRightChecksumsDoNoHarm) {
       Random rows(i);
       for (int step = 0; step < 3; ++step) {
         // A chain may claim to have seen 2^32 - 1 tokens.
-        (void)append(victim.rig().cache(), 0, rows.bells(16), rows.bells(16));
-        test::attend_all(victim.rig().cache(), 0, rows.bells(32));
+        for (std::uint32_t layer = 0; layer < victim.rig().shape().layers; ++layer) {
+          (void)append(victim.rig().cache(), layer, rows.bells(16), rows.bells(16));
+          test::attend_all(victim.rig().cache(), layer, rows.bells(32));
+        }
       }
       ASSERT_TRUE(victim.rig().arena().guards_intact()) << i;
     }

@@ -317,6 +317,76 @@ NIBKV_API nibkv_status nibkv_compact(nibkv_cache* cache, uint32_t layer, uint32_
  * unchanged unless NIBKV_OK. Cost: that of nibkv_plan and nibkv_compact for every chain. */
 NIBKV_API nibkv_status nibkv_compact_now(nibkv_cache* cache, uint32_t tokens, nibkv_budget how);
 
+/* Snapshots: what a cache holds, in few bytes and without pointers, for any port and CPU. snapshot.hpp says more. */
+
+/* Every call of a sink but the last brings, and no call of a source asks for more than, this many bytes. */
+#define NIBKV_SNAPSHOT_CHUNK 512
+
+/* Where a snapshot goes, piece after piece. write returns false to give up. */
+typedef struct nibkv_sink {
+  bool (*write)(void* context, const void* bytes, size_t count);
+  void* context;
+} nibkv_sink;
+
+/* Where one comes from. read copies bytes [offset, offset + count) of it, which lie within `bytes`, to `to`, and
+ * returns false when they cannot be had. It is read three times, mostly in order. */
+typedef struct nibkv_source {
+  bool (*read)(void* context, uint64_t offset, void* to, size_t count);
+  void* context;
+  uint64_t bytes; /* of the source; what follows the snapshot is not looked at */
+} nibkv_source;
+
+/* What is saved beside the cache, under the same checksum. */
+typedef struct nibkv_note {
+  uint32_t sequence; /* any number */
+  const void* note;  /* the caller's own bytes; null: none */
+  size_t note_bytes; /* their number */
+} nibkv_note;
+
+/* What a whole snapshot says of itself. */
+typedef struct nibkv_snapshot_info {
+  uint64_t bytes;       /* of all of it */
+  uint64_t note_offset; /* where the caller's own bytes begin */
+  uint64_t note_bytes;
+  uint32_t sequence;
+} nibkv_snapshot_info;
+
+/* Bytes of the largest snapshot that a cache of this shape and policy can give; 0 for null, and where the footprint
+ * is 0. */
+NIBKV_API uint64_t nibkv_most_snapshot_bytes(const nibkv_shape* shape, const nibkv_policy* policy, uint64_t note_bytes);
+
+/* Bytes that nibkv_save would write now; 0 for a cache that is not ready. */
+NIBKV_API uint64_t nibkv_snapshot_bytes(const nibkv_cache* cache, uint64_t note_bytes);
+
+/* Writes a snapshot to the first nibkv_snapshot_bytes(cache, note->note_bytes) of `bytes`.
+ *
+ * bytes:  at any address
+ * count:  its size
+ * note:   null: none
+ * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT for null and when there are fewer. Nothing is written unless NIBKV_OK,
+ * and the cache is not changed. Cost: O(bytes). */
+NIBKV_API nibkv_status nibkv_save(const nibkv_cache* cache, void* bytes, size_t count, const nibkv_note* note);
+
+/* The same to a sink. The snapshot is whole once the last byte is written.
+ * Returns NIBKV_STORAGE_FAILED when the sink gave up. */
+NIBKV_API nibkv_status nibkv_save_to(const nibkv_cache* cache, const nibkv_sink* sink, const nibkv_note* note);
+
+/* Reads all of a snapshot and compares its checksums, without any cache.
+ * Returns NIBKV_BAD_ARGUMENT for null, NIBKV_STORAGE_FAILED, NIBKV_BAD_SNAPSHOT, NIBKV_NEWER_SNAPSHOT. `info` is
+ * written on NIBKV_OK alone. Cost: O(bytes). */
+NIBKV_API nibkv_status nibkv_inspect(const void* bytes, size_t count, nibkv_snapshot_info* info);
+NIBKV_API nibkv_status nibkv_inspect_from(const nibkv_source* source, nibkv_snapshot_info* info);
+
+/* Replaces what a cache holds by what was saved; everything is checked before the first write to the arena.
+ *
+ * cache:  of the shape (workers may differ), policy, budgets and profile of the saved one, on any port
+ * Returns NIBKV_NOT_READY, NIBKV_BAD_ARGUMENT, NIBKV_STORAGE_FAILED, NIBKV_BAD_SNAPSHOT, NIBKV_NEWER_SNAPSHOT,
+ * NIBKV_OTHER_SHAPE, NIBKV_OTHER_POLICY, NIBKV_OTHER_PROFILE, NIBKV_CORRUPT. The cache is unchanged unless NIBKV_OK,
+ * with one exception: NIBKV_LOST, when a source gave other bytes, or none, at its last reading. The cache is empty
+ * then. Cost: O(bytes). Uses the scratch of worker 0. */
+NIBKV_API nibkv_status nibkv_restore(nibkv_cache* cache, const void* bytes, size_t count);
+NIBKV_API nibkv_status nibkv_restore_from(nibkv_cache* cache, const nibkv_source* source);
+
 /* Tokens held by a KV head now; its budget in tokens. 0 for indices out of range, and for a cache that is not ready. */
 NIBKV_API uint32_t nibkv_held(const nibkv_cache* cache, uint32_t layer, uint32_t kv_head);
 NIBKV_API uint32_t nibkv_head_budget(const nibkv_cache* cache, uint32_t layer, uint32_t kv_head);

@@ -49,15 +49,22 @@ struct SnapshotInfo {
 namespace detail {
 inline constexpr std::uint32_t kSnapshotHeaderBytes = 64;
 inline constexpr std::uint32_t kSectionBytes = 16 + 4;  // what is before and behind each section
-inline constexpr std::uint32_t kSections = 4;
+inline constexpr std::uint32_t kSections = 5;
 inline constexpr std::uint32_t kChainRecordBytes = 32;
 
+/// What a snapshot has of a cache: tiles of the pool, and planes of shared codes with their views.
+struct SnapshotCounts {
+  std::uint64_t tiles = 0;
+  std::uint64_t views = 0;
+  std::uint64_t planes = 0;
+};
 constexpr std::uint64_t snapshot_bytes(const Shape& shape, const Policy& policy, const Layout& layout,
-                                       std::uint64_t tiles, std::uint64_t note_bytes) {
+                                       const SnapshotCounts& counts, std::uint64_t note_bytes) {
   const std::uint64_t base = policy.keep == Keep::kScore ? 4 : 0;
   return kSnapshotHeaderBytes + kSections * kSectionBytes + note_bytes +
          std::uint64_t{shape.layers} * shape.kv_heads * kChainRecordBytes +
-         tiles * (base + layout.side_bytes + layout.code_bytes);
+         (counts.tiles + counts.views) * (base + layout.side_bytes) + counts.tiles * layout.code_bytes +
+         counts.planes * (layout.code_bytes / 2);
 }
 }  // namespace detail
 
@@ -65,7 +72,8 @@ constexpr std::uint64_t snapshot_bytes(const Shape& shape, const Policy& policy,
 constexpr std::uint64_t most_snapshot_bytes(const Shape& shape, const Policy& policy, std::uint64_t note_bytes = 0) {
   if (footprint(shape, policy) == 0) return 0;
   const Layout layout = layout_of(shape, policy);
-  return detail::snapshot_bytes(shape, policy, layout, layout.tiles, note_bytes);
+  const std::uint64_t planes = 2 * layout.both_entries + 3 * (layout.views / 2 - layout.both_entries);
+  return detail::snapshot_bytes(shape, policy, layout, {layout.tiles, layout.views, planes}, note_bytes);
 }
 
 /// Bytes that save() would write now; 0 for a cache that was not initialised.
@@ -75,8 +83,7 @@ std::uint64_t snapshot_bytes(const Cache& cache, std::uint64_t note_bytes = 0);
 /// and however tiles lie in their arenas.
 ///
 /// The snapshot is whole once the last byte is written; a part of it is refused by all that read one.
-/// @returns kNotReady; kBadArgument for a sink without a function; kBadPolicy where layers share codes; kStorageFailed
-///          when the sink gave up. The cache is
+/// @returns kNotReady; kBadArgument for a sink without a function; kStorageFailed when the sink gave up. The cache is
 ///          not written at all.
 /// Cost: O(bytes). Stack: about 1 KB.
 Status save(const Cache& cache, const SnapshotSink& sink, const SaveOptions& options = {});
@@ -95,11 +102,13 @@ Status inspect(std::span<const std::byte> bytes, SnapshotInfo& info);
 /// Replaces what a cache holds by what was saved, if all of the snapshot is right: everything is checked before the
 /// first write to the arena.
 ///
-/// @param cache  of the shape (workers may differ), policy, budgets and profile of the saved one, on any port
+/// @param cache  of the shape (workers may differ, unless layers share codes for one number and not for the other),
+///               policy, budgets and profile of the saved one, on any port
 /// @returns kNotReady, kBadArgument, kStorageFailed;
 ///          kBadSnapshot: not a snapshot, cut short, or a checksum is wrong;
 ///          kNewerSnapshot: of a version of the format that this library does not know;
-///          kOtherShape, kOtherPolicy (also for other budgets), kOtherProfile: of another cache;
+///          kOtherShape, kOtherPolicy (also for other budgets, and where layers share in one cache alone),
+///          kOtherProfile: of another cache;
 ///          kCorrupt: checksums are right, and yet it says what no cache can hold.
 ///          The cache is unchanged unless kOk, with one exception: kLost, when the source gave other bytes, or none, at
 ///          its last reading. The cache is empty then. A span cannot do that.
