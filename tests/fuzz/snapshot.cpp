@@ -91,15 +91,6 @@ class Cached {
   std::vector<std::byte> before_;
 };
 
-std::uint32_t crc_of(std::uint32_t crc, std::span<const std::byte> bytes) {
-  crc = ~crc;
-  for (const std::byte byte : bytes) {
-    crc ^= static_cast<std::uint32_t>(byte);
-    for (int bit = 0; bit < 8; ++bit) crc = (crc & 1) != 0 ? crc >> 1 ^ 0xedb88320u : crc >> 1;
-  }
-  return ~crc;
-}
-
 // Makes magic, version, fingerprints, length and checksums those of `good`, as far as sections can be followed.
 void seal(std::vector<std::byte>& bytes, const std::vector<std::byte>& good) {
   if (bytes.size() < 64) return;
@@ -107,14 +98,14 @@ void seal(std::vector<std::byte>& bytes, const std::vector<std::byte>& good) {
   std::memcpy(bytes.data() + 16, good.data() + 16, 20);
   const std::uint64_t total = bytes.size();
   std::memcpy(bytes.data() + 8, &total, 8);
-  std::uint32_t crc = crc_of(0, std::span(bytes).first(60));
+  std::uint32_t crc = test::crc_of(0, std::span(bytes).first(60));
   std::memcpy(bytes.data() + 60, &crc, 4);
   for (std::size_t at = 64; bytes.size() - at >= 20;) {
     std::uint64_t length = 0;
     std::memcpy(&length, bytes.data() + at + 8, 8);
     if (length > bytes.size() - at - 20) return;
     const std::size_t end = at + 16 + static_cast<std::size_t>(length);
-    crc = crc_of(crc, std::span(bytes).subspan(at, end - at));
+    crc = test::crc_of(crc, std::span(bytes).subspan(at, end - at));
     std::memcpy(bytes.data() + end, &crc, 4);
     at = end + 4;
   }

@@ -128,16 +128,7 @@ class FoldWalk {
     const std::uint32_t layer = random_.below(shape_.layers);
     const std::uint32_t head = random_.below(2);
     const std::uint32_t odds = random_.within(8, 16);
-    std::vector<std::uint32_t> target(rig_.cache().held(layer, head), kDrop);
-    std::uint32_t next = 0;
-    for (std::uint32_t& to : target) {
-      if (random_.below(16) < odds) to = next++;
-    }
-    const bool merge = policy_.merge != Merge::kNone && next != 0;
-    for (std::uint32_t& to : target) {
-      if (to == kDrop && merge && random_.below(2) == 0) to = kMember + random_.below(next);
-    }
-    carry_out(layer, head, target);
+    carry_out(layer, head, test::random_plan(random_, rig_.cache().held(layer, head), odds, merges(policy_)));
   }
 
   void carry_out(std::uint32_t layer, std::uint32_t head, const std::vector<std::uint32_t>& target) {

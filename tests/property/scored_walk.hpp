@@ -57,12 +57,7 @@ class ScoredWalk {
 
  private:
   Shape random_shape() {
-    Shape shape;
-    shape.layers = static_cast<std::uint16_t>(random_.within(1, 3));
-    shape.kv_heads = static_cast<std::uint16_t>(random_.within(1, 4));
-    shape.query_heads = static_cast<std::uint16_t>(shape.kv_heads * random_.within(1, 5));
-    shape.head_dim = static_cast<std::uint16_t>(16 * random_.within(1, 4));
-    shape.max_chunk = static_cast<std::uint16_t>(random_.within(1, 50));
+    Shape shape = test::random_shape(random_, {.layers = 3, .kv_heads = 4, .group = 5, .blocks = 4, .chunk = 50});
     shape.outlier_channels = static_cast<std::uint16_t>(4 * random_.below(4));
     if (random_.below(2) == 0) shape.rotary = random_rotary(random_, shape.head_dim);
     return shape;
@@ -137,16 +132,7 @@ class ScoredWalk {
     const std::uint32_t layer = random_.below(shape_.layers);
     const std::uint32_t head = random_.below(shape_.kv_heads);
     const std::uint32_t odds = random_.below(17);
-    std::vector<std::uint32_t> target(rig_.cache().held(layer, head), kDrop);
-    std::uint32_t next = 0;
-    for (std::uint32_t& to : target) {
-      if (random_.below(16) < odds) to = next++;
-    }
-    const bool merge = policy_.merge != Merge::kNone && next != 0;
-    for (std::uint32_t& to : target) {
-      if (to == kDrop && merge && random_.below(2) == 0) to = kMember + random_.below(next);
-    }
-    carry_out(layer, head, target);
+    carry_out(layer, head, test::random_plan(random_, rig_.cache().held(layer, head), odds, merges(policy_)));
   }
 
   void carry_out(std::uint32_t layer, std::uint32_t head, const std::vector<std::uint32_t>& target) {

@@ -77,12 +77,7 @@ class Walk {
 
  private:
   Shape random_shape() {
-    Shape shape;
-    shape.layers = static_cast<std::uint16_t>(random_.within(1, 3));
-    shape.kv_heads = static_cast<std::uint16_t>(random_.within(1, 3));
-    shape.query_heads = static_cast<std::uint16_t>(shape.kv_heads * random_.within(1, 4));
-    shape.head_dim = static_cast<std::uint16_t>(16 * random_.within(1, 3));
-    shape.max_chunk = static_cast<std::uint16_t>(random_.within(1, 40));
+    Shape shape = test::random_shape(random_, {.layers = 3, .kv_heads = 3, .group = 4, .blocks = 3, .chunk = 40});
     shape.storage = random_.below(3) == 0 ? Storage::kF32 : Storage::kQ4;
     if (shape.storage == Storage::kQ4) shape.outlier_channels = static_cast<std::uint16_t>(4 * random_.below(4));
     return shape;

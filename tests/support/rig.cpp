@@ -155,6 +155,29 @@ Rotary random_rotary(Random& random, std::uint32_t head_dim) {
   return rotary;
 }
 
+Shape random_shape(Random& random, const MostShape& most) {
+  const auto draw = [&](std::uint32_t largest) { return static_cast<std::uint16_t>(random.within(1, largest)); };
+  Shape shape;
+  shape.layers = draw(most.layers);
+  shape.kv_heads = draw(most.kv_heads);
+  shape.query_heads = static_cast<std::uint16_t>(shape.kv_heads * draw(most.group));
+  shape.head_dim = static_cast<std::uint16_t>(16 * draw(most.blocks));
+  shape.max_chunk = draw(most.chunk);
+  return shape;
+}
+
+std::vector<std::uint32_t> random_plan(Random& random, std::size_t slots, std::uint32_t odds, bool merges) {
+  std::vector<std::uint32_t> target(slots, kDrop);
+  std::uint32_t next = 0;
+  for (std::uint32_t& to : target) {
+    if (random.below(16) < odds) to = next++;
+  }
+  for (std::uint32_t& to : target) {
+    if (to == kDrop && merges && next != 0 && random.below(2) == 0) to = kMember + random.below(next);
+  }
+  return target;
+}
+
 Rig::Rig(const Shape& shape, const Policy& policy, std::string_view port, std::uint64_t profile_seed,
          std::span<const std::uint32_t> budgets)
     : arena_(footprint(shape, policy)) {

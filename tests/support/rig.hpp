@@ -60,6 +60,20 @@ std::vector<Preset> scored_presets(const Shape& shape, std::uint32_t tokens);
 /// Any rotary embedding that is known and fits.
 Rotary random_rotary(Random& random, std::uint32_t head_dim);
 
+/// The most that random_shape draws.
+struct MostShape {
+  std::uint32_t layers;
+  std::uint32_t kv_heads;
+  std::uint32_t group;
+  std::uint32_t blocks;  ///< of 16 channels
+  std::uint32_t chunk;
+};
+/// Of these numbers at least 1 each; all other fields have their defaults.
+Shape random_shape(Random& random, const MostShape& most);
+
+/// A plan that keeps about odds / 16 of the slots, and drops the others or, where `merges`, merges half of them.
+std::vector<std::uint32_t> random_plan(Random& random, std::size_t slots, std::uint32_t odds, bool merges);
+
 /// Any policy of Keep::kScore that fits the shape, which must be Storage::kQ4, but for Budget::kTable.
 Policy random_scored_policy(Random& random, const Shape& shape, std::uint32_t most_tokens);
 

@@ -3,7 +3,14 @@
 namespace nibkv::test {
 namespace {
 
-// CRC-32 as a polynomial division, bit by bit.
+template <typename T>
+void append_number(std::vector<std::byte>& to, T number) {
+  const auto bytes = std::as_bytes(std::span(&number, 1));
+  to.insert(to.end(), bytes.begin(), bytes.end());
+}
+
+}  // namespace
+
 std::uint32_t crc_of(std::uint32_t crc, std::span<const std::byte> bytes) {
   crc = ~crc;
   for (const std::byte byte : bytes) {
@@ -12,14 +19,6 @@ std::uint32_t crc_of(std::uint32_t crc, std::span<const std::byte> bytes) {
   }
   return ~crc;
 }
-
-template <typename T>
-void append_number(std::vector<std::byte>& to, T number) {
-  const auto bytes = std::as_bytes(std::span(&number, 1));
-  to.insert(to.end(), bytes.begin(), bytes.end());
-}
-
-}  // namespace
 
 TakenApart::TakenApart(std::span<const std::byte> snapshot) : header(snapshot.begin(), snapshot.begin() + 64) {
   const std::vector<std::byte> all(snapshot.begin(), snapshot.end());

@@ -12,6 +12,9 @@
 
 namespace nibkv::test {
 
+/// CRC-32 as a polynomial division, bit by bit; `crc` is that of the bytes before, 0 at first.
+std::uint32_t crc_of(std::uint32_t crc, std::span<const std::byte> bytes);
+
 /// The snapshot of a cache; fails the test when save does.
 inline std::vector<std::byte> saved(const Cache& cache, const SaveOptions& options = {}) {
   std::vector<std::byte> bytes(static_cast<std::size_t>(snapshot_bytes(cache, options.note.size())));

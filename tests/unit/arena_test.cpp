@@ -17,12 +17,7 @@ using test::words;
 constexpr Shape kSmall = {.layers = 2, .query_heads = 6, .kv_heads = 2, .head_dim = 64, .max_chunk = 8, .workers = 2};
 
 Shape random_shape(Random& random) {
-  Shape shape;
-  shape.layers = static_cast<std::uint16_t>(random.within(1, 5));
-  shape.kv_heads = static_cast<std::uint16_t>(random.within(1, 5));
-  shape.query_heads = static_cast<std::uint16_t>(shape.kv_heads * random.within(1, 5));
-  shape.head_dim = static_cast<std::uint16_t>(16 * random.within(1, 16));
-  shape.max_chunk = static_cast<std::uint16_t>(random.within(1, 40));
+  Shape shape = test::random_shape(random, {.layers = 5, .kv_heads = 5, .group = 5, .blocks = 16, .chunk = 40});
   shape.workers = static_cast<std::uint16_t>(random.within(1, 4));
   shape.storage = random.below(4) == 0 ? Storage::kF32 : Storage::kQ4;
   if (shape.storage == Storage::kQ4) shape.outlier_channels = static_cast<std::uint16_t>(4 * random.below(5));
