@@ -174,7 +174,7 @@ TEST(FoldRow, LeavesTheOtherRowAsItIsBesideAZeroOne) {
   Random random(94);
   const Codes a = random_codes(random, 48, {}, 0);
   const Codes b = random_codes(random, 48, {}, 0);
-  for (const std::uint32_t t : {0u, 100u, kPublished, 255u}) {
+  for (const std::uint32_t t : std::initializer_list<std::uint32_t>{0, 100, kPublished, 255}) {
     const Folded first = fold(a, 0, b, 31000, t);
     EXPECT_EQ(first.codes, b);
     EXPECT_EQ(first.scales[0], 0);

@@ -723,7 +723,7 @@ TEST(Snapshot, NoTileCanBeNamedTwice) {
     TakenApart::put(parts.header, 40, 4);
     for (const std::size_t section : {kSides, kCodes}) {
       auto& bytes = parts.sections[section].bytes;
-      bytes.resize(bytes.size() / 2 * (std::min(tiles, 100u) + 1));
+      bytes.resize(bytes.size() / 2 * (std::min<std::uint32_t>(tiles, 100) + 1));
       parts.sections[section].claimed = bytes.size();
     }
     EXPECT_EQ(restore(victim.cache(), parts.sealed()), tiles <= 3 ? Status::kOk : kCorrupt) << tiles;
