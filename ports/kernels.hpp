@@ -106,6 +106,9 @@ struct TileScores {
 
 namespace ports {
 
+/// 1 / sqrt(16, 32, ..., 256): what makes rotate()'s blocks orthonormal.
+constexpr float kBlockNorms[] = {0.25f, 0.17677669529663687f, 0.125f, 0.08838834764831845f, 0.0625f};
+
 /// The codebook: what a code stands for, in units of the row's scale.
 constexpr std::int8_t kLevels[16] = {-63, -48, -37, -29, -22, -15, -9, -3, 3, 9, 15, 22, 29, 37, 48, 63};
 

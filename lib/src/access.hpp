@@ -134,6 +134,10 @@ struct Access {
   /// Whether any layers share codes.
   bool folds() const { return layout().views != 0; }
   bool paired(std::uint32_t layer) const { return folds() && detail::is_paired(policy(), layer); }
+  /// Whether it is the upper layer of a pair.
+  bool follows(std::uint32_t layer) const { return paired(layer) && !detail::is_lower(policy(), layer); }
+  /// The lower layer of a pair that a layer is in; a layer in none is its own.
+  std::uint32_t lower_of(std::uint32_t layer) const { return follows(layer) ? layer - 1 : layer; }
   /// The other layer of a pair.
   std::uint32_t partner(std::uint32_t layer) const { return detail::is_lower(policy(), layer) ? layer + 1 : layer - 1; }
   /// The map of an upper layer's values, i16[head_dim][head_dim] in Q15, and what turns the pairs of its keys; null
@@ -161,14 +165,11 @@ struct Access {
   std::uint32_t folded(const Chain& chain) const { return folds() ? folded_part(chain).used : 0; }
   /// Slots in the chain's own tiles.
   std::uint32_t own_slots(const Chain& chain) const { return chain.used - folded(chain); }
-  /// The chain's first slot, if it has any.
-  SlotCursor first_slot(const Chain& chain) const {
-    if (folded(chain) == 0) return {chain.first};
-    const FoldedPart& part = folded_part(chain);
-    return {part.first, 0, part.used, chain.first};
-  }
-
-  TileCursor first_tile(const Chain& chain) const {
+  /// The chain's first slot and tile, if it has any.
+  SlotCursor first_slot(const Chain& chain) const { return start<SlotCursor>(chain); }
+  TileCursor first_tile(const Chain& chain) const { return start<TileCursor>(chain); }
+  template <typename Cursor>
+  Cursor start(const Chain& chain) const {
     if (folded(chain) == 0) return {chain.first};
     const FoldedPart& part = folded_part(chain);
     return {part.first, 0, part.used, chain.first};

@@ -44,8 +44,11 @@ void store_q4(const Access& to, const Basis& basis, const KeyRefiner& refiner, c
   for (std::uint32_t n = 0; n < to.shape().outlier_channels; ++n)
     to.outliers(tile)[outlier_byte(lane, n)] = outliers[n];
 
-  std::memcpy(row, value, dim * sizeof(float));
-  if (value_map != nullptr) map_value(value_map, dim, value, row);
+  if (value_map != nullptr) {
+    map_value(value_map, dim, value, row);
+  } else {
+    std::memcpy(row, value, dim * sizeof(float));
+  }
   to.kernels().rotate(row, static_cast<int>(dim));
   scale = to.kernels().encode_row(row, static_cast<int>(dim), codes);
   put_value(to, tile, lane, codes, scale);
@@ -119,6 +122,7 @@ Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, st
     const bool exact = shape.storage == Storage::kF32;
     const Basis basis(to, layer, head);
     const KeyRefiner refiner(to.kernels(), basis, shape.head_dim, to.encoding() + shape.head_dim);
+    const std::uint8_t* value_map = to.value_map(layer, head);
     for (std::uint32_t i = 0; i < count; ++i) {
       const std::uint32_t lane = to.own_slots(chain) % kTileSlots;
       const std::uint32_t tile = lane == 0 ? to.grow(chain) : chain.last;
@@ -127,14 +131,14 @@ Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, st
       if (exact) {
         store_f32(to, tile, lane, key, value);
       } else {
-        store_q4(to, basis, refiner, to.value_map(layer, head), tile, lane, key, value);
+        store_q4(to, basis, refiner, value_map, tile, lane, key, value);
         if (to.policy().keep == Keep::kScore) start_slot(to, tile, lane, chain.seen + i);
       }
       chain.used += 1;
     }
     chain.seen += count;
   }
-  if (to.paired(layer) && !detail::is_lower(to.policy(), layer)) fold_pair(to, layer - 1);
+  if (to.follows(layer)) fold_pair(to, layer - 1);
   return Status::kOk;
 }
 

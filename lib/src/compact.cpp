@@ -120,10 +120,9 @@ void compact_own(const Access& to, Chain& chain, std::uint32_t own, const std::u
 void carry_out(const Access& to, std::uint32_t layer, std::uint32_t kv_head, const std::uint32_t* target,
                const PlanArrays& arrays) {
   if (merges(to.policy())) merge_members(to, layer, kv_head, target, arrays);
-  const bool pair = to.paired(layer);
-  const std::uint32_t first = pair && !detail::is_lower(to.policy(), layer) ? layer - 1 : layer;
+  const std::uint32_t first = to.lower_of(layer);
   compact_chain(to, first, kv_head, target);
-  if (pair) compact_chain(to, first + 1, kv_head, target);
+  if (to.paired(layer)) compact_chain(to, first + 1, kv_head, target);
 }
 
 Status compact(Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::span<const std::uint32_t> target) {
@@ -133,13 +132,10 @@ Status compact(Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::sp
   if (!to.in_step(layer)) return Status::kBadArgument;
   if (target.size() != to.chain(layer, kv_head).used) return Status::kBadPlan;
   if (const Status good = check_plan(target); good != Status::kOk) return good;
-  if (!merges(to.policy())) {
-    for (const std::uint32_t slot : target) {
-      if (slot >= kMember && slot != kDrop) return Status::kBadPlan;
-    }
-  }
+  const bool any = has_members(target);
+  if (any && !merges(to.policy())) return Status::kBadPlan;
   const PlanArrays arrays(to);
-  if (merges(to.policy()) && !to.paired(layer)) {
+  if (any && !to.paired(layer)) {
     score_slots(to, to.chain(layer, kv_head), layer, kv_head, arrays.score);
   }
   carry_out(to, layer, kv_head, target.data(), arrays);
@@ -164,7 +160,7 @@ Status compact_now(Cache& cache, std::uint32_t tokens, Budget how) {
   const PlanArrays arrays(to);
   share_heads(to, how, tokens);
   for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) {
-    if (to.paired(layer) && !detail::is_lower(policy, layer)) continue;  // done with the layer below
+    if (to.follows(layer)) continue;  // done with the layer below
     if (how == Budget::kAdaptive) share_layer(to, layer, tokens);
     for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) {
       Chain& chain = to.chain(layer, head);

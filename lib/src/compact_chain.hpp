@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "plan_chain.hpp"
 
@@ -11,10 +12,13 @@ inline constexpr std::uint32_t kMostBias = 2 * 16;
 
 /// The body of compact() for a plan that is known to be right: carried out on both of two layers that share codes,
 /// which must have seen the same tokens.
-/// @param arrays  with the scores of the slots, where the policy merges: a plan leaves them there. The others are
+/// @param arrays  with the scores of the slots, where there are members: a plan leaves them there. The others are
 ///                written, but for their target; of layers that share codes the scores too
 void carry_out(const Access& to, std::uint32_t layer, std::uint32_t kv_head, const std::uint32_t* target,
                const PlanArrays& arrays);
+
+/// Whether a plan merges anything.
+bool has_members(std::span<const std::uint32_t> target);
 
 /// Slots in tiles that are linked: all but the last are full.
 struct TileList {

@@ -4,6 +4,7 @@
 #include "fold_row.hpp"
 #include "nibkv/plan.hpp"
 #include "row.hpp"
+#include "shared_row.hpp"
 #include "slot.hpp"
 
 namespace nibkv {
@@ -28,7 +29,6 @@ class HeadPair {
   std::uint32_t in_range(const std::uint32_t* distances, std::uint32_t count);
   void choose(const std::uint32_t* distances, std::uint32_t count, std::uint32_t* target) const;
   void fold_slot(const SlotCursor (&at)[2]);
-  void fold_codes(const SlotCursor (&at)[2], std::uint32_t lane, bool keys);
 
   const Access& to_;
   bool keys_;
@@ -94,18 +94,6 @@ void HeadPair::choose(const std::uint32_t* distances, std::uint32_t count, std::
   }
 }
 
-void HeadPair::fold_codes(const SlotCursor (&at)[2], std::uint32_t lane, bool keys) {
-  std::uint8_t rows[2][kMaxHeadDim] = {};
-  std::uint8_t codes[kMaxHeadDim];
-  RowPair pair{{rows[0], rows[1]}, {}};
-  for (std::uint32_t w = 0; w < 2; ++w) {
-    (keys ? key_row : value_row)(to_, at[w].tile, at[w].lane, rows[w]);
-    pair.scales[w] = (keys ? to_.key_scales(at[w].tile) : to_.value_scales(at[w].tile))[at[w].lane];
-  }
-  fold_row(to_.kernels(), pair, to_.shape().head_dim, to_.policy().fold.t, to_.encoding(), codes);
-  for (std::uint32_t w = 0; w < 2; ++w) (keys ? put_key : put_value)(to_, parts_[w]->last, lane, codes, pair.scales[w]);
-}
-
 // Appends a slot to the folded part.
 void HeadPair::fold_slot(const SlotCursor (&at)[2]) {
   const std::uint32_t lane = parts_[0]->used % kTileSlots;
@@ -117,8 +105,9 @@ void HeadPair::fold_slot(const SlotCursor (&at)[2]) {
     }
     parts_[w]->used += 1;
   }
-  if (keys_) fold_codes(at, lane, true);
-  if (values_) fold_codes(at, lane, false);
+  const SlotCursor into[2] = {{parts_[0]->last, lane}, {parts_[1]->last, lane}};
+  if (keys_) SharedRow(to_, at, true).fold_into(into);
+  if (values_) SharedRow(to_, at, false).fold_into(into);
 }
 
 bool HeadPair::fold_some() {

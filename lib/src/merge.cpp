@@ -1,9 +1,9 @@
 #include "compact_chain.hpp"
-#include "fold_row.hpp"
 #include "nibkv/plan.hpp"
 #include "refine.hpp"
 #include "rotary.hpp"
 #include "row.hpp"
+#include "shared_row.hpp"
 #include "slot.hpp"
 
 namespace nibkv {
@@ -190,18 +190,18 @@ Merging start_merging(const Access& to, std::uint32_t layer, std::uint32_t kv_he
   return {chain, layer, kv_head, score, tiles};
 }
 
-// Lists of members by centre, oldest first. @returns false when there are none.
-bool list_members(std::uint32_t used, const std::uint32_t* target, const PlanArrays& arrays) {
-  bool any = false;
-  for (std::uint32_t i = 0; i < used && !any; ++i) any = target[i] >= kMember && target[i] != kDrop;
-  if (!any) return false;
+bool is_member(std::uint32_t target) {
+  return target >= kMember && target != kDrop;
+}
+
+// Lists of members by centre, oldest first.
+void list_members(std::uint32_t used, const std::uint32_t* target, const PlanArrays& arrays) {
   for (std::uint32_t i = 0; i < used; ++i) arrays.first[i] = kNone;
   for (std::uint32_t i = used; i-- > 0;) {
-    if (target[i] < kMember || target[i] == kDrop) continue;
+    if (!is_member(target[i])) continue;
     arrays.next[i] = arrays.first[target[i] - kMember];
     arrays.first[target[i] - kMember] = i;
   }
-  return true;
 }
 
 // What a class weighs.
@@ -288,35 +288,37 @@ class SharedMerge {
 
 // A layer in which the members weigh little brings its row as it is.
 void SharedMerge::fold_class(std::uint32_t slot, std::uint32_t member, const std::uint32_t* next, bool keys) {
-  std::uint8_t rows[2][kMaxHeadDim] = {};
-  std::uint8_t codes[kMaxHeadDim];
-  RowPair pair{{rows[0], rows[1]}, {}};
   const std::uint32_t folded = to_.folded(in_[0].chain);
-  SlotCursor at[2] = {in_[0].at(slot, folded), in_[1].at(slot, folded)};
+  const SlotCursor at[2] = {in_[0].at(slot, folded), in_[1].at(slot, folded)};
+  SharedRow row(to_, at, keys);
   bool changed = false;
   for (std::uint32_t w = 0; w < 2; ++w) {
-    (keys ? key_row : value_row)(to_, at[w].tile, at[w].lane, rows[w]);
-    pair.scales[w] = (keys ? to_.key_scales(at[w].tile) : to_.value_scales(at[w].tile))[at[w].lane];
     if (!add_class(to_, in_[w], mergers_[w], slot, member, next).changes_rows()) continue;
-    if (!keys) pair.scales[w] = mergers_[w].encode_value(rows[w]);
-    changed = (keys ? mergers_[w].encode_key(at[w], nullptr, rows[w], pair.scales[w]) : true) || changed;
+    if (!keys) row.scales[w] = mergers_[w].encode_value(row.codes[w]);
+    changed = (keys ? mergers_[w].encode_key(at[w], nullptr, row.codes[w], row.scales[w]) : true) || changed;
   }
-  if (!changed) return;
-  fold_row(to_.kernels(), pair, to_.shape().head_dim, to_.policy().fold.t, to_.encoding(), codes);
-  for (std::uint32_t w = 0; w < 2; ++w)
-    (keys ? put_key : put_value)(to_, at[w].tile, at[w].lane, codes, pair.scales[w]);
+  if (changed) row.fold_into(at);
 }
 
 }  // namespace
 
+bool has_members(std::span<const std::uint32_t> target) {
+  for (const std::uint32_t slot : target) {
+    if (is_member(slot)) return true;
+  }
+  return false;
+}
+
 void merge_members(const Access& to, std::uint32_t layer, std::uint32_t kv_head, const std::uint32_t* target,
                    const PlanArrays& arrays) {
-  if (!list_members(to.chain(layer, kv_head).used, target, arrays)) return;
+  const std::uint32_t used = to.chain(layer, kv_head).used;
+  if (!has_members({target, used})) return;
+  list_members(used, target, arrays);
   if (!to.paired(layer)) {
     merge_layer(to, start_merging(to, layer, kv_head, arrays.score, arrays.rank), target, arrays);
     return;
   }
-  const std::uint32_t lower = detail::is_lower(to.policy(), layer) ? layer : layer - 1;
+  const std::uint32_t lower = to.lower_of(layer);
   // A plan left the sums of both.
   score_slots(to, to.chain(lower, kv_head), lower, kv_head, arrays.score);
   score_slots(to, to.chain(lower + 1, kv_head), lower + 1, kv_head, arrays.other);

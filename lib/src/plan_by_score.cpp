@@ -173,7 +173,7 @@ void plan_by_score(const Access& to, const Chain& chain, std::uint32_t layer, st
   if (!merges(policy) || centres == 0) return;
   if (!to.paired(layer)) return assign_members(to, chain, layer, kv_head, arrays, target);
   // By the layer to which what both share is nearer.
-  const std::uint32_t lower = detail::is_lower(policy, layer) ? layer : layer - 1;
+  const std::uint32_t lower = to.lower_of(layer);
   const std::uint32_t nearer = policy.fold.t < 128 ? lower : lower + 1;
   assign_members(to, to.chain(nearer, kv_head), nearer, kv_head, arrays, target);
 }

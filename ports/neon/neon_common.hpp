@@ -117,12 +117,11 @@ void rotate_block(float* row, int n, float norm) {
 }
 
 void rotate(float* row, int head_dim) {
-  constexpr float kNorms[] = {0.25f, 0.17677669529663687f, 0.125f, 0.08838834764831845f, 0.0625f};
   int at = 0;
   for (int k = 4; k >= 0; --k) {
     const int block = 16 << k;
     if ((head_dim & block) == 0) continue;
-    rotate_block(row + at, block, kNorms[k]);
+    rotate_block(row + at, block, kBlockNorms[k]);
     at += block;
   }
 }
