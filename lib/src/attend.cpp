@@ -2,6 +2,7 @@
 
 #include "attend_f32.hpp"
 #include "basis.hpp"
+#include "prefetch.hpp"
 #include "profile_format.hpp"
 #include "score_rows.hpp"
 
@@ -101,12 +102,6 @@ void raise(RowState& state, float* sums, int dim, std::int32_t exponent) {
 // Further away, or in bursts, the requests wait for one another; nearer, memory is slower than the arithmetic. Into the
 // second-level cache: the first has room for fewer requests than a tile has lines. (lib/DESIGN.md has the figures.)
 constexpr int kTilesAhead = 4;
-
-// Always inline: gcc takes a function that only prefetches for one without effect, and drops calls of it.
-[[gnu::always_inline]] inline void prefetch(const void* at, std::uint32_t bytes) {
-  for (std::uint32_t offset = 0; offset < bytes; offset += 64)
-    __builtin_prefetch(static_cast<const std::byte*>(at) + offset, 0, 2);
-}
 
 [[gnu::always_inline]] inline void prefetch_keys(const Access& to, std::uint32_t tile) {
   if (tile == kNoTile) return;

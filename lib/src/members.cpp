@@ -1,5 +1,6 @@
 #include "nibkv/plan.hpp"
 #include "plan_chain.hpp"
+#include "prefetch.hpp"
 #include "rotary.hpp"
 #include "row.hpp"
 #include "slot.hpp"
@@ -316,6 +317,8 @@ void assign_members(const Access& to, const Chain& chain, std::uint32_t layer, s
   std::uint32_t* energies = arrays.rank;  // who stays is known
   if (!policy.position_free) {
     for (TileCursor each = to.first_tile(chain); each.tile != kNoTile; each.next(links)) {
+      const std::uint32_t ahead = links[each.tile];
+      if (ahead != kNoTile) prefetch(to.key_codes(ahead), to.layout().code_bytes / 2);
       batch.find_energies(each.tile, energies + each.slot);
     }
   }

@@ -212,22 +212,29 @@ struct Weight {
   bool changes_rows() const { return all >= own * (1 + kLeastShare); }
 };
 
-// Adds a centre and its members, whose list begins with `member`.
-Weight add_class(const Access& to, const Merging& in, Merger& merger, std::uint32_t slot, std::uint32_t member,
-                 const std::uint32_t* next) {
+float weight_of(const Merging& in, std::uint32_t slot) {
+  return static_cast<float>(in.score[slot]) + 1.0f;
+}
+
+// Of a centre and its members, whose list begins with `member`.
+Weight weigh_class(const Merging& in, std::uint32_t slot, std::uint32_t member, const std::uint32_t* next) {
+  Weight weight{weight_of(in, slot), weight_of(in, slot)};
+  for (; member != kNone; member = next[member]) weight.all += weight_of(in, member);
+  return weight;
+}
+
+// Adds up its rows.
+void add_class(const Access& to, const Merging& in, Merger& merger, std::uint32_t slot, std::uint32_t member,
+               const std::uint32_t* next) {
   const std::uint32_t folded = to.folded(in.chain);
   const SlotCursor centre = in.at(slot, folded);
   const std::int64_t position = to.position(centre.tile, centre.lane);
-  Weight weight{static_cast<float>(in.score[slot]) + 1.0f, static_cast<float>(in.score[slot]) + 1.0f};
   merger.start();
-  merger.add(centre, weight.own, 0);
+  merger.add(centre, weight_of(in, slot), 0);
   for (; member != kNone; member = next[member]) {
     const SlotCursor from = in.at(member, folded);
-    const float own = static_cast<float>(in.score[member]) + 1.0f;
-    merger.add(from, own, position - std::int64_t{to.position(from.tile, from.lane)});
-    weight.all += own;
+    merger.add(from, weight_of(in, member), position - std::int64_t{to.position(from.tile, from.lane)});
   }
-  return weight;
 }
 
 // Members of one layer; of codes that another layer shares only what is each one's own.
@@ -240,8 +247,11 @@ void merge_layer(const Access& to, const Merging& in, const std::uint32_t* targe
   for (std::uint32_t i = 0; i < in.chain.used; ++i) {
     if (target[i] >= kMember || arrays.first[target[i]] == kNone) continue;
     const SlotCursor centre = in.at(i, folded);
-    const Weight weight = add_class(to, in, merger, i, arrays.first[target[i]], arrays.next);
-    if (weight.changes_rows()) merger.finish(centre, refiner);
+    const Weight weight = weigh_class(in, i, arrays.first[target[i]], arrays.next);
+    if (weight.changes_rows()) {
+      add_class(to, in, merger, i, arrays.first[target[i]], arrays.next);
+      merger.finish(centre, refiner);
+    }
     const float own_count = static_cast<float>(to.merged(centre.tile)[centre.lane]) + 1.0f;
     float count = own_count;
     for (std::uint32_t member = arrays.first[target[i]]; member != kNone; member = arrays.next[member]) {
@@ -293,7 +303,8 @@ void SharedMerge::fold_class(std::uint32_t slot, std::uint32_t member, const std
   SharedRow row(to_, at, keys);
   bool changed = false;
   for (std::uint32_t w = 0; w < 2; ++w) {
-    if (!add_class(to_, in_[w], mergers_[w], slot, member, next).changes_rows()) continue;
+    if (!weigh_class(in_[w], slot, member, next).changes_rows()) continue;
+    add_class(to_, in_[w], mergers_[w], slot, member, next);
     if (!keys) row.scales[w] = mergers_[w].encode_value(row.codes[w]);
     changed = (keys ? mergers_[w].encode_key(at[w], nullptr, row.codes[w], row.scales[w]) : true) || changed;
   }

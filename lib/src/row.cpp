@@ -4,28 +4,32 @@
 
 namespace nibkv {
 
+namespace {
+
+void to_levels(const std::uint8_t* codes, std::uint32_t head_dim, std::int8_t* levels) {
+  for (std::uint32_t c = 0; c < head_dim; ++c) levels[c] = ports::kLevels[codes[c]];
+}
+
+}  // namespace
+
 void key_row(const Access& to, std::uint32_t tile, std::uint32_t lane, std::uint8_t* row) {
-  const std::uint8_t* codes = to.key_codes(tile);
-  for (std::uint32_t c = 0; c < to.shape().head_dim; ++c) row[c] = get_nibble(codes[key_byte(lane, c)], lane);
+  get_key_codes(to.key_codes(tile), lane, to.shape().head_dim, row);
 }
 
 void value_row(const Access& to, std::uint32_t tile, std::uint32_t lane, std::uint8_t* row) {
-  const std::uint32_t dim = to.shape().head_dim;
-  const std::uint8_t* codes = to.value_codes(tile);
-  for (std::uint32_t c = 0; c < dim; ++c) row[c] = get_nibble(codes[value_byte(lane, c, dim)], lane);
+  get_value_codes(to.value_codes(tile), lane, to.shape().head_dim, row);
 }
 
 void key_levels(const Access& to, std::uint32_t tile, std::uint32_t lane, std::int8_t* levels) {
-  const std::uint8_t* codes = to.key_codes(tile);
-  for (std::uint32_t c = 0; c < to.shape().head_dim; ++c) {
-    levels[c] = ports::kLevels[get_nibble(codes[key_byte(lane, c)], lane)];
-  }
+  std::uint8_t codes[kMaxHeadDim];
+  key_row(to, tile, lane, codes);
+  to_levels(codes, to.shape().head_dim, levels);
 }
 
 void value_levels(const Access& to, std::uint32_t tile, std::uint32_t lane, std::int8_t* levels) {
-  const std::uint32_t dim = to.shape().head_dim;
-  const std::uint8_t* codes = to.value_codes(tile);
-  for (std::uint32_t c = 0; c < dim; ++c) levels[c] = ports::kLevels[get_nibble(codes[value_byte(lane, c, dim)], lane)];
+  std::uint8_t codes[kMaxHeadDim];
+  value_row(to, tile, lane, codes);
+  to_levels(codes, to.shape().head_dim, levels);
 }
 
 void restore_key(const Access& to, const Basis& basis, std::uint32_t tile, std::uint32_t lane, float* row) {
@@ -43,16 +47,13 @@ void restore_key(const Access& to, const Basis& basis, std::uint32_t tile, std::
 
 void put_key(const Access& to, std::uint32_t tile, std::uint32_t lane, const std::uint8_t* codes, std::uint16_t scale) {
   to.key_scales(tile)[lane] = scale < kMostKeyScale16 ? scale : kMostKeyScale16;
-  std::uint8_t* keys = to.key_codes(tile);
-  for (std::uint32_t c = 0; c < to.shape().head_dim; ++c) put_nibble(keys[key_byte(lane, c)], lane, codes[c]);
+  put_key_codes(to.key_codes(tile), lane, to.shape().head_dim, codes);
 }
 
 void put_value(const Access& to, std::uint32_t tile, std::uint32_t lane, const std::uint8_t* codes,
                std::uint16_t scale) {
-  const std::uint32_t dim = to.shape().head_dim;
   to.value_scales(tile)[lane] = scale < kMostValueScale16 ? scale : kMostValueScale16;
-  std::uint8_t* values = to.value_codes(tile);
-  for (std::uint32_t c = 0; c < dim; ++c) put_nibble(values[value_byte(lane, c, dim)], lane, codes[c]);
+  put_value_codes(to.value_codes(tile), lane, to.shape().head_dim, codes);
 }
 
 float square_root(float x) {

@@ -3,8 +3,7 @@
 namespace nibkv {
 namespace {
 
-// Codes move as little-endian words, read and written in loops of their own, which compilers make vectors of: from and
-// to may be one tile.
+// Codes go in little-endian words, read and written in loops of their own, which compilers make vectors of.
 std::uint32_t word_at(const std::uint8_t* codes, std::uint32_t index) {
   std::uint32_t word;
   std::memcpy(&word, codes + index * 4, sizeof word);
@@ -14,37 +13,40 @@ void put_word(std::uint8_t* codes, std::uint32_t index, std::uint32_t word) {
   std::memcpy(codes + index * 4, &word, sizeof word);
 }
 
+}  // namespace
+
 // A word is four channels of a slot and of the one 16 further on.
-void move_keys(const std::uint8_t* from, std::uint32_t from_lane, std::uint8_t* to, std::uint32_t to_lane,
-               std::uint32_t head_dim) {
-  constexpr std::uint32_t kNibbles = 0x0f0f0f0f;
-  std::uint32_t codes[kMaxHeadDim / 4];
-  const std::uint32_t from_shift = from_lane < 16 ? 0 : 4;
-  const std::uint32_t to_shift = to_lane < 16 ? 0 : 4;
+void get_key_codes(const std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_dim, std::uint8_t* codes) {
+  const std::uint32_t shift = lane < 16 ? 0 : 4;
   for (std::uint32_t g = 0; g < head_dim / 4; ++g) {
-    codes[g] = word_at(from, g * 16 + from_lane % 16) >> from_shift & kNibbles;
+    put_word(codes, g, word_at(tile, g * 16 + lane % 16) >> shift & 0x0f0f0f0f);
   }
+}
+
+void put_key_codes(std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_dim, const std::uint8_t* codes) {
+  const std::uint32_t shift = lane < 16 ? 0 : 4;
+  const std::uint32_t others = ~(std::uint32_t{0x0f0f0f0f} << shift);
   for (std::uint32_t g = 0; g < head_dim / 4; ++g) {
-    const std::uint32_t index = g * 16 + to_lane % 16;
-    put_word(to, index, (word_at(to, index) & ~(kNibbles << to_shift)) | codes[g] << to_shift);
+    const std::uint32_t index = g * 16 + lane % 16;
+    put_word(tile, index, (word_at(tile, index) & others) | word_at(codes, g) << shift);
   }
 }
 
 // A word is one channel of four slots and of those 16 further on.
-void move_values(const std::uint8_t* from, std::uint32_t from_lane, std::uint8_t* to, std::uint32_t to_lane,
-                 std::uint32_t head_dim) {
-  std::uint32_t codes[kMaxHeadDim];
-  const std::uint32_t from_shift = from_lane % 4 * 8 + (from_lane < 16 ? 0 : 4);
-  const std::uint32_t to_shift = to_lane % 4 * 8 + (to_lane < 16 ? 0 : 4);
-  from += from_lane % 16 / 4 * head_dim * 4;
-  to += to_lane % 16 / 4 * head_dim * 4;
-  for (std::uint32_t c = 0; c < head_dim; ++c) codes[c] = (word_at(from, c) >> from_shift & 15) << to_shift;
-  for (std::uint32_t c = 0; c < head_dim; ++c) {
-    put_word(to, c, (word_at(to, c) & ~(std::uint32_t{15} << to_shift)) | codes[c]);
-  }
+void get_value_codes(const std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_dim, std::uint8_t* codes) {
+  const std::uint32_t shift = lane % 4 * 8 + (lane < 16 ? 0 : 4);
+  tile += lane % 16 / 4 * head_dim * 4;
+  for (std::uint32_t c = 0; c < head_dim; ++c) codes[c] = static_cast<std::uint8_t>(word_at(tile, c) >> shift & 15);
 }
 
-}  // namespace
+void put_value_codes(std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_dim, const std::uint8_t* codes) {
+  const std::uint32_t shift = lane % 4 * 8 + (lane < 16 ? 0 : 4);
+  const std::uint32_t others = ~(std::uint32_t{15} << shift);
+  tile += lane % 16 / 4 * head_dim * 4;
+  for (std::uint32_t c = 0; c < head_dim; ++c) {
+    put_word(tile, c, (word_at(tile, c) & others) | std::uint32_t{codes[c]} << shift);
+  }
+}
 
 void move_slot(const Access& to, std::uint32_t from_tile, std::uint32_t from_lane, std::uint32_t to_tile,
                std::uint32_t to_lane) {
@@ -59,10 +61,15 @@ void move_slot(const Access& to, std::uint32_t from_tile, std::uint32_t from_lan
   }
   // The codes that two layers share moved with the lower one.
   const bool upper = to.is_view(to_tile) && to.is_upper(to_tile);
-  if (!upper || !to.shares_keys(to_tile))
-    move_keys(to.key_codes(from_tile), from_lane, to.key_codes(to_tile), to_lane, shape.head_dim);
-  if (!upper || !to.shares_values(to_tile))
-    move_values(to.value_codes(from_tile), from_lane, to.value_codes(to_tile), to_lane, shape.head_dim);
+  std::uint8_t codes[kMaxHeadDim];
+  if (!upper || !to.shares_keys(to_tile)) {
+    get_key_codes(to.key_codes(from_tile), from_lane, shape.head_dim, codes);
+    put_key_codes(to.key_codes(to_tile), to_lane, shape.head_dim, codes);
+  }
+  if (!upper || !to.shares_values(to_tile)) {
+    get_value_codes(to.value_codes(from_tile), from_lane, shape.head_dim, codes);
+    put_value_codes(to.value_codes(to_tile), to_lane, shape.head_dim, codes);
+  }
   for (std::uint32_t n = 0; n < shape.outlier_channels; ++n) {
     to.outliers(to_tile)[outlier_byte(to_lane, n)] = to.outliers(from_tile)[outlier_byte(from_lane, n)];
   }
