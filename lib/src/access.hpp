@@ -250,6 +250,12 @@ struct Access {
     const std::uint64_t before = number < both ? 2 * number : 2 * both + 3 * (number - both);
     return at<std::uint8_t>(layout().shared + (before + index) * (layout().code_bytes / 2));
   }
+  /// Bytes from the codes of a tile to those of the next one of the same chain and kind, as their numbers go.
+  std::ptrdiff_t code_step(std::uint32_t tile) const {
+    const auto plane_bytes = static_cast<std::ptrdiff_t>(layout().code_bytes / 2);
+    if (!is_view(tile)) return 2 * plane_bytes;
+    return (entry(tile) < layout().both_entries ? 2 : 3) * plane_bytes / 2;  // an entry has two numbers
+  }
   /// Storage::kF32: keys [head_dim][32], values [32][head_dim].
   float* key_rows(std::uint32_t tile) const { return reinterpret_cast<float*>(codes(tile)); }
   float* value_rows(std::uint32_t tile) const { return key_rows(tile) + kTileSlots * shape().head_dim; }

@@ -103,31 +103,59 @@ void raise(RowState& state, float* sums, int dim, std::int32_t exponent) {
 // second-level cache: the first has room for fewer requests than a tile has lines. (lib/DESIGN.md has the figures.)
 constexpr int kTilesAhead = 4;
 
-[[gnu::always_inline]] inline void prefetch_keys(const Access& to, std::uint32_t tile) {
-  if (tile == kNoTile) return;
-  prefetch(to.key_codes(tile), to.layout().code_bytes / 2);
-  prefetch(to.side(tile), to.layout().side_bytes);
-}
+// A run of a chain's slots whose tiles begin with its first: the views of its folded part, or its own tiles. Where
+// their codes are goes by their numbers, in steps of one length.
+struct Run {
+  std::uint32_t begin;
+  std::uint32_t end;
+  std::uint32_t tiles_before;
+  std::uint32_t first;  // tile
+  const std::uint8_t* first_keys;
+  const std::uint8_t* first_values;
+  std::ptrdiff_t step;
+  const Run* next;  // of the same chain, or nullptr
 
-[[gnu::always_inline]] inline void prefetch_values(const Access& to, std::uint32_t tile) {
-  if (tile != kNoTile) prefetch(to.value_codes(tile), to.layout().code_bytes / 2);
-}
+  static Run of(const Access& to, std::uint32_t first, std::uint32_t begin, std::uint32_t end,
+                std::uint32_t tiles_before) {
+    return {begin, end, tiles_before, first, to.key_codes(first), to.value_codes(first), to.code_step(first), nullptr};
+  }
+  const std::uint8_t* keys(std::uint32_t tile) const { return first_keys + (std::ptrdiff_t{tile} - first) * step; }
+  const std::uint8_t* values(std::uint32_t tile) const { return first_values + (std::ptrdiff_t{tile} - first) * step; }
+};
 
-// Where a pass over a chain stands.
+// Where a pass over a run stands.
 struct Cursor {
   std::uint32_t tile;
   std::uint32_t ahead;  // kTilesAhead further on, or kNoTile
+  const Run* ahead_in;  // this run or the next one
 
-  static Cursor at_start(const Access& to, std::uint32_t first) {
-    Cursor cursor{first, first};
-    for (int i = 0; i < kTilesAhead && cursor.ahead != kNoTile; ++i) cursor.ahead = to.links()[cursor.ahead];
+  static Cursor at_start(const Access& to, const Run& run) {
+    Cursor cursor{run.first, run.first, &run};
+    for (int i = 0; i < kTilesAhead; ++i) cursor.look_further(to);
     return cursor;
   }
   void move_on(const Access& to) {
     tile = to.links()[tile];
-    if (ahead != kNoTile) ahead = to.links()[ahead];
+    look_further(to);
+  }
+  void look_further(const Access& to) {
+    if (ahead == kNoTile) return;
+    ahead = to.links()[ahead];
+    if (ahead != kNoTile || ahead_in->next == nullptr) return;
+    ahead_in = ahead_in->next;
+    ahead = ahead_in->first;
   }
 };
+
+[[gnu::always_inline]] inline void prefetch_keys(const Access& to, const Cursor& cursor) {
+  if (cursor.ahead == kNoTile) return;
+  prefetch(cursor.ahead_in->keys(cursor.ahead), to.layout().code_bytes / 2);
+  prefetch(to.side(cursor.ahead), to.layout().side_bytes);
+}
+
+[[gnu::always_inline]] inline void prefetch_values(const Access& to, const Cursor& cursor) {
+  if (cursor.ahead != kNoTile) prefetch(cursor.ahead_in->values(cursor.ahead), to.layout().code_bytes / 2);
+}
 
 // What tile_weights makes of a batch of tiles, [tile][row].
 struct Batch {
@@ -147,13 +175,6 @@ const std::uint8_t* biases_of(const Access& to, std::uint32_t tile) {
   return (parts[0] | parts[1] | parts[2] | parts[3]) != 0 ? to.bias(tile) : nullptr;
 }
 
-// A run of a chain's slots whose tiles begin with its first.
-struct Run {
-  std::uint32_t begin;
-  std::uint32_t end;
-  std::uint32_t tiles_before;
-};
-
 // Dots and weights of up to `most` tiles from slot `first_slot` of a run on; returns how many. `cursor` is moved on.
 int weigh_tiles(const Access& to, const Rows& rows, const Run& run, std::uint32_t first_slot, int most, Cursor& cursor,
                 Batch& batch) {
@@ -172,9 +193,9 @@ int weigh_tiles(const Access& to, const Rows& rows, const Run& run, std::uint32_
       batch.visible[at + i] = static_cast<std::int32_t>(left < kTileSlots ? left : kTileSlots);
     }
     const std::uint32_t tile = cursor.tile;
-    prefetch_keys(to, cursor.ahead);
+    prefetch_keys(to, cursor);
     std::int32_t* outlier_dots = channels != 0 ? rows.outlier_dots + at * kTileSlots : nullptr;
-    kernels.key_dots(to.key_codes(tile), dim, rows.queries, rows.query_sums, rows.count, rows.dots + at * kTileSlots);
+    kernels.key_dots(run.keys(tile), dim, rows.queries, rows.query_sums, rows.count, rows.dots + at * kTileSlots);
     if (channels != 0) {
       kernels.outlier_dots(to.outliers(tile), channels, rows.outlier_queries, rows.outlier_query_sums, rows.count,
                            outlier_dots);
@@ -205,7 +226,7 @@ int weigh_tiles(const Access& to, const Rows& rows, const Run& run, std::uint32_
 }
 
 // Adds a weighed tile to the sums of all rows.
-void add_tile(const Access& to, Rows& rows, const TileWeights& tile, std::uint32_t number) {
+void add_tile(const Access& to, Rows& rows, const TileWeights& tile, const std::uint8_t* values) {
   const auto dim = static_cast<int>(to.shape().head_dim);
   for (int i = 0; i < rows.count; ++i) {
     RowState& state = rows.states[i];
@@ -219,7 +240,7 @@ void add_tile(const Access& to, Rows& rows, const TileWeights& tile, std::uint32
     state.mass += static_cast<std::uint64_t>(tile.masses[i]) << 24 >> below;
     tile.value_units[i] *= power_of_two(-below);
   }
-  to.kernels().value_sums(to.value_codes(number), dim, tile.weights, tile.value_units, rows.count, rows.sums);
+  to.kernels().value_sums(values, dim, tile.weights, tile.value_units, rows.count, rows.sums);
 }
 
 void finish_row(const Access& to, const Rows& rows, std::int32_t i, float* out) {
@@ -248,15 +269,15 @@ struct Scoring {
   std::uint32_t fade = 0;
 };
 
-void attend_run(const Access& to, Rows& rows, std::uint32_t first, const Run& run) {
+void attend_run(const Access& to, Rows& rows, const Run& run) {
   const int most_tiles = static_cast<int>(kMaxRows) / rows.count;
   Batch batch;
-  Cursor cursor = Cursor::at_start(to, first);
+  Cursor cursor = Cursor::at_start(to, run);
   for (std::uint32_t slot = run.begin; slot < run.end;) {
     const int count = weigh_tiles(to, rows, run, slot, most_tiles, cursor, batch);
     for (int j = 0; j < count; ++j) {
-      prefetch_values(to, batch.at[j].ahead);
-      add_tile(to, rows, batch.tiles[j], batch.at[j].tile);
+      prefetch_values(to, batch.at[j]);
+      add_tile(to, rows, batch.tiles[j], run.values(batch.at[j].tile));
     }
     slot += static_cast<std::uint32_t>(count) * kTileSlots;
   }
@@ -266,9 +287,16 @@ void attend_rows(const Access& to, Chain& chain, Rows& rows, float* const* outs,
   std::uint32_t end = 0;
   for (int i = 0; i < rows.count; ++i) end = rows.limits[i] > end ? rows.limits[i] : end;
   const std::uint32_t folded = to.folded(chain) < end ? to.folded(chain) : end;
-  if (folded != 0) attend_run(to, rows, to.folded_part(chain).first, {0, folded, 0});
   const std::uint32_t tiles = tiles_of(folded) + tiles_of(end - folded);
-  if (folded < end) attend_run(to, rows, chain.first, {folded, end, tiles_of(folded)});
+  Run own;
+  const bool any_own = folded < end;
+  if (any_own) own = Run::of(to, chain.first, folded, end, tiles_of(folded));
+  if (folded != 0) {
+    Run views = Run::of(to, to.folded_part(chain).first, 0, folded, 0);
+    if (any_own) views.next = &own;
+    attend_run(to, rows, views);
+  }
+  if (any_own) attend_run(to, rows, own);
   for (int i = 0; i < rows.count; ++i) finish_row(to, rows, i, outs[i]);
   if (rows.softmax != nullptr) {
     score_rows(to, chain,
