@@ -139,7 +139,10 @@ void F16Fold::append(int layer, std::size_t count, const float* keys, const floa
     if (heads.lower + 1 != upper) continue;
     while (heads.old + detail::unfolded(shape_, policy_) < before + count) add_old(heads);
   }
-  if (upper + 1 == shape_.layers) peak_bytes_ = std::max(peak_bytes_, bytes());
+  if (upper + 1 != shape_.layers || bytes() <= peak_bytes_) return;
+  peak_bytes_ = bytes();
+  const std::size_t channels = std::size_t{2} * shape_.layers * shape_.kv_heads * shape_.head_dim * store_.size();
+  bits_per_channel_ = 8.0 * static_cast<double>(peak_bytes_) / static_cast<double>(channels);
 }
 
 void F16Fold::attend(int layer, std::size_t count, const float* queries, float* out, ThreadPool& pool) {

@@ -49,6 +49,8 @@ class F16Fold final : public KvStore {
   /// with each slot that is whole though it is old a position of 4 bytes.
   std::uint64_t bytes() const;
   std::uint64_t peak_bytes() const { return peak_bytes_; }
+  /// Bits of the peak over the key and value channels that were held then; 0 before the first append.
+  double bits_per_channel() const { return bits_per_channel_; }
   /// With the pairs that fold.
   const Policy& policy() const { return policy_; }
   /// Rows of a head, [token][head_dim].
@@ -80,6 +82,7 @@ class F16Fold final : public KvStore {
   PlainStore store_;
   std::vector<Heads> heads_;
   std::uint64_t peak_bytes_ = 0;
+  double bits_per_channel_ = 0;
 };
 
 }  // namespace nibkv::llm

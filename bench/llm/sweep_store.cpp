@@ -137,6 +137,7 @@ std::string SweepStore::fold() const {
 }
 
 double SweepStore::bits_per_channel() const {
+  if (folded_) return folded_->bits_per_channel();
   return tiles_ ? tiles_->bits_per_channel() : 16;
 }
 

@@ -157,6 +157,7 @@ TEST(F16Fold, EachHeadRetainsThoseThatAreFarthestApart) {
   // position.
   EXPECT_EQ(fed.cache.bytes(), 80u * 3 * 2 * 2 * 32 - 32 * 2 * 28 + 16 * 2 * 4);
   EXPECT_EQ(fed.cache.peak_bytes(), fed.cache.bytes());
+  EXPECT_DOUBLE_EQ(fed.cache.bits_per_channel(), 8.0 * static_cast<double>(fed.cache.bytes()) / (80 * 3 * 2 * 2 * 16));
   fed.cache.clear();
   EXPECT_EQ(fed.cache.bytes(), 0u);
 }
