@@ -17,11 +17,14 @@ constexpr const char* kHelp =
   what comes, and what is foretold is scored against an f32 cache that keeps everything.
 
   --policies LIST      of perplexity's, and what there is without nibkv, in the bytes that the tiles of streaming_llm
-                       take at the budget: f16_last, the last tokens in f16, and f16_sinks, the first 4 and the last
-                       (default: all but head_kv, whose profile needs head scores, minicache and ems_fold)
+                       take at the budget: f16_last, the last tokens in f16, and f16_sinks, the first 4 and the last;
+                       and all tokens in f16 with the layers folded that minicache folds: f16_fold, where each head
+                       retains tokens of its own, and f16_fold_tokens, where all heads retain the same
+                       (default: all but head_kv, whose profile needs head scores, and those that fold)
   --budgets LIST       of a head: tokens such as 410, shares of the context such as 10%, or bytes of arena such as 1M
                        (default 2%,5%,10%,25%)
-  --set KEY=VALUE,...  as above, for the policies that have it
+  --set KEY=VALUE,...  as above, for the policies that have it; f16_fold reads what minicache does of folding, but
+                       fold_centred and fold=aligned
   --force-fold         let layers share that the gate refuses: --set fold=direct
   --context N          tokens of a window (default 4096)
   --score-from N       position of the first token that is scored (default 512, at most half the context)
@@ -40,7 +43,7 @@ constexpr const char* kHelp =
 std::vector<std::string> all_policies() {
   std::vector<std::string> all;
   for (std::uint32_t i = 0; !policy_name(i).empty(); ++i) all.emplace_back(policy_name(i));
-  all.insert(all.end(), {kF16Last, kF16Sinks});
+  all.insert(all.end(), {kF16Last, kF16Sinks, kF16Fold, kF16FoldTokens});
   return all;
 }
 
@@ -81,7 +84,7 @@ Job prepare(const Arguments& arguments) {
     const PolicySettings read = settings_of(policy, settings);
     is_read = is_read || !read.empty();
     // A cache that keeps everything has one size.
-    const bool whole = policy == "full" || policy == "minicache";
+    const bool whole = policy == "full" || policy == "minicache" || is_f16_fold(policy);
     const std::vector<std::string> budgets = whole ? std::vector<std::string>{"100%"} : job.budgets();
     for (const std::string& budget : budgets) cases.push_back({policy, budget, read, to_text(read)});
   }

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstdint>
 
 namespace nibkv::llm {
@@ -16,6 +18,15 @@ inline float f16_to_f32(std::uint16_t bits) {
   // The exponent's bias grows from 15 to 127; 31, of infinities and NaNs, becomes 255.
   const std::uint32_t wide = exponent == 31 ? 255 : exponent + 112;
   return std::bit_cast<float>(sign | wide << 23 | fraction << 13);
+}
+
+/// The nearest number that f16 holds, ties to even; saturates.
+inline float rounded_to_f16(float value) {
+  constexpr float kLargest = 65504, kSmallestNormal = 0x1p-14f, kStep = 0x1p-24f;
+  if (std::abs(value) < kSmallestNormal) return std::nearbyint(value / kStep) * kStep;
+  std::uint32_t bits = std::bit_cast<std::uint32_t>(std::clamp(value, -kLargest, kLargest));
+  bits += 0xfff + (bits >> 13 & 1);
+  return std::bit_cast<float>(bits & ~std::uint32_t{0x1fff});
 }
 
 /// The value of a bfloat16 number given by its bits. Exact.

@@ -1,9 +1,9 @@
 #include "bench/llm/plain_store.hpp"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
-#include <cstdint>
+
+#include "bench/llm/half.hpp"
 
 namespace nibkv::llm {
 namespace {
@@ -46,15 +46,6 @@ void attend_one(const float* query, const float* keys, const float* values, cons
   for (std::size_t d = 0; d < head_dim; ++d) out[d] *= inverse;
 }
 
-/// The nearest number that f16 holds, ties to even; saturates.
-float to_half(float value) {
-  constexpr float kLargest = 65504, kSmallestNormal = 0x1p-14f, kStep = 0x1p-24f;
-  if (std::abs(value) < kSmallestNormal) return std::nearbyint(value / kStep) * kStep;
-  std::uint32_t bits = std::bit_cast<std::uint32_t>(std::clamp(value, -kLargest, kLargest));
-  bits += 0xfff + (bits >> 13 & 1);
-  return std::bit_cast<float>(bits & ~std::uint32_t{0x1fff});
-}
-
 }  // namespace
 
 PlainStore::PlainStore(std::size_t layers, std::size_t query_heads, std::size_t kv_heads, std::size_t head_dim,
@@ -82,7 +73,7 @@ void PlainStore::append(int layer, std::size_t count, const float* keys, const f
     }
     if (!half_) continue;
     for (std::vector<float>* rows : {&head.keys, &head.values}) {
-      for (std::size_t i = held; i < rows->size(); ++i) (*rows)[i] = to_half((*rows)[i]);
+      for (std::size_t i = held; i < rows->size(); ++i) (*rows)[i] = rounded_to_f16((*rows)[i]);
       // Cut seldom: moving the rest takes longer than attending to it.
       const std::size_t needed = (window_ + count) * head_dim_;
       if (rows->size() <= 2 * needed) continue;
@@ -120,6 +111,14 @@ void PlainStore::truncate(std::size_t tokens) {
     head.keys.resize(tokens * head_dim_);
     head.values.resize(tokens * head_dim_);
   }
+}
+
+std::span<float> PlainStore::keys(std::size_t layer, std::size_t kv_head) {
+  return heads_[layer * kv_heads_ + kv_head].keys;
+}
+
+std::span<float> PlainStore::values(std::size_t layer, std::size_t kv_head) {
+  return heads_[layer * kv_heads_ + kv_head].values;
 }
 
 std::size_t PlainStore::size() const {

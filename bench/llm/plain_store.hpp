@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <limits>
+#include <span>
 #include <vector>
 
 #include "bench/llm/kv_store.hpp"
@@ -33,6 +34,10 @@ class PlainStore final : public KvStore {
 
   /// Forgets all but the first `tokens`, which must be there.
   void truncate(std::size_t tokens);
+
+  /// Rows of a head, to be changed in place, [token][head_dim].
+  std::span<float> keys(std::size_t layer, std::size_t kv_head);
+  std::span<float> values(std::size_t layer, std::size_t kv_head);
 
   /// Tokens held in layer 0: more than are attended to at times.
   std::size_t size() const;

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "bench/llm/arguments.hpp"
+#include "bench/llm/f16_fold.hpp"
 
 namespace nibkv::llm {
 namespace {
@@ -214,10 +215,11 @@ void apply_settings(const PolicySettings& settings, Policy& policy) {
 }
 
 bool may_fold(const std::string& policy) {
-  return policy == "minicache" || policy == "ems_fold";
+  return policy == "minicache" || policy == "ems_fold" || is_f16_fold(policy);
 }
 
 bool reads_setting(const std::string& policy, const std::string& key) {
+  if (is_f16_fold(policy) && key == "fold_centred") return false;
   if (key.starts_with("fold")) return may_fold(policy);
   Policy found;
   if (find_policy(policy, 0, found) != Status::kOk) return false;
@@ -260,21 +262,26 @@ void choose_pairs(const StoreOptions& options, const Shape& shape, Policy& polic
   if (!choice.values) policy.fold.values = policy.fold.aligned_values = {};
 }
 
-std::string fold_text(const Shape& shape, const Policy& policy) {
+std::string pairs_text(const Fold& fold) {
   std::string text;
-  for (std::uint32_t lower = 0; lower + 1 < shape.layers; ++lower) {
-    const bool keys = policy.fold.keys.has(lower);
-    const bool values = policy.fold.values.has(lower);
+  for (std::uint32_t lower = 0; lower < kMaxPairedLayers; ++lower) {
+    const bool keys = fold.keys.has(lower);
+    const bool values = fold.values.has(lower);
     if (!keys && !values) continue;
     text += (text.empty() ? "" : ", ") + std::to_string(lower) + "+" + std::to_string(lower + 1);
     if (keys != values) text += keys ? " keys" : " values";
-    const bool turned = policy.fold.aligned_keys.has(lower);
-    const bool mapped = policy.fold.aligned_values.has(lower);
+    const bool turned = fold.aligned_keys.has(lower);
+    const bool mapped = fold.aligned_values.has(lower);
     if (turned || mapped)
       text += turned == mapped || keys != values ? " aligned" : mapped ? " values aligned" : " keys aligned";
   }
-  if (text.empty()) return "none";
-  return layout_of(shape, policy).views != 0 ? text : "none, since " + text + " would save no bytes";
+  return text.empty() ? "none" : text;
+}
+
+std::string fold_text(const Shape& shape, const Policy& policy) {
+  const std::string text = pairs_text(policy.fold);
+  return !has_pairs(policy) || layout_of(shape, policy).views != 0 ? text
+                                                                   : "none, since " + text + " would save no bytes";
 }
 
 void check_settings(const PolicySettings& settings, const std::string& policy) {

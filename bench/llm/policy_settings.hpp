@@ -23,10 +23,11 @@ std::string to_text(const PolicySettings& settings);
 void apply_settings(const PolicySettings& settings, Policy& policy);
 
 /// Whether a policy reads a setting. Those of folding are read by the policies that fold.
-/// @param policy  a name that find_policy knows
+/// @param policy  a name that find_policy knows, or one for which is_f16_fold
 bool reads_setting(const std::string& policy, const std::string& key);
 
-/// Whether layers may share codes under a policy of that name: minicache and ems_fold.
+/// Whether layers may share codes under a policy of that name, or that of an f16 cache: minicache, ems_fold, f16_fold
+/// and f16_fold_tokens.
 bool may_fold(const std::string& policy);
 
 /// How the pairs of layers that share codes are found, where fold_keys and fold_values name none.
@@ -48,7 +49,10 @@ void force_fold(PolicySettings& settings);
 /// @param profile  of the model, or empty
 void choose_pairs(const StoreOptions& options, const Shape& shape, Policy& policy);
 
-/// Which layers share what, in words; "none" where no layers do.
+/// Which layers are to share what, in words; "none" where no layers are.
+std::string pairs_text(const Fold& fold);
+
+/// Which layers share what.
 std::string fold_text(const Shape& shape, const Policy& policy);
 
 /// @param policy  a name that find_policy knows

@@ -67,14 +67,23 @@ void set_budget(const std::string& budget, std::size_t context, StoreOptions& op
 }
 
 SweepStore::SweepStore(const Config& model, const StoreOptions& base, const SweepCase& what, std::size_t context) try {
+  if (is_f16_fold(what.policy) && fold_choice(what.settings).how == FoldChoice::How::kAligned) {
+    throw UsageError(what.policy + " aligns no layers");
+  }
   StoreOptions options = base;
   options.storage = Storage::kQ4;
-  options.policy = is_f16(what.policy) ? "streaming_llm" : what.policy;
+  options.policy = is_f16(what.policy) ? "streaming_llm" : is_f16_fold(what.policy) ? "minicache" : what.policy;
   options.settings = what.settings;
   set_budget(what.budget, context, options);
   tiles_ = std::make_unique<TileStore>(model, options);
-  if (!is_f16(what.policy)) return;
-  window_ = std::make_unique<F16Store>(model, what.policy, bytes_in_use(tiles_->cache(), context));
+  const Cache& cache = tiles_->cache();
+  if (is_f16(what.policy)) {
+    window_ = std::make_unique<F16Store>(model, what.policy, bytes_in_use(cache, context));
+  } else if (is_f16_fold(what.policy)) {
+    folded_ = std::make_unique<F16Fold>(cache.shape(), cache.policy(), what.policy);
+  } else {
+    return;
+  }
   tiles_.reset();
 } catch (const UsageError&) {
   throw;
@@ -88,12 +97,15 @@ SweepStore::SweepStore(std::unique_ptr<F16Store> window) : window_(std::move(win
 
 KvStore& SweepStore::store() {
   if (tiles_) return *tiles_;
+  if (folded_) return *folded_;
   return window_->store;
 }
 
 void SweepStore::clear() {
   if (tiles_) {
     tiles_->clear();
+  } else if (folded_) {
+    folded_->clear();
   } else {
     window_->store.clear();
   }
@@ -105,22 +117,27 @@ void SweepStore::compact_now(std::uint32_t tokens) {
 }
 
 std::uint64_t SweepStore::tokens() const {
+  if (folded_) return folded_->policy().tokens;
   return tiles_ ? tiles_->cache().policy().tokens : window_->tokens;
 }
 
 std::uint64_t SweepStore::peak_bytes() const {
+  if (folded_) return folded_->peak_bytes();
   return tiles_ ? tiles_->cache().usage().peak_bytes : window_->bytes;
 }
 
 std::uint64_t SweepStore::arena_bytes() const {
+  if (folded_) return folded_->peak_bytes();
   return tiles_ ? tiles_->cache().usage().arena_bytes : window_->bytes;
 }
 
 std::string SweepStore::fold() const {
+  if (folded_) return pairs_text(folded_->policy().fold);
   return tiles_ ? fold_text(tiles_->cache().shape(), tiles_->cache().policy()) : "none";
 }
 
 double SweepStore::bits_per_channel() const {
+  if (folded_) return folded_->bits_per_channel();
   return tiles_ ? tiles_->bits_per_channel() : 16;
 }
 

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "bench/llm/f16_fold.hpp"
 #include "bench/llm/f16_store.hpp"
 #include "bench/llm/tile_store.hpp"
 
@@ -15,7 +16,7 @@ inline constexpr std::size_t kSweepStep = 64;
 
 /// One cache of a sweep.
 struct SweepCase {
-  std::string policy;       ///< a name that find_policy knows, or one for which is_f16
+  std::string policy;       ///< a name that find_policy knows, or one for which is_f16 or is_f16_fold
   std::string budget;       ///< as given: tokens, a share of the context such as 10%, or bytes of arena such as 1M
   PolicySettings settings;  ///< what is different from the policy of that name
   std::string setting;      ///< what the settings are called in a report
@@ -33,7 +34,8 @@ void set_budget(const std::string& budget, std::size_t context, StoreOptions& op
 /// A cache that is measured: one in an arena, or an f16 one.
 class SweepStore {
  public:
-  /// An f16 cache gets the bytes that the tiles of streaming_llm have in use at the budget.
+  /// An f16 cache gets the bytes that the tiles of streaming_llm have in use at the budget; one that folds keeps all
+  /// tokens and pairs those layers that minicache pairs as they are.
   /// @param base  what all caches of a sweep have in common: port, profile, outlier channels, workers
   /// @throws Error naming the case for what nibkv refuses
   SweepStore(const Config& model, const StoreOptions& base, const SweepCase& what, std::size_t context);
@@ -55,6 +57,7 @@ class SweepStore {
  private:
   std::unique_ptr<TileStore> tiles_;
   std::unique_ptr<F16Store> window_;
+  std::unique_ptr<F16Fold> folded_;
 };
 
 }  // namespace nibkv::llm

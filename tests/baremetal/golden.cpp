@@ -32,6 +32,7 @@ int main(int, char**) {
     if (!nibkv::port_runs(nibkv::port_name(i))) continue;
     right = gives(nibkv::test::golden_cases(), nibkv::port_name(i), nibkv::test::kGolden) && right;
     right = gives(nibkv::test::turned_cases(), nibkv::port_name(i), nibkv::test::kTurnedGolden) && right;
+    right = gives(nibkv::test::aligned_cases(), nibkv::port_name(i), nibkv::test::kAlignedGolden) && right;
   }
   nibkv::metal::say("stack, with what this program and start-up take: ");
   nibkv::metal::say_number(nibkv::metal::stack_used());

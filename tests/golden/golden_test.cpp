@@ -9,8 +9,8 @@
 namespace nibkv {
 namespace {
 
-void expect_word(const test::GoldenCases& cases, std::uint64_t expected, std::size_t bytes = test::kGoldenBytes) {
-  test::Arena memory(bytes);
+void expect_word(const test::GoldenCases& cases, std::uint64_t expected) {
+  test::Arena memory(test::kGoldenBytes);
   for (const std::string& port : test::running_ports()) {
     test::GoldenRun golden(port, memory.bytes());
     int number = 0;
@@ -31,12 +31,21 @@ TEST(Golden, TheWholePipelineGivesTheSameWordWithEveryPortOnEveryMachine) {
   expect_word(test::golden_cases(), test::kGolden);
 }
 
-TEST(Golden, SoDoLayersThatShareCodes) {
-  for (const test::GoldenCase& one : test::fold_cases()) {
+void expect_shared(const test::GoldenCases& cases) {
+  for (const test::GoldenCase& one : cases) {
     ASSERT_TRUE(valid(one.policy, one.shape));
     ASSERT_NE(layout_of(one.shape, one.policy).views, 0u);
   }
-  expect_word(test::fold_cases(), test::kFoldGolden, 4 * test::kGoldenBytes);
+}
+
+TEST(Golden, SoDoLayersThatShareCodes) {
+  expect_shared(test::fold_cases());
+  expect_word(test::fold_cases(), test::kFoldGolden);
+}
+
+TEST(Golden, SoDoLayersThatAreAligned) {
+  expect_shared(test::aligned_cases());
+  expect_word(test::aligned_cases(), test::kAlignedGolden);
 }
 
 TEST(Golden, SoDoKeysThatAreTurned) {

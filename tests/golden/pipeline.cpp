@@ -130,6 +130,27 @@ GoldenCases fold_cases() {
   return list;
 }
 
+// Layers that share through the maps of a profile: values and keys of all pairs, and those of one pair each, by score.
+GoldenCases aligned_cases() {
+  GoldenCases list;
+  Shape shape = {.layers = 2, .query_heads = 4, .kv_heads = 2, .head_dim = 32, .max_chunk = 8};
+  Policy policy = minicache(500, pairs_from(0, 2));
+  policy.fold.aligned_keys = policy.fold.aligned_values = policy.fold.keys;
+  policy.fold.centred = true;
+  list.add({shape, policy, 100});
+  shape.layers = 4;
+  shape.head_dim = 48;
+  shape.outlier_channels = 8;
+  policy = ems_fold(400, pairs_from(0, 4));
+  policy.recent = 60;
+  policy.threshold = 0;
+  policy.fold.aligned_values.add(0);
+  policy.fold.aligned_keys.add(2);
+  policy.fold.centred = true;
+  list.add({shape, policy, 120});
+  return list;
+}
+
 void GoldenRun::add(std::span<const std::byte> bytes) {
   for (const std::byte byte : bytes) word_ = (word_ ^ static_cast<std::uint64_t>(byte)) * 0x100000001b3u;
 }
@@ -147,23 +168,24 @@ std::span<T> GoldenRun::take(std::size_t count) {
   return {start, count};
 }
 
-// A cache with its arena and, when the shape has outlier channels or budgets go by head scores, its profile.
+// A cache with its arena and, when it needs one, its profile.
 Status GoldenRun::make_cache(const GoldenCase& one) {
   const Shape& shape = one.shape;
   const auto arena = take<std::byte>(footprint(shape, one.policy));
-  const bool has_profile = shape.outlier_channels != 0 || one.policy.budget == Budget::kScores;
-  const auto profile = take<std::byte>(has_profile ? profile_bytes(shape) : 0);
+  const bool has_profile = needs_profile(shape, one.policy);
+  const CalibrationOptions options = calibration_of(one.policy);
+  const auto profile = take<std::byte>(has_profile ? profile_bytes(shape, options.align) : 0);
   if (short_of_memory_) return Status::kArenaTooSmall;
   if (has_profile) {
     const std::size_t before = used_;
     const std::size_t token = kProfileTokens * shape.head_dim;
-    const auto calibration = take<std::byte>(calibration_bytes(shape));
+    const auto calibration = take<std::byte>(calibration_bytes(shape, options));
     const auto keys = take<float>(token * shape.kv_heads);
     const auto values = take<float>(token * shape.kv_heads);
     const auto queries = take<float>(token * shape.query_heads);
     const auto scores = take<float>(std::size_t{shape.layers} * shape.kv_heads);
     if (short_of_memory_) return Status::kArenaTooSmall;
-    Status status = write_profile(profile, shape, kSeed, calibration, keys, values, queries);
+    Status status = write_profile(profile, shape, kSeed, calibration, keys, values, queries, options);
     if (status != Status::kOk) return status;
     if (one.policy.budget == Budget::kScores) {
       fill_head_scores(scores, kSeed);

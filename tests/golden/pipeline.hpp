@@ -15,8 +15,9 @@ namespace nibkv::test {
 
 // To update: run nibkv_golden_tests; it prints the new words.
 inline constexpr std::uint64_t kGolden = 0x3c19ae28fff282cd;
-inline constexpr std::uint64_t kTurnedGolden = 0x41116db1db0b32a7;  ///< of the cases that turn keys
-inline constexpr std::uint64_t kFoldGolden = 0x8aca820dee2fdfaa;    ///< of those where layers share codes
+inline constexpr std::uint64_t kTurnedGolden = 0x41116db1db0b32a7;   ///< of the cases that turn keys
+inline constexpr std::uint64_t kFoldGolden = 0x8aca820dee2fdfaa;     ///< of those where layers share codes
+inline constexpr std::uint64_t kAlignedGolden = 0xad3d9f9335fb48aa;  ///< where they share through maps
 
 struct GoldenCase {
   Shape shape;
@@ -38,7 +39,8 @@ struct GoldenCases {
 
 GoldenCases golden_cases();
 GoldenCases turned_cases();
-GoldenCases fold_cases();  ///< these need four times kGoldenBytes
+GoldenCases fold_cases();
+GoldenCases aligned_cases();
 
 /// What a run needs beside its own object.
 inline constexpr std::size_t kGoldenBytes = std::size_t{1} << 20;

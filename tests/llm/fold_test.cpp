@@ -67,6 +67,21 @@ TEST(FoldedModel, OneThatWasTrainedToFoldIsNearLossless) {
   EXPECT_LE(rows[3].cross_entropy, rows[2].cross_entropy + 0.03);
 }
 
+TEST(FoldedModel, WithoutFourBitsItIsNearerAndLarger) {
+  FoldedModel tiny(NIBKV_TINY_FOLD_MODEL);
+  tiny.options.retrieval = 10;
+  const std::vector<SweepRow> rows = tiny.measure({{"minicache", "100%", kFromOne, ""},
+                                                   {"f16_fold", "100%", kFromOne, ""},
+                                                   {"f16_fold_tokens", "100%", kFromOne, ""}});
+  for (const SweepRow& row : std::span(rows).subspan(1)) {
+    EXPECT_EQ(tiny.shared(row.what), "1+2, 3+4");
+    EXPECT_GT(row.compression, 1.45);
+    EXPECT_LT(row.compression, 5.0 / 3) << "one set for both layers of a pair";
+    EXPECT_LT(row.kl_divergence, rows[0].kl_divergence);
+    EXPECT_GE(row.retrieval_correct, 8u) << "of 10";
+  }
+}
+
 TEST(FoldedModel, WhatIsFarApartMustBeRetained) {
   FoldedModel tiny(NIBKV_TINY_FOLD_MODEL);
   tiny.options.retrieval = 20;
@@ -94,6 +109,7 @@ TEST(FoldedModel, TheGateTakesValuesThatAreAlikeThroughTheMaps) {
   const SweepCase gate = {"minicache", "100%", kFromOne, ""};
   EXPECT_NE(tiny.shared(gate).find(" values aligned"), std::string::npos) << tiny.shared(gate);
   EXPECT_EQ(tiny.shared(gate).find("keys"), std::string::npos);
+  EXPECT_EQ(tiny.shared({"f16_fold", "100%", kFromOne, ""}), "none") << "it aligns no layers";
   const std::vector<SweepRow> rows = tiny.measure({{"full", "100%", {}, ""}, gate});
   EXPECT_LT(rows[1].peak_bytes, rows[0].peak_bytes * 0.9);
   EXPECT_LE(rows[1].cross_entropy, rows[0].cross_entropy + 0.02);

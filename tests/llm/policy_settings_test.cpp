@@ -94,11 +94,15 @@ TEST(PolicySettings, SetsWhichLayersShare) {
   for (const char* key : {"fold", "fold_keys", "fold_t"}) {
     EXPECT_TRUE(reads_setting("minicache", key));
     EXPECT_TRUE(reads_setting("ems_fold", key));
+    EXPECT_TRUE(reads_setting("f16_fold", key));
+    EXPECT_TRUE(reads_setting("f16_fold_tokens", key));
     EXPECT_FALSE(reads_setting("full", key));
     EXPECT_FALSE(reads_setting("ems", key));
   }
   EXPECT_FALSE(reads_setting("minicache", "merge"));
   EXPECT_TRUE(reads_setting("ems_fold", "merge"));
+  EXPECT_FALSE(reads_setting("f16_fold", "merge"));
+  EXPECT_FALSE(reads_setting("f16_fold", "fold_centred"));
 }
 
 TEST(PolicySettings, ChoosePairsOfPoliciesThatFold) {

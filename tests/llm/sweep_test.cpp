@@ -190,6 +190,7 @@ TEST_F(SweepTest, SaysWhatIsWrongBeforeItMeasures) {
   const std::vector<SweepCase> full = {{"full", "100%", {}, ""}};
   EXPECT_THROW(measure({{"full", "100%", {}, ""}, {"streaming_llm", "3", {}, ""}}), Error);
   EXPECT_TRUE(references_.empty());
+  EXPECT_THROW(measure({{"f16_fold", "100%", {{"fold", "aligned"}}, ""}}), UsageError);
   options_.context = model_.config().context + 1;
   EXPECT_THROW(measure(full), Error);
   options_.context = 128;

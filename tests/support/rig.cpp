@@ -79,13 +79,14 @@ std::vector<float> values_of_profile(const Shape& shape, std::size_t count, Rand
   return values;
 }
 
-std::vector<std::byte> make_profile(const Shape& shape, std::uint64_t seed) {
-  std::vector<double> memory(calibration_bytes(shape) / sizeof(double) + 1);
+std::vector<std::byte> make_profile(const Shape& shape, std::uint64_t seed, const CalibrationOptions& options) {
+  std::vector<double> memory(calibration_bytes(shape, options) / sizeof(double) + 1);
   const std::size_t token = kProfileTokens * shape.head_dim;
   std::vector<float> keys(token * shape.kv_heads), values(keys.size()), queries(token * shape.query_heads);
-  std::vector<std::byte> profile(profile_bytes(shape));
-  EXPECT_EQ(write_profile(profile, shape, seed, std::as_writable_bytes(std::span(memory)), keys, values, queries),
-            Status::kOk);
+  std::vector<std::byte> profile(profile_bytes(shape, options.align));
+  EXPECT_EQ(
+      write_profile(profile, shape, seed, std::as_writable_bytes(std::span(memory)), keys, values, queries, options),
+      Status::kOk);
   return profile;
 }
 
@@ -181,7 +182,7 @@ std::vector<std::uint32_t> random_plan(Random& random, std::size_t slots, std::u
 Rig::Rig(const Shape& shape, const Policy& policy, std::string_view port, std::uint64_t profile_seed,
          std::span<const std::uint32_t> budgets)
     : arena_(footprint(shape, policy)) {
-  if (shape.outlier_channels != 0 || policy.budget == Budget::kScores) profile_ = make_profile(shape, profile_seed);
+  if (needs_profile(shape, policy)) profile_ = make_profile(shape, profile_seed, calibration_of(policy));
   if (policy.budget == Budget::kScores) {
     std::vector<float> scores(std::size_t{shape.layers} * shape.kv_heads);
     fill_head_scores(scores, profile_seed);

@@ -32,7 +32,7 @@ std::string words(const Shape& shape, const Policy& policy, std::string_view por
 /// A profile of random rows, made with a Calibrator. Some key channels of every head are 12 to 30 times as large as the
 /// others, and keys and values have means. The numbers come from Random::bell: the profile is the same on every
 /// machine.
-std::vector<std::byte> make_profile(const Shape& shape, std::uint64_t seed);
+std::vector<std::byte> make_profile(const Shape& shape, std::uint64_t seed, const CalibrationOptions& options = {});
 
 /// Makes the checksum of a changed profile right again.
 void seal(std::span<std::byte> profile);
@@ -77,8 +77,7 @@ std::vector<std::uint32_t> random_plan(Random& random, std::size_t slots, std::u
 /// Any policy of Keep::kScore that fits the shape, which must be Storage::kQ4, but for Budget::kTable.
 Policy random_scored_policy(Random& random, const Shape& shape, std::uint32_t most_tokens);
 
-/// A cache with its arena and, when the shape has outlier channels or budgets go by head scores, its profile: that of
-/// make_profile with head scores of the same seed.
+/// A cache with its arena and, when it needs one, its profile: that of make_profile with head scores of the same seed.
 class Rig {
  public:
   Rig(const Shape& shape, const Policy& policy, std::string_view port = {}, std::uint64_t profile_seed = 1,

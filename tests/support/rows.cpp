@@ -37,11 +37,12 @@ void fill_values(std::span<float> values, const Shape& shape, Random& random) {
 }
 
 Status write_profile(std::span<std::byte> profile, const Shape& shape, std::uint64_t seed, std::span<std::byte> memory,
-                     std::span<float> keys, std::span<float> values, std::span<float> queries) {
+                     std::span<float> keys, std::span<float> values, std::span<float> queries,
+                     const CalibrationOptions& options) {
   const std::size_t heads_of_keys = kProfileTokens * shape.kv_heads * shape.head_dim;
   const std::size_t heads_of_queries = kProfileTokens * shape.query_heads * shape.head_dim;
   Calibrator calibrator;
-  if (const Status status = calibrator.init(memory, shape); status != Status::kOk) return status;
+  if (const Status status = calibrator.init(memory, shape, options); status != Status::kOk) return status;
   Random random(seed), random_values(seed + 1);
   for (std::uint32_t layer = 0; layer < shape.layers; ++layer) {
     fill_keys(keys.first(heads_of_keys), shape, seed, layer, random);
@@ -52,6 +53,17 @@ Status write_profile(std::span<std::byte> profile, const Shape& shape, std::uint
     if (status != Status::kOk) return status;
   }
   return calibrator.write(profile);
+}
+
+CalibrationOptions calibration_of(const Policy& policy) {
+  CalibrationOptions options;
+  options.align = !policy.fold.aligned_keys.empty() || !policy.fold.aligned_values.empty();
+  options.rotary.adjacent = true;
+  return options;
+}
+
+bool needs_profile(const Shape& shape, const Policy& policy) {
+  return shape.outlier_channels != 0 || policy.budget == Budget::kScores || calibration_of(policy).align;
 }
 
 void fill_head_scores(std::span<float> scores, std::uint64_t seed) {

@@ -26,12 +26,18 @@ void fill_keys(std::span<float> keys, const Shape& shape, std::uint64_t seed, st
 void fill_values(std::span<float> values, const Shape& shape, Random& random);
 
 /// See make_profile.
-/// @param memory   at least calibration_bytes(shape), aligned to 8 bytes
+/// @param memory   at least calibration_bytes(shape, options), aligned to 8 bytes
 /// @param keys     room for kProfileTokens rows; as are values and queries
-/// @param profile  profile_bytes(shape), written
+/// @param profile  profile_bytes(shape, options.align), written
 /// @returns the first status that was not kOk
 Status write_profile(std::span<std::byte> profile, const Shape& shape, std::uint64_t seed, std::span<std::byte> memory,
-                     std::span<float> keys, std::span<float> values, std::span<float> queries);
+                     std::span<float> keys, std::span<float> values, std::span<float> queries,
+                     const CalibrationOptions& options = {});
+
+/// What a cache of the policy needs of its profile: maps where layers are aligned.
+CalibrationOptions calibration_of(const Policy& policy);
+/// Whether a cache needs a profile at all.
+bool needs_profile(const Shape& shape, const Policy& policy);
 
 /// Head scores of the profile's seed.
 void fill_head_scores(std::span<float> scores, std::uint64_t seed);

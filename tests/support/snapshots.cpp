@@ -101,6 +101,12 @@ std::vector<SnapshotCase> snapshot_cases() {
   policy.threshold = 0;
   policy.fold.retain = Retain::kFarRange;
   list.push_back({"folded, scored, merged", deep, policy});
+  policy = minicache(300, pairs_from(1, 4));
+  policy.fold.recent = 0;
+  policy.fold.aligned_values = policy.fold.values;
+  policy.fold.aligned_keys.add(1);
+  policy.fold.centred = true;
+  list.push_back({"folded, aligned", deep, policy});
   return list;
 }
 

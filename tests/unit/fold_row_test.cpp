@@ -84,6 +84,19 @@ Codes random_codes(Random& random, std::uint32_t dim, const Codes& other, std::u
   return codes;
 }
 
+struct TwoRows {
+  std::uint32_t dim;
+  Codes a, b;  // more or less alike
+};
+
+TwoRows random_rows(Random& random) {
+  TwoRows rows;
+  rows.dim = 16 * random.within(1, 16);
+  rows.a = random_codes(random, rows.dim, {}, 0);
+  rows.b = random_codes(random, rows.dim, rows.a, random.below(16));
+  return rows;
+}
+
 struct Folded {
   Codes codes;
   std::uint16_t scales[2];
@@ -145,9 +158,7 @@ TEST(Arc, IsWhatSphericalInterpolationIsInDoublePrecision) {
 TEST(FoldRow, LiesOnTheWayAndKeepsBothNorms) {
   Random random(92);
   for (int round = 0; round < 2000; ++round) {
-    const std::uint32_t dim = 16 * random.within(1, 16);
-    const Codes a = random_codes(random, dim, {}, 0);
-    const Codes b = random_codes(random, dim, a, random.below(16));
+    const auto [dim, a, b] = random_rows(random);
     if (a == b) continue;
     const auto scale_a = static_cast<std::uint16_t>(random.within(100 << 8, 140 << 8));
     const auto scale_b = static_cast<std::uint16_t>(random.within(100 << 8, 140 << 8));
@@ -215,9 +226,7 @@ TEST(FoldRow, AScaleThatKernelsDoNotTakeBecomesZero) {
 TEST(FoldRow, IsTheSameOnAllPorts) {
   Random random(97);
   for (int round = 0; round < 300; ++round) {
-    const std::uint32_t dim = 16 * random.within(1, 16);
-    const Codes a = random_codes(random, dim, {}, 0);
-    const Codes b = random_codes(random, dim, a, random.below(16));
+    const auto [dim, a, b] = random_rows(random);
     const Folded wanted = fold(a, 30000, b, 31000, kPublished);
     for (const std::string& port : test::running_ports()) {
       const Folded out = fold(a, 30000, b, 31000, kPublished, port);
