@@ -103,6 +103,7 @@ ColdCache::ColdCache(const Model& model, std::uint16_t outlier_channels, const P
     options.profile = profile_;
     must(caches_.emplace_back().init(memory_->bytes(), shape_, policy_, options));
   }
+  layer_ = shape_.layers - 1u;  // the next one is 0
   if (filled) fill();
 }
 

@@ -87,7 +87,7 @@ void attend_plain(benchmark::State& state, const Case& at) {
 }
 
 // `count` tokens a call, layer after layer, from empty to full and again. The policy `full` fills tiles and nothing
-// else; streaming_llm and ems also make room.
+// else; minicache also folds, streaming_llm and ems make room.
 void append_rows(benchmark::State& state, const Case& at, const Policy& policy, std::string_view port,
                  std::uint32_t count) {
   ColdCache cold(*at.model, at.outliers, policy, false);
@@ -171,6 +171,10 @@ void register_folded(const Case& at) {
                       [folded, port](benchmark::State& state) { attend_tiles(state, folded, port, 1); });
     RegisterBenchmark(at.name("prefill_folded", port).c_str(),
                       [folded, port](benchmark::State& state) { attend_tiles(state, folded, port, kPrefillChunk); });
+    // With all angles and folding, which the upper layers' calls do.
+    RegisterBenchmark(at.name("append_folded", port).c_str(), [folded, port](benchmark::State& state) {
+      append_rows(state, folded, minicache(folded.tokens, pairs_from(0, 2)), port, 1);
+    });
   }
 }
 

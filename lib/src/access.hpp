@@ -33,6 +33,9 @@ constexpr std::uint32_t tiles_of(std::uint32_t slots) {
   return (slots + kTileSlots - 1) / kTileSlots;
 }
 
+/// Of a slot whose distance from the other layer's is to be found first.
+inline constexpr std::uint32_t kUnknownDistance = 0xffffffff;
+
 /// What a chain of a layer that shares codes has beside its own tiles: its first slots lie in views. The chains of both
 /// layers have the same entries in the same order.
 struct FoldedPart {
@@ -161,6 +164,12 @@ struct Access {
   }
   FoldedPart& folded_part(const Chain& chain) const {
     return at<FoldedPart>(layout().folds)[&chain - at<Chain>(layout().chains)];
+  }
+  /// How far the slots that a head of a pair retains behind its sinks lie from those of the other layer,
+  /// u32[most_retained], or kUnknownDistance.
+  std::uint32_t* distances(std::uint32_t lower, std::uint32_t kv_head) const {
+    const std::size_t paired_head = entry(first_view(lower, kv_head)) / layout().paired_entries;
+    return at<std::uint32_t>(layout().distances) + paired_head * layout().most_retained;
   }
   std::uint32_t folded(const Chain& chain) const { return folds() ? folded_part(chain).used : 0; }
   /// Slots in the chain's own tiles.

@@ -28,6 +28,7 @@ void reset_folded(const Access& to) {
       const std::uint32_t end = first + 2 * to.layout().paired_entries;
       for (std::uint32_t view = first; view < end; ++view) to.links()[view] = view + 2 < end ? view + 2 : kNoTile;
       part.free = first;
+      for (std::uint32_t i = 0; i < to.layout().most_retained; ++i) to.distances(layer, head)[i] = kUnknownDistance;
       to.folded_part(to.chain(layer + 1, head)) = part;
       to.folded_part(to.chain(layer + 1, head)).free = first + 1;
     }

@@ -38,11 +38,30 @@ void compact_folded(const Access& to, const Chain& chain, FoldedPart& part, cons
   }
 }
 
+// Distances of retained slots stay with them.
+void compact_distances(const Access& to, std::uint32_t lower, std::uint32_t kv_head, std::uint32_t retained,
+                       const std::uint32_t* target) {
+  std::uint32_t* distances = to.distances(lower, kv_head);
+  const std::uint32_t sinks = to.policy().sinks;
+  std::uint32_t kept = 0;
+  for (std::uint32_t slot = 0; slot < retained; ++slot) {
+    if (target[slot] >= kMember) continue;
+    if (kept >= sinks) distances[kept - sinks] = distances[slot - sinks];
+    ++kept;
+  }
+  for (std::uint32_t slot = kept > sinks ? kept : sinks; slot < retained; ++slot) {
+    distances[slot - sinks] = kUnknownDistance;
+  }
+}
+
 // Moves what stays of one chain. The lower layer of a pair goes first: the codes that both share move with it.
 void compact_chain(const Access& to, std::uint32_t layer, std::uint32_t kv_head, const std::uint32_t* target) {
   Chain& chain = to.chain(layer, kv_head);
   const std::uint32_t folded = to.folded(chain);
   const std::uint32_t own = chain.used - folded;
+  if (detail::is_lower(to.policy(), layer) && to.folds()) {
+    compact_distances(to, layer, kv_head, to.folded_part(chain).retained, target + folded);
+  }
   if (to.paired(layer)) compact_folded(to, chain, to.folded_part(chain), target);
   compact_own(to, chain, own, target + folded, to.folded(chain));
 }

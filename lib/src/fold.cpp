@@ -18,7 +18,8 @@ class HeadPair {
         keys_(to.policy().fold.keys.has(lower)),
         values_(to.policy().fold.values.has(lower)),
         chains_{&to.chain(lower, kv_head), &to.chain(lower + 1, kv_head)},
-        parts_{&to.folded_part(*chains_[0]), &to.folded_part(*chains_[1])} {}
+        parts_{&to.folded_part(*chains_[0]), &to.folded_part(*chains_[1])},
+        distances_(to.distances(lower, kv_head)) {}
 
   /// Folds the 32 of the old slots that are most alike, if enough are old and there is room for them.
   bool fold_some();
@@ -35,6 +36,7 @@ class HeadPair {
   bool values_;
   Chain* chains_[2];
   FoldedPart* parts_[2];
+  std::uint32_t* distances_;  // of those that are retained
 };
 
 SlotCursor HeadPair::own_slot(std::uint32_t which, std::uint32_t index) const {
@@ -116,7 +118,7 @@ bool HeadPair::fold_some() {
   const std::uint32_t own = chains_[0]->used - parts_[0]->used;
   const std::uint32_t sinks = policy.sinks < own ? policy.sinks : own;
   if (parts_[0]->used + kTileSlots > entries * kTileSlots) return false;
-  const auto most = static_cast<std::uint32_t>(detail::retained_beside(policy, std::uint64_t{entries} * kTileSlots));
+  const std::uint32_t most = to_.layout().most_retained;
   const std::uint32_t always = sinks + detail::unfolded(to_.shape(), policy);
   const std::uint32_t old = own > always ? own - always : 0;
   std::uint32_t count = old < kTileSlots + most ? old : kTileSlots + most;
@@ -129,7 +131,8 @@ bool HeadPair::fold_some() {
   SlotCursor at[2] = {own_slot(0, sinks), own_slot(1, sinks)};
   const SlotCursor first[2] = {at[0], at[1]};
   for (std::uint32_t i = 0; i < count; ++i) {
-    distances[i] = distance(at);
+    const bool known = i < weighed && distances_[i] != kUnknownDistance;
+    distances[i] = known ? distances_[i] : distance(at);
     for (SlotCursor& cursor : at) cursor.next(to_.links());
   }
   if (ranges) {
@@ -141,8 +144,12 @@ bool HeadPair::fold_some() {
   choose(distances, count, target + sinks);
   at[0] = first[0];
   at[1] = first[1];
-  for (std::uint32_t i = 0; i < count; ++i) {
-    if (target[sinks + i] == kDrop) fold_slot(at);
+  for (std::uint32_t i = 0, kept = 0; i < count; ++i) {
+    if (target[sinks + i] == kDrop) {
+      fold_slot(at);
+    } else {
+      distances_[kept++] = distances[i];
+    }
     for (SlotCursor& cursor : at) cursor.next(to_.links());
   }
   for (std::uint32_t i = 0, next = 0; i < own; ++i) {

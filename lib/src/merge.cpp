@@ -237,6 +237,15 @@ void add_class(const Access& to, const Merging& in, Merger& merger, std::uint32_
   }
 }
 
+// Of a retained slot of a pair, whose rows have changed.
+void forget_distance(const Access& to, const Merging& in, std::uint32_t slot) {
+  if (!to.paired(in.layer)) return;
+  const FoldedPart& part = to.folded_part(in.chain);
+  const std::uint32_t first = part.used + to.policy().sinks;
+  if (slot < first || slot >= part.used + part.retained) return;
+  to.distances(to.lower_of(in.layer), in.kv_head)[slot - first] = kUnknownDistance;
+}
+
 // Members of one layer; of codes that another layer shares only what is each one's own.
 void merge_layer(const Access& to, const Merging& in, const std::uint32_t* target, const PlanArrays& arrays) {
   const Policy& policy = to.policy();
@@ -251,6 +260,7 @@ void merge_layer(const Access& to, const Merging& in, const std::uint32_t* targe
     if (weight.changes_rows()) {
       add_class(to, in, merger, i, arrays.first[target[i]], arrays.next);
       merger.finish(centre, refiner);
+      forget_distance(to, in, i);
     }
     const float own_count = static_cast<float>(to.merged(centre.tile)[centre.lane]) + 1.0f;
     float count = own_count;

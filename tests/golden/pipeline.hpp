@@ -16,8 +16,8 @@ namespace nibkv::test {
 // To update: run nibkv_golden_tests; it prints the new words.
 inline constexpr std::uint64_t kGolden = 0x3c19ae28fff282cd;
 inline constexpr std::uint64_t kTurnedGolden = 0x41116db1db0b32a7;   ///< of the cases that turn keys
-inline constexpr std::uint64_t kFoldGolden = 0x8aca820dee2fdfaa;     ///< of those where layers share codes
-inline constexpr std::uint64_t kAlignedGolden = 0xad3d9f9335fb48aa;  ///< where they share through maps
+inline constexpr std::uint64_t kFoldGolden = 0xd98b381c45c42d6a;     ///< of those where layers share codes
+inline constexpr std::uint64_t kAlignedGolden = 0xf0804d41042f8801;  ///< where they share through maps
 
 struct GoldenCase {
   Shape shape;

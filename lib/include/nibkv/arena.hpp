@@ -34,6 +34,7 @@ struct Layout {
   std::uint64_t sides = 0;           ///< side data of a tile: [tiles + views][side_bytes]
   std::uint64_t codes = 0;           ///< codes of a tile: [tiles][code_bytes]
   std::uint64_t folds = 0;           ///< FoldedPart[layers][kv_heads], where layers share codes
+  std::uint64_t distances = 0;       ///< u32[pairs][kv_heads][most_retained]: of slots that are retained, behind sinks
   std::uint64_t shared = 0;          ///< codes of the entries that they share
   std::uint64_t plan = 0;            ///< u32[0 to 6][chain_tiles * 32]: plans, and slots that fold (lib/FORMAT.md)
   std::uint64_t encoding = 0;        ///< f32[9][head_dim]: a row on its way into a tile, and what improves its codes
@@ -48,6 +49,7 @@ struct Layout {
   std::uint32_t tiles_per_head = 0;  ///< of a head with the mean budget
   std::uint32_t paired_tiles = 0;    ///< of a head of a layer that shares codes
   std::uint32_t paired_entries = 0;  ///< that two such heads share
+  std::uint32_t most_retained = 0;   ///< slots of such a head that do not fold, beside sinks and recent ones
   std::uint32_t chain_tiles = 0;     ///< that one chain may reach
   std::uint32_t side_bytes = 0;
   std::uint32_t code_bytes = 0;
@@ -212,6 +214,7 @@ constexpr Layout layout_as(const Shape& shape, const Policy& policy, bool share)
     at.both_entries = pairs.both * entries;
     at.value_entries = at.both_entries + pairs.values * entries;
     at.views = 2 * pairs.all() * entries;
+    at.most_retained = static_cast<std::uint32_t>(retained_beside(policy, std::uint64_t{room.entries} * kTileSlots));
   }
   const std::uint64_t most = policy.budget == Budget::kUniform ? 1 : kMostBudget;
   at.chain_tiles = static_cast<std::uint32_t>(
@@ -235,6 +238,8 @@ constexpr Layout layout_as(const Shape& shape, const Policy& policy, bool share)
   at.sides = take(numbers * at.side_bytes);
   at.codes = take(at.tiles * at.code_bytes);
   at.folds = take(at.views != 0 ? heads * kFoldedPartBytes : 0);
+  const std::uint64_t paired_heads = at.views != 0 ? at.views / 2 / at.paired_entries : 0;
+  at.distances = take(paired_heads * at.most_retained * 4);
   // A pair of entries of keys and values is 2 planes, another 3.
   at.shared = take((at.both_entries * 2 + (at.views / 2 - at.both_entries) * 3) * (at.code_bytes / 2));
   const bool shares = at.views != 0;
