@@ -190,6 +190,31 @@ bool read_c(void* source, std::uint64_t offset, std::byte* to, std::size_t count
   const auto& [read, context, bytes] = *static_cast<const nibkv_source*>(source);
   return read(context, offset, to, count);
 }
+bool read_bank_c(void* banks, std::uint32_t bank, std::uint64_t offset, std::byte* to, std::size_t count) {
+  const auto& from = *static_cast<const nibkv_banks*>(banks);
+  return from.read(from.context, bank, offset, to, count);
+}
+bool write_bank_c(void* banks, std::uint32_t bank, std::uint64_t offset, const std::byte* bytes, std::size_t count) {
+  const auto& to = *static_cast<const nibkv_banks*>(banks);
+  return to.write(to.context, bank, offset, bytes, count);
+}
+bool erase_bank_c(void* banks, std::uint32_t bank) {
+  const auto& in = *static_cast<const nibkv_banks*>(banks);
+  return in.erase(in.context, bank);
+}
+
+// @param banks  not null
+SnapshotBanks to_cpp(const nibkv_banks* banks) {
+  const auto& [read, write, erase, context, bytes] = *banks;
+  SnapshotBanks to;
+  auto& [to_read, to_write, to_erase, to_context, to_bytes] = to;
+  to_read = read != nullptr ? read_bank_c : nullptr;
+  to_write = write != nullptr ? write_bank_c : nullptr;
+  to_erase = erase != nullptr ? erase_bank_c : nullptr;
+  to_context = const_cast<nibkv_banks*>(banks);
+  to_bytes = bytes;
+  return to;
+}
 
 // @param source  not null
 SnapshotSource to_cpp(const nibkv_source* source) {
@@ -406,6 +431,30 @@ nibkv_status nibkv_restore_from(nibkv_cache* cache, const nibkv_source* source) 
   Cache* const in = ready(cache);
   if (in == nullptr) return NIBKV_NOT_READY;
   return source == nullptr ? NIBKV_BAD_ARGUMENT : to_c(restore(*in, to_cpp(source)));
+}
+
+nibkv_status nibkv_newest_bank(const nibkv_banks* banks, uint32_t* bank, nibkv_snapshot_info* info) {
+  if (banks == nullptr || bank == nullptr || info == nullptr) return NIBKV_BAD_ARGUMENT;
+  SnapshotInfo found;
+  const Status status = newest_bank(to_cpp(banks), *bank, found);
+  if (status == Status::kOk) *info = to_c(found);
+  return to_c(status);
+}
+
+nibkv_status nibkv_save_to_banks(const nibkv_cache* cache, const nibkv_banks* banks, const void* note,
+                                 size_t note_bytes) {
+  const Cache* const in = ready(cache);
+  if (in == nullptr) return NIBKV_NOT_READY;
+  if (banks == nullptr || (note == nullptr && note_bytes != 0)) return NIBKV_BAD_ARGUMENT;
+  std::span<const std::byte> bytes;
+  if (note != nullptr) bytes = {static_cast<const std::byte*>(note), note_bytes};
+  return to_c(save_to_banks(*in, to_cpp(banks), bytes));
+}
+
+nibkv_status nibkv_restore_from_banks(nibkv_cache* cache, const nibkv_banks* banks) {
+  Cache* const in = ready(cache);
+  if (in == nullptr) return NIBKV_NOT_READY;
+  return banks == nullptr ? NIBKV_BAD_ARGUMENT : to_c(restore_from_banks(*in, to_cpp(banks)));
 }
 
 uint32_t nibkv_held(const nibkv_cache* cache, uint32_t layer, uint32_t kv_head) {

@@ -408,6 +408,9 @@ void expect_not_ready(nibkv_cache* cache) {
   EXPECT_EQ(nibkv_restore(cache, row, sizeof row), NIBKV_NOT_READY);
   EXPECT_EQ(nibkv_restore_from(cache, &source), NIBKV_NOT_READY);
   EXPECT_EQ(nibkv_snapshot_bytes(cache, 0), 0u);
+  nibkv_banks banks = {};
+  EXPECT_EQ(nibkv_save_to_banks(cache, &banks, nullptr, 0), NIBKV_NOT_READY);
+  EXPECT_EQ(nibkv_restore_from_banks(cache, &banks), NIBKV_NOT_READY);
   EXPECT_EQ(nibkv_held(cache, 0, 0), 0u);
   EXPECT_EQ(nibkv_head_budget(cache, 0, 0), 0u);
   EXPECT_EQ(nibkv_seen(cache, 0), 0u);
@@ -594,6 +597,118 @@ TEST(CApi, SnapshotsAreThoseOfCpp) {
     EXPECT_TRUE(other_arena.guards_intact());
   }
   EXPECT_EQ(nibkv_most_snapshot_bytes(&shape, nullptr, 0), 0u);
+}
+
+// Two banks in memory that C and C++ call; each call is noted.
+struct Flash {
+  std::vector<std::byte> memory[2];
+  std::vector<std::uint32_t> erased;
+  bool reads = true, writes = true, erases = true;
+
+  explicit Flash(std::uint64_t bytes) {
+    for (auto& bank : memory) bank.resize(static_cast<std::size_t>(bytes), std::byte{0xff});
+  }
+  nibkv_banks in_c() { return {read<void>, write<void>, erase, this, memory[0].size()}; }
+  SnapshotBanks in_cpp() { return {read<std::byte>, write<std::byte>, erase, this, memory[0].size()}; }
+
+  template <typename T>
+  static bool read(void* context, std::uint32_t bank, std::uint64_t offset, T* to, std::size_t count) {
+    const auto& from = *static_cast<const Flash*>(context);
+    std::memcpy(to, from.memory[bank].data() + offset, count);
+    return from.reads;
+  }
+  template <typename T>
+  static bool write(void* context, std::uint32_t bank, std::uint64_t offset, const T* bytes, std::size_t count) {
+    auto& to = *static_cast<Flash*>(context);
+    std::memcpy(to.memory[bank].data() + offset, bytes, count);
+    return to.writes;
+  }
+  static bool erase(void* context, std::uint32_t bank) {
+    auto& in = *static_cast<Flash*>(context);
+    in.erased.push_back(bank);
+    std::fill(in.memory[bank].begin(), in.memory[bank].end(), std::byte{0xff});
+    return in.erases;
+  }
+};
+
+TEST(CApi, BanksAreThoseOfCpp) {
+  const nibkv_shape shape = in_c(kShape);
+  const Policy policy = ems(64);
+  const nibkv_policy c_policy = in_c(policy);
+  const char text[] = "what is kept beside it";
+  test::Rig rig(kShape, policy);
+  Arena arena(footprint(kShape, policy)), other_arena(footprint(kShape, policy));
+  nibkv_cache cache = {}, other = {};
+  ASSERT_EQ(nibkv_init(&cache, arena.bytes().data(), arena.bytes().size(), &shape, &c_policy, nullptr), NIBKV_OK);
+  ASSERT_EQ(nibkv_init(&other, other_arena.bytes().data(), other_arena.bytes().size(), &shape, &c_policy, nullptr),
+            NIBKV_OK);
+  Flash flash(nibkv_most_snapshot_bytes(&shape, &c_policy, sizeof text)), same(flash.memory[0].size());
+  nibkv_banks banks = flash.in_c();
+  std::uint32_t bank = 7;
+  nibkv_snapshot_info info = {};
+  EXPECT_EQ(nibkv_newest_bank(&banks, &bank, &info), NIBKV_BAD_SNAPSHOT);
+  EXPECT_EQ(nibkv_restore_from_banks(&other, &banks), NIBKV_BAD_SNAPSHOT);
+  EXPECT_EQ(bank, 7u);
+  Random random(9);
+  for (std::uint32_t round = 0; round < 3; ++round) {
+    for (std::uint32_t layer = 0; layer < 2; ++layer) {
+      const std::vector<float> rows = random.bells(8 * 2 * 32);
+      ASSERT_EQ(append(rig.cache(), layer, rows, rows), Status::kOk);
+      ASSERT_EQ(nibkv_append(&cache, layer, 8, rows.data(), rows.data()), NIBKV_OK);
+    }
+    const std::size_t note_bytes = round == 0 ? 0 : sizeof text;
+    ASSERT_EQ(nibkv_save_to_banks(&cache, &banks, round == 0 ? nullptr : text, note_bytes), NIBKV_OK);
+    ASSERT_EQ(save_to_banks(rig.cache(), same.in_cpp(), std::as_bytes(std::span(text).first(note_bytes))), Status::kOk);
+    EXPECT_EQ(flash.memory[0], same.memory[0]) << round;
+    EXPECT_EQ(flash.memory[1], same.memory[1]) << round;
+    EXPECT_EQ(flash.erased, same.erased);
+    EXPECT_EQ(flash.erased.size(), round + 1);
+    ASSERT_EQ(nibkv_newest_bank(&banks, &bank, &info), NIBKV_OK);
+    EXPECT_EQ(bank, round % 2);
+    EXPECT_EQ(info.sequence, round + 1);
+    ASSERT_EQ(info.note_bytes, note_bytes);
+    EXPECT_EQ(std::memcmp(flash.memory[bank].data() + info.note_offset, text, note_bytes), 0);
+    ASSERT_EQ(nibkv_restore_from_banks(&other, &banks), NIBKV_OK);
+    EXPECT_EQ(nibkv_seen(&other, 1), 8 * (round + 1));
+    EXPECT_EQ(nibkv_snapshot_bytes(&other, note_bytes), info.bytes);
+  }
+
+  const std::vector<std::byte> untouched = other_arena.copy();
+  const auto expect_refused = [&](nibkv_status save, nibkv_status restore) {
+    EXPECT_EQ(nibkv_save_to_banks(&cache, &banks, text, sizeof text), save);
+    EXPECT_EQ(nibkv_restore_from_banks(&other, &banks), restore);
+  };
+  EXPECT_EQ(nibkv_save_to_banks(&cache, nullptr, nullptr, 0), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_save_to_banks(&cache, &banks, nullptr, 1), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_restore_from_banks(&other, nullptr), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_newest_bank(nullptr, &bank, &info), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_newest_bank(&banks, nullptr, &info), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_newest_bank(&banks, &bank, nullptr), NIBKV_BAD_ARGUMENT);
+  banks.read = nullptr;
+  expect_refused(NIBKV_BAD_ARGUMENT, NIBKV_BAD_ARGUMENT);
+  banks = flash.in_c();
+  banks.write = nullptr;
+  EXPECT_EQ(nibkv_save_to_banks(&cache, &banks, nullptr, 0), NIBKV_BAD_ARGUMENT);
+  banks = flash.in_c();
+  banks.bytes = nibkv_snapshot_bytes(&cache, sizeof text) - 1;
+  EXPECT_EQ(nibkv_save_to_banks(&cache, &banks, text, sizeof text), NIBKV_BAD_ARGUMENT);
+  banks = flash.in_c();
+  EXPECT_EQ(flash.memory[0], same.memory[0]);
+  EXPECT_EQ(flash.memory[1], same.memory[1]);
+  flash.erases = false;
+  expect_refused(NIBKV_STORAGE_FAILED, NIBKV_OK);
+  flash.erases = true;
+  flash.writes = false;
+  expect_refused(NIBKV_STORAGE_FAILED, NIBKV_OK);
+  EXPECT_EQ(other_arena.copy(), untouched) << "the same snapshot again";
+  flash.reads = false;
+  expect_refused(NIBKV_STORAGE_FAILED, NIBKV_STORAGE_FAILED);
+  EXPECT_EQ(other_arena.copy(), untouched);
+  banks.erase = nullptr;
+  flash.reads = flash.writes = true;
+  const std::size_t erased = flash.erased.size();
+  expect_refused(NIBKV_OK, NIBKV_OK);
+  EXPECT_EQ(flash.erased.size(), erased);
 }
 
 TEST(CApi, AFullArenaAnswersFull) {

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "bench/llm/blocks.hpp"
+#include "tests/support/effort.hpp"
 #include "tests/support/gguf_writer.hpp"
 
 namespace nibkv::llm {
@@ -349,7 +350,7 @@ TEST(Gguf, SurvivesEveryCorruptedByteOfTheHeader) {
   const std::size_t header = small_file().header_bytes();
   const TemporaryFile file;
   int opened = 0;
-  for (std::size_t place = 0; place < header; ++place) {
+  for (std::size_t place = 0; place < header; place = nibkv::test::after(place, header - 1)) {
     for (const int change : {0x01, 0x08, 0x40, 0x80, 0xff}) {
       std::vector<std::byte> bytes = whole;
       bytes[place] ^= static_cast<std::byte>(change);

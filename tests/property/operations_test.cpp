@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/property/walk.hpp"
+#include "tests/support/effort.hpp"
 
 namespace nibkv {
 namespace {
@@ -13,7 +14,7 @@ using test::words;
 
 TEST(Operations, InAnyOrderLeaveWhatAPlainModelHolds) {
   for (const std::string& port : test::running_ports()) {
-    for (std::uint64_t seed = 0; seed < 100; ++seed) {
+    for (std::uint64_t seed = 0; seed < test::turns(100, 10); ++seed) {
       SCOPED_TRACE("seed " + std::to_string(seed));
       Walk walk(Random(seed), port);
       walk.steps(60);

@@ -1,5 +1,7 @@
 #include "tests/support/snapshots.hpp"
 
+#include "tests/support/go_on.hpp"
+
 namespace nibkv::test {
 namespace {
 
@@ -111,31 +113,15 @@ std::vector<SnapshotCase> snapshot_cases() {
 }
 
 std::vector<float> go_on(Cache& cache, Random& random, int steps) {
-  const Shape shape = cache.shape();
-  std::vector<float> all;
-  for (int step = 0; step < steps; ++step) {
-    const std::uint32_t count = random.within(1, shape.max_chunk);
-    for (std::uint32_t layer = 0; layer < shape.layers; ++layer) {
-      const auto keys = random.bells(std::size_t{count} * shape.kv_heads * shape.head_dim);
-      const auto values = random.bells(std::size_t{count} * shape.kv_heads * shape.head_dim);
-      const auto queries = random.bells(std::size_t{count} * shape.query_heads * shape.head_dim);
-      EXPECT_EQ(append(cache, layer, keys, values), Status::kOk) << words(shape, cache.policy(), cache.port());
-      const std::vector<float> out = attend_all(cache, layer, queries);
-      all.insert(all.end(), out.begin(), out.end());
-    }
-    if (step % 4 != 3) continue;
-    if (step % 8 == 7 && cache.policy().keep == Keep::kScore) {
-      const Policy& policy = cache.policy();
-      const std::uint32_t tokens = policy.tokens - (policy.tokens - policy.sinks - policy.recent) / 3;
-      EXPECT_EQ(compact_now(cache, tokens, policy.budget), Status::kOk) << words(shape, policy);
-      continue;
-    }
-    const std::uint32_t head = shape.kv_heads - 1u;
-    std::vector<std::uint32_t> target;
-    std::uint32_t next = 0;
-    for (std::uint32_t i = 0; i < cache.held(0, head); ++i) target.push_back(i % 3 == 1 && i > 4 ? kDrop : next++);
-    EXPECT_EQ(compact(cache, 0, head, target), Status::kOk);
-  }
+  const Shape& shape = cache.shape();
+  const std::size_t rows = std::size_t{shape.max_chunk} * shape.head_dim;
+  std::vector<float> keys(rows * shape.kv_heads), values(keys.size()), queries(rows * shape.query_heads),
+      out(queries.size()), all;
+  std::vector<std::uint32_t> target(most_held(shape, cache.policy()));
+  const Status status =
+      go_on(cache, random, steps, {keys, values, queries, out, target},
+            [&all](std::span<const float> attended) { all.insert(all.end(), attended.begin(), attended.end()); });
+  EXPECT_EQ(status, Status::kOk) << words(shape, cache.policy(), cache.port());
   return all;
 }
 

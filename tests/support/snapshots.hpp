@@ -58,8 +58,7 @@ struct SnapshotCase {
 };
 std::vector<SnapshotCase> snapshot_cases();
 
-/// Appends and attends to random tokens in all layers; every fourth time some slots are dropped by hand or by
-/// compact_now. What is computed comes back.
+/// As in go_on.hpp. What attention gave comes back; the test fails when a verb does.
 std::vector<float> go_on(Cache& cache, Random& random, int steps);
 
 }  // namespace nibkv::test

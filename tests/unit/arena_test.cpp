@@ -4,6 +4,7 @@
 
 #include <cstring>
 
+#include "tests/support/effort.hpp"
 #include "tests/support/rig.hpp"
 
 namespace nibkv {
@@ -171,7 +172,7 @@ TEST(TokensThatFit, StopsAtTheLargestBudget) {
 
 TEST(Init, UsesExactlyTheFootprintAndRefusesOneByteLess) {
   Random random(14);
-  for (int round = 0; round < 60; ++round) {
+  for (unsigned round = 0; round < test::turns(60, 10); ++round) {
     const Shape shape = random_shape(random);
     const Policy policy = random_policy(random, shape);
     std::vector<std::byte> profile;
@@ -205,7 +206,7 @@ TEST(Init, LeavesTheBytesAfterTheFootprintAlone) {
 TEST(Arena, NothingOutsideIsTouchedInALongRun) {
   Random random(15);
   for (const std::string& port : test::running_ports()) {
-    for (int round = 0; round < 12; ++round) {
+    for (unsigned round = 0; round < test::turns(12, 2); ++round) {
       const Shape shape = random_shape(random);
       const Policy policy = random_policy(random, shape);
       Rig rig(shape, policy, port);

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "nibkv/nibkv.hpp"
+#include "tests/support/effort.hpp"
 #include "tests/support/snapshots.hpp"
 
 namespace nibkv {
@@ -115,7 +116,7 @@ TEST(Banks, ThePowerMayFailAtEveryByte) {
     const std::vector<std::byte> after = saved(rig.cache());
     ASSERT_EQ(after.size(), before.size());
     const std::size_t all = after.size() + (has_erase ? flash.banks.bytes : 0);
-    for (std::size_t power = 0; power <= all; ++power) {
+    for (std::size_t power = 0; power <= all; power = test::after(power, all)) {
       Flash cut = flash;
       cut.banks.context = &cut;
       cut.start(power);
@@ -146,7 +147,7 @@ TEST(Banks, PartsOfTwoSnapshotsAreNotOne) {
   const auto second = saved(rig.cache(), {2, {}});
   ASSERT_EQ(first.size(), second.size());
   ASSERT_NE(first, second);
-  for (std::size_t end = 0; end <= first.size(); ++end) {
+  for (std::size_t end = 0; end <= first.size(); end = test::after(end, first.size())) {
     auto mixed = first;
     std::copy_n(second.begin(), end, mixed.begin());
     SnapshotInfo info;

@@ -58,12 +58,12 @@ TEST(Budget, IsTheMeanForEveryHeadUnlessAPolicySaysOtherwise) {
 
 TEST(Budget, SharesAreWholeTilesThatAddUpToTheMean) {
   Random random(101);
-  for (int round = 0; round < 200; ++round) {
+  for (unsigned round = 0; round < test::turns(200, 20); ++round) {
     const Shape shape = random_shape(random);
     Policy policy = round % 2 == 0 ? pyramid_kv(random.within(40, 900)) : head_kv(random.within(40, 900));
     policy.sinks = random.below(4);
     if (!valid(policy, shape)) continue;
-    Rig rig(shape, policy, {}, static_cast<std::uint64_t>(round + 1));
+    Rig rig(shape, policy, {}, round + 1);
     const std::string what = words(shape, policy);
     const std::uint32_t mean = tiles_of(policy.tokens) * kTileSlots;
     const std::uint32_t least = policy.sinks + policy.recent + 1 + (shape.max_chunk > 32 ? shape.max_chunk - 32 : 0);
@@ -214,7 +214,8 @@ TEST(Budget, HeadsShareOnePoolForThousandsOfTokensUnderEveryPreset) {
                          .head_dim = kind.dim,
                          .max_chunk = kind.chunk};
     for (const test::Preset& preset : test::scored_presets(shape, kind.tokens)) {
-      const std::size_t port = round++ % ports.size();
+      const std::size_t port = round % ports.size();
+      if (round++ % test::kEvery != 0) continue;
       Rig rig(shape, preset.policy, ports[kind.dim > 48 ? 0 : port]);
       Random random(round);
       const std::string what = preset.name + ", " + words(shape, preset.policy, rig.cache().port());
@@ -232,13 +233,15 @@ TEST(Budget, HeadsShareOnePoolForThousandsOfTokensUnderEveryPreset) {
 
 TEST(Budget, AdaptiveBudgetsKeepTheSumOfTheirLayerAndAFloor) {
   constexpr Shape kShape = {.layers = 2, .query_heads = 8, .kv_heads = 4, .head_dim = 32, .max_chunk = 8};
+  std::size_t turn = 0;
   for (Policy policy : {ada_kv(320), ada_kv(330)}) {
     for (const Score score : {Score::kLocal, Score::kGlobal, Score::kGlobalLocal}) {
+      if (test::kShorter != 1 && turn++ % 5 != 0) continue;
       policy.score = score;
       Rig rig(kShape, policy);
       Random random(102);
       std::uint32_t most = 0;
-      while (rig.cache().seen(0) < 3000) {
+      while (rig.cache().seen(0) < (test::kShorter == 1 ? 3000u : 1000u)) {
         feed(rig, random, 0, 10000);
         const std::string what = words(kShape, policy) + ", seen " + std::to_string(rig.cache().seen(0));
         std::vector<std::uint32_t> budgets = budgets_of(rig.cache());
@@ -260,9 +263,11 @@ TEST(Budget, AdaptiveBudgetsKeepTheSumOfTheirLayerAndAFloor) {
 
 TEST(CompactNow, CutsEveryChainToItsShareAndKeepsTheArenasBudgets) {
   constexpr Shape kShape = {.layers = 3, .query_heads = 4, .kv_heads = 2, .head_dim = 32, .max_chunk = 16};
+  std::size_t turn = 0;
   for (const test::Preset& preset : test::scored_presets(kShape, 256)) {
     for (const Budget how : {Budget::kUniform, Budget::kPyramid, Budget::kScores, Budget::kAdaptive}) {
       for (const std::uint32_t tokens : {160u, 200u, 256u}) {
+        if (turn++ % test::kEvery != 0) continue;
         Rig rig(kShape, preset.policy);
         const std::vector<std::uint32_t> budgets = budgets_of(rig.cache());
         Random random(103);

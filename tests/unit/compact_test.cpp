@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "tests/reference/arena_model.hpp"
+#include "tests/support/effort.hpp"
 #include "tests/support/model_of.hpp"
 #include "tests/support/rig.hpp"
 
@@ -77,7 +78,7 @@ TEST(Compact, DoesWhatAPlainVectorDoes) {
           .layers = 1, .query_heads = 2, .kv_heads = 2, .head_dim = 48, .outlier_channels = outliers, .max_chunk = 64};
       Rig rig(shape, full(224), port);
       std::vector<std::vector<Slot>> model(2);
-      for (int round = 0; round < 60; ++round) {
+      for (unsigned round = 0; round < test::turns(60, 8); ++round) {
         const std::uint32_t most = std::max(rig.cache().held(0, 0), rig.cache().held(0, 1));
         if (most < 224) {
           const std::uint32_t count = random.within(1, std::min<std::uint32_t>(64, 224 - most));

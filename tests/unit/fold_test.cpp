@@ -8,6 +8,7 @@
 #include "fold_row.hpp"
 #include "nibkv/nibkv.hpp"
 #include "tests/reference/attention.hpp"
+#include "tests/support/effort.hpp"
 #include "tests/support/model_of.hpp"
 #include "tests/support/rig.hpp"
 
@@ -126,8 +127,10 @@ void expect_folded(const std::vector<double>& now, const std::vector<double>& wa
 }
 
 TEST(Fold, OldSlotsShareADirectionAndTheFarthestAreRetained) {
+  std::size_t turn = 0;
   for (const auto& [keys, values] : {std::pair{true, true}, {false, true}, {true, false}}) {
-    for (const std::uint8_t share : {0, 13, 60, 128}) {
+    for (const std::uint8_t share : {13, 0, 60, 128}) {
+      if (turn++ % test::kEvery != 0) continue;
       Policy policy = sharing(1800, keys, values);
       policy.fold.retained = share;
       Rig rig(kShape, policy);
@@ -224,8 +227,9 @@ TEST(Fold, AttendReadsFoldedSlotsAsWhatTheyHold) {
       Random random(104);
       for (int round = 0; round < 5; ++round) {
         fill(rig.cache(), random, rig.cache().seen(0) + 90);
+        if (test::kShorter != 1 && round < 4) continue;
         for (std::uint32_t layer = 0; layer < kShape.layers; ++layer) {
-          const std::uint32_t count = random.within(1, kShape.max_chunk);
+          const std::uint32_t count = random.within(1, test::kShorter == 1 ? kShape.max_chunk : 3);
           auto queries = random.bells(count * kShape.query_heads * kShape.head_dim);
           for (float& x : queries) x *= 0.25f;
           const auto out = test::attend_all(rig.cache(), layer, queries);
@@ -252,8 +256,10 @@ TEST(Fold, AttendReadsFoldedSlotsAsWhatTheyHold) {
 }
 
 TEST(Fold, ASharingLayerHoldsItsTokensInTheArenaThatWasComputed) {
+  std::size_t turn = 0;
   for (const std::uint32_t tokens : {320u, 1024u, 1500u}) {
     for (const std::uint8_t share : {0, 13, 128}) {
+      if (turn++ % test::kEvery != 0) continue;
       Policy policy = sharing(tokens, true, true);
       policy.fold.retained = share;
       policy.fold.recent = 64;
@@ -311,7 +317,7 @@ TEST(Fold, PositionsAreKnownOfSlotsInOrder) {
 TEST(Fold, AnyOrderOfCallsKeepsPairsInStep) {
   int sharing_runs = 0;
   for (const std::string& port : test::running_ports()) {
-    for (std::uint64_t seed = 0; seed < 12; ++seed) {
+    for (std::uint64_t seed = 0; seed < test::turns(12, 2); ++seed) {
       Random random(seed + 300);
       Shape shape = {.layers = 5, .query_heads = 2, .kv_heads = 2, .head_dim = 32};
       shape.max_chunk = static_cast<std::uint16_t>(random.within(1, 40));
@@ -327,7 +333,7 @@ TEST(Fold, AnyOrderOfCallsKeepsPairsInStep) {
       Rig rig(shape, policy, port);
       const bool shares = layout_of(shape, policy).views != 0;
       sharing_runs += shares ? 1 : 0;
-      for (int step = 0; step < 80; ++step) {
+      for (unsigned step = 0; step < test::turns(80, 40); ++step) {
         const std::uint32_t count = random.within(1, shape.max_chunk);
         const Rows rows = rows_of(random, shape, rig.cache().seen(0), count);
         bool full = false;
@@ -374,7 +380,7 @@ TEST(Fold, AnyOrderOfCallsKeepsPairsInStep) {
       EXPECT_TRUE(rig.arena().guards_intact());
     }
   }
-  EXPECT_GT(sharing_runs, 5);
+  EXPECT_GT(sharing_runs, test::kShorter == 1 ? 5 : 0);
 }
 
 // A small cache of slots with scores; layers 1 and 2 share.

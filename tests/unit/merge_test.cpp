@@ -10,6 +10,7 @@
 #include "tests/reference/attention.hpp"
 #include "tests/reference/rotary.hpp"
 #include "tests/reference/scores.hpp"
+#include "tests/support/effort.hpp"
 #include "tests/support/exact_query.hpp"
 #include "tests/support/model_of.hpp"
 #include "tests/support/rig.hpp"
@@ -407,7 +408,7 @@ TEST(Merge, AttentionOverMergedSlotsIsExactWithinTheBound) {
       Rig rig(kShape, policy, port);
       Random random(99);
       int most = 0;
-      for (std::uint32_t step = 0; step < 300; ++step) {
+      for (std::uint32_t step = 0; step < test::turns(300, 150); ++step) {
         ASSERT_EQ(append(rig.cache(), 0, random.gaussians(kDim), random.gaussians(kDim)), Status::kOk);
         const double scale = 0.01 * (1 + step % 5);
         const auto queries = test::exact_queries(random, kShape, 1, scale);

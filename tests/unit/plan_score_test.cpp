@@ -10,6 +10,7 @@
 #include "tests/reference/attention.hpp"
 #include "tests/reference/rotary.hpp"
 #include "tests/reference/scores.hpp"
+#include "tests/support/effort.hpp"
 #include "tests/support/exact_query.hpp"
 #include "tests/support/model_of.hpp"
 #include "tests/support/rig.hpp"
@@ -81,7 +82,7 @@ Policy random_policy(Random& random) {
 
 TEST(PlanByScore, KeepsSinksRecentAndTheMostImportantUpToTheBudget) {
   Random random(81);
-  for (int round = 0; round < 120; ++round) {
+  for (unsigned round = 0; round < test::turns(120, 12); ++round) {
     const Policy policy = random_policy(random);
     Rig rig(kShape, policy);
     for (int step = 0; step < 4; ++step) {
@@ -231,7 +232,7 @@ TEST(Members, JoinTheMostSimilarCentreOrNone) {
   Random random(87);
   std::size_t joined = 0;
   std::size_t lost = 0;
-  for (int round = 0; round < 80; ++round) {
+  for (unsigned round = 0; round < test::turns(80, 8); ++round) {
     Shape shape = kShape;
     if (round % 4 == 3) shape.outlier_channels = 8;
     Policy policy = ems(random.within(50, 100));
@@ -244,7 +245,7 @@ TEST(Members, JoinTheMostSimilarCentreOrNone) {
       shape.rotary = test::random_rotary(random, 32);
       policy.position_free = true;
     }
-    Rig rig(shape, policy, test::running_ports()[static_cast<std::size_t>(round) % test::running_ports().size()]);
+    Rig rig(shape, policy, test::running_ports()[round % test::running_ports().size()]);
     while (rig.cache().held(0, 0) + 16 <= policy.tokens + kTileSlots) {
       auto keys = clustered(random, 32, 32);
       embed(keys, shape.rotary, 32, rig.cache().seen(0));
@@ -307,8 +308,8 @@ TEST(Members, JoinTheMostSimilarCentreOrNone) {
       }
     }
   }
-  EXPECT_GT(joined, 500u);
-  EXPECT_GT(lost, 500u);
+  EXPECT_GT(joined, 500u / test::kShorter);
+  EXPECT_GT(lost, 500u / test::kShorter);
 }
 
 TEST(Members, EqualKeysAreAlikeAtAnyPositionsWithoutTheirEmbedding) {

@@ -7,6 +7,7 @@
 
 #include "tests/reference/arena_model.hpp"
 #include "tests/reference/streaming.hpp"
+#include "tests/support/effort.hpp"
 #include "tests/support/rig.hpp"
 
 namespace nibkv {
@@ -109,7 +110,7 @@ std::vector<std::uint32_t> positions(const Rig& rig, std::uint32_t layer, std::u
 
 TEST(Streaming, KeepsExactlyTheSinksAndTheMostRecentTokens) {
   Random random(51);
-  for (int round = 0; round < 60; ++round) {
+  for (unsigned round = 0; round < test::turns(60, 6); ++round) {
     Shape shape = {.layers = 2,
                    .query_heads = 2,
                    .kv_heads = 2,

@@ -10,6 +10,7 @@
 #include "tests/reference/arena_model.hpp"
 #include "tests/reference/scores.hpp"
 #include "tests/reference/streaming.hpp"
+#include "tests/support/effort.hpp"
 #include "tests/support/exact_query.hpp"
 #include "tests/support/model_of.hpp"
 #include "tests/support/rig.hpp"
@@ -58,11 +59,13 @@ void expect_scores(const std::vector<ScoreModel::Score>& expected, const std::ve
 
 TEST(Score, GlobalAndLocalAreTheExactAttentionWithinTheBound) {
   for (const std::string& port : running_ports()) {
+    std::size_t turn = 0;
     double worst = 0;
     for (const std::uint16_t group : std::initializer_list<std::uint16_t>{1, 3, 4, 7, 16, 20}) {
       for (const std::uint16_t chunk : std::initializer_list<std::uint16_t>{1, 5, 24}) {
         for (const Group kind : {Group::kMean, Group::kMax}) {
           if (kind == Group::kMax && group > kMaxRows) continue;  // a maximum needs them in one pass
+          if (turn++ % test::kEvery != 0) continue;
           const Shape shape = {.layers = 1,
                                .query_heads = static_cast<std::uint16_t>(2 * group),
                                .kv_heads = 2,
@@ -314,7 +317,7 @@ TEST(Scoring, WorkersThatShareTheHeadsLeaveTheBytesOfOne) {
       Rig one(kShape, policy, port);
       Rig three(kShape, policy, port);
       Random random(75);
-      for (std::uint32_t step = 0; step < 40; ++step) {
+      for (std::uint32_t step = 0; step < test::turns(40, 10); ++step) {
         const std::uint32_t count = random.within(1, 10);
         const auto rows = random.bells(count * 3u * 48u);
         const auto queries = random.bells(count * 9u * 48u);

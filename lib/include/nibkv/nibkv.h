@@ -387,6 +387,42 @@ NIBKV_API nibkv_status nibkv_inspect_from(const nibkv_source* source, nibkv_snap
 NIBKV_API nibkv_status nibkv_restore(nibkv_cache* cache, const void* bytes, size_t count);
 NIBKV_API nibkv_status nibkv_restore_from(nibkv_cache* cache, const nibkv_source* source);
 
+/* Two places for snapshots, so that one of them is whole whatever happens while the other is written: a power cut after
+ * any byte costs what was saved last, never what was saved before. Files, sectors of flash, regions of FRAM. Write to
+ * the place that does not hold the newest whole snapshot; read the newest whole one. Functions return false when it
+ * cannot be done. */
+typedef struct nibkv_banks {
+  /* Copies bytes [offset, offset + count) of bank 0 or 1, which lie within it, to `to`. */
+  bool (*read)(void* context, uint32_t bank, uint64_t offset, void* to, size_t count);
+  /* Writes there. Offsets rise from 0 without gaps, in pieces of NIBKV_SNAPSHOT_CHUNK bytes but for the last. */
+  bool (*write)(void* context, uint32_t bank, uint64_t offset, const void* bytes, size_t count);
+  /* Makes a bank ready to be written from its start on; null where nothing has to be done. */
+  bool (*erase)(void* context, uint32_t bank);
+  void* context;
+  uint64_t bytes; /* of each bank: nibkv_most_snapshot_bytes is always enough */
+} nibkv_banks;
+
+/* Finds the newest whole snapshot, of any cache: that of the larger sequence number, which may wrap.
+ *
+ * bank, info:  written on NIBKV_OK alone
+ * Returns NIBKV_BAD_ARGUMENT for null and without a read function; when no bank is whole, NIBKV_STORAGE_FAILED if one
+ * could not be read, else NIBKV_NEWER_SNAPSHOT if one is of a later version, else NIBKV_BAD_SNAPSHOT. Cost: reads both
+ * banks. */
+NIBKV_API nibkv_status nibkv_newest_bank(const nibkv_banks* banks, uint32_t* bank, nibkv_snapshot_info* info);
+
+/* Saves into the bank that does not hold the newest whole snapshot; bank 0 when there is none.
+ *
+ * note:        the caller's own bytes, saved with the rest; null: none
+ * note_bytes:  their number
+ * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT for null, when a function is missing or a bank is too small, and nothing
+ * is written then; NIBKV_STORAGE_FAILED, and the newest snapshot is the one that it was. */
+NIBKV_API nibkv_status nibkv_save_to_banks(const nibkv_cache* cache, const nibkv_banks* banks, const void* note,
+                                           size_t note_bytes);
+
+/* nibkv_restore from the newest whole snapshot.
+ * Returns what nibkv_newest_bank and nibkv_restore return. */
+NIBKV_API nibkv_status nibkv_restore_from_banks(nibkv_cache* cache, const nibkv_banks* banks);
+
 /* Tokens held by a KV head now; its budget in tokens. 0 for indices out of range, and for a cache that is not ready. */
 NIBKV_API uint32_t nibkv_held(const nibkv_cache* cache, uint32_t layer, uint32_t kv_head);
 NIBKV_API uint32_t nibkv_head_budget(const nibkv_cache* cache, uint32_t layer, uint32_t kv_head);

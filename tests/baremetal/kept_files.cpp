@@ -1,0 +1,51 @@
+#include "tests/baremetal/kept_files.hpp"
+
+#include <string_view>
+
+#include "tests/golden/kept_snapshots.hpp"
+
+// The bytes of a file, between two symbols.
+#define NIBKV_KEPT_FILE(number, file)                     \
+  asm(".section .rodata.kept, \"a\"\n"                    \
+      ".global nibkv_kept_" #number                       \
+      "\n"                                                \
+      "nibkv_kept_" #number                               \
+      ":\n"                                               \
+      ".incbin \"" NIBKV_TEST_FILES "/" file              \
+      ".snapshot\"\n"                                     \
+      ".global nibkv_kept_" #number                       \
+      "_end\n"                                            \
+      "nibkv_kept_" #number                               \
+      "_end:\n"                                           \
+      ".previous\n");                                     \
+  extern "C" const std::byte nibkv_kept_##number[];       \
+  extern "C" const std::byte nibkv_kept_##number##_end[]; \
+  static_assert(nibkv::test::kKeptSnapshots[number].name == std::string_view(file))
+
+NIBKV_KEPT_FILE(0, "1-full");
+NIBKV_KEPT_FILE(1, "1-f32");
+NIBKV_KEPT_FILE(2, "1-merged");
+NIBKV_KEPT_FILE(3, "1-table");
+NIBKV_KEPT_FILE(4, "1-folded");
+static_assert(std::size(nibkv::test::kKeptSnapshots) == 5);
+
+namespace nibkv::metal {
+
+std::span<const std::byte> kept_file(std::size_t index) {
+  switch (index) {
+    case 0:
+      return {nibkv_kept_0, nibkv_kept_0_end};
+    case 1:
+      return {nibkv_kept_1, nibkv_kept_1_end};
+    case 2:
+      return {nibkv_kept_2, nibkv_kept_2_end};
+    case 3:
+      return {nibkv_kept_3, nibkv_kept_3_end};
+    case 4:
+      return {nibkv_kept_4, nibkv_kept_4_end};
+    default:
+      return {};
+  }
+}
+
+}  // namespace nibkv::metal

@@ -1,0 +1,126 @@
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "tests/support/go_on.hpp"
+
+/// Snapshots that were written once, tests/data/*.snapshot: every later version, port and machine restores them, goes
+/// on with the same bytes, and saves the same ones. Without a heap, so that a bare board does it with this code too.
+namespace nibkv::test {
+
+struct KeptSnapshot {
+  const char* name;  ///< tests/data/NAME.snapshot
+  Shape shape;
+  Policy policy;
+  int steps;           ///< of go_on that it holds
+  std::uint64_t word;  ///< of what comes after it
+  std::uint32_t budgets[4] = {};
+  std::size_t budget_count = 0;
+};
+
+namespace kept {
+
+inline constexpr Shape kSmall = {
+    .layers = 1, .query_heads = 2, .kv_heads = 1, .head_dim = 16, .outlier_channels = 4, .max_chunk = 9};
+inline constexpr Shape kExact = {
+    .layers = 1, .query_heads = 2, .kv_heads = 1, .head_dim = 16, .max_chunk = 9, .storage = Storage::kF32};
+inline constexpr Shape kWide = {
+    .layers = 2, .query_heads = 6, .kv_heads = 2, .head_dim = 16, .outlier_channels = 4, .max_chunk = 9};
+
+constexpr Policy merged() {
+  Policy policy = ems(64);
+  policy.merge = Merge::kBoth;
+  policy.threshold = 0;
+  policy.budget = Budget::kAdaptive;
+  return policy;
+}
+constexpr Policy table() {
+  Policy policy = snapkv(64);
+  policy.budget = Budget::kTable;
+  return policy;
+}
+constexpr Policy folded() {
+  Policy policy = ems_fold(600, pairs_from(0, 2));
+  policy.recent = 40;
+  policy.fold.recent = 0;
+  policy.fold.retain = Retain::kFarRange;
+  return policy;
+}
+
+}  // namespace kept
+
+// Files of a released version are never written again. New ones: run nibkv_golden_tests with NIBKV_WRITE_SNAPSHOTS=1;
+// it prints the words.
+inline constexpr KeptSnapshot kKeptSnapshots[] = {
+    {"1-full", kept::kSmall, full(600), 35, 0x98139aed4abecf15},
+    {"1-f32", kept::kExact, streaming_llm(20, 4), 30, 0x718c259846026844},
+    {"1-merged", kept::kWide, kept::merged(), 30, 0x92fb5acad06da9b7},
+    {"1-table", kept::kWide, kept::table(), 30, 0x20881e7a075a17b6, {96, 32, 64, 64}, 4},
+    {"1-folded", kept::kWide, kept::folded(), 30, 0x48adb617ce76d6da},
+};
+inline constexpr char kKeptNote[] = "what the caller keeps beside it";
+
+/// The most that any of them needs of something.
+template <typename Needs>
+constexpr std::size_t most_of_kept(Needs needs) {
+  std::size_t most = 0;
+  for (const KeptSnapshot& one : kKeptSnapshots) most = std::max(most, needs(one));
+  return most;
+}
+
+/// A cache of one of them, in memory of its own.
+class KeptCache {
+ public:
+  Status init(const KeptSnapshot& one, std::string_view port);
+
+  Cache& cache() { return cache_; }
+  /// Appends what the snapshot of that name holds.
+  Status fill(const KeptSnapshot& one);
+  /// What it now saves, with kKeptNote; empty when save fails.
+  std::span<const std::byte> saved();
+  /// Goes on; the word of what attention gives and of the cache's end.
+  Status go_on_from(std::uint64_t& word);
+
+ private:
+  static constexpr std::size_t kRows = most_of_kept([](const KeptSnapshot& one) {
+    return std::max<std::size_t>(one.shape.max_chunk, kProfileTokens) * one.shape.query_heads * one.shape.head_dim;
+  });
+
+  GoOnRoom room() { return {keys_, values_, queries_, out_, target_}; }
+  std::span<const std::byte> save_with(std::span<const std::byte> note, std::uint32_t sequence);
+
+  alignas(kArenaAlignment)
+      std::byte arena_[most_of_kept([](const KeptSnapshot& one) { return footprint(one.shape, one.policy); })];
+  alignas(kArenaAlignment)
+      std::byte profile_[most_of_kept([](const KeptSnapshot& one) { return profile_bytes(one.shape); })];
+  alignas(kArenaAlignment) std::byte
+      calibration_[most_of_kept([](const KeptSnapshot& one) { return calibration_bytes(one.shape); })];
+  std::byte saved_[most_of_kept([](const KeptSnapshot& one) {
+    return static_cast<std::size_t>(most_snapshot_bytes(one.shape, one.policy, sizeof kKeptNote));
+  })];
+  float keys_[kRows], values_[kRows], queries_[kRows], out_[kRows];
+  std::uint32_t target_[most_of_kept([](const KeptSnapshot& one) { return most_held(one.shape, one.policy); })];
+  Cache cache_;
+};
+
+/// What became of one of them.
+struct KeptResult {
+  Status status = Status::kOk;  ///< the first of the library that was not kOk
+  bool saved_the_same = false;  ///< once restored
+  bool made_the_same = false;   ///< by a cache that was filled here
+  std::uint64_t word = 0;
+
+  bool right(const KeptSnapshot& one) const {
+    return status == Status::kOk && saved_the_same && made_the_same && word == one.word;
+  }
+};
+
+/// @param snapshot  the file's bytes
+KeptResult try_kept(const KeptSnapshot& one, std::span<const std::byte> snapshot, std::string_view port,
+                    KeptCache& memory);
+
+}  // namespace nibkv::test
