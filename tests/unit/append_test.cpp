@@ -9,6 +9,7 @@
 #include "tests/reference/arena_model.hpp"
 #include "tests/reference/attention.hpp"
 #include "tests/reference/quantiser.hpp"
+#include "tests/support/effort.hpp"
 #include "tests/support/model_of.hpp"
 #include "tests/support/rig.hpp"
 
