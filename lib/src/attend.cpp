@@ -119,8 +119,11 @@ struct Run {
                 std::uint32_t tiles_before) {
     return {begin, end, tiles_before, first, to.key_codes(first), to.value_codes(first), to.code_step(first), nullptr};
   }
-  const std::uint8_t* keys(std::uint32_t tile) const { return first_keys + (std::ptrdiff_t{tile} - first) * step; }
-  const std::uint8_t* values(std::uint32_t tile) const { return first_values + (std::ptrdiff_t{tile} - first) * step; }
+  const std::uint8_t* keys(std::uint32_t tile) const { return first_keys + offset(tile); }
+  const std::uint8_t* values(std::uint32_t tile) const { return first_values + offset(tile); }
+  std::ptrdiff_t offset(std::uint32_t tile) const {
+    return (static_cast<std::ptrdiff_t>(tile) - static_cast<std::ptrdiff_t>(first)) * step;
+  }
 };
 
 // Where a pass over a run stands.
