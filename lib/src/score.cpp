@@ -30,9 +30,10 @@ Share share_of(const RowState& state, std::uint32_t heads) {
 // Makes sure that no global score but those of the sinks, which are never dropped, can overflow when `queries` more
 // are added: all are halved together as often as it takes.
 void make_headroom(const Access& to, Chain& chain, std::uint32_t queries) {
-  // A weight of 1, what share_of and two roundings may add to it (2^-12 of it), and the last rounding.
+  // A weight of 1, what rounding the shares and the factors may add to it (2^-13 and 2^-10 of it: a factor has 10 bits
+  // or more where 16 rows share the sum), and the last rounding.
   const auto most_more = [&] {
-    const std::uint64_t one = (std::uint64_t{1} << kGlobalOne) + (std::uint64_t{1} << (kGlobalOne - 12));
+    const std::uint64_t one = (std::uint64_t{1} << kGlobalOne) + (std::uint64_t{1} << (kGlobalOne - 9));
     return queries * ((one >> (chain.exponent < 31 ? chain.exponent : 31)) + 1);
   };
   if (chain.heaviest + most_more() > 0xffffffff) {

@@ -23,7 +23,7 @@ inline constexpr std::string_view kTinyPrompt =
 inline constexpr std::string_view kTinyAnswer = "28415";
 
 // What comes out on every machine. To update: run nibkv_tiny_tests; it prints the new word.
-inline constexpr std::uint64_t kTinyCache = 0x51c9549dfc9f6d67;
+inline constexpr std::uint64_t kTinyCache = 0xbed7381a2c5cbf3f;
 
 struct Recall {
   Status status = Status::kOk;

@@ -20,6 +20,7 @@ WORDS = re.compile(
     r"|\b[a-z]*printf\b|\bstd(in|out|err)\b|\bFILE\b"
     r"|\bstd::(vector|string|deque|list|forward_list|map|set|multimap|multiset|unordered_\w+|function|any|(unique|shared)_ptr"
     r"|make_(unique|shared)|optional|variant|mutex|thread|atomic|exception|cout|cerr|pmr)\b")
+NO_TEXT = {"__pycache__", "findings"}  # a fuzzer's findings are bytes
 TEXT = {".cpp", ".hpp", ".inc", ".py", ".sh", ".cmake", ".txt", ".md", ".ld", ".c", ".h", ""}
 
 
@@ -63,7 +64,7 @@ def faults(root):
     found, count = [], 0
     for folder in ("lib", "ports", "tests", "bench", "toolchains", ".ci"):
         for file in sorted((root / folder).rglob("*")):
-            if not file.is_file() or file.suffix not in TEXT or "__pycache__" in file.parts:
+            if not file.is_file() or file.suffix not in TEXT or NO_TEXT.intersection(file.parts):
                 continue
             count += 1
             path = file.relative_to(root).as_posix()

@@ -85,9 +85,9 @@ class ScoredWalk {
   void append_and_attend() {
     const std::uint32_t layer = random_.below(shape_.layers);
     const std::uint32_t count = random_.below(2) == 0 ? shape_.max_chunk : random_.within(1, shape_.max_chunk);
-    ASSERT_EQ(append(rig_.cache(), layer, rows_of(count, shape_.kv_heads), rows_of(count, shape_.kv_heads)),
-              Status::kOk)
-        << what();
+    const std::vector<float> keys = rows_of(count, shape_.kv_heads);
+    const std::vector<float> values = rows_of(count, shape_.kv_heads);
+    ASSERT_EQ(append(rig_.cache(), layer, keys, values), Status::kOk) << what();
     seen_[layer] += count;
     if (policy_.budget != Budget::kAdaptive) {
       for (std::uint32_t head = 0; head < shape_.kv_heads; ++head) {

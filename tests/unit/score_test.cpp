@@ -114,6 +114,40 @@ std::vector<float> along(std::uint32_t count, std::uint32_t dim, float size) {
   return rows;
 }
 
+// One slot that gets nearly all of the attention, of rows whose shares round up and down.
+TEST(Score, NoScorePassesTheBoundThatItsChainKeeps) {
+  for (const std::string& port : running_ports()) {
+    double worst = 0;
+    for (const std::uint16_t group : std::initializer_list<std::uint16_t>{1, 3, 5, 8, 16}) {
+      for (const std::uint16_t chunk : std::initializer_list<std::uint16_t>{1, 2, 3, 16}) {
+        for (const Group kind : {Group::kMean, Group::kMax}) {
+          const Shape shape = {.layers = 1, .query_heads = group, .kv_heads = 1, .head_dim = 16, .max_chunk = chunk};
+          Policy policy = ems_no_merge(64);
+          policy.sinks = 0;
+          policy.group = kind;
+          Rig rig(shape, policy, port);
+          Random random(group * 100u + chunk);
+          std::vector<float> keys = along(chunk, 16, -30.0f);
+          keys[0] = 30.0f;
+          std::vector<float> queries(std::size_t{chunk} * group * 16);
+          for (unsigned turn = 0; turn < test::turns(400, 40); ++turn) {
+            ASSERT_EQ(rig.cache().clear(), Status::kOk);
+            ASSERT_EQ(append(rig.cache(), 0, keys, keys), Status::kOk);
+            for (std::size_t at = 0; at < queries.size(); at += 16) {
+              queries[at] = 0.01f + static_cast<float>(random.below(1000)) * 0.001f;
+            }
+            (void)test::attend_all(rig.cache(), 0, queries);
+            ASSERT_EQ(check(rig.cache()), Status::kOk) << words(shape, policy, port) << ", turn " << turn;
+            const double most = explain_all(rig.cache(), 0, 0)[0].global;
+            worst = std::max(worst, most / (chunk * 0x1p24) - 1);
+          }
+        }
+      }
+    }
+    std::printf("[ measured ] port %s: a weight of 1 counts as up to 1 + %.2g\n", port.c_str(), worst);
+  }
+}
+
 TEST(Score, LocalFadesByOneOverTheWindowWithEveryQuery) {
   constexpr Shape kShape = {.layers = 1, .query_heads = 1, .kv_heads = 1, .head_dim = 16};
   for (const std::string& port : running_ports()) {
