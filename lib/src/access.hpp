@@ -137,6 +137,8 @@ struct Access {
   /// Whether any layers share codes.
   bool folds() const { return layout().views != 0; }
   bool paired(std::uint32_t layer) const { return folds() && detail::is_paired(policy(), layer); }
+  /// Whether it is the lower layer of a pair.
+  bool leads(std::uint32_t layer) const { return folds() && detail::is_lower(policy(), layer); }
   /// Whether it is the upper layer of a pair.
   bool follows(std::uint32_t layer) const { return paired(layer) && !detail::is_lower(policy(), layer); }
   /// The lower layer of a pair that a layer is in; a layer in none is its own.

@@ -291,9 +291,8 @@ void attend_rows(const Access& to, Chain& chain, Rows& rows, float* const* outs,
   for (int i = 0; i < rows.count; ++i) end = rows.limits[i] > end ? rows.limits[i] : end;
   const std::uint32_t folded = to.folded(chain) < end ? to.folded(chain) : end;
   const std::uint32_t tiles = tiles_of(folded) + tiles_of(end - folded);
-  Run own;
   const bool any_own = folded < end;
-  if (any_own) own = Run::of(to, chain.first, folded, end, tiles_of(folded));
+  Run own = any_own ? Run::of(to, chain.first, folded, end, tiles_of(folded)) : Run{};
   if (folded != 0) {
     Run views = Run::of(to, to.folded_part(chain).first, 0, folded, 0);
     if (any_own) views.next = &own;

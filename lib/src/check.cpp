@@ -160,10 +160,10 @@ Status check(const Cache& cache) {
   if (!sound_lists(to)) return Status::kCorrupt;
   if (to.shape().storage != Storage::kQ4) return Status::kOk;
   for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) {
-    const bool lower = to.folds() && detail::is_lower(to.policy(), layer);
     for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) {
       if (!sound_slots(to, to.chain(layer, head))) return Status::kCorrupt;
-      if (lower && !same_positions(to, to.chain(layer, head), to.chain(layer + 1, head))) return Status::kCorrupt;
+      if (to.leads(layer) && !same_positions(to, to.chain(layer, head), to.chain(layer + 1, head)))
+        return Status::kCorrupt;
     }
   }
   return Status::kOk;

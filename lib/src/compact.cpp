@@ -59,7 +59,7 @@ void compact_chain(const Access& to, std::uint32_t layer, std::uint32_t kv_head,
   Chain& chain = to.chain(layer, kv_head);
   const std::uint32_t folded = to.folded(chain);
   const std::uint32_t own = chain.used - folded;
-  if (detail::is_lower(to.policy(), layer) && to.folds()) {
+  if (to.leads(layer)) {
     compact_distances(to, layer, kv_head, to.folded_part(chain).retained, target + folded);
   }
   if (to.paired(layer)) compact_folded(to, chain, to.folded_part(chain), target);

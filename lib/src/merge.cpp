@@ -315,8 +315,12 @@ void SharedMerge::fold_class(std::uint32_t slot, std::uint32_t member, const std
   for (std::uint32_t w = 0; w < 2; ++w) {
     if (!weigh_class(in_[w], slot, member, next).changes_rows()) continue;
     add_class(to_, in_[w], mergers_[w], slot, member, next);
-    if (!keys) row.scales[w] = mergers_[w].encode_value(row.codes[w]);
-    changed = (keys ? mergers_[w].encode_key(at[w], nullptr, row.codes[w], row.scales[w]) : true) || changed;
+    if (keys) {
+      if (!mergers_[w].encode_key(at[w], nullptr, row.codes[w], row.scales[w])) continue;
+    } else {
+      row.scales[w] = mergers_[w].encode_value(row.codes[w]);
+    }
+    changed = true;
   }
   if (changed) row.fold_into(at);
 }

@@ -3,7 +3,6 @@
 #include "slot.hpp"
 
 namespace nibkv {
-
 namespace {
 
 void to_levels(const std::uint8_t* codes, std::uint32_t head_dim, std::int8_t* levels) {

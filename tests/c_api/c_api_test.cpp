@@ -522,31 +522,47 @@ struct Kept {
   }
 };
 
-TEST(CApi, SnapshotsAreThoseOfCpp) {
+// A cache of C++ and two of C that are alike.
+struct Alike {
   const nibkv_shape shape = in_c(kShape);
-  for (const Policy& policy : {ems(64), full(200), minicache(600, pairs_from(0, 2))}) {
-    const nibkv_policy c_policy = in_c(policy);
-    test::Rig rig(kShape, policy);
-    Arena arena(footprint(kShape, policy)), other_arena(footprint(kShape, policy));
-    nibkv_cache cache = {}, other = {};
-    ASSERT_EQ(nibkv_init(&cache, arena.bytes().data(), arena.bytes().size(), &shape, &c_policy, nullptr), NIBKV_OK);
-    ASSERT_EQ(nibkv_init(&other, other_arena.bytes().data(), other_arena.bytes().size(), &shape, &c_policy, nullptr),
-              NIBKV_OK);
-    Random random(9);
-    for (int step = 0; step < 12; ++step) {
-      for (std::uint32_t layer = 0; layer < 2; ++layer) {
-        const std::vector<float> rows = random.bells(8 * 2 * 32);
-        ASSERT_EQ(append(rig.cache(), layer, rows, rows), Status::kOk);
-        ASSERT_EQ(nibkv_append(&cache, layer, 8, rows.data(), rows.data()), NIBKV_OK);
-      }
+  const nibkv_policy policy;
+  test::Rig rig;
+  Arena arena, other_arena;
+  nibkv_cache cache = {}, other = {};
+  Random random{9};
+
+  explicit Alike(const Policy& of)
+      : policy(in_c(of)), rig(kShape, of), arena(footprint(kShape, of)), other_arena(footprint(kShape, of)) {
+    const auto start = [&](nibkv_cache& one, Arena& in) {
+      EXPECT_EQ(nibkv_init(&one, in.bytes().data(), in.bytes().size(), &shape, &policy, nullptr), NIBKV_OK);
+    };
+    start(cache, arena);
+    start(other, other_arena);
+  }
+
+  // Eight tokens for that of C++ and the first of C.
+  void add_tokens() {
+    for (std::uint32_t layer = 0; layer < kShape.layers; ++layer) {
+      const std::vector<float> rows = random.bells(std::size_t{8} * kShape.kv_heads * kShape.head_dim);
+      ASSERT_EQ(append(rig.cache(), layer, rows, rows), Status::kOk);
+      ASSERT_EQ(nibkv_append(&cache, layer, 8, rows.data(), rows.data()), NIBKV_OK);
     }
+  }
+};
+
+TEST(CApi, SnapshotsAreThoseOfCpp) {
+  for (const Policy& policy : {ems(64), full(200), minicache(600, pairs_from(0, 2))}) {
+    Alike alike(policy);
+    test::Rig& rig = alike.rig;
+    nibkv_cache &cache = alike.cache, &other = alike.other;
+    for (int step = 0; step < 12; ++step) alike.add_tokens();
     const char text[] = "what is kept beside it";
     const nibkv_note note = {7, text, sizeof text};
-    const std::vector<std::byte> untouched = other_arena.copy();
+    const std::vector<std::byte> untouched = alike.other_arena.copy();
     std::vector<std::byte> expected(snapshot_bytes(rig.cache(), sizeof text));
     ASSERT_EQ(save(rig.cache(), expected, {7, std::as_bytes(std::span(text))}), Status::kOk);
     ASSERT_EQ(nibkv_snapshot_bytes(&cache, sizeof text), expected.size());
-    EXPECT_EQ(nibkv_most_snapshot_bytes(&shape, &c_policy, 5), most_snapshot_bytes(kShape, policy, 5));
+    EXPECT_EQ(nibkv_most_snapshot_bytes(&alike.shape, &alike.policy, 5), most_snapshot_bytes(kShape, policy, 5));
     std::vector<std::byte> bytes(expected.size() + 10);
     ASSERT_EQ(nibkv_save(&cache, bytes.data(), bytes.size(), &note), NIBKV_OK);
     EXPECT_TRUE(std::equal(expected.begin(), expected.end(), bytes.begin()));
@@ -584,7 +600,7 @@ TEST(CApi, SnapshotsAreThoseOfCpp) {
     kept.works = false;
     EXPECT_EQ(nibkv_restore_from(&other, &source), NIBKV_STORAGE_FAILED);
     EXPECT_EQ(nibkv_save_to(&cache, &sink, &note), NIBKV_STORAGE_FAILED);
-    EXPECT_EQ(other_arena.copy(), untouched);
+    EXPECT_EQ(alike.other_arena.copy(), untouched);
 
     kept = {expected};
     ASSERT_EQ(nibkv_restore_from(&other, &source), NIBKV_OK);
@@ -594,8 +610,9 @@ TEST(CApi, SnapshotsAreThoseOfCpp) {
     std::vector<std::byte> third(expected.size());
     ASSERT_EQ(nibkv_save(&other, third.data(), third.size(), &note), NIBKV_OK);
     EXPECT_EQ(third, expected);
-    EXPECT_TRUE(other_arena.guards_intact());
+    EXPECT_TRUE(alike.other_arena.guards_intact());
   }
+  const nibkv_shape shape = in_c(kShape);
   EXPECT_EQ(nibkv_most_snapshot_bytes(&shape, nullptr, 0), 0u);
 }
 
@@ -632,30 +649,19 @@ struct Flash {
 };
 
 TEST(CApi, BanksAreThoseOfCpp) {
-  const nibkv_shape shape = in_c(kShape);
-  const Policy policy = ems(64);
-  const nibkv_policy c_policy = in_c(policy);
   const char text[] = "what is kept beside it";
-  test::Rig rig(kShape, policy);
-  Arena arena(footprint(kShape, policy)), other_arena(footprint(kShape, policy));
-  nibkv_cache cache = {}, other = {};
-  ASSERT_EQ(nibkv_init(&cache, arena.bytes().data(), arena.bytes().size(), &shape, &c_policy, nullptr), NIBKV_OK);
-  ASSERT_EQ(nibkv_init(&other, other_arena.bytes().data(), other_arena.bytes().size(), &shape, &c_policy, nullptr),
-            NIBKV_OK);
-  Flash flash(nibkv_most_snapshot_bytes(&shape, &c_policy, sizeof text)), same(flash.memory[0].size());
+  Alike alike(ems(64));
+  test::Rig& rig = alike.rig;
+  nibkv_cache &cache = alike.cache, &other = alike.other;
+  Flash flash(nibkv_most_snapshot_bytes(&alike.shape, &alike.policy, sizeof text)), same(flash.memory[0].size());
   nibkv_banks banks = flash.in_c();
   std::uint32_t bank = 7;
   nibkv_snapshot_info info = {};
   EXPECT_EQ(nibkv_newest_bank(&banks, &bank, &info), NIBKV_BAD_SNAPSHOT);
   EXPECT_EQ(nibkv_restore_from_banks(&other, &banks), NIBKV_BAD_SNAPSHOT);
   EXPECT_EQ(bank, 7u);
-  Random random(9);
   for (std::uint32_t round = 0; round < 3; ++round) {
-    for (std::uint32_t layer = 0; layer < 2; ++layer) {
-      const std::vector<float> rows = random.bells(8 * 2 * 32);
-      ASSERT_EQ(append(rig.cache(), layer, rows, rows), Status::kOk);
-      ASSERT_EQ(nibkv_append(&cache, layer, 8, rows.data(), rows.data()), NIBKV_OK);
-    }
+    alike.add_tokens();
     const std::size_t note_bytes = round == 0 ? 0 : sizeof text;
     ASSERT_EQ(nibkv_save_to_banks(&cache, &banks, round == 0 ? nullptr : text, note_bytes), NIBKV_OK);
     ASSERT_EQ(save_to_banks(rig.cache(), same.in_cpp(), std::as_bytes(std::span(text).first(note_bytes))), Status::kOk);
@@ -673,7 +679,7 @@ TEST(CApi, BanksAreThoseOfCpp) {
     EXPECT_EQ(nibkv_snapshot_bytes(&other, note_bytes), info.bytes);
   }
 
-  const std::vector<std::byte> untouched = other_arena.copy();
+  const std::vector<std::byte> untouched = alike.other_arena.copy();
   const auto expect_refused = [&](nibkv_status save, nibkv_status restore) {
     EXPECT_EQ(nibkv_save_to_banks(&cache, &banks, text, sizeof text), save);
     EXPECT_EQ(nibkv_restore_from_banks(&other, &banks), restore);
@@ -700,10 +706,10 @@ TEST(CApi, BanksAreThoseOfCpp) {
   flash.erases = true;
   flash.writes = false;
   expect_refused(NIBKV_STORAGE_FAILED, NIBKV_OK);
-  EXPECT_EQ(other_arena.copy(), untouched) << "the same snapshot again";
+  EXPECT_EQ(alike.other_arena.copy(), untouched) << "the same snapshot again";
   flash.reads = false;
   expect_refused(NIBKV_STORAGE_FAILED, NIBKV_STORAGE_FAILED);
-  EXPECT_EQ(other_arena.copy(), untouched);
+  EXPECT_EQ(alike.other_arena.copy(), untouched);
   banks.erase = nullptr;
   flash.reads = flash.writes = true;
   const std::size_t erased = flash.erased.size();
