@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/fuzz/targets.hpp"
+#include "tests/property/fold_walk.hpp"
 #include "tests/property/scored_walk.hpp"
 #include "tests/property/walk.hpp"
 
@@ -13,14 +14,17 @@ void operations(std::span<const std::byte> input) {
   static const std::vector<std::string> kPorts = test::running_ports();
   if (input.size() < 2) return;
   const std::string& port = kPorts[std::to_integer<std::size_t>(input[0]) % kPorts.size()];
-  const std::size_t preset = std::to_integer<std::size_t>(input[1]) % 16;
+  const std::size_t preset = std::to_integer<std::size_t>(input[1]) % 20;
   const test::Random random(input.subspan(2));
   constexpr int kSteps = 10;
   if (preset < 6) {
     test::Walk walk(random, port);
     walk.steps(kSteps);
-  } else {
+  } else if (preset < 16) {
     test::ScoredWalk walk(random, 1, preset - 6, port);
+    walk.steps(kSteps);
+  } else {
+    test::FoldWalk walk(random, 1, port);
     walk.steps(kSteps);
   }
 }

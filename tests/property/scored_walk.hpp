@@ -70,16 +70,8 @@ class ScoredWalk {
 
   ArenaModel model() const { return {rig_.arena().bytes(), shape_, policy_}; }
 
-  // Rows of very different sizes, zero among them.
   std::vector<float> rows_of(std::uint32_t count, std::uint32_t heads) {
-    Random random(random_.word());
-    std::vector<float> rows = random.bells(std::size_t{count} * heads * shape_.head_dim);
-    constexpr float kSizes[] = {1.0f, 1.0f, 1.0f, 0.0f, 30.0f, 1e-3f, 3.0f, 1e6f};
-    for (std::size_t at = 0; at < rows.size(); at += shape_.head_dim) {
-      const float size = kSizes[random.below(8)];
-      for (std::size_t c = 0; c < shape_.head_dim; ++c) rows[at + c] *= size;
-    }
-    return rows;
+    return rows_of_sizes(random_, std::size_t{count} * heads, shape_.head_dim);
   }
 
   void append_and_attend() {

@@ -145,6 +145,17 @@ Policy random_scored_policy(Random& random, const Shape& shape, std::uint32_t mo
   return policy;
 }
 
+std::vector<float> rows_of_sizes(Random& random, std::size_t rows, std::uint32_t head_dim) {
+  Random numbers(random.word());
+  std::vector<float> all = numbers.bells(rows * head_dim);
+  constexpr float kSizes[] = {1.0f, 1.0f, 1.0f, 0.0f, 30.0f, 1e-3f, 3.0f, 1e6f};
+  for (std::size_t at = 0; at < all.size(); at += head_dim) {
+    const float size = kSizes[numbers.below(8)];
+    for (std::size_t c = 0; c < head_dim; ++c) all[at + c] *= size;
+  }
+  return all;
+}
+
 Rotary random_rotary(Random& random, std::uint32_t head_dim) {
   constexpr float kBases[] = {1e4f, 1e5f, 5e5f, 1.0f};
   constexpr float kScales[] = {1.0f, 1.0f, 0.25f};

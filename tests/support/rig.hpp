@@ -57,6 +57,9 @@ struct Preset {
 /// All of them that are valid for the shape.
 std::vector<Preset> scored_presets(const Shape& shape, std::uint32_t tokens);
 
+/// Rows of bells of very different sizes, zero among them; takes one number of `random`.
+std::vector<float> rows_of_sizes(Random& random, std::size_t rows, std::uint32_t head_dim);
+
 /// Any rotary embedding that is known and fits.
 Rotary random_rotary(Random& random, std::uint32_t head_dim);
 
