@@ -170,15 +170,8 @@ class ScoredWalk {
     EXPECT_EQ(rig_.copy_state(), before) << what();
   }
 
-  // Whatever state the cache is in, it comes back from a snapshot of itself.
-  void save_and_restore() {
-    const std::vector<std::byte> snapshot = saved(rig_.cache());
-    ASSERT_EQ(restore(rig_.cache(), snapshot), Status::kOk) << what();
-    ASSERT_EQ(saved(rig_.cache()), snapshot) << what();
-  }
-
   void check(bool contents) {
-    if (contents) save_and_restore();
+    if (contents) come_back(rig_.cache());
     std::uint32_t tiles = 0;
     ASSERT_NO_THROW(tiles = model().check_chains()) << what();
     ASSERT_EQ(nibkv::check(rig_.cache()), Status::kOk) << what();

@@ -22,6 +22,13 @@ inline std::vector<std::byte> saved(const Cache& cache, const SaveOptions& optio
   return bytes;
 }
 
+/// Restores a cache from a snapshot of itself; fails the test when that is refused or changes it.
+inline void come_back(Cache& cache) {
+  const std::vector<std::byte> snapshot = saved(cache);
+  ASSERT_EQ(restore(cache, snapshot), Status::kOk) << words(cache.shape(), cache.policy(), cache.port());
+  ASSERT_EQ(saved(cache), snapshot) << words(cache.shape(), cache.policy(), cache.port());
+}
+
 /// A snapshot in parts that can be changed and put together again with right checksums. Written from lib/FORMAT.md.
 struct TakenApart {
   struct Section {
