@@ -115,7 +115,8 @@ struct Fold {
 struct Policy {
   Keep keep = Keep::kAll;
   std::uint32_t tokens = 0;  ///< budget of a head in tokens, its mean when heads differ, [1, 2^24]; sizes the arena
-  /// First tokens that are never dropped: [0, tokens - max_chunk] under kRecent, 0 under kAll.
+  /// First tokens that are never dropped: [0, tokens - max_chunk] under kRecent, 0 under kAll. Those are the oldest
+  /// slots of a head: a caller's own plan that drops some makes sinks of the next ones.
   std::uint32_t sinks = 0;
 
   std::uint32_t recent = 0;  ///< most recent tokens that are never dropped; sinks + recent < tokens
