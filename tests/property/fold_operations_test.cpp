@@ -1,6 +1,8 @@
 // Random operations where layers share codes and keep scores.
 #include <gtest/gtest.h>
 
+#include <cstdio>
+
 #include "tests/property/fold_walk.hpp"
 #include "tests/support/effort.hpp"
 
@@ -11,9 +13,10 @@ using test::FoldWalk;
 using test::Random;
 
 TEST(FoldOperations, InAnyOrderKeepPairsInStepAndAttentionThatOfTheArena) {
-  int sharing = 0;
+  std::size_t sharing = 0;
   std::uint32_t merged = 0;
-  for (const std::string& port : test::running_ports()) {
+  const std::vector<std::string> ports = test::running_ports();
+  for (const std::string& port : ports) {
     for (std::uint64_t seed = 0; seed < 18; ++seed) {
       SCOPED_TRACE("seed " + std::to_string(seed));
       FoldWalk walk(Random(seed), seed, port);
@@ -23,8 +26,9 @@ TEST(FoldOperations, InAnyOrderKeepPairsInStepAndAttentionThatOfTheArena) {
       if (HasFailure()) return;
     }
   }
-  EXPECT_GT(sharing, 8);
-  EXPECT_GT(merged, 100u / test::kShorter);
+  std::printf("[ measured ] %zu walks with shared codes, %u merged into them\n", sharing, merged);
+  EXPECT_GT(sharing, 8 * ports.size());
+  EXPECT_GT(merged, 25 * ports.size() / test::kShorter);
 }
 
 }  // namespace
