@@ -7,6 +7,7 @@
 #include "plan_chain.hpp"
 #include "profile_format.hpp"
 #include "refine.hpp"
+#include "rotation.hpp"
 #include "row.hpp"
 #include "slot.hpp"
 
@@ -37,19 +38,15 @@ void store_q4(const Access& to, const Basis& basis, const KeyRefiner& refiner, c
 
   std::memcpy(row, key, dim * sizeof(float));
   basis.split_key(row, outliers);
-  to.kernels().rotate(row, static_cast<int>(dim));
+  rotate_in(to.kernels(), row, dim, row);
   std::uint16_t scale = to.kernels().encode_row(row, static_cast<int>(dim), codes);
   if (scale != 0) scale = refiner.refine(row, codes, scale);
   put_key(to, tile, lane, codes, scale);
   for (std::uint32_t n = 0; n < to.shape().outlier_channels; ++n)
     to.outliers(tile)[outlier_byte(lane, n)] = outliers[n];
 
-  if (value_map != nullptr) {
-    map_value(value_map, dim, value, row);
-  } else {
-    std::memcpy(row, value, dim * sizeof(float));
-  }
-  to.kernels().rotate(row, static_cast<int>(dim));
+  if (value_map != nullptr) map_value(value_map, dim, value, row);
+  rotate_in(to.kernels(), value_map != nullptr ? row : value, dim, row);
   scale = to.kernels().encode_row(row, static_cast<int>(dim), codes);
   put_value(to, tile, lane, codes, scale);
 }
@@ -102,6 +99,7 @@ Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, st
   if (tokens == 0 || tokens > shape.max_chunk || keys.size() != tokens * stride || values.size() != keys.size()) {
     return Status::kBadArgument;
   }
+  if (!all_finite(keys.data(), keys.size()) || !all_finite(values.data(), values.size())) return Status::kBadArgument;
   const auto count = static_cast<std::uint32_t>(tokens);
   if (!in_turn(to, layer, count)) return Status::kBadArgument;
   const bool makes_room = to.policy().keep != Keep::kAll;

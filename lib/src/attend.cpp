@@ -4,6 +4,7 @@
 #include "basis.hpp"
 #include "prefetch.hpp"
 #include "profile_format.hpp"
+#include "rotation.hpp"
 #include "score_rows.hpp"
 
 namespace nibkv {
@@ -61,7 +62,7 @@ void add_row(const Access& to, const Basis& basis, Rows& rows, const float* quer
   float outliers[kMaxOutlierChannels];
   std::memcpy(rows.row, query, static_cast<std::size_t>(dim) * sizeof(float));
   basis.split_query(rows.row, outliers);
-  to.kernels().rotate(rows.row, dim);
+  rotate_in(to.kernels(), rows.row, to.shape().head_dim, rows.row);
   std::int8_t* codes = rows.queries + i * dim;
   std::int8_t* outlier_codes = rows.outlier_queries + i * channels;
   float scale = bounded(to.kernels().quantise_query(rows.row, dim, codes));
@@ -252,11 +253,8 @@ void finish_row(const Access& to, const Rows& rows, std::int32_t i, float* out) 
   // Units of the values' weights are Q0.16 ones; the mass is in 2^-40. It is not 0: the largest tile adds 2^14 or more.
   const float per_mass = 0x1p24f / static_cast<float>(rows.states[i].mass);
   for (int c = 0; c < dim; ++c) sums[c] *= per_mass;
-  to.kernels().rotate(sums, dim);
-  if (rows.value_map == nullptr) {
-    std::memcpy(out, sums, static_cast<std::size_t>(dim) * sizeof(float));
-    return;
-  }
+  rotate_out(to.kernels(), sums, to.shape().head_dim, rows.value_map != nullptr ? sums : out);
+  if (rows.value_map == nullptr) return;
   // Back from the basis of the layer below: the map's transpose.
   for (int c = 0; c < dim; ++c) out[c] = 0;
   std::size_t at = 0;
@@ -366,6 +364,11 @@ Status attend(const Cache& cache, std::uint32_t layer, std::span<const float> qu
   if (scores_attention(to.policy()) && whole.queries != count) return Status::kBadArgument;
   for (std::uint32_t head = part.first_head; head < part.first_head + whole.heads; ++head) {
     if (to.chain(layer, head).used < count) return Status::kBadArgument;
+  }
+  const std::size_t group_floats = std::size_t{shape.group()} * shape.head_dim;
+  for (std::uint32_t query = whole.first_query; query < whole.first_query + whole.queries; ++query) {
+    const float* rows = queries.data() + query * stride + part.first_head * group_floats;
+    if (!all_finite(rows, whole.heads * group_floats)) return Status::kBadArgument;
   }
   for (std::uint32_t head = part.first_head; head < part.first_head + whole.heads; ++head) {
     if (shape.storage == Storage::kF32) {

@@ -8,18 +8,12 @@ namespace {
 constexpr std::uint32_t kPyramidBeta = 20;
 constexpr std::uint32_t kFloorShare = 5;  // a head that competes has at least 1 / 5 of the mean
 
-// What a head has at least of a mean of `tokens` in `mean` tiles: room for what is always kept, one slot more and a
-// chunk.
-std::uint32_t least_tiles(const Shape& shape, const Policy& policy, Budget how, std::uint32_t tokens,
-                          std::uint32_t mean) {
-  const std::uint32_t least = tiles_of(detail::smallest_budget(shape, policy));
+// What a head has at least of a mean of `tokens` in `mean` tiles: room for what is always kept and one slot more.
+std::uint32_t least_tiles(const Policy& policy, Budget how, std::uint32_t tokens, std::uint32_t mean) {
+  const std::uint32_t least = tiles_of(detail::smallest_budget(policy));
   const std::uint32_t floor = how == Budget::kPyramid ? 0 : tokens / kFloorShare / kTileSlots;
   const std::uint32_t larger = least > floor ? least : floor;
   return larger < mean ? larger : mean;
-}
-
-std::uint32_t most_tiles(const Layout& layout) {
-  return layout.chain_tiles - 1;
 }
 
 // How much of what is above the floor a head is to get, in any unit.
@@ -34,7 +28,7 @@ void share_by_weights(const Access& to, Budget how, std::uint32_t tokens) {
   const Shape& shape = to.shape();
   const std::uint64_t heads = std::uint64_t{shape.layers} * shape.kv_heads;
   const std::uint32_t mean = tiles_of(tokens);
-  const std::uint32_t floor = least_tiles(shape, to.policy(), how, tokens, mean);
+  const std::uint32_t floor = least_tiles(to.policy(), how, tokens, mean);
   const std::uint32_t most = mean * static_cast<std::uint32_t>(heads < kMostBudget ? heads : kMostBudget);
   const std::uint64_t extra = heads * (mean - floor);
   std::uint64_t sum = 0;
@@ -74,14 +68,15 @@ Status check_budgets(const Shape& shape, const Policy& policy, const ProfileView
   const std::uint64_t heads = std::uint64_t{shape.layers} * shape.kv_heads;
   if (table.size() != heads) return Status::kBadPolicy;
   const Layout layout = layout_of(shape, policy);
+  const std::uint32_t slack = detail::slack_tiles(shape, policy);
   std::uint64_t tiles = 0;
   for (const std::uint32_t tokens : table) {
     const std::uint32_t whole = tokens / kTileSlots;
-    if (whole * kTileSlots < detail::smallest_budget(shape, policy) || whole > most_tiles(layout))
+    if (whole * kTileSlots < detail::smallest_budget(policy) || whole > layout.chain_tiles - slack)
       return Status::kBadPolicy;
     tiles += whole;
   }
-  return tiles <= heads * (layout.tiles_per_head - 1) ? Status::kOk : Status::kBadPolicy;
+  return tiles <= heads * (layout.tiles_per_head - slack) ? Status::kOk : Status::kBadPolicy;
 }
 
 void set_budgets(const Access& to, std::span<const std::uint32_t> table) {
@@ -99,9 +94,9 @@ void share_heads(const Access& to, Budget how, std::uint32_t tokens) {
   if (how == Budget::kPyramid || how == Budget::kScores) share_by_weights(to, how, tokens);
 }
 
-LayerShares layer_shares(const Shape& shape, const Policy& policy, std::uint32_t tokens) {
+LayerShares layer_shares(const Policy& policy, std::uint32_t tokens) {
   const std::uint32_t mean = tokens / kTileSlots;
-  return {least_tiles(shape, policy, Budget::kAdaptive, tokens, mean), mean * kMostBudget, mean};
+  return {least_tiles(policy, Budget::kAdaptive, tokens, mean), mean * kMostBudget, mean};
 }
 
 void share_layer(const Access& to, std::uint32_t layer, std::uint32_t tokens) {
@@ -135,7 +130,7 @@ void share_layer(const Access& to, std::uint32_t layer, std::uint32_t tokens) {
     for (std::uint32_t head = 0; head < shape.kv_heads; ++head) count += reach(head, least_score);
     return count >= wanted;
   });
-  const auto [least, most, mean] = layer_shares(shape, policy, tokens);
+  const auto [least, most, mean] = layer_shares(policy, tokens);
   std::int64_t left = std::int64_t{mean} * shape.kv_heads;
   for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
     std::uint32_t tiles = (always + reach(head, limit)) / kTileSlots;

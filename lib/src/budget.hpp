@@ -29,6 +29,6 @@ struct LayerShares {
   std::uint32_t most;
   std::uint32_t mean;
 };
-LayerShares layer_shares(const Shape& shape, const Policy& policy, std::uint32_t tokens);
+LayerShares layer_shares(const Policy& policy, std::uint32_t tokens);
 
 }  // namespace nibkv

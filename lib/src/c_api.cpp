@@ -293,10 +293,11 @@ nibkv_status nibkv_init(nibkv_cache* cache, void* arena, size_t arena_bytes, con
   if (cache == nullptr || arena == nullptr || shape == nullptr || policy == nullptr) return NIBKV_BAD_ARGUMENT;
   Options chosen;
   if (options != nullptr) {
-    const auto& [port, profile, profile_bytes, budgets, budget_count] = *options;
+    const auto& [port, profile, profile_bytes, budgets, budget_count, weights] = *options;
     if ((profile == nullptr && profile_bytes != 0) || (budgets == nullptr && budget_count != 0))
       return NIBKV_BAD_ARGUMENT;
-    auto& [to_port, to_profile, to_budgets] = chosen;
+    auto& [to_port, to_profile, to_budgets, to_weights] = chosen;
+    to_weights = weights;
     to_port = view(port);
     if (profile != nullptr) to_profile = {static_cast<const std::byte*>(profile), profile_bytes};
     if (budgets != nullptr) to_budgets = {budgets, budget_count};

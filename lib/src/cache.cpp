@@ -12,7 +12,7 @@ std::uint32_t own_tiles(const Access& to, std::uint32_t layer, const Chain& chai
   const Layout& layout = to.layout();
   if (equal_runs(to.policy(), layout)) return layout.tiles_per_head;
   if (to.folds()) return to.paired(layer) ? layout.paired_tiles : layout.tiles_per_head;
-  return chain.budget / kTileSlots + 1;
+  return tiles_of(chain.budget) + detail::slack_tiles(to.shape(), to.policy());
 }
 
 // Both layers of a pair get the views of the pair's own entries.
@@ -71,6 +71,7 @@ Status Cache::init(std::span<std::byte> arena, const Shape& shape, const Policy&
   ProfileView profile;
   if (!options.profile.empty()) {
     if (const Status read = profile.open(options.profile, shape); read != Status::kOk) return read;
+    if (options.weights != 0 && profile.weights() != 0 && options.weights != profile.weights()) return Status::kBadProfile;
   } else if (shape.outlier_channels != 0) {
     return Status::kBadProfile;
   }

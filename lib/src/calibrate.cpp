@@ -133,6 +133,9 @@ Status Calibrator::observe(std::uint32_t layer, std::span<const float> queries, 
       queries.size() != count * shape_.query_heads * dim) {
     return Status::kBadArgument;
   }
+  for (const std::span<const float> rows : {queries, keys, values}) {
+    if (!all_finite(rows.data(), rows.size())) return Status::kBadArgument;
+  }
   for (std::uint32_t kv_head = 0; kv_head < shape_.kv_heads; ++kv_head) {
     const Sums sums = sums_at(memory_, std::size_t{layer} * shape_.kv_heads + kv_head, shape_.head_dim);
     for (std::size_t i = 0; i < count; ++i) {
@@ -208,6 +211,7 @@ Status Calibrator::write(std::span<std::byte> profile) const {
   header.layers = shape_.layers;
   header.kv_heads = shape_.kv_heads;
   header.head_dim = shape_.head_dim;
+  header.weights = options_.weights;
   header.channels = kMaxOutlierChannels;
   if (maps) {
     header.flags = static_cast<std::uint16_t>(kProfileMaps | (options_.rotary.adjacent ? kProfileAdjacent : 0));

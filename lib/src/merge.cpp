@@ -2,6 +2,7 @@
 #include "nibkv/plan.hpp"
 #include "refine.hpp"
 #include "rotary.hpp"
+#include "rotation.hpp"
 #include "row.hpp"
 #include "shared_row.hpp"
 #include "slot.hpp"
@@ -75,7 +76,7 @@ float Merger::read_key(const SlotCursor& at, std::int64_t positions, float* outl
     restore_key(to_, basis_, at.tile, at.lane, row_);
     turner_.turn(row_, positions);
     basis_.split_key(row_, outlier_codes);
-    to_.kernels().rotate(row_, static_cast<int>(dim_));
+    rotate_in(to_.kernels(), row_, dim_, row_);
   } else {
     std::int8_t levels[kMaxHeadDim];
     key_levels(to_, at.tile, at.lane, levels);

@@ -9,9 +9,9 @@ void plan_recent(const Access& to, const Chain& chain, std::uint32_t incoming, s
   const Policy& policy = to.policy();
   std::uint32_t drop = 0;
   if (policy.keep == Keep::kRecent && chain.used + incoming > capacity_of(to, chain)) {
-    // As much as is over the budget, in whole tiles: then the tiles behind the first gap move as they are. The slack of
-    // a chain is a tile at least, so the multiple below still makes the tokens fit.
-    drop = (chain.used + incoming - policy.tokens) / kTileSlots * kTileSlots;
+    // What the next token does not need to see a whole budget, in whole tiles: then the tiles behind the first gap move
+    // as they are. What is left is less than a tile more, for which a chain has room.
+    drop = (chain.used + 1 - policy.tokens) / kTileSlots * kTileSlots;
   }
   for (std::uint32_t slot = 0; slot < chain.used; ++slot) {
     const bool dropped = slot >= policy.sinks && slot - policy.sinks < drop;
@@ -27,10 +27,7 @@ void plan_chain(const Access& to, const Chain& chain, std::uint32_t layer, std::
     plan_recent(to, chain, incoming, target);
     return;
   }
-  const std::uint32_t capacity = capacity_of(to, chain);
-  std::uint32_t kept = chain.used;
-  // Down to the budget, so that the next plan is a tile away; further only for a chunk of more than a tile.
-  if (chain.used + incoming > capacity) kept = incoming > kTileSlots ? capacity - incoming : chain.budget;
+  const std::uint32_t kept = chain.used + incoming > capacity_of(to, chain) ? chain.budget : chain.used;
   plan_by_score(to, chain, layer, kv_head, kept, arrays, target);
 }
 

@@ -6,10 +6,10 @@
 
 namespace nibkv {
 
-/// Slots that a chain may reach before it is cut back: a tile over the budget, or all its tiles when nothing may be
-/// dropped.
+/// Slots that a chain may reach before it is cut back, or all its tiles when nothing may be dropped.
 inline std::uint32_t capacity_of(const Access& to, const Chain& chain) {
-  return to.policy().keep == Keep::kAll ? to.layout().tiles_per_head * kTileSlots : chain.budget + kTileSlots;
+  if (to.policy().keep == Keep::kAll) return to.layout().tiles_per_head * kTileSlots;
+  return chain.budget + detail::slack_of(to.shape(), to.policy());
 }
 
 /// Slots that may be dropped under Keep::kScore: all but the sinks and the recent ones. They are one run, but in a

@@ -88,7 +88,7 @@ Status ProfileView::open(std::span<const std::byte> bytes, const Shape& shape) {
   const bool maps = (header.flags & kProfileMaps) != 0;
   if (bytes.size() != profile_bytes(shape, maps)) return Status::kBadProfile;
   if (header.total_bytes != bytes.size() || header.layers != shape.layers || header.kv_heads != shape.kv_heads ||
-      header.head_dim != shape.head_dim || header.channels != kMaxOutlierChannels || header.reserved != 0 ||
+      header.head_dim != shape.head_dim || header.channels != kMaxOutlierChannels ||
       !good_rotary(header, shape)) {
     return Status::kBadProfile;
   }
@@ -110,6 +110,12 @@ std::uint32_t ProfileView::checksum() const {
   std::uint32_t crc = 0;
   if (!empty()) std::memcpy(&crc, data_ + offsetof(ProfileHeader, crc), sizeof crc);
   return crc;
+}
+
+std::uint32_t ProfileView::weights() const {
+  std::uint32_t weights = 0;
+  if (!empty()) std::memcpy(&weights, data_ + offsetof(ProfileHeader, weights), sizeof weights);
+  return weights;
 }
 
 HeadProfile ProfileView::head(std::uint32_t layer, std::uint32_t kv_head) const {

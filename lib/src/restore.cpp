@@ -97,7 +97,7 @@ Status read_parts(const SnapshotSource& source, Parts& parts) {
 // Takes the records of chains, one after the other, and knows what is wrong with them.
 class ChainJudge {
  public:
-  explicit ChainJudge(const Access& to) : to_(to), shares_(layer_shares(to.shape(), to.policy(), to.policy().tokens)) {}
+  explicit ChainJudge(const Access& to) : to_(to), shares_(layer_shares(to.policy(), to.policy().tokens)) {}
 
   Status take(const ChainRecord& record);
   /// What all chains so far have.

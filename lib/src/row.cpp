@@ -1,5 +1,6 @@
 #include "row.hpp"
 
+#include "rotation.hpp"
 #include "slot.hpp"
 
 namespace nibkv {
@@ -38,7 +39,7 @@ void restore_key(const Access& to, const Basis& basis, std::uint32_t tile, std::
   key_levels(to, tile, lane, levels);
   const float scale = from_scale16(to.key_scales(tile)[lane]);
   for (std::uint32_t c = 0; c < dim; ++c) row[c] = static_cast<float>(levels[c]) * scale;
-  to.kernels().rotate(row, static_cast<int>(dim));
+  rotate_out(to.kernels(), row, dim, row);
   for (std::uint32_t n = 0; n < to.shape().outlier_channels; ++n)
     outliers[n] = to.outliers(tile)[outlier_byte(lane, n)];
   basis.join_key(row, outliers);

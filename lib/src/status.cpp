@@ -19,11 +19,11 @@ std::string_view text(Status status) {
     case Status::kUnsupportedPort:
       return "this CPU cannot run that port";
     case Status::kBadProfile:
-      return "the profile is missing, damaged, of another version, or made for another shape";
+      return "the profile is missing, damaged, of another version, or made for another shape or other weights";
     case Status::kNotReady:
       return "the cache was not initialised";
     case Status::kBadArgument:
-      return "an index is out of range or a span has the wrong size";
+      return "an index is out of range, a span has the wrong size, or a number is not finite";
     case Status::kFull:
       return "the pool has no tile left and the policy keeps everything";
     case Status::kBadPlan:

@@ -22,11 +22,11 @@
   extern "C" const std::byte nibkv_kept_##number##_end[]; \
   static_assert(nibkv::test::kKeptSnapshots[number].name == std::string_view(file))
 
-NIBKV_KEPT_FILE(0, "1-full");
-NIBKV_KEPT_FILE(1, "1-f32");
-NIBKV_KEPT_FILE(2, "1-merged");
-NIBKV_KEPT_FILE(3, "1-table");
-NIBKV_KEPT_FILE(4, "1-folded");
+NIBKV_KEPT_FILE(0, "2-full");
+NIBKV_KEPT_FILE(1, "2-f32");
+NIBKV_KEPT_FILE(2, "2-merged");
+NIBKV_KEPT_FILE(3, "2-table");
+NIBKV_KEPT_FILE(4, "2-folded");
 static_assert(std::size(nibkv::test::kKeptSnapshots) == 5);
 
 namespace nibkv::metal {

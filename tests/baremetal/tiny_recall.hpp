@@ -10,7 +10,7 @@
 namespace nibkv::metal {
 
 inline constexpr Shape kTinyShape = {.layers = 5, .query_heads = 4, .kv_heads = 2, .head_dim = 64};
-inline constexpr Policy kTinyPolicy = ems(256);
+inline constexpr Policy kTinyPolicy = ems(288);
 
 /// A token a byte.
 inline constexpr std::string_view kTinyPrompt =
@@ -23,7 +23,7 @@ inline constexpr std::string_view kTinyPrompt =
 inline constexpr std::string_view kTinyAnswer = "28415";
 
 // What comes out on every machine. To update: run nibkv_tiny_tests; it prints the new word.
-inline constexpr std::uint64_t kTinyCache = 0xbed7381a2c5cbf3f;
+inline constexpr std::uint64_t kTinyCache = 0x714e730d24a1f191;
 
 struct Recall {
   Status status = Status::kOk;

@@ -53,5 +53,18 @@ TEST(KeptSnapshots, AreRestoredGoOnWithTheSameWordAndAreWhatEveryPortOnEveryMach
   }
 }
 
+// Their rows were rotated without signs, so they would come back as other rows.
+TEST(KeptSnapshots, OfVersionOneAreRefused) {
+  const auto memory = std::make_unique<test::KeptCache>();
+  const test::KeptSnapshot& one = test::kKeptSnapshots[0];
+  ASSERT_EQ(memory->init(one, {}), Status::kOk);
+  ASSERT_EQ(memory->fill(one), Status::kOk);
+  const auto saved = memory->saved();
+  const std::vector<std::byte> before(saved.begin(), saved.end());
+  EXPECT_EQ(restore(memory->cache(), contents(NIBKV_TEST_FILES "/1-full.snapshot")), Status::kNewerSnapshot);
+  const auto after = memory->saved();
+  EXPECT_EQ(std::vector<std::byte>(after.begin(), after.end()), before);
+}
+
 }  // namespace
 }  // namespace nibkv

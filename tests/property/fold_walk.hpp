@@ -207,7 +207,7 @@ class FoldWalk {
       const auto wanted =
           reference::fixed_point_case(queries[row].codes, 0.02, slots, slots.size() - (count - 1 - token), biases);
       const auto got =
-          reference::hadamard(reference::widen(std::span(out).subspan(row * shape_.head_dim, shape_.head_dim)));
+          reference::rotated(reference::widen(std::span(out).subspan(row * shape_.head_dim, shape_.head_dim)));
       ASSERT_LE(reference::distance(got, wanted.exact), wanted.norm_bound) << what() << ", layer " << layer;
     }
   }

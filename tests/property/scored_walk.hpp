@@ -83,7 +83,9 @@ class ScoredWalk {
     seen_[layer] += count;
     if (policy_.budget != Budget::kAdaptive) {
       for (std::uint32_t head = 0; head < shape_.kv_heads; ++head) {
-        ASSERT_LE(rig_.cache().held(layer, head), rig_.cache().budget(layer, head) + kTileSlots) << what();
+        const std::uint32_t held = rig_.cache().held(layer, head);
+        const std::uint32_t budget = rig_.cache().budget(layer, head);
+        ASSERT_LE(held, budget + std::max<std::uint32_t>(shape_.max_chunk, kTileSlots)) << what();
       }
     }
     if (random_.below(8) != 0) run_attend(layer, count);

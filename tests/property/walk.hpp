@@ -86,7 +86,7 @@ class Walk {
   Policy random_policy() {
     if (random_.below(2) == 0) return full(random_.within(1, 150));
     const std::uint32_t sinks = random_.below(36);
-    return streaming_llm(sinks + shape_.max_chunk + random_.below(100), sinks);
+    return streaming_llm(sinks + 1 + random_.below(130), sinks);
   }
 
   PlainChain& chain(std::uint32_t layer, std::uint32_t head) { return chains_[layer * shape_.kv_heads + head]; }

@@ -51,6 +51,26 @@ std::vector<double> hadamard(std::span<const double> row) {
   return out;
 }
 
+namespace {
+
+std::vector<double> with_signs(std::vector<double> row) {
+  for (std::size_t c = 0; c < row.size(); ++c) {
+    int pairs = 0;
+    for (int bit = 0; bit < 8; bit += 2) pairs += (c >> bit & 3) == 3 ? 1 : 0;
+    if (pairs % 2 != 0) row[c] = -row[c];
+  }
+  return row;
+}
+
+}  // namespace
+
+std::vector<double> rotated(std::span<const double> row) {
+  return hadamard(with_signs({row.begin(), row.end()}));
+}
+std::vector<double> rotated_back(std::span<const double> row) {
+  return with_signs(hadamard(row));
+}
+
 std::vector<double> Slot::rotated_key() const {
   return levels_times(key_codes, scale16_value(key_scale));
 }
@@ -244,7 +264,7 @@ void ArenaModel::check_free_tiles(const std::vector<bool>& taken, std::uint32_t 
 
 std::vector<double> decode_key(const Slot& slot, const ProfileView& profile, std::uint32_t layer,
                                std::uint32_t kv_head) {
-  std::vector<double> row = hadamard(slot.rotated_key());
+  std::vector<double> row = rotated_back(slot.rotated_key());
   if (profile.empty()) return row;
   const HeadProfile head = profile.head(layer, kv_head);
   for (std::size_t n = 0; n < slot.outliers.size(); ++n) {
@@ -255,7 +275,7 @@ std::vector<double> decode_key(const Slot& slot, const ProfileView& profile, std
 }
 
 std::vector<double> decode_value(const Slot& slot) {
-  return hadamard(slot.rotated_value());
+  return rotated_back(slot.rotated_value());
 }
 
 }  // namespace nibkv::reference

@@ -21,6 +21,12 @@ double scale16_value(std::uint16_t scale);
 /// element (i, j) of a block of n is (-1)^popcount(i and j) / sqrt(n). It is its own inverse.
 std::vector<double> hadamard(std::span<const double> row);
 
+/// A row in the channels of tiles: each channel times its sign, then the transform. The sign of channel c is -1 where
+/// c has an odd number of the pairs of bits 0 and 1, 2 and 3, 4 and 5, 6 and 7 set.
+std::vector<double> rotated(std::span<const double> row);
+/// The way back.
+std::vector<double> rotated_back(std::span<const double> row);
+
 /// One slot as an arena holds it.
 struct Slot {
   std::vector<int> key_codes;    ///< [head_dim] in [0, 15]

@@ -15,7 +15,7 @@ ExactQuery exact_query(Random& random, std::size_t dim, double scale) {
     if (c == dim / 2) query.codes[c] = 127;
     rotated.push_back(query.codes[c] * scale);
   }
-  for (const double x : reference::hadamard(rotated)) query.row.push_back(static_cast<float>(x));
+  for (const double x : reference::rotated_back(rotated)) query.row.push_back(static_cast<float>(x));
   return query;
 }
 

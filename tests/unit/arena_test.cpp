@@ -151,9 +151,7 @@ TEST(TokensThatFit, IsZeroWhenNotEvenTheSmallestFits) {
   for (int round = 0; round < 200; ++round) {
     const Shape shape = random_shape(random);
     Policy policy = random_policy(random, shape);
-    policy.tokens = policy.keep == Keep::kAll      ? 1
-                    : policy.keep == Keep::kRecent ? policy.sinks + shape.max_chunk
-                                                   : detail::smallest_budget(shape, policy);
+    policy.tokens = policy.sinks + policy.recent + 1;
     const std::uint64_t least = footprint(shape, policy);
     EXPECT_EQ(tokens_that_fit(shape, policy, least - 1), 0u) << words(shape, policy);
     EXPECT_GE(tokens_that_fit(shape, policy, least), policy.tokens) << words(shape, policy);

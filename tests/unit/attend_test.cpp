@@ -65,7 +65,7 @@ void check_rows(const Rig& rig, const std::vector<ExactQuery>& queries, double s
         const FixedPointCase expected =
             reference::fixed_point_case(queries[row].codes, scale, slots, slots.size() - (count - 1 - i));
         const auto got =
-            reference::hadamard(reference::widen(std::span(out).subspan(row * shape.head_dim, shape.head_dim)));
+            reference::rotated(reference::widen(std::span(out).subspan(row * shape.head_dim, shape.head_dim)));
         const double error = reference::distance(got, expected.exact);
         EXPECT_LE(error, expected.norm_bound) << what << ": query " << i << ", head " << kv_head << ", member " << g;
         errors.add(error, expected);
@@ -160,7 +160,7 @@ struct Planted {
     // The query rotates to 127 in every channel; a key that rotates to a in every channel has the dot product 64 * 127
     // * a.
     std::vector<double> ones(64, 1.0);
-    const auto direction = reference::hadamard(ones);
+    const auto direction = reference::rotated_back(ones);
     query.codes.assign(64, 127);
     for (const double x : direction) query.row.push_back(static_cast<float>(127 * x));
     for (const double octave : octaves) {
@@ -223,7 +223,7 @@ TEST(Attend, OneSlotGivesItsValueWhateverTheLogit) {
          {0.0, 1e-3, -1e-3, 15.0, -15.0, 1000.0, -1000.0, 1e5, -1e5, 1e6, -1e6, 3e6, -3e6, 1e12, -1e12}) {
       Planted planted(port, {octave}, 114);
       const std::vector<float> out = test::attend_all(planted.rig.cache(), 0, planted.query.row);
-      const auto value = reference::hadamard(model_of(planted.rig).slot(0, 0, 0).rotated_value());
+      const auto value = reference::rotated_back(model_of(planted.rig).slot(0, 0, 0).rotated_value());
       const double error = reference::distance(reference::widen(out), value);
       // Of attention.cpp's steps those that do not cancel against the mass: the product in Q15 of at least 1/4 is off
       // by 2^-14 of itself, its byte, 127, by 2^-14.
@@ -261,7 +261,7 @@ TEST(Attend, ZeroQueriesGiveTheMean) {
       const auto value = slot.rotated_value();
       for (std::size_t c = 0; c < 64; ++c) mean[c] += value[c] / 40;
     }
-    EXPECT_LE(reference::distance(reference::widen(out), reference::hadamard(mean)),
+    EXPECT_LE(reference::distance(reference::widen(out), reference::rotated_back(mean)),
               kRmsBound * 2 * reference::norm(mean))
         << port;
   }

@@ -66,7 +66,7 @@ TEST(Budget, SharesAreWholeTilesThatAddUpToTheMean) {
     Rig rig(shape, policy, {}, round + 1);
     const std::string what = words(shape, policy);
     const std::uint32_t mean = tiles_of(policy.tokens) * kTileSlots;
-    const std::uint32_t least = policy.sinks + policy.recent + 1 + (shape.max_chunk > 32 ? shape.max_chunk - 32 : 0);
+    const std::uint32_t least = policy.sinks + policy.recent + 1;
     const std::vector<std::uint32_t> budgets = budgets_of(rig.cache());
     for (const std::uint32_t budget : budgets) {
       ASSERT_EQ(budget % kTileSlots, 0u) << what;

@@ -47,7 +47,7 @@ std::vector<Failure> failures() {
   Shape bad = kShape;
   bad.head_dim = 63;
   list.push_back({"shape", Status::kBadShape, bad});
-  list.push_back({"policy", Status::kBadPolicy, kShape, streaming_llm(8, 1)});
+  list.push_back({"policy", Status::kBadPolicy, kShape, streaming_llm(8, 8)});
   list.push_back({"zero tokens", Status::kBadPolicy, kShape, full(0)});
   constexpr Shape kHuge = {.layers = 1024, .query_heads = 1024, .kv_heads = 1024, .head_dim = 256};
   list.push_back({"beyond this machine", Status::kBadPolicy, kHuge, full(kMaxTokens)});

@@ -99,8 +99,8 @@ TEST(Merge, EqualKeysBecomeOneWithTheMeanValueAndTheMassOfBoth) {
 
       const std::vector<float> out = test::attend_all(rig.cache(), 0, rows);
       for (std::size_t member = 0; member < 2; ++member) {
-        const auto got = reference::hadamard(reference::widen(std::span(out).subspan(member * kDim, kDim)));
-        const auto old = reference::hadamard(reference::widen(std::span(before).subspan(member * kDim, kDim)));
+        const auto got = reference::rotated(reference::widen(std::span(out).subspan(member * kDim, kDim)));
+        const auto old = reference::rotated(reference::widen(std::span(before).subspan(member * kDim, kDim)));
         const auto expected = reference::fixed_point_case(queries[member].codes, 0.03, after, 11, biases_of(rig));
         EXPECT_LE(reference::distance(got, expected.exact), expected.norm_bound) << port;
         if (mass == Mass::kNone) continue;
@@ -418,7 +418,7 @@ TEST(Merge, AttentionOverMergedSlotsIsExactWithinTheBound) {
         const std::vector<float> out = test::attend_all(rig.cache(), 0, test::rows_of(queries));
         for (std::size_t member = 0; member < 2; ++member) {
           const auto expected = reference::fixed_point_case(queries[member].codes, scale, slots, slots.size(), biases);
-          const auto got = reference::hadamard(reference::widen(std::span(out).subspan(member * kDim, kDim)));
+          const auto got = reference::rotated(reference::widen(std::span(out).subspan(member * kDim, kDim)));
           ASSERT_LE(reference::distance(got, expected.exact), expected.norm_bound) << "step " << step << ", " << port;
         }
       }

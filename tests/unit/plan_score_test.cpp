@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "nibkv/nibkv.hpp"
+#include "profile_format.hpp"
 #include "tests/reference/arena_model.hpp"
 #include "tests/reference/attention.hpp"
 #include "tests/reference/rotary.hpp"
@@ -219,6 +220,19 @@ std::vector<double> tile_key(const Slot& slot, const std::vector<double>& mean, 
   return slot.outliers.empty() ? slot.rotated_key() : decoded;
 }
 
+// How far the dot product of two keys' outlier channels may be off: those of the first, times the squares of their
+// scales, become codes of at most 127, each off by half a step or a little more.
+double outlier_error(const Slot& candidate, const Slot& centre, const ProfileView& profile, std::uint32_t head) {
+  double most = 0;
+  double codes = 0;
+  for (std::size_t n = 0; n < candidate.outliers.size(); ++n) {
+    const double scale = reference::scale16_value(u16_at(profile.head(0, head).outlier_scales, n));
+    most = std::max(most, std::abs(candidate.outliers[n]) * scale * scale);
+    codes += std::abs(centre.outliers[n]);
+  }
+  return 0.5001 / 127 * most * codes;
+}
+
 // Rows [token][head of 2], the first at `position`, as rotary embedding turns them.
 void embed(std::vector<float>& rows, const Rotary& rotary, std::uint32_t dim, std::uint32_t position) {
   for (std::size_t at = 0; at < rows.size(); at += dim) {
@@ -256,8 +270,6 @@ TEST(Members, JoinTheMostSimilarCentreOrNone) {
     if (shape.outlier_channels != 0) {
       ASSERT_EQ(profile.open(rig.profile(), shape), Status::kOk);
     }
-    // A key's outlier channels are compared as 8-bit codes of 8-bit codes, unless it is turned.
-    const double slack = shape.outlier_channels != 0 && !policy.position_free ? 0.01 : 1e-5;
     for (std::uint32_t head = 0; head < 2; ++head) {
       const std::vector<Slot> slots = model_of(rig).slots(0, head);
       Slot zero = slots[0];
@@ -276,34 +288,50 @@ TEST(Members, JoinTheMostSimilarCentreOrNone) {
         const double value = clamped_cosine(slots[a].rotated_value(), slots[b].rotated_value());
         return policy.similarity == Similarity::kKey ? key : key * value;
       };
+      // A key's outlier channels are compared as 8-bit codes of 8-bit codes, unless it is turned.
+      const auto error = [&](std::size_t a, std::size_t b) {
+        return policy.position_free ? 0.0
+                                    : outlier_error(slots[a], slots[b], profile, head) /
+                                          (reference::norm(keys[a]) * reference::norm(keys[b]));
+      };
       const std::vector<std::uint32_t> target = plan_of(rig, head, 16);
       ASSERT_EQ(kept_of(target), policy.tokens);
-      std::vector<double> best(slots.size(), 0.0);
-      double sum = 0;
+      // What the similarity to the best centre is at least and at most.
+      std::vector<double> least(slots.size(), 0.0);
+      double least_sum = 0;
+      double most_sum = 0;
       std::size_t candidates = 0;
       for (std::size_t i = 0; i < slots.size(); ++i) {
         if (target[i] < kMember) continue;
+        double most = 0;
         for (std::size_t j = policy.sinks; j + policy.recent < slots.size(); ++j) {
-          if (target[j] < kMember) best[i] = std::max(best[i], similarity(i, j));
+          if (target[j] >= kMember) continue;
+          least[i] = std::max(least[i], similarity(i, j) - error(i, j));
+          most = std::max(most, similarity(i, j) + error(i, j));
         }
-        sum += best[i];
+        least_sum += least[i];
+        most_sum += most;
         ++candidates;
       }
-      const double threshold = policy.mean_threshold ? sum / static_cast<double>(candidates) : policy.threshold / 256.0;
-      const double apart = policy.mean_threshold ? 2 * slack : slack;  // the mean is one of compared codes itself
+      // Under mean_threshold it is a mean of similarities as they are compared.
+      const auto threshold = [&](double sum) {
+        return policy.mean_threshold ? sum / static_cast<double>(candidates) : policy.threshold / 256.0;
+      };
+      constexpr double kRounding = 1e-5;
       for (std::size_t i = 0; i < slots.size(); ++i) {
         const std::string what = words(shape, policy) + ", slot " + std::to_string(i);
         if (target[i] < kMember) continue;
         if (target[i] == kDrop) {
-          ASSERT_LE(best[i], std::max(threshold, 1e-9) + apart) << what;
+          ASSERT_LE(least[i], std::max(threshold(most_sum), 1e-9) + kRounding) << what;
           ++lost;
           continue;
         }
         const auto centre =
             static_cast<std::size_t>(std::find(target.begin(), target.end(), target[i] - kMember) - target.begin());
         ASSERT_TRUE(centre >= policy.sinks && centre + policy.recent < slots.size()) << what;
-        ASSERT_GE(similarity(i, centre), best[i] - slack) << what;
-        ASSERT_GE(similarity(i, centre), threshold - apart) << what;
+        const double found = similarity(i, centre) + error(i, centre) + kRounding;
+        ASSERT_GE(found, least[i]) << what;
+        ASSERT_GE(found, threshold(least_sum)) << what;
         ++joined;
       }
     }

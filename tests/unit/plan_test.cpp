@@ -120,7 +120,7 @@ TEST(Streaming, KeepsExactlyTheSinksAndTheMostRecentTokens) {
                    .storage = Storage::kF32};
     shape.max_chunk = static_cast<std::uint16_t>(random.below(3) == 0 ? 1 : random.within(1, 70));
     const std::uint32_t sinks = random.below(2) == 0 ? 4 : random.below(70);
-    const Policy policy = streaming_llm(sinks + shape.max_chunk + random.below(100), sinks);
+    const Policy policy = streaming_llm(sinks + 1 + random.below(150), sinks);
     Rig rig(shape, policy);
     std::uint32_t seen = 0;
     while (seen < 3 * policy.tokens + 200) {
@@ -138,7 +138,9 @@ TEST(Streaming, KeepsExactlyTheSinksAndTheMostRecentTokens) {
           << "append and plan disagree: " << words(shape, policy) << ", seen " << seen;
       ASSERT_EQ(dropped % kTileSlots, 0u) << words(shape, policy) << ", seen " << seen;
       ASSERT_GE(held, std::min(seen, policy.tokens)) << words(shape, policy) << ", seen " << seen;
-      ASSERT_LE(held, policy.tokens + kTileSlots) << words(shape, policy) << ", seen " << seen;
+      ASSERT_LE(held, policy.tokens + kTileSlots - 1 + shape.max_chunk) << words(shape, policy) << ", seen " << seen;
+      ASSERT_GE(held - (count - 1), std::min(seen - (count - 1), policy.tokens))
+          << "the first query sees less than the budget: " << words(shape, policy) << ", seen " << seen;
       ASSERT_EQ(rig.cache().seen(1), seen);
       for (std::uint32_t head = 0; head < 2; ++head) {
         ASSERT_EQ(positions(rig, 1, head), reference::streaming_positions(seen, held, sinks))

@@ -59,10 +59,27 @@ TEST(Profile, HeaderIsAsDocumented) {
   EXPECT_EQ(header.channels, 16);
   EXPECT_EQ(header.flags, 0);
   EXPECT_EQ(header.rotary_pairs, 0);
-  EXPECT_EQ(header.reserved, 0u);
+  EXPECT_EQ(header.weights, 0u);
   std::vector<std::byte> again = profile;
   test::seal(again);
   EXPECT_EQ(again, profile) << "the checksum";
+}
+
+TEST(Profile, KnowsItsWeightsAndACacheOfOthersRefusesIt) {
+  for (const std::uint32_t of : {0u, 1u, 0x89abcdefu}) {
+    const std::vector<std::byte> profile = test::make_profile(kTiny, 73, {.weights = of});
+    ProfileView view;
+    ASSERT_EQ(view.open(profile, kTiny), Status::kOk);
+    EXPECT_EQ(view.weights(), of);
+    for (const std::uint32_t model : {0u, 1u, 0x89abcdefu, 0xffffffffu}) {
+      test::Arena arena(footprint(kTiny, full(32)));
+      Cache cache;
+      const bool known = of != 0 && model != 0;
+      EXPECT_EQ(cache.init(arena.bytes(), kTiny, full(32), {.profile = profile, .weights = model}),
+                known && of != model ? Status::kBadProfile : Status::kOk)
+          << of << ", " << model;
+    }
+  }
 }
 
 TEST(Profile, EveryTruncationAndExtensionIsRefused) {
@@ -96,7 +113,8 @@ TEST(Profile, FieldsOutOfRangeAreRefusedUnderARightChecksum) {
   change(0, {'X'}, "magic");
   change(4, {1}, "version");
   change(4, {2}, "version");
-  change(4, {4}, "version");
+  change(4, {3}, "version");
+  change(4, {5}, "version");
   change(6, {64}, "header_bytes");
   change(8, {1, 0, 0, 0}, "total_bytes");
   change(16, {2}, "layers");
@@ -106,8 +124,6 @@ TEST(Profile, FieldsOutOfRangeAreRefusedUnderARightChecksum) {
   change(24, {1}, "maps that are not there");
   change(24, {2}, "pairs of no maps");
   change(26, {8}, "rotary pairs of no maps");
-  change(28, {1}, "reserved");
-  change(31, {1}, "reserved");
   ProfileView view;
   ASSERT_EQ(view.open(good, kTiny), Status::kOk);
   const HeadProfile head = view.head(0, 0);
@@ -324,6 +340,14 @@ TEST(Calibrator, RefusesWhatIsWrong) {
   EXPECT_EQ(calibrator.observe(0, first(128), first(128), first(128)), Status::kBadArgument);
   EXPECT_EQ(calibrator.observe(0, rows, first(128), first(127)), Status::kBadArgument);
   EXPECT_EQ(calibrator.observe(0, rows, first(128), {}), Status::kBadArgument);
+  for (const float odd : {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
+    std::vector<float> bad = rows;
+    bad[17] = odd;
+    const auto bad_first = std::span(bad).first(128);
+    EXPECT_EQ(calibrator.observe(0, bad, first(128), first(128)), Status::kBadArgument);
+    EXPECT_EQ(calibrator.observe(0, rows, bad_first, first(128)), Status::kBadArgument);
+    EXPECT_EQ(calibrator.observe(0, rows, first(128), bad_first), Status::kBadArgument);
+  }
   const std::vector<float> many((kCalibrationChunk + 1) * 4 * 64, 1.0f);
   const auto half = std::span(many).first(many.size() / 2);
   EXPECT_EQ(calibrator.observe(0, many, half, half), Status::kBadArgument);

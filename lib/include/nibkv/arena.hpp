@@ -139,6 +139,18 @@ constexpr Scratch scratch_of(const Shape& shape, const Policy& policy, std::uint
 }
 
 namespace detail {
+/// Slots of a head beyond its budget: room for a chunk, so that each of its queries sees a whole budget of slots, and
+/// at least a tile, so that room is made once in 32 tokens. Under Keep::kRecent whole tiles are dropped, and what is
+/// left may be 31 slots more.
+constexpr std::uint32_t slack_of(const Shape& shape, const Policy& policy) {
+  if (policy.keep == Keep::kAll) return 0;
+  if (policy.keep == Keep::kRecent) return shape.max_chunk + kTileSlots - 1;
+  return shape.max_chunk > kTileSlots ? shape.max_chunk : kTileSlots;
+}
+constexpr std::uint32_t slack_tiles(const Shape& shape, const Policy& policy) {
+  return (slack_of(shape, policy) + kTileSlots - 1) / kTileSlots;
+}
+
 /// Newest slots that are not folded: those of a chunk must all be there for its queries.
 constexpr std::uint32_t unfolded(const Shape& shape, const Policy& policy) {
   return policy.fold.recent > shape.max_chunk ? policy.fold.recent : shape.max_chunk;
@@ -199,9 +211,10 @@ constexpr Layout layout_as(const Shape& shape, const Policy& policy, bool share)
   Layout at;
   const std::uint64_t heads = std::uint64_t{shape.layers} * shape.kv_heads;
   const bool bounded = policy.keep != Keep::kAll;
-  // Slack: a bounded chain is cut back when it is a tile over its budget. Scored budgets that differ are whole tiles,
-  // which add up to no more than those of equal ones.
-  at.tiles_per_head = (policy.tokens + kTileSlots - 1) / kTileSlots + (bounded ? 1 : 0);
+  // Scored budgets that differ are whole tiles, which add up to no more than those of equal ones.
+  const bool equal = policy.budget == Budget::kUniform;
+  const std::uint32_t slots = policy.tokens + (equal ? slack_of(shape, policy) : 0);
+  at.tiles_per_head = (slots + kTileSlots - 1) / kTileSlots + (equal ? 0 : slack_tiles(shape, policy));
   at.tiles = heads * at.tiles_per_head;
   at.paired_tiles = at.tiles_per_head;
   if (share) {
@@ -274,9 +287,9 @@ constexpr std::size_t footprint(const Shape& shape, const Policy& policy) {
 }
 
 namespace detail {
-/// The least tokens that valid() allows under Keep::kScore.
-constexpr std::uint32_t smallest_budget(const Shape& shape, const Policy& policy) {
-  return policy.sinks + policy.recent + 1 + (shape.max_chunk > kTileSlots ? shape.max_chunk - kTileSlots : 0);
+/// The least tokens that valid() allows where not all are kept.
+constexpr std::uint32_t smallest_budget(const Policy& policy) {
+  return policy.sinks + policy.recent + 1;
 }
 }  // namespace detail
 
@@ -285,9 +298,7 @@ constexpr std::uint32_t smallest_budget(const Shape& shape, const Policy& policy
 constexpr std::uint32_t tokens_that_fit(const Shape& shape, Policy policy, std::uint64_t bytes) {
   std::uint32_t low = 0;  // the largest known to fit; invalid budgets below the policy's smallest count as fitting
   std::uint32_t high = kMaxTokens + 1;
-  const std::uint32_t smallest = policy.keep == Keep::kAll      ? 1
-                                 : policy.keep == Keep::kRecent ? policy.sinks + shape.max_chunk
-                                                                : detail::smallest_budget(shape, policy);
+  const std::uint32_t smallest = detail::smallest_budget(policy);
   while (high - low > 1) {
     const std::uint32_t middle = low + (high - low) / 2;
     policy.tokens = middle;

@@ -19,6 +19,7 @@ struct Options {
   /// u32[layers][kv_heads], for Budget::kTable: tokens of each head. They are cut to multiples of 32, must not be below
   /// sinks + recent + 1 and must not add up to more than the mean, Policy::tokens, of all heads allows.
   std::span<const std::uint32_t> budgets = {};
+  std::uint32_t weights = 0;  ///< of the model, as in CalibrationOptions::weights; 0: not said
 };
 
 inline constexpr std::uint32_t kNoTile = 0xffffffff;
@@ -60,7 +61,8 @@ class Cache {
   ///               cache
   /// @returns kBadShape, kBadPolicy (also for a footprint beyond this machine's memory), kMisaligned, kArenaTooSmall,
   ///          kUnknownPort, kUnsupportedPort; kBadProfile also when the shape asks for outlier channels and
-  ///          there is no profile, or the policy aligns layers and the profile has no maps. Neither the object nor the
+  ///          there is no profile, the policy aligns layers and the profile has no maps, or both say which weights they
+  ///          are of and it is of others. Neither the object nor the
   ///          arena is changed unless kOk.
   /// Cost: O(footprint) once, to clear the arena.
   Status init(std::span<std::byte> arena, const Shape& shape, const Policy& policy, const Options& options = {});

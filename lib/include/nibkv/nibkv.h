@@ -130,7 +130,7 @@ typedef struct nibkv_fold {
 typedef struct nibkv_policy {
   uint8_t keep;        /* NIBKV_KEEP_...: what may be given up */
   uint32_t tokens;     /* budget of a head in tokens, its mean when heads differ, [1, 2^24] */
-  uint32_t sinks;      /* first tokens that are never dropped: [0, tokens - max_chunk] under RECENT, 0 under ALL */
+  uint32_t sinks;      /* first tokens that are never dropped: [0, tokens - 1], 0 under ALL */
   uint32_t recent;     /* most recent tokens that are never dropped; sinks + recent < tokens */
   uint8_t score;       /* NIBKV_SCORE_... */
   uint8_t group;       /* NIBKV_GROUP_...; MAX needs at most 16 query heads a KV head */
@@ -195,6 +195,7 @@ typedef struct nibkv_options {
   size_t profile_bytes;    /* its size */
   const uint32_t* budgets; /* [layers][kv_heads] tokens, for NIBKV_BUDGET_TABLE (cache.hpp says which); null: none */
   size_t budget_count;     /* layers * kv_heads, or 0 */
+  uint32_t weights;        /* of the model, as in CalibrationOptions::weights (profile.hpp); 0: not said */
 } nibkv_options;
 
 /* Places an empty cache into `arena` and makes `cache` its handle.
@@ -222,7 +223,7 @@ NIBKV_API nibkv_status nibkv_clear(nibkv_cache* cache);
  * count:   [1, max_chunk]
  * keys:    finite, [count][kv_heads][head_dim], after rotary embedding
  * values:  finite, [count][kv_heads][head_dim]
- * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT for a layer or count out of range; NIBKV_FULL when the pool has no tile
+ * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT for a layer or count out of range or a number that is not finite; NIBKV_FULL when the pool has no tile
  * left and the policy may not make room. The cache is unchanged unless NIBKV_OK.
  * Cost: O(count * kv_heads * head_dim * log head_dim). */
 NIBKV_API nibkv_status nibkv_append(nibkv_cache* cache, uint32_t layer, uint32_t count, const float* keys,
@@ -247,7 +248,8 @@ typedef struct nibkv_part {
  * queries:  finite, [count][query_heads][head_dim], after rotary embedding
  * out:      the same shape; only the heads and queries of the part are written
  * part:     null: all of the layer, on worker 0
- * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT for a layer, count or part out of range. Nothing is written unless
+ * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT for a layer, count or part out of range or a query of the part that
+ * is not finite. Nothing is written unless
  * NIBKV_OK.
  * Cost: O(count * query_heads * held * head_dim). */
 NIBKV_API nibkv_status nibkv_attend(const nibkv_cache* cache, uint32_t layer, uint32_t count, const float* queries,
@@ -475,30 +477,37 @@ NIBKV_API bool nibkv_port_runs(const char* name);
  * global: score is GLOBAL_LOCAL or GLOBAL; local: it is GLOBAL_LOCAL or LOCAL; merge: not MERGE_NONE; uniform:
  * BUDGET_UNIFORM (1 unless keep is 2). arena.hpp has the same in readable form, layout_of. */
 #define NIBKV_FOOTPRINT(...) NIBKV_FOOTPRINT_(__VA_ARGS__)
-#define NIBKV_FOOTPRINT_(layers, query_heads, kv_heads, head_dim, outlier_channels, max_chunk, workers, storage,  \
-                         tokens, keep, global, local, merge, uniform)                                             \
-  (NIBKV_ROUND_(64) + NIBKV_ROUND_(NIBKV_HEADS_(layers, kv_heads) * 32) +                                         \
-   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep) * 4) * ((keep) == 2 ? 2 : 1) +                       \
-   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep) *                                                    \
-                ((storage) == 0 ? 32 * (UINT64_C(4) + (outlier_channels) + ((keep) == 2 ? 2 : 0) + 4 * (global) + \
-                                        2 * (local) + 2 * (merge))                                                \
-                                : UINT64_C(0))) +                                                                 \
-   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep) * 32 * (head_dim) * ((storage) == 0 ? 1 : 8)) +      \
-   NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, uniform) * 128 * ((keep) == 2 ? 5 : (keep) == 1) +          \
-   NIBKV_ROUND_((storage) == 0 ? UINT64_C(36) * (head_dim) : UINT64_C(0)) +                                       \
-   NIBKV_ROUND_((merge) ? UINT64_C(48) * (head_dim) + 4096 : UINT64_C(0)) +                                       \
-   (workers)*NIBKV_SCRATCH_(NIBKV_ROWS_((query_heads) / (kv_heads)*UINT64_C(1) * (max_chunk)), head_dim,          \
-                            outlier_channels, storage, (global) || (local),                                       \
-                            NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, uniform)))
+#define NIBKV_FOOTPRINT_(layers, query_heads, kv_heads, head_dim, outlier_channels, max_chunk, workers, storage,    \
+                         tokens, keep, global, local, merge, uniform)                                               \
+  (NIBKV_ROUND_(64) + NIBKV_ROUND_(NIBKV_HEADS_(layers, kv_heads) * 32) +                                           \
+   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk, uniform) * 4) * ((keep) == 2 ? 2 : 1) +     \
+   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk, uniform) *                                  \
+                ((storage) == 0 ? 32 * (UINT64_C(4) + (outlier_channels) + ((keep) == 2 ? 2 : 0) + 4 * (global) +   \
+                                        2 * (local) + 2 * (merge))                                                  \
+                                : UINT64_C(0))) +                                                                   \
+   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk, uniform) * 32 * (head_dim) *                \
+                ((storage) == 0 ? 1 : 8)) +                                                                         \
+   NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, max_chunk, uniform) * 128 * ((keep) == 2 ? 5 : (keep) == 1) + \
+   NIBKV_ROUND_((storage) == 0 ? UINT64_C(36) * (head_dim) : UINT64_C(0)) +                                         \
+   NIBKV_ROUND_((merge) ? UINT64_C(48) * (head_dim) + 4096 : UINT64_C(0)) +                                         \
+   (workers)*NIBKV_SCRATCH_(NIBKV_ROWS_((query_heads) / (kv_heads)*UINT64_C(1) * (max_chunk)), head_dim,            \
+                            outlier_channels, storage, (global) || (local),                                         \
+                            NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, max_chunk, uniform)))
 #define NIBKV_ROUND_(bytes) (((bytes) + UINT64_C(63)) / 64 * 64)
 #define NIBKV_LEAST_(a, b) ((a) < (b) ? (a) : (b))
 #define NIBKV_ROWS_(all) NIBKV_LEAST_(all, UINT64_C(16))
 #define NIBKV_HEADS_(layers, kv_heads) (UINT64_C(1) * (layers) * (kv_heads))
-#define NIBKV_TILES_OF_HEAD_(tokens, keep) ((UINT64_C(31) + (tokens)) / 32 + ((keep) == 0 ? 0 : 1))
-#define NIBKV_TILES_(layers, kv_heads, tokens, keep) \
-  (NIBKV_HEADS_(layers, kv_heads) * NIBKV_TILES_OF_HEAD_(tokens, keep))
-#define NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, uniform) \
-  (NIBKV_TILES_OF_HEAD_(tokens, keep) * ((uniform) ? 1 : NIBKV_LEAST_(NIBKV_HEADS_(layers, kv_heads), UINT64_C(4))))
+#define NIBKV_MOST_(a, b) ((a) > (b) ? (a) : (b))
+#define NIBKV_SLACK_(keep, max_chunk) \
+  ((keep) == 0 ? UINT64_C(0) : (keep) == 1 ? UINT64_C(31) + (max_chunk) : NIBKV_MOST_(max_chunk, UINT64_C(32)))
+#define NIBKV_TILES_OF_HEAD_(tokens, keep, max_chunk, uniform)                \
+  ((uniform) ? (UINT64_C(31) + (tokens) + NIBKV_SLACK_(keep, max_chunk)) / 32 \
+             : (UINT64_C(31) + (tokens)) / 32 + (31 + NIBKV_SLACK_(keep, max_chunk)) / 32)
+#define NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk, uniform) \
+  (NIBKV_HEADS_(layers, kv_heads) * NIBKV_TILES_OF_HEAD_(tokens, keep, max_chunk, uniform))
+#define NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, max_chunk, uniform) \
+  (NIBKV_TILES_OF_HEAD_(tokens, keep, max_chunk, uniform) *                    \
+   ((uniform) ? 1 : NIBKV_LEAST_(NIBKV_HEADS_(layers, kv_heads), UINT64_C(4))))
 #define NIBKV_SCRATCH_(rows, head_dim, outlier_channels, storage, scores, chain_tiles)                               \
   (NIBKV_ROUND_((head_dim)*4) + NIBKV_ROUND_((rows) * (head_dim)*4) +                                                \
    NIBKV_ROUND_((rows) * (head_dim) * ((storage) == 0 ? 1 : 4)) + NIBKV_ROUND_((rows) * (outlier_channels)) + 2048 + \

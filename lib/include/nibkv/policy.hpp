@@ -115,7 +115,7 @@ struct Fold {
 struct Policy {
   Keep keep = Keep::kAll;
   std::uint32_t tokens = 0;  ///< budget of a head in tokens, its mean when heads differ, [1, 2^24]; sizes the arena
-  /// First tokens that are never dropped: [0, tokens - max_chunk] under kRecent, 0 under kAll. Those are the oldest
+  /// First tokens that are never dropped: [0, tokens - 1], 0 under kAll. Those are the oldest
   /// slots of a head: a caller's own plan that drops some makes sinks of the next ones.
   std::uint32_t sinks = 0;
 
@@ -297,12 +297,9 @@ constexpr bool valid(const Policy& policy, const Shape& shape) {
   }
   if (policy.keep == Keep::kAll) return policy.sinks == 0;
   if (policy.sinks >= policy.tokens) return false;
-  if (policy.keep == Keep::kRecent) return shape.max_chunk <= policy.tokens - policy.sinks;
+  if (policy.keep == Keep::kRecent) return true;
   if (policy.keep != Keep::kScore || shape.storage != Storage::kQ4) return false;
-  // What is appended at once must find room beside what is always kept.
   if (std::uint64_t{policy.sinks} + policy.recent >= policy.tokens) return false;
-  if (shape.max_chunk > kTileSlots && shape.max_chunk - kTileSlots >= policy.tokens - policy.sinks - policy.recent)
-    return false;
   if (policy.score > Score::kKeyNorm || policy.group > Group::kMax || policy.combine > Combine::kMax) return false;
   if (policy.group == Group::kMax && shape.group() > kMaxRows) return false;
   if (policy.window < 1 || policy.window > 4096 || (policy.window & (policy.window - 1)) != 0) return false;

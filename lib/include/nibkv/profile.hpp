@@ -23,7 +23,7 @@ namespace nibkv {
 /// layers may share codes (MiniCache, arXiv 2405.14366): as they are, and brought to the lower layer's basis by an
 /// orthogonal map. The maps themselves are there when asked for.
 /// Without a profile nothing is taken off, errors count alike, and there are no outlier channels.
-inline constexpr std::uint32_t kProfileVersion = 3;
+inline constexpr std::uint32_t kProfileVersion = 4;
 
 /// First 32 bytes of a profile; all numbers are little-endian.
 struct ProfileHeader {
@@ -38,7 +38,7 @@ struct ProfileHeader {
   std::uint16_t channels;      ///< ranked outlier channels of a head: 16
   std::uint16_t flags;         ///< kProfileMaps, kProfileAdjacent
   std::uint16_t rotary_pairs;  ///< with maps: pairs of a head that rotary embedding turns, [1, head_dim / 2]; else 0
-  std::uint32_t reserved;      ///< 0
+  std::uint32_t weights;       ///< CalibrationOptions::weights
 };
 static_assert(sizeof(ProfileHeader) == 32 && offsetof(ProfileHeader, crc) == 12 &&
               offsetof(ProfileHeader, flags) == 24);
@@ -118,6 +118,8 @@ class ProfileView {
   bool empty() const { return data_ == nullptr; }
   /// Its checksum; 0 when empty.
   std::uint32_t checksum() const;
+  /// CalibrationOptions::weights of whoever made it; 0 when unknown or empty.
+  std::uint32_t weights() const;
   /// @param layer, kv_head  in range of the shape it was opened with
   HeadProfile head(std::uint32_t layer, std::uint32_t kv_head) const;
 
@@ -154,6 +156,9 @@ struct CalibrationOptions {
   /// multiplication a token.
   bool align = false;
   RotaryPairs rotary = {};  ///< read when align is set
+  /// Which weights the profile is of: any number that other weights do not have, such as a checksum of them; 0: not
+  /// said. A cache that is told its model's (Options::weights) refuses a profile of others.
+  std::uint32_t weights = 0;
 };
 
 /// Working memory of a Calibrator in bytes; 0 for an invalid shape, or when no memory of this machine can hold them.
@@ -186,7 +191,8 @@ class Calibrator {
   /// @param queries  f32, finite, shape [count][query_heads][head_dim], after rotary embedding
   /// @param keys     f32, finite, shape [count][kv_heads][head_dim], after rotary embedding
   /// @param values   f32, finite, shape [count][kv_heads][head_dim]
-  /// @returns kNotReady; kBadArgument for a wrong layer or span size, or for more than kCalibrationChunk tokens.
+  /// @returns kNotReady; kBadArgument for a wrong layer or span size, for more than kCalibrationChunk tokens, or for a
+  ///          number that is not finite.
   ///          Nothing has changed unless kOk.
   Status observe(std::uint32_t layer, std::span<const float> queries, std::span<const float> keys,
                  std::span<const float> values);

@@ -11,7 +11,7 @@ namespace nibkv {
 /// A snapshot is what a cache holds, in few enough bytes to keep in flash or send: chains, scores and codes of the
 /// tiles in use, and whatever the caller wants to have beside them. It says nothing of ports, pointers or the order of
 /// tiles in memory, so a cache on another CPU goes on from it with the same bytes. lib/FORMAT.md has every bit.
-inline constexpr std::uint32_t kSnapshotVersion = 1;
+inline constexpr std::uint32_t kSnapshotVersion = 2;
 
 /// Every call of a sink but the last brings exactly this many bytes.
 inline constexpr std::size_t kSnapshotChunk = 512;

@@ -15,9 +15,9 @@ enum class [[nodiscard]] Status : std::int8_t{
     kArenaTooSmall = 4,    ///< the arena is shorter than footprint(shape, policy)
     kUnknownPort = 5,      ///< no built port has that name
     kUnsupportedPort = 6,  ///< the port is built, but this CPU cannot run it
-    kBadProfile = 7,   ///< the profile is damaged, of another version, made for another shape, or has too few channels
+    kBadProfile = 7,   ///< the profile is missing, damaged, of another version, or made for another shape or other weights
     kNotReady = 8,     ///< the cache was not initialised
-    kBadArgument = 9,  ///< an index out of range, or a span of the wrong size
+    kBadArgument = 9,  ///< an index out of range, a span of the wrong size, or a number that is not finite
     kFull = 10,        ///< the pool has no tile left and the policy may not make room
     kBadPlan = 11,     ///< the plan does not describe this chain (see plan.hpp)
     kCorrupt = 12,  ///< the arena, or a snapshot whose checksums are right, holds what no verb writes (see check.hpp)
