@@ -267,6 +267,10 @@ size_t nibkv_footprint(const nibkv_shape* shape, const nibkv_policy* policy) {
   return shape == nullptr || policy == nullptr ? 0 : footprint(to_cpp(*shape), to_cpp(*policy));
 }
 
+uint32_t nibkv_preset_tokens_that_fit(const nibkv_shape* shape, const char* preset, uint64_t bytes) {
+  return shape == nullptr ? 0 : tokens_that_fit(to_cpp(*shape), view(preset), bytes);
+}
+
 uint32_t nibkv_tokens_that_fit(const nibkv_shape* shape, const nibkv_policy* policy, uint64_t bytes) {
   return shape == nullptr || policy == nullptr ? 0 : tokens_that_fit(to_cpp(*shape), to_cpp(*policy), bytes);
 }

@@ -37,6 +37,9 @@ Policy random_policy(Random& random, const Shape& shape) {
 TEST(Footprint, IsKnownWhenCompiled) {
   static_assert(footprint(kSmall, full(64)) == layout_of(kSmall, full(64)).total);
   static_assert(tokens_that_fit(kSmall, full(1), footprint(kSmall, full(64))) == 64);
+  constexpr std::uint32_t kTokens = tokens_that_fit(kSmall, ems, 1 << 20);
+  using Fitting = StaticCache<kSmall, ems(kTokens)>;
+  static_assert(Fitting::kBytes <= 1 << 20 && footprint(kSmall, ems(kTokens + 1)) > 1 << 20);
 }
 
 TEST(Footprint, IsZeroForWhatIsOutOfRange) {

@@ -3,6 +3,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <string_view>
+#include <type_traits>
 
 #include "nibkv/policy.hpp"
 #include "nibkv/shape.hpp"
@@ -280,22 +282,43 @@ constexpr std::uint32_t smallest_budget(const Shape& shape, const Policy& policy
 }
 }  // namespace detail
 
-/// The largest `policy.tokens` whose footprint is at most `bytes`; 0 when not even the smallest fits. `policy.tokens`
-/// itself is not read. Cost: about 24 evaluations of footprint.
-constexpr std::uint32_t tokens_that_fit(const Shape& shape, Policy policy, std::uint64_t bytes) {
-  std::uint32_t low = 0;  // the largest known to fit; invalid budgets below the policy's smallest count as fitting
+/// The largest budget in tokens with which a preset fits `bytes`; 0 when not even the smallest does. The preset is made
+/// anew for each budget that is tried, so that what follows from the budget, such as its recent window, is free too.
+///
+///     constexpr Policy kPolicy = ems(tokens_that_fit(kShape, ems, 2 << 20));
+///     static StaticCache<kShape, kPolicy> cache;
+///
+/// @param preset  a function from a budget to its Policy, such as ems; one with more arguments, such as streaming_llm,
+///                goes into a lambda. Its larger budgets must not take fewer bytes, or the largest may be missed.
+/// Cost: about 24 evaluations of footprint.
+template <typename Preset>
+requires std::is_invocable_r_v<Policy, const Preset&, std::uint32_t>
+constexpr std::uint32_t tokens_that_fit(const Shape& shape, const Preset& preset, std::uint64_t bytes) {
+  if (!valid(shape)) return 0;
+  std::uint32_t low = 0;  // the largest known to fit; a budget that is not valid is too small, and counts as fitting
   std::uint32_t high = kMaxTokens + 1;
-  const std::uint32_t smallest = policy.keep == Keep::kAll      ? 1
-                                 : policy.keep == Keep::kRecent ? policy.sinks + shape.max_chunk
-                                                                : detail::smallest_budget(shape, policy);
   while (high - low > 1) {
     const std::uint32_t middle = low + (high - low) / 2;
-    policy.tokens = middle;
+    const Policy policy = preset(middle);
     const std::size_t need = footprint(shape, policy);
-    const bool fits = middle < smallest || (need != 0 && need <= bytes);
+    const bool fits = !valid(policy, shape) || (need != 0 && need <= bytes);
     (fits ? low : high) = middle;
   }
-  return low < smallest ? 0 : low;
+  return low != 0 && footprint(shape, preset(low)) != 0 ? low : 0;
+}
+
+/// The same for a preset by its name, with its default parameters. 0 also for a name that find_policy does not know.
+std::uint32_t tokens_that_fit(const Shape& shape, std::string_view preset, std::uint64_t bytes);
+
+/// The same for a policy as it is: all but `policy.tokens`, which is not read, stays. Its windows, too: those of
+/// ems(512) are 256 tokens long whatever fits, so ask for a preset by its function or name.
+constexpr std::uint32_t tokens_that_fit(const Shape& shape, const Policy& policy, std::uint64_t bytes) {
+  const auto with_tokens = [&policy](std::uint32_t tokens) {
+    Policy made = policy;
+    made.tokens = tokens;
+    return made;
+  };
+  return tokens_that_fit(shape, with_tokens, bytes);
 }
 
 }  // namespace nibkv

@@ -166,8 +166,12 @@ NIBKV_API const char* nibkv_policy_name(uint32_t index);
  * are below. */
 NIBKV_API size_t nibkv_footprint(const nibkv_shape* shape, const nibkv_policy* policy);
 
-/* The largest policy->tokens whose footprint is at most `bytes`; 0 when not even the smallest fits. policy->tokens
- * itself is not read. Cost: about 24 evaluations of the footprint. */
+/* The largest budget in tokens with which nibkv_find_policy gives a policy whose footprint is at most `bytes`; 0 when
+ * not even the smallest fits, for an unknown name and for null. Cost: about 24 evaluations of the footprint. */
+NIBKV_API uint32_t nibkv_preset_tokens_that_fit(const nibkv_shape* shape, const char* preset, uint64_t bytes);
+
+/* The same for a policy as it is: all but policy->tokens, which is not read, stays. Its windows, too: those of "ems"
+ * with 512 tokens are 256 tokens long whatever fits, so ask for a preset by its name. */
 NIBKV_API uint32_t nibkv_tokens_that_fit(const nibkv_shape* shape, const nibkv_policy* policy, uint64_t bytes);
 
 /* Chooses the pairs of neighbouring layers that may share codes, by what a profile knows of them (fold.hpp).
