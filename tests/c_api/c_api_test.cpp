@@ -351,6 +351,21 @@ TEST(CApi, AStaticArenaOfAMacrosSizeIsExactlyEnough) {
   EXPECT_EQ(nibkv_clear(&cache), NIBKV_OK);
 }
 
+TEST(CApi, AnyBufferHasAnAlignedPart) {
+  std::vector<std::byte> buffer(1000);
+  for (std::size_t skipped = 0; skipped < 130; ++skipped) {
+    for (std::size_t size : {std::size_t{0}, std::size_t{1}, std::size_t{63}, std::size_t{64}, std::size_t{800}}) {
+      const std::span<std::byte> part = aligned(std::span(buffer).subspan(skipped, size));
+      EXPECT_EQ(nibkv_aligned(buffer.data() + skipped, &size), part.data()) << skipped;
+      EXPECT_EQ(size, part.size()) << skipped;
+    }
+  }
+  std::size_t size = 100;
+  EXPECT_EQ(nibkv_aligned(nullptr, &size), nullptr);
+  EXPECT_EQ(size, 0u);
+  EXPECT_EQ(nibkv_aligned(buffer.data(), nullptr), nullptr);
+}
+
 TEST(CApi, TokensThatFitAreThoseOfCpp) {
   Random random(4);
   const nibkv_shape shape = in_c(kShape);

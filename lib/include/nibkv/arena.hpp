@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <span>
 #include <string_view>
 #include <type_traits>
 
@@ -256,6 +257,17 @@ constexpr Layout layout_as(const Shape& shape, const Policy& policy, bool share)
   return at;
 }
 }  // namespace detail
+
+/// The part of any buffer that can be an arena: from the first multiple of kArenaAlignment in it to its end; empty
+/// where there is none. kArenaAlignment - 1 bytes more than the footprint are always enough:
+///
+///     std::vector<std::byte> buffer(footprint(shape, policy) + kArenaAlignment - 1);
+///     Status status = cache.init(aligned(buffer), shape, policy);
+inline std::span<std::byte> aligned(std::span<std::byte> buffer) {
+  const std::size_t past = reinterpret_cast<std::uintptr_t>(buffer.data()) % kArenaAlignment;
+  const std::size_t skipped = past == 0 ? 0 : kArenaAlignment - past;
+  return skipped < buffer.size() ? buffer.subspan(skipped) : std::span<std::byte>{};
+}
 
 /// The layout of a valid shape and policy. Layers do not share where that would take more bytes than it saves.
 constexpr Layout layout_of(const Shape& shape, const Policy& policy) {

@@ -39,7 +39,7 @@ typedef enum nibkv_status {
   NIBKV_OK = 0,
   NIBKV_BAD_SHAPE = 1,        /* a field of nibkv_shape is out of its range */
   NIBKV_BAD_POLICY = 2,       /* a field of nibkv_policy is, or does not fit the shape, or no preset has that name */
-  NIBKV_MISALIGNED = 3,       /* the arena does not start at a multiple of NIBKV_ARENA_ALIGNMENT */
+  NIBKV_MISALIGNED = 3,       /* the arena does not start at a multiple of NIBKV_ARENA_ALIGNMENT: nibkv_aligned */
   NIBKV_ARENA_TOO_SMALL = 4,  /* the arena is shorter than the footprint */
   NIBKV_UNKNOWN_PORT = 5,     /* no built port has that name */
   NIBKV_UNSUPPORTED_PORT = 6, /* the port is built, but this CPU cannot run it */
@@ -182,6 +182,16 @@ NIBKV_API uint32_t nibkv_tokens_that_fit(const nibkv_shape* shape, const nibkv_p
 NIBKV_API nibkv_status nibkv_fold_pairs(const nibkv_shape* shape, nibkv_policy* policy, const void* profile,
                                         size_t profile_bytes, uint32_t start_layer);
 
+/* The part of any buffer that can be an arena, such as one of malloc: from the first multiple of NIBKV_ARENA_ALIGNMENT
+ * in it to its end. NIBKV_ARENA_ALIGNMENT - 1 bytes more than the footprint are always enough.
+ *
+ *     size_t bytes = nibkv_footprint(&shape, &policy) + NIBKV_ARENA_ALIGNMENT - 1;
+ *     void* arena = nibkv_aligned(buffer, &bytes);
+ *
+ * bytes:  of the buffer; of the part then
+ * Returns its start; null, and 0 in *bytes, where there is none, and for a null buffer. Null when `bytes` is. */
+NIBKV_API void* nibkv_aligned(void* buffer, size_t* bytes);
+
 /* A handle on one arena, in the caller's memory. All of 0, as static objects are, is a cache that is not initialised.
  * It owns nothing and may be copied; all state lies in the arena, which holds no pointers. */
 #define NIBKV_CACHE_BYTES 512
@@ -203,8 +213,8 @@ typedef struct nibkv_options {
 
 /* Places an empty cache into `arena` and makes `cache` its handle.
  *
- * arena:        at least nibkv_footprint(shape, policy) bytes, starting at a multiple of NIBKV_ARENA_ALIGNMENT; must
- *               outlive the cache
+ * arena:        at least nibkv_footprint(shape, policy) bytes, starting at a multiple of NIBKV_ARENA_ALIGNMENT
+ *               (nibkv_aligned makes one of any buffer); must outlive the cache
  * arena_bytes:  its size
  * options:      null: the defaults
  * Returns NIBKV_BAD_ARGUMENT for null; NIBKV_BAD_SHAPE, NIBKV_BAD_POLICY (also for a footprint beyond this machine's
