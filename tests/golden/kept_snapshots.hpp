@@ -58,7 +58,7 @@ constexpr Policy folded() {
 inline constexpr KeptSnapshot kKeptSnapshots[] = {
     {"1-full", kept::kSmall, full(600), 35, 0x98139aed4abecf15},
     {"1-f32", kept::kExact, streaming_llm(20, 4), 30, 0x718c259846026844},
-    {"1-merged", kept::kWide, kept::merged(), 30, 0x894eeb9b70af7f1d},
+    {"1-merged", kept::kWide, kept::merged(), 30, 0x0dcc7df8ad6e8603},
     {"1-table", kept::kWide, kept::table(), 30, 0x20881e7a075a17b6, {96, 32, 64, 64}, 4},
     {"1-folded", kept::kWide, kept::folded(), 30, 0xd73ad1a3579a6c6d},
 };

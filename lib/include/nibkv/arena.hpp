@@ -202,8 +202,8 @@ constexpr Layout layout_as(const Shape& shape, const Policy& policy, bool share)
   Layout at;
   const std::uint64_t heads = std::uint64_t{shape.layers} * shape.kv_heads;
   const bool bounded = policy.keep != Keep::kAll;
-  // Slack: a bounded chain is cut back when it is a tile over its budget. Scored budgets that differ are whole tiles,
-  // which add up to no more than those of equal ones.
+  // Slack: a bounded chain is cut back when it is a tile over its budget. Scored budgets that differ do so by whole
+  // tiles, which add up to those of equal ones.
   at.tiles_per_head = (policy.tokens + kTileSlots - 1) / kTileSlots + (bounded ? 1 : 0);
   at.tiles = heads * at.tiles_per_head;
   at.paired_tiles = at.tiles_per_head;
