@@ -40,17 +40,32 @@ Rotary rotary_of(const Config& model) {
   return valid(rotary, static_cast<std::uint32_t>(model.head_dim)) ? rotary : Rotary{};
 }
 
+// The least budget that is valid; 0 when none is.
+template <typename Preset>
+std::uint32_t least_tokens(const Shape& shape, const Preset& preset) {
+  std::uint32_t low = 0;
+  std::uint32_t high = kMaxTokens + 1;
+  while (high - low > 1) {
+    const std::uint32_t middle = low + (high - low) / 2;
+    (valid(preset(middle), shape) ? high : low) = middle;
+  }
+  return high <= kMaxTokens ? high : 0;
+}
+
 // As many tokens as the arena may hold. A chunk must fit beside the sinks: a small arena takes small chunks.
 std::uint32_t tokens_of_arena(const StoreOptions& options, Shape& shape) {
-  Policy policy = policy_of(options, shape, 0);
+  const auto preset = [&](std::uint32_t tokens) { return policy_of(options, shape, tokens); };
   for (;; shape.max_chunk /= 2) {
-    const std::uint32_t tokens = tokens_that_fit(shape, policy, options.arena_bytes);
+    const std::uint32_t tokens = tokens_that_fit(shape, preset, options.arena_bytes);
     if (tokens != 0) return tokens;
     if (shape.max_chunk == 1) break;
   }
-  policy.tokens = policy.sinks + policy.recent + 1;
+  const std::uint32_t least = least_tokens(shape, preset);
+  if (least == 0)
+    require(valid(shape) ? Status::kBadPolicy : Status::kBadShape, "policy '" + policy_text(options) + "'");
   throw Error("an arena of " + std::to_string(options.arena_bytes) +
-              " bytes holds no token of this model; the smallest has " + std::to_string(footprint(shape, policy)));
+              " bytes holds no token of this model; the smallest has " +
+              std::to_string(footprint(shape, preset(least))));
 }
 
 // The policy with its budget, and the chunks that it takes.

@@ -8,9 +8,17 @@ namespace {
 constexpr std::uint32_t kPyramidBeta = 20;
 constexpr std::uint32_t kFloorShare = 5;  // a head that competes has at least 1 / 5 of the mean
 
-// What a head has at least of a mean of `tokens` in `mean` tiles: room for what is always kept and one slot more.
-std::uint32_t least_tiles(const Policy& policy, Budget how, std::uint32_t tokens, std::uint32_t mean) {
-  const std::uint32_t least = tiles_of(detail::smallest_budget(policy));
+// What is shared of a mean of `tokens` is its whole tiles; the rest every head has beside its own. So budgets that
+// differ add up to what equal ones do, and take as many tiles.
+std::uint32_t rest_of(std::uint32_t tokens) {
+  return tokens % kTileSlots;
+}
+
+// What a head has at least of whole tiles: with the rest, room for what is always kept and one slot more.
+std::uint32_t least_tiles(const Policy& policy, Budget how, std::uint32_t tokens) {
+  const std::uint32_t mean = tokens / kTileSlots;
+  const std::uint32_t smallest = detail::smallest_budget(policy);
+  const std::uint32_t least = smallest > rest_of(tokens) ? tiles_of(smallest - rest_of(tokens)) : 0;
   const std::uint32_t floor = how == Budget::kPyramid ? 0 : tokens / kFloorShare / kTileSlots;
   const std::uint32_t larger = least > floor ? least : floor;
   return larger < mean ? larger : mean;
@@ -27,8 +35,8 @@ std::uint64_t weight_of(const Access& to, Budget how, std::uint32_t layer, std::
 void share_by_weights(const Access& to, Budget how, std::uint32_t tokens) {
   const Shape& shape = to.shape();
   const std::uint64_t heads = std::uint64_t{shape.layers} * shape.kv_heads;
-  const std::uint32_t mean = tiles_of(tokens);
-  const std::uint32_t floor = least_tiles(to.policy(), how, tokens, mean);
+  const std::uint32_t mean = tokens / kTileSlots;
+  const std::uint32_t floor = least_tiles(to.policy(), how, tokens);
   const std::uint32_t most = mean * static_cast<std::uint32_t>(heads < kMostBudget ? heads : kMostBudget);
   const std::uint64_t extra = heads * (mean - floor);
   std::uint64_t sum = 0;
@@ -41,7 +49,7 @@ void share_by_weights(const Access& to, Budget how, std::uint32_t tokens) {
       const std::uint64_t share = sum != 0 ? extra * weight_of(to, how, layer, head) / sum : 0;
       const std::uint64_t room = most - floor;
       const std::uint64_t given = share < room ? share : room;
-      to.chain(layer, head).budget = static_cast<std::uint32_t>(floor + given) * kTileSlots;
+      to.chain(layer, head).budget = static_cast<std::uint32_t>(floor + given) * kTileSlots + rest_of(tokens);
       left -= given;
     }
   }
@@ -96,7 +104,7 @@ void share_heads(const Access& to, Budget how, std::uint32_t tokens) {
 
 LayerShares layer_shares(const Policy& policy, std::uint32_t tokens) {
   const std::uint32_t mean = tokens / kTileSlots;
-  return {least_tiles(policy, Budget::kAdaptive, tokens, mean), mean * kMostBudget, mean};
+  return {least_tiles(policy, Budget::kAdaptive, tokens), mean * kMostBudget, mean, rest_of(tokens)};
 }
 
 void share_layer(const Access& to, std::uint32_t layer, std::uint32_t tokens) {
@@ -130,21 +138,22 @@ void share_layer(const Access& to, std::uint32_t layer, std::uint32_t tokens) {
     for (std::uint32_t head = 0; head < shape.kv_heads; ++head) count += reach(head, least_score);
     return count >= wanted;
   });
-  const auto [least, most, mean] = layer_shares(policy, tokens);
+  const auto [least, most, mean, rest] = layer_shares(policy, tokens);
   std::int64_t left = std::int64_t{mean} * shape.kv_heads;
   for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
-    std::uint32_t tiles = (always + reach(head, limit)) / kTileSlots;
+    const std::uint32_t slots = always + reach(head, limit);
+    std::uint32_t tiles = slots > rest ? (slots - rest) / kTileSlots : 0;
     tiles = tiles < least ? least : tiles > most ? most : tiles;
-    to.chain(layer, head).budget = tiles * kTileSlots;
+    to.chain(layer, head).budget = tiles * kTileSlots + rest;
     left -= tiles;
   }
   // Rounding and the limits: a tile from or to one head after the other.
   for (std::uint32_t head = 0; left != 0; head = head + 1 < shape.kv_heads ? head + 1 : 0) {
     std::uint32_t& budget = to.chain(layer, head).budget;
-    if (left > 0 && budget < most * kTileSlots) {
+    if (left > 0 && budget / kTileSlots < most) {
       budget += kTileSlots;
       --left;
-    } else if (left < 0 && budget > least * kTileSlots) {
+    } else if (left < 0 && budget / kTileSlots > least) {
       budget -= kTileSlots;
       ++left;
     }

@@ -23,11 +23,13 @@ void share_heads(const Access& to, Budget how, std::uint32_t tokens);
 /// Shares `tokens` a head among the heads of a layer by what their slots score (Budget::kAdaptive).
 void share_layer(const Access& to, std::uint32_t layer, std::uint32_t tokens);
 
-/// What share_layer gives a head, in tiles; all heads of a layer together have `mean` each.
+/// What share_layer gives a head, in tiles, and the rest of its tokens; all heads of a layer have `mean` tiles each
+/// together.
 struct LayerShares {
   std::uint32_t least;
   std::uint32_t most;
   std::uint32_t mean;
+  std::uint32_t rest;  ///< tokens that every head has beside its tiles
 };
 LayerShares layer_shares(const Policy& policy, std::uint32_t tokens);
 

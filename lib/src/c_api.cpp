@@ -267,8 +267,19 @@ size_t nibkv_footprint(const nibkv_shape* shape, const nibkv_policy* policy) {
   return shape == nullptr || policy == nullptr ? 0 : footprint(to_cpp(*shape), to_cpp(*policy));
 }
 
+uint32_t nibkv_preset_tokens_that_fit(const nibkv_shape* shape, const char* preset, uint64_t bytes) {
+  return shape == nullptr ? 0 : tokens_that_fit(to_cpp(*shape), view(preset), bytes);
+}
+
 uint32_t nibkv_tokens_that_fit(const nibkv_shape* shape, const nibkv_policy* policy, uint64_t bytes) {
   return shape == nullptr || policy == nullptr ? 0 : tokens_that_fit(to_cpp(*shape), to_cpp(*policy), bytes);
+}
+
+void* nibkv_aligned(void* buffer, size_t* bytes) {
+  if (bytes == nullptr) return nullptr;
+  const std::span<std::byte> part = aligned({static_cast<std::byte*>(buffer), buffer != nullptr ? *bytes : 0});
+  *bytes = part.size();
+  return part.data();
 }
 
 nibkv_status nibkv_fold_pairs(const nibkv_shape* shape, nibkv_policy* policy, const void* profile, size_t profile_bytes,

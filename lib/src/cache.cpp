@@ -12,7 +12,7 @@ std::uint32_t own_tiles(const Access& to, std::uint32_t layer, const Chain& chai
   const Layout& layout = to.layout();
   if (equal_runs(to.policy(), layout)) return layout.tiles_per_head;
   if (to.folds()) return to.paired(layer) ? layout.paired_tiles : layout.tiles_per_head;
-  return tiles_of(chain.budget) + detail::slack_tiles(to.shape(), to.policy());
+  return tiles_of(chain.budget + detail::slack_of(to.shape(), to.policy()));
 }
 
 // Both layers of a pair get the views of the pair's own entries.

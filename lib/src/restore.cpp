@@ -115,22 +115,20 @@ class ChainJudge {
   std::uint32_t layer_seen_ = 0;    // of the layer's first head
   std::uint64_t layer_tiles_ = 0;   // in use, of its heads so far
   std::uint64_t layer_budget_ = 0;  // of its heads so far, in tokens
-  bool all_start_ = true;           // its heads have the budgets of an empty cache
-  bool all_shared_ = true;          // or ones that share_layer gives
+  bool all_shared_ = true;          // they are ones that share_layer gives
 };
 
-// Heads that compete have what share_layer last gave them, or `tokens` each; others what the cache gives them.
+// Heads that compete have what share_layer gives, as `tokens` each is too; others what the cache gives them.
 bool ChainJudge::right_budget(const ChainRecord& record) {
   if (to_.policy().budget != Budget::kAdaptive) {
     return record.budget == to_.at<Chain>(to_.layout().chains)[index_].budget;
   }
   const std::uint32_t tiles = record.budget / kTileSlots;
-  all_start_ = all_start_ && record.budget == to_.policy().tokens;
-  all_shared_ = all_shared_ && record.budget % kTileSlots == 0 && tiles >= shares_.least && tiles <= shares_.most;
+  all_shared_ =
+      all_shared_ && record.budget % kTileSlots == shares_.rest && tiles >= shares_.least && tiles <= shares_.most;
   layer_budget_ += record.budget;
   if (index_ % to_.shape().kv_heads != to_.shape().kv_heads - 1u) return true;
-  const std::uint64_t whole = std::uint64_t{shares_.mean} * to_.shape().kv_heads * kTileSlots;
-  return all_start_ || (all_shared_ && layer_budget_ == whole);
+  return all_shared_ && layer_budget_ == std::uint64_t{to_.policy().tokens} * to_.shape().kv_heads;
 }
 
 // What a chain says of its folded part, apart from the other layer's.
@@ -175,7 +173,7 @@ Status ChainJudge::take(const ChainRecord& record) {
   if (index_ % to_.shape().kv_heads == 0) {
     layer_seen_ = record.seen;
     layer_tiles_ = layer_budget_ = 0;
-    all_start_ = all_shared_ = true;
+    all_shared_ = true;
   }
   if (!right_budget(record)) {
     return to_.policy().budget == Budget::kAdaptive ? Status::kCorrupt : Status::kOtherPolicy;

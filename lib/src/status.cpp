@@ -11,7 +11,7 @@ std::string_view text(Status status) {
     case Status::kBadPolicy:
       return "the policy is unknown, out of range, or does not fit the shape";
     case Status::kMisaligned:
-      return "the arena must start at a multiple of 64 bytes";
+      return "the arena must start at a multiple of 64 bytes; aligned() (in C nibkv_aligned) makes one of any buffer";
     case Status::kArenaTooSmall:
       return "the arena is smaller than the footprint";
     case Status::kUnknownPort:

@@ -353,6 +353,21 @@ TEST(CApi, AStaticArenaOfAMacrosSizeIsExactlyEnough) {
   EXPECT_EQ(nibkv_clear(&cache), NIBKV_OK);
 }
 
+TEST(CApi, AnyBufferHasAnAlignedPart) {
+  std::vector<std::byte> buffer(1000);
+  for (std::size_t skipped = 0; skipped < 130; ++skipped) {
+    for (std::size_t size : {std::size_t{0}, std::size_t{1}, std::size_t{63}, std::size_t{64}, std::size_t{800}}) {
+      const std::span<std::byte> part = aligned(std::span(buffer).subspan(skipped, size));
+      EXPECT_EQ(nibkv_aligned(buffer.data() + skipped, &size), part.data()) << skipped;
+      EXPECT_EQ(size, part.size()) << skipped;
+    }
+  }
+  std::size_t size = 100;
+  EXPECT_EQ(nibkv_aligned(nullptr, &size), nullptr);
+  EXPECT_EQ(size, 0u);
+  EXPECT_EQ(nibkv_aligned(buffer.data(), nullptr), nullptr);
+}
+
 TEST(CApi, TokensThatFitAreThoseOfCpp) {
   Random random(4);
   const nibkv_shape shape = in_c(kShape);
@@ -363,10 +378,14 @@ TEST(CApi, TokensThatFitAreThoseOfCpp) {
       const nibkv_policy c_policy = in_c(policy);
       const std::uint64_t bytes = random.word() >> (random.below(50) + 10);
       EXPECT_EQ(nibkv_tokens_that_fit(&shape, &c_policy, bytes), tokens_that_fit(kShape, policy, bytes)) << name;
+      EXPECT_EQ(nibkv_preset_tokens_that_fit(&shape, name.c_str(), bytes), tokens_that_fit(kShape, name, bytes))
+          << name;
     }
   }
   const nibkv_policy full_policy = in_c(full(1));
   EXPECT_GT(nibkv_tokens_that_fit(&shape, &full_policy, 1000000), 1000u);
+  EXPECT_GT(nibkv_preset_tokens_that_fit(&shape, "ems", 1000000), 700u);
+  EXPECT_EQ(nibkv_preset_tokens_that_fit(&shape, "no such policy", 1000000), 0u);
 }
 
 TEST(CApi, StatusesAndNamesAreThoseOfCpp) {
@@ -448,6 +467,8 @@ TEST(CApi, WrongArgumentsAreRefusedAndChangeNothing) {
   EXPECT_EQ(nibkv_footprint(&shape, nullptr), 0u);
   EXPECT_EQ(nibkv_tokens_that_fit(nullptr, &c_policy, 1u << 30), 0u);
   EXPECT_EQ(nibkv_tokens_that_fit(&shape, nullptr, 1u << 30), 0u);
+  EXPECT_EQ(nibkv_preset_tokens_that_fit(nullptr, "ems", 1u << 30), 0u);
+  EXPECT_EQ(nibkv_preset_tokens_that_fit(&shape, nullptr, 1u << 30), 0u);
 
   ASSERT_EQ(nibkv_init(&cache, base, size, &shape, &c_policy, nullptr), NIBKV_OK);
   Random random(5);

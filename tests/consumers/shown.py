@@ -25,7 +25,7 @@ def interface(headers):
         if header.suffix == ".h":
             c_names.update(re.findall(r"\bNIBKV_API\b[^;(]*\b(nibkv_\w+)\(", text))
             continue
-        inline_names.update(re.findall(r"^ *(?:constexpr|inline) [\w:&* ]*?(\w+)\(", text, flags=re.MULTILINE))
+        inline_names.update(re.findall(r"^ *(?:constexpr|inline) [\w:&*<> ]*?(\w+)\(", text, flags=re.MULTILINE))
         classes = re.findall(r"^class (\w+) \{(.*?)^\};", text, flags=re.DOTALL | re.MULTILINE)
         declared = r"\b(\w+)\([^;{}()]*(?:\{\}[^;{}()]*)*\)(?: const)?;"
         for name, body in classes:
@@ -47,7 +47,7 @@ def faults(nm, library, expected):
             if not symbols.NEEDED.fullmatch(plain) and not START_UP.fullmatch(plain):
                 found.append(f"needs {name}")
             continue
-        cpp = re.match(r"nibkv::([\w:]+)\(", name)
+        cpp = re.match(r"(?:[\w:* ]+ )?nibkv::([\w:]+)[(<]", name)  # of a template its result comes first
         if kind == "T" and plain in expected_c:
             c_names.add(plain)
         elif kind == "T" and cpp and cpp[1] in expected_cpp:

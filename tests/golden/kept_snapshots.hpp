@@ -58,7 +58,7 @@ constexpr Policy folded() {
 inline constexpr KeptSnapshot kKeptSnapshots[] = {
     {"2-full", kept::kSmall, full(600), 35, 0x0efa1fd97df2490c},
     {"2-f32", kept::kExact, streaming_llm(20, 4), 30, 0x0571fffbf28701e1},
-    {"2-merged", kept::kWide, kept::merged(), 30, 0xffde3095f15571f5},
+    {"2-merged", kept::kWide, kept::merged(), 30, 0xae5787a703e6898f},
     {"2-table", kept::kWide, kept::table(), 30, 0x1199fc108ddf4ee1, {96, 32, 64, 64}, 4},
     {"2-folded", kept::kWide, kept::folded(), 30, 0x59b4950b7e5d60c6},
 };

@@ -209,6 +209,24 @@ TEST(PolicySettings, ReachTheCache) {
   EXPECT_EQ(policy.recent, policy.tokens / 4);
   EXPECT_LE(scored.cache().usage().arena_bytes, 65536u);
   EXPECT_EQ(scored.max_chunk(), kTileSlots);
+  EXPECT_EQ(policy.sinks, 4u);
+
+  // One budget that is valid for none of them, and one whose windows need more than the arena has.
+  options.settings = parse_settings("recent=100%");
+  EXPECT_THROW(TileStore(model, options), Error);
+  options.settings = parse_settings("recent=5000");
+  try {
+    const TileStore too_large(model, options);
+    FAIL() << "an arena of 65,536 bytes cannot hold 5,000 recent tokens";
+  } catch (const Error& error) {
+    Policy least = ems(5005);
+    least.recent = 5000;
+    Shape shape = scored.cache().shape();
+    shape.max_chunk = 1;
+    const std::string bytes = std::to_string(footprint(shape, least));
+    EXPECT_EQ(std::string(error.what()),
+              "an arena of 65536 bytes holds no token of this model; the smallest has " + bytes);
+  }
 }
 
 }  // namespace

@@ -37,12 +37,15 @@ Policy random_policy(Random& random, const Shape& shape) {
 TEST(Footprint, IsKnownWhenCompiled) {
   static_assert(footprint(kSmall, full(64)) == layout_of(kSmall, full(64)).total);
   static_assert(tokens_that_fit(kSmall, full(1), footprint(kSmall, full(64))) == 64);
+  constexpr std::uint32_t kTokens = tokens_that_fit(kSmall, ems, 1 << 20);
+  using Fitting = StaticCache<kSmall, ems(kTokens)>;
+  static_assert(Fitting::kBytes <= 1 << 20 && footprint(kSmall, ems(kTokens + 1)) > 1 << 20);
 }
 
 TEST(Footprint, IsZeroForWhatIsOutOfRange) {
   EXPECT_EQ(footprint(Shape{}, full(10)), 0u);
   EXPECT_EQ(footprint(kSmall, full(0)), 0u);
-  EXPECT_EQ(footprint(kSmall, streaming_llm(8, 1)), 0u);
+  EXPECT_EQ(footprint(kSmall, streaming_llm(8, 8)), 0u);
   EXPECT_EQ(footprint(kSmall, full(kMaxTokens + 1)), 0u);
   constexpr Shape kHuge = {.layers = 1024, .query_heads = 1024, .kv_heads = 1024, .head_dim = 256};
   EXPECT_EQ(footprint(kHuge, full(kMaxTokens)), 0u);  // more tiles than 32 bits number

@@ -196,7 +196,7 @@ TEST(Banks, OneThatCannotBeReadOrIsOfALaterVersionDoesNotHideTheOther) {
   EXPECT_EQ(newest_bank(flash.banks, bank, info), Status::kStorageFailed);
   flash.unreadable[0] = flash.unreadable[1] = false;
   test::TakenApart later(saved(rig.cache()));
-  test::TakenApart::put<std::uint16_t>(later.header, 4, 2);
+  test::TakenApart::put<std::uint16_t>(later.header, 4, 3);
   const auto bytes = later.sealed();
   std::copy(bytes.begin(), bytes.end(), flash.memory[0].begin());
   EXPECT_EQ(newest_bank(flash.banks, bank, info), Status::kNewerSnapshot);

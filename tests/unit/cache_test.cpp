@@ -96,6 +96,27 @@ TEST(Init, SaysWhatIsWrongAndChangesNothing) {
   }
 }
 
+TEST(Aligned, MakesAnArenaOfAnyBuffer) {
+  const std::size_t need = footprint(kShape, full(100));
+  std::vector<std::byte> buffer(need + 2 * kArenaAlignment - 1);
+  for (std::size_t skipped = 0; skipped < kArenaAlignment; ++skipped) {
+    const std::span<std::byte> given = std::span(buffer).subspan(skipped, need + kArenaAlignment - 1);
+    const std::span<std::byte> arena = aligned(given);
+    ASSERT_GE(arena.size(), need) << skipped;
+    EXPECT_EQ(arena.data() + arena.size(), given.data() + given.size()) << skipped;
+    EXPECT_LT(arena.data() - given.data(), std::ptrdiff_t{kArenaAlignment}) << skipped;
+    Cache cache;
+    EXPECT_EQ(cache.init(arena, kShape, full(100)), Status::kOk) << skipped;
+    const std::size_t lost = given.size() - arena.size();
+    for (std::size_t size = 0; size <= lost; ++size) EXPECT_TRUE(aligned(given.first(size)).empty()) << size;
+    EXPECT_EQ(aligned(given.first(lost + 1)).size(), 1u);
+  }
+  EXPECT_TRUE(aligned({}).empty());
+  Cache cache;
+  EXPECT_EQ(cache.init(aligned({}), kShape, full(100)), Status::kArenaTooSmall);
+  EXPECT_NE(text(Status::kMisaligned).find("aligned()"), std::string_view::npos);
+}
+
 TEST(Init, RefusesAPortThatThisCpuCannotRun) {
   Arena arena(footprint(kShape, full(100)));
   const std::vector<std::byte> before = arena.copy();

@@ -16,7 +16,8 @@ namespace nibkv {
 /// @param layer   [0, layers)
 /// @param keys    f32, finite, shape [count][kv_heads][head_dim], after rotary embedding; count in [1, max_chunk]
 /// @param values  f32, finite, shape [count][kv_heads][head_dim]
-/// @returns kNotReady; kBadArgument for a wrong layer or span size, for a number that is not finite, or out of turn: of two layers that share codes the
+/// @returns kNotReady; kBadArgument for a wrong layer or span size, for a number that is not finite, or out of turn: of
+/// two layers that share codes the
 ///          lower one goes first, then the upper one with as many tokens; kFull when the pool has no tile left and the
 ///          policy may not make room; where any layers share codes, when a head holds Policy::tokens. The cache is
 ///          unchanged unless kOk.

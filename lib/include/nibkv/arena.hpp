@@ -3,6 +3,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <span>
+#include <string_view>
+#include <type_traits>
 
 #include "nibkv/policy.hpp"
 #include "nibkv/shape.hpp"
@@ -211,10 +214,8 @@ constexpr Layout layout_as(const Shape& shape, const Policy& policy, bool share)
   Layout at;
   const std::uint64_t heads = std::uint64_t{shape.layers} * shape.kv_heads;
   const bool bounded = policy.keep != Keep::kAll;
-  // Scored budgets that differ are whole tiles, which add up to no more than those of equal ones.
-  const bool equal = policy.budget == Budget::kUniform;
-  const std::uint32_t slots = policy.tokens + (equal ? slack_of(shape, policy) : 0);
-  at.tiles_per_head = (slots + kTileSlots - 1) / kTileSlots + (equal ? 0 : slack_tiles(shape, policy));
+  // Scored budgets that differ do so by whole tiles, which add up to those of equal ones.
+  at.tiles_per_head = (policy.tokens + slack_of(shape, policy) + kTileSlots - 1) / kTileSlots;
   at.tiles = heads * at.tiles_per_head;
   at.paired_tiles = at.tiles_per_head;
   if (share) {
@@ -268,6 +269,17 @@ constexpr Layout layout_as(const Shape& shape, const Policy& policy, bool share)
 }
 }  // namespace detail
 
+/// The part of any buffer that can be an arena: from the first multiple of kArenaAlignment in it to its end; empty
+/// where there is none. kArenaAlignment - 1 bytes more than the footprint are always enough:
+///
+///     std::vector<std::byte> buffer(footprint(shape, policy) + kArenaAlignment - 1);
+///     Status status = cache.init(aligned(buffer), shape, policy);
+inline std::span<std::byte> aligned(std::span<std::byte> buffer) {
+  const std::size_t past = reinterpret_cast<std::uintptr_t>(buffer.data()) % kArenaAlignment;
+  const std::size_t skipped = past == 0 ? 0 : kArenaAlignment - past;
+  return skipped < buffer.size() ? buffer.subspan(skipped) : std::span<std::byte>{};
+}
+
 /// The layout of a valid shape and policy. Layers do not share where that would take more bytes than it saves.
 constexpr Layout layout_of(const Shape& shape, const Policy& policy) {
   const Layout apart = detail::layout_as(shape, policy, false);
@@ -293,20 +305,43 @@ constexpr std::uint32_t smallest_budget(const Policy& policy) {
 }
 }  // namespace detail
 
-/// The largest `policy.tokens` whose footprint is at most `bytes`; 0 when not even the smallest fits. `policy.tokens`
-/// itself is not read. Cost: about 24 evaluations of footprint.
-constexpr std::uint32_t tokens_that_fit(const Shape& shape, Policy policy, std::uint64_t bytes) {
-  std::uint32_t low = 0;  // the largest known to fit; invalid budgets below the policy's smallest count as fitting
+/// The largest budget in tokens with which a preset fits `bytes`; 0 when not even the smallest does. The preset is made
+/// anew for each budget that is tried, so that what follows from the budget, such as its recent window, is free too.
+///
+///     constexpr Policy kPolicy = ems(tokens_that_fit(kShape, ems, 2 << 20));
+///     static StaticCache<kShape, kPolicy> cache;
+///
+/// @param preset  a function from a budget to its Policy, such as ems; one with more arguments, such as streaming_llm,
+///                goes into a lambda. Its larger budgets must not take fewer bytes, or the largest may be missed.
+/// Cost: about 24 evaluations of footprint.
+template <typename Preset>
+requires std::is_invocable_r_v<Policy, const Preset&, std::uint32_t>
+constexpr std::uint32_t tokens_that_fit(const Shape& shape, const Preset& preset, std::uint64_t bytes) {
+  if (!valid(shape)) return 0;
+  std::uint32_t low = 0;  // the largest known to fit; a budget that is not valid is too small, and counts as fitting
   std::uint32_t high = kMaxTokens + 1;
-  const std::uint32_t smallest = detail::smallest_budget(policy);
   while (high - low > 1) {
     const std::uint32_t middle = low + (high - low) / 2;
-    policy.tokens = middle;
+    const Policy policy = preset(middle);
     const std::size_t need = footprint(shape, policy);
-    const bool fits = middle < smallest || (need != 0 && need <= bytes);
+    const bool fits = !valid(policy, shape) || (need != 0 && need <= bytes);
     (fits ? low : high) = middle;
   }
-  return low < smallest ? 0 : low;
+  return low != 0 && footprint(shape, preset(low)) != 0 ? low : 0;
+}
+
+/// The same for a preset by its name, with its default parameters. 0 also for a name that find_policy does not know.
+std::uint32_t tokens_that_fit(const Shape& shape, std::string_view preset, std::uint64_t bytes);
+
+/// The same for a policy as it is: all but `policy.tokens`, which is not read, stays. Its windows, too: those of
+/// ems(512) are 256 tokens long whatever fits, so ask for a preset by its function or name.
+constexpr std::uint32_t tokens_that_fit(const Shape& shape, const Policy& policy, std::uint64_t bytes) {
+  const auto with_tokens = [&policy](std::uint32_t tokens) {
+    Policy made = policy;
+    made.tokens = tokens;
+    return made;
+  };
+  return tokens_that_fit(shape, with_tokens, bytes);
 }
 
 }  // namespace nibkv

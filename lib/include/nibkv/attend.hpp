@@ -29,8 +29,8 @@ struct Part {
 /// @param queries  f32, finite, shape [count][query_heads][head_dim], after rotary embedding; count in [1, max_chunk]
 ///                 and at most held() of every head in the part
 /// @param out      f32, same shape; only the heads and queries of the part are written
-/// @returns kNotReady; kBadArgument for a wrong layer, part or span size, or a query of the part that is not finite. Nothing is written unless kOk.
-/// Cost: O(count * query_heads * held * head_dim).
+/// @returns kNotReady; kBadArgument for a wrong layer, part or span size, or a query of the part that is not finite.
+/// Nothing is written unless kOk. Cost: O(count * query_heads * held * head_dim).
 Status attend(const Cache& cache, std::uint32_t layer, std::span<const float> queries, std::span<float> out,
               const Part& part = {});
 

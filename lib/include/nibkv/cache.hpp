@@ -57,8 +57,8 @@ class Cache {
 
   /// Places an empty cache into `arena` and makes this object its handle.
   ///
-  /// @param arena  at least footprint(shape, policy) bytes, starting at a multiple of kArenaAlignment; must outlive the
-  ///               cache
+  /// @param arena  at least footprint(shape, policy) bytes, starting at a multiple of kArenaAlignment (aligned() makes
+  ///               one of any buffer); must outlive the cache
   /// @returns kBadShape, kBadPolicy (also for a footprint beyond this machine's memory), kMisaligned, kArenaTooSmall,
   ///          kUnknownPort, kUnsupportedPort; kBadProfile also when the shape asks for outlier channels and
   ///          there is no profile, the policy aligns layers and the profile has no maps, or both say which weights they

@@ -39,7 +39,7 @@ typedef enum nibkv_status {
   NIBKV_OK = 0,
   NIBKV_BAD_SHAPE = 1,        /* a field of nibkv_shape is out of its range */
   NIBKV_BAD_POLICY = 2,       /* a field of nibkv_policy is, or does not fit the shape, or no preset has that name */
-  NIBKV_MISALIGNED = 3,       /* the arena does not start at a multiple of NIBKV_ARENA_ALIGNMENT */
+  NIBKV_MISALIGNED = 3,       /* the arena does not start at a multiple of NIBKV_ARENA_ALIGNMENT: nibkv_aligned */
   NIBKV_ARENA_TOO_SMALL = 4,  /* the arena is shorter than the footprint */
   NIBKV_UNKNOWN_PORT = 5,     /* no built port has that name */
   NIBKV_UNSUPPORTED_PORT = 6, /* the port is built, but this CPU cannot run it */
@@ -166,8 +166,12 @@ NIBKV_API const char* nibkv_policy_name(uint32_t index);
  * are below. */
 NIBKV_API size_t nibkv_footprint(const nibkv_shape* shape, const nibkv_policy* policy);
 
-/* The largest policy->tokens whose footprint is at most `bytes`; 0 when not even the smallest fits. policy->tokens
- * itself is not read. Cost: about 24 evaluations of the footprint. */
+/* The largest budget in tokens with which nibkv_find_policy gives a policy whose footprint is at most `bytes`; 0 when
+ * not even the smallest fits, for an unknown name and for null. Cost: about 24 evaluations of the footprint. */
+NIBKV_API uint32_t nibkv_preset_tokens_that_fit(const nibkv_shape* shape, const char* preset, uint64_t bytes);
+
+/* The same for a policy as it is: all but policy->tokens, which is not read, stays. Its windows, too: those of "ems"
+ * with 512 tokens are 256 tokens long whatever fits, so ask for a preset by its name. */
 NIBKV_API uint32_t nibkv_tokens_that_fit(const nibkv_shape* shape, const nibkv_policy* policy, uint64_t bytes);
 
 /* Chooses the pairs of neighbouring layers that may share codes, by what a profile knows of them (fold.hpp).
@@ -177,6 +181,16 @@ NIBKV_API uint32_t nibkv_tokens_that_fit(const nibkv_shape* shape, const nibkv_p
  * Returns NIBKV_BAD_ARGUMENT for a null shape or policy; NIBKV_BAD_PROFILE. */
 NIBKV_API nibkv_status nibkv_fold_pairs(const nibkv_shape* shape, nibkv_policy* policy, const void* profile,
                                         size_t profile_bytes, uint32_t start_layer);
+
+/* The part of any buffer that can be an arena, such as one of malloc: from the first multiple of NIBKV_ARENA_ALIGNMENT
+ * in it to its end. NIBKV_ARENA_ALIGNMENT - 1 bytes more than the footprint are always enough.
+ *
+ *     size_t bytes = nibkv_footprint(&shape, &policy) + NIBKV_ARENA_ALIGNMENT - 1;
+ *     void* arena = nibkv_aligned(buffer, &bytes);
+ *
+ * bytes:  of the buffer; of the part then
+ * Returns its start; null, and 0 in *bytes, where there is none, and for a null buffer. Null when `bytes` is. */
+NIBKV_API void* nibkv_aligned(void* buffer, size_t* bytes);
 
 /* A handle on one arena, in the caller's memory. All of 0, as static objects are, is a cache that is not initialised.
  * It owns nothing and may be copied; all state lies in the arena, which holds no pointers. */
@@ -200,8 +214,8 @@ typedef struct nibkv_options {
 
 /* Places an empty cache into `arena` and makes `cache` its handle.
  *
- * arena:        at least nibkv_footprint(shape, policy) bytes, starting at a multiple of NIBKV_ARENA_ALIGNMENT; must
- *               outlive the cache
+ * arena:        at least nibkv_footprint(shape, policy) bytes, starting at a multiple of NIBKV_ARENA_ALIGNMENT
+ *               (nibkv_aligned makes one of any buffer); must outlive the cache
  * arena_bytes:  its size
  * options:      null: the defaults
  * Returns NIBKV_BAD_ARGUMENT for null; NIBKV_BAD_SHAPE, NIBKV_BAD_POLICY (also for a footprint beyond this machine's
@@ -223,8 +237,8 @@ NIBKV_API nibkv_status nibkv_clear(nibkv_cache* cache);
  * count:   [1, max_chunk]
  * keys:    finite, [count][kv_heads][head_dim], after rotary embedding
  * values:  finite, [count][kv_heads][head_dim]
- * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT for a layer or count out of range or a number that is not finite; NIBKV_FULL when the pool has no tile
- * left and the policy may not make room. The cache is unchanged unless NIBKV_OK.
+ * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT for a layer or count out of range or a number that is not finite;
+ * NIBKV_FULL when the pool has no tile left and the policy may not make room. The cache is unchanged unless NIBKV_OK.
  * Cost: O(count * kv_heads * head_dim * log head_dim). */
 NIBKV_API nibkv_status nibkv_append(nibkv_cache* cache, uint32_t layer, uint32_t count, const float* keys,
                                     const float* values);
@@ -480,12 +494,12 @@ NIBKV_API bool nibkv_port_runs(const char* name);
 #define NIBKV_FOOTPRINT_(layers, query_heads, kv_heads, head_dim, outlier_channels, max_chunk, workers, storage,    \
                          tokens, keep, global, local, merge, uniform)                                               \
   (NIBKV_ROUND_(64) + NIBKV_ROUND_(NIBKV_HEADS_(layers, kv_heads) * 32) +                                           \
-   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk, uniform) * 4) * ((keep) == 2 ? 2 : 1) +     \
-   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk, uniform) *                                  \
+   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) * 4) * ((keep) == 2 ? 2 : 1) +              \
+   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) *                                           \
                 ((storage) == 0 ? 32 * (UINT64_C(4) + (outlier_channels) + ((keep) == 2 ? 2 : 0) + 4 * (global) +   \
                                         2 * (local) + 2 * (merge))                                                  \
                                 : UINT64_C(0))) +                                                                   \
-   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk, uniform) * 32 * (head_dim) *                \
+   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) * 32 * (head_dim) *                         \
                 ((storage) == 0 ? 1 : 8)) +                                                                         \
    NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, max_chunk, uniform) * 128 * ((keep) == 2 ? 5 : (keep) == 1) + \
    NIBKV_ROUND_((storage) == 0 ? UINT64_C(36) * (head_dim) : UINT64_C(0)) +                                         \
@@ -500,13 +514,11 @@ NIBKV_API bool nibkv_port_runs(const char* name);
 #define NIBKV_MOST_(a, b) ((a) > (b) ? (a) : (b))
 #define NIBKV_SLACK_(keep, max_chunk) \
   ((keep) == 0 ? UINT64_C(0) : (keep) == 1 ? UINT64_C(31) + (max_chunk) : NIBKV_MOST_(max_chunk, UINT64_C(32)))
-#define NIBKV_TILES_OF_HEAD_(tokens, keep, max_chunk, uniform)                \
-  ((uniform) ? (UINT64_C(31) + (tokens) + NIBKV_SLACK_(keep, max_chunk)) / 32 \
-             : (UINT64_C(31) + (tokens)) / 32 + (31 + NIBKV_SLACK_(keep, max_chunk)) / 32)
-#define NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk, uniform) \
-  (NIBKV_HEADS_(layers, kv_heads) * NIBKV_TILES_OF_HEAD_(tokens, keep, max_chunk, uniform))
+#define NIBKV_TILES_OF_HEAD_(tokens, keep, max_chunk) ((UINT64_C(31) + (tokens) + NIBKV_SLACK_(keep, max_chunk)) / 32)
+#define NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) \
+  (NIBKV_HEADS_(layers, kv_heads) * NIBKV_TILES_OF_HEAD_(tokens, keep, max_chunk))
 #define NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, max_chunk, uniform) \
-  (NIBKV_TILES_OF_HEAD_(tokens, keep, max_chunk, uniform) *                    \
+  (NIBKV_TILES_OF_HEAD_(tokens, keep, max_chunk) *                             \
    ((uniform) ? 1 : NIBKV_LEAST_(NIBKV_HEADS_(layers, kv_heads), UINT64_C(4))))
 #define NIBKV_SCRATCH_(rows, head_dim, outlier_channels, storage, scores, chain_tiles)                               \
   (NIBKV_ROUND_((head_dim)*4) + NIBKV_ROUND_((rows) * (head_dim)*4) +                                                \

@@ -173,7 +173,7 @@ constexpr Policy scored(std::uint32_t tokens, std::uint32_t sinks, std::uint32_t
   Policy policy;
   policy.keep = Keep::kScore;
   policy.tokens = tokens;
-  policy.sinks = sinks < tokens ? sinks : 0;
+  policy.sinks = sinks + recent < tokens ? sinks : 0;  // none in a budget that has no room for both
   policy.recent = recent;
   policy.score = score;
   return policy;

@@ -11,12 +11,13 @@ enum class [[nodiscard]] Status : std::int8_t{
     kOk = 0,
     kBadShape = 1,    ///< a field of Shape is out of its range
     kBadPolicy = 2,   ///< a field of Policy is out of its range, or does not fit the shape, or no preset has that name
-    kMisaligned = 3,  ///< the arena does not start at a multiple of kArenaAlignment
+    kMisaligned = 3,  ///< the arena does not start at a multiple of kArenaAlignment: aligned() makes one
     kArenaTooSmall = 4,    ///< the arena is shorter than footprint(shape, policy)
     kUnknownPort = 5,      ///< no built port has that name
     kUnsupportedPort = 6,  ///< the port is built, but this CPU cannot run it
-    kBadProfile = 7,   ///< the profile is missing, damaged, of another version, or made for another shape or other weights
-    kNotReady = 8,     ///< the cache was not initialised
+    kBadProfile =
+        7,          ///< the profile is missing, damaged, of another version, or made for another shape or other weights
+    kNotReady = 8,  ///< the cache was not initialised
     kBadArgument = 9,  ///< an index out of range, a span of the wrong size, or a number that is not finite
     kFull = 10,        ///< the pool has no tile left and the policy may not make room
     kBadPlan = 11,     ///< the plan does not describe this chain (see plan.hpp)
