@@ -7,6 +7,8 @@
 #include "nibkv/policy.hpp"
 #include "nibkv/shape.hpp"
 
+#include "nibkv/macros_push.hpp"
+
 namespace nibkv {
 
 /// No head's budget is more than this many times the mean.
@@ -299,3 +301,5 @@ constexpr std::uint32_t tokens_that_fit(const Shape& shape, Policy policy, std::
 }
 
 }  // namespace nibkv
+
+#include "nibkv/macros_pop.hpp"

@@ -2,6 +2,8 @@
 
 #include "nibkv/snapshot.hpp"
 
+#include "nibkv/macros_push.hpp"
+
 namespace nibkv {
 
 /// Two places for snapshots, so that one of them is whole whatever happens while the other is written: a power cut
@@ -38,3 +40,5 @@ Status save_to_banks(const Cache& cache, const SnapshotBanks& banks, std::span<c
 Status restore_from_banks(Cache& cache, const SnapshotBanks& banks);
 
 }  // namespace nibkv
+
+#include "nibkv/macros_pop.hpp"

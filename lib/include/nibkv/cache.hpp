@@ -8,6 +8,8 @@
 #include "nibkv/arena.hpp"
 #include "nibkv/profile.hpp"
 
+#include "nibkv/macros_push.hpp"
+
 namespace nibkv {
 
 struct Kernels;
@@ -114,3 +116,5 @@ class StaticCache {
 };
 
 }  // namespace nibkv
+
+#include "nibkv/macros_pop.hpp"

@@ -5,6 +5,8 @@
 
 #include "nibkv/score.hpp"
 
+#include "nibkv/macros_push.hpp"
+
 namespace nibkv {
 
 /// A plan is one array over the slots of a chain: target[i] is the new slot of slot i, or kDrop, or kMember plus the
@@ -32,3 +34,5 @@ Status plan(const Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std:
 Status check_plan(std::span<const std::uint32_t> target);
 
 }  // namespace nibkv
+
+#include "nibkv/macros_pop.hpp"

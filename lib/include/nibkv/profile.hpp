@@ -8,6 +8,8 @@
 #include "nibkv/shape.hpp"
 #include "nibkv/status.hpp"
 
+#include "nibkv/macros_push.hpp"
+
 namespace nibkv {
 
 /// What is known of a model's keys and queries before it runs: a small constant table, made once per model from any
@@ -205,3 +207,5 @@ class Calibrator {
 };
 
 }  // namespace nibkv
+
+#include "nibkv/macros_pop.hpp"

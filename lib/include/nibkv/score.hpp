@@ -5,6 +5,8 @@
 
 #include "nibkv/attend.hpp"
 
+#include "nibkv/macros_push.hpp"
+
 namespace nibkv {
 
 /// The position of a slot that no longer lies in their order, where policies do not keep positions.
@@ -39,3 +41,5 @@ struct SlotInfo {
 Status explain(const Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::span<SlotInfo> slots);
 
 }  // namespace nibkv
+
+#include "nibkv/macros_pop.hpp"
