@@ -11,7 +11,7 @@ STANDARD = {"algorithm", "array", "bit", "cstddef", "cstdint", "cstring", "limit
 PORT_STANDARD = {"cstddef", "cstdint"}
 INTRINSICS = {"immintrin.h", "smmintrin.h", "arm_neon.h", "arm_mve.h", "arm_acle.h"}
 # The one place that asks which CPU this is.
-ASKS_THE_SYSTEM = {"ports/ports.hpp": {"sys/auxv.h"}}
+ASKS_THE_SYSTEM = {"ports/ports.hpp": {"sys/auxv.h", "sys/sysctl.h"}}
 
 ISA = re.compile(r"__(x86_64|i386|SSE|SSSE|AVX|FMA|BMI|ARM|arm|aarch64|riscv|VSX|wasm)|_M_(X64|IX86|ARM)|NIBKV_PORT_")
 WORDS = re.compile(
