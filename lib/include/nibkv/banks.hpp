@@ -23,7 +23,8 @@ struct SnapshotBanks {
 };
 
 /// Finds the newest whole snapshot, of any cache: that of the larger sequence number, which may wrap.
-/// @param bank, info  written on kOk alone
+/// @param bank  written on kOk alone
+/// @param info  likewise
 /// @returns kBadArgument without a read function; when no bank is whole, kStorageFailed if one could not be read, else
 ///          kNewerSnapshot if one is of a later version, else kBadSnapshot
 /// Cost: reads both banks.

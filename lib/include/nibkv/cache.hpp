@@ -87,10 +87,10 @@ class Cache {
   friend struct Access;
 
   std::byte* base_ = nullptr;
-  Shape shape_;
-  Policy policy_;
-  Layout layout_;
-  ProfileView profile_;
+  Shape shape_ = {};
+  Policy policy_ = {};
+  Layout layout_ = {};
+  ProfileView profile_ = {};
   const Kernels* kernels_ = nullptr;
 };
 
@@ -112,7 +112,7 @@ class StaticCache {
 
  private:
   alignas(kArenaAlignment) std::byte arena_[kBytes];
-  Cache cache_;
+  Cache cache_ = {};
 };
 
 }  // namespace nibkv

@@ -18,7 +18,8 @@ inline constexpr std::uint32_t kMember = 0x80000000;
 /// Plans what the policy would do to one chain now, so that `incoming` more tokens fit its budget. Changes nothing:
 /// under Budget::kAdaptive the budget is that of the last time that append shared a layer's.
 ///
-/// @param layer, kv_head  in range
+/// @param layer     in range
+/// @param kv_head   likewise
 /// @param incoming  tokens about to be appended, [0, max_chunk]
 /// @param target    held(layer, kv_head) entries, written
 /// @returns kNotReady; kBadArgument for an index out of range or a span of the wrong size, or when two layers that
