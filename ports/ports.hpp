@@ -4,6 +4,10 @@
 
 #if defined(__linux__) && (defined(__aarch64__) || defined(__arm__))
 #include <sys/auxv.h>
+#elif defined(__APPLE__) && defined(__aarch64__)
+#include <sys/sysctl.h>
+#elif defined(_WIN32) && defined(__aarch64__)
+extern "C" __declspec(dllimport) int __stdcall IsProcessorFeaturePresent(unsigned long feature);
 #endif
 
 namespace nibkv {
@@ -31,37 +35,46 @@ inline bool runs_sse41() {
   return __builtin_cpu_supports("sse4.1") && __builtin_cpu_supports("ssse3");
 }
 #endif
+// NEON is there where the compiler was told that every CPU of the program has it, or where the system says so. Without
+// a system nobody can be asked.
 #ifdef NIBKV_PORT_NEON_DOTPROD
-#if defined(__linux__) && defined(__aarch64__)
 inline bool runs_neon_dotprod() {
-  return (getauxval(AT_HWCAP) & (1ul << 20)) != 0;
-}  // HWCAP_ASIMDDP
-#else
-inline bool runs_neon_dotprod() {
+#if defined(__ARM_FEATURE_DOTPROD)
   return true;
-}  // built for a CPU that is known to have it
+#elif defined(__linux__) && defined(__aarch64__)
+  return (getauxval(AT_HWCAP) & (1ul << 20)) != 0;  // HWCAP_ASIMDDP
+#elif defined(__APPLE__) && defined(__aarch64__)
+  int has = 0;
+  std::size_t bytes = sizeof has;
+  return sysctlbyname("hw.optional.arm.FEAT_DotProd", &has, &bytes, nullptr, 0) == 0 && has != 0;
+#elif defined(_WIN32) && defined(__aarch64__)
+  return IsProcessorFeaturePresent(43) != 0;  // PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE
+#else
+  return false;
 #endif
+}
 #endif
 #ifdef NIBKV_PORT_NEON
-#if defined(__linux__) && defined(__arm__)
 inline bool runs_neon() {
-  return (getauxval(AT_HWCAP) & (1ul << 12)) != 0;
-}  // HWCAP_NEON
-#else
-inline bool runs_neon() {
+#if defined(__ARM_NEON)  // always on AArch64
   return true;
-}  // part of AArch64
+#elif defined(__linux__) && defined(__arm__)
+  return (getauxval(AT_HWCAP) & (1ul << 12)) != 0;  // HWCAP_NEON
+#else
+  return false;
 #endif
+}
 #endif
+// Whoever has these built says by that which CPU it is.
 #ifdef NIBKV_PORT_MVE
 inline bool runs_mve() {
   return true;
-}  // built for a CPU that is known to have it
+}
 #endif
 #ifdef NIBKV_PORT_DSP
 inline bool runs_dsp() {
   return true;
-}  // likewise
+}
 #endif
 inline bool runs_scalar() {
   return true;

@@ -110,7 +110,7 @@ struct Access {
 
   template <typename T>
   T* at(std::uint64_t offset) const {
-    return reinterpret_cast<T*>(cache.base_ + static_cast<std::size_t>(offset));
+    return in_place<T>(cache.base_ + static_cast<std::size_t>(offset));
   }
 
   ArenaHeader& header() const { return *at<ArenaHeader>(0); }
@@ -191,7 +191,7 @@ struct Access {
   }
   template <typename T>
   T* side_array(std::uint32_t tile, std::uint32_t offset) const {
-    return reinterpret_cast<T*>(side(tile) + offset);
+    return in_place<T>(side(tile) + offset);
   }
   std::uint16_t* key_scales(std::uint32_t tile) const { return side_array<std::uint16_t>(tile, 0); }
   std::uint16_t* value_scales(std::uint32_t tile) const { return key_scales(tile) + kTileSlots; }
@@ -229,10 +229,10 @@ struct Access {
   }
   std::uint8_t* key_codes(std::uint32_t tile) const {
     if (tile >= layout().tiles) return plane(tile, shares_keys(tile) ? 0 : is_upper(tile) ? 1 : 0);
-    return reinterpret_cast<std::uint8_t*>(codes(tile));
+    return in_place<std::uint8_t>(codes(tile));
   }
   std::uint8_t* value_codes(std::uint32_t tile) const {
-    if (tile < layout().tiles) return reinterpret_cast<std::uint8_t*>(codes(tile)) + layout().code_bytes / 2;
+    if (tile < layout().tiles) return in_place<std::uint8_t>(codes(tile)) + layout().code_bytes / 2;
     const std::uint32_t last = entry(tile) < layout().both_entries ? 1 : 2;
     return plane(tile, shares_values(tile) || is_upper(tile) ? last : 1);
   }
@@ -268,7 +268,7 @@ struct Access {
     return (entry(tile) < layout().both_entries ? 2 : 3) * plane_bytes / 2;  // an entry has two numbers
   }
   /// Storage::kF32: keys [head_dim][32], values [32][head_dim].
-  float* key_rows(std::uint32_t tile) const { return reinterpret_cast<float*>(codes(tile)); }
+  float* key_rows(std::uint32_t tile) const { return in_place<float>(codes(tile)); }
   float* value_rows(std::uint32_t tile) const { return key_rows(tile) + kTileSlots * shape().head_dim; }
 
   /// Takes a tile from the pool, which must have one, and hangs it at the end of `chain`: one of the chain's own run of

@@ -37,17 +37,16 @@ Rows rows_in(const Access& to, std::uint32_t worker) {
   const Scratch at = to.scratch_layout();
   std::byte* base = to.scratch(worker);
   Rows rows{};
-  rows.row = reinterpret_cast<float*>(base + at.row);
-  rows.sums = reinterpret_cast<float*>(base + at.sums);
-  rows.queries = reinterpret_cast<std::int8_t*>(base + at.queries);
-  rows.outlier_queries = reinterpret_cast<std::int8_t*>(base + at.outlier_queries);
-  rows.dots = reinterpret_cast<std::int32_t*>(base + at.dots);
-  rows.outlier_dots =
-      to.shape().outlier_channels == 0 ? nullptr : reinterpret_cast<std::int32_t*>(base + at.outlier_dots);
-  rows.weights = reinterpret_cast<std::uint8_t*>(base + at.weights);
+  rows.row = in_place<float>(base + at.row);
+  rows.sums = in_place<float>(base + at.sums);
+  rows.queries = in_place<std::int8_t>(base + at.queries);
+  rows.outlier_queries = in_place<std::int8_t>(base + at.outlier_queries);
+  rows.dots = in_place<std::int32_t>(base + at.dots);
+  rows.outlier_dots = to.shape().outlier_channels == 0 ? nullptr : in_place<std::int32_t>(base + at.outlier_dots);
+  rows.weights = in_place<std::uint8_t>(base + at.weights);
   const bool scored = scores_attention(to.policy());
-  rows.softmax = scored ? reinterpret_cast<std::uint16_t*>(base + at.softmax) : nullptr;
-  rows.exponents = scored ? reinterpret_cast<std::int32_t*>(base + at.exponents) : nullptr;
+  rows.softmax = scored ? in_place<std::uint16_t>(base + at.softmax) : nullptr;
+  rows.exponents = scored ? in_place<std::int32_t>(base + at.exponents) : nullptr;
   return rows;
 }
 

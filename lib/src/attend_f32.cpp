@@ -66,7 +66,7 @@ void attend_head_f32(const Access& to, std::uint32_t layer, std::uint32_t head, 
                      const float* queries, float* out, const Part& part) {
   const Shape& shape = to.shape();
   const Chain& chain = to.chain(layer, head);
-  auto* sums = reinterpret_cast<float*>(to.scratch(part.worker) + to.scratch_layout().sums);
+  auto* sums = in_place<float>(to.scratch(part.worker) + to.scratch_layout().sums);
   for (std::uint32_t query = part.first_query; query < part.first_query + part.queries; ++query) {
     for (std::uint32_t member = 0; member < shape.group(); ++member) {
       const std::size_t at = (std::size_t{query} * shape.query_heads + head * shape.group() + member) * shape.head_dim;

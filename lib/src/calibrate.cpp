@@ -2,6 +2,7 @@
 
 #include "neighbours.hpp"
 #include "nibkv/profile.hpp"
+#include "numbers.hpp"
 #include "polar.hpp"
 #include "profile_format.hpp"
 
@@ -20,8 +21,8 @@ struct Sums {
 
 Sums sums_at(std::byte* memory, std::size_t index, std::uint32_t head_dim) {
   const std::size_t dim = head_dim;
-  auto* at = reinterpret_cast<double*>(memory + index * (8 + dim * 32));
-  auto* ranges = reinterpret_cast<float*>(at + 1 + 3 * dim);
+  auto* at = in_place<double>(memory + index * (8 + dim * 32));
+  auto* ranges = in_place<float>(at + 1 + 3 * dim);
   return {at, at + 1, at + 1 + dim, at + 1 + 2 * dim, ranges, ranges + dim};
 }
 
@@ -37,12 +38,12 @@ struct Neighbours {
 
   Neighbours(std::byte* memory, const Shape& shape, bool align) : pair_room(nibkv::pair_room(shape.head_dim, align)) {
     const std::size_t dim = shape.head_dim, heads = shape.kv_heads;
-    pairs = reinterpret_cast<double*>(memory + shape.layers * heads * (8 + dim * 32));
+    pairs = in_place<double>(memory + shape.layers * heads * (8 + dim * 32));
     double* end = pairs + (shape.layers - 1u) * heads * pair_room;
     map = align ? end : nullptr;
     turns = align ? map + dim * dim : nullptr;
     room = align ? turns + dim : nullptr;
-    keys = reinterpret_cast<float*>(align ? room + polar_room(dim) : end);
+    keys = in_place<float>(align ? room + polar_room(dim) : end);
     values = keys + kCalibrationChunk * heads * dim;
   }
 

@@ -65,9 +65,9 @@ class Batch {
         basis_(basis),
         turns_(to.policy().position_free),
         turner_(turns_ ? to.shape().rotary : Rotary{}, to.rotary_steps()) {
-    levels_ = reinterpret_cast<std::int8_t*>(to.merging() + 4 * dim());
+    levels_ = in_place<std::int8_t>(to.merging() + 4 * dim());
     values_ = levels_ + kBatch * dim();
-    dots_ = reinterpret_cast<std::int32_t*>(values_ + kBatch * dim());
+    dots_ = in_place<std::int32_t>(values_ + kBatch * dim());
     outlier_dots_ = dots_ + kBatch * kTileSlots;
     const std::uint32_t channels = to.shape().outlier_channels;
     if (channels != 0) basis.outlier_scales(outlier_scales_);

@@ -8,6 +8,12 @@
 
 namespace nibkv {
 
+/// The `T` or the array of them that begins at `memory`, which the layout has aligned for it.
+template <typename T>
+T* in_place(void* memory) {
+  return static_cast<T*>(memory);
+}
+
 inline float float_from_bits(std::uint32_t bits) {
   float value;
   std::memcpy(&value, &bits, sizeof value);

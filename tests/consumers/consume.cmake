@@ -1,6 +1,6 @@
 # Configures, builds and runs the consumer project SOURCE in the folder WORK; with PREFIX, against what is installed there.
-# EMULATOR and OPTIONS: lists, may be empty.
-#   cmake -DSOURCE=... -DWORK=... [-DPREFIX=...] [-DEMULATOR=...] [-DOPTIONS=...] [-DC=ON] [-DNM=...] -P consume.cmake
+# EMULATOR, OPTIONS and MORE (options, which win over the others): lists, may be empty.
+#   cmake -DSOURCE=... -DWORK=... [-DPREFIX=...] [-DEMULATOR=...] [-DOPTIONS=...] [-DMORE=...] [-DC=ON] [-DNM=...] -P consume.cmake
 include(${CMAKE_CURRENT_LIST_DIR}/run.cmake)
 
 file(REMOVE_RECURSE ${WORK})
@@ -10,7 +10,7 @@ if(PREFIX)
   get_filename_component(folder ${config} DIRECTORY)
   list(APPEND OPTIONS -Dnibkv_DIR=${folder})
 endif()
-run(${CMAKE_COMMAND} -S ${SOURCE} -B ${WORK}/build ${OPTIONS} -DWITH_C=${C})
+run(${CMAKE_COMMAND} -S ${SOURCE} -B ${WORK}/build ${OPTIONS} ${MORE} -DWITH_C=${C})
 run(${CMAKE_COMMAND} --build ${WORK}/build --target consumer)
 run(${EMULATOR} ${WORK}/build/consumer)
 if(C)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Reads lib/ and ports/ for what they may not use, and all of the sources for characters beyond ASCII.
+"""Reads lib/ and ports/ for what they may not use, and all of the sources for characters beyond ASCII and builds without a bound.
 
     sources.py ROOT
 """
@@ -11,7 +11,7 @@ STANDARD = {"algorithm", "array", "bit", "cstddef", "cstdint", "cstring", "limit
 PORT_STANDARD = {"cstddef", "cstdint"}
 INTRINSICS = {"immintrin.h", "smmintrin.h", "arm_neon.h", "arm_mve.h", "arm_acle.h"}
 # The one place that asks which CPU this is.
-ASKS_THE_SYSTEM = {"ports/ports.hpp": {"sys/auxv.h"}}
+ASKS_THE_SYSTEM = {"ports/ports.hpp": {"sys/auxv.h", "sys/sysctl.h"}}
 
 ISA = re.compile(r"__(x86_64|i386|SSE|SSSE|AVX|FMA|BMI|ARM|arm|aarch64|riscv|VSX|wasm)|_M_(X64|IX86|ARM)|NIBKV_PORT_")
 WORDS = re.compile(
@@ -20,6 +20,8 @@ WORDS = re.compile(
     r"|\b[a-z]*printf\b|\bstd(in|out|err)\b|\bFILE\b"
     r"|\bstd::(vector|string|deque|list|forward_list|map|set|multimap|multiset|unordered_\w+|function|any|(unique|shared)_ptr"
     r"|make_(unique|shared)|optional|variant|mutex|thread|atomic|exception|cout|cerr|pmr)\b")
+# As many compilers at a time as there are files: too much for the memory of a small machine.
+UNBOUNDED = re.compile(r"(cmake --build|ninja|make)\b[^|&;`]*\s(-j|--parallel)(?! *[\d\"$])")
 NO_TEXT = {"__pycache__", "findings"}  # a fuzzer's findings are bytes
 TEXT = {".cpp", ".hpp", ".inc", ".py", ".sh", ".cmake", ".txt", ".md", ".ld", ".c", ".h", ""}
 
@@ -62,8 +64,8 @@ def code_faults(path, text):
 
 def faults(root):
     found, count = [], 0
-    for folder in ("lib", "ports", "tests", "bench", "toolchains", ".ci"):
-        for file in sorted((root / folder).rglob("*")):
+    for folder in ("README.md", "lib", "ports", "tests", "bench", "toolchains", ".ci"):
+        for file in sorted((root / folder).rglob("*")) or [root / folder]:
             if not file.is_file() or file.suffix not in TEXT or NO_TEXT.intersection(file.parts):
                 continue
             count += 1
@@ -72,6 +74,8 @@ def faults(root):
             for number, line in enumerate(data.split(b"\n"), 1):
                 if not line.isascii():
                     found.append(f"{path}:{number}: a character beyond ASCII")
+                if file.suffix != ".py" and UNBOUNDED.search(line.decode("utf-8", "replace")):
+                    found.append(f"{path}:{number}: a parallel build without a bound")
             if folder in ("lib", "ports") and file.suffix in (".cpp", ".hpp", ".inc"):
                 found.extend(code_faults(path, data.decode("utf-8", "replace")))
     if count == 0:

@@ -25,7 +25,10 @@ PLANTS = [
     ("lib/src/status.cpp", "void planted() { free(nullptr); }\n", "free("),
     ("ports/scalar/scalar.cpp", "struct Planted { virtual void f(); };\n", "virtual"),
     ("bench/llm/chat.hpp", "// caf\u00e9\n", "beyond ASCII"),
+    ("README.md", "    cmake --build build -j && ctest\n", "without a bound"),
+    ("bench/llm/chat", "cmake --build build --target x -j\n", "without a bound"),
     # Not faults:
+    ("README.md", "    cmake --build build -j 2 && cmake --build build -j \"$(nproc)\"\n", None),
     ("lib/src/status.cpp", "// a new tile, not malloc\nstruct Planted { Planted(const Planted&) = delete; };\n", None),
     ("lib/src/status.cpp", "const char* planted() { return \"new\"; }\nint x = 1'000'000;\n", None),
 ]
@@ -38,6 +41,7 @@ def main():
         copy = pathlib.Path(folder)
         for part in ("lib", "ports", "bench"):
             shutil.copytree(root / part, copy / part)
+        shutil.copy(root / "README.md", copy)
         before, _ = sources.faults(copy)
         for path, text, expected in PLANTS:
             file = copy / path

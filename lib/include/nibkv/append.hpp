@@ -5,6 +5,8 @@
 
 #include "nibkv/cache.hpp"
 
+#include "nibkv/macros_push.hpp"
+
 namespace nibkv {
 
 /// Appends `count` = keys.size() / (kv_heads * head_dim) tokens to `layer`.
@@ -25,3 +27,5 @@ namespace nibkv {
 Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, std::span<const float> values);
 
 }  // namespace nibkv
+
+#include "nibkv/macros_pop.hpp"

@@ -10,6 +10,8 @@
 #include "nibkv/policy.hpp"
 #include "nibkv/shape.hpp"
 
+#include "nibkv/macros_push.hpp"
+
 namespace nibkv {
 
 /// No head's budget is more than this many times the mean.
@@ -57,7 +59,7 @@ struct Layout {
   std::uint32_t side_bytes = 0;
   std::uint32_t code_bytes = 0;
   std::uint32_t scratch_bytes = 0;
-  Side side;
+  Side side = {};
 };
 
 /// Scratch of one worker: byte offsets from its start, each a multiple of 64. Sized for rows() query rows.
@@ -293,9 +295,9 @@ constexpr Layout layout_of(const Shape& shape, const Policy& policy) {
 constexpr std::size_t footprint(const Shape& shape, const Policy& policy) {
   if (!valid(shape) || !valid(policy, shape)) return 0;
   const Layout at = layout_of(shape, policy);
-  constexpr std::uint64_t kMost = std::numeric_limits<std::size_t>::max();
-  if (at.total > kMost || at.tiles + at.views >= std::numeric_limits<std::uint32_t>::max()) return 0;
-  return static_cast<std::size_t>(at.total);
+  const auto bytes = static_cast<std::size_t>(at.total);
+  if (bytes != at.total || at.tiles + at.views >= std::numeric_limits<std::uint32_t>::max()) return 0;
+  return bytes;
 }
 
 namespace detail {
@@ -345,3 +347,5 @@ constexpr std::uint32_t tokens_that_fit(const Shape& shape, const Policy& policy
 }
 
 }  // namespace nibkv
+
+#include "nibkv/macros_pop.hpp"

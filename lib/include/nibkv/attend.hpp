@@ -5,6 +5,8 @@
 
 #include "nibkv/append.hpp"
 
+#include "nibkv/macros_push.hpp"
+
 namespace nibkv {
 
 /// The part of a layer that one call of attend computes, and whose scratch it uses. Parts of one layer that do not
@@ -35,3 +37,5 @@ Status attend(const Cache& cache, std::uint32_t layer, std::span<const float> qu
               const Part& part = {});
 
 }  // namespace nibkv
+
+#include "nibkv/macros_pop.hpp"

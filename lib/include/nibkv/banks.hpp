@@ -2,6 +2,8 @@
 
 #include "nibkv/snapshot.hpp"
 
+#include "nibkv/macros_push.hpp"
+
 namespace nibkv {
 
 /// Two places for snapshots, so that one of them is whole whatever happens while the other is written: a power cut
@@ -21,7 +23,8 @@ struct SnapshotBanks {
 };
 
 /// Finds the newest whole snapshot, of any cache: that of the larger sequence number, which may wrap.
-/// @param bank, info  written on kOk alone
+/// @param bank  written on kOk alone
+/// @param info  likewise
 /// @returns kBadArgument without a read function; when no bank is whole, kStorageFailed if one could not be read, else
 ///          kNewerSnapshot if one is of a later version, else kBadSnapshot
 /// Cost: reads both banks.
@@ -38,3 +41,5 @@ Status save_to_banks(const Cache& cache, const SnapshotBanks& banks, std::span<c
 Status restore_from_banks(Cache& cache, const SnapshotBanks& banks);
 
 }  // namespace nibkv
+
+#include "nibkv/macros_pop.hpp"

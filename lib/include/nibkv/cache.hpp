@@ -8,6 +8,8 @@
 #include "nibkv/arena.hpp"
 #include "nibkv/profile.hpp"
 
+#include "nibkv/macros_push.hpp"
+
 namespace nibkv {
 
 struct Kernels;
@@ -87,10 +89,10 @@ class Cache {
   friend struct Access;
 
   std::byte* base_ = nullptr;
-  Shape shape_;
-  Policy policy_;
-  Layout layout_;
-  ProfileView profile_;
+  Shape shape_ = {};
+  Policy policy_ = {};
+  Layout layout_ = {};
+  ProfileView profile_ = {};
   const Kernels* kernels_ = nullptr;
 };
 
@@ -112,7 +114,9 @@ class StaticCache {
 
  private:
   alignas(kArenaAlignment) std::byte arena_[kBytes];
-  Cache cache_;
+  Cache cache_ = {};
 };
 
 }  // namespace nibkv
+
+#include "nibkv/macros_pop.hpp"

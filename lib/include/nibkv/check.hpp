@@ -2,6 +2,8 @@
 
 #include "nibkv/cache.hpp"
 
+#include "nibkv/macros_push.hpp"
+
 namespace nibkv {
 
 /// Reads all that an arena says of itself and compares: that every tile is in one chain or one free list, once; that
@@ -14,3 +16,5 @@ namespace nibkv {
 Status check(const Cache& cache);
 
 }  // namespace nibkv
+
+#include "nibkv/macros_pop.hpp"

@@ -5,6 +5,8 @@
 
 #include "nibkv/plan.hpp"
 
+#include "nibkv/macros_push.hpp"
+
 namespace nibkv {
 
 /// Carries out a plan on one chain, in place: members join their centres, kept slots move forward, emptied tiles go
@@ -38,3 +40,5 @@ Status compact(Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::sp
 Status compact_now(Cache& cache, std::uint32_t tokens, Budget how);
 
 }  // namespace nibkv
+
+#include "nibkv/macros_pop.hpp"

@@ -1,6 +1,7 @@
 #pragma once
 
-// All of nibkv, in the order in which data flows.
+// All of nibkv, in the order in which data flows. Headers whose macros take its names (Status of X11, clear of curses)
+// may come before; code that uses such a name says #undef behind them.
 // clang-format off
 #include "nibkv/status.hpp"
 #include "nibkv/shape.hpp"

@@ -5,6 +5,8 @@
 
 #include "nibkv/score.hpp"
 
+#include "nibkv/macros_push.hpp"
+
 namespace nibkv {
 
 /// A plan is one array over the slots of a chain: target[i] is the new slot of slot i, or kDrop, or kMember plus the
@@ -16,7 +18,8 @@ inline constexpr std::uint32_t kMember = 0x80000000;
 /// Plans what the policy would do to one chain now, so that `incoming` more tokens fit its budget. Changes nothing:
 /// under Budget::kAdaptive the budget is that of the last time that append shared a layer's.
 ///
-/// @param layer, kv_head  in range
+/// @param layer     in range
+/// @param kv_head   likewise
 /// @param incoming  tokens about to be appended, [0, max_chunk]
 /// @param target    held(layer, kv_head) entries, written
 /// @returns kNotReady; kBadArgument for an index out of range or a span of the wrong size, or when two layers that
@@ -32,3 +35,5 @@ Status plan(const Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std:
 Status check_plan(std::span<const std::uint32_t> target);
 
 }  // namespace nibkv
+
+#include "nibkv/macros_pop.hpp"

@@ -6,6 +6,8 @@
 #include "nibkv/shape.hpp"
 #include "nibkv/status.hpp"
 
+#include "nibkv/macros_push.hpp"
+
 namespace nibkv {
 
 /// What may be given up when a chain outgrows its budget.
@@ -320,3 +322,5 @@ Status find_policy(std::string_view name, std::uint32_t tokens, Policy& policy);
 std::string_view policy_name(std::uint32_t index);
 
 }  // namespace nibkv
+
+#include "nibkv/macros_pop.hpp"

@@ -8,6 +8,8 @@
 #include "nibkv/shape.hpp"
 #include "nibkv/status.hpp"
 
+#include "nibkv/macros_push.hpp"
+
 namespace nibkv {
 
 /// What is known of a model's keys and queries before it runs: a small constant table, made once per model from any
@@ -120,7 +122,8 @@ class ProfileView {
   std::uint32_t checksum() const;
   /// CalibrationOptions::weights of whoever made it; 0 when unknown or empty.
   std::uint32_t weights() const;
-  /// @param layer, kv_head  in range of the shape it was opened with
+  /// @param layer    in range of the shape it was opened with
+  /// @param kv_head  likewise
   HeadProfile head(std::uint32_t layer, std::uint32_t kv_head) const;
 
   /// Of a layer and the one below; all unknown for layer 0.
@@ -145,7 +148,7 @@ class ProfileView {
   std::uint16_t layers_ = 0;
   std::uint16_t kv_heads_ = 0;
   std::uint16_t head_dim_ = 0;
-  RotaryPairs rotary_;
+  RotaryPairs rotary_ = {};
 };
 
 /// Most tokens that a Calibrator takes at a time.
@@ -170,7 +173,8 @@ constexpr std::size_t calibration_bytes(const Shape& shape, const CalibrationOpt
   const std::uint64_t chunk = kCalibrationChunk * heads * dim * 2 * 4;  // keys and values of the layer before
   const std::uint64_t maps = options.align ? 8 * (3 * dim * dim + dim) : 0;
   const std::uint64_t bytes = shape.layers * heads * head + (shape.layers - 1u) * heads * pair + chunk + maps;
-  return bytes > std::numeric_limits<std::size_t>::max() ? 0 : static_cast<std::size_t>(bytes);
+  const auto size = static_cast<std::size_t>(bytes);
+  return size == bytes ? size : 0;
 }
 
 /// Makes a profile: show it queries, keys and values of a model that reads any text, a few thousand tokens or more.
@@ -211,3 +215,5 @@ class Calibrator {
 };
 
 }  // namespace nibkv
+
+#include "nibkv/macros_pop.hpp"

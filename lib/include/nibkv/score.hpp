@@ -5,6 +5,8 @@
 
 #include "nibkv/attend.hpp"
 
+#include "nibkv/macros_push.hpp"
+
 namespace nibkv {
 
 /// The position of a slot that no longer lies in their order, where policies do not keep positions.
@@ -32,10 +34,13 @@ struct SlotInfo {
 /// Keep::kScore; under other policies they are those that the policy itself leaves, and wrong after a caller's own
 /// compact; kNoPosition for slots that folded or were retained.
 ///
-/// @param layer, kv_head  in range
-/// @param slots  held(layer, kv_head) entries, written
+/// @param layer    in range
+/// @param kv_head  likewise
+/// @param slots    held(layer, kv_head) entries, written
 /// @returns kNotReady; kBadArgument for an index out of range or a span of the wrong size.
 /// Cost: O(held).
 Status explain(const Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::span<SlotInfo> slots);
 
 }  // namespace nibkv
+
+#include "nibkv/macros_pop.hpp"

@@ -27,7 +27,11 @@ struct Rotary {
   bool adjacent = true;    ///< pairs are channels (2i, 2i + 1); otherwise (i, i + dims / 2)
 
   constexpr bool known() const { return dims != 0; }
-  constexpr bool operator==(const Rotary&) const = default;
+  /// Equal numbers; not written with == because compilers may be asked to warn of that.
+  constexpr bool operator==(const Rotary& other) const {
+    return base <= other.base && base >= other.base && scale <= other.scale && scale >= other.scale &&
+           dims == other.dims && adjacent == other.adjacent;
+  }
 };
 
 /// What never changes during the life of a cache.

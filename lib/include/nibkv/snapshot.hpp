@@ -6,6 +6,8 @@
 
 #include "nibkv/cache.hpp"
 
+#include "nibkv/macros_push.hpp"
+
 namespace nibkv {
 
 /// A snapshot is what a cache holds, in few enough bytes to keep in flash or send: chains, scores and codes of the
@@ -117,3 +119,5 @@ Status restore(Cache& cache, const SnapshotSource& source);
 Status restore(Cache& cache, std::span<const std::byte> bytes);
 
 }  // namespace nibkv
+
+#include "nibkv/macros_pop.hpp"

@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <string_view>
 
+#include "nibkv/macros_push.hpp"
+
 namespace nibkv {
 
 /// What a call did. Any value but kOk means that nothing changed, kLost alone excepted. The values are frozen: they
@@ -36,3 +38,5 @@ enum class [[nodiscard]] Status : std::int8_t{
 std::string_view text(Status status);
 
 }  // namespace nibkv
+
+#include "nibkv/macros_pop.hpp"

@@ -1,0 +1,6 @@
+// Brings back what macros_push.hpp put aside.
+#pragma pop_macro("Status")
+#pragma pop_macro("check")
+#pragma pop_macro("clear")
+#pragma pop_macro("max")
+#pragma pop_macro("min")
