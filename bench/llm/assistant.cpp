@@ -6,7 +6,6 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
-#include <filesystem>
 #include <iostream>
 #include <optional>
 #include <string>
@@ -17,6 +16,7 @@
 #include "bench/llm/arguments.hpp"
 #include "bench/llm/chat.hpp"
 #include "bench/llm/conversation.hpp"
+#include "bench/llm/output_file.hpp"
 #include "bench/llm/policy_settings.hpp"
 #include "bench/llm/profile_maker.hpp"
 #include "bench/llm/store_arguments.hpp"
@@ -47,7 +47,8 @@ Without --prompt it reads a message a line from standard input and answers each.
   --set KEY=VALUE,...  fields of the policy (nibkv-eval --help)
   --profile PATH|none  of the model's keys and values (default: made at the first start, kept beside the model)
   --outliers N         key channels at 8 bits: 0, 4, 8, 12 or 16 (default 8, without a profile 0)
-  --save FILE          keep the conversation there at the end
+  --save FILE          keep the conversation there at the end, whole or not at all. A new file is for its owner only; an
+                       old one keeps its mode, and other hard links to it keep what it held
   --load FILE          go on with a conversation that --save kept, as if it had never stopped: with the same model,
                        profile, policy and size of the cache (--tokens says it more surely than --arena, of which
                        threads take a part). Its draws go on too: --seed is not read
@@ -268,13 +269,6 @@ void load(Conversation& conversation, const std::string& path, std::uint64_t mod
   say("the conversation of " + path + " goes on after " + std::to_string(conversation.position()) + " tokens");
 }
 
-// Better said before an hour of talk than after it.
-void check_place(const std::string& path) {
-  std::error_code ignored;
-  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
-  if (!folder.empty() && !std::filesystem::is_directory(folder, ignored)) throw Error("cannot write " + path);
-}
-
 int run(Settings settings) {
   if (settings.save) check_place(*settings.save);
   const bool is_builtin = settings.model == NIBKV_TINY_MODEL;
@@ -316,7 +310,7 @@ int run(Settings settings) {
     result = 1;
   }
   std::cerr << summary(conversation);
-  if (settings.save) write_file(*settings.save, conversation.save(fingerprint, words));
+  if (settings.save) write_file(*settings.save, conversation.save(fingerprint, words), Readers::kOwner);
   return result;
 }
 
@@ -325,6 +319,7 @@ int run(Settings settings) {
 
 int main(int count, char** words) {
   using namespace nibkv::llm;
+  std::signal(SIGXFSZ, SIG_IGN);  // a file that grows too large is an error like any other
   Settings settings;
   try {
     settings = parse(count - 1, words + 1);
