@@ -59,7 +59,7 @@ TEST_F(AssistantSignalsTest, ThatComeAtThePromptEndItAndTheConversationIsSaved) 
     Child child(chat(5));
     child.write("abc\n");
     child.read();
-    child.signal(signal);
+    child.signal_until_it_ends(signal);
     EXPECT_EQ(child.wait(), status);
     EXPECT_EQ(contents(saved()), expected) << "signal " << signal;
     expect_saved();

@@ -2,9 +2,11 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstddef>
 #include <stdexcept>
 #include <string>
 
@@ -59,16 +61,32 @@ class Child {
 
   void signal(int number) { ::kill(process_, number); }
 
+  /// As a person does who holds Ctrl-C down: one that comes too early is taken for something else.
+  void signal_until_it_ends(int number) {
+    siginfo_t ended = {};
+    while (::waitid(P_PID, static_cast<id_t>(process_), &ended, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+           ended.si_pid == 0) {
+      signal(number);
+      ::usleep(50000);
+    }
+  }
+
   /// Its exit status once it has ended; less 1000 for a signal that killed it.
   int wait() {
     int status = 0;
-    ::waitpid(process_, &status, 0);
+    struct rusage usage = {};
+    ::wait4(process_, &status, 0, &usage);
+    peak_bytes_ = static_cast<std::size_t>(usage.ru_maxrss) * 1024;
     process_ = -1;
     return WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status) - 1000;
   }
 
+  /// The most memory that it held, known once it has ended.
+  std::size_t peak_bytes() const { return peak_bytes_; }
+
  private:
   pid_t process_ = -1;
+  std::size_t peak_bytes_ = 0;
   int in_ = -1, out_ = -1;
 };
 
