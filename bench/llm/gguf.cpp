@@ -183,6 +183,10 @@ void Gguf::Impl::parse() {
   const auto tensor_count = cursor.count(kSmallestDescription, "the number of tensors");
   const auto metadata_count = cursor.count(kSmallestEntry, "the number of metadata entries");
   read_metadata(cursor, metadata_count);
+  if (const std::uint64_t parts = integer("split.count").value_or(1); parts > 1) {
+    cursor.fail("is part " + std::to_string(integer("split.no").value_or(0) + 1) + " of a model in " +
+                std::to_string(parts) + " parts; only a model in one file can be taken");
+  }
   read_tensors(cursor, tensor_count);
 }
 

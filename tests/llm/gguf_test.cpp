@@ -274,6 +274,7 @@ TEST(Gguf, RefusesWhatIsNoGgufFile) {
   expect_problem(small_file().version(0x03000000), "big-endian");
 }
 
+// ggml-org/ggml#709: what a file says of itself is trusted.
 TEST(Gguf, RefusesHugeCountsAndLengths) {
   const std::uint64_t counts[] = {kHuge, std::uint64_t{1} << 61, std::uint64_t{1} << 32, ~std::uint64_t{0}, 100000};
   for (const std::uint64_t count : counts) {
@@ -328,6 +329,7 @@ TEST(Gguf, RefusesAlignmentsThatAreNone) {
   expect_problem(GgufWriter().set("general.alignment", std::int32_t{-32}), "negative");
 }
 
+// ggml-org/ggml#709, ggml-org/ggml#1517: what a file says of itself is trusted.
 TEST(Gguf, RefusesImpossibleTensors) {
   const auto expect = [](std::uint32_t type, const std::vector<std::uint64_t>& shape, std::uint64_t offset,
                          std::string_view part) {
@@ -361,6 +363,7 @@ TEST(Gguf, NamesOddNamesOnOneLine) {
   expect_problem(GgufWriter().set_raw(std::string(5000, 'n'), 99, {}), "nnn...'");
 }
 
+// ggml-org/ggml#709: what a file says of itself is trusted.
 TEST(Gguf, RefusesEveryTruncation) {
   const std::vector<std::byte> whole = small_file().bytes();
   const TemporaryFile file;
