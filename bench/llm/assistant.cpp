@@ -1,12 +1,9 @@
-#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
-#include <filesystem>
 #include <iostream>
 #include <optional>
 #include <string>
@@ -17,8 +14,10 @@
 #include "bench/llm/arguments.hpp"
 #include "bench/llm/chat.hpp"
 #include "bench/llm/conversation.hpp"
+#include "bench/llm/output_file.hpp"
 #include "bench/llm/policy_settings.hpp"
 #include "bench/llm/profile_maker.hpp"
+#include "bench/llm/signals.hpp"
 #include "bench/llm/store_arguments.hpp"
 
 // nibkv-assistant: talks with a model whose keys and values lie in one nibkv arena.
@@ -47,7 +46,8 @@ Without --prompt it reads a message a line from standard input and answers each.
   --set KEY=VALUE,...  fields of the policy (nibkv-eval --help)
   --profile PATH|none  of the model's keys and values (default: made at the first start, kept beside the model)
   --outliers N         key channels at 8 bits: 0, 4, 8, 12 or 16 (default 8, without a profile 0)
-  --save FILE          keep the conversation there at the end
+  --save FILE          keep the conversation there at the end, whole or not at all. A new file is for its owner only; an
+                       old one keeps its mode, and other hard links to it keep what it held
   --load FILE          go on with a conversation that --save kept, as if it had never stopped: with the same model,
                        profile, policy and size of the cache (--tokens says it more surely than --arena, of which
                        threads take a part). Its draws go on too: --seed is not read
@@ -56,7 +56,11 @@ Without --prompt it reads a message a line from standard input and answers each.
   --threads N          (default: as many as cores)
   --help               print this and end
 
-While it chats: /help, /reset, /stats, /quit. Ctrl-C stops an answer; at the prompt it ends the program.
+While it chats: /help, /reset, /stats, /quit. Ctrl-C stops an answer; at the prompt it ends the program. So do SIGTERM,
+SIGHUP and an output that nobody reads any more, at any time; --save keeps the conversation all the same.
+
+Exit status: 0; 1 after an error; 2 for wrong options; 128 and the signal's number after SIGTERM (143), SIGHUP (129), an
+output that was closed (SIGPIPE, 141), or Ctrl-C in the answer to --prompt (130).
 )";
 
 constexpr const char* kChatHelp =
@@ -67,8 +71,6 @@ constexpr const char* kChatHelp =
 
 constexpr std::size_t kCalibrationContext = 2048;
 constexpr std::size_t kDefaultTokens = 4096;
-
-volatile std::sig_atomic_t interrupted = 0;
 
 void say(const std::string& line) {
   std::cerr << "nibkv-assistant: " << line << '\n';
@@ -125,17 +127,16 @@ void list_ports() {
 /// Lines from standard input. The C++ streams would not let a signal end the wait.
 class LineReader {
  public:
-  /// The next line without its end; nothing at the end of input or after Ctrl-C.
+  /// The next line without its end; nothing at the end of input or after a signal.
   std::optional<std::string> next() {
     std::size_t end = 0;
     while ((end = buffer_.find('\n')) == std::string::npos) {
       char bytes[4096];
-      const ssize_t got = interrupted ? -1 : ::read(STDIN_FILENO, bytes, sizeof bytes);
-      if (got < 0 && !interrupted && errno == EINTR) continue;
+      const ssize_t got = wait_for_input() ? ::read(STDIN_FILENO, bytes, sizeof bytes) : -1;
       if (got <= 0) break;
       buffer_.append(bytes, static_cast<std::size_t>(got));
     }
-    if (interrupted || buffer_.empty()) return std::nullopt;
+    if (stop_asked() || buffer_.empty()) return std::nullopt;
     std::string line = buffer_.substr(0, end);
     buffer_.erase(0, end == std::string::npos ? end : end + 1);
     if (!line.empty() && line.back() == '\r') line.pop_back();
@@ -146,24 +147,17 @@ class LineReader {
   std::string buffer_;
 };
 
-void catch_interrupts() {
-  struct sigaction action = {};
-  action.sa_handler = [](int) { interrupted = 1; };
-  sigemptyset(&action.sa_mask);  // and no SA_RESTART: reading a line shall end
-  sigaction(SIGINT, &action, nullptr);
-}
-
 /// A conversation with a person or a script.
 class Session {
  public:
   Session(Conversation& conversation, std::size_t context) : conversation_(conversation), context_(context) {}
 
-  /// Returns false when the answer was stopped by Ctrl-C. @throws Error as Conversation::answer does
+  /// Returns false when the answer was stopped by a signal. @throws Error as Conversation::answer does
   bool ask(const std::string& message) {
     const auto print = [](std::string_view text) { std::cout << text << std::flush; };
     Ending ending = Ending::kStopped;
     try {
-      ending = conversation_.answer(message, print, [] { return interrupted != 0; });
+      ending = conversation_.answer(message, print, stop_asked);
     } catch (const Error&) {
       std::cout << std::endl;
       throw;
@@ -180,8 +174,8 @@ class Session {
 
   void chat() {
     LineReader reader;
-    while (true) {
-      interrupted = 0;
+    while (ended_by() == 0) {
+      forget_interrupt();
       if (is_terminal_) std::cerr << "> " << std::flush;
       const std::optional<std::string> line = reader.next();
       if (!line) {
@@ -268,13 +262,6 @@ void load(Conversation& conversation, const std::string& path, std::uint64_t mod
   say("the conversation of " + path + " goes on after " + std::to_string(conversation.position()) + " tokens");
 }
 
-// Better said before an hour of talk than after it.
-void check_place(const std::string& path) {
-  std::error_code ignored;
-  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
-  if (!folder.empty() && !std::filesystem::is_directory(folder, ignored)) throw Error("cannot write " + path);
-}
-
 int run(Settings settings) {
   if (settings.save) check_place(*settings.save);
   const bool is_builtin = settings.model == NIBKV_TINY_MODEL;
@@ -302,7 +289,7 @@ int run(Settings settings) {
   const std::string words = cache_words(store, settings);
   if (settings.load) load(conversation, *settings.load, fingerprint, words);
   Session session(conversation, config.context);
-  catch_interrupts();
+  catch_signals();
   constexpr int kInterrupted = 128 + SIGINT;
   int result = 0;
   try {
@@ -315,8 +302,9 @@ int run(Settings settings) {
     say(error.what());
     result = 1;
   }
+  if (ended_by() != 0) result = 128 + ended_by();
   std::cerr << summary(conversation);
-  if (settings.save) write_file(*settings.save, conversation.save(fingerprint, words));
+  if (settings.save) write_file(*settings.save, conversation.save(fingerprint, words), Readers::kOwner);
   return result;
 }
 
@@ -325,6 +313,7 @@ int run(Settings settings) {
 
 int main(int count, char** words) {
   using namespace nibkv::llm;
+  std::signal(SIGXFSZ, SIG_IGN);  // a file that grows too large is an error like any other
   Settings settings;
   try {
     settings = parse(count - 1, words + 1);

@@ -9,6 +9,7 @@
 
 #include "bench/llm/builtin_text.hpp"
 #include "bench/llm/heap_count.hpp"
+#include "bench/llm/output_file.hpp"
 #include "bench/llm/profile_maker.hpp"
 #include "bench/llm/unicode.hpp"
 
@@ -256,18 +257,21 @@ std::vector<std::byte> find_or_make_profile(std::span<const std::string> places,
     }
   }
   std::vector<std::byte> profile = make();
+  std::string reasons;
   for (const std::string& place : places) {
+    // A device or a pipe keeps nothing.
+    if (fs::exists(place, ignored) && !fs::is_regular_file(place, ignored)) continue;
     // Not asked for beside the model: that folder is there, or the place is not meant to be used.
     if (place != places.front()) fs::create_directories(fs::path(place).parent_path(), ignored);
     try {
       write_file(place, profile);
       say("profile kept in " + place);
       return profile;
-    } catch (const Error&) {
-      fs::remove(place + ".part", ignored);
+    } catch (const Error& error) {
+      reasons += std::string("; ") + error.what();
     }
   }
-  say("the profile cannot be kept anywhere; the next start makes it again");
+  say("the profile cannot be kept, and the next start makes it again" + reasons);
   return profile;
 }
 

@@ -45,6 +45,7 @@ std::uint64_t model_fingerprint(const Gguf& file) {
     add(tensor.data.subspan((size - piece) / 2, piece));
     add(tensor.data.last(piece));
   }
+  file.give_back();
   return hash;
 }
 

@@ -1,3 +1,4 @@
+#include <csignal>
 #include <exception>
 #include <set>
 #include <span>
@@ -51,6 +52,7 @@ Job parse(std::span<const char* const> words) {
 
 int main(int count, char** words) {
   using namespace nibkv::llm;
+  std::signal(SIGXFSZ, SIG_IGN);  // a file that grows too large is an error like any other
   Job job;
   try {
     job = parse(std::span<const char* const>(words, static_cast<std::size_t>(count)).subspan(1));

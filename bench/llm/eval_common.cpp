@@ -2,9 +2,7 @@
 
 #include <cmath>
 #include <cstdio>
-#include <filesystem>
 #include <iostream>
-#include <span>
 
 #include "bench/llm/conversation.hpp"
 #include "bench/llm/json.hpp"
@@ -58,20 +56,6 @@ std::string required(const Arguments& arguments, const std::string& name) {
   return *given;
 }
 
-void check_place(const std::string& path) {
-  namespace fs = std::filesystem;
-  std::error_code ignored;
-  const fs::path folder = fs::path(path).parent_path();
-  if (fs::is_directory(path, ignored)) throw Error("cannot write " + path + ": it is a directory");
-  if (!folder.empty() && !fs::is_directory(folder, ignored)) {
-    throw Error("cannot write " + path + ": there is no such folder");
-  }
-}
-
-void write_text(const std::string& path, const std::string& text) {
-  write_file(path, std::as_bytes(std::span(text)));
-}
-
 void ProgressLine::show(const std::string& what, double done) {
   if (!is_terminal_) return;
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
@@ -119,8 +103,9 @@ StoreOptions Measured::store(const Config& config) const {
 }
 
 void publish(const Report& report, const std::string& json) {
+  // The file first: whoever reads the lines may go.
+  if (!json.empty() && json != "-") write_file(json, as_json(report));
   print(json == "-" ? as_json(report) : as_lines(report));
-  if (!json.empty() && json != "-") write_text(json, as_json(report));
 }
 
 std::size_t context_of(const Arguments& arguments, std::size_t otherwise) {

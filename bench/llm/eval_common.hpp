@@ -14,6 +14,7 @@
 
 #include "bench/llm/arguments.hpp"
 #include "bench/llm/model.hpp"
+#include "bench/llm/output_file.hpp"
 #include "bench/llm/store_arguments.hpp"
 #include "bench/llm/tile_store.hpp"
 #include "bench/llm/tokenizer.hpp"
@@ -33,12 +34,6 @@ void print(const std::string& text);
 
 /// The value of an option that must be there. @throws UsageError
 std::string required(const Arguments& arguments, const std::string& name);
-
-/// Long work shall not end at a place that does not exist. @throws Error
-void check_place(const std::string& path);
-
-/// Writes a file whole or not at all. @throws Error naming the path
-void write_text(const std::string& path, const std::string& text);
 
 /// One line on a terminal that is rewritten; nothing elsewhere.
 class ProgressLine {

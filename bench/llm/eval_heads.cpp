@@ -61,7 +61,7 @@ void HeadsJob::operator()() {
     most = std::max<std::uint64_t>(most, row.size());
     for (const SlotInfo& slot : row) merged += slot.merged != 0 ? 1 : 0;
   }
-  write_text(svg, as_svg(map));
+  write_file(svg, as_svg(map));
   publish({{"policy", policy},
            {"tokens", std::uint64_t{budget}},
            {"context", std::uint64_t{context}},

@@ -158,9 +158,9 @@ void LayersJob::operator()() const {
   if (!svg_.empty()) check_place(svg_);
   if (!json_.empty() && json_ != "-") check_place(json_);
   const std::vector<LayerCosines> pairs = read();
-  if (!svg_.empty()) write_text(svg_, chart(pairs));
+  if (!svg_.empty()) write_file(svg_, chart(pairs));
+  if (!json_.empty() && json_ != "-") write_file(json_, as_json(pairs));
   print(json_ == "-" ? as_json(pairs) : table(pairs));
-  if (!json_.empty() && json_ != "-") write_text(json_, as_json(pairs));
 }
 
 }  // namespace

@@ -173,7 +173,7 @@ void RetrievalJob::begin(const Config& config) {
 }
 
 void RetrievalJob::go_on() {
-  if (!resume_ || !std::filesystem::exists(measured_.json)) return;
+  if (!resume_ || !std::filesystem::is_regular_file(measured_.json)) return;
   try {
     report_.go_on_from(RetrievalReport::parse(read_text(measured_.json)));
   } catch (const Error& error) {
@@ -203,7 +203,8 @@ void RetrievalJob::operator()() {
   if (svg_.empty()) return;
   const auto maps = report_.as_svgs();
   const std::string stem = svg_.ends_with(".svg") ? svg_.substr(0, svg_.size() - 4) : svg_;
-  for (const auto& [name, svg] : maps) write_text(maps.size() == 1 ? svg_ : stem + "-" + name + ".svg", svg);
+  const bool is_one_file = maps.size() == 1 || !is_replaced(svg_);
+  for (const auto& [name, svg] : maps) write_file(is_one_file ? svg_ : stem + "-" + name + ".svg", svg);
 }
 
 // What has not been asked yet.
@@ -278,8 +279,8 @@ void RetrievalJob::ask(Subject& subject, const Tokenizer& tokenizer) {
 void RetrievalJob::keep(bool at_once) {
   if (measured_.json.empty()) return;
   const auto now = std::chrono::steady_clock::now();
-  if (!at_once && now - kept_ < std::chrono::seconds(5)) return;
-  write_text(measured_.json, report_.as_json());
+  if (!at_once && (now - kept_ < std::chrono::seconds(5) || !is_replaced(measured_.json))) return;
+  write_file(measured_.json, report_.as_json());
   kept_ = now;
 }
 

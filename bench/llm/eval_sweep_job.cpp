@@ -102,12 +102,13 @@ void SweepJob::operator()() {
         [&](double done) { line.show(std::to_string(cases_.size()) + " caches to measure", done); });
   }
   if (measured_.json == "-") print(report_.as_json());
-  if (!svg_.empty()) write_text(svg_, report_.as_svg());
+  if (has_file && !is_replaced(measured_.json)) write_file(measured_.json, report_.as_json());
+  if (!svg_.empty()) write_file(svg_, report_.as_svg());
 }
 
 // Rows that the file has are not measured again.
 void SweepJob::go_on() {
-  if (!std::filesystem::exists(measured_.json)) return;
+  if (!std::filesystem::is_regular_file(measured_.json)) return;
   try {
     report_.go_on_from(SweepReport::parse(read_text(measured_.json)));
   } catch (const Error& error) {
@@ -120,8 +121,10 @@ void SweepJob::keep(const std::vector<SweepRow>& rows, double reference_cross_en
   report_.reference_cross_entropy = reference_cross_entropy;
   report_.rows.insert(report_.rows.end(), rows.begin(), rows.end());
   if (measured_.json == "-") return;
+  // The file first: whoever reads the lines may go. Where all would stand one behind the other, only the last is
+  // written.
+  if (!measured_.json.empty() && is_replaced(measured_.json)) write_file(measured_.json, report_.as_json());
   print(table_lines(rows, reference_cross_entropy));
-  if (!measured_.json.empty()) write_text(measured_.json, report_.as_json());
 }
 
 }  // namespace nibkv::llm

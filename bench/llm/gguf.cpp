@@ -14,6 +14,7 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <map>
 #include <memory>
@@ -61,6 +62,17 @@ class Mapping {
   }
 
   std::span<const std::byte> bytes() const { return bytes_; }
+
+  void give_back(std::span<const std::byte> part) const {
+    const std::less_equal<const std::byte*> before;
+    const std::byte* end = part.data() + part.size();
+    if (part.empty() || !before(bytes_.data(), part.data()) || !before(end, bytes_.data() + bytes_.size())) return;
+    // The mapping begins at a page, and ends with one that only it has.
+    const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+    const auto offset = static_cast<std::size_t>(part.data() - bytes_.data());
+    const std::size_t first = offset / page * page;
+    ::madvise(const_cast<std::byte*>(bytes_.data()) + first, offset + part.size() - first, MADV_DONTNEED);
+  }
 
  private:
   // Returns what went wrong, or nothing. An empty file is an empty span.
@@ -171,6 +183,10 @@ void Gguf::Impl::parse() {
   const auto tensor_count = cursor.count(kSmallestDescription, "the number of tensors");
   const auto metadata_count = cursor.count(kSmallestEntry, "the number of metadata entries");
   read_metadata(cursor, metadata_count);
+  if (const std::uint64_t parts = integer("split.count").value_or(1); parts > 1) {
+    cursor.fail("is part " + std::to_string(integer("split.no").value_or(0) + 1) + " of a model in " +
+                std::to_string(parts) + " parts; only a model in one file can be taken");
+  }
   read_tensors(cursor, tensor_count);
 }
 
@@ -348,6 +364,14 @@ std::vector<std::int32_t> Gguf::integers(std::string_view key) const {
     integers.push_back(static_cast<std::int32_t>(value));
   }
   return integers;
+}
+
+void Gguf::give_back(std::span<const std::byte> bytes) const {
+  impl_->mapping.give_back(bytes);
+}
+
+void Gguf::give_back() const {
+  give_back(impl_->mapping.bytes());
 }
 
 const std::vector<Tensor>& Gguf::tensors() const {

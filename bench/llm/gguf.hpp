@@ -73,6 +73,12 @@ class Gguf {
   std::vector<float> numbers(std::string_view key) const;
   std::vector<std::int32_t> integers(std::string_view key) const;
 
+  /// Gives back the memory that holds `bytes` of the file, for now: reading them brings them in again. The bytes of
+  /// whole pages at both ends go too. Nothing happens for bytes that are not of this file.
+  void give_back(std::span<const std::byte> bytes) const;
+  /// All of the file.
+  void give_back() const;
+
   const std::vector<Tensor>& tensors() const;
   const Tensor* find(std::string_view name) const;    ///< nullptr when absent
   const Tensor& tensor(std::string_view name) const;  ///< Error naming the tensor when absent

@@ -8,7 +8,9 @@
 #include "bench/llm/blocks.hpp"
 #include "bench/llm/matmul_pack.hpp"
 
-#if defined(__aarch64__) && defined(__linux__)
+#if defined(__x86_64__)
+#include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
 #endif
@@ -17,49 +19,101 @@ namespace nibkv::llm {
 namespace {
 
 constexpr std::size_t kAlignment = 64;
-constexpr std::size_t kTasksPerWorker = 6;  // so that a worker that was held up costs little
+constexpr std::size_t kPieceBytes = std::size_t{1} << 19;  // of a tensor, that one worker packs at a time
+constexpr std::size_t kTasksPerWorker = 6;                 // so that a worker that was held up costs little
 
 [[noreturn]] void fail(const Tensor& tensor, const std::string& why) {
   throw Error("tensor " + std::string(tensor.name) + ": " + why);
 }
 
-void pack_code_panel(const Tensor& tensor, const CodeFormat& format, std::size_t first_row, std::size_t rows,
-                     unsigned char* target) {
-  const std::size_t stride = row_bytes(tensor.type, tensor.columns());
-  const std::size_t groups = tensor.columns() / format.group_length;
-  const std::size_t heading = (format.has_minimum ? 2 : 1) * kPanelRows * sizeof(float);
-  const std::size_t group_bytes = heading + kPanelRows * format.group_length / (format.narrow ? 2 : 1);
-  for (std::size_t g = 0; g < groups; ++g, target += group_bytes) {
-    for (std::size_t r = 0; r < rows; ++r) {
-      const CodeGroup group = read_code_group(tensor.type, tensor.data.data() + (first_row + r) * stride, g);
-      std::memcpy(target + r * sizeof(float), &group.scale, sizeof(float));
-      if (format.has_minimum) std::memcpy(target + (kPanelRows + r) * sizeof(float), &group.minimum, sizeof(float));
-      unsigned char* codes = target + heading + 4 * r;
-      const std::size_t separate = format.narrow ? 16 : format.group_length;
-      for (std::size_t c = 0; c < separate; ++c) codes[c / 4 * 64 + c % 4] = group.codes[c];
-      for (std::size_t c = separate; c < format.group_length; ++c) {
-        const std::size_t half = c - separate;
-        codes[half / 4 * 64 + half % 4] |= static_cast<unsigned char>(group.codes[c] << 4);
-      }
+std::size_t round_up(std::size_t bytes) {
+  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+/// Bytes of the codes of a panel, which come first, and of all of it.
+std::size_t code_bytes(const Panel& panel) {
+  return panel.columns / group_length(panel.bits) * group_code_bytes(panel.bits);
+}
+
+std::size_t panel_bytes(const Panel& panel) {
+  const std::size_t groups = panel.columns / group_length(panel.bits);
+  const std::size_t of_scale = kPanelRows * (panel.has_minimum ? 2 : 1);  // rows and kinds
+  const std::size_t scales =
+      panel.in_blocks ? panel.columns / kScaleBlock * of_scale * 2 + groups * of_scale : groups * of_scale * 2;
+  return round_up(code_bytes(panel) + scales);
+}
+
+/// The codes of row `r` in its panel, where all codes are zero so far.
+void pack_codes(const CodeGroup& group, std::size_t bits, std::size_t r, unsigned char* target) {
+  const std::size_t length = group_length(bits), half = length / 2;
+  for (std::size_t c = 0; c < length; ++c) {
+    const std::size_t at = 4 * r + c % 4, quad = c / 4;
+    if (bits == 8) {
+      target[quad * 64 + at] = group.codes[c];
+      continue;
     }
+    unsigned char& pair = target[c % half / 4 * 64 + at];
+    pair = static_cast<unsigned char>(pair | (group.codes[c] & 15) << (c < half ? 0 : 4));
+    if (bits == 4) continue;
+    unsigned char& upper = target[half / 4 * 64 + at];
+    upper = static_cast<unsigned char>(upper | group.codes[c] >> 4 << (quad * (bits - 4)));
+  }
+}
+
+void pack_code_panel(const Tensor& tensor, const Panel& panel, std::size_t first_row, std::size_t rows,
+                     unsigned char* target) {
+  const std::size_t stride = row_bytes(tensor.type, panel.columns);
+  const std::size_t length = group_length(panel.bits);
+  unsigned char* scales = target + code_bytes(panel);
+  for (std::size_t column = 0; column < panel.columns; column += length, target += group_code_bytes(panel.bits)) {
+    const bool has_halves = !panel.in_blocks || column % kScaleBlock == 0;
+    unsigned char* factors = scales + (!has_halves ? 0 : panel.has_minimum ? 64 : 32);
+    for (std::size_t r = 0; r < rows; ++r) {
+      const std::byte* row = tensor.data.data() + (first_row + r) * stride;
+      const CodeGroup group = read_code_group(tensor.type, row, column / length);
+      pack_codes(group, panel.bits, r, target);
+      if (has_halves) std::memcpy(scales + 2 * r, &group.scale, 2);
+      if (has_halves && panel.has_minimum) std::memcpy(scales + 32 + 2 * r, &group.minimum, 2);
+      if (panel.in_blocks) factors[r] = static_cast<unsigned char>(group.scale_factor);
+      if (panel.in_blocks && panel.has_minimum) factors[16 + r] = static_cast<unsigned char>(group.minimum_factor);
+    }
+    scales = factors + (!panel.in_blocks ? 0 : panel.has_minimum ? 32 : 16);
   }
 }
 
 void pack_real_panel(const Tensor& tensor, std::size_t first_row, std::size_t rows, unsigned char* target) {
-  const std::size_t columns = tensor.columns();
-  const std::size_t stride = row_bytes(tensor.type, columns);
-  std::vector<float> row(columns);
+  const std::size_t columns = tensor.columns(), size = block_bytes(tensor.type);
   for (std::size_t r = 0; r < rows; ++r) {
-    dequantise(tensor.type, tensor.data.data() + (first_row + r) * stride, row.data(), columns);
-    for (std::size_t c = 0; c < columns; ++c) {
-      std::memcpy(target + (c * kPanelRows + r) * sizeof(float), &row[c], sizeof(float));
-    }
+    const std::byte* row = tensor.data.data() + (first_row + r) * columns * size;
+    for (std::size_t c = 0; c < columns; ++c) std::memcpy(target + (c * kPanelRows + r) * size, row + c * size, size);
   }
 }
 
+Panel panel_of(const Tensor& tensor) {
+  Panel panel;
+  panel.columns = static_cast<std::size_t>(tensor.columns());
+  if (!is_code_format(tensor.type)) {
+    panel.real = tensor.type == TensorType::kF32   ? RealFormat::kF32
+                 : tensor.type == TensorType::kF16 ? RealFormat::kF16
+                                                   : RealFormat::kBF16;
+    return panel;
+  }
+  const CodeFormat format = code_format(tensor.type);
+  panel.bits = format.bits;
+  panel.offset = format.offset;
+  panel.in_blocks = format.in_blocks;
+  panel.has_minimum = format.has_minimum;
+  return panel;
+}
+
 #if defined(__x86_64__)
+// Not every compiler knows F16C as a feature that can be asked for; there is no CPU with AVX2 alone, but emulators.
+bool cpu_has_f16c() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
 bool cpu_has_avx2() {
-  return __builtin_cpu_supports("avx2");
+  return __builtin_cpu_supports("avx2") && cpu_has_f16c();
 }
 bool cpu_has_avx512_vnni() {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vnni");
@@ -93,48 +147,47 @@ const MatmulKernels& find_matmul_kernels(std::string_view name) {
   throw Error("no matrix kernels called " + std::string(name) + " here; there are:" + names);
 }
 
-Matrix::Matrix(const Tensor& tensor, ThreadPool& pool) : real_(!is_code_format(tensor.type)) {
+Matrix::Matrix(const Tensor& tensor, ThreadPool& pool, const Gguf* file) : real_(!is_code_format(tensor.type)) {
   if (tensor.shape[2] != 1 || tensor.shape[3] != 1) fail(tensor, "a matrix has two dimensions");
   if (tensor.columns() == 0 || tensor.rows() == 0) fail(tensor, "empty");
   // Room for any product below, in 32 bits also: 4 bytes a weight, and codes with scales take less.
   constexpr std::uint64_t kMost = std::numeric_limits<std::size_t>::max() / 32;
   if (tensor.columns() > kMost || tensor.rows() > kMost / tensor.columns()) fail(tensor, "too large");
-  shape_.columns = static_cast<std::size_t>(tensor.columns());
   rows_ = static_cast<std::size_t>(tensor.rows());
-  if (tensor.data.size() != rows_ * row_bytes(tensor.type, shape_.columns)) fail(tensor, "wrong size");
+  shape_ = panel_of(tensor);
+  const std::size_t stride = row_bytes(tensor.type, shape_.columns);
+  if (tensor.data.size() != rows_ * stride) fail(tensor, "wrong size");
 
-  CodeFormat format = {};
-  if (real_) {
-    panel_bytes_ = shape_.columns * kPanelRows * sizeof(float);
-  } else {
-    format = code_format(tensor.type);
-    shape_.offset = format.offset;
-    shape_.narrow = format.narrow;
-    shape_.small_groups = format.group_length == 16;
-    shape_.has_minimum = format.has_minimum;
-    const std::size_t heading = (format.has_minimum ? 2 : 1) * kPanelRows * sizeof(float);
-    const std::size_t group_bytes = heading + kPanelRows * format.group_length / (format.narrow ? 2 : 1);
-    panel_bytes_ = shape_.columns / format.group_length * group_bytes;
-  }
-  // Every part is a multiple of 64 bytes, as aligned_alloc wants.
+  shape_.bytes = real_ ? round_up(shape_.columns * kPanelRows * block_bytes(tensor.type)) : panel_bytes(shape_);
   data_.reset(static_cast<unsigned char*>(std::aligned_alloc(kAlignment, bytes())));
   if (!data_) fail(tensor, "no memory");
-  pool.run(panels(), [&](std::size_t index, std::size_t) {
-    unsigned char* target = data_.get() + index * panel_bytes_;
-    std::memset(target, 0, panel_bytes_);
-    const std::size_t first_row = index * kPanelRows;
-    const std::size_t rows = std::min(kPanelRows, rows_ - first_row);
-    if (real_) {
-      pack_real_panel(tensor, first_row, rows, target);
-    } else {
-      pack_code_panel(tensor, format, first_row, rows, target);
-    }
+  // What has been read is given back piece by piece: a tensor may be a third of a file.
+  const std::size_t together = std::max<std::size_t>(1, kPieceBytes / (kPanelRows * stride));
+  pool.run((panels() + together - 1) / together, [&](std::size_t piece, std::size_t) {
+    const std::size_t first = piece * together, end = std::min(panels(), first + together);
+    for (std::size_t index = first; index < end; ++index) pack(tensor, index);
+    const std::size_t first_row = first * kPanelRows, end_row = std::min(rows_, end * kPanelRows);
+    if (file != nullptr) file->give_back(tensor.data.subspan(first_row * stride, (end_row - first_row) * stride));
   });
+  // The system brings in neighbours of what is read, those that were given back and other tensors' too.
+  if (file != nullptr) file->give_back();
+}
+
+void Matrix::pack(const Tensor& tensor, std::size_t index) {
+  unsigned char* target = data_.get() + index * shape_.bytes;
+  std::memset(target, 0, shape_.bytes);
+  const std::size_t first_row = index * kPanelRows;
+  const std::size_t rows = std::min(kPanelRows, rows_ - first_row);
+  if (real_) {
+    pack_real_panel(tensor, first_row, rows, target);
+  } else {
+    pack_code_panel(tensor, shape_, first_row, rows, target);
+  }
 }
 
 Panel Matrix::panel(std::size_t index) const {
   Panel panel = shape_;
-  panel.data = data_.get() + index * panel_bytes_;
+  panel.data = data_.get() + index * shape_.bytes;
   panel.rows = std::min(kPanelRows, rows_ - index * kPanelRows);
   return panel;
 }

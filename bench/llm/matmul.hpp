@@ -21,22 +21,23 @@ std::vector<const MatmulKernels*> available_matmul_kernels();
 /// @throws Error when there are none of that name here.
 const MatmulKernels& find_matmul_kernels(std::string_view name = {});
 
-/// A weight matrix, repacked for the kernels. Integer formats keep their codes (4 bits, or 8 for wider ones); F32, F16
-/// and BF16 become f32.
+/// A weight matrix, repacked for the kernels, in about as many bytes as the tensor has: all formats keep their codes
+/// and scales, or their reals.
 class Matrix {
  public:
   Matrix() = default;
 
   /// @param tensor  two dimensions; its data is not needed afterwards.
+  /// @param file    that the tensor is of: its memory is given back as it is read; may be null.
   /// @throws Error naming the tensor when a dimension is zero or the data is not as long as the shape says.
   /// Cost: one pass over the data, shared by the workers.
-  Matrix(const Tensor& tensor, ThreadPool& pool);
+  Matrix(const Tensor& tensor, ThreadPool& pool, const Gguf* file = nullptr);
 
   std::size_t rows() const { return rows_; }
   std::size_t columns() const { return shape_.columns; }
   std::size_t panels() const { return (rows_ + kPanelRows - 1) / kPanelRows; }
   bool is_real() const { return real_; }  ///< multiplies f32 inputs, not codes
-  std::size_t bytes() const { return panels() * panel_bytes_; }
+  std::size_t bytes() const { return panels() * shape_.bytes; }
 
   /// @param index  [0, panels()).
   Panel panel(std::size_t index) const;
@@ -46,9 +47,10 @@ class Matrix {
     void operator()(unsigned char* data) const { std::free(data); }
   };
 
+  void pack(const Tensor& tensor, std::size_t index);
+
   Panel shape_;  // what all panels have in common
   std::size_t rows_ = 0;
-  std::size_t panel_bytes_ = 0;
   bool real_ = false;
   std::unique_ptr<unsigned char, Free> data_;
 };

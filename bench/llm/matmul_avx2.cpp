@@ -35,32 +35,54 @@ __m256i add_pairs(__m256i pairs) {
   return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }
 
-/// Products of a group of 4-bit codes, summed by row.
-template <std::size_t kTokens>
-void narrow_group(const unsigned char* data, const std::int8_t* codes, std::size_t columns, __m256i* dots) {
-  const __m256i nibble = _mm256_set1_epi8(15);
-  __m256i pairs[kTokens];  // |pair| <= 8 * 2 * 15 * 127, which fits int16
-  for (std::size_t t = 0; t < kTokens; ++t) pairs[t] = _mm256_setzero_si256();
+__m256i nibbles(__m256i packed) {
+  return _mm256_and_si256(packed, _mm256_set1_epi8(15));
+}
+
+/// Products of a group of codes of 4, 5 or 6 bits, summed by row.
+template <std::size_t kTokens, int kBits>
+void small_group(const unsigned char* data, const std::int8_t* codes, std::size_t columns, __m256i* dots) {
+  constexpr std::size_t kQuads = group_length(kBits) / 8;  // in each half of the columns
+  constexpr int kMore = kBits - 4;
+  const __m256i mask = _mm256_set1_epi8(((1 << kMore) - 1) << 4);
+  __m256i upper = _mm256_setzero_si256();
+  if constexpr (kMore > 0) upper = load(data + 64 * kQuads);
+  // A pair fits int16: 8 * 2 * 15 * 127 in one sum; 4 * 2 * 31 * 127 and 2 * 2 * 63 * 127 in each of two.
+  __m256i pairs[2][kTokens];
+  for (std::size_t t = 0; t < kTokens; ++t) pairs[0][t] = pairs[1][t] = _mm256_setzero_si256();
 #pragma GCC unroll 4
-  for (std::size_t quad = 0; quad < 4; ++quad) {
+  for (std::size_t quad = 0; quad < kQuads; ++quad) {
     const __m256i packed = load(data + 64 * quad);
-    const __m256i low = _mm256_and_si256(packed, nibble);
-    const __m256i high = _mm256_and_si256(_mm256_srli_epi16(packed, 4), nibble);
+    __m256i low = nibbles(packed), high = nibbles(_mm256_srli_epi16(packed, 4));
+    if constexpr (kMore > 0) {
+      low = _mm256_or_si256(low, _mm256_and_si256(_mm256_slli_epi16(upper, 4), mask));
+      high = _mm256_or_si256(high, _mm256_and_si256(upper, mask));
+      upper = _mm256_srli_epi16(upper, kMore);
+    }
     for (std::size_t t = 0; t < kTokens; ++t) {
-      const __m256i first = _mm256_maddubs_epi16(low, broadcast_quad(codes + t * columns + 4 * quad));
-      const __m256i second = _mm256_maddubs_epi16(high, broadcast_quad(codes + t * columns + 4 * quad + 16));
-      pairs[t] = _mm256_add_epi16(pairs[t], _mm256_add_epi16(first, second));
+      const std::int8_t* inputs = codes + t * columns + 4 * quad;
+      const __m256i first = _mm256_maddubs_epi16(low, broadcast_quad(inputs));
+      const __m256i second = _mm256_maddubs_epi16(high, broadcast_quad(inputs + 4 * kQuads));
+      if constexpr (kMore > 0) {
+        pairs[0][t] = _mm256_add_epi16(pairs[0][t], first);
+        pairs[1][t] = _mm256_add_epi16(pairs[1][t], second);
+      } else {
+        pairs[0][t] = _mm256_add_epi16(pairs[0][t], _mm256_add_epi16(first, second));
+      }
     }
   }
-  for (std::size_t t = 0; t < kTokens; ++t) dots[t] = _mm256_add_epi32(dots[t], add_pairs(pairs[t]));
+  for (std::size_t t = 0; t < kTokens; ++t) {
+    dots[t] = _mm256_add_epi32(dots[t], add_pairs(pairs[0][t]));
+    if constexpr (kMore > 0) dots[t] = _mm256_add_epi32(dots[t], add_pairs(pairs[1][t]));
+  }
 }
 
 /// Products of a group of 8-bit codes less 128, summed by row.
-template <std::size_t kTokens, std::size_t kQuads>
+template <std::size_t kTokens>
 void wide_group(const unsigned char* data, const std::int8_t* codes, std::size_t columns, __m256i* dots) {
   const __m256i sign = _mm256_set1_epi8(-128);
 #pragma GCC unroll 8
-  for (std::size_t quad = 0; quad < kQuads; ++quad) {
+  for (std::size_t quad = 0; quad < 8; ++quad) {
     // The instruction saturates code * activation; with the sign on the other side, |pair| <= 2 * 128 * 127.
     const __m256i weight = _mm256_xor_si256(load(data + 64 * quad), sign);
     const __m256i magnitude = _mm256_abs_epi8(weight);
@@ -71,120 +93,110 @@ void wide_group(const unsigned char* data, const std::int8_t* codes, std::size_t
   }
 }
 
-template <std::size_t kTokens, bool kNarrow, bool kSmall, bool kMinimum>
-void codes_half_tile(const Panel& panel, std::size_t half, const Inputs& inputs, float* outputs, std::size_t stride) {
-  constexpr std::size_t kLength = kSmall ? 16 : 32;
-  constexpr std::size_t kHeading = kMinimum ? 128 : 64;
+/// Eight halves as floats.
+__m256 load_halves(const unsigned char* data) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(data)));
+}
+
+/// Eight signed bytes as floats.
+__m256 load_factors(const unsigned char* data) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(data))));
+}
+
+/// Rows of one half of the panel, or of both together: for few tokens, whose sums would wait for one another.
+template <std::size_t kTokens, int kBits, bool kMinimum, bool kBlocks, std::size_t kHalves>
+void codes_halves(const Panel& panel, std::size_t first, const Inputs& inputs, float* outputs, std::size_t stride) {
+  constexpr std::size_t kLength = group_length(kBits);
   const std::size_t columns = panel.columns;
   const std::size_t groups = columns / kActivationGroup;
-  const std::int32_t shift = (kNarrow ? 0 : 128) - panel.offset;
-  const unsigned char* data = panel.data + 32 * half;
-  __m256 totals[kTokens];
-  for (std::size_t t = 0; t < kTokens; ++t) totals[t] = _mm256_setzero_ps();
-  for (std::size_t column = 0; column < columns; column += kLength) {
+  const std::int32_t shift = (kBits == 8 ? 128 : 0) - panel.offset;
+  const unsigned char* data = panel.data + 32 * first;
+  const unsigned char* scales = panel.data + columns / kLength * group_code_bytes(kBits);
+  __m256 of_block[kHalves] = {}, minimum_of_block[kHalves] = {};
+  __m256 totals[kHalves][kTokens];
+  for (std::size_t h = 0; h < kHalves; ++h) {
+    for (std::size_t t = 0; t < kTokens; ++t) totals[h][t] = _mm256_setzero_ps();
+  }
+  for (std::size_t column = 0; column < columns; column += kLength, data += group_code_bytes(kBits)) {
     const std::size_t group = column / kActivationGroup;
-    __m256i dots[kTokens];
     const std::int32_t* sums = inputs.sums + column / kActivationSumGroup;
-    for (std::size_t t = 0; t < kTokens; ++t) {
-      const std::int32_t* sum = sums + t * groups * 2;
-      dots[t] = _mm256_set1_epi32(shift * (kSmall ? sum[0] : sum[0] + sum[1]));
-    }
-    if constexpr (kNarrow) {
-      narrow_group<kTokens>(data + kHeading, inputs.codes + column, columns, dots);
-    } else {
-      wide_group<kTokens, kLength / 4>(data + kHeading, inputs.codes + column, columns, dots);
-    }
-    const __m256 scale = _mm256_castsi256_ps(load(data));
-    for (std::size_t t = 0; t < kTokens; ++t) {
-      const __m256 factor = _mm256_mul_ps(scale, _mm256_set1_ps(inputs.scales[t * groups + group]));
-      totals[t] = _mm256_add_ps(totals[t], _mm256_mul_ps(_mm256_cvtepi32_ps(dots[t]), factor));
-      if constexpr (kMinimum) {
-        const __m256 moment = _mm256_set1_ps(inputs.moments[t * groups + group]);
-        totals[t] = _mm256_add_ps(totals[t], _mm256_mul_ps(_mm256_castsi256_ps(load(data + 64)), moment));
+    const bool has_halves = !kBlocks || column % kScaleBlock == 0;
+    const unsigned char* factors = scales + (!has_halves ? 0 : kMinimum ? 64 : 32);
+    for (std::size_t h = 0; h < kHalves; ++h) {
+      const std::size_t half = first + h;
+      __m256i dots[kTokens];
+      for (std::size_t t = 0; t < kTokens; ++t) {
+        const std::int32_t* sum = sums + t * groups * 2;
+        dots[t] = _mm256_set1_epi32(kMinimum ? 0 : shift * (kLength == 16 ? sum[0] : sum[0] + sum[1]));
+      }
+      if constexpr (kBits == 8) {
+        wide_group<kTokens>(data + 32 * h, inputs.codes + column, columns, dots);
+      } else {
+        small_group<kTokens, kBits>(data + 32 * h, inputs.codes + column, columns, dots);
+      }
+      if (has_halves) {
+        of_block[h] = load_halves(scales + 16 * half);
+        if constexpr (kMinimum) minimum_of_block[h] = load_halves(scales + 32 + 16 * half);
+      }
+      __m256 scale = of_block[h], minimum = scale;
+      if constexpr (kBlocks) scale = _mm256_mul_ps(scale, load_factors(factors + 8 * half));
+      if constexpr (kMinimum) minimum = minimum_of_block[h];
+      if constexpr (kMinimum && kBlocks) minimum = _mm256_mul_ps(minimum, load_factors(factors + 16 + 8 * half));
+      for (std::size_t t = 0; t < kTokens; ++t) {
+        const __m256 factor = _mm256_mul_ps(scale, _mm256_set1_ps(inputs.scales[t * groups + group]));
+        totals[h][t] = _mm256_add_ps(totals[h][t], _mm256_mul_ps(_mm256_cvtepi32_ps(dots[t]), factor));
+        if constexpr (kMinimum) {
+          const __m256 moment = _mm256_set1_ps(inputs.moments[t * groups + group]);
+          totals[h][t] = _mm256_add_ps(totals[h][t], _mm256_mul_ps(minimum, moment));
+        }
       }
     }
-    data += kHeading + kPanelRows * kLength / (kNarrow ? 2 : 1);
+    scales = factors + (!kBlocks ? 0 : kMinimum ? 32 : 16);
   }
-  store(totals, kTokens, panel.rows - half * kHalfRows, outputs + half * kHalfRows, stride);
-}
-
-template <std::size_t kTokens>
-void reals_half_tile(const Panel& panel, std::size_t half, const Inputs& inputs, float* outputs, std::size_t stride) {
-  const float* weights = reinterpret_cast<const float*>(panel.data) + half * kHalfRows;
-  __m256 totals[kTokens];
-  for (std::size_t t = 0; t < kTokens; ++t) totals[t] = _mm256_setzero_ps();
-  for (std::size_t column = 0; column < panel.columns; ++column) {
-    const __m256 weight = _mm256_loadu_ps(weights + column * kPanelRows);
-    for (std::size_t t = 0; t < kTokens; ++t) {
-      const __m256 input = _mm256_set1_ps(inputs.reals[t * panel.columns + column]);
-      totals[t] = _mm256_add_ps(totals[t], _mm256_mul_ps(weight, input));
-    }
-  }
-  store(totals, kTokens, panel.rows - half * kHalfRows, outputs + half * kHalfRows, stride);
-}
-
-Inputs skip(const Inputs& inputs, std::size_t tokens, std::size_t columns) {
-  Inputs rest = inputs;
-  if (inputs.codes != nullptr) {
-    rest.codes += tokens * columns;
-    rest.scales += tokens * (columns / kActivationGroup);
-    rest.moments += tokens * (columns / kActivationGroup);
-    rest.sums += tokens * (columns / kActivationSumGroup);
-  }
-  if (inputs.reals != nullptr) rest.reals += tokens * columns;
-  return rest;
-}
-
-/// Covers `tokens` with tiles of kTokens, then of fewer.
-template <std::size_t kTokens, typename Tile>
-void cover(const Panel& panel, Inputs inputs, std::size_t tokens, float* outputs, std::size_t stride) {
-  while (tokens >= kTokens) {
-    Tile::template run<kTokens>(panel, 0, inputs, outputs, stride);
-    if (panel.rows > kHalfRows) Tile::template run<kTokens>(panel, 1, inputs, outputs, stride);
-    inputs = skip(inputs, kTokens, panel.columns);
-    outputs += kTokens * stride;
-    tokens -= kTokens;
-  }
-  if constexpr (kTokens > 1) {
-    if (tokens > 0) cover<kTokens / 2, Tile>(panel, inputs, tokens, outputs, stride);
+  for (std::size_t h = 0; h < kHalves; ++h) {
+    const std::size_t row = (first + h) * kHalfRows;
+    if (row < panel.rows) store(totals[h], kTokens, panel.rows - row, outputs + row, stride);
   }
 }
 
-template <bool kNarrow, bool kSmall, bool kMinimum>
-struct CodesTile {
-  template <std::size_t kTokens>
-  static void run(const Panel& panel, std::size_t half, const Inputs& inputs, float* outputs, std::size_t stride) {
-    codes_half_tile<kTokens, kNarrow, kSmall, kMinimum>(panel, half, inputs, outputs, stride);
-  }
-};
-
-struct RealsTile {
-  template <std::size_t kTokens>
-  static void run(const Panel& panel, std::size_t half, const Inputs& inputs, float* outputs, std::size_t stride) {
-    reals_half_tile<kTokens>(panel, half, inputs, outputs, stride);
-  }
-};
-
-void multiply_codes(const Panel& panel, const Inputs& inputs, std::size_t tokens, float* outputs, std::size_t stride) {
-  if (panel.small_groups) {
-    cover<kTile, CodesTile<false, true, false>>(panel, inputs, tokens, outputs, stride);
-  } else if (panel.narrow) {
-    if (panel.has_minimum) {
-      cover<kTile, CodesTile<true, false, true>>(panel, inputs, tokens, outputs, stride);
-    } else {
-      cover<kTile, CodesTile<true, false, false>>(panel, inputs, tokens, outputs, stride);
-    }
-  } else if (panel.has_minimum) {
-    cover<kTile, CodesTile<false, false, true>>(panel, inputs, tokens, outputs, stride);
+template <std::size_t kTokens, int kBits, bool kMinimum, bool kBlocks>
+void codes_tile(const Panel& panel, const Inputs& inputs, float* outputs, std::size_t stride) {
+  if constexpr (kTokens <= 2) {
+    codes_halves<kTokens, kBits, kMinimum, kBlocks, 2>(panel, 0, inputs, outputs, stride);
   } else {
-    cover<kTile, CodesTile<false, false, false>>(panel, inputs, tokens, outputs, stride);
+    codes_halves<kTokens, kBits, kMinimum, kBlocks, 1>(panel, 0, inputs, outputs, stride);
+    if (panel.rows > kHalfRows) {
+      codes_halves<kTokens, kBits, kMinimum, kBlocks, 1>(panel, 1, inputs, outputs, stride);
+    }
   }
 }
 
-void multiply_reals(const Panel& panel, const Inputs& inputs, std::size_t tokens, float* outputs, std::size_t stride) {
-  cover<kTile, RealsTile>(panel, inputs, tokens, outputs, stride);
+/// Weights `index` and the seven behind it.
+template <RealFormat kFormat>
+__m256 load_reals(const unsigned char* data, std::size_t index) {
+  if constexpr (kFormat == RealFormat::kF32) return _mm256_loadu_ps(reinterpret_cast<const float*>(data) + index);
+  if constexpr (kFormat == RealFormat::kF16) return load_halves(data + 2 * index);
+  const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(data + 2 * index));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
 }
 
+template <std::size_t kTokens, RealFormat kFormat>
+void reals_tile(const Panel& panel, const Inputs& inputs, float* outputs, std::size_t stride) {
+  for (std::size_t row = 0; row < panel.rows; row += kHalfRows) {
+    __m256 totals[kTokens];
+    for (std::size_t t = 0; t < kTokens; ++t) totals[t] = _mm256_setzero_ps();
+    for (std::size_t column = 0; column < panel.columns; ++column) {
+      const __m256 weight = load_reals<kFormat>(panel.data, column * kPanelRows + row);
+      for (std::size_t t = 0; t < kTokens; ++t) {
+        const __m256 input = _mm256_set1_ps(inputs.reals[t * panel.columns + column]);
+        totals[t] = _mm256_add_ps(totals[t], _mm256_mul_ps(weight, input));
+      }
+    }
+    store(totals, kTokens, panel.rows - row, outputs + row, stride);
+  }
+}
+
+#include "bench/llm/panel_tiles.inc"
 #include "bench/llm/row_loops.inc"
 
 }  // namespace

@@ -24,27 +24,70 @@ __m512 to_float(__m512i values) {
   return (__m512) __builtin_convertvector((__v16si)values, __v16sf);
 }
 
-__m512i high_nibbles(__m512i packed, __m512i nibble) {
-  return _mm512_and_si512((__m512i)((__v16su)packed >> 4), nibble);
+template <int kBits>
+__m512i shifted_right(__m512i values) {
+  return (__m512i)((__v16su)values >> kBits);
 }
 
-template <std::size_t kTokens, bool kNarrow, bool kSmall, bool kMinimum>
+template <std::size_t kTokens>
+void add_products(__m512i weights, const std::int8_t* inputs, std::size_t columns, __m512i* dots) {
+  for (std::size_t t = 0; t < kTokens; ++t) {
+    dots[t] = _mm512_dpbusd_epi32(dots[t], weights, broadcast_quad(inputs + t * columns));
+  }
+}
+
+/// Products of a group of codes, summed by row.
+template <std::size_t kTokens, int kBits>
+void add_group(const unsigned char* data, const std::int8_t* codes, std::size_t columns, __m512i* dots) {
+  if constexpr (kBits == 8) {
+#pragma GCC unroll 8
+    for (std::size_t quad = 0; quad < 8; ++quad) {
+      add_products<kTokens>(_mm512_loadu_si512(data + 64 * quad), codes + 4 * quad, columns, dots);
+    }
+  } else {
+    constexpr std::size_t kQuads = group_length(kBits) / 8;  // in each half of the columns
+    constexpr int kMore = kBits - 4;
+    const __m512i nibble = _mm512_set1_epi32(0x0f0f0f0f);
+    const __m512i mask = _mm512_set1_epi32(((1 << kMore) - 1) * 0x10101010);
+    __m512i upper = _mm512_setzero_si512();
+    if constexpr (kMore > 0) upper = _mm512_loadu_si512(data + 64 * kQuads);
+#pragma GCC unroll 4
+    for (std::size_t quad = 0; quad < kQuads; ++quad) {
+      const __m512i packed = _mm512_loadu_si512(data + 64 * quad);
+      __m512i low = _mm512_and_si512(packed, nibble);
+      __m512i high = _mm512_and_si512(shifted_right<4>(packed), nibble);
+      if constexpr (kMore > 0) {
+        low = _mm512_or_si512(low, _mm512_and_si512((__m512i)((__v16su)upper << 4), mask));
+        high = _mm512_or_si512(high, _mm512_and_si512(upper, mask));
+        upper = shifted_right<kMore>(upper);
+      }
+      add_products<kTokens>(low, codes + 4 * quad, columns, dots);
+      add_products<kTokens>(high, codes + 4 * (quad + kQuads), columns, dots);
+    }
+  }
+}
+
+/// Sixteen halves as floats.
+__m512 load_halves(const unsigned char* data) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(data)));
+}
+
+/// Sixteen signed bytes as floats.
+__m512 load_factors(const unsigned char* data) {
+  return to_float(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(data))));
+}
+
+template <std::size_t kTokens, int kBits, bool kMinimum, bool kBlocks>
 void codes_tile(const Panel& panel, const Inputs& inputs, float* outputs, std::size_t stride) {
-  constexpr std::size_t kLength = kSmall ? 16 : 32;
+  constexpr std::size_t kLength = group_length(kBits);
   const std::size_t columns = panel.columns;
   const std::size_t groups = columns / kActivationGroup;
-  const __m512i nibble = _mm512_set1_epi32(0x0f0f0f0f);
   const unsigned char* data = panel.data;
+  const unsigned char* scales = panel.data + columns / kLength * group_code_bytes(kBits);
+  __m512 of_block = _mm512_setzero_ps(), minimum_of_block = of_block;
   __m512 totals[kTokens];
   for (std::size_t t = 0; t < kTokens; ++t) totals[t] = _mm512_setzero_ps();
-  for (std::size_t column = 0; column < columns; column += kLength) {
-    const __m512 scale = _mm512_loadu_ps(data);
-    data += 64;
-    __m512 minimum = _mm512_setzero_ps();
-    if constexpr (kMinimum) {
-      minimum = _mm512_loadu_ps(data);
-      data += 64;
-    }
+  for (std::size_t column = 0; column < columns; column += kLength, data += group_code_bytes(kBits)) {
     __m512i dots[kTokens];
     const std::int32_t* sums = inputs.sums + column / kActivationSumGroup;
     for (std::size_t t = 0; t < kTokens; ++t) {
@@ -52,31 +95,20 @@ void codes_tile(const Panel& panel, const Inputs& inputs, float* outputs, std::s
         dots[t] = _mm512_setzero_si512();
       } else {
         const std::int32_t* sum = sums + t * groups * 2;
-        dots[t] = _mm512_set1_epi32(-panel.offset * (kSmall ? sum[0] : sum[0] + sum[1]));
+        dots[t] = _mm512_set1_epi32(-panel.offset * (kLength == 16 ? sum[0] : sum[0] + sum[1]));
       }
     }
-    const std::int8_t* codes = inputs.codes + column;
-    if constexpr (kNarrow) {
-#pragma GCC unroll 4
-      for (std::size_t quad = 0; quad < 4; ++quad, data += 64) {
-        const __m512i packed = _mm512_loadu_si512(data);
-        const __m512i low = _mm512_and_si512(packed, nibble);
-        const __m512i high = high_nibbles(packed, nibble);
-        for (std::size_t t = 0; t < kTokens; ++t) {
-          dots[t] = _mm512_dpbusd_epi32(dots[t], low, broadcast_quad(codes + t * columns + 4 * quad));
-        }
-        for (std::size_t t = 0; t < kTokens; ++t) {
-          dots[t] = _mm512_dpbusd_epi32(dots[t], high, broadcast_quad(codes + t * columns + 4 * quad + 16));
-        }
-      }
-    } else {
-#pragma GCC unroll 8
-      for (std::size_t quad = 0; quad < kLength / 4; ++quad, data += 64) {
-        const __m512i packed = _mm512_loadu_si512(data);
-        for (std::size_t t = 0; t < kTokens; ++t) {
-          dots[t] = _mm512_dpbusd_epi32(dots[t], packed, broadcast_quad(codes + t * columns + 4 * quad));
-        }
-      }
+    add_group<kTokens, kBits>(data, inputs.codes + column, columns, dots);
+    if (!kBlocks || column % kScaleBlock == 0) {
+      of_block = load_halves(scales);
+      if constexpr (kMinimum) minimum_of_block = load_halves(scales + 32);
+      scales += kMinimum ? 64 : 32;
+    }
+    __m512 scale = of_block, minimum = minimum_of_block;
+    if constexpr (kBlocks) {
+      scale = _mm512_mul_ps(scale, load_factors(scales));
+      if constexpr (kMinimum) minimum = _mm512_mul_ps(minimum, load_factors(scales + 16));
+      scales += kMinimum ? 32 : 16;
     }
     const std::size_t group = column / kActivationGroup;
     for (std::size_t t = 0; t < kTokens; ++t) {
@@ -91,13 +123,21 @@ void codes_tile(const Panel& panel, const Inputs& inputs, float* outputs, std::s
   store(totals, kTokens, panel.rows, outputs, stride);
 }
 
-template <std::size_t kTokens>
+/// The weights of one column.
+template <RealFormat kFormat>
+__m512 load_reals(const unsigned char* data, std::size_t column) {
+  if constexpr (kFormat == RealFormat::kF32) return _mm512_loadu_ps(data + 64 * column);
+  if constexpr (kFormat == RealFormat::kF16) return load_halves(data + 32 * column);
+  const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(data + 32 * column));
+  return (__m512)((__v16su)_mm512_cvtepu16_epi32(halves) << 16);
+}
+
+template <std::size_t kTokens, RealFormat kFormat>
 void reals_tile(const Panel& panel, const Inputs& inputs, float* outputs, std::size_t stride) {
-  const float* weights = reinterpret_cast<const float*>(panel.data);
   __m512 totals[kTokens];
   for (std::size_t t = 0; t < kTokens; ++t) totals[t] = _mm512_setzero_ps();
   for (std::size_t column = 0; column < panel.columns; ++column) {
-    const __m512 weight = _mm512_loadu_ps(weights + column * kPanelRows);
+    const __m512 weight = load_reals<kFormat>(panel.data, column);
     for (std::size_t t = 0; t < kTokens; ++t) {
       const __m512 input = _mm512_set1_ps(inputs.reals[t * panel.columns + column]);
       totals[t] = _mm512_add_ps(totals[t], _mm512_mul_ps(weight, input));
@@ -106,67 +146,7 @@ void reals_tile(const Panel& panel, const Inputs& inputs, float* outputs, std::s
   store(totals, kTokens, panel.rows, outputs, stride);
 }
 
-Inputs skip(const Inputs& inputs, std::size_t tokens, std::size_t columns) {
-  Inputs rest = inputs;
-  if (inputs.codes != nullptr) {
-    rest.codes += tokens * columns;
-    rest.scales += tokens * (columns / kActivationGroup);
-    rest.moments += tokens * (columns / kActivationGroup);
-    rest.sums += tokens * (columns / kActivationSumGroup);
-  }
-  if (inputs.reals != nullptr) rest.reals += tokens * columns;
-  return rest;
-}
-
-/// Covers `tokens` with tiles of kTokens, then of fewer.
-template <std::size_t kTokens, typename Tile>
-void cover(const Panel& panel, Inputs inputs, std::size_t tokens, float* outputs, std::size_t stride) {
-  while (tokens >= kTokens) {
-    Tile::template run<kTokens>(panel, inputs, outputs, stride);
-    inputs = skip(inputs, kTokens, panel.columns);
-    outputs += kTokens * stride;
-    tokens -= kTokens;
-  }
-  if constexpr (kTokens > 1) {
-    if (tokens > 0) cover<kTokens / 2, Tile>(panel, inputs, tokens, outputs, stride);
-  }
-}
-
-template <bool kNarrow, bool kSmall, bool kMinimum>
-struct CodesTile {
-  template <std::size_t kTokens>
-  static void run(const Panel& panel, const Inputs& inputs, float* outputs, std::size_t stride) {
-    codes_tile<kTokens, kNarrow, kSmall, kMinimum>(panel, inputs, outputs, stride);
-  }
-};
-
-struct RealsTile {
-  template <std::size_t kTokens>
-  static void run(const Panel& panel, const Inputs& inputs, float* outputs, std::size_t stride) {
-    reals_tile<kTokens>(panel, inputs, outputs, stride);
-  }
-};
-
-void multiply_codes(const Panel& panel, const Inputs& inputs, std::size_t tokens, float* outputs, std::size_t stride) {
-  if (panel.small_groups) {
-    cover<kTile, CodesTile<false, true, false>>(panel, inputs, tokens, outputs, stride);
-  } else if (panel.narrow) {
-    if (panel.has_minimum) {
-      cover<kTile, CodesTile<true, false, true>>(panel, inputs, tokens, outputs, stride);
-    } else {
-      cover<kTile, CodesTile<true, false, false>>(panel, inputs, tokens, outputs, stride);
-    }
-  } else if (panel.has_minimum) {
-    cover<kTile, CodesTile<false, false, true>>(panel, inputs, tokens, outputs, stride);
-  } else {
-    cover<kTile, CodesTile<false, false, false>>(panel, inputs, tokens, outputs, stride);
-  }
-}
-
-void multiply_reals(const Panel& panel, const Inputs& inputs, std::size_t tokens, float* outputs, std::size_t stride) {
-  cover<kTile, RealsTile>(panel, inputs, tokens, outputs, stride);
-}
-
+#include "bench/llm/panel_tiles.inc"
 #include "bench/llm/row_loops.inc"
 
 }  // namespace

@@ -33,18 +33,32 @@ void add_products(Dots& dots, int8x16_t low, int8x16_t high, int8x16_t inputs) {
   dots.high = vdotq_laneq_s32(dots.high, high, inputs, kLane);
 }
 
-/// Quad kQuad of 4-bit codes, which holds columns of the first and of the second 16.
-template <std::size_t kTokens, int kQuad>
-void narrow_quad(const unsigned char* data, const std::int8_t* codes, std::size_t columns, Dots* dots) {
-  const uint8x16_t packed_low = vld1q_u8(data + 64 * kQuad), packed_high = vld1q_u8(data + 64 * kQuad + 16);
-  const uint8x16_t nibble = vdupq_n_u8(15);
-  const int8x16_t first_low = vreinterpretq_s8_u8(vandq_u8(packed_low, nibble));
-  const int8x16_t first_high = vreinterpretq_s8_u8(vandq_u8(packed_high, nibble));
-  const int8x16_t second_low = vreinterpretq_s8_u8(vshrq_n_u8(packed_low, 4));
-  const int8x16_t second_high = vreinterpretq_s8_u8(vshrq_n_u8(packed_high, 4));
+/// Quad kQuad of each half of the columns of a group of codes of 4, 5 or 6 bits.
+template <std::size_t kTokens, int kBits, int kQuad>
+void small_quad(const unsigned char* data, const std::int8_t* codes, std::size_t columns, Dots* dots) {
+  constexpr int kQuads = group_length(kBits) / 8;
+  constexpr int kMore = kBits - 4;
+  // The quads of both halves are inputs of one register, or of two.
+  constexpr int kHighLane = kBits == 6 ? kQuad + kQuads : kQuad;
+  constexpr std::size_t kHighInputs = kBits == 6 ? 0 : 16;
+  int8x16_t low[2], high[2];  // of four rows each
+  for (std::size_t i = 0; i < 2; ++i) {
+    const uint8x16_t packed = vld1q_u8(data + 64 * kQuad + 16 * i);
+    uint8x16_t first = vandq_u8(packed, vdupq_n_u8(15)), second = vshrq_n_u8(packed, 4);
+    if constexpr (kMore > 0) {
+      const uint8x16_t mask = vdupq_n_u8(((1 << kMore) - 1) << 4);
+      const uint8x16_t upper = vld1q_u8(data + 64 * kQuads + 16 * i);
+      const uint8x16_t of_first = vshlq_u8(upper, vdupq_n_s8(4 - kMore * kQuad));
+      const uint8x16_t of_second = vshlq_u8(upper, vdupq_n_s8(4 - kMore * (kQuad + kQuads)));
+      first = vorrq_u8(first, vandq_u8(of_first, mask));
+      second = vorrq_u8(second, vandq_u8(of_second, mask));
+    }
+    low[i] = vreinterpretq_s8_u8(first);
+    high[i] = vreinterpretq_s8_u8(second);
+  }
   for (std::size_t t = 0; t < kTokens; ++t) {
-    add_products<kQuad>(dots[t], first_low, first_high, vld1q_s8(codes + t * columns));
-    add_products<kQuad>(dots[t], second_low, second_high, vld1q_s8(codes + t * columns + 16));
+    add_products<kQuad>(dots[t], low[0], low[1], vld1q_s8(codes + t * columns));
+    add_products<kHighLane>(dots[t], high[0], high[1], vld1q_s8(codes + t * columns + kHighInputs));
   }
 }
 
@@ -66,135 +80,123 @@ void wide_quads(const unsigned char* data, const std::int8_t* codes, std::size_t
   wide_quad<kTokens, 3>(data, codes, columns, dots);
 }
 
+/// Products of a group of codes, summed by row.
+template <std::size_t kTokens, int kBits>
+void add_group(const unsigned char* data, const std::int8_t* codes, std::size_t columns, Dots* dots) {
+  if constexpr (kBits == 8) {
+    wide_quads<kTokens>(data, codes, columns, dots);
+    wide_quads<kTokens>(data + 256, codes + 16, columns, dots);
+  } else {
+    small_quad<kTokens, kBits, 0>(data, codes, columns, dots);
+    small_quad<kTokens, kBits, 1>(data, codes, columns, dots);
+    if constexpr (kBits != 6) {
+      small_quad<kTokens, kBits, 2>(data, codes, columns, dots);
+      small_quad<kTokens, kBits, 3>(data, codes, columns, dots);
+    }
+  }
+}
+
 float32x4_t add_scaled(float32x4_t total, float32x4_t factor, float32x4_t value) {
   return vaddq_f32(total, vmulq_f32(value, factor));
 }
 
-template <std::size_t kTokens, bool kNarrow, bool kSmall, bool kMinimum>
+/// Eight halves as floats.
+Totals load_halves(const unsigned char* data) {
+  const float16x8_t halves = vreinterpretq_f16_u8(vld1q_u8(data));
+  return {vcvt_f32_f16(vget_low_f16(halves)), vcvt_f32_f16(vget_high_f16(halves))};
+}
+
+/// `values` times eight signed bytes.
+Totals times_factors(const Totals& values, const unsigned char* data) {
+  const int16x8_t factors = vmovl_s8(vreinterpret_s8_u8(vld1_u8(data)));
+  return {vmulq_f32(values.low, vcvtq_f32_s32(vmovl_s16(vget_low_s16(factors)))),
+          vmulq_f32(values.high, vcvtq_f32_s32(vmovl_s16(vget_high_s16(factors))))};
+}
+
+template <std::size_t kTokens, int kBits, bool kMinimum, bool kBlocks>
 void codes_half_tile(const Panel& panel, std::size_t half, const Inputs& inputs, float* outputs, std::size_t stride) {
-  constexpr std::size_t kLength = kSmall ? 16 : 32;
-  constexpr std::size_t kHeading = kMinimum ? 128 : 64;
+  constexpr std::size_t kLength = group_length(kBits);
   const std::size_t columns = panel.columns;
   const std::size_t groups = columns / kActivationGroup;
-  const std::int32_t shift = (kNarrow ? 0 : 128) - panel.offset;
+  const std::int32_t shift = (kBits == 8 ? 128 : 0) - panel.offset;
   const unsigned char* data = panel.data + 32 * half;
+  const unsigned char* scales = panel.data + columns / kLength * group_code_bytes(kBits);
+  const Totals zero = {vdupq_n_f32(0), vdupq_n_f32(0)};
+  Totals of_block = zero, minimum_of_block = zero;
   Totals totals[kTokens];
-  for (std::size_t t = 0; t < kTokens; ++t) totals[t] = {vdupq_n_f32(0), vdupq_n_f32(0)};
-  for (std::size_t column = 0; column < columns; column += kLength) {
+  for (std::size_t t = 0; t < kTokens; ++t) totals[t] = zero;
+  for (std::size_t column = 0; column < columns; column += kLength, data += group_code_bytes(kBits)) {
     const std::size_t group = column / kActivationGroup;
-    const std::int8_t* codes = inputs.codes + column;
     const std::int32_t* sums = inputs.sums + column / kActivationSumGroup;
     Dots dots[kTokens];
     for (std::size_t t = 0; t < kTokens; ++t) {
       const std::int32_t* sum = sums + t * groups * 2;
-      const int32x4_t start = vdupq_n_s32(shift * (kSmall ? sum[0] : sum[0] + sum[1]));
+      const int32x4_t start = vdupq_n_s32(kMinimum ? 0 : shift * (kLength == 16 ? sum[0] : sum[0] + sum[1]));
       dots[t] = {start, start};
     }
-    const unsigned char* quads = data + kHeading;
-    if constexpr (kNarrow) {
-      narrow_quad<kTokens, 0>(quads, codes, columns, dots);
-      narrow_quad<kTokens, 1>(quads, codes, columns, dots);
-      narrow_quad<kTokens, 2>(quads, codes, columns, dots);
-      narrow_quad<kTokens, 3>(quads, codes, columns, dots);
-    } else {
-      wide_quads<kTokens>(quads, codes, columns, dots);
-      if constexpr (!kSmall) wide_quads<kTokens>(quads + 256, codes + 16, columns, dots);
+    add_group<kTokens, kBits>(data, inputs.codes + column, columns, dots);
+    if (!kBlocks || column % kScaleBlock == 0) {
+      of_block = load_halves(scales + 16 * half);
+      if constexpr (kMinimum) minimum_of_block = load_halves(scales + 32 + 16 * half);
+      scales += kMinimum ? 64 : 32;
     }
-    const float* scale = reinterpret_cast<const float*>(data);
-    const float32x4_t scale_low = vld1q_f32(scale), scale_high = vld1q_f32(scale + 4);
+    Totals scale = of_block, minimum = minimum_of_block;
+    if constexpr (kBlocks) {
+      scale = times_factors(scale, scales + 8 * half);
+      if constexpr (kMinimum) minimum = times_factors(minimum, scales + 16 + 8 * half);
+      scales += kMinimum ? 32 : 16;
+    }
     for (std::size_t t = 0; t < kTokens; ++t) {
       const float32x4_t input_scale = vdupq_n_f32(inputs.scales[t * groups + group]);
-      totals[t].low = add_scaled(totals[t].low, vmulq_f32(scale_low, input_scale), vcvtq_f32_s32(dots[t].low));
-      totals[t].high = add_scaled(totals[t].high, vmulq_f32(scale_high, input_scale), vcvtq_f32_s32(dots[t].high));
+      totals[t].low = add_scaled(totals[t].low, vmulq_f32(scale.low, input_scale), vcvtq_f32_s32(dots[t].low));
+      totals[t].high = add_scaled(totals[t].high, vmulq_f32(scale.high, input_scale), vcvtq_f32_s32(dots[t].high));
       if constexpr (kMinimum) {
         const float32x4_t moment = vdupq_n_f32(inputs.moments[t * groups + group]);
-        totals[t].low = add_scaled(totals[t].low, vld1q_f32(scale + 16), moment);
-        totals[t].high = add_scaled(totals[t].high, vld1q_f32(scale + 20), moment);
+        totals[t].low = add_scaled(totals[t].low, minimum.low, moment);
+        totals[t].high = add_scaled(totals[t].high, minimum.high, moment);
       }
     }
-    data += kHeading + kPanelRows * kLength / (kNarrow ? 2 : 1);
   }
   store(totals, kTokens, panel.rows - half * kHalfRows, outputs + half * kHalfRows, stride);
 }
 
-template <std::size_t kTokens>
-void reals_half_tile(const Panel& panel, std::size_t half, const Inputs& inputs, float* outputs, std::size_t stride) {
-  const float* weights = reinterpret_cast<const float*>(panel.data) + half * kHalfRows;
-  Totals totals[kTokens];
-  for (std::size_t t = 0; t < kTokens; ++t) totals[t] = {vdupq_n_f32(0), vdupq_n_f32(0)};
-  for (std::size_t column = 0; column < panel.columns; ++column, weights += kPanelRows) {
-    const float32x4_t low = vld1q_f32(weights), high = vld1q_f32(weights + 4);
-    for (std::size_t t = 0; t < kTokens; ++t) {
-      const float32x4_t input = vdupq_n_f32(inputs.reals[t * panel.columns + column]);
-      totals[t].low = add_scaled(totals[t].low, low, input);
-      totals[t].high = add_scaled(totals[t].high, high, input);
+template <std::size_t kTokens, int kBits, bool kMinimum, bool kBlocks>
+void codes_tile(const Panel& panel, const Inputs& inputs, float* outputs, std::size_t stride) {
+  codes_half_tile<kTokens, kBits, kMinimum, kBlocks>(panel, 0, inputs, outputs, stride);
+  if (panel.rows > kHalfRows) codes_half_tile<kTokens, kBits, kMinimum, kBlocks>(panel, 1, inputs, outputs, stride);
+}
+
+/// Weights `index` and the seven behind it.
+template <RealFormat kFormat>
+Totals load_reals(const unsigned char* data, std::size_t index) {
+  if constexpr (kFormat == RealFormat::kF32) {
+    const float* weights = reinterpret_cast<const float*>(data) + index;
+    return {vld1q_f32(weights), vld1q_f32(weights + 4)};
+  }
+  if constexpr (kFormat == RealFormat::kF16) return load_halves(data + 2 * index);
+  const uint16x8_t halves = vreinterpretq_u16_u8(vld1q_u8(data + 2 * index));
+  return {vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(halves), 16)),
+          vreinterpretq_f32_u32(vshll_n_u16(vget_high_u16(halves), 16))};
+}
+
+template <std::size_t kTokens, RealFormat kFormat>
+void reals_tile(const Panel& panel, const Inputs& inputs, float* outputs, std::size_t stride) {
+  for (std::size_t row = 0; row < panel.rows; row += kHalfRows) {
+    Totals totals[kTokens];
+    for (std::size_t t = 0; t < kTokens; ++t) totals[t] = {vdupq_n_f32(0), vdupq_n_f32(0)};
+    for (std::size_t column = 0; column < panel.columns; ++column) {
+      const Totals weights = load_reals<kFormat>(panel.data, column * kPanelRows + row);
+      for (std::size_t t = 0; t < kTokens; ++t) {
+        const float32x4_t input = vdupq_n_f32(inputs.reals[t * panel.columns + column]);
+        totals[t].low = add_scaled(totals[t].low, weights.low, input);
+        totals[t].high = add_scaled(totals[t].high, weights.high, input);
+      }
     }
-  }
-  store(totals, kTokens, panel.rows - half * kHalfRows, outputs + half * kHalfRows, stride);
-}
-
-Inputs skip(const Inputs& inputs, std::size_t tokens, std::size_t columns) {
-  Inputs rest = inputs;
-  if (inputs.codes != nullptr) {
-    rest.codes += tokens * columns;
-    rest.scales += tokens * (columns / kActivationGroup);
-    rest.moments += tokens * (columns / kActivationGroup);
-    rest.sums += tokens * (columns / kActivationSumGroup);
-  }
-  if (inputs.reals != nullptr) rest.reals += tokens * columns;
-  return rest;
-}
-
-/// Covers `tokens` with tiles of kTokens, then of fewer.
-template <std::size_t kTokens, typename Tile>
-void cover(const Panel& panel, Inputs inputs, std::size_t tokens, float* outputs, std::size_t stride) {
-  while (tokens >= kTokens) {
-    Tile::template run<kTokens>(panel, 0, inputs, outputs, stride);
-    if (panel.rows > kHalfRows) Tile::template run<kTokens>(panel, 1, inputs, outputs, stride);
-    inputs = skip(inputs, kTokens, panel.columns);
-    outputs += kTokens * stride;
-    tokens -= kTokens;
-  }
-  if constexpr (kTokens > 1) {
-    if (tokens > 0) cover<kTokens / 2, Tile>(panel, inputs, tokens, outputs, stride);
+    store(totals, kTokens, panel.rows - row, outputs + row, stride);
   }
 }
 
-template <bool kNarrow, bool kSmall, bool kMinimum>
-struct CodesTile {
-  template <std::size_t kTokens>
-  static void run(const Panel& panel, std::size_t half, const Inputs& inputs, float* outputs, std::size_t stride) {
-    codes_half_tile<kTokens, kNarrow, kSmall, kMinimum>(panel, half, inputs, outputs, stride);
-  }
-};
-
-struct RealsTile {
-  template <std::size_t kTokens>
-  static void run(const Panel& panel, std::size_t half, const Inputs& inputs, float* outputs, std::size_t stride) {
-    reals_half_tile<kTokens>(panel, half, inputs, outputs, stride);
-  }
-};
-
-void multiply_codes(const Panel& panel, const Inputs& inputs, std::size_t tokens, float* outputs, std::size_t stride) {
-  if (panel.small_groups) {
-    cover<kTile, CodesTile<false, true, false>>(panel, inputs, tokens, outputs, stride);
-  } else if (panel.narrow) {
-    if (panel.has_minimum) {
-      cover<kTile, CodesTile<true, false, true>>(panel, inputs, tokens, outputs, stride);
-    } else {
-      cover<kTile, CodesTile<true, false, false>>(panel, inputs, tokens, outputs, stride);
-    }
-  } else if (panel.has_minimum) {
-    cover<kTile, CodesTile<false, false, true>>(panel, inputs, tokens, outputs, stride);
-  } else {
-    cover<kTile, CodesTile<false, false, false>>(panel, inputs, tokens, outputs, stride);
-  }
-}
-
-void multiply_reals(const Panel& panel, const Inputs& inputs, std::size_t tokens, float* outputs, std::size_t stride) {
-  cover<kTile, RealsTile>(panel, inputs, tokens, outputs, stride);
-}
-
+#include "bench/llm/panel_tiles.inc"
 #include "bench/llm/row_loops.inc"
 
 }  // namespace

@@ -5,14 +5,22 @@
 
 /// The inner loops of a model, one table per instruction set, and the memory layout that they share.
 ///
-/// A matrix is stored as panels of 16 rows. A panel of codes is a sequence of groups of columns, each
-///   f32 scale[16]            of the group in each row
-///   f32 minimum[16]          only if `has_minimum`
-///   codes                    unsigned; `quad` k is columns 4k..4k+3 of all rows, byte 4 * row + (column & 3)
-/// where a group of 4-bit codes has 32 columns: quads 0..3 in the low nibbles of 256 bytes, quads 4..7 in the high
-/// ones; and a group of 8-bit codes has 32 columns (512 bytes) or 16 (256 bytes). A weight is
-///   scale * (code - offset) + minimum.
-/// A panel of reals is f32 weight[columns][16].
+/// A matrix is stored as panels of 16 rows, which are as large as what a file has of them. A panel of codes is the
+/// codes of all its groups of columns, and then their scales.
+///
+/// Codes are unsigned. `Quad` k of a group is its columns 4k..4k+3 in all rows: 64 bytes, byte 4 * row + (column & 3).
+///   8 bits, 32 columns   the quads
+///   4 bits, 32 columns   four times 64 bytes: quad k in the low nibbles, quad k + 4 in the high ones
+///   5 bits, 32 columns   as 4 bits, and 64 bytes whose bits k are the fifth bits of quad k
+///   6 bits, 16 columns   two times 64 bytes: quad k low, quad k + 2 high; and 64 bytes whose bits 2k and 2k + 1 are
+///   the
+///                        upper bits of quad k
+/// Scales of a group are f16 scale[16] and, only if `has_minimum`, f16 minimum[16]. With `in_blocks` these come before
+/// the first group of every 256 columns, and each group has i8 factor[16] and, if `has_minimum`, i8 factor[16] of the
+/// minimum. A weight is
+///   scale * factor * (code - offset) + minimum * factor.
+///
+/// A panel of reals is weight[columns][16], as f32, f16 or bf16.
 ///
 /// Kernels of one kind compute the same numbers to the last bit: a group's sum of code * activation is an integer,
 /// groups are added in order, and products are rounded before they are added (no fused multiply-add).
@@ -22,16 +30,33 @@ inline constexpr std::size_t kPanelRows = 16;
 inline constexpr std::size_t kActivationGroup = 32;     ///< activations that share a scale
 inline constexpr std::size_t kActivationSumGroup = 16;  ///< activations that share a sum
 
+inline constexpr std::size_t kScaleBlock = 256;  ///< columns that share the scales of blocks
+
+/// How the reals of a panel are stored.
+enum class RealFormat : std::uint8_t { kF32, kF16, kBF16 };
+
 /// One panel, or its first `rows` rows.
 struct Panel {
   const unsigned char* data = nullptr;  ///< aligned to 64 bytes
   std::size_t columns = 0;
-  std::size_t rows = kPanelRows;  ///< [1, 16]; no further outputs are written
-  std::int32_t offset = 0;        ///< [0, 255]
-  bool narrow = false;            ///< 4-bit codes
-  bool small_groups = false;      ///< groups of 16 columns; only 8-bit codes without minimum
-  bool has_minimum = false;       ///< then `offset` is 0
+  std::size_t bytes = 0;               ///< of the whole panel: the next one lies behind it
+  std::size_t rows = kPanelRows;       ///< [1, 16]; no further outputs are written
+  RealFormat real = RealFormat::kF32;  ///< of a panel of reals
+  std::int32_t offset = 0;             ///< [0, 255]
+  std::uint8_t bits = 8;               ///< of a code: 4, 5, 6 or 8
+  bool in_blocks = false;              ///< always with 6 bits, never with 8
+  bool has_minimum = false;            ///< then `offset` is 0; never with 6 or 8 bits
 };
+
+/// Columns that share a scale.
+constexpr std::size_t group_length(std::size_t bits) {
+  return bits == 6 ? 16 : 32;
+}
+
+/// Bytes of a group's codes.
+constexpr std::size_t group_code_bytes(std::size_t bits) {
+  return kPanelRows * group_length(bits) * bits / 8;
+}
 
 /// The inputs of consecutive tokens. Rows lie one after another without a gap.
 struct Inputs {

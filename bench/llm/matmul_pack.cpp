@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "bench/llm/blocks.hpp"
+#include "bench/llm/matmul_kernels.hpp"
 
 namespace nibkv::llm {
 namespace {
@@ -18,10 +19,10 @@ std::uint8_t code(std::uint32_t value) {
   return static_cast<std::uint8_t>(value);
 }
 
-float f16_at(const std::byte* bytes) {
+std::uint16_t f16_at(const std::byte* bytes) {
   std::uint16_t bits;
   std::memcpy(&bits, bytes, sizeof(bits));
-  return f16_to_f32(bits);
+  return bits;
 }
 
 /// Q4_0, Q4_1, Q5_0, Q5_1: an optional minimum, and optional fifth bits, between the scale and the nibbles.
@@ -65,8 +66,10 @@ CodeGroup read_part(const std::byte* block, std::size_t part, bool has_fifth_bit
     minimum = byte_at(packed, part + 4) >> 4 | (byte_at(packed, part) >> 6) << 4;
   }
   CodeGroup group;
-  group.scale = f16_at(block) * static_cast<float>(scale);
-  group.minimum = -f16_at(block + 2) * static_cast<float>(minimum);
+  group.scale = f16_at(block);
+  group.scale_factor = static_cast<std::int8_t>(scale);
+  group.minimum = f16_at(block + 2) ^ 0x8000;  // it is subtracted
+  group.minimum_factor = static_cast<std::int8_t>(minimum);
   const std::byte* fifth_bits = block + 16;
   const std::byte* nibbles = fifth_bits + (has_fifth_bits ? 32 : 0) + part / 2 * 32;
   for (std::size_t i = 0; i < 32; ++i) {
@@ -83,7 +86,8 @@ CodeGroup read_q6_k(const std::byte* block, std::size_t part) {
   const std::byte* low = block + half * 64 + row % 2 * 32 + start;
   const std::byte* upper = block + 128 + half * 32 + start;
   CodeGroup group;
-  group.scale = f16_at(block + 208) * static_cast<float>(static_cast<std::int8_t>(byte_at(block, 192 + part)));
+  group.scale = f16_at(block + 208);
+  group.scale_factor = static_cast<std::int8_t>(byte_at(block, 192 + part));
   for (std::size_t i = 0; i < 16; ++i) {
     const std::uint32_t nibble = byte_at(low, i) >> (row / 2 * 4) & 15;
     group.codes[i] = code(nibble | (byte_at(upper, i) >> (2 * row) & 3) << 4);
@@ -100,26 +104,28 @@ bool is_code_format(TensorType type) {
 CodeFormat code_format(TensorType type) {
   switch (type) {
     case TensorType::kQ4_0:
-      return {.group_length = 32, .offset = 8, .narrow = true, .has_minimum = false};
+      return {.bits = 4, .offset = 8, .in_blocks = false, .has_minimum = false};
     case TensorType::kQ4_1:
-    case TensorType::kQ4_K:
-      return {.group_length = 32, .offset = 0, .narrow = true, .has_minimum = true};
+      return {.bits = 4, .offset = 0, .in_blocks = false, .has_minimum = true};
     case TensorType::kQ5_0:
-      return {.group_length = 32, .offset = 16, .narrow = false, .has_minimum = false};
+      return {.bits = 5, .offset = 16, .in_blocks = false, .has_minimum = false};
     case TensorType::kQ5_1:
-    case TensorType::kQ5_K:
-      return {.group_length = 32, .offset = 0, .narrow = false, .has_minimum = true};
+      return {.bits = 5, .offset = 0, .in_blocks = false, .has_minimum = true};
     case TensorType::kQ8_0:
-      return {.group_length = 32, .offset = 128, .narrow = false, .has_minimum = false};
+      return {.bits = 8, .offset = 128, .in_blocks = false, .has_minimum = false};
+    case TensorType::kQ4_K:
+      return {.bits = 4, .offset = 0, .in_blocks = true, .has_minimum = true};
+    case TensorType::kQ5_K:
+      return {.bits = 5, .offset = 0, .in_blocks = true, .has_minimum = true};
     case TensorType::kQ6_K:
-      return {.group_length = 16, .offset = 32, .narrow = false, .has_minimum = false};
+      return {.bits = 6, .offset = 32, .in_blocks = true, .has_minimum = false};
     default:
       throw Error("a matrix cannot be made from this tensor type");
   }
 }
 
 CodeGroup read_code_group(TensorType type, const std::byte* row, std::size_t group) {
-  const std::size_t groups_per_block = block_length(type) / code_format(type).group_length;
+  const std::size_t groups_per_block = block_length(type) / group_length(code_format(type).bits);
   const std::byte* block = row + group / groups_per_block * block_bytes(type);
   const std::size_t part = group % groups_per_block;
   switch (type) {

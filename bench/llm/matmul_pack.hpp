@@ -8,11 +8,11 @@
 
 namespace nibkv::llm {
 
-/// How the integer formats look once they are all written as scale * (code - offset) + minimum.
+/// How the integer formats look once they are all written as a Panel has them.
 struct CodeFormat {
-  std::size_t group_length;  ///< columns that share a scale: 16 or 32
-  std::int32_t offset;       ///< 0 with a minimum
-  bool narrow;               ///< codes of 4 bits
+  std::uint8_t bits;    ///< of a code
+  std::int32_t offset;  ///< 0 with a minimum
+  bool in_blocks;
   bool has_minimum;
 };
 
@@ -22,11 +22,13 @@ bool is_code_format(TensorType type);
 /// @param type  a code format.
 CodeFormat code_format(TensorType type);
 
-/// One group of columns of one row.
+/// One group of columns of one row. Factors are of formats in blocks.
 struct CodeGroup {
-  float scale = 0;
-  float minimum = 0;
-  std::array<std::uint8_t, 32> codes = {};  ///< the first `group_length` of them
+  std::uint16_t scale = 0;    ///< bits of f16
+  std::uint16_t minimum = 0;  ///< bits of f16
+  std::int8_t scale_factor = 0;
+  std::int8_t minimum_factor = 0;
+  std::array<std::uint8_t, 32> codes = {};  ///< the first group_length() of them
 };
 
 /// Reads group `group` of the row that begins at `row`.

@@ -32,24 +32,31 @@ Model::Model(const Gguf& file, ThreadPool& pool, const Options& options)
       config_(Config::from(file)),
       max_batch_(std::clamp<std::size_t>(options.max_batch, 1, 4096)) {
   load();
+}
+
+// As many rows as are ever asked for: a store may take far fewer than max_batch.
+void Model::make_room(std::size_t count) {
+  if (count <= room_) return;
+  room_ = count;
   const std::size_t query_width = config_.query_heads * config_.head_dim;
   const std::size_t kv_width = config_.kv_heads * config_.head_dim;
-  hidden_.resize(max_batch_ * config_.width);
-  projected_.resize(max_batch_ * config_.width);
-  normed_.resize(max_batch_ * config_.width);
-  queries_.resize(max_batch_ * query_width);
-  attended_.resize(max_batch_ * query_width);
-  keys_.resize(max_batch_ * kv_width);
-  values_.resize(max_batch_ * kv_width);
-  gate_.resize(max_batch_ * config_.ffn_width);
-  up_.resize(max_batch_ * config_.ffn_width);
-  cosines_.resize(max_batch_ * config_.rope_pairs);
-  sines_.resize(max_batch_ * config_.rope_pairs);
+  const auto rows = [count](std::size_t width) { return std::vector<float>(count * width); };
+  hidden_ = rows(config_.width);
+  projected_ = rows(config_.width);
+  normed_ = rows(config_.width);
+  queries_ = rows(query_width);
+  attended_ = rows(query_width);
+  keys_ = rows(kv_width);
+  values_ = rows(kv_width);
+  gate_ = rows(config_.ffn_width);
+  up_ = rows(config_.ffn_width);
+  cosines_ = rows(config_.rope_pairs);
+  sines_ = rows(config_.rope_pairs);
 
   bool codes = false, reals = false;
   for_each_matrix([&](const Matrix& matrix) { (matrix.is_real() ? reals : codes) = true; });
   const std::size_t widest = std::max({config_.width, query_width, config_.ffn_width});
-  inputs_ = Activations(max_batch_, widest, codes, reals, kernels_);
+  inputs_ = Activations(count, widest, codes, reals, kernels_);
 }
 
 std::size_t Model::weight_bytes() const {
@@ -89,11 +96,13 @@ void Model::for_each_token(std::size_t count, F&& fn) {
 void Model::forward_batch(std::span<const std::int32_t> tokens, std::size_t first_position, KvStore& store,
                           float* logits, std::size_t logit_rows, AttentionObserver* observer) {
   const std::size_t count = tokens.size();
+  make_room(count);
   const std::size_t stride = row_bytes(embedding_->type, config_.width);
   for_each_token(count, [&](std::size_t t) {
     const std::byte* row = embedding_->data.data() + static_cast<std::size_t>(tokens[t]) * stride;
     dequantise(embedding_->type, row, hidden_.data() + t * config_.width, config_.width);
   });
+  file_.give_back(embedding_->data);  // or, in a long run, all of it would be held beside the packed weights
   prepare_rotation(first_position, count);
   for (std::size_t index = 0; index < layers_.size(); ++index) {
     const Layer& layer = layers_[index];

@@ -76,6 +76,7 @@ class Model {
   void load_layer(std::size_t index);
   void load();
 
+  void make_room(std::size_t count);
   void forward_batch(std::span<const std::int32_t> tokens, std::size_t first_position, KvStore& store, float* logits,
                      std::size_t logit_rows, AttentionObserver* observer);
   void attention(const Layer& layer, int index, std::size_t first_position, std::size_t count, KvStore& store,
@@ -101,7 +102,8 @@ class Model {
   std::vector<float> output_norm_;
   Matrix output_;
 
-  // Of one batch, one row a token.
+  // Of one batch, one row a token; there is room for `room_` rows.
+  std::size_t room_ = 0;
   std::vector<float> hidden_;     // the residual stream
   std::vector<float> projected_;  // what a block adds to it
   std::vector<float> normed_;

@@ -19,6 +19,7 @@ std::vector<float> Model::take_vector(const std::string& name, std::size_t lengt
   }
   std::vector<float> values(length);
   dequantise(tensor.type, tensor.data.data(), values.data(), length);
+  file_.give_back(tensor.data);
   for (const float value : values) {
     if (!std::isfinite(value)) throw Error("tensor " + name + ": not finite");
   }
@@ -30,7 +31,7 @@ Matrix Model::take_matrix(const std::string& name, std::size_t rows, std::size_t
   if (tensor.columns() != columns || tensor.rows() != rows) {
     throw Error("tensor " + name + ": not " + std::to_string(rows) + " rows of " + std::to_string(columns));
   }
-  return Matrix(tensor, pool_);
+  return Matrix(tensor, pool_, &file_);
 }
 
 void Model::load_layer(std::size_t index) {
@@ -66,6 +67,7 @@ void Model::load() {
       throw Error("tensor " + detail::quoted(tensor.name) + ": not expected");
   }
   taken_.clear();
+  file_.give_back();
 }
 
 }  // namespace nibkv::llm

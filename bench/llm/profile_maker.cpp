@@ -1,14 +1,10 @@
 #include "bench/llm/profile_maker.hpp"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstdio>
 #include <sstream>
 
 #include "bench/llm/arguments.hpp"
+#include "bench/llm/output_file.hpp"
 #include "bench/llm/tile_store.hpp"
 
 namespace nibkv::llm {
@@ -74,24 +70,6 @@ std::vector<std::byte> read_profile(const std::string& path, const Config& model
   return profile;
 }
 
-void write_file(const std::string& path, std::span<const std::byte> bytes) {
-  const std::string partial = path + ".part";
-  const int file = ::open(partial.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  bool written = file >= 0;
-  while (written && !bytes.empty()) {
-    const ssize_t count = ::write(file, bytes.data(), bytes.size());
-    if (count < 0 && errno == EINTR) continue;
-    written = count > 0;
-    if (written) bytes = bytes.subspan(static_cast<std::size_t>(count));
-  }
-  // On the disk before it takes the place of the old one, whatever the power does; files that cannot be synced are
-  // none.
-  if (written && ::fsync(file) != 0) written = errno == EINVAL;
-  if (file >= 0) ::close(file);
-  if (!written) throw Error("cannot write " + partial);
-  if (std::rename(partial.c_str(), path.c_str()) != 0) throw Error("cannot write " + path);
-}
-
 void write_profile_header(const std::string& path, std::span<const std::byte> profile) {
   std::ostringstream out;
   out << "// A nibkv profile: pass std::as_bytes(std::span(kProfile)) as Options::profile.\n#pragma once\n\n"
@@ -102,8 +80,7 @@ void write_profile_header(const std::string& path, std::span<const std::byte> pr
         << (i + 1 < profile.size() ? "," : "");
   }
   out << "};\n";
-  const std::string source = out.str();
-  write_file(path, std::as_bytes(std::span(source)));
+  write_file(path, out.str());
 }
 
 }  // namespace nibkv::llm

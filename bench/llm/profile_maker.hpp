@@ -22,9 +22,6 @@ std::vector<std::byte> make_profile(Model& model, ThreadPool& pool, std::span<co
 /// @throws Error when the file cannot be read or is no profile for this model
 std::vector<std::byte> read_profile(const std::string& path, const Config& model);
 
-/// Writes a binary file, whole or not at all. @throws Error naming the path
-void write_file(const std::string& path, std::span<const std::byte> bytes);
-
 /// Writes a C++ header with the same constants, for firmware that links its profile.
 void write_profile_header(const std::string& path, std::span<const std::byte> profile);
 

@@ -3,10 +3,12 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <limits>
 #include <numeric>
 #include <string>
@@ -190,6 +192,42 @@ TEST(Gguf, ReadsTensors) {
   EXPECT_THROW(file.tensor("fourth"), Error);
 }
 
+// Bytes of files that are held in memory for this process.
+std::size_t held_of_files() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.rfind("RssFile:", 0) == 0) return std::stoul(line.substr(8)) * 1024;
+  }
+  return 0;
+}
+
+// ggml-org/llama.cpp#19578: weights that are repacked are held a second time in the mapped file.
+TEST(Gguf, GivesMemoryBackAndReadsTheSameAgain) {
+  constexpr std::size_t kBytes = std::size_t{8} << 20;
+  GgufWriter writer;
+  writer.add_tensor("before", TensorType::kF32, {8}, counted_bytes(32));
+  writer.add_tensor("large", TensorType::kF32, {kBytes / 4}, counted_bytes(kBytes));
+  const Gguf file = opened(writer);
+  const std::span<const std::byte> large = file.tensor("large").data;
+  const auto sum = [&] {
+    std::size_t total = 0;
+    for (const std::byte byte : large) total += std::to_integer<std::size_t>(byte);
+    return total;
+  };
+  const std::size_t expected = sum();
+  [[maybe_unused]] const std::size_t before = held_of_files();
+  file.give_back(large);
+#if defined(__x86_64__) && defined(__linux__)  // emulators do not pass the advice on
+  EXPECT_GE(before, held_of_files() + kBytes * 9 / 10);
+#endif
+  EXPECT_EQ(sum(), expected);
+
+  const std::vector<std::byte> other(1 << 20, std::byte{7});
+  file.give_back(other);
+  file.give_back({});
+  EXPECT_EQ(std::count(other.begin(), other.end(), std::byte{7}), 1 << 20) << "not of this file";
+}
+
 TEST(Gguf, HonoursTheAlignmentOfTheFile) {
   for (const std::uint32_t alignment : {1u, 8u, 4096u}) {
     GgufWriter writer;
@@ -236,6 +274,7 @@ TEST(Gguf, RefusesWhatIsNoGgufFile) {
   expect_problem(small_file().version(0x03000000), "big-endian");
 }
 
+// ggml-org/ggml#709: what a file says of itself is trusted.
 TEST(Gguf, RefusesHugeCountsAndLengths) {
   const std::uint64_t counts[] = {kHuge, std::uint64_t{1} << 61, std::uint64_t{1} << 32, ~std::uint64_t{0}, 100000};
   for (const std::uint64_t count : counts) {
@@ -290,6 +329,7 @@ TEST(Gguf, RefusesAlignmentsThatAreNone) {
   expect_problem(GgufWriter().set("general.alignment", std::int32_t{-32}), "negative");
 }
 
+// ggml-org/ggml#709, ggml-org/ggml#1517: what a file says of itself is trusted.
 TEST(Gguf, RefusesImpossibleTensors) {
   const auto expect = [](std::uint32_t type, const std::vector<std::uint64_t>& shape, std::uint64_t offset,
                          std::string_view part) {
@@ -323,6 +363,7 @@ TEST(Gguf, NamesOddNamesOnOneLine) {
   expect_problem(GgufWriter().set_raw(std::string(5000, 'n'), 99, {}), "nnn...'");
 }
 
+// ggml-org/ggml#709: what a file says of itself is trusted.
 TEST(Gguf, RefusesEveryTruncation) {
   const std::vector<std::byte> whole = small_file().bytes();
   const TemporaryFile file;

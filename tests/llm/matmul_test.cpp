@@ -205,6 +205,17 @@ TEST(Matmul, GivesTheSameBitsForEveryBatchingWorkerCountAndKernel) {
   });
 }
 
+// Scales of formats in blocks have a byte where files have 6 bits.
+TEST(Matmul, TakesAsManyBytesAsTheTensor) {
+  ThreadPool pool(2);
+  for (const TensorType type : kTypes) {
+    const Sample sample(type, 48, 4 * 256, 1);
+    const Matrix matrix(sample.tensor, pool);
+    const double more = type == TensorType::kQ4_K ? 1.028 : type == TensorType::kQ5_K ? 1.023 : 1;
+    EXPECT_LE(static_cast<double>(matrix.bytes()), static_cast<double>(sample.bytes.size()) * more) << type_name(type);
+  }
+}
+
 TEST(Matmul, MultipliesSeveralMatricesByTheSameInputs) {
   ThreadPool pool(2);
   const Sample samples[] = {

@@ -53,14 +53,19 @@ class ProgramTest : public testing::Test {
   explicit ProgramTest(const std::string& program) : program_(program) {}
 
   /// @param options  as a shell reads them
-  Result run(const std::string& options, const std::string& input = "") const {
+  /// @param before   what the shell does first
+  Result run(const std::string& options, const std::string& input = "", const std::string& before = "") const {
     std::ofstream(folder_ + "/in", std::ios::binary) << input;
-    const std::string command = "NIBKV_MODEL= NIBKV_CACHE=" + in_quotes(folder_ + "/cache") + " " NIBKV_EMULATOR " " +
-                                in_quotes(NIBKV_PROGRAMS "/" + program_) + " " + options + " <" +
-                                in_quotes(folder_ + "/in") + " >" + in_quotes(folder_ + "/out") + " 2>" +
-                                in_quotes(folder_ + "/err");
-    const int status = std::system(command.c_str());
+    const std::string redirected =
+        " <" + in_quotes(folder_ + "/in") + " >" + in_quotes(folder_ + "/out") + " 2>" + in_quotes(folder_ + "/err");
+    const int status = std::system((before + command_line(options) + redirected).c_str());
     return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, contents(folder_ + "/out"), contents(folder_ + "/err")};
+  }
+
+  /// The program's, for a shell.
+  std::string command_line(const std::string& options) const {
+    return "NIBKV_MODEL= NIBKV_CACHE=" + in_quotes(folder_ + "/cache") + " " NIBKV_EMULATOR " " +
+           in_quotes(NIBKV_PROGRAMS "/" + program_) + " " + options;
   }
 
   /// What follows `name` on the first line of `text` that has it.
@@ -83,6 +88,15 @@ class ProgramTest : public testing::Test {
     const std::size_t last = result.err.rfind(program_ + ": ");
     ASSERT_NE(last, std::string::npos) << result.err;
     EXPECT_EQ(result.err.find('\n', last), result.err.size() - 1) << "the error is the last line: " << result.err;
+  }
+
+  /// Files of which a part was written, and no more.
+  static std::size_t parts() {
+    std::size_t count = 0;
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(folder_)) {
+      count += entry.path().extension() == ".part" ? 1 : 0;
+    }
+    return count;
   }
 
   inline static std::string folder_;
