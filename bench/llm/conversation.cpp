@@ -134,8 +134,7 @@ bool Conversation::feed(const Stop& stop) {
 Ending Conversation::answer(std::string_view message, const Output& output, const Stop& stop) {
   std::vector<std::int32_t> turn = pending_;
   const auto add = [&turn](const std::vector<std::int32_t>& ids) { turn.insert(turn.end(), ids.begin(), ids.end()); };
-  add(turn_is_open_ ? chat_.close(false) : chat_.open(options_.system));
-  add(chat_.ask(message));
+  add(turn_is_open_ ? chat_.next(false, message) : chat_.first(options_.system, message));
   if (turn.empty()) throw Error("the message is empty");
   require_room(turn.size());
 
@@ -210,19 +209,14 @@ void check_shape(const Config& model, const std::string& name) {
 }
 
 std::vector<std::int32_t> calibration_tokens(const Tokenizer& tokenizer, const Chat& chat) {
-  std::vector<std::int32_t> tokens;
-  const auto add = [&tokens](const std::vector<std::int32_t>& ids) {
-    tokens.insert(tokens.end(), ids.begin(), ids.end());
-  };
-  add(chat.open("You are a helpful assistant."));
   const std::span<const std::string_view> text = builtin_text();
+  std::vector<std::int32_t> tokens;
   for (std::size_t i = 0; i < text.size(); ++i) {
-    if (i % 2 == 0) {
-      add(chat.ask(text[i]));
-    } else {
-      add(tokenizer.encode(text[i], false, false));
-      add(chat.close(false));
-    }
+    const bool is_answer = i % 2 == 1;
+    const std::vector<std::int32_t> more = is_answer ? tokenizer.encode(text[i], false, false)
+                                           : i == 0  ? chat.first("You are a helpful assistant.", text[i])
+                                                     : chat.next(false, text[i]);
+    tokens.insert(tokens.end(), more.begin(), more.end());
   }
   return tokens;
 }

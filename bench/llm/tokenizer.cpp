@@ -14,6 +14,27 @@ namespace {
 // The spellings that models use for the end of a turn, where a file does not name the token.
 constexpr std::string_view kEndOfTurnSpellings[] = {"<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>"};
 
+// What chat templates mark turns with. Some files call these tokens text or user-defined, and then a message could
+// spell one.
+constexpr std::string_view kProtocolSpellings[] = {"<|im_start|>",
+                                                   "<|im_end|>",
+                                                   "<|start_header_id|>",
+                                                   "<|end_header_id|>",
+                                                   "<|eot_id|>",
+                                                   "<|begin_of_text|>",
+                                                   "<|system|>",
+                                                   "<|end_of_text|>",
+                                                   "<start_of_turn>",
+                                                   "<end_of_turn>",
+                                                   "<|user|>",
+                                                   "<|assistant|>",
+                                                   "<|end|>",
+                                                   "<|endoftext|>",
+                                                   "<bos>",
+                                                   "<eos>",
+                                                   "<s>",
+                                                   "</s>"};
+
 TokenizerModel model_of(std::string_view name) {
   if (name == "gpt2") return TokenizerModel::kBytePairs;
   if (name == "llama") return TokenizerModel::kSentencePiece;
@@ -136,6 +157,11 @@ Tokenizer::Tokenizer(Vocabulary vocabulary)
   check_id(vocabulary.unknown, size, "unknown");
   if (add_bos_ && !bos_) throw Error("tokenizer: BOS is to be added, but the file names none");
 
+  for (std::size_t i = 0; i < size; ++i) {
+    const bool is_protocol = std::find(std::begin(kProtocolSpellings), std::end(kProtocolSpellings),
+                                       vocabulary.tokens[i]) != std::end(kProtocolSpellings);
+    if (is_protocol && vocabulary.types[i] == TokenType::kUserDefined) vocabulary.types[i] = TokenType::kControl;
+  }
   pieces_.reserve(size);
   for (std::size_t i = 0; i < size; ++i) {
     pieces_.push_back(piece_of(vocabulary.model, vocabulary.types[i], vocabulary.tokens[i]));

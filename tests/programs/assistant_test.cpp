@@ -4,12 +4,15 @@
 #include <fstream>
 #include <string>
 
+#include "tests/support/gguf_writer.hpp"
 #include "tests/support/program.hpp"
 
 namespace {
 
 namespace fs = std::filesystem;
 
+using nibkv::llm::test::GgufWriter;
+using nibkv::llm::test::with_metadata;
 using nibkv::test::contents;
 using nibkv::test::in_quotes;
 using nibkv::test::Result;
@@ -24,6 +27,13 @@ class AssistantTest : public nibkv::test::ProgramTest {
 
   Result ask(const std::string& options, const std::string& prompt = kQuestion) const {
     return run("--model " + in_quotes(model_) + " --prompt " + in_quotes(prompt) + " " + options);
+  }
+
+  // Where a file lies that is the tiny model with more metadata.
+  std::string model_with(const GgufWriter& more) const {
+    const std::string path = folder_ + "/more.gguf";
+    std::ofstream(path, std::ios::binary) << with_metadata(contents(model_), more);
+    return path;
   }
 
   // The figures of a line of the table.
@@ -72,6 +82,38 @@ TEST_F(AssistantTest, SaysWhatIsWrongWithFiles) {
   std::ofstream(folder_ + "/bad") << "no profile";
   expect_error(ask("--profile " + in_quotes(folder_ + "/bad")), 1, "/bad: the profile is missing, damaged");
   expect_error(run("--model " + in_quotes(folder_ + "/bad") + " --prompt x"), 1, "/bad");
+}
+
+// mudler/vllm.cpp#2077
+TEST_F(AssistantTest, TakesNoUnknownChatTemplateForPlainText) {
+  const std::string model =
+      model_with(GgufWriter().set("tokenizer.chat_template", "<|im_start|>user<|im_sep|><|im_end|>"));
+  const std::string options =
+      "--model " + in_quotes(model) + " --profile none --greedy --max-tokens 5 --prompt " + in_quotes(kQuestion);
+  expect_error(
+      run(options), 1,
+      model + ": tokenizer.chat_template is none of those known here; --template NAME chooses one of none, chatml");
+  expect_error(run(options + " --template chatml"), 1, model + ": the vocabulary has no <|im_start|>");
+  expect_error(run(options + " --template klingon"), 2, "unknown template 'klingon'; there are none, chatml, llama3");
+  const Result plain = run(options + " --template none");
+  EXPECT_EQ(plain.status, 0) << plain.err;
+  EXPECT_EQ(plain.out, "90717\n");
+  EXPECT_NE(plain.err.find(", plain text\n"), std::string::npos) << plain.err;
+}
+
+TEST_F(AssistantTest, BeginsWithTheSystemMessageOfTheChatTemplateUnlessThereIsAnother) {
+  // Llama 2's marks need no tokens that the tiny vocabulary lacks.
+  const std::string text = "{% set system_message = 'Be kind.' %}[INST] <<SYS>>[/INST]";
+  const std::string model = "--model " + in_quotes(model_with(GgufWriter().set("tokenizer.chat_template", text)));
+  const std::string options = model + " --profile none --greedy --max-tokens 2 --prompt Hi";
+  const Result result = run(options);
+  EXPECT_NE(result.err.find(", Llama 2\n"), std::string::npos) << result.err;
+  EXPECT_NE(result.err.find("system message of the model's chat template: 'Be kind.'\n"), std::string::npos);
+  // BOS, "[INST] <<SYS>>\n", the message, "\n<</SYS>>\n\nHi [/INST]".
+  EXPECT_EQ(figure(result, "tokens, prompt / answer"), std::to_string(1 + 15 + 8 + 21) + " / 2");
+  const Result other = run(options + " --system 'Be brief.'");
+  EXPECT_EQ(other.err.find("system message of"), std::string::npos) << other.err;
+  EXPECT_EQ(figure(other, "tokens, prompt / answer"), std::to_string(1 + 15 + 9 + 21) + " / 2");
 }
 
 TEST_F(AssistantTest, SaysThatAnArenaIsTooSmall) {
