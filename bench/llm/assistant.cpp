@@ -165,7 +165,7 @@ void catch_interrupts() {
 /// A conversation with a person or a script.
 class Session {
  public:
-  Session(Conversation& conversation, std::size_t context) : conversation_(conversation), context_(context) {}
+  explicit Session(Conversation& conversation) : conversation_(conversation) {}
 
   /// Returns false when the answer was stopped by Ctrl-C. @throws Error as Conversation::answer does
   bool ask(const std::string& message) {
@@ -179,11 +179,6 @@ class Session {
     }
     std::cout << std::endl;
     if (!std::cout) throw Error("cannot write to standard output");
-    if (conversation_.beyond_context() && !has_warned_) {
-      has_warned_ = true;
-      say("the conversation has passed the " + std::to_string(context_) +
-          " tokens that the model was trained for; answers may get worse (/reset begins anew)");
-    }
     return ending != Ending::kStopped;
   }
 
@@ -226,7 +221,6 @@ class Session {
       std::cerr << summary(conversation_);
     } else if (command == "/reset") {
       conversation_.reset();
-      has_warned_ = false;
       say("the conversation begins anew");
     } else {
       say("unknown command " + command + "; /help lists them");
@@ -234,9 +228,7 @@ class Session {
   }
 
   Conversation& conversation_;
-  std::size_t context_;
   bool is_terminal_ = ::isatty(STDIN_FILENO) != 0;
-  bool has_warned_ = false;
 };
 
 std::vector<std::byte> choose_profile(const Settings& settings, Model& model, ThreadPool& pool,
@@ -312,11 +304,12 @@ int run(Settings settings) {
   describe(store, chat, settings);
 
   if (!settings.conversation.system) settings.conversation.system = chat.default_system();
+  settings.conversation.say = say;
   Conversation conversation(model, tokenizer, chat, store, settings.conversation);
   const std::uint64_t fingerprint = settings.save || settings.load ? model_fingerprint(file) : 0;
   const std::string words = cache_words(store, settings);
   if (settings.load) load(conversation, *settings.load, fingerprint, words);
-  Session session(conversation, config.context);
+  Session session(conversation);
   catch_interrupts();
   constexpr int kInterrupted = 128 + SIGINT;
   int result = 0;

@@ -215,20 +215,74 @@ TEST_F(AssistantTest, ObeysCommandsAndTakesOtherLinesWithASlashAsText) {
   EXPECT_EQ(figure(result, "tokens, prompt / answer"), "14 / 2") << "since the reset";
 }
 
-TEST_F(AssistantTest, GoesOnBeyondArenaAndContextUnderStreamingLlmAndWarnsOnce) {
+TEST_F(AssistantTest, GoesOnPastTheLengthThatTheModelWasTrainedForAndSaysSo) {
   std::string input;
   for (int i = 0; i < 30; ++i) input += "They walked along the river, and the evening came, and nobody spoke a word.\n";
   const std::string model = "--model " + in_quotes(model_) + " --profile none --greedy --max-tokens 20 --tokens 128";
-  const Result result = run(model, input);
+  const std::string file = folder_ + "/long";
+  const Result result = run(model + " --save " + in_quotes(file), input);
   EXPECT_EQ(result.status, 0) << result.err;
-  const std::size_t warning = result.err.find("has passed the 1024 tokens");
-  EXPECT_NE(warning, std::string::npos) << result.err;
-  EXPECT_EQ(result.err.find("has passed", warning + 20), std::string::npos) << "once";
+  const std::string line =
+      "nibkv-assistant: the conversation has come to the 1024 tokens that the model was trained for; it forgets";
+  std::size_t lines = 0;
+  for (std::size_t at = 0; (at = result.err.find(line, at)) != std::string::npos; ++at) ++lines;
+  EXPECT_EQ(lines, 4u) << result.err;
+  EXPECT_EQ(figure(result, "tokens read again"), "1,520");
+
+  // Saved and loaded on the way, it goes the same way.
+  std::string pieces;
+  for (int i = 0; i < 5; ++i) {
+    const Result piece =
+        run(model + (i == 0 ? "" : " --load " + in_quotes(file + "2")) + " --save " + in_quotes(file + "2"),
+            input.substr(0, input.size() / 5));
+    ASSERT_EQ(piece.status, 0) << piece.err;
+    pieces += piece.out;
+  }
+  EXPECT_EQ(pieces, result.out);
+  EXPECT_EQ(contents(file + "2"), contents(file));
 
   const Result full = run(model + " --policy full", input);
   EXPECT_EQ(full.status, 1);
   EXPECT_NE(full.err.find("nibkv-assistant: the arena is full"), std::string::npos) << full.err;
   EXPECT_NE(full.err.find("heap allocations by nibkv"), std::string::npos) << "the table comes all the same";
+}
+
+TEST_F(AssistantTest, RefusesAMessageThatIsLongerThanTheModelReadsAndKeepsTheConversation) {
+  const std::string model = "--model " + in_quotes(model_) + " --profile none --greedy --max-tokens 5 --tokens 128";
+  const std::string file = in_quotes(folder_ + "/kept-talk"), after = in_quotes(folder_ + "/kept-after");
+  ASSERT_EQ(run(model + " --save " + file, "The code for willow is 90717. ").status, 0);
+  const Result result = run(model + " --load " + file + " --save " + after, std::string(2000, 'x'));
+  EXPECT_EQ(result.status, 1);
+  EXPECT_NE(result.err.find("nibkv-assistant: the message is too long: with what stands around it, it has 2001 tokens"),
+            std::string::npos)
+      << result.err;
+  EXPECT_EQ(contents(folder_ + "/kept-after"), contents(folder_ + "/kept-talk"));
+}
+
+// LostRuins/koboldcpp#2151
+TEST_F(AssistantTest, AnswersAfterResetAsInANewStartWithTheSameSeed) {
+  const std::string options =
+      "--model " + in_quotes(model_) + " --profile none --temperature 1 --seed 5 --max-tokens 40 --tokens 64";
+  const std::string question = "They went to the river. Why?\n";
+  const Result fresh = run(options, question);
+  const Result used =
+      run(options, "One.\nTwo, and a little more, so that something is forgotten.\n/reset\n" + question);
+  ASSERT_EQ(used.status, 0) << used.err;
+  EXPECT_GT(fresh.out.size(), 30u);
+  EXPECT_TRUE(used.out.ends_with("\n" + fresh.out)) << used.out << "\nand\n" << fresh.out;
+}
+
+TEST_F(AssistantTest, FeedsOnlyTheNewTurnAfterLoad) {
+  const std::string options = "--model " + in_quotes(model_) + " --profile none --greedy --max-tokens 5 --tokens 512";
+  const std::string file = in_quotes(folder_ + "/two-turns");
+  const Result first = run(options + " --save " + file, kQuestion);
+  const Result second = run(options + " --load " + file, "And again?\n");
+  ASSERT_EQ(second.status, 0) << second.err;
+  // The last token of the answer before, and ten bytes; then four of five tokens of the answer.
+  EXPECT_EQ(figure(second, "tokens, prompt / answer"), "11 / 5");
+  const std::string held = figure(first, "tokens, held / seen");
+  EXPECT_EQ(figure(second, "tokens, held / seen"),
+            std::to_string(std::stoi(held) + 15) + " / " + std::to_string(std::stoi(held) + 15));
 }
 
 TEST_F(AssistantTest, GoesOnWithASavedConversationAsIfItHadNeverStopped) {
