@@ -65,6 +65,18 @@ TokenType type_of(std::int32_t number) {
   return static_cast<TokenType>(number);
 }
 
+// What would change a text before it is cut into tokens.
+void refuse_normalisers(const Gguf& file) {
+  const auto refuse = [&](std::string_view key) {
+    throw Error(file.path() + ": metadata " + detail::quoted(key) +
+                " changes texts in a way that this program does not know");
+  };
+  constexpr std::string_view kSpaces = "tokenizer.ggml.remove_extra_whitespaces";
+  constexpr std::string_view kCharacters = "tokenizer.ggml.precompiled_charsmap";
+  if (file.boolean(kSpaces).value_or(false)) refuse(kSpaces);
+  if (!file.integers(kCharacters).empty()) refuse(kCharacters);
+}
+
 void check_id(std::optional<std::int32_t> id, std::size_t size, const char* what) {
   if (!id || (*id >= 0 && static_cast<std::size_t>(*id) < size)) return;
   throw Error("tokenizer: the " + std::string(what) + " id " + std::to_string(*id) + " is out of range");
@@ -110,6 +122,7 @@ Vocabulary Vocabulary::from(const Gguf& file) {
   const auto model = file.text("tokenizer.ggml.model");
   if (!model) throw Error("tokenizer: the file names no tokenizer.ggml.model");
 
+  refuse_normalisers(file);
   Vocabulary vocabulary;
   vocabulary.model = model_of(*model);
   for (const std::string_view token : file.texts("tokenizer.ggml.tokens")) vocabulary.tokens.emplace_back(token);

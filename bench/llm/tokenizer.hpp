@@ -37,7 +37,8 @@ enum class PreSplitter : std::uint8_t { kGpt2, kSmolLm, kLlama3, kQwen2 };
 /// Everything a Tokenizer is made from, as a file spells it.
 struct Vocabulary {
   /// Reads the `tokenizer.ggml.*` keys.
-  /// @throws Error for an unknown tokenizer model or pre-splitter, no tokens, or an id that is no int32.
+  /// @throws Error for an unknown tokenizer model or pre-splitter, no tokens, an id that is no int32, and a file that
+  ///         asks for texts to be changed first.
   static Vocabulary from(const Gguf& file);
 
   TokenizerModel model = TokenizerModel::kBytePairs;

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <vector>
 
 #include "tests/support/gguf_writer.hpp"
 #include "tests/support/program.hpp"
@@ -114,6 +115,30 @@ TEST_F(AssistantTest, BeginsWithTheSystemMessageOfTheChatTemplateUnlessThereIsAn
   const Result other = run(options + " --system 'Be brief.'");
   EXPECT_EQ(other.err.find("system message of"), std::string::npos) << other.err;
   EXPECT_EQ(figure(other, "tokens, prompt / answer"), std::to_string(1 + 15 + 9 + 21) + " / 2");
+}
+
+TEST_F(AssistantTest, RefusesAModelWhoseMetadataAskForWhatItDoesNotDo) {
+  const std::string model = model_with(GgufWriter().set("llama.attention.sliding_window", 256u));
+  expect_error(run("--model " + in_quotes(model) + " --profile none --prompt x"), 1,
+               model + ": metadata 'llama.attention.sliding_window' changes what the model computes");
+  const std::string wide = model_with(GgufWriter().set("llama.attention.sliding_window", 1024u));
+  EXPECT_EQ(run("--model " + in_quotes(wide) + " --profile none --max-tokens 1 --prompt x").status, 0);
+}
+
+// Mesh-LLM/mesh-llm#1532. The file has no weights but those of its first tensor: what is said comes before they are
+// read.
+TEST_F(AssistantTest, NamesTheChannelsOfHeadsThatItCannotTakeBeforeItReadsWeights) {
+  GgufWriter writer;
+  writer.set("general.architecture", "llama").set("llama.block_count", 2u).set("llama.context_length", 64u);
+  writer.set("llama.embedding_length", 200u).set("llama.feed_forward_length", 32u);
+  writer.set("llama.attention.head_count", 2u).set("llama.attention.layer_norm_rms_epsilon", 1e-5f);
+  writer.add_tensor("token_embd.weight", nibkv::llm::TensorType::kF32, {200, 3}, std::vector<std::byte>(200 * 3 * 4));
+  const std::string model = folder_ + "/heads100.gguf";
+  const std::vector<std::byte> bytes = writer.bytes();
+  std::ofstream(model, std::ios::binary)
+      .write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+  expect_error(run("--model " + in_quotes(model) + " --prompt x"), 1,
+               model + ": the model's heads have 100 channels; nibkv takes multiples of 16 from 16 to 256");
 }
 
 TEST_F(AssistantTest, SaysThatAnArenaIsTooSmall) {
