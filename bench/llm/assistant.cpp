@@ -14,6 +14,7 @@
 #include "bench/llm/arguments.hpp"
 #include "bench/llm/chat.hpp"
 #include "bench/llm/conversation.hpp"
+#include "bench/llm/gguf_cursor.hpp"
 #include "bench/llm/output_file.hpp"
 #include "bench/llm/policy_settings.hpp"
 #include "bench/llm/profile_maker.hpp"
@@ -31,7 +32,9 @@ constexpr const char* kHelp =
 Without --prompt it reads a message a line from standard input and answers each.
 
   --prompt TEXT        answer this message and end
-  --system TEXT        what the conversation begins with
+  --system TEXT        what the conversation begins with (default: what the model's chat template begins with, if so)
+  --template NAME      how a conversation is written: chatml, llama3, gemma, llama2, mistral, phi3, zephyr, or none for
+                       messages as they stand (default: as the model's chat template says; none without one)
   --model PATH         GGUF file (default: $NIBKV_MODEL, or else the tiny built-in model)
   --temperature X      0 takes the likeliest token always (default 0.4)
   --top-p X            draw only from the likeliest tokens that together have this share (default 0.9)
@@ -80,6 +83,7 @@ struct Settings {
   bool help = false;
   bool list_ports = false;
   std::optional<std::string> prompt;
+  std::optional<std::string> chat_template;
   std::string model;
   std::optional<std::string> save;
   std::optional<std::string> load;
@@ -100,15 +104,20 @@ void read_sampling(const Arguments& arguments, ConversationOptions& options) {
 }
 
 Settings parse(int count, const char* const* words) {
-  const Arguments arguments(count, words,
-                            {"prompt", "system", "model", "temperature", "top-p", "seed", "max-tokens", "tokens",
-                             "arena", "policy", "set", "profile", "outliers", "port", "threads", "save", "load"},
-                            {"greedy", "list-ports", "help"});
+  const Arguments arguments(
+      count, words,
+      {"prompt", "system", "model", "temperature", "top-p", "seed", "max-tokens", "tokens", "arena", "policy", "set",
+       "profile", "outliers", "port", "threads", "save", "load", "template"},
+      {"greedy", "list-ports", "help"});
   if (!arguments.words().empty()) throw UsageError("unexpected argument '" + arguments.words().front() + "'");
   Settings settings;
   settings.help = arguments.flag("help");
   settings.list_ports = arguments.flag("list-ports");
   settings.prompt = arguments.text("prompt");
+  settings.chat_template = arguments.text("template");
+  if (settings.chat_template && find_chat_template(*settings.chat_template) == nullptr) {
+    throw UsageError("unknown template '" + *settings.chat_template + "'; there are " + chat_template_names());
+  }
   settings.model = choose_model(arguments);
   settings.save = arguments.text("save");
   settings.load = arguments.text("load");
@@ -150,7 +159,7 @@ class LineReader {
 /// A conversation with a person or a script.
 class Session {
  public:
-  Session(Conversation& conversation, std::size_t context) : conversation_(conversation), context_(context) {}
+  explicit Session(Conversation& conversation) : conversation_(conversation) {}
 
   /// Returns false when the answer was stopped by a signal. @throws Error as Conversation::answer does
   bool ask(const std::string& message) {
@@ -164,11 +173,6 @@ class Session {
     }
     std::cout << std::endl;
     if (!std::cout) throw Error("cannot write to standard output");
-    if (conversation_.beyond_context() && !has_warned_) {
-      has_warned_ = true;
-      say("the conversation has passed the " + std::to_string(context_) +
-          " tokens that the model was trained for; answers may get worse (/reset begins anew)");
-    }
     return ending != Ending::kStopped;
   }
 
@@ -211,7 +215,6 @@ class Session {
       std::cerr << summary(conversation_);
     } else if (command == "/reset") {
       conversation_.reset();
-      has_warned_ = false;
       say("the conversation begins anew");
     } else {
       say("unknown command " + command + "; /help lists them");
@@ -219,9 +222,7 @@ class Session {
   }
 
   Conversation& conversation_;
-  std::size_t context_;
   bool is_terminal_ = ::isatty(STDIN_FILENO) != 0;
-  bool has_warned_ = false;
 };
 
 std::vector<std::byte> choose_profile(const Settings& settings, Model& model, ThreadPool& pool,
@@ -248,8 +249,13 @@ void describe(const TileStore& store, const Chat& chat, const Settings& settings
   const Cache& cache = store.cache();
   say("cache of " + std::to_string(cache.policy().tokens) + " tokens in " + std::to_string(cache.usage().arena_bytes) +
       " bytes, policy " + policy_text(settings.cache.store) + ", port " + std::string(cache.port()) + ", " +
-      std::to_string(cache.shape().outlier_channels) + " outlier channels, " +
-      (chat.format() == ChatFormat::kChatMl ? "ChatML" : "plain text"));
+      std::to_string(cache.shape().outlier_channels) + " outlier channels, " + std::string(chat.format().title));
+  if (settings.conversation.system) return;
+  if (chat.default_system())
+    say("system message of the model's chat template: " + detail::quoted(*chat.default_system()));
+  if (chat.has_dated_system()) {
+    say("the system message of the model's chat template has the date in it, and is left out; --system gives one");
+  }
 }
 
 void load(Conversation& conversation, const std::string& path, std::uint64_t model, const std::string& words) {
@@ -270,7 +276,7 @@ int run(Settings settings) {
   const Config config = Config::from(file);
   check_shape(config, settings.model);
   const Tokenizer tokenizer = Tokenizer::from(file);
-  const Chat chat = Chat::from(file, tokenizer);
+  const Chat chat = Chat::from(file, tokenizer, settings.chat_template);
   ThreadPool pool(settings.cache.threads);
   Model model(file, pool);
 
@@ -284,11 +290,13 @@ int run(Settings settings) {
   TileStore store(config, options);
   describe(store, chat, settings);
 
+  if (!settings.conversation.system) settings.conversation.system = chat.default_system();
+  settings.conversation.say = say;
   Conversation conversation(model, tokenizer, chat, store, settings.conversation);
   const std::uint64_t fingerprint = settings.save || settings.load ? model_fingerprint(file) : 0;
   const std::string words = cache_words(store, settings);
   if (settings.load) load(conversation, *settings.load, fingerprint, words);
-  Session session(conversation, config.context);
+  Session session(conversation);
   catch_signals();
   constexpr int kInterrupted = 128 + SIGINT;
   int result = 0;

@@ -1,82 +1,145 @@
 #include "bench/llm/chat.hpp"
 
-#include <string>
+#include <algorithm>
+
+#include "bench/llm/gguf_cursor.hpp"
 
 namespace nibkv::llm {
 namespace {
 
-constexpr std::string_view kTurnStart = "<|im_start|>";
-constexpr std::string_view kTurnEnd = "<|im_end|>";
-
-std::int32_t required(const Tokenizer& tokenizer, std::string_view spelling) {
-  const auto id = tokenizer.find(spelling);
-  if (!id) throw Error("chat: the template is ChatML, but the vocabulary has no " + std::string(spelling));
-  return *id;
+bool speaks_of(const ChatTemplate& row, std::string_view token) {
+  const std::string_view marks[] = {row.system,   row.system_end, row.user,
+                                    row.user_end, row.answer_end, row.after_answer};
+  return std::any_of(std::begin(marks), std::end(marks),
+                     [&](std::string_view mark) { return mark.find(token) != std::string_view::npos; });
 }
 
 }  // namespace
 
-ChatFormat chat_format_of(std::string_view chat_template) {
-  return chat_template.find(kTurnStart) == std::string_view::npos ? ChatFormat::kPlain : ChatFormat::kChatMl;
-}
+/// Marks and text to ids. Text between two control tokens is one stretch, wherever its parts come from.
+class Chat::Writer {
+ public:
+  explicit Writer(const Chat& chat) : chat_(chat) {}
 
-Chat::Chat(const Tokenizer& tokenizer, ChatFormat format) : tokenizer_(&tokenizer), format_(format) {
-  if (format_ == ChatFormat::kPlain) return;
-  start_ = required(tokenizer, kTurnStart);
-  end_ = required(tokenizer, kTurnEnd);
-}
-
-Chat Chat::from(const Gguf& file, const Tokenizer& tokenizer) {
-  return Chat(tokenizer, chat_format_of(file.text("tokenizer.chat_template").value_or("")));
-}
-
-std::vector<std::int32_t> Chat::open(std::optional<std::string_view> system) const {
-  std::vector<std::int32_t> ids;
-  if (tokenizer_->adds_bos()) ids.push_back(*tokenizer_->bos());
-  if (!system) return ids;
-  if (format_ == ChatFormat::kPlain) {
-    append_text(*system, ids);
-  } else {
-    append_turn("system", *system, ids);
+  void id(std::int32_t id) {
+    flush();
+    ids_.push_back(id);
   }
-  return ids;
-}
 
-std::vector<std::int32_t> Chat::ask(std::string_view message) const {
-  std::vector<std::int32_t> ids;
-  if (format_ == ChatFormat::kPlain) {
-    append_text(message, ids);
-    return ids;
+  void text(std::string_view text) { stretch_ += text; }
+
+  void mark(std::string_view mark) {
+    while (!mark.empty()) {
+      const auto token = std::find_if(chat_.tokens_.begin(), chat_.tokens_.end(),
+                                      [&](const auto& each) { return mark.starts_with(each.first); });
+      if (token == chat_.tokens_.end()) {
+        stretch_.push_back(mark[0]);
+        mark.remove_prefix(1);
+      } else {
+        id(token->second);
+        mark.remove_prefix(token->first.size());
+      }
+    }
   }
-  append_turn("user", message, ids);
-  ids.push_back(start_);
-  append_text("assistant\n", ids);
-  return ids;
+
+  std::vector<std::int32_t> take() {
+    flush();
+    return std::move(ids_);
+  }
+
+ private:
+  void flush() {
+    const std::vector<std::int32_t> more = chat_.tokenizer_->encode(stretch_, false, false);
+    ids_.insert(ids_.end(), more.begin(), more.end());
+    stretch_.clear();
+  }
+
+  const Chat& chat_;
+  std::vector<std::int32_t> ids_;
+  std::string stretch_;
+};
+
+Chat::Chat(const Tokenizer& tokenizer, const ChatTemplate& row)
+    : tokenizer_(&tokenizer), row_(&row), begins_with_bos_(tokenizer.adds_bos()) {
+  const auto require = [&](std::string_view spelling, std::optional<std::int32_t> id) {
+    if (!speaks_of(row, spelling)) return;
+    if (!id) {
+      throw Error("the vocabulary has no " + std::string(spelling) + ", which the chat template " +
+                  std::string(row.title) + " needs");
+    }
+    tokens_.emplace_back(spelling, *id);
+    if (row.answer_end == spelling) end_ = id;
+  };
+  for (const std::string_view spelling : row.tokens) {
+    if (!spelling.empty()) require(spelling, tokenizer.find(spelling));
+  }
+  require("{bos}", tokenizer.bos());
+  require("{eos}", tokenizer.eos());
 }
 
-std::vector<std::int32_t> Chat::close(bool end_is_cached) const {
-  std::vector<std::int32_t> ids;
-  if (format_ == ChatFormat::kPlain) return ids;
-  if (!end_is_cached) ids.push_back(end_);
-  append_text("\n", ids);
-  return ids;
+Chat Chat::from(const Gguf& file, const Tokenizer& tokenizer, const std::optional<std::string>& name) {
+  const std::string_view text = file.text("tokenizer.chat_template").value_or("");
+  const ChatTemplate* row = &plain_template();
+  if (name) {
+    row = find_chat_template(*name);
+    if (row == nullptr)
+      throw Error("unknown template " + detail::quoted(*name) + "; there are " + chat_template_names());
+  } else if (!text.empty()) {
+    row = recognise_chat_template(text, tokenizer);
+  }
+  const std::string advice =
+      "; --template NAME chooses one of " + chat_template_names() + " (messages as they stand: none)";
+  if (row == nullptr) throw Error(file.path() + ": tokenizer.chat_template is none of those known here" + advice);
+  try {
+    Chat chat(tokenizer, *row);
+    if (row == &plain_template()) return chat;
+    chat.default_system_ = default_system_message(text, *row);
+    chat.has_dated_system_ = !chat.default_system_ && has_dated_system_message(text);
+    if (text.find("bos_token") != std::string_view::npos && tokenizer.bos()) chat.begins_with_bos_ = true;
+    return chat;
+  } catch (const Error& error) {
+    throw Error(file.path() + ": " + error.what() + advice);
+  }
+}
+
+std::vector<std::int32_t> Chat::first(std::optional<std::string_view> system, std::string_view message) const {
+  Writer writer(*this);
+  if (begins_with_bos_) writer.id(*tokenizer_->bos());
+  if (row_->system_in_user) writer.mark(row_->user);
+  if (system) {
+    writer.mark(row_->system);
+    writer.text(said(*system));
+    writer.mark(row_->system_end);
+  }
+  if (!row_->system_in_user) writer.mark(row_->user);
+  write_message(message, writer);
+  return writer.take();
+}
+
+std::vector<std::int32_t> Chat::next(bool end_is_cached, std::string_view message) const {
+  Writer writer(*this);
+  if (!end_is_cached) writer.mark(row_->answer_end);
+  writer.mark(row_->after_answer);
+  writer.mark(row_->user);
+  write_message(message, writer);
+  return writer.take();
 }
 
 bool Chat::ends_answer(std::int32_t id) const {
-  return (format_ == ChatFormat::kChatMl && id == end_) || id == tokenizer_->eos() || id == tokenizer_->eot();
+  return id == end_ || id == tokenizer_->eos() || id == tokenizer_->eot();
 }
 
-void Chat::append_text(std::string_view text, std::vector<std::int32_t>& ids) const {
-  const std::vector<std::int32_t> more = tokenizer_->encode(text, false, false);
-  ids.insert(ids.end(), more.begin(), more.end());
+void Chat::write_message(std::string_view message, Writer& writer) const {
+  writer.text(said(message));
+  writer.mark(row_->user_end);
 }
 
-// Role and text are one stretch between control tokens, so they are encoded as one.
-void Chat::append_turn(std::string_view role, std::string_view text, std::vector<std::int32_t>& ids) const {
-  ids.push_back(start_);
-  append_text(std::string(role) + '\n' + std::string(text), ids);
-  ids.push_back(end_);
-  append_text("\n", ids);
+std::string_view Chat::said(std::string_view text) const {
+  if (!row_->trims) return text;
+  constexpr std::string_view kSpace = " \t\n\r\f\v";
+  const std::size_t start = text.find_first_not_of(kSpace);
+  if (start == std::string_view::npos) return {};
+  return text.substr(start, text.find_last_not_of(kSpace) + 1 - start);
 }
 
 }  // namespace nibkv::llm

@@ -2,61 +2,69 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
+#include "bench/llm/chat_template.hpp"
 #include "bench/llm/gguf.hpp"
 #include "bench/llm/tokenizer.hpp"
 
 namespace nibkv::llm {
 
-/// How a conversation is written: as it stands, or in ChatML (`<|im_start|>role\ntext<|im_end|>\n` a turn).
-enum class ChatFormat : std::uint8_t { kPlain, kChatMl };
-
-/// The format of a file's `tokenizer.chat_template`: ChatML if it speaks of `<|im_start|>`, else plain, as without one.
-ChatFormat chat_format_of(std::string_view chat_template);
-
 /// The tokens of a conversation, piece by piece, so that what a cache already holds is never written again:
 ///
-///     open(system)  ask(message)  <the model's answer>  close(...)  ask(message)  <answer>  close(...) ...
+///     first(system, message)  <the model's answer>  next(..., message)  <answer>  next(..., message)  <answer> ...
 ///
 /// The pieces in a row are the ids of the whole conversation. Messages are text only: a control token spelled in one
 /// stays text, so that no message can end its turn or pose as another role.
 class Chat {
  public:
   /// @param tokenizer  must outlive this object.
-  /// @throws Error for ChatML without its two control tokens in the vocabulary.
-  Chat(const Tokenizer& tokenizer, ChatFormat format);
+  /// @throws Error when the vocabulary has not all control tokens of `row`.
+  Chat(const Tokenizer& tokenizer, const ChatTemplate& row);
 
-  /// The format that the file's template asks for.
-  static Chat from(const Gguf& file, const Tokenizer& tokenizer);
-
-  ChatFormat format() const { return format_; }
-
-  /// Once, at the beginning: BOS if the model wants one, and the system message if there is one. May be empty. No
-  /// default system message is made up, whatever the file's template does.
-  std::vector<std::int32_t> open(std::optional<std::string_view> system) const;
-
-  /// A user's message, and the header that makes the model answer it. Plain: the message as it stands.
-  std::vector<std::int32_t> ask(std::string_view message) const;
-
-  /// What ends the model's answer before the next message. Plain: nothing.
+  /// As the file's template asks for; messages as they stand where it has none.
   ///
-  /// @param end_is_cached  whether the answer's end-of-turn token was fed to the model as well; false when generation
+  /// @param name  of the row to take instead of the one that the template means
+  /// @throws Error naming the file when its template is none of those that are known, or a token of it is missing; for
+  ///         a `name` that is unknown.
+  static Chat from(const Gguf& file, const Tokenizer& tokenizer, const std::optional<std::string>& name = {});
+
+  const ChatTemplate& format() const { return *row_; }
+
+  /// What the file's template begins a conversation with that has no system message.
+  const std::optional<std::string>& default_system() const { return default_system_; }
+  /// Whether the file's template makes one up each day, which this runner does not.
+  bool has_dated_system() const { return has_dated_system_; }
+
+  /// The first message: BOS if the model wants one, the system message if there is one (the default one is not put
+  /// here), the message, and the header that makes the model answer. May be empty if nothing is written around
+  /// messages.
+  std::vector<std::int32_t> first(std::optional<std::string_view> system, std::string_view message) const;
+
+  /// What ends the model's answer, and the message after it.
+  ///
+  /// @param end_is_cached  whether the token that ends the answer was fed to the model as well; false when generation
   ///                       stopped at it or was cut short.
-  std::vector<std::int32_t> close(bool end_is_cached) const;
+  std::vector<std::int32_t> next(bool end_is_cached, std::string_view message) const;
 
   /// Whether the model says with `id` that its answer is complete.
   bool ends_answer(std::int32_t id) const;
 
  private:
-  void append_text(std::string_view text, std::vector<std::int32_t>& ids) const;
-  void append_turn(std::string_view role, std::string_view text, std::vector<std::int32_t>& ids) const;
+  class Writer;
+  void write_message(std::string_view message, Writer& writer) const;
+  std::string_view said(std::string_view text) const;
 
   const Tokenizer* tokenizer_;
-  ChatFormat format_;
-  std::int32_t start_ = -1;  // ChatML only
-  std::int32_t end_ = -1;    // ChatML only
+  const ChatTemplate* row_;
+  std::vector<std::pair<std::string, std::int32_t>> tokens_;  // what stands for a control token in the row's marks
+  std::optional<std::int32_t> end_;
+  std::optional<std::string> default_system_;
+  bool has_dated_system_ = false;
+  bool begins_with_bos_;
 };
 
 }  // namespace nibkv::llm

@@ -101,23 +101,26 @@ Conversation::Conversation(Model& model, const Tokenizer& tokenizer, const Chat&
       store_(store),
       options_(options),
       sampler_(options.sampler),
+      limit_(options.limit != 0 ? options.limit : model.config().context),
       logits_(model.config().vocabulary) {}
 
 void Conversation::reset() {
   store_.clear();
+  sampler_ = Sampler(options_.sampler);
   counts_ = {};
+  turns_.clear();
   pending_.clear();
-  turn_is_open_ = false;
 }
 
-void Conversation::require_room(std::size_t tokens) const {
+// Whether `tokens` more fit where `held` are.
+void Conversation::require_room(std::size_t held, std::size_t tokens) const {
   const Cache& cache = store_.cache();
   if (cache.policy().keep != Keep::kAll) return;
   const std::size_t room = std::size_t{layout_of(cache.shape(), cache.policy()).tiles_per_head} * kTileSlots;
-  if (position() + tokens <= room) return;
+  if (held + tokens <= room) return;
   const std::string next = tokens == 1 ? "another one does" : std::to_string(tokens) + " more do";
-  throw Error("the arena is full: it holds " + std::to_string(position()) + " of " + std::to_string(room) +
-              " tokens, " + next + " not fit, and policy 'full' drops none");
+  throw Error("the arena is full: it holds " + std::to_string(held) + " of " + std::to_string(room) + " tokens, " +
+              next + " not fit, and policy 'full' drops none");
 }
 
 // Feeds what is pending; the logits are those after its last token. False when stopped before.
@@ -132,24 +135,36 @@ bool Conversation::feed(const Stop& stop) {
   return true;
 }
 
-Ending Conversation::answer(std::string_view message, const Output& output, const Stop& stop) {
-  std::vector<std::int32_t> turn = pending_;
-  const auto add = [&turn](const std::vector<std::int32_t>& ids) { turn.insert(turn.end(), ids.begin(), ids.end()); };
-  add(turn_is_open_ ? chat_.close(false) : chat_.open(options_.system));
-  add(chat_.ask(message));
-  if (turn.empty()) throw Error("the message is empty");
-  require_room(turn.size());
-
-  pending_ = std::move(turn);
-  turn_is_open_ = true;
+// Feeds what is pending, the first `again` of it for the second time.
+bool Conversation::prefill(std::size_t again, const Stop& stop) {
+  const Stopwatch stopwatch(counts_.prefill_seconds);
   const std::size_t before = position();
-  bool is_fed = false;
-  {
-    const Stopwatch stopwatch(counts_.prefill_seconds);
-    is_fed = feed(stop);
+  const bool is_fed = feed(stop);
+  const std::size_t fed = position() - before;
+  counts_.read_again += std::min(fed, again);
+  counts_.prompt_tokens += fed - std::min(fed, again);
+  return is_fed;
+}
+
+Ending Conversation::answer(std::string_view message, const Output& output, const Stop& stop) {
+  std::vector<std::int32_t> more = pending_;
+  const std::vector<std::int32_t> written_message =
+      turns_.empty() ? chat_.first(options_.system, message) : chat_.next(false, message);
+  more.insert(more.end(), written_message.begin(), written_message.end());
+  if (more.empty()) throw Error("the message is empty");
+
+  std::size_t again = 0;
+  if (position() + more.size() <= limit_) {
+    require_room(position(), more.size());
+    pending_ = std::move(more);
+    turns_.push_back({std::string(message), {}});
+  } else {
+    std::vector<Turn> turns = turns_;
+    turns.push_back({std::string(message), {}});
+    begin_again(newest_half(std::move(turns)));
+    again = pending_.size() - std::min(pending_.size(), more.size());
   }
-  counts_.prompt_tokens += position() - before;
-  return is_fed ? generate(output, stop) : Ending::kStopped;
+  return prefill(again, stop) ? generate(output, stop) : Ending::kStopped;
 }
 
 // The last token shown stays pending when the answer ends there: the next turn feeds it first.
@@ -167,11 +182,20 @@ Ending Conversation::generate(const Output& output, const Stop& stop) {
     const std::int32_t token = sampler_.sample(logits_);
     if (chat_.ends_answer(token)) return end(Ending::kComplete);
     pending_.assign(1, token);
+    turns_.back().answer.push_back(token);
     ++counts_.answer_tokens;
     if (!tokenizer_.is_special(token)) emit(stream.push(tokenizer_.decode(token)));
     if (made >= options_.max_tokens) return end(Ending::kCut);
+    if (position() + 1 > limit_) {
+      begin_again(newest_half(turns_));
+      const double before = counts_.prefill_seconds;
+      const bool is_fed = prefill(pending_.size(), stop);
+      counts_.decode_seconds -= counts_.prefill_seconds - before;
+      if (!is_fed) return end(Ending::kStopped);
+      continue;
+    }
     try {
-      require_room(1);
+      require_room(position(), 1);
     } catch (const Error&) {
       end(Ending::kStopped);
       throw;
@@ -191,8 +215,9 @@ std::string summary(const Conversation& conversation) {
     lines += "  " + std::string(name) + std::string(30 - name.size(), ' ') + value + '\n';
   };
   line("tokens, prompt / answer", grouped(counts.prompt_tokens) + " / " + grouped(counts.answer_tokens));
-  line("tokens/s, prefill / decode",
-       rate(counts.prompt_tokens, counts.prefill_seconds) + " / " + rate(counts.decode_steps, counts.decode_seconds));
+  if (counts.read_again > 0) line("tokens read again", grouped(counts.read_again));
+  line("tokens/s, prefill / decode", rate(counts.prompt_tokens + counts.read_again, counts.prefill_seconds) + " / " +
+                                         rate(counts.decode_steps, counts.decode_seconds));
   line("arena bytes, used / total", grouped(usage.peak_bytes) + " / " + grouped(usage.arena_bytes));
   line("tokens, held / seen", grouped(store.cache().held(0, 0)) + " / " + grouped(seen));
   line("f16 bytes for all seen", grouped(store.f16_bytes(seen)));
@@ -211,19 +236,14 @@ void check_shape(const Config& model, const std::string& name) {
 }
 
 std::vector<std::int32_t> calibration_tokens(const Tokenizer& tokenizer, const Chat& chat) {
-  std::vector<std::int32_t> tokens;
-  const auto add = [&tokens](const std::vector<std::int32_t>& ids) {
-    tokens.insert(tokens.end(), ids.begin(), ids.end());
-  };
-  add(chat.open("You are a helpful assistant."));
   const std::span<const std::string_view> text = builtin_text();
+  std::vector<std::int32_t> tokens;
   for (std::size_t i = 0; i < text.size(); ++i) {
-    if (i % 2 == 0) {
-      add(chat.ask(text[i]));
-    } else {
-      add(tokenizer.encode(text[i], false, false));
-      add(chat.close(false));
-    }
+    const bool is_answer = i % 2 == 1;
+    const std::vector<std::int32_t> more = is_answer ? tokenizer.encode(text[i], false, false)
+                                           : i == 0  ? chat.first("You are a helpful assistant.", text[i])
+                                                     : chat.next(false, text[i]);
+    tokens.insert(tokens.end(), more.begin(), more.end());
   }
   return tokens;
 }

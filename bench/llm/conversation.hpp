@@ -35,21 +35,29 @@ struct ConversationOptions {
   SamplerOptions sampler;
   std::size_t max_tokens = 256;       ///< of an answer, at least 1
   std::optional<std::string> system;  ///< what the conversation begins with
+  std::size_t limit = 0;              ///< most tokens that the model reads without a break, 0: as it was trained for
+  /// Gets a line where the conversation comes to the limit.
+  std::function<void(const std::string&)> say;
 };
 
 /// Why an answer ended: the model said so, it was max_tokens long, or the caller stopped it.
 enum class Ending : std::uint8_t { kComplete, kCut, kStopped };
 
-/// What a conversation has done since it began.
+/// What a conversation has done since it began or was loaded.
 struct Counts {
   std::uint64_t prompt_tokens = 0;  ///< fed as messages and what goes around them
   std::uint64_t answer_tokens = 0;  ///< chosen by the sampler and shown
   std::uint64_t decode_steps = 0;   ///< single tokens of answers fed back
+  std::uint64_t read_again = 0;     ///< tokens fed a second time, at the limit
   double prefill_seconds = 0;
   double decode_seconds = 0;
 };
 
 /// Questions and answers over one store. What the store holds is never fed again: a turn feeds only what is new.
+///
+/// Models get lost past the positions that they were trained for. Where the next token would be beyond the limit, the
+/// store is cleared, and the system message and the newest half of the conversation are read again: whole turns where
+/// one fits, or else the end of the newest. So it goes on for ever, with at least half of what the model can read.
 class Conversation {
  public:
   /// Gets the text of an answer as it is made, in whole UTF-8 characters.
@@ -63,15 +71,16 @@ class Conversation {
 
   /// Asks the model and writes its answer to `output`. However the answer ended, the next one goes on from there: what
   /// was shown of it stands in the conversation, and its turn is closed.
-  /// @throws Error when the message is empty and so are its surroundings, and when the store is full and its policy
-  ///         drops nothing. In the latter case nothing of the message was fed, or the answer stands as far as shown.
+  /// @throws Error when the message is empty and so are its surroundings, when it alone is longer than the limit, and
+  ///         when the store is full and its policy drops nothing. Then nothing of the message was fed, and all is as
+  ///         before; or the answer stands as far as shown.
   Ending answer(std::string_view message, const Output& output, const Stop& stop = {});
 
-  /// Forgets everything that was said; the sampler goes on.
+  /// Forgets everything that was said: what comes is as in a new conversation with the same options.
   void reset();
 
   /// All that the next answer depends on, as a snapshot of the cache with the rest as its note: tokens that wait to be
-  /// fed, what the sampler draws next, counts. The options are not part of it.
+  /// fed, what the sampler draws next, what was said. The options are not part of it.
   /// @param model  model_fingerprint() of its file
   /// @param cache  in words: what an error of load() shows to who has another one
   std::vector<std::byte> save(std::uint64_t model, std::string_view cache) const;
@@ -81,16 +90,26 @@ class Conversation {
   void load(std::span<const std::byte> bytes, std::uint64_t model);
 
   const Counts& counts() const { return counts_; }
-  /// Tokens fed, that is, the position of the next one.
+  /// Tokens fed since the beginning or the limit, that is, the position of the next one.
   std::size_t position() const { return store_.cache().seen(0); }
-  /// Whether positions have passed those that the model was trained for.
-  bool beyond_context() const { return position() > model_.config().context; }
   const TileStore& store() const { return store_; }
 
  private:
-  void require_room(std::size_t tokens) const;
+  struct Turn {
+    std::string message;
+    std::vector<std::int32_t> answer;
+  };
+
+  void require_room(std::size_t held, std::size_t tokens) const;
   bool feed(const Stop& stop);
+  bool prefill(std::size_t again, const Stop& stop);
   Ending generate(const Output& output, const Stop& stop);
+
+  // What is read again at the limit; in conversation_limit.cpp.
+  std::vector<std::int32_t> written(std::span<const Turn> turns) const;
+  std::vector<Turn> newest_half(std::vector<Turn> turns) const;
+  void shorten(std::vector<Turn>& turns, std::size_t room) const;
+  void begin_again(std::vector<Turn> turns);
 
   Model& model_;
   const Tokenizer& tokenizer_;
@@ -99,9 +118,10 @@ class Conversation {
   ConversationOptions options_;
   Sampler sampler_;
   Counts counts_;
+  std::size_t limit_;
   std::vector<float> logits_;
+  std::vector<Turn> turns_;            // since the beginning or the limit; the answer to the last one is not closed
   std::vector<std::int32_t> pending_;  // tokens of the conversation that are not in the store yet
-  bool turn_is_open_ = false;          // a message was put, and its answer not closed
 };
 
 /// Of a model's vocabulary, the shapes of its tensors, and some of their bytes: other models have other ones.

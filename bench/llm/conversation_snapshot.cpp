@@ -9,22 +9,72 @@ namespace nibkv::llm {
 namespace {
 
 constexpr std::uint32_t kMagic = 0x434b424e;  // "NBKC"
-constexpr std::uint32_t kVersion = 1;
+constexpr std::uint32_t kVersion = 2;
 
-// What the note of a conversation's snapshot begins with; then come i32[pending], and the cache in words.
+// What the note of a conversation's snapshot begins with; then come i32[pending], the turns, and the cache in words.
 struct Note {
   std::uint32_t magic;
   std::uint32_t version;
   std::uint64_t model;
   std::array<std::uint64_t, 4> sampler;
-  std::uint64_t prompt_tokens;
-  std::uint64_t answer_tokens;
-  std::uint64_t decode_steps;
-  std::uint32_t turn_is_open;
   std::uint32_t pending;
+  std::uint32_t turns;
   std::uint64_t words;
 };
-static_assert(sizeof(Note) == 88);
+static_assert(sizeof(Note) == 64);
+
+// What each turn begins with; then come i32[answer] and the message.
+struct TurnNote {
+  std::uint32_t answer;
+  std::uint32_t message;
+};
+static_assert(sizeof(TurnNote) == 8);
+
+/// Reads a note piece by piece. @throws Error when it is too short
+class NoteReader {
+ public:
+  NoteReader(std::span<const std::byte> bytes, std::size_t vocabulary) : bytes_(bytes), vocabulary_(vocabulary) {}
+
+  std::size_t remaining() const { return bytes_.size(); }
+
+  template <typename T>
+  T take() {
+    T value;
+    copy(sizeof value, &value);
+    return value;
+  }
+
+  std::vector<std::int32_t> tokens(std::size_t count) {
+    check(count, sizeof(std::int32_t));
+    std::vector<std::int32_t> tokens(count);
+    copy(count * sizeof(std::int32_t), tokens.data());
+    for (const std::int32_t token : tokens) {
+      if (token < 0 || static_cast<std::size_t>(token) >= vocabulary_) throw Error("a damaged conversation");
+    }
+    return tokens;
+  }
+
+  std::string text(std::size_t size) {
+    check(size, 1);
+    std::string text(size, ' ');
+    copy(size, text.data());
+    return text;
+  }
+
+ private:
+  void check(std::size_t count, std::size_t bytes) const {
+    if (count > bytes_.size() / bytes) throw Error("a damaged conversation");
+  }
+
+  void copy(std::size_t size, void* to) {
+    check(size, 1);
+    if (size != 0) std::memcpy(to, bytes_.data(), size);
+    bytes_ = bytes_.subspan(size);
+  }
+
+  std::span<const std::byte> bytes_;
+  std::size_t vocabulary_;
+};
 
 }  // namespace
 
@@ -54,53 +104,54 @@ std::vector<std::byte> Conversation::save(std::uint64_t model, std::string_view 
                      kVersion,
                      model,
                      sampler_.state(),
-                     counts_.prompt_tokens,
-                     counts_.answer_tokens,
-                     counts_.decode_steps,
-                     turn_is_open_ ? 1u : 0u,
                      static_cast<std::uint32_t>(pending_.size()),
+                     static_cast<std::uint32_t>(turns_.size()),
                      cache.size()};
   std::vector<std::byte> note;
-  const auto add = [&note](std::span<const std::byte> bytes) { note.insert(note.end(), bytes.begin(), bytes.end()); };
-  add(std::as_bytes(std::span(&head, 1)));
-  add(std::as_bytes(std::span(pending_)));
-  add(std::as_bytes(std::span(cache)));
+  const auto add = [&note](auto span) {
+    const std::span<const std::byte> bytes = std::as_bytes(span);
+    note.insert(note.end(), bytes.begin(), bytes.end());
+  };
+  add(std::span(&head, 1));
+  add(std::span(pending_));
+  for (const Turn& turn : turns_) {
+    const TurnNote sizes = {static_cast<std::uint32_t>(turn.answer.size()),
+                            static_cast<std::uint32_t>(turn.message.size())};
+    add(std::span(&sizes, 1));
+    add(std::span(turn.answer));
+    add(std::span(turn.message));
+  }
+  add(std::span(cache));
   return store_.save(note);
 }
 
 void Conversation::load(std::span<const std::byte> bytes, std::uint64_t model) {
   SnapshotInfo info;
   if (const Status read = inspect(bytes, info); read != Status::kOk) throw Error(std::string(text(read)));
-  std::span<const std::byte> note =
-      bytes.subspan(static_cast<std::size_t>(info.note_offset), static_cast<std::size_t>(info.note_bytes));
-  Note head;
-  if (note.size() < sizeof head) throw Error("a snapshot, but of no conversation");
-  std::memcpy(&head, note.data(), sizeof head);
-  note = note.subspan(sizeof head);
+  NoteReader note(bytes.subspan(static_cast<std::size_t>(info.note_offset), static_cast<std::size_t>(info.note_bytes)),
+                  logits_.size());
+  if (note.remaining() < sizeof(Note)) throw Error("a snapshot, but of no conversation");
+  const Note head = note.take<Note>();
   if (head.magic != kMagic) throw Error("a snapshot, but of no conversation");
-  if (head.version != kVersion) throw Error("a conversation of a later version of this program");
-  if (head.pending > note.size() / 4 || head.words != note.size() - std::size_t{head.pending} * 4 ||
-      head.turn_is_open > 1) {
-    throw Error("a damaged conversation");
-  }
+  if (head.version != kVersion) throw Error("a conversation of another version of this program");
   if (head.model != model) throw Error("a conversation with another model");
-  std::vector<std::int32_t> pending(head.pending);
-  if (!pending.empty()) std::memcpy(pending.data(), note.data(), pending.size() * 4);
-  for (const std::int32_t token : pending) {
-    if (token < 0 || static_cast<std::size_t>(token) >= logits_.size()) throw Error("a damaged conversation");
+  std::vector<std::int32_t> pending = note.tokens(head.pending);
+  std::vector<Turn> turns;
+  for (std::uint32_t i = 0; i < head.turns; ++i) {
+    const TurnNote sizes = note.take<TurnNote>();
+    Turn turn;
+    turn.answer = note.tokens(sizes.answer);
+    turn.message = note.text(sizes.message);
+    turns.push_back(std::move(turn));
   }
+  if (note.remaining() != head.words) throw Error("a damaged conversation");
   if (const Status status = store_.restore(bytes); status != Status::kOk) {
-    std::string words(static_cast<std::size_t>(head.words), ' ');
-    if (!words.empty()) std::memcpy(words.data(), note.data() + pending.size() * 4, words.size());
-    throw Error(std::string(text(status)) + "; it was saved with a cache of " + words);
+    throw Error(std::string(nibkv::text(status)) + "; it was saved with a cache of " + note.text(note.remaining()));
   }
   pending_ = std::move(pending);
-  turn_is_open_ = head.turn_is_open != 0;
+  turns_ = std::move(turns);
   sampler_.set_state(head.sampler);
   counts_ = {};
-  counts_.prompt_tokens = head.prompt_tokens;
-  counts_.answer_tokens = head.answer_tokens;
-  counts_.decode_steps = head.decode_steps;
 }
 
 }  // namespace nibkv::llm

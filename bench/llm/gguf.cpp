@@ -295,6 +295,16 @@ Gguf::~Gguf() {
   delete impl_;
 }
 
+const std::string& Gguf::path() const {
+  return impl_->path;
+}
+
+std::vector<std::string_view> Gguf::keys() const {
+  std::vector<std::string_view> keys;
+  for (const auto& [key, value] : impl_->values) keys.push_back(key);
+  return keys;
+}
+
 std::optional<std::uint64_t> Gguf::integer(std::string_view key) const {
   return impl_->integer(key);
 }

@@ -60,6 +60,9 @@ class Gguf {
   Gguf& operator=(const Gguf&) = delete;
   ~Gguf();
 
+  const std::string& path() const;
+  std::vector<std::string_view> keys() const;  ///< of the metadata, in alphabetical order
+
   /// Scalars: nullopt when the key is absent, Error when it is there with a type that does not fit. Any integer type
   /// that holds a value in range is accepted by `integer`; `number` accepts F32, F64 and integers.
   std::optional<std::uint64_t> integer(std::string_view key) const;

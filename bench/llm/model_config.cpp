@@ -6,6 +6,7 @@
 
 #include "bench/llm/blocks.hpp"
 #include "bench/llm/gguf_cursor.hpp"
+#include "bench/llm/model_keys.hpp"
 
 namespace nibkv::llm {
 namespace {
@@ -17,7 +18,9 @@ class Keys {
 
   std::string name(const char* key) const { return architecture_ + "." + key; }
 
-  [[noreturn]] void fail(const char* key, const char* why) const { throw Error(name(key) + ": " + why); }
+  [[noreturn]] void fail(const char* key, const char* why) const {
+    throw Error(file_.path() + ": " + name(key) + ": " + why);
+  }
 
   /// An integer in [1, limit].
   std::optional<std::size_t> find_size(const char* key, std::uint64_t limit) const {
@@ -41,7 +44,6 @@ class Keys {
   }
 
   std::optional<std::string_view> text(const char* key) const { return file_.text(name(key)); }
-  std::optional<std::uint64_t> integer(const char* key) const { return file_.integer(name(key)); }
 
  private:
   const Gguf& file_;
@@ -54,24 +56,26 @@ void read_rope(const Gguf& file, const Keys& keys, Config& config) {
   if (turning % 2 != 0) keys.fail("rope.dimension_count", "odd");
   config.rope_pairs = turning / 2;
 
-  const std::string_view scaling = keys.text("rope.scaling.type").value_or("none");
+  // A factor without a type is a linear one; older files spell it otherwise.
+  const std::string_view scaling = keys.text("rope.scaling.type").value_or("linear");
+  const double older_factor = keys.find_positive("rope.scale_linear").value_or(1);
+  const double factor = keys.find_positive("rope.scaling.factor").value_or(older_factor);
   if (scaling == "linear") {
-    config.rope_scale = 1 / keys.find_positive("rope.scaling.factor").value_or(1);
+    config.rope_scale = 1 / factor;
   } else if (scaling != "none") {
     keys.fail("rope.scaling.type", "not one of none, linear");
-  } else if (const std::optional<double> factor = keys.find_positive("rope.scale_linear")) {
-    config.rope_scale = 1 / *factor;  // how older files spell it
   }
 
   if (const Tensor* tensor = file.find("rope_freqs.weight")) {
     if (tensor->type != TensorType::kF32 || tensor->rows() != 1 || tensor->columns() != config.rope_pairs ||
         tensor->data.size() != config.rope_pairs * sizeof(float)) {
-      throw Error("tensor rope_freqs.weight: not one F32 number for each pair of rotary dimensions");
+      throw Error(file.path() + ": tensor rope_freqs.weight: not one F32 number for each pair of rotary dimensions");
     }
     config.rope_divisors.resize(config.rope_pairs);
     std::memcpy(config.rope_divisors.data(), tensor->data.data(), tensor->data.size());
     for (const float divisor : config.rope_divisors) {
-      if (!(divisor > 0 && std::isfinite(divisor))) throw Error("tensor rope_freqs.weight: not positive");
+      if (!(divisor > 0 && std::isfinite(divisor)))
+        throw Error(file.path() + ": tensor rope_freqs.weight: not positive");
     }
   }
 }
@@ -80,12 +84,15 @@ void read_rope(const Gguf& file, const Keys& keys, Config& config) {
 
 Config Config::from(const Gguf& file) {
   const std::optional<std::string_view> architecture = file.text("general.architecture");
-  if (!architecture) throw Error("general.architecture: missing");
+  if (!architecture) throw Error(file.path() + ": general.architecture: missing");
   if (*architecture != "llama" && *architecture != "qwen2") {
-    throw Error("general.architecture: " + detail::quoted(*architecture) + " is not one of llama, qwen2");
+    throw Error(file.path() + ": general.architecture: " + detail::quoted(*architecture) +
+                " is not one of llama, qwen2");
+  }
+  if (const std::string_view type = file.text("general.type").value_or("model"); type != "model") {
+    throw Error(file.path() + ": general.type: " + detail::quoted(type) + " is no model");
   }
   const Keys keys(file, std::string(*architecture));
-  if (keys.integer("expert_count").value_or(0) != 0) keys.fail("expert_count", "mixtures of experts are not supported");
 
   Config config;
   config.layers = keys.size("block_count", 4096);
@@ -111,10 +118,13 @@ Config Config::from(const Gguf& file) {
   config.norm_epsilon = static_cast<float>(*epsilon);
   config.rope_adjacent = *architecture == "llama";
   read_rope(file, keys, config);
+  check_other_keys(file, std::string(*architecture), config);
 
   const Tensor& embedding = file.tensor("token_embd.weight");
-  if (embedding.columns() != config.width) throw Error("tensor token_embd.weight: rows are not as long as the width");
-  if (embedding.rows() == 0 || embedding.rows() > (1u << 22)) throw Error("tensor token_embd.weight: wrong size");
+  if (embedding.columns() != config.width)
+    throw Error(file.path() + ": tensor token_embd.weight: rows are not as long as the width");
+  if (embedding.rows() == 0 || embedding.rows() > (1u << 22))
+    throw Error(file.path() + ": tensor token_embd.weight: wrong size");
   config.vocabulary = static_cast<std::size_t>(embedding.rows());
   return config;
 }

@@ -15,13 +15,13 @@ std::vector<float> Model::take_vector(const std::string& name, std::size_t lengt
   if (optional && file_.find(name) == nullptr) return {};
   const Tensor& tensor = take(name);
   if (tensor.columns() != length || tensor.rows() != 1 || tensor.data.size() != row_bytes(tensor.type, length)) {
-    throw Error("tensor " + name + ": not " + std::to_string(length) + " numbers");
+    throw Error(file_.path() + ": tensor " + name + ": not " + std::to_string(length) + " numbers");
   }
   std::vector<float> values(length);
   dequantise(tensor.type, tensor.data.data(), values.data(), length);
   file_.give_back(tensor.data);
   for (const float value : values) {
-    if (!std::isfinite(value)) throw Error("tensor " + name + ": not finite");
+    if (!std::isfinite(value)) throw Error(file_.path() + ": tensor " + name + ": not finite");
   }
   return values;
 }
@@ -29,7 +29,8 @@ std::vector<float> Model::take_vector(const std::string& name, std::size_t lengt
 Matrix Model::take_matrix(const std::string& name, std::size_t rows, std::size_t columns) {
   const Tensor& tensor = take(name);
   if (tensor.columns() != columns || tensor.rows() != rows) {
-    throw Error("tensor " + name + ": not " + std::to_string(rows) + " rows of " + std::to_string(columns));
+    throw Error(file_.path() + ": tensor " + name + ": not " + std::to_string(rows) + " rows of " +
+                std::to_string(columns));
   }
   return Matrix(tensor, pool_, &file_);
 }
@@ -64,7 +65,7 @@ void Model::load() {
   for (const Tensor& tensor : file_.tensors()) {
     // A tensor nobody asked for means another kind of model, which would compute nonsense.
     if (taken_.find(tensor.name) == taken_.end())
-      throw Error("tensor " + detail::quoted(tensor.name) + ": not expected");
+      throw Error(file_.path() + ": tensor " + detail::quoted(tensor.name) + ": not expected");
   }
   taken_.clear();
   file_.give_back();

@@ -14,6 +14,27 @@ namespace {
 // The spellings that models use for the end of a turn, where a file does not name the token.
 constexpr std::string_view kEndOfTurnSpellings[] = {"<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>"};
 
+// What chat templates mark turns with. Some files call these tokens text or user-defined, and then a message could
+// spell one.
+constexpr std::string_view kProtocolSpellings[] = {"<|im_start|>",
+                                                   "<|im_end|>",
+                                                   "<|start_header_id|>",
+                                                   "<|end_header_id|>",
+                                                   "<|eot_id|>",
+                                                   "<|begin_of_text|>",
+                                                   "<|system|>",
+                                                   "<|end_of_text|>",
+                                                   "<start_of_turn>",
+                                                   "<end_of_turn>",
+                                                   "<|user|>",
+                                                   "<|assistant|>",
+                                                   "<|end|>",
+                                                   "<|endoftext|>",
+                                                   "<bos>",
+                                                   "<eos>",
+                                                   "<s>",
+                                                   "</s>"};
+
 TokenizerModel model_of(std::string_view name) {
   if (name == "gpt2") return TokenizerModel::kBytePairs;
   if (name == "llama") return TokenizerModel::kSentencePiece;
@@ -42,6 +63,18 @@ TokenType type_of(std::int32_t number) {
     throw Error("tokenizer: unknown token type " + std::to_string(number));
   }
   return static_cast<TokenType>(number);
+}
+
+// What would change a text before it is cut into tokens.
+void refuse_normalisers(const Gguf& file) {
+  const auto refuse = [&](std::string_view key) {
+    throw Error(file.path() + ": metadata " + detail::quoted(key) +
+                " changes texts in a way that this program does not know");
+  };
+  constexpr std::string_view kSpaces = "tokenizer.ggml.remove_extra_whitespaces";
+  constexpr std::string_view kCharacters = "tokenizer.ggml.precompiled_charsmap";
+  if (file.boolean(kSpaces).value_or(false)) refuse(kSpaces);
+  if (!file.integers(kCharacters).empty()) refuse(kCharacters);
 }
 
 void check_id(std::optional<std::int32_t> id, std::size_t size, const char* what) {
@@ -89,6 +122,7 @@ Vocabulary Vocabulary::from(const Gguf& file) {
   const auto model = file.text("tokenizer.ggml.model");
   if (!model) throw Error("tokenizer: the file names no tokenizer.ggml.model");
 
+  refuse_normalisers(file);
   Vocabulary vocabulary;
   vocabulary.model = model_of(*model);
   for (const std::string_view token : file.texts("tokenizer.ggml.tokens")) vocabulary.tokens.emplace_back(token);
@@ -136,6 +170,11 @@ Tokenizer::Tokenizer(Vocabulary vocabulary)
   check_id(vocabulary.unknown, size, "unknown");
   if (add_bos_ && !bos_) throw Error("tokenizer: BOS is to be added, but the file names none");
 
+  for (std::size_t i = 0; i < size; ++i) {
+    const bool is_protocol = std::find(std::begin(kProtocolSpellings), std::end(kProtocolSpellings),
+                                       vocabulary.tokens[i]) != std::end(kProtocolSpellings);
+    if (is_protocol && vocabulary.types[i] == TokenType::kUserDefined) vocabulary.types[i] = TokenType::kControl;
+  }
   pieces_.reserve(size);
   for (std::size_t i = 0; i < size; ++i) {
     pieces_.push_back(piece_of(vocabulary.model, vocabulary.types[i], vocabulary.tokens[i]));

@@ -37,7 +37,8 @@ enum class PreSplitter : std::uint8_t { kGpt2, kSmolLm, kLlama3, kQwen2 };
 /// Everything a Tokenizer is made from, as a file spells it.
 struct Vocabulary {
   /// Reads the `tokenizer.ggml.*` keys.
-  /// @throws Error for an unknown tokenizer model or pre-splitter, no tokens, or an id that is no int32.
+  /// @throws Error for an unknown tokenizer model or pre-splitter, no tokens, an id that is no int32, and a file that
+  ///         asks for texts to be changed first.
   static Vocabulary from(const Gguf& file);
 
   TokenizerModel model = TokenizerModel::kBytePairs;
@@ -64,8 +65,9 @@ class Tokenizer {
 
   /// @param text           any bytes, fewer than 2^31 of them; invalid UTF-8 is kept byte by byte.
   /// @param parse_special  whether the spelling of a control token, such as `<|im_end|>`, becomes that token. Without
-  ///                       it no text can become a control token. User-defined tokens are always found. Where several
-  ///                       begin in one place, the longest is taken.
+  ///                       it no text can become a control token. User-defined tokens are always found, but for those
+  ///                       that chat templates use: they are control tokens here. Where several begin in one place,
+  ///                       the longest is taken.
   /// @param add_bos        whether this is the beginning of a sequence: BOS comes first if the file asks for it.
   /// @throws Error for a longer text.
   /// Cost: O(n log n) in the bytes of the longest word (BPE) or of the whole text (SentencePiece).

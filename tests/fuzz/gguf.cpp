@@ -77,7 +77,7 @@ void gguf(std::span<const std::byte> input) {
       const Tokenizer tokenizer = Tokenizer::from(file);
       const std::vector<std::int32_t> ids = tokenizer.encode("abc, <|im_end|>\n \xff", true, true);
       for (const std::int32_t id : ids) (void)tokenizer.decode(id);
-      (void)Chat::from(file, tokenizer).ask("What?");
+      (void)Chat::from(file, tokenizer).first("Be brief.", "What?");
     });
     allow_error([&] { const Model model(file, pool); });
   });

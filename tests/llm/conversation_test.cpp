@@ -18,16 +18,13 @@
 #include "bench/llm/heap_count.hpp"
 #include "bench/llm/output_file.hpp"
 #include "bench/llm/profile_maker.hpp"
+#include "tests/llm/conversation_fixture.hpp"
 #include "tests/support/effort.hpp"
 
 namespace nibkv::llm {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr const char* kFacts =
-    "It was a fine morning, and they walked along the river.\nThe code for willow is 90717.\nShe said nothing.\n"
-    "What is the code for willow? ";
 
 /// A folder that is gone after the test.
 class Folder {
@@ -47,45 +44,6 @@ class Folder {
 
  private:
   std::string path_;
-};
-
-/// The tiny model, and conversations over stores of any size.
-class ConversationTest : public testing::Test {
- protected:
-  struct Talk {
-    std::unique_ptr<TileStore> store;
-    std::unique_ptr<Conversation> conversation;
-  };
-
-  Talk talk(const std::string& policy, std::uint32_t tokens, const ConversationOptions& options) {
-    StoreOptions store;
-    store.policy = policy;
-    store.tokens = tokens;
-    store.workers = pool_.workers();
-    Talk made;
-    made.store = std::make_unique<TileStore>(model_.config(), store);
-    made.conversation = std::make_unique<Conversation>(model_, tokenizer_, chat_, *made.store, options);
-    return made;
-  }
-
-  static ConversationOptions greedy(std::size_t max_tokens) {
-    ConversationOptions options;
-    options.sampler.temperature = 0;
-    options.max_tokens = max_tokens;
-    return options;
-  }
-
-  static std::string ask(Talk& talk, const std::string& message, Ending ending = Ending::kCut) {
-    std::string answer;
-    EXPECT_EQ(talk.conversation->answer(message, [&](std::string_view text) { answer += text; }), ending);
-    return answer;
-  }
-
-  Gguf file_ = Gguf::open(NIBKV_TINY_MODEL);
-  Tokenizer tokenizer_ = Tokenizer::from(file_);
-  Chat chat_ = Chat::from(file_, tokenizer_);
-  ThreadPool pool_{2};
-  Model model_{file_, pool_};
 };
 
 TEST(Utf8Stream, HoldsBackWhatIsNoWholeCharacterYet) {
@@ -152,18 +110,6 @@ TEST_F(ConversationTest, FeedsNothingTwice) {
   EXPECT_EQ(talk.conversation->position() - before, 1 + 4 + 2u);
 }
 
-TEST_F(ConversationTest, GoesOnForThousandsOfTokensUnderStreamingLlm) {
-  Talk talk = this->talk("streaming_llm", 128, greedy(40));
-  const std::string text(builtin_text()[1]);
-  while (talk.conversation->position() < 4000) {
-    const bool before = talk.conversation->position() > model_.config().context;
-    EXPECT_EQ(talk.conversation->beyond_context(), before);
-    EXPECT_FALSE(ask(talk, text.substr(0, 700)).empty());
-    EXPECT_LE(talk.store->cache().held(0, 0), 128 + kTileSlots);
-  }
-  EXPECT_GT(talk.store->f16_bytes(talk.conversation->position()), 10 * talk.store->cache().usage().peak_bytes);
-}
-
 TEST_F(ConversationTest, SaysUnderFullThatTheArenaIsFullAndLeavesItUnchanged) {
   Talk talk = this->talk("full", 64, greedy(8));
   ask(talk, std::string(40, 'a'));
@@ -224,6 +170,24 @@ TEST_F(ConversationTest, BeginsWithTheSystemTextOnceUntilReset) {
   EXPECT_EQ(talk.conversation->counts().prompt_tokens, once + 2);
 }
 
+// LostRuins/koboldcpp#2151
+TEST_F(ConversationTest, AnswersAfterResetAsANewOneDoes) {
+  ConversationOptions options;
+  options.sampler.temperature = 1;
+  options.max_tokens = 40;
+  const auto answer = [](Talk& to, const std::string& message) {
+    std::string text;
+    to.conversation->answer(message, [&](std::string_view part) { text += part; });
+    return text;
+  };
+  Talk used = talk("ems", 64, options), fresh = talk("ems", 64, options);
+  for (int i = 0; i < 6; ++i) answer(used, kFacts);
+  used.conversation->reset();
+  for (const char* message : {"They went to", " And then? "}) EXPECT_EQ(answer(used, message), answer(fresh, message));
+  EXPECT_EQ(used.conversation->save(7, ""), fresh.conversation->save(7, ""));
+  EXPECT_EQ(used.conversation->counts().prompt_tokens, fresh.conversation->counts().prompt_tokens);
+}
+
 TEST_F(ConversationTest, DrawsTheSameTextFromTheSameSeed) {
   const auto text = [&](std::uint64_t seed) {
     ConversationOptions options = greedy(60);
@@ -260,12 +224,12 @@ TEST_F(ConversationTest, GoesOnFromASnapshotAsIfItHadNeverStopped) {
       Talk again = talk(policy, tokens, options);
       answer(again, "something else");
       again.conversation->load(saved[stop], 7);
+      EXPECT_EQ(again.conversation->counts().prompt_tokens, 0u) << "counts are of what was fed since";
       EXPECT_EQ(again.conversation->save(7, ""), saved[stop]);
       for (std::size_t i = stop; i < messages.size(); ++i) {
         EXPECT_EQ(answer(again, messages[i]), answers[i]) << policy << ", stopped at " << stop << ", answer " << i;
         EXPECT_EQ(again.conversation->save(7, ""), saved[i + 1]) << policy << ", stopped at " << stop;
       }
-      EXPECT_EQ(again.conversation->counts().answer_tokens, whole.conversation->counts().answer_tokens);
     }
   }
 }
@@ -307,13 +271,17 @@ TEST_F(ConversationTest, RefusesWhatItCannotGoOnFromAndStaysAsItIs) {
     std::memcpy(note.data() + offset, &word, 4);
     return first.store->save(note);
   };
-  EXPECT_EQ(error_of(second, with_word(4, 2), 7), "a conversation of a later version of this program");
-  EXPECT_EQ(error_of(second, with_word(72, 2), 7), "a damaged conversation") << "neither open nor closed";
-  EXPECT_EQ(error_of(second, with_word(76, 0), 7), "a damaged conversation") << "fewer pending tokens";
-  EXPECT_EQ(error_of(second, with_word(76, 0xffffffff), 7), "a damaged conversation") << "more pending tokens";
-  EXPECT_EQ(error_of(second, with_word(80, 8), 7), "a damaged conversation") << "fewer words";
-  EXPECT_EQ(error_of(second, with_word(88, 0x7fffffff), 7), "a damaged conversation") << "an unknown token";
-  EXPECT_EQ(error_of(second, with_word(88, 0xffffffff), 7), "a damaged conversation") << "a negative token";
+  EXPECT_EQ(error_of(second, with_word(4, 3), 7), "a conversation of another version of this program");
+  EXPECT_EQ(error_of(second, with_word(48, 0), 7), "a damaged conversation") << "fewer pending tokens";
+  EXPECT_EQ(error_of(second, with_word(48, 0xffffffff), 7), "a damaged conversation") << "more pending tokens";
+  EXPECT_EQ(error_of(second, with_word(52, 0), 7), "a damaged conversation") << "fewer turns";
+  EXPECT_EQ(error_of(second, with_word(52, 0xffffffff), 7), "a damaged conversation") << "more turns";
+  EXPECT_EQ(error_of(second, with_word(56, 8), 7), "a damaged conversation") << "fewer words";
+  EXPECT_EQ(error_of(second, with_word(64, 0x7fffffff), 7), "a damaged conversation") << "an unknown token";
+  EXPECT_EQ(error_of(second, with_word(64, 0xffffffff), 7), "a damaged conversation") << "a negative token";
+  EXPECT_EQ(error_of(second, with_word(68, 0xffffffff), 7), "a damaged conversation") << "a longer answer";
+  EXPECT_EQ(error_of(second, with_word(72, 0xffffffff), 7), "a damaged conversation") << "a longer message";
+  EXPECT_EQ(error_of(second, with_word(76, 0x7fffffff), 7), "a damaged conversation") << "an unknown token said";
 }
 
 TEST_F(ConversationTest, KnowsModelsApart) {

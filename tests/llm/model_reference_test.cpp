@@ -5,6 +5,8 @@
 #include <map>
 #include <random>
 #include <string>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "bench/llm/model.hpp"
@@ -18,11 +20,14 @@ namespace {
 struct Sketch {
   std::string architecture = "llama";
   std::uint32_t layers = 2, width = 24, ffn_width = 28, query_heads = 4, kv_heads = 2, vocabulary = 23;
-  std::uint32_t head_dim = 0;  // 0: width / query_heads, and the file does not say
-  std::uint32_t rotary = 0;    // 0: all of a head, and the file does not say
-  float rope_base = 0;         // 0: 10000, and the file does not say
-  float rope_factor = 0;       // 0: none
+  std::uint32_t head_dim = 0;        // 0: width / query_heads, and the file does not say
+  std::uint32_t rotary = 0;          // 0: all of a head, and the file does not say
+  float rope_base = 0;               // 0: 10000, and the file does not say
+  float rope_factor = 0;             // 0: none
+  std::string rope_type = "linear";  // of the factor; empty: the file does not say
+  std::string rope_key = "rope.scaling.factor";
   bool biases = false, untied = false, divisors = false;
+  std::function<void(test::GgufWriter&)> more;  // metadata
 
   std::map<std::string, std::vector<float>> tensors;
   std::map<std::string, std::vector<std::uint64_t>> shapes;
@@ -83,9 +88,10 @@ struct Sketch {
     if (rotary != 0) set("rope.dimension_count", rotary);
     if (rope_base != 0) set("rope.freq_base", rope_base);
     if (rope_factor != 0) {
-      set("rope.scaling.type", std::string("linear"));
-      set("rope.scaling.factor", rope_factor);
+      if (!rope_type.empty()) set("rope.scaling.type", rope_type);
+      set(rope_key, rope_factor);
     }
+    if (more) more(writer);
     for (const auto& [name, values] : tensors) {
       writer.add_tensor(name, TensorType::kF32, shapes.at(name), std::as_bytes(std::span(values)));
     }
@@ -149,7 +155,7 @@ class Reference {
       for (std::size_t pair = 0; pair < rotary / 2; ++pair) {
         const double base = sketch_.rope_base != 0 ? static_cast<double>(sketch_.rope_base) : 10000.0;
         double angle = static_cast<double>(position_) / std::pow(base, 2.0 * static_cast<double>(pair) / rotary);
-        if (sketch_.rope_factor != 0) angle /= sketch_.rope_factor;
+        if (sketch_.rope_factor != 0 && sketch_.rope_type != "none") angle /= sketch_.rope_factor;
         if (sketch_.divisors) angle /= sketch_.tensors.at("rope_freqs.weight")[pair];
         const bool adjacent = sketch_.architecture == "llama";
         double& a = heads[head + (adjacent ? 2 * pair : pair)];
@@ -230,6 +236,18 @@ TEST(ModelReference, EqualsALlamaModelWithEveryOptionOfItsOwn) {
   expect_equal_to_reference(sketch.fill());
 }
 
+TEST(ModelReference, TurnsMoreSlowlyByALinearFactorHoweverTheFileSpellsIt) {
+  for (const char* type : {"linear", "none", ""}) {
+    for (const char* key : {"rope.scaling.factor", "rope.scale_linear"}) {
+      Sketch sketch;
+      sketch.rope_factor = 2.5f;
+      sketch.rope_type = type;
+      sketch.rope_key = key;
+      expect_equal_to_reference(sketch.fill());
+    }
+  }
+}
+
 TEST(ModelReference, EqualsAQwen2ModelWithItsBiasesAndPairs) {
   Sketch sketch;
   sketch.architecture = "qwen2";
@@ -276,9 +294,76 @@ TEST(ModelReference, NamesTheTensorThatIsMissingUnknownOrOfAnotherShape) {
     sketch.tensors[name].resize(sketch.shapes[name][0] * sketch.shapes[name][1]);
     EXPECT_NE(complaint(sketch.file()).find(name), std::string::npos) << "more rows of " << name;
   }
-  Sketch sketch = full;
-  sketch.add("blk.0.attn_q_norm.weight", {5}, 1);
-  EXPECT_NE(complaint(sketch.file()).find("blk.0.attn_q_norm.weight"), std::string::npos);
+  for (const char* name :
+       {"blk.0.attn_q_norm.weight", "blk.0.attn_output.bias", "blk.1.ffn_down.bias", "blk.0.attn_norm.bias",
+        "blk.1.attn_sinks.weight", "blk.0.post_attention_norm.weight", "output.bias", "rope_factors_long.weight"}) {
+    Sketch sketch = full;
+    sketch.add(name, {5}, 1);
+    const std::string line = complaint(sketch.file());
+    EXPECT_NE(line.find(": tensor '" + std::string(name) + "': not expected"), std::string::npos) << line;
+    EXPECT_EQ(line.find("/"), 0u) << "the file comes first: " << line;
+  }
+}
+
+TEST(ModelReference, RefusesEveryKeyThatChangesWhatIsComputed) {
+  const auto with = [](const std::string& key, auto value) {
+    Sketch sketch = Sketch().fill();
+    sketch.more = [key, value](test::GgufWriter& writer) { writer.set("llama." + key, value); };
+    return complaint(sketch.file());
+  };
+  const auto expect_refused = [](const std::string& line, const std::string& key) {
+    EXPECT_NE(line.find(": metadata 'llama." + key + "' changes what the model computes"), std::string::npos)
+        << key << ": " << line;
+    EXPECT_EQ(line.find("/"), 0u) << "the file comes first: " << line;
+  };
+  struct Number {
+    const char* key;
+    float off, on;
+  };
+  for (const Number& number : {Number{"attn_logit_softcapping", 0, 50},
+                               {"final_logit_softcapping", 0, 30},
+                               {"logit_scale", 1, 0.25f},
+                               {"residual_scale", 1, 0.22f},
+                               {"embedding_scale", 1, 12},
+                               {"attention.clamp_kqv", 0, 8},
+                               {"attention.max_alibi_bias", 0, 8},
+                               {"attention.scale", 0, 0.1f},
+                               {"attention.scale", 1 / std::sqrt(6.0f), 1},
+                               {"attention.temperature_scale", 0, 0.1f},
+                               {"attention.output_scale", 1, 2},
+                               {"rope.scaling.attn_factor", 1, 1.2f},
+                               {"rope.scaling.yarn_log_multiplier", 0, 0.1f}}) {
+    EXPECT_EQ(with(number.key, number.off), "") << number.key;
+    expect_refused(with(number.key, number.on), number.key);
+  }
+  for (const auto& [key, off, on] : {std::tuple("attention.sliding_window", 0u, 63u),
+                                     {"attention.sliding_window", 64u, 1u},
+                                     {"expert_count", 0u, 8u},
+                                     {"expert_used_count", 0u, 2u},
+                                     {"pooling_type", 0u, 1u},
+                                     {"nextn_predict_layers", 0u, 1u}}) {
+    EXPECT_EQ(with(key, off), "") << key;
+    expect_refused(with(key, on), key);
+  }
+  for (const auto& [key, off] : {std::pair("attention.causal", true), {"use_parallel_residual", false}}) {
+    EXPECT_EQ(with(key, off), "") << key;
+    expect_refused(with(key, !off), key);
+  }
+  EXPECT_EQ(with("tensor_data_layout", "Meta AI original pth"), "");
+  expect_refused(with("tensor_data_layout", "another"), "tensor_data_layout");
+  for (const char* key : {"vocab_size", "rope.scaling.original_context_length", "attention.sliding_window_pattern"}) {
+    EXPECT_EQ(with(key, 23u), "") << key;
+  }
+  expect_refused(with("attention.something_new", 0u), "attention.something_new");
+  EXPECT_NE(with("rope.scaling.type", "yarn").find(": llama.rope.scaling.type: not one of none, linear"),
+            std::string::npos);
+  EXPECT_NE(with("attention.value_length", 12u).find("attention.value_length: differs"), std::string::npos);
+  // Keys of other architectures are of nobody here.
+  Sketch sketch = Sketch().fill();
+  sketch.more = [](test::GgufWriter& writer) { writer.set("gemma3.attention.sliding_window", 512u); };
+  EXPECT_EQ(complaint(sketch.file()), "");
+  sketch.more = [](test::GgufWriter& writer) { writer.set("general.type", "adapter"); };
+  EXPECT_NE(complaint(sketch.file()).find("general.type: 'adapter' is no model"), std::string::npos);
 }
 
 TEST(ModelReference, NamesTheKeyThatIsMissingOrImpossible) {

@@ -224,6 +224,10 @@ TEST(TokenizerFile, ThatIsUnknownOrWrongIsRefused) {
   }
   expect(byte_pair_file().set("tokenizer.ggml.add_bos_token", true), "BOS");
   expect(byte_pair_file().set("tokenizer.ggml.add_bos_token", "yes"), "add_bos_token");
+  expect(byte_pair_file().set("tokenizer.ggml.remove_extra_whitespaces", true),
+         ": metadata 'tokenizer.ggml.remove_extra_whitespaces' changes texts");
+  expect(byte_pair_file().set_array("tokenizer.ggml.precompiled_charsmap", std::vector<std::uint8_t>{1, 2}),
+         ": metadata 'tokenizer.ggml.precompiled_charsmap' changes texts");
   GgufWriter unknown_merge = metadata_of(pairs).set("tokenizer.ggml.model", "gpt2");
   expect(unknown_merge.set_array("tokenizer.ggml.merges", std::vector<std::string>{"a b"}), "names an unknown token");
 }

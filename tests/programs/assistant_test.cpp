@@ -3,13 +3,17 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <vector>
 
+#include "tests/support/gguf_writer.hpp"
 #include "tests/support/program.hpp"
 
 namespace {
 
 namespace fs = std::filesystem;
 
+using nibkv::llm::test::GgufWriter;
+using nibkv::llm::test::with_metadata;
 using nibkv::test::contents;
 using nibkv::test::in_quotes;
 using nibkv::test::Result;
@@ -24,6 +28,13 @@ class AssistantTest : public nibkv::test::ProgramTest {
 
   Result ask(const std::string& options, const std::string& prompt = kQuestion) const {
     return run("--model " + in_quotes(model_) + " --prompt " + in_quotes(prompt) + " " + options);
+  }
+
+  // Where a file lies that is the tiny model with more metadata.
+  std::string model_with(const GgufWriter& more) const {
+    const std::string path = folder_ + "/more.gguf";
+    std::ofstream(path, std::ios::binary) << with_metadata(contents(model_), more);
+    return path;
   }
 
   // The figures of a line of the table.
@@ -72,6 +83,62 @@ TEST_F(AssistantTest, SaysWhatIsWrongWithFiles) {
   std::ofstream(folder_ + "/bad") << "no profile";
   expect_error(ask("--profile " + in_quotes(folder_ + "/bad")), 1, "/bad: the profile is missing, damaged");
   expect_error(run("--model " + in_quotes(folder_ + "/bad") + " --prompt x"), 1, "/bad");
+}
+
+// mudler/vllm.cpp#2077
+TEST_F(AssistantTest, TakesNoUnknownChatTemplateForPlainText) {
+  const std::string model =
+      model_with(GgufWriter().set("tokenizer.chat_template", "<|im_start|>user<|im_sep|><|im_end|>"));
+  const std::string options =
+      "--model " + in_quotes(model) + " --profile none --greedy --max-tokens 5 --prompt " + in_quotes(kQuestion);
+  expect_error(
+      run(options), 1,
+      model + ": tokenizer.chat_template is none of those known here; --template NAME chooses one of none, chatml");
+  expect_error(run(options + " --template chatml"), 1, model + ": the vocabulary has no <|im_start|>");
+  expect_error(run(options + " --template klingon"), 2, "unknown template 'klingon'; there are none, chatml, llama3");
+  const Result plain = run(options + " --template none");
+  EXPECT_EQ(plain.status, 0) << plain.err;
+  EXPECT_EQ(plain.out, "90717\n");
+  EXPECT_NE(plain.err.find(", plain text\n"), std::string::npos) << plain.err;
+}
+
+TEST_F(AssistantTest, BeginsWithTheSystemMessageOfTheChatTemplateUnlessThereIsAnother) {
+  // Llama 2's marks need no tokens that the tiny vocabulary lacks.
+  const std::string text = "{% set system_message = 'Be kind.' %}[INST] <<SYS>>[/INST]";
+  const std::string model = "--model " + in_quotes(model_with(GgufWriter().set("tokenizer.chat_template", text)));
+  const std::string options = model + " --profile none --greedy --max-tokens 2 --prompt Hi";
+  const Result result = run(options);
+  EXPECT_NE(result.err.find(", Llama 2\n"), std::string::npos) << result.err;
+  EXPECT_NE(result.err.find("system message of the model's chat template: 'Be kind.'\n"), std::string::npos);
+  // BOS, "[INST] <<SYS>>\n", the message, "\n<</SYS>>\n\nHi [/INST]".
+  EXPECT_EQ(figure(result, "tokens, prompt / answer"), std::to_string(1 + 15 + 8 + 21) + " / 2");
+  const Result other = run(options + " --system 'Be brief.'");
+  EXPECT_EQ(other.err.find("system message of"), std::string::npos) << other.err;
+  EXPECT_EQ(figure(other, "tokens, prompt / answer"), std::to_string(1 + 15 + 9 + 21) + " / 2");
+}
+
+TEST_F(AssistantTest, RefusesAModelWhoseMetadataAskForWhatItDoesNotDo) {
+  const std::string model = model_with(GgufWriter().set("llama.attention.sliding_window", 256u));
+  expect_error(run("--model " + in_quotes(model) + " --profile none --prompt x"), 1,
+               model + ": metadata 'llama.attention.sliding_window' changes what the model computes");
+  const std::string wide = model_with(GgufWriter().set("llama.attention.sliding_window", 1024u));
+  EXPECT_EQ(run("--model " + in_quotes(wide) + " --profile none --max-tokens 1 --prompt x").status, 0);
+}
+
+// Mesh-LLM/mesh-llm#1532. The file has no weights but those of its first tensor: what is said comes before they are
+// read.
+TEST_F(AssistantTest, NamesTheChannelsOfHeadsThatItCannotTakeBeforeItReadsWeights) {
+  GgufWriter writer;
+  writer.set("general.architecture", "llama").set("llama.block_count", 2u).set("llama.context_length", 64u);
+  writer.set("llama.embedding_length", 200u).set("llama.feed_forward_length", 32u);
+  writer.set("llama.attention.head_count", 2u).set("llama.attention.layer_norm_rms_epsilon", 1e-5f);
+  writer.add_tensor("token_embd.weight", nibkv::llm::TensorType::kF32, {200, 3}, std::vector<std::byte>(200 * 3 * 4));
+  const std::string model = folder_ + "/heads100.gguf";
+  const std::vector<std::byte> bytes = writer.bytes();
+  std::ofstream(model, std::ios::binary)
+      .write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+  expect_error(run("--model " + in_quotes(model) + " --prompt x"), 1,
+               model + ": the model's heads have 100 channels; nibkv takes multiples of 16 from 16 to 256");
 }
 
 TEST_F(AssistantTest, SaysThatAnArenaIsTooSmall) {
@@ -173,20 +240,74 @@ TEST_F(AssistantTest, ObeysCommandsAndTakesOtherLinesWithASlashAsText) {
   EXPECT_EQ(figure(result, "tokens, prompt / answer"), "14 / 2") << "since the reset";
 }
 
-TEST_F(AssistantTest, GoesOnBeyondArenaAndContextUnderStreamingLlmAndWarnsOnce) {
+TEST_F(AssistantTest, GoesOnPastTheLengthThatTheModelWasTrainedForAndSaysSo) {
   std::string input;
   for (int i = 0; i < 30; ++i) input += "They walked along the river, and the evening came, and nobody spoke a word.\n";
   const std::string model = "--model " + in_quotes(model_) + " --profile none --greedy --max-tokens 20 --tokens 128";
-  const Result result = run(model, input);
+  const std::string file = folder_ + "/long";
+  const Result result = run(model + " --save " + in_quotes(file), input);
   EXPECT_EQ(result.status, 0) << result.err;
-  const std::size_t warning = result.err.find("has passed the 1024 tokens");
-  EXPECT_NE(warning, std::string::npos) << result.err;
-  EXPECT_EQ(result.err.find("has passed", warning + 20), std::string::npos) << "once";
+  const std::string line =
+      "nibkv-assistant: the conversation has come to the 1024 tokens that the model was trained for; it forgets";
+  std::size_t lines = 0;
+  for (std::size_t at = 0; (at = result.err.find(line, at)) != std::string::npos; ++at) ++lines;
+  EXPECT_EQ(lines, 4u) << result.err;
+  EXPECT_EQ(figure(result, "tokens read again"), "1,520");
+
+  // Saved and loaded on the way, it goes the same way.
+  std::string pieces;
+  for (int i = 0; i < 5; ++i) {
+    const Result piece =
+        run(model + (i == 0 ? "" : " --load " + in_quotes(file + "2")) + " --save " + in_quotes(file + "2"),
+            input.substr(0, input.size() / 5));
+    ASSERT_EQ(piece.status, 0) << piece.err;
+    pieces += piece.out;
+  }
+  EXPECT_EQ(pieces, result.out);
+  EXPECT_EQ(contents(file + "2"), contents(file));
 
   const Result full = run(model + " --policy full", input);
   EXPECT_EQ(full.status, 1);
   EXPECT_NE(full.err.find("nibkv-assistant: the arena is full"), std::string::npos) << full.err;
   EXPECT_NE(full.err.find("heap allocations by nibkv"), std::string::npos) << "the table comes all the same";
+}
+
+TEST_F(AssistantTest, RefusesAMessageThatIsLongerThanTheModelReadsAndKeepsTheConversation) {
+  const std::string model = "--model " + in_quotes(model_) + " --profile none --greedy --max-tokens 5 --tokens 128";
+  const std::string file = in_quotes(folder_ + "/kept-talk"), after = in_quotes(folder_ + "/kept-after");
+  ASSERT_EQ(run(model + " --save " + file, "The code for willow is 90717. ").status, 0);
+  const Result result = run(model + " --load " + file + " --save " + after, std::string(2000, 'x'));
+  EXPECT_EQ(result.status, 1);
+  EXPECT_NE(result.err.find("nibkv-assistant: the message is too long: with what stands around it, it has 2001 tokens"),
+            std::string::npos)
+      << result.err;
+  EXPECT_EQ(contents(folder_ + "/kept-after"), contents(folder_ + "/kept-talk"));
+}
+
+// LostRuins/koboldcpp#2151
+TEST_F(AssistantTest, AnswersAfterResetAsInANewStartWithTheSameSeed) {
+  const std::string options =
+      "--model " + in_quotes(model_) + " --profile none --temperature 1 --seed 5 --max-tokens 40 --tokens 64";
+  const std::string question = "They went to the river. Why?\n";
+  const Result fresh = run(options, question);
+  const Result used =
+      run(options, "One.\nTwo, and a little more, so that something is forgotten.\n/reset\n" + question);
+  ASSERT_EQ(used.status, 0) << used.err;
+  EXPECT_GT(fresh.out.size(), 30u);
+  EXPECT_TRUE(used.out.ends_with("\n" + fresh.out)) << used.out << "\nand\n" << fresh.out;
+}
+
+TEST_F(AssistantTest, FeedsOnlyTheNewTurnAfterLoad) {
+  const std::string options = "--model " + in_quotes(model_) + " --profile none --greedy --max-tokens 5 --tokens 512";
+  const std::string file = in_quotes(folder_ + "/two-turns");
+  const Result first = run(options + " --save " + file, kQuestion);
+  const Result second = run(options + " --load " + file, "And again?\n");
+  ASSERT_EQ(second.status, 0) << second.err;
+  // The last token of the answer before, and ten bytes; then four of five tokens of the answer.
+  EXPECT_EQ(figure(second, "tokens, prompt / answer"), "11 / 5");
+  const std::string held = figure(first, "tokens, held / seen");
+  EXPECT_EQ(figure(second, "tokens, held / seen"),
+            std::to_string(std::stoi(held) + 15) + " / " + std::to_string(std::stoi(held) + 15));
 }
 
 TEST_F(AssistantTest, GoesOnWithASavedConversationAsIfItHadNeverStopped) {

@@ -8,6 +8,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <span>
 #include <stdexcept>
@@ -214,5 +215,21 @@ class GgufWriter {
   ByteWriter descriptions_;
   ByteWriter data_;
 };
+
+/// A file's bytes with the metadata of `more` as well.
+inline std::string with_metadata(std::string file, GgufWriter more) {
+  constexpr std::size_t kCount = 16, kMetadata = 24;  // where a file has its number of entries, and they begin
+  constexpr std::string_view kKey = "test.padding";
+  // As much as keeps the tensors aligned.
+  const std::size_t size = more.header_bytes() - kMetadata + 8 + kKey.size() + 4 + 8;
+  more.set(kKey, std::string((32 - size % 32) % 32, ' '));
+  const std::vector<std::byte> added = more.bytes();
+  std::uint64_t count = 0, more_count = 0;
+  std::memcpy(&count, file.data() + kCount, 8);
+  std::memcpy(&more_count, added.data() + kCount, 8);
+  count += more_count;
+  std::memcpy(file.data() + kCount, &count, 8);
+  return file.insert(kMetadata, reinterpret_cast<const char*>(added.data()) + kMetadata, added.size() - kMetadata);
+}
 
 }  // namespace nibkv::llm::test
