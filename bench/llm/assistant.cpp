@@ -14,6 +14,7 @@
 #include "bench/llm/arguments.hpp"
 #include "bench/llm/chat.hpp"
 #include "bench/llm/conversation.hpp"
+#include "bench/llm/fingerprint.hpp"
 #include "bench/llm/gguf_cursor.hpp"
 #include "bench/llm/output_file.hpp"
 #include "bench/llm/policy_settings.hpp"

@@ -124,9 +124,6 @@ class Conversation {
   std::vector<std::int32_t> pending_;  // tokens of the conversation that are not in the store yet
 };
 
-/// Of a model's vocabulary, the shapes of its tensors, and some of their bytes: other models have other ones.
-std::uint64_t model_fingerprint(const Gguf& file);
-
 /// The short table of what a conversation took, one figure a line.
 std::string summary(const Conversation& conversation);
 

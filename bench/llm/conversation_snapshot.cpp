@@ -78,27 +78,6 @@ class NoteReader {
 
 }  // namespace
 
-std::uint64_t model_fingerprint(const Gguf& file) {
-  std::uint64_t hash = 0xcbf29ce484222325;  // FNV-1a
-  const auto add = [&hash](std::span<const std::byte> bytes) {
-    for (const std::byte byte : bytes) hash = (hash ^ static_cast<std::uint64_t>(byte)) * 0x100000001b3;
-    hash = (hash ^ bytes.size()) * 0x100000001b3;
-  };
-  for (const std::string_view token : file.texts("tokenizer.ggml.tokens")) add(std::as_bytes(std::span(token)));
-  for (const Tensor& tensor : file.tensors()) {
-    constexpr std::size_t kPiece = 1024;
-    add(std::as_bytes(std::span(tensor.name)));
-    add(std::as_bytes(std::span(tensor.shape)));
-    const std::size_t size = tensor.data.size();
-    const std::size_t piece = std::min(size, kPiece);
-    add(tensor.data.first(piece));
-    add(tensor.data.subspan((size - piece) / 2, piece));
-    add(tensor.data.last(piece));
-  }
-  file.give_back();
-  return hash;
-}
-
 std::vector<std::byte> Conversation::save(std::uint64_t model, std::string_view cache) const {
   const Note head = {kMagic,
                      kVersion,

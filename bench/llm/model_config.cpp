@@ -5,6 +5,7 @@
 #include <string>
 
 #include "bench/llm/blocks.hpp"
+#include "bench/llm/fingerprint.hpp"
 #include "bench/llm/gguf_cursor.hpp"
 #include "bench/llm/model_keys.hpp"
 
@@ -119,6 +120,9 @@ Config Config::from(const Gguf& file) {
   config.rope_adjacent = *architecture == "llama";
   read_rope(file, keys, config);
   check_other_keys(file, std::string(*architecture), config);
+
+  const std::uint64_t weights = weights_fingerprint(file);
+  config.weights = static_cast<std::uint32_t>(weights ^ weights >> 32) | 1;
 
   const Tensor& embedding = file.tensor("token_embd.weight");
   if (embedding.columns() != config.width)

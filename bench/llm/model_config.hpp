@@ -29,6 +29,7 @@ struct Config {
   std::size_t rope_pairs = 0;        ///< pairs of a head that turn; the others stay
   bool rope_adjacent = true;         ///< pairs (2i, 2i + 1); otherwise (i, i + rope_pairs)
   std::vector<float> rope_divisors;  ///< one a pair, or none
+  std::uint32_t weights = 0;         ///< which weights profiles are to be of: the fingerprint's half, never 0
 };
 
 }  // namespace nibkv::llm

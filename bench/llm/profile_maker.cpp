@@ -41,7 +41,9 @@ std::vector<std::byte> make_profile(Model& model, ThreadPool& pool, std::span<co
 
   const Shape shape = shape_of(model.config(), options);
   const CalibrationOptions measured = {
-      align, {model.config().rope_adjacent, static_cast<std::uint16_t>(model.config().rope_pairs)}};
+      align,
+      {model.config().rope_adjacent, static_cast<std::uint16_t>(model.config().rope_pairs)},
+      model.config().weights};
   std::vector<double> memory(calibration_bytes(shape, measured) / sizeof(double) + 1);
   Calibrator calibrator;
   require(calibrator.init(std::as_writable_bytes(std::span(memory)), shape, measured), "calibrate");
@@ -67,6 +69,9 @@ std::vector<std::byte> read_profile(const std::string& path, const Config& model
   std::vector<std::byte> profile(view.begin(), view.end());
   ProfileView checked;
   require(checked.open(profile, shape_of(model, {})), path);
+  if (checked.weights() != 0 && model.weights != 0 && checked.weights() != model.weights) {
+    throw Error(path + ": a profile of a model of this shape with other weights");
+  }
   return profile;
 }
 

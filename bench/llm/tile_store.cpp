@@ -52,7 +52,7 @@ std::uint32_t least_tokens(const Shape& shape, const Preset& preset) {
   return high <= kMaxTokens ? high : 0;
 }
 
-// As many tokens as the arena may hold. A chunk must fit beside the sinks: a small arena takes small chunks.
+// As many tokens as the arena may hold. A small arena takes small chunks.
 std::uint32_t tokens_of_arena(const StoreOptions& options, Shape& shape) {
   const auto preset = [&](std::uint32_t tokens) { return policy_of(options, shape, tokens); };
   for (;; shape.max_chunk /= 2) {
@@ -72,8 +72,8 @@ std::uint32_t tokens_of_arena(const StoreOptions& options, Shape& shape) {
 Policy choose_policy(const StoreOptions& options, Shape& shape) {
   // Without a budget first, since what share of it is recent says nothing about the bytes.
   const Keep keep = policy_of(options, shape, options.tokens).keep;
-  // A scored chain shall be compressed when it is one tile over its budget, not more.
-  if (keep == Keep::kScore) shape.max_chunk = std::min<std::uint16_t>(shape.max_chunk, kTileSlots);
+  // The room for a chunk lies beside the budget of every head: a tile of tokens, no more.
+  if (keep != Keep::kAll) shape.max_chunk = std::min<std::uint16_t>(shape.max_chunk, kTileSlots);
   // Slots of a chunk do not fold, and there must be room for one more.
   if (may_fold(options.policy)) shape.max_chunk = std::min<std::uint16_t>(shape.max_chunk, kFoldChunk);
   if (const Policy wanted = policy_of(options, shape, options.tokens);
@@ -86,10 +86,6 @@ Policy choose_policy(const StoreOptions& options, Shape& shape) {
   const std::uint32_t kept = policy.sinks + policy.recent;
   if (policy.tokens <= kept) {
     throw Error("policy '" + options.policy + "' needs more than " + std::to_string(kept) + " tokens");
-  }
-  if (keep == Keep::kRecent) {
-    shape.max_chunk =
-        static_cast<std::uint16_t>(std::min<std::uint32_t>(shape.max_chunk, policy.tokens - policy.sinks));
   }
   return policy;
 }
@@ -128,6 +124,7 @@ TileStore::TileStore(const Config& model, const StoreOptions& options)
   if (arena_ == nullptr) throw Error("no memory for an arena of " + std::to_string(bytes) + " bytes");
   Options cache_options;
   cache_options.port = options.port;
+  cache_options.weights = model.weights;
   if (options.storage == Storage::kQ4) cache_options.profile = profile_;
   const std::string what = options.port.empty() ? "cache" : "cache on port '" + options.port + "'";
   require(watched([&] { return cache_.init({arena_.get(), bytes}, shape, policy, cache_options); }), what);

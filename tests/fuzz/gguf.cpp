@@ -5,6 +5,7 @@
 
 #include "bench/llm/chat.hpp"
 #include "bench/llm/conversation.hpp"
+#include "bench/llm/fingerprint.hpp"
 #include "bench/llm/model.hpp"
 #include "tests/fuzz/targets.hpp"
 #include "tests/llm/vocabularies.hpp"

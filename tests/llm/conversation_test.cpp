@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "bench/llm/builtin_text.hpp"
+#include "bench/llm/fingerprint.hpp"
 #include "bench/llm/heap_count.hpp"
 #include "bench/llm/output_file.hpp"
 #include "bench/llm/profile_maker.hpp"
@@ -420,6 +421,22 @@ TEST_F(ProfilePlaceTest, RepairsADamagedProfileAndSaysSo) {
   EXPECT_EQ(made_, 1);
   EXPECT_EQ(find(places), made);
   EXPECT_EQ(made_, 0);
+}
+
+TEST_F(ProfilePlaceTest, MakesOneAnewForOtherWeightsOfTheSameShape) {
+  const std::vector<std::string> places = {folder_ / "model.nibkv-profile"};
+  const std::vector<std::byte> made = find(places);
+  ProfileView view;
+  ASSERT_EQ(view.open(made, shape_of(model_.config(), {})), Status::kOk);
+  EXPECT_EQ(view.weights(), model_.config().weights);
+  Config other = model_.config();
+  other.weights ^= 2;
+  EXPECT_THROW((void)read_profile(places[0], other), Error);
+  EXPECT_EQ(read_profile(places[0], model_.config()), made);
+  StoreOptions options;
+  options.tokens = 64;
+  options.profile = made;
+  EXPECT_THROW(TileStore(other, options), Error) << "the library refuses it too";
 }
 
 TEST_F(ProfilePlaceTest, UsesTheCacheFolderWhereTheFirstPlaceCannotBeWritten) {

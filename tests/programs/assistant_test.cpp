@@ -196,6 +196,32 @@ TEST_F(AssistantTest, MakesAProfileOfAnotherVersionAnew) {
   EXPECT_EQ(contents(profile), made);
 }
 
+// osaurus-ai/osaurus#1989: what is kept for a model is keyed by the file's name; new weights under that name get it
+// silently.
+TEST_F(AssistantTest, MakesAProfileAnewWhereTheFileHasOtherWeights) {
+  const std::string profile = model_ + ".nibkv-profile";
+  fs::remove(profile);
+  ASSERT_EQ(ask("--greedy --max-tokens 3").status, 0);
+  const std::string of_old = contents(profile);
+  const std::string weights = contents(model_);
+  std::string changed = weights;
+  // The lowest bits of the last numbers: a model of the same shape that works.
+  for (std::size_t i = changed.size() - 34 * 20; i < changed.size(); ++i) {
+    if ((changed.size() - i) % 34 < 32) changed[i] = static_cast<char>(changed[i] ^ 1);
+  }
+  std::ofstream(model_, std::ios::binary) << changed;
+  const Result other = ask("--greedy --max-tokens 3");
+  EXPECT_EQ(other.status, 0) << other.err;
+  EXPECT_NE(other.err.find("with other weights; not used"), std::string::npos) << other.err;
+  EXPECT_NE(other.err.find("making a profile"), std::string::npos) << other.err;
+  EXPECT_NE(contents(profile), of_old);
+  std::ofstream(profile, std::ios::binary) << of_old;
+  const Result asked = ask("--greedy --max-tokens 3 --profile " + in_quotes(profile));
+  EXPECT_EQ(asked.status, 1);
+  EXPECT_NE(asked.err.find("with other weights"), std::string::npos) << asked.err;
+  std::ofstream(model_, std::ios::binary) << weights;
+}
+
 TEST_F(AssistantTest, MakesAProfileAtItsFirstStartUsesItAndRepairsIt) {
   const std::string profile = model_ + ".nibkv-profile";
   fs::remove(profile);

@@ -1,0 +1,16 @@
+#pragma once
+
+#include <cstdint>
+
+#include "bench/llm/gguf.hpp"
+
+namespace nibkv::llm {
+
+/// Of the names and shapes of a model's tensors and of some of their bytes, three pieces of 1 KiB each: other weights
+/// have other ones. Never 0.
+std::uint64_t weights_fingerprint(const Gguf& file);
+
+/// The same of the vocabulary too.
+std::uint64_t model_fingerprint(const Gguf& file);
+
+}  // namespace nibkv::llm
