@@ -36,9 +36,11 @@ void store_q4(const Access& to, const Basis& basis, const KeyRefiner& refiner, c
   std::uint8_t codes[kMaxHeadDim];
   std::int8_t outliers[kMaxOutlierChannels];
 
-  std::memcpy(row, key, dim * sizeof(float));
-  basis.split_key(row, outliers);
-  rotate_in(to.kernels(), row, dim, row);
+  if (!basis.empty()) {
+    std::memcpy(row, key, dim * sizeof(float));
+    basis.split_key(row, outliers);
+  }
+  rotate_in(to.kernels(), basis.empty() ? key : row, dim, row);
   std::uint16_t scale = to.kernels().encode_row(row, static_cast<int>(dim), codes);
   if (scale != 0) scale = refiner.refine(row, codes, scale);
   put_key(to, tile, lane, codes, scale);

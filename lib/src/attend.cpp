@@ -59,9 +59,11 @@ void add_row(const Access& to, const Basis& basis, Rows& rows, const float* quer
   const auto channels = static_cast<int>(to.shape().outlier_channels);
   const std::int32_t i = rows.count++;
   float outliers[kMaxOutlierChannels];
-  std::memcpy(rows.row, query, static_cast<std::size_t>(dim) * sizeof(float));
-  basis.split_query(rows.row, outliers);
-  rotate_in(to.kernels(), rows.row, to.shape().head_dim, rows.row);
+  if (!basis.empty()) {
+    std::memcpy(rows.row, query, static_cast<std::size_t>(dim) * sizeof(float));
+    basis.split_query(rows.row, outliers);
+  }
+  rotate_in(to.kernels(), basis.empty() ? query : rows.row, to.shape().head_dim, rows.row);
   std::int8_t* codes = rows.queries + i * dim;
   std::int8_t* outlier_codes = rows.outlier_queries + i * channels;
   float scale = bounded(to.kernels().quantise_query(rows.row, dim, codes));

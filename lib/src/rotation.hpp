@@ -6,10 +6,21 @@
 namespace nibkv {
 
 namespace detail {
-/// The sign bit of channel c, for c below 16: that of (-1)^(c0 c1 + c2 c3), where c0 is the lowest bit of c.
-inline constexpr std::uint32_t kNegative = 0x80000000;
-inline constexpr std::uint32_t kSigns[16] = {0, 0, 0, kNegative, 0,         0,         0,         kNegative,
-                                             0, 0, 0, kNegative, kNegative, kNegative, kNegative, 0};
+/// Sign bits of 16 channels, of a block whose own sign is + or -: (-1)^(c0 c1 + c2 c3), where c0 is the lowest bit of
+/// c.
+struct SignTable {
+  alignas(16) std::uint32_t at[2][16];
+};
+constexpr SignTable make_sign_table() {
+  SignTable table{};
+  for (std::uint32_t c = 0; c < 16; ++c) {
+    const std::uint32_t odd = (c & c >> 1 & 1) ^ (c >> 2 & c >> 3 & 1);
+    table.at[0][c] = odd << 31;
+    table.at[1][c] = (odd ^ 1) << 31;
+  }
+  return table;
+}
+inline constexpr SignTable kSigns = make_sign_table();
 }  // namespace detail
 
 /// Gives each channel its sign, a fixed pattern: (-1)^(c0 c1 + c2 c3 + c4 c5 + c6 c7). Rows that the transform alone
@@ -17,10 +28,11 @@ inline constexpr std::uint32_t kSigns[16] = {0, 0, 0, kNegative, 0,         0,  
 /// @param to  may be `from`
 inline void copy_with_signs(const float* from, std::uint32_t head_dim, float* to) {
   for (std::uint32_t start = 0; start < head_dim; start += 16) {
-    const std::uint32_t block = detail::kSigns[start / 16];
-    for (std::uint32_t c = 0; c < 16; ++c) {
-      to[start + c] = float_from_bits(bits_from_float(from[start + c]) ^ detail::kSigns[c] ^ block);
-    }
+    const std::uint32_t* signs = detail::kSigns.at[detail::kSigns.at[0][start / 16] >> 31];
+    std::uint32_t words[16];  // between the two, so that compilers need not ask whether they are the same
+    std::memcpy(words, from + start, sizeof words);
+    for (std::uint32_t c = 0; c < 16; ++c) words[c] ^= signs[c];
+    std::memcpy(to + start, words, sizeof words);
   }
 }
 
