@@ -71,7 +71,8 @@ Status Cache::init(std::span<std::byte> arena, const Shape& shape, const Policy&
   ProfileView profile;
   if (!options.profile.empty()) {
     if (const Status read = profile.open(options.profile, shape); read != Status::kOk) return read;
-    if (options.weights != 0 && profile.weights() != 0 && options.weights != profile.weights()) return Status::kBadProfile;
+    if (options.weights != 0 && profile.weights() != 0 && options.weights != profile.weights())
+      return Status::kBadProfile;
   } else if (shape.outlier_channels != 0) {
     return Status::kBadProfile;
   }

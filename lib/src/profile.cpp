@@ -88,8 +88,7 @@ Status ProfileView::open(std::span<const std::byte> bytes, const Shape& shape) {
   const bool maps = (header.flags & kProfileMaps) != 0;
   if (bytes.size() != profile_bytes(shape, maps)) return Status::kBadProfile;
   if (header.total_bytes != bytes.size() || header.layers != shape.layers || header.kv_heads != shape.kv_heads ||
-      header.head_dim != shape.head_dim || header.channels != kMaxOutlierChannels ||
-      !good_rotary(header, shape)) {
+      header.head_dim != shape.head_dim || header.channels != kMaxOutlierChannels || !good_rotary(header, shape)) {
     return Status::kBadProfile;
   }
   if (header.crc != profile_crc(bytes.data(), bytes.size())) return Status::kBadProfile;
