@@ -48,19 +48,7 @@ inline std::int32_t sum_of_codes(const std::int8_t* codes, std::uint32_t count) 
 }
 
 /// @param count  a multiple of 16
-inline bool all_finite(const float* numbers, std::size_t count) {
-  float sums[16] = {};  // as many as compilers keep in vectors
-  for (std::size_t i = 0; i < count; i += 16) {
-    for (std::size_t k = 0; k < 16; ++k) sums[k] += numbers[i + k];
-  }
-  float sum = 0;
-  for (const float part : sums) sum += part;
-  if (sum - sum == 0) return true;  // what is not finite stays so in a sum
-  for (std::size_t i = 0; i < count; ++i) {
-    if ((bits_from_float(numbers[i]) & 0x7f800000) == 0x7f800000) return false;
-  }
-  return true;  // finite numbers whose sum is not
-}
+bool all_finite(const float* numbers, std::size_t count);
 
 /// The largest number for which `holds` does, where it holds for 0 and for all below one that it holds for.
 template <typename Holds>

@@ -1,7 +1,5 @@
 #include "nibkv/policy.hpp"
 
-#include "nibkv/arena.hpp"
-
 namespace nibkv {
 namespace {
 
@@ -26,29 +24,19 @@ constexpr Preset kPresets[] = {
     {"ems_fold", [](std::uint32_t tokens) { return ems_fold(tokens); }},
 };
 
-const Preset* find(std::string_view name) {
-  for (const Preset& preset : kPresets) {
-    if (preset.name == name) return &preset;
-  }
-  return nullptr;
-}
-
 }  // namespace
 
 Status find_policy(std::string_view name, std::uint32_t tokens, Policy& policy) {
-  const Preset* const preset = find(name);
-  if (preset == nullptr) return Status::kBadPolicy;
-  policy = preset->make(tokens);
-  return Status::kOk;
+  for (const Preset& preset : kPresets) {
+    if (preset.name != name) continue;
+    policy = preset.make(tokens);
+    return Status::kOk;
+  }
+  return Status::kBadPolicy;
 }
 
 std::string_view policy_name(std::uint32_t index) {
   return index < sizeof kPresets / sizeof kPresets[0] ? kPresets[index].name : std::string_view{};
-}
-
-std::uint32_t tokens_that_fit(const Shape& shape, std::string_view preset, std::uint64_t bytes) {
-  const Preset* const found = find(preset);
-  return found != nullptr ? tokens_that_fit(shape, found->make, bytes) : 0;
 }
 
 }  // namespace nibkv

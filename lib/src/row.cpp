@@ -63,6 +63,20 @@ float square_root(float x) {
   return root;
 }
 
+bool all_finite(const float* numbers, std::size_t count) {
+  float sums[16] = {};  // as many as compilers keep in vectors
+  for (std::size_t i = 0; i < count; i += 16) {
+    for (std::size_t k = 0; k < 16; ++k) sums[k] += numbers[i + k];
+  }
+  float sum = 0;
+  for (const float part : sums) sum += part;
+  if (sum - sum == 0) return true;  // what is not finite stays so in a sum
+  for (std::size_t i = 0; i < count; ++i) {
+    if ((bits_from_float(numbers[i]) & 0x7f800000) == 0x7f800000) return false;
+  }
+  return true;  // finite numbers whose sum is not
+}
+
 float binary_logarithm(float x) {
   const std::uint32_t bits = bits_from_float(x);
   const auto whole = static_cast<float>(static_cast<std::int32_t>(bits >> 23) - 127);
