@@ -322,6 +322,7 @@ int run(Settings settings) {
 
 int main(int count, char** words) {
   using namespace nibkv::llm;
+  open_standard_files();
   std::signal(SIGXFSZ, SIG_IGN);  // a file that grows too large is an error like any other
   Settings settings;
   try {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "bench/llm/eval_commands.hpp"
+#include "bench/llm/signals.hpp"
 
 // nibkv-eval: measures what a cache does to a model, and makes profiles.
 
@@ -52,6 +53,7 @@ Job parse(std::span<const char* const> words) {
 
 int main(int count, char** words) {
   using namespace nibkv::llm;
+  open_standard_files();
   std::signal(SIGXFSZ, SIG_IGN);  // a file that grows too large is an error like any other
   Job job;
   try {

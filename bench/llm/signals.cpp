@@ -46,6 +46,14 @@ void catch_signals() {
   }
 }
 
+void open_standard_files() {
+  for (int file = ::open("/dev/null", O_RDWR); file >= 0; file = ::open("/dev/null", O_RDWR)) {
+    if (file <= STDERR_FILENO) continue;
+    ::close(file);
+    return;
+  }
+}
+
 bool stop_asked() {
   return interrupted != 0 || ending != 0;
 }

@@ -8,6 +8,10 @@ namespace nibkv::llm {
 /// are.
 void catch_signals();
 
+/// Opens /dev/null in place of standard input, output and error where they are closed: no file or pipe gets their
+/// numbers then.
+void open_standard_files();
+
 /// Whether work shall stop: one of them came.
 bool stop_asked();
 

@@ -286,6 +286,7 @@ void attend_run(const Access& to, Rows& rows, const Run& run) {
 }
 
 void attend_rows(const Access& to, Chain& chain, Rows& rows, float* const* outs, const Scoring& scoring) {
+  if (rows.count == 0) return;
   std::uint32_t end = 0;
   for (int i = 0; i < rows.count; ++i) end = rows.limits[i] > end ? rows.limits[i] : end;
   const std::uint32_t folded = to.folded(chain) < end ? to.folded(chain) : end;
@@ -338,7 +339,7 @@ void attend_head(const Access& to, std::uint32_t layer, std::uint32_t head, std:
       if (static_cast<std::uint32_t>(rows.count) == most_rows) run();
     }
   }
-  if (rows.count != 0) run();
+  run();
 }
 
 }  // namespace

@@ -35,10 +35,10 @@ inline std::uint16_t to_scale16(float value) {
 }
 
 /// Scales saturate here, so that no logit and no sum leaves the range of a float: of queries at 2^40, and as scale16 of
-/// keys at 2^50 and of values at 2^100.
+/// keys at 2^50 and of values at 2^80: sums over 2^24 slots, in units of 2^-16 of a weight, stay below 2^127.
 inline constexpr float kMostQueryScale = 0x1p40f;
 inline constexpr std::uint16_t kMostKeyScale16 = (127 + 50) << 8;
-inline constexpr std::uint16_t kMostValueScale16 = (127 + 100) << 8;
+inline constexpr std::uint16_t kMostValueScale16 = (127 + 80) << 8;
 
 /// The sum of a row of int8 codes, which key_dots and outlier_dots take beside it.
 inline std::int32_t sum_of_codes(const std::int8_t* codes, std::uint32_t count) {

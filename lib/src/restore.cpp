@@ -251,14 +251,16 @@ Status check_positions(const Access& to, const SnapshotSource& source, const Cha
 Status check_pairs(const Access& to, const SnapshotSource& source, const Parts& parts) {
   const std::uint32_t heads = to.shape().kv_heads;
   ChainReader pair[2] = {{to, source, parts}, {to, source, parts}};
-  for (std::size_t i = 0; i < heads_of(to.shape()); ++i) {
-    if (!pair[1].next()) return Status::kStorageFailed;
-    if (i < heads) continue;
-    if (!pair[0].next()) return Status::kStorageFailed;
-    if (!detail::is_lower(to.policy(), static_cast<std::uint32_t>(i / heads) - 1)) continue;
-    if (!in_step(to, pair[0].record(), pair[1].record())) return Status::kCorrupt;
-    if (to.policy().keep != Keep::kScore) continue;
-    if (const Status same = check_positions(to, source, pair); same != Status::kOk) return same;
+  for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) {
+    for (std::uint32_t head = 0; head < heads; ++head) {
+      if (!pair[1].next()) return Status::kStorageFailed;
+      if (layer == 0) continue;
+      if (!pair[0].next()) return Status::kStorageFailed;
+      if (!detail::is_lower(to.policy(), layer - 1)) continue;
+      if (!in_step(to, pair[0].record(), pair[1].record())) return Status::kCorrupt;
+      if (to.policy().keep != Keep::kScore) continue;
+      if (const Status same = check_positions(to, source, pair); same != Status::kOk) return same;
+    }
   }
   return Status::kOk;
 }

@@ -80,7 +80,7 @@ void put_side(Writer& to, const Access& from, std::uint32_t tile, std::uint32_t 
                                 at.local,        at.bias,     at.merged, at.total};
   std::uint32_t start = 0;
   for (const std::uint32_t end : ends) {
-    const bool outliers = start == at.outliers;  // four of them side by side
+    const bool outliers = start == at.outliers && end == at.global;  // four of them side by side
     if (end != start) put_slots(to, side + start, end - start, outliers ? 4 : (end - start) / kTileSlots, live);
     start = end;
   }

@@ -45,6 +45,17 @@ class AssistantSignalsTest : public nibkv::test::ProgramTest {
   }
 };
 
+TEST_F(AssistantSignalsTest, AClosedStandardInputIsItsEnd) {
+  const int status =
+      std::system(("timeout 60 sh -c " +
+                   in_quotes("exec " + command_line("--model " + folder_ +
+                                                    "/tiny.gguf --profile none --tokens 96 --save " + saved())) +
+                   " <&- >/dev/null 2>&1")
+                      .c_str());
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+  fs::remove(saved());
+}
+
 TEST_F(AssistantSignalsTest, ThatComeAtThePromptEndItAndTheConversationIsSaved) {
   Child whole(chat(5));
   whole.write("abc\n/quit\n");

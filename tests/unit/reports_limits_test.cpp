@@ -85,7 +85,7 @@ TEST(ReportsLimits, AttentionOverSixteenThousandTokensIsTheMeanOfAllOfThem) {
   const std::vector<float> zeros(16);
   for (const std::uint32_t end : {14'999u, 15'000u, 15'001u, 15'871u, 15'873u, 16'384u, 16'385u}) {
     while (rig.cache().seen(0) < end) {
-      const std::uint32_t count = std::min(64u, end - rig.cache().seen(0));
+      const std::uint32_t count = std::min<std::uint32_t>(64, end - rig.cache().seen(0));
       const auto keys = random.bells(count * 16u);
       auto values = random.bells(keys.size());
       for (std::size_t i = 0; i < values.size(); ++i) {

@@ -418,6 +418,31 @@ TEST(Snapshot, AProfileIsNeededWhereThereWasOne) {
   EXPECT_EQ(restore(b, saved(a)), Status::kOk);
 }
 
+TEST(Snapshot, WhatLayInSlotsThatAreFreeNowDoesNotShow) {
+  constexpr Shape kShape = {.layers = 1, .query_heads = 1, .kv_heads = 1, .head_dim = 16, .max_chunk = 20};
+  for (const test::Preset& preset : test::scored_presets(kShape, 32)) {
+    if (preset.policy.budget == Budget::kScores) continue;  // needs a profile
+    Random random(91);
+    const auto rows = random.bells(20 * 16);
+    Rig one(kShape, preset.policy);
+    Rig other(kShape, preset.policy);
+    ASSERT_EQ(append(one.cache(), 0, rows, rows), Status::kOk);
+    auto others = rows;
+    for (std::size_t i = 2 * 16; i < others.size(); ++i) others[i] = -others[i];
+    ASSERT_EQ(append(other.cache(), 0, others, others), Status::kOk);
+    std::vector<std::uint32_t> first_two(20, kDrop);
+    first_two[0] = 0;
+    first_two[1] = 1;
+    ASSERT_EQ(compact(one.cache(), 0, 0, first_two), Status::kOk);
+    ASSERT_EQ(compact(other.cache(), 0, 0, first_two), Status::kOk);
+    const std::vector<std::byte> bytes = saved(one.cache());
+    EXPECT_EQ(bytes, saved(other.cache())) << preset.name;
+    Rig restored(kShape, preset.policy);
+    ASSERT_EQ(restore(restored.cache(), bytes), Status::kOk);
+    EXPECT_EQ(saved(restored.cache()), bytes) << preset.name << ": a cache that never held the other 18";
+  }
+}
+
 TEST(Snapshot, AnotherVersionIsRefusedByName) {
   TakenApart parts(small_snapshot(ems(40), 5));
   Victim victim(ems(40));

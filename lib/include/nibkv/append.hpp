@@ -13,7 +13,8 @@ namespace nibkv {
 ///
 /// Each row is made ready (outlier channels taken out, rotated) and coded to 4 bits with a searched scale; see
 /// lib/DESIGN.md. Under a bounded policy an append that would outgrow the chain's tiles first plans and compacts every
-/// head of the layer. Keys beyond a magnitude of 2^55 and values beyond 2^105 saturate.
+/// head of the layer. At 4 bits keys beyond a magnitude of 2^55
+/// and values beyond 2^85 saturate; rows with numbers beyond 2^119 give unspecified values, not the same on every port.
 ///
 /// @param layer   [0, layers)
 /// @param keys    f32, finite, shape [count][kv_heads][head_dim], after rotary embedding; count in [1, max_chunk]
