@@ -46,12 +46,9 @@ class AssistantSignalsTest : public nibkv::test::ProgramTest {
 };
 
 TEST_F(AssistantSignalsTest, AClosedStandardInputIsItsEnd) {
-  const int status =
-      std::system(("timeout 60 sh -c " +
-                   in_quotes("exec " + command_line("--model " + folder_ +
-                                                    "/tiny.gguf --profile none --tokens 96 --save " + saved())) +
-                   " <&- >/dev/null 2>&1")
-                      .c_str());
+  const std::string options =
+      "--model " + in_quotes(model_) + " --profile none --tokens 96 --save " + in_quotes(saved());
+  const int status = std::system(("timeout 60 env " + command_line(options) + " <&- >/dev/null 2>&1").c_str());
   EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
   fs::remove(saved());
 }
