@@ -43,8 +43,11 @@ void put_value_codes(std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_
   const std::uint32_t shift = lane % 4 * 8 + (lane < 16 ? 0 : 4);
   const std::uint32_t others = ~(std::uint32_t{15} << shift);
   tile += lane % 16 / 4 * head_dim * 4;
-  for (std::uint32_t c = 0; c < head_dim; ++c) {
-    put_word(tile, c, (word_at(tile, c) & others) | std::uint32_t{codes[c]} << shift);
+  for (std::uint32_t start = 0; start < head_dim; start += 16) {
+    std::uint32_t words[16];  // apart from the codes, which compilers could not know otherwise
+    std::memcpy(words, tile + start * 4, sizeof words);
+    for (std::uint32_t c = 0; c < 16; ++c) words[c] = (words[c] & others) | std::uint32_t{codes[start + c]} << shift;
+    std::memcpy(tile + start * 4, words, sizeof words);
   }
 }
 
