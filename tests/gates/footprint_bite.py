@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Changes figures in README.md's tables of sizes and expects bench/footprint/footprint --check to find what grew too much, and that alone.
+"""Changes figures in bench/RESULTS.md's tables of sizes and expects bench/footprint/footprint --check to find what grew too much, and that alone.
 
     footprint_bite.py ROOT
 """
@@ -31,7 +31,7 @@ def changed(table, row, column, factor, plus=0):
 
 def main():
     script = load(pathlib.Path(sys.argv[1]) / "bench" / "footprint" / "footprint")
-    _, table, _ = script.in_readme()
+    _, table, _ = script.on_page()
     cells = script.cells(table)
     faults = []
 
