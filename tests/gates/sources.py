@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Reads lib/ and ports/ for what they may not use, and all of the sources for characters beyond ASCII and builds without a bound.
+"""Searches lib/ and ports/ for what they may not use, and all sources for characters beyond ASCII and builds without a bound.
 
     sources.py ROOT
 """
@@ -20,7 +20,7 @@ WORDS = re.compile(
     r"|\b[a-z]*printf\b|\bstd(in|out|err)\b|\bFILE\b"
     r"|\bstd::(vector|string|deque|list|forward_list|map|set|multimap|multiset|unordered_\w+|function|any|(unique|shared)_ptr"
     r"|make_(unique|shared)|optional|variant|mutex|thread|atomic|exception|cout|cerr|pmr)\b")
-# As many compilers at a time as there are files: too much for the memory of a small machine.
+# One compiler per file at the same time: too much for the memory of a small machine.
 UNBOUNDED = re.compile(r"(cmake --build|ninja|make)\b[^|&;`]*\s(-j|--parallel)(?! *[\d\"$])")
 NO_TEXT = {"__pycache__", "findings"}  # a fuzzer's findings are bytes
 TEXT = {".cpp", ".hpp", ".inc", ".py", ".sh", ".cmake", ".txt", ".md", ".ld", ".c", ".h", ""}
