@@ -23,7 +23,7 @@ struct Sum {
   std::uint64_t arena_bytes = 0;  ///< the most
 };
 
-// Those of one cache follow one another, by length, with that of all lengths last.
+// Those of one cache follow one another, ordered by length, and end with that of all lengths.
 std::vector<Sum> sums_of(const std::vector<RetrievalRow>& rows) {
   std::vector<Sum> sums;
   std::vector<RetrievalRow> caches;

@@ -10,7 +10,7 @@
 namespace nibkv::llm {
 namespace {
 
-// Calls visit(name, field) for all that is kept in a file, in its order.
+// Calls visit(name, field) for everything that a file holds, in its order.
 template <typename Report, typename F>
 void for_each_common(Report& report, F&& visit) {
   visit("model", report.model);
@@ -41,7 +41,7 @@ void for_each_field(Row& row, F&& visit) {
   visit("mode", row.mode);
 }
 
-// And what is kept when needles were asked for.
+// The same for what a file also holds if needles were asked for.
 template <typename Report, typename F>
 void for_each_asked(Report& report, F&& visit) {
   visit("retrieval", report.retrieval);
@@ -133,7 +133,8 @@ void SweepReport::go_on_from(const SweepReport& older) {
 }
 
 std::string SweepReport::as_svg() const {
-  // What lies within noise of the reference, or below it, has no place of its own on a logarithmic axis.
+  // What is within noise of the reference, or below it, has no position of its own on
+  // a logarithmic axis.
   constexpr double kLeast = 0.001;
   char reference[40];
   std::snprintf(reference, sizeof reference, "%.3f", reference_cross_entropy);
