@@ -23,8 +23,8 @@ std::size_t block_length(TensorType type);
 std::size_t block_bytes(TensorType type);
 
 /// The bytes of a row of `columns` weights.
-/// @throws Error if `columns` is not a whole number of blocks, or the row is larger
-/// than the address space.
+/// @throws Error if `columns` is not a whole number of blocks, or the row is larger than
+///         the address space.
 std::size_t row_bytes(TensorType type, std::size_t columns);
 
 /// Writes `count` weights, decoded from the row_bytes(type, count) bytes at `source`, to `target`.

@@ -29,9 +29,8 @@ class Chat {
   /// As the file's template requires; plain messages if it has none.
   ///
   /// @param name  the row to use instead of the one that matches the template
-  /// @throws Error naming the file if its template is not one of the known ones, or a token
-  /// of it is missing; for
-  ///         a `name` that is unknown.
+  /// @throws Error naming the file if its template is not one of the known ones, or a token of it
+  ///         is missing; for a `name` that is unknown.
   static Chat from(const Gguf& file, const Tokenizer& tokenizer, const std::optional<std::string>& name = {});
 
   const ChatTemplate& format() const { return *row_; }

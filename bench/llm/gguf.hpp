@@ -52,7 +52,7 @@ struct Tensor {
 class Gguf {
  public:
   /// @throws Error for a file that cannot be opened, is not such a GGUF file, is truncated, or is
-  /// inconsistent. The message is one line that names the file and what is wrong.
+  ///         inconsistent. The message is one line that names the file and what is wrong.
   static Gguf open(const std::string& path);
 
   Gguf(Gguf&&) noexcept;

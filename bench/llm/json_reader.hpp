@@ -14,7 +14,7 @@ class JsonValue {
   using Members = std::vector<std::pair<std::string, JsonValue>>;
 
   /// @throws Error with the position of the first wrong byte; also for arrays and objects
-  /// nested deeper than 64
+  ///         nested deeper than 64
   static JsonValue parse(std::string_view text);
 
   /// The member of that name.

@@ -30,7 +30,7 @@ class Matrix {
   /// @param tensor  two dimensions; its data is not needed afterwards.
   /// @param file    the file of the tensor: its memory is released as it is read; may be null.
   /// @throws Error naming the tensor if a dimension is zero, or the data does not have the length
-  /// that the shape says.
+  ///         that the shape says.
   /// Cost: one pass over the data, shared by the workers.
   Matrix(const Tensor& tensor, ThreadPool& pool, const Gguf* file = nullptr);
 

@@ -22,9 +22,9 @@
 ///
 /// A panel of reals is weight[columns][16], as f32, f16 or bf16.
 ///
-/// All tables of kernels compute the same numbers, to the last bit: a group's sum of code * activation
-/// is an integer, groups are added in order, and products are rounded before they are added (no fused
-/// multiply-add).
+/// All tables of kernels compute the same numbers, to the last bit: a group's sum of code *
+/// activation is an integer, groups are added in order, and products are rounded before they are
+/// added (no fused multiply-add).
 namespace nibkv::llm {
 
 inline constexpr std::size_t kPanelRows = 16;

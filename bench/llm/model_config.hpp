@@ -11,8 +11,8 @@ namespace nibkv::llm {
 /// limits far above those of any model that fits a device.
 struct Config {
   /// Reads the keys of a model of the "llama" or "qwen2" architecture.
-  /// @throws Error naming the file and the key that is missing, impossible, or asks for what this runner does not do;
-  ///         unknown keys of the architecture count as such (model_keys.hpp).
+  /// @throws Error naming the file and the key that is missing, impossible, or asks for what this
+  ///         runner does not do; unknown keys of the architecture count as such (model_keys.hpp).
   static Config from(const Gguf& file);
 
   std::size_t layers = 0;

@@ -21,14 +21,14 @@ enum class Readers : std::uint8_t { kAny, kOwner };
 /// to and never replaced.
 ///
 /// @throws Error naming the path and the reason. The old file is unchanged then, and nothing
-/// else is left behind.
+///         else is left behind.
 void write_file(const std::string& path, std::span<const std::byte> bytes, Readers readers = Readers::kAny);
 void write_file(const std::string& path, const std::string& text);
 
 /// Long work should not end with a file that cannot be written: tests that in advance,
 /// and changes nothing.
 /// @throws Error as write_file would, as far as that can be known: no such folder, no permission,
-/// no free space at all
+///         no free space at all
 void check_place(const std::string& path);
 
 /// Whether writing again replaces what was written, instead of being appended to it as in a pipe.

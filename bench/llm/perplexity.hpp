@@ -86,8 +86,8 @@ struct PerplexityProgress {
 ///
 /// @param tokens    of the text.
 /// @param progress  may be empty.
-/// @throws Error if the text is shorter than a window, the context larger than the model's,
-/// or the store refuses.
+/// @throws Error if the text is shorter than a window, the context larger than the model's, or
+///         the store refuses.
 PerplexityFigures measure_perplexity(Model& model, ThreadPool& pool, std::span<const std::int32_t> tokens,
                                      const PerplexityOptions& options,
                                      const std::function<void(const PerplexityProgress&)>& progress);

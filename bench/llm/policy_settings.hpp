@@ -13,7 +13,7 @@ namespace nibkv::llm {
 
 /// Splits and checks `key=value,...`.
 /// @throws UsageError naming what is allowed, for an unknown key or a value that its
-/// field does not accept
+///         field does not accept
 PolicySettings parse_settings(const std::string& text);
 
 /// `key=value,...`; empty for none

@@ -38,8 +38,7 @@ enum class PreSplitter : std::uint8_t { kGpt2, kSmolLm, kLlama3, kQwen2 };
 struct Vocabulary {
   /// Reads the `tokenizer.ggml.*` keys.
   /// @throws Error for an unknown tokenizer model or pre-splitter, no tokens, an id that is not
-  /// an int32, and a file that
-  ///         asks for texts to be changed first.
+  ///         an int32, and a file that asks for texts to be changed first.
   static Vocabulary from(const Gguf& file);
 
   TokenizerModel model = TokenizerModel::kBytePairs;
@@ -62,8 +61,8 @@ class Tokenizer {
   static Tokenizer from(const Gguf& file);
 
   /// @throws Error if arrays differ in length, a merge names an unknown token, a score is not
-  /// a number, an id is out
-  ///         of range, a byte token is misspelled, or BOS is to be added and none is named.
+  ///         a number, an id is out of range, a byte token is misspelled, or BOS is to be added
+  ///         and none is named.
   explicit Tokenizer(Vocabulary vocabulary);
 
   /// @param text           any bytes, fewer than 2^31 of them; invalid UTF-8 is kept byte by byte.
