@@ -13,11 +13,10 @@ inline constexpr int kMostRows = 16;
 ///
 /// Units and layouts (lib/FORMAT.md draws them):
 /// - head_dim: number of channels, a multiple of 16 in [16, 256]. A tile has 32 slots.
-/// - key codes, 16 * head_dim bytes: for each group of 4 channels 64 bytes; byte (t % 16) * 4 + c % 4 holds slot t in
-/// its low nibble
-///   for t < 16 and slot t in its high nibble for t >= 16.
-/// - value codes, 16 * head_dim bytes: for each group of 4 slots, t % 16 / 4, head_dim * 4 bytes; byte c * 4 + t % 4,
-/// nibbles as above.
+/// - key codes, 16 * head_dim bytes: for each group of 4 channels 64 bytes; byte (t % 16) * 4 + c % 4
+///   holds slot t in its low nibble for t < 16, and in its high nibble for t >= 16.
+/// - value codes, 16 * head_dim bytes: for each group of 4 slots, t % 16 / 4, head_dim * 4 bytes;
+///   byte c * 4 + t % 4, nibbles as above.
 /// - outliers: for each group of 4 channels 128 bytes; byte t * 4 + c % 4, an int8 in [-127, 127].
 /// - scale16: a positive float's bits 30..15 (8 bits of exponent, 8 of fraction), rounded to nearest; 0 is zero.
 /// - f32 arithmetic is one IEEE operation at a time in the order written in the scalar port; no fused multiply-add.

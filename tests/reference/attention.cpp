@@ -32,16 +32,14 @@ std::vector<double> attention(std::span<const double> query, const Rows& keys, c
 
 // Where the bound comes from. Weights w = 2^logit, logits in octaves; in a tile, M is the largest weight and 2^(e + 1)
 // the power of two above it, so M >= 2^(e + 1) / 2.
-// 1. A logit is an exact integer times f32 factors: six roundings, and a few in the rotation
-//    of the query, 16 in total:
-// 2^-20 of its size.
-//    It is then rounded to 1 / 2048 octave: an error of 1/4096. The subtraction from the top
-//    adds 2^-19. So w has a relative error of ln 2 * (1/4096 + 2^-19 + 2^-20 |logit|).
-// 2. 2^-f in Q15: polynomial, its four roundings and the 32767 that stands for 1, 4 units of 2^-15; 2^-f >= 1/2, so
-// 8 * 2^-15 of w.
-// 3. The shifted weight is rounded to a unit of 2^-15 of 2^(e + 1); less than a unit may
-//    become 0: an error of at
-// most 2^-14 M.
+// 1. A logit is an exact integer times f32 factors: six roundings, and a few in the rotation of the
+//    query, 16 in total: 2^-20 of its size. It is then rounded to 1 / 2048 octave: an error of 1/4096.
+//    The subtraction from the top adds 2^-19. So w has a relative error of
+//    ln 2 * (1/4096 + 2^-19 + 2^-20 |logit|).
+// 2. 2^-f in Q15: the polynomial, its four roundings and the 32767 that stands for 1 add up to 4 units
+//    of 2^-15; 2^-f >= 1/2, so 8 * 2^-15 of w.
+// 3. The shifted weight is rounded to a unit of 2^-15 of 2^(e + 1); less than a unit may become 0: an
+//    error of at most 2^-14 M.
 //    Together |w' - w| <= relative * w + 2^-14 M; the mass is their sum.
 // 4. With V the largest value scale of the tile and 2^s the power of two above it (2^s <= 2 V),
 //    a scale is rounded to 2^-15 of 2^s, an error of half of that, 2^-15 V, and its product with
