@@ -192,8 +192,8 @@ const Format& format_of(TensorType type) {
 // The number of blocks in `count` weights.
 std::size_t whole_blocks(const Format& format, std::size_t count) {
   if (count % format.length != 0) {
-    throw Error(std::to_string(count) + " weights are no whole number of " + std::string(format.name) + " blocks of " +
-                std::to_string(format.length));
+    throw Error(std::to_string(count) + " weights are not a whole number of " + std::string(format.name) +
+                " blocks of " + std::to_string(format.length));
   }
   return count / format.length;
 }

@@ -106,7 +106,7 @@ struct Description {
 std::uint64_t tensor_bytes(const Tensor& tensor, const Cursor& cursor, const std::string& what) {
   const std::size_t length = block_length(tensor.type);
   if (tensor.shape[0] % length != 0) {
-    cursor.fail(what + " has rows of " + std::to_string(tensor.shape[0]) + " weights, no whole number of " +
+    cursor.fail(what + " has rows of " + std::to_string(tensor.shape[0]) + " weights, not a whole number of " +
                 std::string(type_name(tensor.type)) + " blocks of " + std::to_string(length));
   }
   // Starting from the larger of the two, so that neither the number of weights nor that of bytes overflows.
@@ -369,7 +369,7 @@ std::vector<std::int32_t> Gguf::integers(std::string_view key) const {
     const auto value = static_cast<std::int64_t>(whole->bits);
     if (value < std::numeric_limits<std::int32_t>::min() || value > std::numeric_limits<std::int32_t>::max() ||
         whole->negative != (value < 0)) {
-      impl_->refuse(key, "has an element that is no 32-bit integer");
+      impl_->refuse(key, "has an element that is not a 32-bit integer");
     }
     integers.push_back(static_cast<std::int32_t>(value));
   }

@@ -184,7 +184,7 @@ class Cursor {
   std::size_t count(std::size_t smallest, const std::string& what) {
     const auto count = number<std::uint64_t>(what);
     if (count > remaining() / smallest) {
-      fail(what + " is " + std::to_string(count) + ", more than the file has room for");
+      fail(what + " is " + std::to_string(count) + ", more than the file can hold");
     }
     return static_cast<std::size_t>(count);
   }

@@ -102,7 +102,7 @@ HeadScores measure_head_scores(Model& model, const Tokenizer& tokenizer, const H
   }
   if (result.answered == 0) {
     throw Error("the model finds none of " + std::to_string(result.asked) +
-                " needles, which says nothing of its heads");
+                " needles, which says nothing about its heads");
   }
   for (const double sum : sums) result.scores.push_back(static_cast<float>(sum / static_cast<double>(result.answered)));
   return result;

@@ -91,7 +91,7 @@ Config Config::from(const Gguf& file) {
                 " is not one of llama, qwen2");
   }
   if (const std::string_view type = file.text("general.type").value_or("model"); type != "model") {
-    throw Error(file.path() + ": general.type: " + detail::quoted(type) + " is no model");
+    throw Error(file.path() + ": general.type: " + detail::quoted(type) + " is not a model");
   }
   const Keys keys(file, std::string(*architecture));
 

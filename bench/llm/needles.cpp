@@ -182,7 +182,8 @@ Prompt Haystack::hide(const Needle& needle, const Hiding& hiding) const {
     taken += pieces.back().tokens.size();
   }
   if (hiding.length <= taken) {
-    throw Error("a length of " + std::to_string(hiding.length) + " tokens has no room for the needle and its question");
+    throw Error("a length of " + std::to_string(hiding.length) +
+                " tokens is too short for the needle and its question");
   }
   const std::size_t hay = hiding.length - taken;
   if (hay > tokens_.size()) {

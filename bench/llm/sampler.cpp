@@ -27,7 +27,7 @@ std::size_t likeliest(std::span<const float> logits) {
       best = id;
     }
   }
-  if (!std::isfinite(largest)) throw Error("the model's logits are no finite numbers");
+  if (!std::isfinite(largest)) throw Error("the model's logits are not finite numbers");
   return best;
 }
 

@@ -61,7 +61,7 @@ struct ReadMember {
   void operator()(const char* name, double& field) const { field = json.at(name).number(); }
   void operator()(const char* name, std::uint64_t& field) const {
     const double number = json.at(name).number();
-    if (!(number >= 0 && number < 0x1p53)) throw Error(std::string("JSON: '") + name + "' is no count");
+    if (!(number >= 0 && number < 0x1p53)) throw Error(std::string("JSON: '") + name + "' is not a count");
     field = static_cast<std::uint64_t>(number);
   }
 };
@@ -140,9 +140,9 @@ std::string SweepReport::as_svg() const {
   std::snprintf(reference, sizeof reference, "%.3f", reference_cross_entropy);
   LineChart chart;
   chart.title = "Context " + std::to_string(context) + ", tokens from " + std::to_string(score_from) +
-                " on; f32 of everything: " + reference + " nats a token";
+                " on; f32 of everything: " + reference + " nats per token";
   chart.x_title = "bytes in use at the peak";
-  chart.y_title = "cross-entropy above that of f32, nats a token (0.001 also for less)";
+  chart.y_title = "cross-entropy above that of f32, nats per token (0.001: or less)";
   chart.log_x = chart.log_y = true;
   for (const SweepRow& row : rows) {
     const std::string name = name_of(row.what);

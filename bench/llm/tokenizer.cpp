@@ -89,7 +89,7 @@ char byte_of(std::string_view spelling) {
     const auto [end, error] = std::from_chars(spelling.data() + 3, spelling.data() + 5, value, 16);
     if (error == std::errc{} && end == spelling.data() + 5) return static_cast<char>(value);
   }
-  throw Error("tokenizer: " + detail::quoted(spelling) + " is no byte token");
+  throw Error("tokenizer: " + detail::quoted(spelling) + " is not a byte token");
 }
 
 std::string with_spaces(std::string_view spelling) {

@@ -95,7 +95,7 @@ class BytePairEncoder final : public TextEncoder {
   void add_merge(std::string_view merge) {
     const std::size_t space = merge.find(' ', 1);
     if (space == std::string_view::npos || space + 1 == merge.size()) {
-      throw Error("tokenizer: merge " + detail::quoted(merge) + " is no pair of tokens");
+      throw Error("tokenizer: merge " + detail::quoted(merge) + " is not a pair of tokens");
     }
     const std::string left = bytes_of_spelling(merge.substr(0, space));
     const std::string right = bytes_of_spelling(merge.substr(space + 1));

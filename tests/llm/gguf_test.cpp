@@ -343,8 +343,8 @@ TEST(Gguf, RefusesImpossibleTensors) {
   expect(0, {4, 0}, 0, "tensor 'bad' has a dimension of zero");
   expect(4, {4}, 0, "tensor 'bad' has type 4");
   expect(77, {4}, 0, "tensor 'bad' has type 77");
-  expect(2, {33}, 0, "no whole number of Q4_0 blocks of 32");
-  expect(12, {128}, 0, "no whole number of Q4_K blocks of 256");
+  expect(2, {33}, 0, "not a whole number of Q4_0 blocks of 32");
+  expect(12, {128}, 0, "not a whole number of Q4_K blocks of 256");
   expect(0, {kHuge, kHuge}, 0, "impossible size");
   expect(0, {std::uint64_t{1} << 62}, 0, "impossible size");
   expect(0, {std::uint64_t{1} << 61}, 0, "past the end");

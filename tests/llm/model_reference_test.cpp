@@ -363,7 +363,7 @@ TEST(ModelReference, RefusesEveryKeyThatChangesWhatIsComputed) {
   sketch.more = [](test::GgufWriter& writer) { writer.set("gemma3.attention.sliding_window", 512u); };
   EXPECT_EQ(complaint(sketch.file()), "");
   sketch.more = [](test::GgufWriter& writer) { writer.set("general.type", "adapter"); };
-  EXPECT_NE(complaint(sketch.file()).find("general.type: 'adapter' is no model"), std::string::npos);
+  EXPECT_NE(complaint(sketch.file()).find("general.type: 'adapter' is not a model"), std::string::npos);
 }
 
 TEST(ModelReference, NamesTheKeyThatIsMissingOrImpossible) {

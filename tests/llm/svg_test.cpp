@@ -177,7 +177,7 @@ TEST(HeatMap, CutsNoWordsOff) {
   map.title = std::string(80, 't');
   map.x_title = "tokens of the prompt";
   map.y_title = "depth of the needle";
-  map.scale_title = "share of right answers";
+  map.scale_title = "share of correct answers";
   map.columns = {"4096"};
   for (int rows = 1; rows < 12; ++rows) {
     map.rows.push_back("100 %");
@@ -185,7 +185,7 @@ TEST(HeatMap, CutsNoWordsOff) {
     const std::string text = heat_map(map);
     expect_xml(text);
     expect_all_texts_inside(text);
-    EXPECT_EQ(count(text, ">share of right answers<"), 1u);
+    EXPECT_EQ(count(text, ">share of correct answers<"), 1u);
   }
 }
 
