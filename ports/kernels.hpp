@@ -5,43 +5,46 @@
 
 namespace nibkv {
 
-/// Query rows that one call brings, at most: `count` is in [1, 16] everywhere below.
+/// The maximum number of query rows in one call: `count` is in [1, 16] everywhere below.
 inline constexpr int kMostRows = 16;
 
-/// One port: the few functions that a CPU's vector instructions speed up. Every port writes the same bytes as the
-/// scalar one.
+/// A port: the few functions that a CPU's vector instructions speed up. Every port writes the same
+/// bytes as the scalar one.
 ///
 /// Units and layouts (lib/FORMAT.md draws them):
-/// - head_dim: channels, a multiple of 16 in [16, 256]. A tile has 32 slots.
-/// - key codes, 16 * head_dim bytes: for each group of 4 channels 64 bytes; byte (t % 16) * 4 + c % 4 holds slot t in
-/// its low nibble
-///   for t < 16 and slot t in its high nibble for t >= 16.
-/// - value codes, 16 * head_dim bytes: for each group of 4 slots, t % 16 / 4, head_dim * 4 bytes; byte c * 4 + t % 4,
-/// nibbles as above.
+/// - head_dim: number of channels, a multiple of 16 in [16, 256]. A tile has 32 slots.
+/// - key codes, 16 * head_dim bytes: for each group of 4 channels 64 bytes; byte (t % 16) * 4 + c % 4
+///   holds slot t in its low nibble for t < 16, and in its high nibble for t >= 16.
+/// - value codes, 16 * head_dim bytes: for each group of 4 slots, t % 16 / 4, head_dim * 4 bytes;
+///   byte c * 4 + t % 4, nibbles as above.
 /// - outliers: for each group of 4 channels 128 bytes; byte t * 4 + c % 4, an int8 in [-127, 127].
 /// - scale16: a positive float's bits 30..15 (8 bits of exponent, 8 of fraction), rounded to nearest; 0 is zero.
 /// - f32 arithmetic is one IEEE operation at a time in the order written in the scalar port; no fused multiply-add.
 ///
-/// Pointers need the alignment of their type only, but for codes and outliers, which start at multiples of 32 bytes.
+/// Pointers need only the alignment of their type, except codes and outliers, which start
+/// at multiples of 32 bytes.
 struct Kernels {
   const char* name;
 
-  /// Orthonormal Hadamard transform in place, of each of the largest power-of-two blocks of head_dim channels in turn
-  /// (96 = 64 + 32). Stages run from the closest partners to the farthest; the scale comes last.
+  /// Orthonormal Hadamard transform in place, of each of the largest power-of-two blocks
+  /// of head_dim channels in turn (96 = 64 + 32). Stages run from the closest partners to the
+  /// farthest; the scale is applied last.
   void (*rotate)(float* row, int head_dim);
 
-  /// Codes a row to 16 levels with the scale that leaves the least squared error among those tried (lib/DESIGN.md).
+  /// Quantises a row to 16 levels, with the scale that gives the smallest squared error among those
+  /// tried (lib/DESIGN.md).
   /// @param codes  u8[head_dim], written: indices into the codebook, [0, 15]
   /// @returns the scale as scale16; 0 for a row whose largest magnitude is below 2^-60
   std::uint16_t (*encode_row)(const float* row, int head_dim, std::uint8_t* codes);
 
-  /// row[c] ~ codes[c] * returned scale, codes in [-127, 127] by the largest magnitude; a row below 2^-60 gives zeros
-  /// and 0.
+  /// row[c] ~ codes[c] * returned scale, codes in [-127, 127] by the largest magnitude; a row whose
+  /// largest magnitude is below 2^-60 gives zeros, and returns 0.
   float (*quantise_query)(const float* row, int head_dim, std::int8_t* codes);
 
   /// dots[i][t] = sum over channels of level(key code [t][c]) * queries[i][c].
   /// @param queries     i8[count][head_dim]
-  /// @param query_sums  i32[count]: the sum of each row of `queries`, for ports that make levels unsigned by an offset
+  /// @param query_sums  i32[count]: the sum of each row of `queries`, for ports that add an offset
+  ///                    to make levels unsigned
   /// @param dots        i32[count][32], written
   void (*key_dots)(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, const std::int32_t* query_sums,
                    int count, std::int32_t* dots);
@@ -51,17 +54,17 @@ struct Kernels {
   void (*outlier_dots)(const std::int8_t* outliers, int channels, const std::int8_t* queries,
                        const std::int32_t* query_sums, int count, std::int32_t* dots);
 
-  /// From the dots of some tiles to weights of their values: logits, block-floating softmax, value scales folded in.
-  /// Tiles do not depend on one another; they come together because each is a long chain of dependent instructions.
-  /// tile_count * count <= 16.
+  /// Computes the weights of the values of some tiles from their dots: logits, block-floating
+  /// softmax, value scales folded in. Tiles do not depend on one another; they are passed together
+  /// because each is a long chain of dependent instructions. tile_count * count <= 16.
   void (*tile_weights)(const struct TileWeights* tiles, int tile_count, int count);
 
-  /// Adds the attention that the slots of one tile got to their scores.
+  /// Adds the attention that the slots of one tile received to their scores.
   void (*add_scores)(const struct TileScores& tile);
 
   /// sums[i][c] += scales[i] * (sum over slots of level(value code [t][c]) * weights[i][t]), the inner sum exact, two
   /// f32 roundings.
-  /// @param weights  u8[count][32] in [0, 127]: four of their products with levels fit int16
+  /// @param weights  u8[count][32] in [0, 127]: the sum of four products with levels fits int16
   /// @param sums     f32[count][head_dim], updated
   void (*value_sums)(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales,
                      int count, float* sums);
@@ -72,26 +75,26 @@ struct TileWeights {
   const std::int32_t* dots;           ///< i32[count][32] of key_dots
   const std::int32_t* outlier_dots;   ///< i32[count][32] of outlier_dots, or nullptr
   const std::uint16_t* key_scales;    ///< scale16[32], 0 or in [2^-70, 2^50]
-  const std::uint16_t* value_scales;  ///< scale16[32], 0 or in [2^-70, 2^100]; those of slots that a row does not see
-                                      ///< leave no trace
+  const std::uint16_t* value_scales;  ///< scale16[32], 0 or in [2^-70, 2^100]; those of slots that a row does not
+                                      ///< see have no effect
   const float* query_scales;          ///< f32[count] in [2^-80, 2^40]: a logit in octaves (log2) is
                                       ///< (dot * key scale + outlier dot * outlier ratio) * query scale
   const float* outlier_ratios;        ///< f32[count], 0 or in [2^-110, 2^40], not read without outlier_dots
-  const std::int32_t* visible;        ///< i32[count] in [0, 32]: slots from this one on have weight 0
+  const std::int32_t* visible;        ///< i32[count] in [0, 32]: slots from this number on have weight 0
   const std::uint8_t* biases;         ///< u8[32]: 1/16 octaves added to the logits, or nullptr
 
-  std::uint8_t*
-      weights;         ///< u8[count][32], written: weight * value scale, relative to its largest of the row, [0, 127]
-  float* value_units;  ///< f32[count], written: what weights of 1 stand for, relative to 2^exponent
+  std::uint8_t* weights;    ///< u8[count][32], written: weight * value scale, relative to the row's largest, [0, 127]
+  float* value_units;       ///< f32[count], written: what a weight of 1 stands for, relative to 2^exponent
   std::int32_t* exponents;  ///< i32[count], written: whole part of the largest logit, plus 2
   std::uint16_t* softmax;   ///< u16[count][32], written: the weights in Q0.16 relative to 2^exponent, [0, 32767],
-                            ///< without meaning for a row that sees no slot; or nullptr
-  std::uint32_t*
-      masses;  ///< u32[count], written: sum of the Q0.16 softmax weights relative to 2^exponent, at most 32 * 2^15
+                            ///< meaningless for a row that sees no slot; or nullptr
+  /// u32[count], written: sum of the Q0.16 softmax weights relative to 2^exponent, at most 32 * 2^15.
+  std::uint32_t* masses;
 };
 
-/// Arguments of add_scores. The attention of a slot is the sum over rows of softmax * factor, below 2^31; where `group`
-/// is more than 1, over runs of `group` rows of the largest of their products.
+/// Arguments of add_scores. The attention of a slot is the sum over rows of softmax * factor,
+/// below 2^31. If `group` is more than 1, it is the sum over runs of `group` rows of the
+/// largest product in each.
 struct TileScores {
   const std::uint16_t* softmax;  ///< u16[count][32] of tile_weights, [0, 32767]
   const std::int16_t* factors;   ///< i16[count], at least 0
@@ -99,24 +102,25 @@ struct TileScores {
   int group;
   int global_shift;       ///< [0, 31]: scores grow by the attention >> shift, rounded, halves up
   int local_shift;        ///< [0, 31]
-  std::uint32_t fade;     ///< [0, 65536]: local scores first lose this many 1/65536, rounded up
+  std::uint32_t fade;     ///< [0, 65536]: local scores first decrease by this many 1/65536 of themselves, rounded up
   std::uint32_t* global;  ///< u32[32], updated, saturating; or nullptr
   std::uint16_t* local;   ///< u16[32], updated, saturating; or nullptr
 };
 
 namespace ports {
 
-/// 1 / sqrt(16, 32, ..., 256): what makes rotate()'s blocks orthonormal.
+/// 1 / sqrt(16, 32, ..., 256): makes the blocks of rotate() orthonormal.
 constexpr float kBlockNorms[] = {0.25f, 0.17677669529663687f, 0.125f, 0.08838834764831845f, 0.0625f};
 
-/// The codebook: what a code stands for, in units of the row's scale.
+/// The codebook: the level of each code, in units of the row's scale.
 constexpr std::int8_t kLevels[16] = {-63, -48, -37, -29, -22, -15, -9, -3, 3, 9, 15, 22, 29, 37, 48, 63};
 
-/// encode_row tries these scales: the largest magnitude (16383 after normalising) is taken as this many level units.
-/// The scale that is stored is then the least-squares one for the codes.
+/// encode_row tries these scales: the largest magnitude (16383 after normalising) is taken to be
+/// this many level units. The stored scale is then the least-squares one for the codes.
 inline constexpr int kCandidates = 8;
-/// kThresholds[k][j]: a normalised magnitude above it has level index j + 1 or more under candidate k.
-/// Candidate k takes the largest magnitude as (350 + 30 k) / 7 levels units, 50 to 80.
+/// kThresholds[k][j]: a normalised magnitude above it has a level index of j + 1 or
+/// more under candidate k.
+/// Candidate k takes the largest magnitude to be (350 + 30 k) / 7 level units, 50 to 80.
 struct Thresholds {
   std::int16_t at[kCandidates][7];
 };
@@ -141,17 +145,17 @@ inline constexpr std::int16_t kExp2 = -7853;
 inline constexpr std::int16_t kExp3 = 1744;
 inline constexpr std::int16_t kExp4 = -220;
 
-inline constexpr float kSmallest = 0x1p-60f;      ///< a row whose largest magnitude is below is stored as zero
-inline constexpr float kHidden = -1e38f;          ///< in place of the logit of a slot that a query may not see
+inline constexpr float kSmallest = 0x1p-60f;      ///< a row whose largest magnitude is below this is stored as zero
+inline constexpr float kHidden = -1e38f;          ///< replaces the logit of a slot that a query may not see
 inline constexpr float kExponentLimit = 0x1p29f;  ///< a tile's exponent saturates at this magnitude
-inline constexpr float kFlat = 0x1p-100f;         ///< a largest logit nearer to 0 is taken as 0
+inline constexpr float kFlat = 0x1p-100f;         ///< a largest logit closer to 0 counts as 0
 inline constexpr float kFaintest = 31744.5f;      ///< 15.5 octaves, in 1 / 2048, and a half: a weight this small is 0
 inline constexpr int kLeastExponent = 15;         ///< of scale16, so that a scale of 0 is 15 octaves below any other
 inline constexpr float kByteRange = 127.0f * 128.0f * 32768.0f;  ///< bytes in Q7, factors in Q15
 
 }  // namespace ports
 
-// The tables of all ports; a build has those it was configured with.
+// The tables of all ports. A build contains those it was configured with.
 extern const Kernels kAvx512vnniKernels;
 extern const Kernels kAvx2Kernels;
 extern const Kernels kSse41Kernels;

@@ -12,7 +12,7 @@ extern "C" __declspec(dllimport) int __stdcall IsProcessorFeaturePresent(unsigne
 
 namespace nibkv {
 
-/// A built port and the test whether this CPU runs it.
+/// A built port, and a test whether this CPU can run it.
 struct Port {
   const Kernels* kernels;
   bool (*runs_here)();
@@ -35,8 +35,8 @@ inline bool runs_sse41() {
   return __builtin_cpu_supports("sse4.1") && __builtin_cpu_supports("ssse3");
 }
 #endif
-// NEON is there where the compiler was told that every CPU of the program has it, or where the system says so. Without
-// a system nobody can be asked.
+// NEON is available if the compiler was told that every CPU of the program has it, or if the
+// operating system says so. Without an operating system there is no one to ask.
 #ifdef NIBKV_PORT_NEON_DOTPROD
 inline bool runs_neon_dotprod() {
 #if defined(__ARM_FEATURE_DOTPROD)
@@ -65,7 +65,7 @@ inline bool runs_neon() {
 #endif
 }
 #endif
-// Whoever has these built says by that which CPU it is.
+// Configuring one of these ports states which CPU the program runs on.
 #ifdef NIBKV_PORT_MVE
 inline bool runs_mve() {
   return true;
@@ -80,7 +80,7 @@ inline bool runs_scalar() {
   return true;
 }
 
-/// The selection ladder: all built ports, best first.
+/// The selection ladder: all built ports, fastest first.
 inline constexpr Port kPorts[] = {
 #ifdef NIBKV_PORT_AVX512VNNI
     {&kAvx512vnniKernels, runs_avx512vnni},

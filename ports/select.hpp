@@ -7,7 +7,7 @@
 
 namespace nibkv {
 
-/// The port of that name, or for an empty name the best that this CPU runs.
+/// Finds the port of that name, or for an empty name the fastest that this CPU can run.
 /// @returns kUnknownPort, kUnsupportedPort; `port` is unchanged then.
 Status select_port(std::string_view name, const Kernels*& port);
 

@@ -1,5 +1,5 @@
-// Arena bytes per token of models people know, as a Markdown table. Computed by the library's own footprint(), which is
-// exact.
+// Arena bytes per token of well-known models, as a Markdown table. Computed by the library's own
+// footprint(), which is exact.
 #include <cstdint>
 #include <cstdio>
 

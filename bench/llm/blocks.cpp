@@ -46,7 +46,8 @@ void decode_bf16(const std::byte* block, float* target) {
   *target = bf16_to_f32(load<std::uint16_t>(block));
 }
 
-// The 32-weight formats below keep weight i in the low half of nibble byte i, and weight i + 16 in its high half.
+// The 32-weight formats below store weight i in the low half of nibble byte i, and weight
+// i + 16 in its high half.
 constexpr std::size_t kHalf = 16;
 
 // Q8_0: f16 scale | 32 x int8.   weight = q * scale
@@ -144,7 +145,7 @@ void decode_q4_k(const std::byte* block, float* target) {
   decode_parts(block, nullptr, block + 16, target);
 }
 
-// Q5_K: as Q4_K, with 32 bytes of fifth bits before the nibble bytes.
+// Q5_K: like Q4_K, with 32 bytes of fifth bits before the nibble bytes.
 void decode_q5_k(const std::byte* block, float* target) {
   decode_parts(block, block + 16, block + 48, target);
 }
@@ -188,11 +189,11 @@ const Format& format_of(TensorType type) {
   return *format;
 }
 
-// Blocks in `count` weights.
+// The number of blocks in `count` weights.
 std::size_t whole_blocks(const Format& format, std::size_t count) {
   if (count % format.length != 0) {
-    throw Error(std::to_string(count) + " weights are no whole number of " + std::string(format.name) + " blocks of " +
-                std::to_string(format.length));
+    throw Error(std::to_string(count) + " weights are not a whole number of " + std::string(format.name) +
+                " blocks of " + std::to_string(format.length));
   }
   return count / format.length;
 }

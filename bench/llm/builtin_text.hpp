@@ -5,8 +5,8 @@
 
 namespace nibkv::llm {
 
-/// A short text of mixed English to look at a model's keys and values with, where no better one is at hand: messages at
-/// even places, answers to them at odd ones. ASCII.
+/// A short text of mixed English for measuring a model's keys and values if no better one is
+/// available: messages at even indices, answers to them at odd ones. ASCII.
 std::span<const std::string_view> builtin_text();
 
 }  // namespace nibkv::llm

@@ -53,7 +53,7 @@ constexpr ChatTemplate kTemplates[] = {
      .after_answer = "{bos}",
      .needs = {"[INST]", "[/INST]", "<<SYS>>"},
      .not_a_token = "[INST]"},
-    // Its first two versions. Later ones have tokens for [INST], and differ in where spaces are.
+    // The first two versions. Later ones have tokens for [INST], and put spaces in other places.
     {.name = "mistral",
      .title = "Mistral",
      .system_in_user = true,
@@ -64,7 +64,7 @@ constexpr ChatTemplate kTemplates[] = {
      .needs = {"[INST]", "[/INST]", "eos_token"},
      .lacks = {"<<SYS>>", "[SYSTEM_PROMPT]", "[AVAILABLE_TOOLS]"},
      .not_a_token = "[INST]"},
-    // Its tokens swallow the line breaks that the template's text has behind them.
+    // Its tokens include the line breaks that the template's text has after them.
     {.name = "phi3",
      .title = "Phi-3",
      .system = "<|system|>",
@@ -87,11 +87,11 @@ constexpr ChatTemplate kTemplates[] = {
      .lacks = {"[gMASK]", "<|end|>"}},
 };
 
-/// A template is text with code in it. This is a stretch of it that is written as it stands: text outside of code, or
-/// literals of code with nothing but `+` between them.
+/// A template is text with code in it. This is a piece of it that is written literally: text
+/// outside of code, or literals in code with only `+` between them.
 struct Stretch {
   std::string text;
-  std::string_view before;  // the code before a literal, back to what is not code
+  std::string_view before;  // the code before a literal, back to the last text outside of code
 };
 
 char unescaped(char letter) {
@@ -99,7 +99,7 @@ char unescaped(char letter) {
   return letter == 't' ? '\t' : letter;
 }
 
-// Reads the literal that begins at text[at], its quote, and moves behind it.
+// Reads the literal whose opening quote is text[at], and moves `at` past it.
 std::string literal_at(std::string_view text, std::size_t& at) {
   const char quote = text[at++];
   std::string literal;
@@ -148,7 +148,8 @@ std::vector<Stretch> stretches_of(std::string_view text) {
   return stretches;
 }
 
-// Without spaces, with one kind of quotes, and line breaks as they are: what spellings of one template have in common.
+// Removes spaces, unifies quotes and keeps line breaks: what different spellings of one
+// template have in common.
 std::string squeezed(std::string_view text) {
   std::string result;
   for (std::size_t at = 0; at < text.size(); ++at) {
@@ -202,7 +203,7 @@ const ChatTemplate* recognise_chat_template(std::string_view text, const Tokeniz
   return nullptr;
 }
 
-// Either the marks and the message between them are one stretch, or a variable gets the message.
+// Either the markers and the message between them are one piece, or a variable gets the message.
 std::optional<std::string> default_system_message(std::string_view text, const ChatTemplate& row) {
   const std::string_view end = row.system_end.substr(0, row.system_end.find_last_not_of('\n') + 1);
   for (const Stretch& stretch : stretches_of(text)) {

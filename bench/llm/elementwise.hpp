@@ -10,7 +10,7 @@ void rms_norm(const float* input, const float* weight, float epsilon, std::size_
 /// target[i] += addend[i].
 void add(float* target, const float* addend, std::size_t count);
 
-/// Turns pairs of elements by the angles whose cosines and sines are given.
+/// Rotates pairs of elements by the angles whose cosines and sines are given.
 ///
 /// @param adjacent  pairs are (2i, 2i + 1); otherwise (i, i + pairs).
 void rotate(float* head, const float* cosines, const float* sines, std::size_t pairs, bool adjacent);

@@ -29,7 +29,7 @@ bool is_f16_fold(std::string_view name) {
 double angle_between(std::span<const float> a, std::span<const float> b) {
   const double norms[2] = {norm_of(a), norm_of(b)};
   if (norms[0] == 0 || norms[1] == 0) return 0;
-  // Not by acos, which knows little of small angles.
+  // Not by acos, which is inaccurate for small angles.
   double sum = 0, difference = 0;
   for (std::size_t c = 0; c < a.size(); ++c) {
     const double x = static_cast<double>(a[c]) / norms[0], y = static_cast<double>(b[c]) / norms[1];
@@ -57,7 +57,7 @@ void share_direction(std::span<float> lower, std::span<float> upper, double t) {
   for (std::size_t c = 0; c < way.size() && squares != 0; ++c) {
     direction[c] = rounded_to_f16(static_cast<float>(way[c] / std::sqrt(squares)));
   }
-  // Rounded, it is not quite as long as it was.
+  // After rounding, its length is slightly different.
   const double length = squares != 0 ? norm_of(direction) : 1;
   for (std::size_t w = 0; w < 2; ++w) {
     const double norm = static_cast<double>(rounded_to_f16(static_cast<float>(norms[w])));
@@ -84,7 +84,7 @@ F16Fold::F16Fold(const Shape& shape, const Policy& policy, std::string_view name
   clear();
 }
 
-// Rows of both layers that are to fold.
+// The rows of both layers that will fold.
 template <typename F>
 void F16Fold::for_rows(const Heads& heads, std::size_t slot, F&& use) {
   const auto lower = static_cast<std::uint32_t>(heads.lower);
@@ -95,7 +95,7 @@ void F16Fold::for_rows(const Heads& heads, std::size_t slot, F&& use) {
   }
 }
 
-// The share of all tokens; Retain::kFarRange keeps no more of them than are far.
+// The share of all tokens; Retain::kFarRange keeps only those of them that are far.
 std::size_t F16Fold::retained_of(const Heads& heads) const {
   const Fold& fold = policy_.fold;
   const auto most = static_cast<std::size_t>(std::uint64_t{policy_.tokens} * fold.retained / 256);
@@ -106,7 +106,7 @@ std::size_t F16Fold::retained_of(const Heads& heads) const {
   return std::min(most, static_cast<std::size_t>(far));
 }
 
-// Of equal ones the newest fold.
+// Among equal ones the newest fold.
 void F16Fold::fold_some(Heads& heads) {
   const double sign = policy_.fold.retain == Retain::kNear ? -1 : 1;
   std::sort(heads.whole.begin(), heads.whole.end(), [&](const Whole& a, const Whole& b) {

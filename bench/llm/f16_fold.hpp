@@ -13,45 +13,49 @@
 
 namespace nibkv::llm {
 
-/// What folding does without 4 bits: f16 caches that keep every token. They stand beside the policies and are none.
-inline constexpr const char* kF16Fold = "f16_fold";               ///< each head retains slots of its own
+/// The effect of folding without 4 bits: f16 caches that keep every token. They are listed with
+/// the policies but are none.
+inline constexpr const char* kF16Fold = "f16_fold";               ///< each head retains its own slots
 inline constexpr const char* kF16FoldTokens = "f16_fold_tokens";  ///< all heads of a layer retain the same ones
 
-/// Whether it is one of the two names.
+/// Whether `name` is one of the two.
 bool is_f16_fold(std::string_view name);
 
-/// The angle between two rows, [0, pi]; 0 where one of them is zero.
+/// The angle between two rows, [0, pi]; 0 if one of them is zero.
 double angle_between(std::span<const float> a, std::span<const float> b);
 
-/// Gives two rows one direction, that at `t` of the way from the lower layer's to the upper one's by spherical
-/// interpolation, and leaves each its norm: MiniCache, arXiv 2405.14366. What is stored of them, one
-/// direction and two norms, is rounded to f16. A row of zero stays one, and the other keeps its direction.
+/// Gives two rows the same direction, that at `t` of the way from the lower layer's to the upper
+/// one's by spherical interpolation, and keeps the norm of each: MiniCache, arXiv 2405.14366.
+/// What is stored, one direction and two norms, is rounded to f16. A row of zeros stays zero, and
+/// the other keeps its direction.
 /// @param t  [0, 1]
 void share_direction(std::span<float> lower, std::span<float> upper, double t);
 
-/// An f16 cache of all tokens in which pairs of layers fold as MiniCache has it, at the moments at which the library
-/// folds: when 32 slots more are old than may be retained, the 32 that are most alike do (lib/DESIGN.md).
+/// An f16 cache of all tokens in which pairs of layers fold as in MiniCache, at the same moments
+/// as in the library: when 32 more slots are old than may be retained, the 32 most similar ones
+/// fold (lib/DESIGN.md).
 class F16Fold final : public KvStore {
  public:
-  /// @param policy  of Keep::kAll; its aligned pairs stay apart
+  /// @param policy  of Keep::kAll; its aligned pairs stay separate
   /// @param name    one for which is_f16_fold
   F16Fold(const Shape& shape, const Policy& policy, std::string_view name);
 
   std::size_t max_chunk() const override { return shape_.max_chunk; }
-  /// @throws Error when there are more tokens than the policy has
+  /// @throws Error if there are more tokens than the policy has
   void append(int layer, std::size_t count, const float* keys, const float* values) override;
   void attend(int layer, std::size_t count, const float* queries, float* out, ThreadPool& pool) override;
 
   /// Forgets everything but the peak.
   void clear();
 
-  /// What keys and values take: of a folded row its direction once and two norms, of others all in both layers, and
-  /// with each slot that is whole though it is old a position of 4 bytes.
+  /// The bytes of keys and values: for a folded row its direction once and two norms, for others
+  /// everything in both layers, and for each old slot that is not folded a position of 4 bytes.
   std::uint64_t bytes() const;
   std::uint64_t peak_bytes() const { return peak_bytes_; }
-  /// Bits of the peak over the key and value channels that were held then; 0 before the first append.
+  /// The bits at the peak divided by the key and value channels held then; 0
+  /// before the first append.
   double bits_per_channel() const { return bits_per_channel_; }
-  /// With the pairs that fold.
+  /// The policy, with the pairs that fold.
   const Policy& policy() const { return policy_; }
   /// Rows of a head, [token][head_dim].
   std::span<const float> keys(std::size_t layer, std::size_t kv_head) { return store_.keys(layer, kv_head); }
@@ -62,10 +66,10 @@ class F16Fold final : public KvStore {
     std::size_t slot;
     double distance;  // sum of the angles between both layers' rows
   };
-  /// Heads of a pair that fold the same slots: one, or all.
+  /// Heads of a pair that fold the same slots: one head, or all.
   struct Heads {
     std::size_t lower, first, count;
-    std::size_t old = 0;  // slots below that are folded, or listed here, or sinks
+    std::size_t old = 0;  // slots below this one are folded, listed here, or sinks
     std::vector<Whole> whole = {};
     double nearest = std::numeric_limits<double>::infinity();
     double farthest = 0;

@@ -6,7 +6,7 @@
 namespace nibkv::llm {
 namespace {
 
-constexpr std::size_t kSinks = 4;  // as many as streaming_llm has
+constexpr std::size_t kSinks = 4;  // the same number as streaming_llm
 constexpr std::size_t kChunk = 64;
 
 std::uint64_t token_bytes(const Config& model) {
@@ -24,7 +24,7 @@ F16Store::F16Store(const Config& model, std::string_view name, std::uint64_t roo
       bytes(tokens * token_bytes(model)),
       store(model.layers, model.query_heads, model.kv_heads, model.head_dim, kChunk) {
   const auto kept = static_cast<std::size_t>(tokens);
-  // A token attends to itself in the smallest cache, too.
+  // Even in the smallest cache, a token attends to itself.
   store.keep_f16(name == kF16Sinks ? std::min(kSinks, kept - 1) : 0, kept);
 }
 

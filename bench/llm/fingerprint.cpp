@@ -7,7 +7,7 @@
 namespace nibkv::llm {
 namespace {
 
-// FNV-1a, of bytes and their number.
+// FNV-1a over bytes and their number.
 class Hash {
  public:
   explicit Hash(std::uint64_t start) : word_(start) {}

@@ -6,11 +6,11 @@
 
 namespace nibkv::llm {
 
-/// Of the names and shapes of a model's tensors and of some of their bytes, three pieces of 1 KiB each: other weights
-/// have other ones. Never 0.
+/// A fingerprint of the names and shapes of a model's tensors and of some of their bytes, three
+/// pieces of 1 KiB each: it differs for other weights. Never 0.
 std::uint64_t weights_fingerprint(const Gguf& file);
 
-/// The same of the vocabulary too.
+/// The same, including the vocabulary.
 std::uint64_t model_fingerprint(const Gguf& file);
 
 }  // namespace nibkv::llm

@@ -37,7 +37,7 @@ using detail::ValueType;
 using detail::WideInteger;
 
 constexpr std::uint32_t kMagic = 0x46554747;  // "GGUF"
-constexpr std::uint32_t kOldestVersion = 2;   // differs from version 3 in nothing that matters here
+constexpr std::uint32_t kOldestVersion = 2;   // does not differ from version 3 in anything that matters here
 constexpr std::uint32_t kNewestVersion = 3;
 constexpr std::uint64_t kDefaultAlignment = 32;
 constexpr std::uint64_t kLargestAlignment = std::uint64_t{1} << 30;
@@ -48,7 +48,7 @@ constexpr std::size_t kSmallestDescription = 8 + 4 + 4 + 8;  // an empty name, n
 class Mapping {
  public:
   explicit Mapping(const std::string& path) {
-    // Non-blocking: opening a pipe that nobody writes to would wait for ever.
+    // Non-blocking: opening a pipe that nobody writes to would wait forever.
     const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (descriptor < 0) throw Error(path + ": cannot open: " + std::strerror(errno));
     const std::string problem = map(descriptor);
@@ -67,7 +67,7 @@ class Mapping {
     const std::less_equal<const std::byte*> before;
     const std::byte* end = part.data() + part.size();
     if (part.empty() || !before(bytes_.data(), part.data()) || !before(end, bytes_.data() + bytes_.size())) return;
-    // The mapping begins at a page, and ends with one that only it has.
+    // The mapping begins at a page, and its last page belongs to it alone.
     const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
     const auto offset = static_cast<std::size_t>(part.data() - bytes_.data());
     const std::size_t first = offset / page * page;
@@ -101,12 +101,12 @@ struct Description {
   std::uint64_t bytes = 0;
 };
 
-// Bytes of a tensor whose dimensions are not zero; fails when no 64-bit number holds its size, or a row ends in
-// mid-block.
+// The bytes of a tensor whose dimensions are not zero. Fails if its size does not fit 64 bits, or
+// a row ends in the middle of a block.
 std::uint64_t tensor_bytes(const Tensor& tensor, const Cursor& cursor, const std::string& what) {
   const std::size_t length = block_length(tensor.type);
   if (tensor.shape[0] % length != 0) {
-    cursor.fail(what + " has rows of " + std::to_string(tensor.shape[0]) + " weights, no whole number of " +
+    cursor.fail(what + " has rows of " + std::to_string(tensor.shape[0]) + " weights, not a whole number of " +
                 std::string(type_name(tensor.type)) + " blocks of " + std::to_string(length));
   }
   // Starting from the larger of the two, so that neither the number of weights nor that of bytes overflows.
@@ -211,7 +211,7 @@ void Gguf::Impl::read_tensors(Cursor& cursor, std::size_t count) {
   for (const Description& description : descriptions) tensors.push_back(description.tensor);
 }
 
-// Gives every tensor its data. `cursor` stands behind the last description.
+// Sets the data of every tensor. `cursor` is after the last description.
 void Gguf::Impl::place_tensors(const Cursor& cursor, std::vector<Description>& descriptions) {
   const std::uint64_t step = alignment();
   if (descriptions.empty()) return;  // there is no data section then
@@ -369,7 +369,7 @@ std::vector<std::int32_t> Gguf::integers(std::string_view key) const {
     const auto value = static_cast<std::int64_t>(whole->bits);
     if (value < std::numeric_limits<std::int32_t>::min() || value > std::numeric_limits<std::int32_t>::max() ||
         whole->negative != (value < 0)) {
-      impl_->refuse(key, "has an element that is no 32-bit integer");
+      impl_->refuse(key, "has an element that is not a 32-bit integer");
     }
     integers.push_back(static_cast<std::int32_t>(value));
   }

@@ -12,13 +12,14 @@
 
 namespace nibkv::llm {
 
-/// What every part of the runner throws on bad input; a program prints what() on one line and exits non-zero.
+/// Every part of the runner throws this on bad input; a program prints what() on one line and exits
+/// with a nonzero status.
 class Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
 
-/// Tensor encodings this reader knows, with the numbers of the GGUF format.
+/// The tensor encodings that this reader knows, with the numbers of the GGUF format.
 enum class TensorType : std::uint32_t {
   kF32 = 0,
   kF16 = 1,
@@ -38,20 +39,20 @@ struct Tensor {
   std::string_view name;
   TensorType type = TensorType::kF32;
   std::array<std::uint64_t, 4> shape = {1, 1, 1, 1};
-  std::span<const std::byte> data;  ///< exactly the bytes of the tensor, inside the mapping
+  std::span<const std::byte> data;  ///< exactly the bytes of the tensor, within the mapping
 
   std::uint64_t columns() const { return shape[0]; }
   std::uint64_t rows() const { return shape[1] * shape[2] * shape[3]; }
 };
 
-/// A GGUF file (version 2 or 3, little endian), memory-mapped read-only. Everything the file says is checked before it
-/// is used: counts, lengths, offsets, alignment, products of sizes. Views stay valid as long as the mapping: until the
-/// object, or the one it was moved to, is gone. The file must not shrink meanwhile. A moved-from object may only be
-/// destroyed or assigned.
+/// A GGUF file (version 2 or 3, little endian), memory-mapped read-only. Everything the file says
+/// is checked before it is used: counts, lengths, offsets, alignment, products of sizes. Views
+/// stay valid as long as the mapping: until the object, or the one it was moved to, is destroyed.
+/// The file must not shrink meanwhile. A moved-from object may only be destroyed or assigned.
 class Gguf {
  public:
-  /// @throws Error for a file that cannot be opened, is no such GGUF, is truncated, or contradicts
-  /// itself. The message is one line that names the file and what is wrong.
+  /// @throws Error for a file that cannot be opened, is not such a GGUF file, is truncated, or is
+  ///         inconsistent. The message is one line that names the file and what is wrong.
   static Gguf open(const std::string& path);
 
   Gguf(Gguf&&) noexcept;
@@ -63,23 +64,26 @@ class Gguf {
   const std::string& path() const;
   std::vector<std::string_view> keys() const;  ///< of the metadata, in alphabetical order
 
-  /// Scalars: nullopt when the key is absent, Error when it is there with a type that does not fit. Any integer type
-  /// that holds a value in range is accepted by `integer`; `number` accepts F32, F64 and integers.
+  /// Scalars: nullopt if the key is absent, Error if it is present with a type that does
+  /// not fit. `integer` accepts any integer type whose value is in range; `number` accepts
+  /// F32, F64 and integers.
   std::optional<std::uint64_t> integer(std::string_view key) const;
   std::optional<double> number(std::string_view key) const;
   std::optional<bool> boolean(std::string_view key) const;
   std::optional<std::string_view> text(std::string_view key) const;
 
-  /// Arrays: empty when the key is absent, Error when it is there with another element type. `numbers` takes F32
-  /// elements only; `integers` takes any integer type whose values are in range.
+  /// Arrays: empty if the key is absent, Error if it is present with another element type.
+  /// `numbers` accepts only F32 elements; `integers` accepts any integer type whose
+  /// values are in range.
   std::vector<std::string_view> texts(std::string_view key) const;
   std::vector<float> numbers(std::string_view key) const;
   std::vector<std::int32_t> integers(std::string_view key) const;
 
-  /// Gives back the memory that holds `bytes` of the file, for now: reading them brings them in again. The bytes of
-  /// whole pages at both ends go too. Nothing happens for bytes that are not of this file.
+  /// Releases the memory that holds `bytes` of the file for now: reading them loads them
+  /// again. The pages at both ends are released as a whole. Nothing happens for bytes that
+  /// are not in this file.
   void give_back(std::span<const std::byte> bytes) const;
-  /// All of the file.
+  /// The whole file.
   void give_back() const;
 
   const std::vector<Tensor>& tensors() const;

@@ -12,8 +12,8 @@
 
 #include "bench/llm/gguf.hpp"
 
-// How gguf.cpp takes a file apart: the kinds of values, and a cursor that steps over them and never past the end.
-// Nobody else needs this header.
+// How gguf.cpp parses a file: the kinds of values, and a cursor that steps over them and never past
+// the end. Only gguf.cpp needs this header.
 
 namespace nibkv::llm::detail {
 
@@ -35,7 +35,7 @@ enum class ValueType : std::uint32_t {
   kF64 = 12,
 };
 
-// A metadata value, left where it is in the file. Its bytes have been checked: `count` elements lie there.
+// A metadata value, in place in the file. Its bytes have been checked: they hold `count` elements.
 struct Value {
   ValueType type = ValueType::kU8;
   ValueType element = ValueType::kU8;  // of an array; else `type`
@@ -43,7 +43,7 @@ struct Value {
   const std::byte* data = nullptr;     // the first element
 };
 
-// A sign and 64 bits, since no portable type holds both U64 and I64.
+// A sign and 64 bits, since no portable type can hold both U64 and I64.
 struct WideInteger {
   bool negative = false;
   std::uint64_t bits = 0;  // two's complement
@@ -97,7 +97,7 @@ WideInteger load_wide(const std::byte* source) {
   return {value < 0, static_cast<std::uint64_t>(value)};
 }
 
-// nullopt when `type` is no integer type.
+// nullopt if `type` is not an integer type.
 inline std::optional<WideInteger> load_integer(ValueType type, const std::byte* source) {
   switch (type) {
     case ValueType::kU8:
@@ -121,7 +121,8 @@ inline std::optional<WideInteger> load_integer(ValueType type, const std::byte* 
   }
 }
 
-// A name out of a file, fit for a message on one line: in quotes, odd bytes as \xNN, a long one cut.
+// A name from a file, made suitable for a message on one line: in quotes, with unusual bytes as
+// \xNN, and truncated if long.
 inline std::string quoted(std::string_view name) {
   constexpr std::string_view kDigits = "0123456789abcdef";
   constexpr std::size_t kShown = 80;
@@ -151,7 +152,8 @@ class Cursor {
 
   [[noreturn]] void fail(const std::string& what) const { throw Error(path_ + ": " + what); }
 
-  // Steps over `count` items of `bytes` bytes each; `what` names them should the file end before.
+  // Steps over `count` items of `bytes` bytes each; `what` names them in the error if
+  // the file ends before.
   const std::byte* take(std::uint64_t count, std::size_t bytes, const std::string& what) {
     if (count > remaining() / bytes) {
       fail(what + " at byte " + std::to_string(position_) + " runs past the end of the file");
@@ -177,12 +179,12 @@ class Cursor {
     return taken;
   }
 
-  // A count of items of at least `smallest` bytes each: one that the rest of the file cannot hold is refused here,
-  // before anybody reserves memory for it.
+  // Reads a count of items of at least `smallest` bytes each. A count that the rest of the file
+  // cannot hold is refused here, before memory is reserved for it.
   std::size_t count(std::size_t smallest, const std::string& what) {
     const auto count = number<std::uint64_t>(what);
     if (count > remaining() / smallest) {
-      fail(what + " is " + std::to_string(count) + ", more than the file has room for");
+      fail(what + " is " + std::to_string(count) + ", more than the file can hold");
     }
     return static_cast<std::size_t>(count);
   }
@@ -190,7 +192,7 @@ class Cursor {
   Value value(const std::string& what) { return value_of(ValueType{number<std::uint32_t>(what)}, what, 0); }
 
  private:
-  // `depth`: arrays around this value.
+  // `depth`: number of arrays around this value.
   Value value_of(ValueType type, const std::string& what, std::size_t depth) {
     Value value = {type, type, 1, here()};
     if (type != ValueType::kArray) {
@@ -199,7 +201,7 @@ class Cursor {
     }
     if (depth == kDeepestArray) fail(what + " nests arrays too deeply");
     value.element = ValueType{number<std::uint32_t>(what)};
-    // An element takes a byte or more; elements() looks closer.
+    // An element takes at least a byte; elements() checks more closely.
     value.count = count(1, "the length of " + what);
     value.data = here();
     elements(value.element, value.count, what, depth + 1);

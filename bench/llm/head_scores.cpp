@@ -92,7 +92,7 @@ HeadScores measure_head_scores(Model& model, const Tokenizer& tokenizer, const H
     store.clear();
     const auto watch = [&] { store.watch(prompt.needle_first, prompt.needle_count); };
     ++result.asked;
-    // What a head does while the model says something else tells nothing.
+    // The attention of a head while the model says something else means nothing.
     if (ask_for_needle(model, tokenizer, store, prompt, needle, watch).right) {
       ++result.answered;
       const auto steps = static_cast<double>(store.steps());
@@ -102,7 +102,7 @@ HeadScores measure_head_scores(Model& model, const Tokenizer& tokenizer, const H
   }
   if (result.answered == 0) {
     throw Error("the model finds none of " + std::to_string(result.asked) +
-                " needles, which says nothing of its heads");
+                " needles, which says nothing about its heads");
   }
   for (const double sum : sums) result.scores.push_back(static_cast<float>(sum / static_cast<double>(result.answered)));
   return result;

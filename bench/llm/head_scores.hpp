@@ -11,7 +11,7 @@
 
 namespace nibkv::llm {
 
-/// An f32 store that keeps everything and adds up how much attention some of the tokens get.
+/// An f32 store that keeps everything, and adds up how much attention some of the tokens receive.
 class WatchedStore final : public KvStore {
  public:
   explicit WatchedStore(const Config& model);
@@ -22,14 +22,14 @@ class WatchedStore final : public KvStore {
 
   /// Forgets everything and watches nothing.
   void clear();
-  /// From now on, tokens fed one at a time are taken note of: the attention that they give to `count` tokens from
-  /// `first` on.
+  /// From now on, records tokens fed one at a time: the attention that they give to `count`
+  /// tokens from `first` on.
   void watch(std::size_t first, std::size_t count);
 
-  /// Tokens taken note of.
+  /// The number of recorded tokens.
   std::size_t steps() const { return steps_; }
-  /// [layers][kv_heads]: the share of the softmax that the watched tokens got, that of the query head of the group that
-  /// gave them most, summed over the steps.
+  /// [layers][kv_heads]: the share of the softmax that the watched tokens received, from the query
+  /// head of the group that gave them most, summed over the steps.
   std::span<const double> shares() const { return shares_; }
 
  private:
@@ -39,7 +39,7 @@ class WatchedStore final : public KvStore {
   PlainStore plain_;
   std::vector<std::vector<float>> keys_;  // [layer][kv_head] of [token][head_dim]
   std::vector<double> shares_;
-  std::vector<std::vector<float>> weights_;  // one a KV head
+  std::vector<std::vector<float>> weights_;  // one per KV head
   std::size_t first_ = 0, count_ = 0, steps_ = 0;
 };
 
@@ -54,15 +54,15 @@ struct HeadScoreOptions {
 struct HeadScores {
   std::vector<float> scores;  ///< [layers][kv_heads], [0, 1]
   std::size_t asked = 0;
-  std::size_t answered = 0;  ///< rightly
+  std::size_t answered = 0;  ///< number of correct answers
 };
 
-/// How much each KV head looks answers up in far text (HeadKV, arXiv 2410.19258): needles are hidden in a haystack, and
-/// the score of a head is the share of its attention that goes to the needle while the model says the answer, a mean
-/// over the needles that it finds.
+/// How much each KV head retrieves answers from distant text (HeadKV, arXiv 2410.19258): needles
+/// are hidden in a haystack, and the score of a head is the share of its attention that goes
+/// to the needle while the model says the answer, averaged over the needles that it finds.
 ///
-/// @param progress  called with the share of the work that is done; may be empty
-/// @throws Error when the model finds no needle, and as Haystack::hide does
+/// @param progress  called with the share of the work done so far; may be empty
+/// @throws Error if the model finds no needle, and as Haystack::hide does
 HeadScores measure_head_scores(Model& model, const Tokenizer& tokenizer, const Haystack& haystack,
                                const HeadScoreOptions& options, const std::function<void(double)>& progress);
 

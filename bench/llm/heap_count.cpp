@@ -7,7 +7,8 @@
 #include <cstddef>
 #include <new>
 
-// Sanitizers bring allocation functions of their own, which must stay; they tell of every allocation through a hook.
+// Sanitizers have their own allocation functions, which must stay; they report every
+// allocation through a hook.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define NIBKV_HEAP_BY_HOOK 1
 #elif defined(__has_feature)
@@ -50,7 +51,7 @@ const int kHooks = __sanitizer_install_malloc_and_free_hooks(on_malloc, on_free)
 
 namespace {
 
-// One allocation is one, though operator new gets its memory from malloc.
+// One allocation counts once, although operator new gets its memory from malloc.
 class Unwatched {
  public:
   Unwatched() : depth_(nibkv::llm::watch_depth) { nibkv::llm::watch_depth = 0; }
@@ -62,7 +63,7 @@ class Unwatched {
   int depth_;
 };
 
-// As the standard asks: whoever set a new-handler may make room, else bad_alloc.
+// As the standard requires: a new-handler may free memory, else bad_alloc.
 template <typename F>
 void* allocate(F&& attempt) {
   nibkv::llm::note_allocation();
@@ -104,8 +105,9 @@ void operator delete(void* memory, std::size_t, std::align_val_t) noexcept {
   free(memory);
 }
 
-// glibc lets a program put functions before its own and call its own under these names. They are weak so that a
-// statically linked program, where glibc's own cannot be put aside, links as well: heap_sight() finds that out.
+// glibc lets a program replace its functions, and call the originals under these names. They are
+// weak so that a statically linked program, where glibc's functions cannot be replaced, links too;
+// heap_sight() detects that.
 #if defined(__GLIBC__)
 
 extern "C" {
@@ -157,7 +159,8 @@ void* __libc_memalign(std::size_t alignment, std::size_t size);
 namespace nibkv::llm {
 namespace {
 
-// Called through a pointer that the compiler cannot see through, or it would leave the allocation out.
+// Called through a pointer that is opaque to the compiler, which would otherwise
+// remove the allocation.
 template <typename F>
 bool is_counted(F* allocate, void (*release)(void*)) {
   F* volatile hidden = allocate;

@@ -5,11 +5,13 @@
 
 namespace nibkv::llm {
 
-/// How many watches the current thread is under. Only HeapWatch and heap_count.cpp touch it.
+/// The number of watches that the current thread is under. Only HeapWatch and
+/// heap_count.cpp use it.
 inline constinit thread_local int watch_depth = 0;
 
-/// While one exists, heap allocations of the thread that made it are counted, in programs that ask for the count: those
-/// that call heap_allocations() are linked with counting allocation functions. In others it costs one increment.
+/// While one exists, heap allocations of the thread that made it are counted, in programs that
+/// ask for the count: programs that call heap_allocations() are linked with counting allocation
+/// functions. In others it costs one increment.
 class HeapWatch {
  public:
   HeapWatch() { ++watch_depth; }
@@ -27,18 +29,19 @@ auto watched(F&& call) {
 
 /// What heap_allocations() can see in this program.
 enum class HeapSight : std::uint8_t {
-  kNothing,      ///< the count means nothing
+  kNothing,      ///< the count is meaningless
   kOperatorNew,  ///< operator new only
   kEverything,   ///< operator new and the malloc family
 };
 
-/// Tried out, not assumed: allocates once each way and looks whether the count moved. Leaves the count as it was.
+/// Tested, not assumed: allocates once in each way and checks whether the count
+/// changed. Restores the count.
 HeapSight heap_sight();
 
 /// Allocations made under a watch, on all threads, since the program began.
 std::uint64_t heap_allocations();
 
-/// The count as a report prints it: with a remark when only operator new is seen, "-" when nothing is.
+/// The count as a report prints it: with a remark if only operator new is seen, "-" if nothing is.
 std::string heap_report();
 
 }  // namespace nibkv::llm

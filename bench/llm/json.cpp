@@ -64,7 +64,7 @@ void JsonWriter::end(char end) {
   text_ += end;
 }
 
-// Puts what stands between the value that begins and what was there before.
+// Writes the separator between the new value and what came before it.
 void JsonWriter::begin_value() {
   const bool in_object = !open_.empty() && open_.back().end == '}';
   if (in_object != has_key_) throw std::logic_error("JSON: a value of an object needs a name");

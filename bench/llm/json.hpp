@@ -8,8 +8,8 @@
 
 namespace nibkv::llm {
 
-/// Writes one JSON value, indented by two spaces, into a string that `text` gives. Whatever it takes is valid JSON
-/// when it is complete; calls out of order throw std::logic_error and change nothing.
+/// Writes one JSON value, indented by two spaces, into a string, which `text` returns. The complete
+/// result is always valid JSON; calls out of order throw std::logic_error and change nothing.
 class JsonWriter {
  public:
   void begin_object() { begin('{', '}'); }
@@ -20,10 +20,11 @@ class JsonWriter {
   /// The name of the next value of an object. Names of one object should differ; that is not checked.
   void key(std::string_view name);
 
-  /// Bytes that are no valid UTF-8 come out as U+FFFD each.
+  /// Each byte that is not valid UTF-8 is written as U+FFFD.
   void value(std::string_view text);
   void value(const char* text) { value(std::string_view(text)); }
-  /// With as many digits as bring back the same number. @throws Error for one that is not finite
+  /// With enough digits to read back the same number.
+  /// @throws Error for a number that is not finite
   void value(double number);
   void value(std::uint64_t number);
   void value(std::int64_t number);
@@ -37,7 +38,8 @@ class JsonWriter {
     value(what);
   }
 
-  /// The whole text, with a newline at its end. @throws std::logic_error while something is open or missing
+  /// The whole text, with a newline at its end.
+  /// @throws std::logic_error while something is open or missing
   std::string text() const;
 
  private:

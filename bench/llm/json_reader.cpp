@@ -120,7 +120,7 @@ class JsonParser {
     constexpr std::string_view kNames = "\"\\/bfnrt", kLetters = "\"\\/\b\f\n\r\t";
     if (take("u")) {
       const std::uint32_t unit = hex();
-      // The second half of a pair follows at once.
+      // The second half of a surrogate pair follows immediately.
       const bool first_half = unit >= 0xD800 && unit < 0xDC00;
       const std::uint32_t second = first_half && take("\\u") ? hex() : 0;
       const bool pair = second >= 0xDC00 && second < 0xE000;

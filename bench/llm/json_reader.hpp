@@ -13,10 +13,12 @@ class JsonValue {
  public:
   using Members = std::vector<std::pair<std::string, JsonValue>>;
 
-  /// @throws Error with the place of the first byte that is wrong; also for arrays and objects nested deeper than 64
+  /// @throws Error with the position of the first wrong byte; also for arrays and objects
+  ///         nested deeper than 64
   static JsonValue parse(std::string_view text);
 
-  /// The member of that name. @throws Error when this is no object or has none
+  /// The member of that name.
+  /// @throws Error if this is not an object or has no such member
   const JsonValue& at(const std::string& name) const;
   /// Whether this is an object with a member of that name.
   bool has(const std::string& name) const;

@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::size_t kLeft = 60, kTop = 40, kBottom = 60, kRight = 20;
 constexpr std::size_t kWidth = 960;
-constexpr std::size_t kRow = 4, kGap = 2;  // of a head, and between layers
+constexpr std::size_t kRow = 4, kGap = 2;  // height of a head's row, and the gap between layers
 constexpr const char* kHeld = "#6baed6";
 constexpr const char* kMerged = "#08306b";
 constexpr const char* kGone = "#f2f2f2";
@@ -31,7 +31,7 @@ std::size_t top_of(const KeptMap& map, std::size_t row) {
   return row * kRow + row / map.kv_heads * kGap;
 }
 
-// Every so many layers there is room for a label.
+// There is space for a label once in this many layers.
 std::size_t label_step(const KeptMap& map) {
   constexpr std::size_t kLine = 14;
   const std::size_t layer = map.kv_heads * kRow + kGap;
@@ -46,7 +46,7 @@ std::string swatch(std::size_t x, std::size_t y, const char* colour) {
          colour + "\"/>\n";
 }
 
-// The runs of neighbours that are alike, as rectangles of one path, in units of a position.
+// The runs of equal neighbours, as rectangles of one path, in units of a position.
 std::string runs(const KeptMap& map, bool merged) {
   std::string path;
   for (std::size_t row = 0; row < map.rows.size(); ++row) {
@@ -102,7 +102,7 @@ std::string as_svg(const KeptMap& map) {
   for (std::size_t layer = 0; layer < layers; layer += label_step(map)) {
     svg += label(kLeft - 8, kTop + top_of(map, layer * map.kv_heads) + 10, "end", size(layer));
   }
-  // With few rows it is longer than they are.
+  // With few rows, it is longer than they are high.
   const std::string at = size(std::max(kTop + height / 2, kTop + 20));
   svg +=
       "<text x=\"16\" y=\"" + at + "\" text-anchor=\"middle\" transform=\"rotate(-90 16 " + at + ")\">layer</text>\n";

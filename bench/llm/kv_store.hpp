@@ -6,15 +6,16 @@
 
 namespace nibkv::llm {
 
-/// Where a model keeps keys and values, and attends to them. One sequence; positions are counted by the caller.
+/// Stores a model's keys and values, and computes attention over them. For one sequence;
+/// the caller counts positions.
 ///
-/// For every chunk of tokens the model calls, for each layer in order, `append` and then `attend` with the same
-/// `count`.
+/// For every chunk of tokens the model calls, for each layer in order, `append` and then `attend`
+/// with the same `count`.
 class KvStore {
  public:
   virtual ~KvStore() = default;
 
-  /// The most tokens one `append` may bring; at least 1.
+  /// The maximum number of tokens in one `append`; at least 1.
   virtual std::size_t max_chunk() const = 0;
 
   /// Stores the keys and values of the next `count` tokens.
@@ -24,8 +25,8 @@ class KvStore {
   /// @param values  [count][kv_heads][head_dim].
   virtual void append(int layer, std::size_t count, const float* keys, const float* values) = 0;
 
-  /// Attends from the `count` tokens that were appended last, each to itself and to those before it, with the scale
-  /// 1 / sqrt(head_dim). Query head h uses KV head h / (query_heads / kv_heads).
+  /// Computes the attention of the `count` tokens appended last, each over itself and those before
+  /// it, with the scale 1 / sqrt(head_dim). Query head h uses KV head h / (query_heads / kv_heads).
   ///
   /// @param queries  [count][query_heads][head_dim], after rotary embedding.
   /// @param out      [count][query_heads][head_dim], not overlapping `queries`.

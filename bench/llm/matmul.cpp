@@ -19,8 +19,8 @@ namespace nibkv::llm {
 namespace {
 
 constexpr std::size_t kAlignment = 64;
-constexpr std::size_t kPieceBytes = std::size_t{1} << 19;  // of a tensor, that one worker packs at a time
-constexpr std::size_t kTasksPerWorker = 6;                 // so that a worker that was held up costs little
+constexpr std::size_t kPieceBytes = std::size_t{1} << 19;  // bytes of a tensor that one worker packs at a time
+constexpr std::size_t kTasksPerWorker = 6;                 // so that a delayed worker costs little
 
 [[noreturn]] void fail(const Tensor& tensor, const std::string& why) {
   throw Error("tensor " + std::string(tensor.name) + ": " + why);
@@ -30,7 +30,7 @@ std::size_t round_up(std::size_t bytes) {
   return (bytes + kAlignment - 1) / kAlignment * kAlignment;
 }
 
-/// Bytes of the codes of a panel, which come first, and of all of it.
+/// The bytes of a panel's codes, which come first, and of the whole panel.
 std::size_t code_bytes(const Panel& panel) {
   return panel.columns / group_length(panel.bits) * group_code_bytes(panel.bits);
 }
@@ -43,7 +43,7 @@ std::size_t panel_bytes(const Panel& panel) {
   return round_up(code_bytes(panel) + scales);
 }
 
-/// The codes of row `r` in its panel, where all codes are zero so far.
+/// Writes the codes of row `r` into its panel, in which all its codes are still zero.
 void pack_codes(const CodeGroup& group, std::size_t bits, std::size_t r, unsigned char* target) {
   const std::size_t length = group_length(bits), half = length / 2;
   for (std::size_t c = 0; c < length; ++c) {
@@ -107,7 +107,7 @@ Panel panel_of(const Tensor& tensor) {
 }
 
 #if defined(__x86_64__)
-// Not every compiler knows F16C as a feature that can be asked for; there is no CPU with AVX2 alone, but emulators.
+// Not every compiler can query F16C as a feature. No CPU has AVX2 without it, only emulators do.
 bool cpu_has_f16c() {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
@@ -150,7 +150,8 @@ const MatmulKernels& find_matmul_kernels(std::string_view name) {
 Matrix::Matrix(const Tensor& tensor, ThreadPool& pool, const Gguf* file) : real_(!is_code_format(tensor.type)) {
   if (tensor.shape[2] != 1 || tensor.shape[3] != 1) fail(tensor, "a matrix has two dimensions");
   if (tensor.columns() == 0 || tensor.rows() == 0) fail(tensor, "empty");
-  // Room for any product below, in 32 bits also: 4 bytes a weight, and codes with scales take less.
+  // This leaves space for any product below, also in 32 bits: 4 bytes per weight, and codes
+  // with scales take less.
   constexpr std::uint64_t kMost = std::numeric_limits<std::size_t>::max() / 32;
   if (tensor.columns() > kMost || tensor.rows() > kMost / tensor.columns()) fail(tensor, "too large");
   rows_ = static_cast<std::size_t>(tensor.rows());
@@ -161,7 +162,7 @@ Matrix::Matrix(const Tensor& tensor, ThreadPool& pool, const Gguf* file) : real_
   shape_.bytes = real_ ? round_up(shape_.columns * kPanelRows * block_bytes(tensor.type)) : panel_bytes(shape_);
   data_.reset(static_cast<unsigned char*>(std::aligned_alloc(kAlignment, bytes())));
   if (!data_) fail(tensor, "no memory");
-  // What has been read is given back piece by piece: a tensor may be a third of a file.
+  // What has been read is released piece by piece, because a tensor may be a third of a file.
   const std::size_t together = std::max<std::size_t>(1, kPieceBytes / (kPanelRows * stride));
   pool.run((panels() + together - 1) / together, [&](std::size_t piece, std::size_t) {
     const std::size_t first = piece * together, end = std::min(panels(), first + together);
@@ -169,7 +170,8 @@ Matrix::Matrix(const Tensor& tensor, ThreadPool& pool, const Gguf* file) : real_
     const std::size_t first_row = first * kPanelRows, end_row = std::min(rows_, end * kPanelRows);
     if (file != nullptr) file->give_back(tensor.data.subspan(first_row * stride, (end_row - first_row) * stride));
   });
-  // The system brings in neighbours of what is read, those that were given back and other tensors' too.
+  // The system also loads pages next to those read, including released ones and
+  // those of other tensors.
   if (file != nullptr) file->give_back();
 }
 
@@ -240,7 +242,7 @@ void multiply(std::span<const Product> products, const Activations& inputs, Thre
   pool.run(tasks, [&](std::size_t task, std::size_t) {
     const std::size_t end = panels * (task + 1) / tasks;
     std::size_t index = panels * task / tasks;
-    std::size_t base = 0;  // panels of the products before `product`
+    std::size_t base = 0;  // number of panels of the products before `product`
     for (const Product& product : products) {
       const Matrix& matrix = *product.matrix;
       const PanelKernel kernel = matrix.is_real() ? kernels.reals : kernels.codes;

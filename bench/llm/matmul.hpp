@@ -14,29 +14,30 @@
 
 namespace nibkv::llm {
 
-/// The kernels that this build has and this CPU can run, the fastest first; the last is "scalar".
+/// The kernels that this build has and this CPU can run, fastest first; the last is "scalar".
 std::vector<const MatmulKernels*> available_matmul_kernels();
 
 /// The kernels called `name`, or the fastest for an empty name.
-/// @throws Error when there are none of that name here.
+/// @throws Error if there are none of that name here.
 const MatmulKernels& find_matmul_kernels(std::string_view name = {});
 
-/// A weight matrix, repacked for the kernels, in about as many bytes as the tensor has: all formats keep their codes
-/// and scales, or their reals.
+/// A weight matrix, repacked for the kernels in about as many bytes as the tensor has: all formats
+/// keep their codes and scales, or their real numbers.
 class Matrix {
  public:
   Matrix() = default;
 
   /// @param tensor  two dimensions; its data is not needed afterwards.
-  /// @param file    that the tensor is of: its memory is given back as it is read; may be null.
-  /// @throws Error naming the tensor when a dimension is zero or the data is not as long as the shape says.
+  /// @param file    the file of the tensor: its memory is released as it is read; may be null.
+  /// @throws Error naming the tensor if a dimension is zero, or the data does not have the length
+  ///         that the shape says.
   /// Cost: one pass over the data, shared by the workers.
   Matrix(const Tensor& tensor, ThreadPool& pool, const Gguf* file = nullptr);
 
   std::size_t rows() const { return rows_; }
   std::size_t columns() const { return shape_.columns; }
   std::size_t panels() const { return (rows_ + kPanelRows - 1) / kPanelRows; }
-  bool is_real() const { return real_; }  ///< multiplies f32 inputs, not codes
+  bool is_real() const { return real_; }  ///< whether it multiplies f32 inputs instead of codes
   std::size_t bytes() const { return panels() * shape_.bytes; }
 
   /// @param index  [0, panels()).
@@ -60,15 +61,16 @@ class Activations {
  public:
   Activations() = default;
 
-  /// @param max_columns  room for rows of so many columns.
-  /// @param codes        whether a Matrix of codes will see these rows.
+  /// @param max_columns  maximum number of columns of a row.
+  /// @param codes        whether a Matrix of codes will use these rows.
   /// @param reals        whether a Matrix with `is_real()` will.
   /// @param kernels      must outlive this; what `find_matmul_kernels` returns does.
   Activations(std::size_t max_count, std::size_t max_columns, bool codes, bool reals, const MatmulKernels& kernels);
 
-  /// Begins a new set of rows, all of which must then be set.
+  /// Begins a new set of rows. All of them must then be set.
   /// @param count    [0, max_count].
-  /// @param columns  [1, max_columns]. Codes are made for multiples of 32 only; any Matrix of codes has such columns.
+  /// @param columns  [1, max_columns]. Codes are only made for multiples of 32; every Matrix
+  ///                 of codes has such a number of columns.
   void reset(std::size_t count, std::size_t columns);
 
   /// Safe to call for different rows at the same time.
@@ -95,7 +97,7 @@ class Activations {
   std::vector<float> reals_;
 };
 
-/// One matrix and where its products go.
+/// One matrix, and the destination of its products.
 struct Product {
   const Matrix* matrix = nullptr;
   float* outputs = nullptr;  ///< [count][matrix->rows()]
@@ -103,10 +105,10 @@ struct Product {
 
 /// Multiplies every row of `inputs` by every matrix: outputs[t][r] = sum over c of matrix[r][c] * inputs[t][c].
 ///
-/// Each output is one sum in one fixed order: it depends neither on the number of workers nor on which rows come
-/// together, nor on the kernels, which are those of `inputs`.
+/// Each output is a sum in a fixed order. It does not depend on the number of workers, on which
+/// rows are multiplied together, or on the kernels, which are those of `inputs`.
 ///
-/// @param products  each with as many columns as `inputs`.
+/// @param products  each with the same number of columns as `inputs`.
 void multiply(std::span<const Product> products, const Activations& inputs, ThreadPool& pool);
 
 }  // namespace nibkv::llm

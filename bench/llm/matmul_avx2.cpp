@@ -77,7 +77,7 @@ void small_group(const unsigned char* data, const std::int8_t* codes, std::size_
   }
 }
 
-/// Products of a group of 8-bit codes less 128, summed by row.
+/// Products of a group of 8-bit codes minus 128, summed by row.
 template <std::size_t kTokens>
 void wide_group(const unsigned char* data, const std::int8_t* codes, std::size_t columns, __m256i* dots) {
   const __m256i sign = _mm256_set1_epi8(-128);
@@ -103,7 +103,8 @@ __m256 load_factors(const unsigned char* data) {
   return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(data))));
 }
 
-/// Rows of one half of the panel, or of both together: for few tokens, whose sums would wait for one another.
+/// The rows of one half of the panel, or of both together if there are few tokens, whose sums would
+/// otherwise wait for one another.
 template <std::size_t kTokens, int kBits, bool kMinimum, bool kBlocks, std::size_t kHalves>
 void codes_halves(const Panel& panel, std::size_t first, const Inputs& inputs, float* outputs, std::size_t stride) {
   constexpr std::size_t kLength = group_length(kBits);
@@ -171,7 +172,7 @@ void codes_tile(const Panel& panel, const Inputs& inputs, float* outputs, std::s
   }
 }
 
-/// Weights `index` and the seven behind it.
+/// Weight `index` and the seven after it.
 template <RealFormat kFormat>
 __m256 load_reals(const unsigned char* data, std::size_t index) {
   if constexpr (kFormat == RealFormat::kF32) return _mm256_loadu_ps(reinterpret_cast<const float*>(data) + index);

@@ -5,7 +5,7 @@
 namespace nibkv::llm {
 namespace {
 
-// The sums of a tile and what they are made from stay in registers: 2 * 8 + 5 of 32.
+// The sums of a tile and their operands stay in registers: 2 * 8 + 5 of 32.
 constexpr std::size_t kTile = 8;
 
 void store(const __m512* totals, std::size_t tokens, std::size_t rows, float* outputs, std::size_t stride) {

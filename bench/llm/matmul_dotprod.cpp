@@ -38,7 +38,7 @@ template <std::size_t kTokens, int kBits, int kQuad>
 void small_quad(const unsigned char* data, const std::int8_t* codes, std::size_t columns, Dots* dots) {
   constexpr int kQuads = group_length(kBits) / 8;
   constexpr int kMore = kBits - 4;
-  // The quads of both halves are inputs of one register, or of two.
+  // The inputs for the quads of both halves are in one register, or in two.
   constexpr int kHighLane = kBits == 6 ? kQuad + kQuads : kQuad;
   constexpr std::size_t kHighInputs = kBits == 6 ? 0 : 16;
   int8x16_t low[2], high[2];  // of four rows each
@@ -62,7 +62,7 @@ void small_quad(const unsigned char* data, const std::int8_t* codes, std::size_t
   }
 }
 
-/// Quad kQuad of 8-bit codes less 128, which fit signed bytes.
+/// Quad kQuad of 8-bit codes minus 128, which fit signed bytes.
 template <std::size_t kTokens, int kQuad>
 void wide_quad(const unsigned char* data, const std::int8_t* codes, std::size_t columns, Dots* dots) {
   const uint8x16_t sign = vdupq_n_u8(128);
@@ -166,7 +166,7 @@ void codes_tile(const Panel& panel, const Inputs& inputs, float* outputs, std::s
   if (panel.rows > kHalfRows) codes_half_tile<kTokens, kBits, kMinimum, kBlocks>(panel, 1, inputs, outputs, stride);
 }
 
-/// Weights `index` and the seven behind it.
+/// Weight `index` and the seven after it.
 template <RealFormat kFormat>
 Totals load_reals(const unsigned char* data, std::size_t index) {
   if constexpr (kFormat == RealFormat::kF32) {

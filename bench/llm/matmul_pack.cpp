@@ -8,8 +8,8 @@
 namespace nibkv::llm {
 namespace {
 
-// The layouts of the blocks are told in blocks.cpp. Here they are read a group at a time, and the codes are not
-// decoded.
+// blocks.cpp describes the layouts of the blocks. Here they are read one group at a time, and
+// the codes are not decoded.
 
 std::uint32_t byte_at(const std::byte* bytes, std::size_t index) {
   return std::to_integer<std::uint32_t>(bytes[index]);

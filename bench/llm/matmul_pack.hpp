@@ -8,7 +8,7 @@
 
 namespace nibkv::llm {
 
-/// How the integer formats look once they are all written as a Panel has them.
+/// The properties of the integer formats after conversion to the form of a Panel.
 struct CodeFormat {
   std::uint8_t bits;    ///< of a code
   std::int32_t offset;  ///< 0 with a minimum
@@ -22,7 +22,7 @@ bool is_code_format(TensorType type);
 /// @param type  a code format.
 CodeFormat code_format(TensorType type);
 
-/// One group of columns of one row. Factors are of formats in blocks.
+/// One group of columns of one row. Only formats in blocks have factors.
 struct CodeGroup {
   std::uint16_t scale = 0;    ///< bits of f16
   std::uint16_t minimum = 0;  ///< bits of f16

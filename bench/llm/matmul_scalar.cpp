@@ -6,7 +6,7 @@ namespace {
 
 constexpr std::size_t kTile = 8;  // tokens that share the work on weights
 
-/// The codes of a group, one a byte: quad after quad.
+/// The codes of a group, one per byte: quad after quad.
 void unpack(const unsigned char* packed, std::size_t bits, unsigned char* codes) {
   const std::size_t count = kPanelRows * group_length(bits);
   if (bits == 8) {
@@ -34,13 +34,14 @@ void read_halves(const unsigned char* data, float* values) {
   for (std::size_t r = 0; r < kPanelRows; ++r) values[r] = f16_to_f32(halves[r]);
 }
 
-/// Walks over the scales of a panel, group by group.
+/// Iterates over the scales of a panel, group by group.
 class Scales {
  public:
   explicit Scales(const Panel& panel)
       : panel_(panel), next_(panel.data + panel.columns / group_length(panel.bits) * group_code_bytes(panel.bits)) {}
 
-  /// Of the group that begins at `column`; those of every group before must have been asked for.
+  /// Returns those of the group that begins at `column`. It must have been called for
+  /// every group before.
   void advance(std::size_t column) {
     if (!panel_.in_blocks || column % kScaleBlock == 0) {
       read_halves(next_, of_block);

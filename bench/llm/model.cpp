@@ -34,7 +34,7 @@ Model::Model(const Gguf& file, ThreadPool& pool, const Options& options)
   load();
 }
 
-// As many rows as are ever asked for: a store may take far fewer than max_batch.
+// As many rows as are ever needed: a store may take far fewer than max_batch.
 void Model::make_room(std::size_t count) {
   if (count <= room_) return;
   room_ = count;
@@ -75,7 +75,7 @@ void Model::forward(std::span<const std::int32_t> tokens, std::size_t first_posi
   }
   const std::size_t batch = std::min(max_batch_, store.max_chunk());
   if (batch == 0) throw Error("the store takes no tokens");
-  const std::size_t silent = tokens.size() - logit_rows;  // tokens whose logits nobody wants
+  const std::size_t silent = tokens.size() - logit_rows;  // number of tokens whose logits are not wanted
   for (std::size_t first = 0; first < tokens.size(); first += batch) {
     const std::size_t count = std::min(batch, tokens.size() - first);
     const std::size_t rows = first + count <= silent ? 0 : std::min(count, first + count - silent);
@@ -84,7 +84,7 @@ void Model::forward(std::span<const std::int32_t> tokens, std::size_t first_posi
   }
 }
 
-/// Calls fn(token) for each, several to a task.
+/// Calls fn(token) for each, with several tokens per task.
 template <typename F>
 void Model::for_each_token(std::size_t count, F&& fn) {
   const std::size_t tasks = std::min(count, pool_.workers() * kTasksPerWorker);
@@ -102,7 +102,8 @@ void Model::forward_batch(std::span<const std::int32_t> tokens, std::size_t firs
     const std::byte* row = embedding_->data.data() + static_cast<std::size_t>(tokens[t]) * stride;
     dequantise(embedding_->type, row, hidden_.data() + t * config_.width, config_.width);
   });
-  file_.give_back(embedding_->data);  // or, in a long run, all of it would be held beside the packed weights
+  file_.give_back(embedding_->data);  // otherwise, in a long run, all of it would stay in memory next to
+                                      // the packed weights
   prepare_rotation(first_position, count);
   for (std::size_t index = 0; index < layers_.size(); ++index) {
     const Layer& layer = layers_[index];

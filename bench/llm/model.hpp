@@ -16,12 +16,13 @@
 
 namespace nibkv::llm {
 
-/// Sees what a model's attention works on, layer by layer and chunk by chunk, before it is stored.
+/// Observes the inputs of a model's attention, layer by layer and chunk by chunk,
+/// before they are stored.
 class AttentionObserver {
  public:
   virtual ~AttentionObserver() = default;
 
-  /// @param first_position  of the first of the `count` tokens.
+  /// @param first_position  position of the first of the `count` tokens.
   /// @param queries         [count][query_heads][head_dim], after rotary embedding.
   /// @param keys            [count][kv_heads][head_dim], after rotary embedding.
   /// @param values          [count][kv_heads][head_dim].
@@ -33,8 +34,8 @@ class AttentionObserver {
 class Model {
  public:
   struct Options {
-    std::size_t max_batch = 256;    ///< most tokens that go through the layers together: [1, 4096], clamped
-    std::string_view kernels = {};  ///< of the matrix products, by name; empty for the fastest
+    std::size_t max_batch = 256;    ///< maximum tokens that go through the layers together: [1, 4096], clamped
+    std::string_view kernels = {};  ///< kernels of the matrix products, by name; empty for the fastest
   };
 
   /// Reads, checks and repacks the weights. `file` and `pool` must outlive the model.
@@ -50,8 +51,8 @@ class Model {
 
   /// Appends `tokens` to `store` and computes the logits of the last `logit_rows` of them.
   ///
-  /// Results do not depend on how a text is cut into calls, nor on the batch size, nor on the workers, as far as the
-  /// store's do not.
+  /// Results do not depend on how a text is divided into calls, on the batch size, or on the
+  /// workers, unless those of the store do.
   ///
   /// @param tokens          each in [0, vocabulary).
   /// @param first_position  position of tokens[0], from 0; the tokens before are in `store`.
@@ -102,10 +103,10 @@ class Model {
   std::vector<float> output_norm_;
   Matrix output_;
 
-  // Of one batch, one row a token; there is room for `room_` rows.
+  // For one batch, one row per token; there is space for `room_` rows.
   std::size_t room_ = 0;
   std::vector<float> hidden_;     // the residual stream
-  std::vector<float> projected_;  // what a block adds to it
+  std::vector<float> projected_;  // what a block adds to the stream
   std::vector<float> normed_;
   std::vector<float> queries_, keys_, values_, attended_;
   std::vector<float> gate_, up_;

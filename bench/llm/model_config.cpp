@@ -12,7 +12,7 @@
 namespace nibkv::llm {
 namespace {
 
-/// Keys of one architecture.
+/// The keys of one architecture.
 class Keys {
  public:
   Keys(const Gguf& file, std::string architecture) : file_(file), architecture_(std::move(architecture)) {}
@@ -57,7 +57,7 @@ void read_rope(const Gguf& file, const Keys& keys, Config& config) {
   if (turning % 2 != 0) keys.fail("rope.dimension_count", "odd");
   config.rope_pairs = turning / 2;
 
-  // A factor without a type is a linear one; older files spell it otherwise.
+  // A factor without a type is a linear one; older files spell it differently.
   const std::string_view scaling = keys.text("rope.scaling.type").value_or("linear");
   const double older_factor = keys.find_positive("rope.scale_linear").value_or(1);
   const double factor = keys.find_positive("rope.scaling.factor").value_or(older_factor);
@@ -91,7 +91,7 @@ Config Config::from(const Gguf& file) {
                 " is not one of llama, qwen2");
   }
   if (const std::string_view type = file.text("general.type").value_or("model"); type != "model") {
-    throw Error(file.path() + ": general.type: " + detail::quoted(type) + " is no model");
+    throw Error(file.path() + ": general.type: " + detail::quoted(type) + " is not a model");
   }
   const Keys keys(file, std::string(*architecture));
 

@@ -7,12 +7,12 @@
 
 namespace nibkv::llm {
 
-/// The shape of a model, as its file gives it. Everything is checked: sizes are positive and have limits far above
-/// those of any model that fits a device.
+/// The shape of a model, as given by its file. Everything is checked: sizes are positive, with
+/// limits far above those of any model that fits a device.
 struct Config {
   /// Reads the keys of a model of the "llama" or "qwen2" architecture.
-  /// @throws Error naming the file and the key that is missing, impossible, or asks for what this runner does not do;
-  ///         unknown keys of the architecture count as such (model_keys.hpp).
+  /// @throws Error naming the file and the key that is missing, impossible, or asks for what this
+  ///         runner does not do; unknown keys of the architecture count as such (model_keys.hpp).
   static Config from(const Gguf& file);
 
   std::size_t layers = 0;
@@ -26,10 +26,10 @@ struct Config {
   float norm_epsilon = 0;
   double rope_base = 0;
   double rope_scale = 1;             ///< positions are multiplied by it
-  std::size_t rope_pairs = 0;        ///< pairs of a head that turn; the others stay
+  std::size_t rope_pairs = 0;        ///< pairs of a head that are rotated; the others stay
   bool rope_adjacent = true;         ///< pairs (2i, 2i + 1); otherwise (i, i + rope_pairs)
-  std::vector<float> rope_divisors;  ///< one a pair, or none
-  std::uint32_t weights = 0;         ///< which weights profiles are to be of: the fingerprint's half, never 0
+  std::vector<float> rope_divisors;  ///< one per pair, or none
+  std::uint32_t weights = 0;         ///< identifies the weights for profiles: half of the fingerprint, never 0
 };
 
 }  // namespace nibkv::llm

@@ -10,7 +10,7 @@
 namespace nibkv::llm {
 namespace {
 
-// What Config::from reads.
+// The keys that Config::from reads.
 constexpr std::string_view kRead[] = {
     "block_count",          "context_length",         "embedding_length",
     "feed_forward_length",  "attention.head_count",   "attention.head_count_kv",
@@ -18,7 +18,7 @@ constexpr std::string_view kRead[] = {
     "rope.dimension_count", "rope.freq_base",         "rope.scaling.type",
     "rope.scaling.factor",  "rope.scale_linear"};
 
-// What changes nothing in what this runner does. The rest of a sliding window: it has none.
+// Keys that do not affect this runner. Those of a sliding window's details: it has none.
 constexpr std::string_view kWithoutEffect[] = {"vocab_size",
                                                "rope.scaling.original_context_length",
                                                "rope.scaling.finetuned",
@@ -28,7 +28,7 @@ constexpr std::string_view kWithoutEffect[] = {"vocab_size",
                                                "rope.freq_base_swa",
                                                "rope.dimension_count_swa"};
 
-// What asks for nothing at these values alone. Where a scale is 0, none is meant.
+// Keys that have no effect, but only with these values. A scale of 0 means none.
 struct Off {
   std::string_view key;
   double value, other;
@@ -66,7 +66,7 @@ bool lists(const Range& keys, std::string_view key) {
   return std::find(std::begin(keys), std::end(keys), key) != std::end(keys);
 }
 
-/// Whether the key, `key` without its architecture, asks for nothing.
+/// Whether the key, `key` without its architecture, has no effect.
 bool asks_for_nothing(const Gguf& file, const std::string& name, std::string_view key, const Config& config) {
   if (lists(kWithoutEffect, key)) return true;
   for (const Off& off : kOff) {
@@ -85,7 +85,7 @@ bool asks_for_nothing(const Gguf& file, const std::string& name, std::string_vie
     const double scale = file.number(name).value_or(0);
     return scale == 0 || std::abs(scale * std::sqrt(static_cast<double>(config.head_dim)) - 1) < 1e-5;
   }
-  // How rows of queries and keys are ordered.
+  // The order of rows of queries and keys.
   return key == "tensor_data_layout" && file.text(name) == "Meta AI original pth";
 }
 

@@ -63,7 +63,7 @@ void Model::load() {
   output_ = take_matrix(tied ? "token_embd.weight" : "output.weight", config_.vocabulary, config_.width);
   taken_.insert("rope_freqs.weight");  // read with the configuration
   for (const Tensor& tensor : file_.tensors()) {
-    // A tensor nobody asked for means another kind of model, which would compute nonsense.
+    // A tensor that was not read means another kind of model, which would compute nonsense.
     if (taken_.find(tensor.name) == taken_.end())
       throw Error(file_.path() + ": tensor " + detail::quoted(tensor.name) + ": not expected");
   }

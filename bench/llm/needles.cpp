@@ -31,7 +31,7 @@ struct Fact {
   std::string_view city, advice, answer;
 };
 
-// The answer is a word that neither the question nor a book gives away.
+// The answer is a word that neither the question nor a book reveals.
 constexpr Fact kFacts[] = {
     {"Helsinki", "bathe in the harbour sauna", "sauna"},
     {"Lisbon", "eat a custard tart by the river", "custard"},
@@ -46,7 +46,7 @@ constexpr Fact kFacts[] = {
 constexpr std::string_view kNames[] = {"Anna", "Boris", "Clara", "David", "Elena", "Felix", "Greta", "Hugo"};
 constexpr std::string_view kWords[] = {"willow", "river", "candle", "harbor", "meadow", "lantern"};
 
-// A fact stands in a paragraph of its own: hidden in the middle of one, small models pass over it.
+// A fact is in a separate paragraph: in the middle of one, small models overlook it.
 std::string paragraph(const std::string& text) {
   return "\n\n" + text + "\n\n";
 }
@@ -157,7 +157,7 @@ bool is_right(const Needle& needle, std::string_view said) {
   return said.find(needle.answer) != std::string_view::npos;
 }
 
-// The nearest place at or before `at` where a sentence or a line ends, not before `first`.
+// The nearest position at or before `at` where a sentence or a line ends, but not before `first`.
 std::size_t Haystack::cut_near(std::size_t at, std::size_t first) const {
   constexpr std::size_t kReach = 64;
   for (std::size_t place = at; place > first && at - place < kReach; --place) {
@@ -182,7 +182,8 @@ Prompt Haystack::hide(const Needle& needle, const Hiding& hiding) const {
     taken += pieces.back().tokens.size();
   }
   if (hiding.length <= taken) {
-    throw Error("a length of " + std::to_string(hiding.length) + " tokens has no room for the needle and its question");
+    throw Error("a length of " + std::to_string(hiding.length) +
+                " tokens is too short for the needle and its question");
   }
   const std::size_t hay = hiding.length - taken;
   if (hay > tokens_.size()) {

@@ -9,8 +9,8 @@
 
 #include "bench/llm/tokenizer.hpp"
 
-// Needles in a haystack: facts hidden in the prose of a book, and a question behind it that only who remembers the fact
-// can answer.
+// Needles in a haystack: facts hidden in the prose of a book, followed by a question that can only
+// be answered by remembering the fact.
 
 namespace nibkv::llm {
 
@@ -18,7 +18,7 @@ namespace nibkv::llm {
 enum class NeedleKind : std::uint8_t {
   kPasskey,   ///< a number of five digits, said twice
   kSentence,  ///< a plain sentence; the answer is a word of it
-  kSeveral,   ///< the pass keys of three persons, one of which is asked for
+  kSeveral,   ///< the pass keys of three people, one of which is asked for
   kCode,      ///< the form that the tiny built-in model was trained on
 };
 
@@ -27,23 +27,23 @@ std::string_view needle_name(NeedleKind kind);
 /// @throws UsageError for another name
 NeedleKind parse_needle(const std::string& name);
 
-/// What stands around the haystack.
+/// What surrounds the haystack.
 enum class PromptForm : std::uint8_t { kPlain, kChatMl };
 
 /// @throws UsageError for a name that is neither "plain" nor "chat"
 PromptForm parse_prompt_form(const std::string& name);
 
 struct Needle {
-  std::vector<std::string> facts;  ///< the first is the one that is asked for
+  std::vector<std::string> facts;  ///< the first one is asked for
   std::string question;
   std::string lead;    ///< how the answer begins: put into the model's mouth
-  std::string answer;  ///< must be in what the model says
+  std::string answer;  ///< must be part of what the model says
 };
 
 /// @param seed  the same gives the same on every machine
 Needle make_needle(NeedleKind kind, std::uint64_t seed);
 
-/// Whether `said` has the answer.
+/// Whether `said` contains the answer.
 bool is_right(const Needle& needle, std::string_view said);
 
 struct Prompt {
@@ -57,9 +57,9 @@ struct Prompt {
 struct Hiding {
   NeedleKind kind = NeedleKind::kPasskey;
   PromptForm form = PromptForm::kPlain;
-  std::size_t length = 1024;  ///< tokens of the whole prompt
+  std::size_t length = 1024;  ///< number of tokens of the whole prompt
   double depth = 0.5;         ///< where the fact is, [0, 1]: 0 at the beginning of the haystack, 1 at its end
-  std::uint64_t seed = 1;     ///< chooses the stretch of the text, too
+  std::uint64_t seed = 1;     ///< also chooses the part of the text
 };
 
 /// A text to hide needles in.
@@ -68,9 +68,9 @@ class Haystack {
   /// @param tokens  of the text; they and the tokenizer must outlive this object
   Haystack(const Tokenizer& tokenizer, std::span<const std::int32_t> tokens) : tokenizer_(tokenizer), tokens_(tokens) {}
 
-  /// The fact that is asked for lies at `depth`, others at equal distances from it, going round; each behind the end of
-  /// a sentence or a line, if there is one nearby.
-  /// @throws Error when the text is too short for the length, or the length for the needle
+  /// The fact that is asked for is at `depth`, the others at equal distances from it, wrapping
+  /// around; each after the end of a sentence or a line, if there is one nearby.
+  /// @throws Error if the text is too short for the length, or the length for the needle
   Prompt hide(const Needle& needle, const Hiding& hiding) const;
 
  private:

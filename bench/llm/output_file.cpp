@@ -28,17 +28,17 @@ namespace fs = std::filesystem;
   fail(path, error == ENOENT ? "there is no such folder" : std::strerror(error));
 }
 
-/// Where a path leads to.
+/// The target of a path.
 struct Place {
-  std::string path;                // behind all links
+  std::string path;                // after following all links
   std::optional<int> descriptor;   // of this process, if that is what the path names
   std::optional<struct stat> old;  // what is there
 
   bool is_replaced() const { return !descriptor && (!old || S_ISREG(old->st_mode)); }
 };
 
-// The number N of /dev/fd/N, however it is written. What such a link says is no path to open: the file that it names
-// may be gone, and a pipe has no name.
+// The number N of /dev/fd/N, in any spelling. The target of such a link cannot be opened as a path:
+// the file that it names may be deleted, and a pipe has no name.
 std::optional<int> descriptor_of(const fs::path& path) {
   std::error_code failed;
   const fs::path folder = fs::canonical(path.parent_path(), failed);
@@ -82,7 +82,7 @@ int write_all(int file, std::span<const std::byte> bytes) {
   return 0;
 }
 
-/// A new file beside another one, which is gone with this object unless it took that one's place.
+/// A new file next to another one. It is deleted with this object unless it has replaced the other.
 class Part {
  public:
   Part(const std::string& asked, const Place& place) : asked_(asked), place_(place) {
@@ -98,7 +98,7 @@ class Part {
     if (!name_.empty()) ::unlink(name_.c_str());
   }
 
-  // On the disk, whatever the power does; files that cannot be synced are none.
+  // Syncs to disk, to survive a power cut; files that cannot be synced are not on a disk.
   void write(std::span<const std::byte> bytes) {
     if (const int error = write_all(file_, bytes); error != 0) fail(asked_, error);
     if (::fsync(file_) != 0 && errno != EINVAL) fail(asked_, errno);
@@ -112,7 +112,8 @@ class Part {
   }
 
  private:
-  // Of the old file, once its owner and group are those of the new one; a group that cannot have it may not read it.
+  // The mode of the old file, once the new one has its owner and group; a group that could not be
+  // set gets no permissions.
   mode_t mode(Readers readers) const {
     if (place_.old) {
       const mode_t old = place_.old->st_mode & 07777;
@@ -160,7 +161,7 @@ void check_place(const std::string& path) {
   }
   if (place.old && S_ISSOCK(place.old->st_mode)) fail(path, "it is a socket");
   if (!place.is_replaced()) return;
-  // A full disk makes names still, but gives no block.
+  // A full disk still creates names, but has no free block.
   Part(path, place).write(std::array<std::byte, 4096>());
 }
 

@@ -9,25 +9,29 @@
 
 namespace nibkv::llm {
 
-/// Who may read a file that was not there before. Whether others may is up to the umask.
+/// Who may read a new file. Whether others may depends on the umask.
 enum class Readers : std::uint8_t { kAny, kOwner };
 
-/// Writes a file whole or not at all: under another name in its folder, which takes the place of the old file when all
-/// of it is on the disk.
+/// Writes a file completely or not at all: under another name in its folder, which replaces the old
+/// file once all of it is on the disk.
 ///
-/// What is there already: a symbolic link keeps pointing, and what it points to is replaced; a file keeps its mode, and
-/// its owner and group where the system lets it; further hard links to it keep the old contents. A device, a pipe, or
-/// what a descriptor such as /dev/stdout stands for is written to and never replaced.
+/// What exists already: a symbolic link stays, and its target is replaced; a file keeps its
+/// mode, and its owner and group if the system permits it; other hard links to it keep the old
+/// contents. A device, a pipe, or the target of a descriptor such as /dev/stdout is written
+/// to and never replaced.
 ///
-/// @throws Error naming the path and the reason. The old file is whole then, and nothing else is left behind.
+/// @throws Error naming the path and the reason. The old file is unchanged then, and nothing
+///         else is left behind.
 void write_file(const std::string& path, std::span<const std::byte> bytes, Readers readers = Readers::kAny);
 void write_file(const std::string& path, const std::string& text);
 
-/// Long work shall not end at a place that cannot be written: tries it, and leaves it as it was.
-/// @throws Error as write_file would, as far as that can be known: no such folder, no permission, no room at all
+/// Long work should not end with a file that cannot be written: tests that in advance,
+/// and changes nothing.
+/// @throws Error as write_file would, as far as that can be known: no such folder, no permission,
+///         no free space at all
 void check_place(const std::string& path);
 
-/// Whether writing again replaces what was written, and does not come behind it as in a pipe.
+/// Whether writing again replaces what was written, instead of being appended to it as in a pipe.
 bool is_replaced(const std::string& path);
 
 }  // namespace nibkv::llm

@@ -11,7 +11,8 @@
 namespace nibkv::llm {
 namespace {
 
-// Rows of logits that are kept at a time: at most this many, so that a large vocabulary stays within some 25 MiB.
+// At most this many rows of logits are kept at a time, so that a large vocabulary stays
+// within about 25 MiB.
 constexpr std::size_t kRows = 64;
 
 class Measurement {
@@ -26,7 +27,8 @@ class Measurement {
       exact.workers = options.store.workers;
       reference_.emplace(model.config(), exact);
     }
-    // Whole chunks of the tested store, so that it sees the chunks that it would see if the window were fed at once.
+    // Whole chunks of the tested store, so that it gets the same chunks as if the
+    // window were fed at once.
     const std::size_t chunk = tested_.max_chunk();
     step_ = std::max<std::size_t>(1, kRows / chunk) * chunk;
     logits_.resize(step_ * vocabulary());
@@ -47,7 +49,7 @@ class Measurement {
       model_.forward(tokens.subspan(at, count), at, tested_, logits_.data(), rows);
       seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
       fed_ += count;
-      // The row of the last token foretells one that is not in the window.
+      // The row of the last token predicts one that is not in the window.
       const std::size_t scored = at + count == context_ ? rows - 1 : rows;
       score_rows(pool_, logits_.data(), reference_ ? reference_logits_.data() : logits_.data(), vocabulary(),
                  tokens.subspan(at + count - rows + 1, scored), totals_);
@@ -88,7 +90,7 @@ class Measurement {
   ThreadPool& pool_;
   std::size_t context_;
   TileStore tested_;
-  std::optional<TileStore> reference_;  // none when it would be the tested one again
+  std::optional<TileStore> reference_;  // none if it would be the same as the tested one
   std::size_t step_ = 0;
   std::vector<float> logits_, reference_logits_;  // [step][vocabulary]
   ScoreTotals totals_;
@@ -141,7 +143,7 @@ RowScore score_row(const float* tested, const float* reference, std::size_t voca
   }
   const std::size_t reference_top = top(reference);
   const double reference_shift = reference[reference_top];
-  double reference_sum = 0, weighted = 0;  // of p * (log p - log q), before either is normalised
+  double reference_sum = 0, weighted = 0;  // sum of p * (log p - log q), before either is normalised
   for (std::size_t i = 0; i < vocabulary; ++i) {
     const double log_p = reference[i] - reference_shift;
     const double log_q = tested[i] - tested_shift;

@@ -19,7 +19,7 @@ float dot(const float* a, const float* b, std::size_t count) {
   return ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) + ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
 }
 
-/// To `tokens` rows: the first `sinks`, and those that begin behind `skipped` others.
+/// Cuts to `tokens` rows: the first `sinks`, and those after `skipped` others.
 struct Visible {
   std::size_t sinks, skipped, tokens;
 };
@@ -74,7 +74,7 @@ void PlainStore::append(int layer, std::size_t count, const float* keys, const f
     if (!half_) continue;
     for (std::vector<float>* rows : {&head.keys, &head.values}) {
       for (std::size_t i = held; i < rows->size(); ++i) (*rows)[i] = rounded_to_f16((*rows)[i]);
-      // Cut seldom: moving the rest takes longer than attending to it.
+      // Cut rarely, because moving the rest takes longer than attending to it.
       const std::size_t needed = (window_ + count) * head_dim_;
       if (rows->size() <= 2 * needed) continue;
       const auto sinks_end = rows->begin() + static_cast<std::ptrdiff_t>(sinks_ * head_dim_);

@@ -9,19 +9,20 @@
 
 namespace nibkv::llm {
 
-/// A KvStore that keeps every key and value as f32 and grows without limit: what the others are compared with. Or one
-/// that keeps the last tokens as f16, and some of the first if wanted: what a cache of a given size does without this
-/// library.
+/// A KvStore that keeps every key and value as f32 and grows without limit: the reference for
+/// the others. Or one that keeps the last tokens as f16, and optionally some of the first: what
+/// a cache of a given size does without this library.
 ///
-/// What a token attends to is computed in one fixed order, so results do not depend on chunks or workers.
+/// Attention is computed in a fixed order, so results do not depend on chunks or workers.
 class PlainStore final : public KvStore {
  public:
   /// @param query_heads  a multiple of `kv_heads`.
   PlainStore(std::size_t layers, std::size_t query_heads, std::size_t kv_heads, std::size_t head_dim,
              std::size_t max_chunk = std::numeric_limits<std::size_t>::max());
 
-  /// Keeps what is appended from now on rounded to f16, and every token attends to `tokens` ones: the first `sinks` and
-  /// the last others, itself included. Keys stay at the positions that they were rotated for.
+  /// From now on, keys and values are rounded to f16, and every token attends to `tokens` ones:
+  /// the first `sinks` and the most recent others, itself included. Keys keep the positions for
+  /// which they were rotated.
   /// @param tokens  more than `sinks`
   void keep_f16(std::size_t sinks, std::size_t tokens);
 
@@ -32,14 +33,14 @@ class PlainStore final : public KvStore {
   /// Forgets everything.
   void clear();
 
-  /// Forgets all but the first `tokens`, which must be there.
+  /// Forgets all but the first `tokens`, which must exist.
   void truncate(std::size_t tokens);
 
   /// Rows of a head, to be changed in place, [token][head_dim].
   std::span<float> keys(std::size_t layer, std::size_t kv_head);
   std::span<float> values(std::size_t layer, std::size_t kv_head);
 
-  /// Tokens held in layer 0: more than are attended to at times.
+  /// The number of tokens held in layer 0, sometimes more than are attended to.
   std::size_t size() const;
 
  private:
@@ -53,7 +54,7 @@ class PlainStore final : public KvStore {
   std::size_t head_dim_;
   std::size_t max_chunk_;
   std::size_t sinks_ = 0;
-  std::size_t window_ = std::numeric_limits<std::size_t>::max();  // tokens attended to, sinks included
+  std::size_t window_ = std::numeric_limits<std::size_t>::max();  // number of tokens attended to, sinks included
   bool half_ = false;
   std::vector<Head> heads_;                 // [layer][kv_head]
   std::vector<std::vector<float>> scores_;  // one a worker

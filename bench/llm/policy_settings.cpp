@@ -14,8 +14,8 @@ namespace {
 /// A field of a Policy that has a name on the command line.
 struct Field {
   std::string_view key;
-  std::string_view values;  // in words
-  /// False when the field does not take the value; the policy may have changed then.
+  std::string_view values;  // its allowed values, in words
+  /// Returns false if the field does not accept the value; the policy may have changed then.
   bool (*set)(std::string_view value, Policy& policy);
 };
 
@@ -64,7 +64,7 @@ bool set_threshold(std::string_view value, Policy& policy) {
   return policy.mean_threshold || number(value, policy.threshold, 0, 255);
 }
 
-// FIRST-END: pairs of neighbouring layers from FIRST on, below END.
+// FIRST-END: pairs of neighbouring layers, from FIRST on and below END.
 bool set_pairs(std::string_view value, LayerSet& pairs) {
   const std::size_t middle = value.find('-');
   std::uint32_t first = 0;
@@ -93,7 +93,7 @@ bool set_start(std::string_view value, FoldChoice& choice) {
   return true;
 }
 
-// A setting that is of a FoldChoice and no field of a Policy.
+// A setting of a FoldChoice, not a field of a Policy.
 template <bool (*kSet)(std::string_view, FoldChoice&)>
 bool check_choice(std::string_view value, Policy&) {
   FoldChoice choice;
@@ -141,7 +141,7 @@ std::span<const Field> fields() {
        [](View value, Policy& policy) { return number(value, policy.candidate_mass, 0, 255); }},
       {"budget", "uniform, pyramid, scores or adaptive",
        [](View value, Policy& policy) {
-         // In the order of the enumeration, whose last, a table, has no name here.
+         // In the order of the enumeration; the last one, a table, has no name here.
          return choose(value, policy.budget, {"uniform", "pyramid", "scores", "adaptive"});
        }},
       {"fold", "gate, direct or aligned", check_choice<set_how>},
@@ -251,7 +251,7 @@ void choose_pairs(const StoreOptions& options, const Shape& shape, Policy& polic
     policy.fold.keys = policy.fold.values = pairs_from(start, shape.layers);
     if (choice.how == FoldChoice::How::kAligned) {
       policy.fold.aligned_keys = policy.fold.aligned_values = policy.fold.keys;
-      policy.fold.centred = true;  // as turned keys were measured
+      policy.fold.centred = true;  // because rotated keys were measured like this
     }
   } else if (!options.profile.empty()) {
     ProfileView profile;

@@ -69,7 +69,7 @@ Answer hide_and_ask(Model& model, const Tokenizer& tokenizer, const Haystack& ha
 }
 
 TileStore make_whole_store(const Config& model, const StoreOptions& options, std::size_t room) {
-  // What is always kept is a matter of the budget, not of the room.
+  // What is always kept depends on the budget, not on the space.
   Policy wanted;
   require(find_policy(options.policy, options.tokens, wanted), "policy '" + options.policy + "'");
   apply_settings(options.settings, wanted);

@@ -23,7 +23,7 @@ struct Sum {
   std::uint64_t arena_bytes = 0;  ///< the most
 };
 
-// Those of one cache follow one another, by length, with that of all lengths last.
+// Those of one cache follow one another, ordered by length, and end with that of all lengths.
 std::vector<Sum> sums_of(const std::vector<RetrievalRow>& rows) {
   std::vector<Sum> sums;
   std::vector<RetrievalRow> caches;
@@ -64,7 +64,7 @@ void write_cache(JsonWriter& json, const RetrievalRow& row) {
 
 std::uint64_t whole(const JsonValue& value) {
   const double number = value.number();
-  if (!(number >= 0 && number < 9e15) || number != std::floor(number)) throw Error("a number is no count");
+  if (!(number >= 0 && number < 9e15) || number != std::floor(number)) throw Error("a count is not a whole number");
   return static_cast<std::uint64_t>(number);
 }
 
@@ -101,7 +101,7 @@ std::string map_of(const std::vector<RetrievalRow>& rows, const RetrievalRow& ca
   map.title = cache_name(cache) + ": needle " + cache.needle;
   map.x_title = "tokens of the prompt";
   map.y_title = "depth of the needle";
-  map.scale_title = "share of right answers";
+  map.scale_title = "share of correct answers";
   for (const std::uint64_t length : lengths) map.columns.push_back(std::to_string(length));
   for (const double depth : depths) {
     map.rows.push_back(std::to_string(std::lround(depth * 100)) + " %");

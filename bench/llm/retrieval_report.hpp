@@ -10,9 +10,9 @@ namespace nibkv::llm {
 
 /// One question to one cache.
 struct RetrievalRow {
-  std::string policy;        ///< its name and what was set of it, or "f32"
+  std::string policy;        ///< its name and its settings, or "f32"
   std::string mode;          ///< mode_name
-  std::uint64_t tokens = 0;  ///< budget of a head; 0: all are kept
+  std::uint64_t tokens = 0;  ///< budget budget of a head in tokens; 0: all are kept
   std::string needle;        ///< needle_name
   std::uint64_t length = 0;  ///< tokens of the prompt
   double depth = 0;          ///< of the needle
@@ -26,7 +26,7 @@ struct RetrievalRow {
   bool same_cache(const RetrievalRow& other) const;
 };
 
-/// The rows of one model and text, as a file keeps them.
+/// The rows of one model and text, as a file holds them.
 struct RetrievalReport {
   // What all rows have in common.
   std::string model, text, profile, prompt;
@@ -38,14 +38,15 @@ struct RetrievalReport {
 
   /// The rows, and their sums with 95 % intervals.
   std::string as_json() const;
-  /// @throws Error for a text that is no such report
+  /// @throws Error for a text that is not such a report
   static RetrievalReport parse(std::string_view json);
-  /// Takes over the rows of an older report. @throws Error when it is of something else, naming what
+  /// Takes over the rows of an older report.
+  /// @throws Error naming the difference if it is a report of something else
   void go_on_from(const RetrievalReport& older);
 
-  /// Accuracy of each cache by length and in all, for a terminal.
+  /// The accuracy of each cache by length and in total, for a terminal.
   std::string as_table() const;
-  /// Depth against length, a map for each cache: what tells it from the others, and the SVG.
+  /// Depth against length, one map per cache: what distinguishes it from the others, and the SVG.
   std::vector<std::pair<std::string, std::string>> as_svgs() const;
 };
 

@@ -13,7 +13,7 @@ namespace {
 
 constexpr double kLog2E = 1.4426950408889634;
 constexpr double kSteepest = 1e30;  // keeps 0 * (1 / temperature) a number
-constexpr double kLeastShare = 32;  // a token 2^32 times less likely than the likeliest has no share in Q32
+constexpr double kLeastShare = 32;  // a token 2^32 times less likely than the most likely one has no share in Q32
 constexpr std::uint64_t kOne = std::uint64_t{1} << 32;
 constexpr std::uint64_t kLn2 = 2977044472;  // Q32
 
@@ -27,7 +27,7 @@ std::size_t likeliest(std::span<const float> logits) {
       best = id;
     }
   }
-  if (!std::isfinite(largest)) throw Error("the model's logits are no finite numbers");
+  if (!std::isfinite(largest)) throw Error("the model's logits are not finite numbers");
   return best;
 }
 
@@ -43,7 +43,7 @@ std::uint64_t exp2_negative(std::uint64_t x) {
 }
 
 Sampler::Sampler(const SamplerOptions& options) : options_(options) {
-  // splitmix64 spreads any seed, 0 too, over the state.
+  // splitmix64 spreads any seed, including 0, over the state.
   std::uint64_t sequence = options.seed;
   for (std::uint64_t& word : state_) {
     sequence += 0x9e3779b97f4a7c15;
@@ -68,7 +68,7 @@ std::uint64_t Sampler::next_random() {
 }
 
 std::uint64_t Sampler::random_below(std::uint64_t bound) {
-  const std::uint64_t surplus = (0 - bound) % bound;  // 2^64 mod bound: the values that would favour small results
+  const std::uint64_t surplus = (0 - bound) % bound;  // 2^64 mod bound: values that would favour small results
   std::uint64_t value = next_random();
   while (value < surplus) value = next_random();
   return value % bound;
@@ -78,7 +78,8 @@ std::int32_t Sampler::sample(std::span<const float> logits) {
   const std::size_t best = likeliest(logits);
   if (options_.temperature <= 0) return static_cast<std::int32_t>(best);
 
-  // One rounding a line: no addition follows a product, so no compiler fuses them and all machines agree.
+  // One rounding per line: no addition follows a product, so no compiler fuses them, and
+  // all machines agree.
   const double steepness = std::min(kLog2E / options_.temperature, kSteepest);
   const double largest = logits[best];
   candidates_.clear();
@@ -95,7 +96,8 @@ std::int32_t Sampler::sample(std::span<const float> logits) {
   const auto is_less = [](const Candidate& a, const Candidate& b) {
     return a.weight != b.weight ? a.weight < b.weight : a.id > b.id;
   };
-  // The likeliest come out of the heap one by one and gather at the end of the array, until they reach their share.
+  // The most likely ones leave the heap one by one and collect at the end of the array, until
+  // they reach their share.
   const auto wanted = static_cast<std::uint64_t>(options_.top_p * static_cast<double>(total));
   std::make_heap(candidates_.begin(), candidates_.end(), is_less);
   auto rest = candidates_.end();

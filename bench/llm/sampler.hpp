@@ -9,8 +9,8 @@ namespace nibkv::llm {
 
 /// How a token is chosen from logits.
 struct SamplerOptions {
-  double temperature = 0.4;  ///< logits are divided by it, at least 0; 0 takes the likeliest token always
-  double top_p = 0.9;        ///< only the likeliest tokens that together have this share are drawn from, [0, 1]
+  double temperature = 0.4;  ///< logits are divided by it, at least 0; 0 always takes the most likely token
+  double top_p = 0.9;        ///< draws only from the most likely tokens that together have this share, [0, 1]
   std::uint64_t seed = 1;
 };
 
@@ -20,24 +20,25 @@ class Sampler {
  public:
   explicit Sampler(const SamplerOptions& options);
 
-  /// Greedy: the largest logit, the lowest id where several are equal. Else a draw from the softmax of
-  /// logits / temperature, cut to the likeliest tokens that reach `top_p`; at least one stays.
+  /// Greedy: the largest logit, and the lowest id among equal ones. Otherwise a draw from
+  /// the softmax of logits / temperature, limited to the most likely tokens that reach `top_p`;
+  /// at least one stays.
   ///
   /// @param logits  at least one; not-a-number counts as impossible.
-  /// @throws Error when no logit is finite.
+  /// @throws Error if no logit is finite.
   /// Cost: O(n) and O(log n) for each token that stays.
   std::int32_t sample(std::span<const float> logits);
 
-  /// What the next draws depend on, beside the options.
+  /// What the next draws depend on, in addition to the options.
   const std::array<std::uint64_t, 4>& state() const { return state_; }
-  /// @param state  of another sampler; all zeros are no state, and nothing changes then
+  /// @param state  of another sampler; all zeros are not a valid state, and then nothing changes
   void set_state(const std::array<std::uint64_t, 4>& state) {
     if (state != std::array<std::uint64_t, 4>{}) state_ = state;
   }
 
  private:
   struct Candidate {
-    std::uint64_t weight;  // Q32 of the likeliest token's share
+    std::uint64_t weight;  // Q32, relative to the most likely token's share
     std::int32_t id;
   };
 

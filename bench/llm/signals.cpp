@@ -14,7 +14,8 @@ namespace {
 
 volatile std::sig_atomic_t interrupted = 0;
 volatile std::sig_atomic_t ending = 0;
-// A byte for each signal: one that comes just before the wait, or in another thread, ends the wait all the same.
+// One byte for each signal, so that one that comes just before the wait, or in another thread,
+// still ends the wait.
 int wake[2] = {-1, -1};
 
 void note(int signal) {
@@ -69,7 +70,7 @@ void forget_interrupt() {
 bool wait_for_input() {
   pollfd files[] = {{STDIN_FILENO, POLLIN, 0}, {wake[0], POLLIN, 0}};
   while (!stop_asked()) {
-    if (::poll(files, 2, -1) < 0 && errno != EINTR) return true;  // reading says what is wrong
+    if (::poll(files, 2, -1) < 0 && errno != EINTR) return true;  // reading will report the error
     char bytes[16];
     while (::read(wake[0], bytes, sizeof bytes) > 0) {
     }

@@ -1,27 +1,27 @@
 #pragma once
 
-// Signals are noted, and a program acts on them when there is nothing to lose.
+// Signals are only recorded; a program acts on them when nothing can be lost.
 
 namespace nibkv::llm {
 
-/// From now on SIGINT, SIGTERM, SIGHUP and SIGPIPE are noted only, but those that were ignored before (nohup) still
-/// are.
+/// From now on SIGINT, SIGTERM, SIGHUP and SIGPIPE are only recorded, except those that were
+/// ignored before (nohup), which still are.
 void catch_signals();
 
-/// Opens /dev/null in place of standard input, output and error where they are closed: no file or pipe gets their
-/// numbers then.
+/// Opens /dev/null in place of standard input, output and error if they are closed, so that no file
+/// or pipe gets their numbers.
 void open_standard_files();
 
-/// Whether work shall stop: one of them came.
+/// Whether work should stop, because one of them came.
 bool stop_asked();
 
-/// The one that ends the program: any but SIGINT. 0 for none.
+/// The signal that ends the program: any but SIGINT. 0 for none.
 int ended_by();
 
-/// SIGINT was for work that has stopped.
+/// Clears a SIGINT that was meant for work that has stopped.
 void forget_interrupt();
 
-/// Waits until standard input can be read. False when a signal came before.
+/// Waits until standard input can be read. Returns false if a signal came before.
 bool wait_for_input();
 
 }  // namespace nibkv::llm

@@ -10,7 +10,7 @@ double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-/// A store that notes how long the one behind it takes.
+/// A store that measures how long the wrapped one takes.
 class TimedStore : public KvStore {
  public:
   explicit TimedStore(KvStore& store) : store_(store) {}

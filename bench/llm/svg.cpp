@@ -16,12 +16,12 @@ constexpr const char* kColours[] = {"#1f77b4", "#d62728", "#2ca02c", "#ff7f0e", 
 
 constexpr std::size_t kColourCount = sizeof kColours / sizeof kColours[0];
 
-// About what a sans-serif font takes; a little more, so that nothing is cut off.
+// About the width of a sans-serif font, and a little more, so that nothing is cut off.
 double width_of(const std::string& text, int size = 12) {
   return 0.62 * size * static_cast<double>(text.size());
 }
 
-// The nearest place to `middle` where words around it begin at or behind `first`.
+// The position nearest to `middle` where a word begins, at or after `first`.
 double centre(double middle, double first, const std::string& text, int size = 12) {
   return std::max(middle, first + width_of(text, size) / 2);
 }
@@ -32,7 +32,7 @@ std::string decimal(double value, const char* format = "%.4g") {
   return digits;
 }
 
-// Control characters have no place in XML.
+// Control characters are not allowed in XML.
 std::string escaped(const std::string& text) {
   std::string out;
   for (const char letter : text) {
@@ -56,7 +56,7 @@ std::string escaped(const std::string& text) {
   return out;
 }
 
-/// A drawing that grows from top to bottom of the file; later shapes lie on earlier ones.
+/// A drawing, written from top to bottom of the file; later shapes cover earlier ones.
 class Drawing {
  public:
   Drawing(double width, double height) {
@@ -76,7 +76,7 @@ class Drawing {
   }
 
   /// @param anchor  "start", "middle" or "end"
-  /// @param turned  read from bottom to top
+  /// @param turned  whether it reads from bottom to top
   void words(double x, double y, const std::string& text, const char* anchor, bool turned = false, int size = 12) {
     text_ << "<text x=\"" << x << "\" y=\"" << y << "\" text-anchor=\"" << anchor << "\" font-size=\"" << size << '"';
     if (turned) text_ << " transform=\"rotate(-90 " << x << ' ' << y << ")\"";
@@ -114,7 +114,7 @@ class Drawing {
   std::ostringstream text_;
 };
 
-/// An axis: values to places, and where its ticks are.
+/// An axis: maps values to positions, and has ticks.
 class Axis {
  public:
   Axis(bool logarithmic, double start, double end) : logarithmic_(logarithmic), start_(start), end_(end) {}
@@ -127,7 +127,7 @@ class Axis {
 
   bool takes(double value) const { return std::isfinite(value) && (!logarithmic_ || value > 0); }
 
-  /// Leaves some room around what was included.
+  /// Adds a margin around what was included.
   void finish() {
     if (low_ > high_) low_ = 0, high_ = 1;
     const double room = high_ > low_ ? 0.05 * (high_ - low_) : std::max(1e-3, 0.05 * std::abs(low_));
@@ -151,7 +151,7 @@ class Axis {
     const double unit = std::pow(10, std::floor(std::log10((high - low) / 5)));
     const double rough = (high - low) / 5 / unit;
     const double step = unit * (rough > 5 ? 10 : rough > 2 ? 5 : rough > 1 ? 2 : 1);
-    // Counted, so that a step that is small beside the values ends too.
+    // Counted, so that the loop also ends if the step is tiny relative to the values.
     const double first = std::ceil(low / step);
     for (int i = 0; i < 20; ++i) keep((first + i) * step, out);
     return out;
@@ -196,7 +196,7 @@ void draw_frame(Drawing& drawing, const LineChart& chart, const Axis& x, const A
   drawing.words(20, (kTop + kBottom) / 2, chart.y_title, "middle", true);
 }
 
-/// Dark blue for 0, over green, to yellow for 1.
+/// From dark blue for 0, through green, to yellow for 1.
 std::string colour_of(double share) {
   static constexpr double kStops[][3] = {{68, 1, 84}, {59, 82, 139}, {33, 145, 140}, {94, 201, 98}, {253, 231, 37}};
   const double place = std::clamp(share, 0.0, 1.0) * 4;
@@ -216,7 +216,7 @@ std::string fill(const std::string& colour) {
   return "fill=\"" + colour + '"';
 }
 
-// Every so many labels there is room for one.
+// There is space for only one in this many labels.
 std::size_t label_step(double cell) {
   return cell >= 12 ? 1 : static_cast<std::size_t>(std::ceil(12 / cell));
 }
@@ -252,7 +252,7 @@ std::string line_chart(const LineChart& chart) {
     legend += 18;
   }
   for (std::size_t i = 0; i < chart.lines.size(); ++i) {
-    // When the colours come round again, the markers and dashes are others.
+    // When the colours repeat, the markers and dashes differ.
     const std::string colour = kColours[i % kColourCount];
     const std::size_t round = i / kColourCount, shape = i + round;
     std::vector<std::pair<double, double>> places;

@@ -22,16 +22,16 @@ struct LineChart {
 /// A table of values drawn as colours.
 struct HeatMap {
   std::string title, x_title, y_title;
-  std::string scale_title;                 ///< what 0 to 1 are of
+  std::string scale_title;                 ///< the meaning of 0 to 1
   std::vector<std::string> columns, rows;  ///< labels
   std::vector<std::vector<double>> cells;  ///< [row][column], [0, 1]; others are drawn as empty
 };
 
-/// The chart as an SVG file: complete, without references to anything outside it, and as wide as its names need. Points
-/// that are not finite, or not above 0 on a logarithmic axis, are left out.
+/// The chart as an SVG file: self-contained, and as wide as its names need. Points that are not
+/// finite, or not above 0 on a logarithmic axis, are left out.
 std::string line_chart(const LineChart& chart);
 
-/// The map as an SVG file, with a scale beside it. Cells that are missing are drawn as empty.
+/// The map as an SVG file, with a scale next to it. Missing cells are drawn as empty.
 std::string heat_map(const HeatMap& map);
 
 }  // namespace nibkv::llm

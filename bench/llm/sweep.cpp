@@ -47,7 +47,7 @@ class SideBySide {
       const std::size_t count = std::min(kSweepStep, window.size() - at);
       const auto tokens = window.subspan(at, count);
       const std::size_t rows = at + count <= first_row ? 0 : std::min(count, at + count - first_row);
-      // The row of the last token foretells one that is not in the window.
+      // The row of the last token predicts one that is not in the window.
       const std::size_t scored = rows != 0 && at + count == window.size() ? rows - 1 : rows;
       const auto targets = window.subspan(at + count - rows + (scored != 0 ? 1 : 0), scored);
       model_.forward(tokens, at, reference_, reference_logits_.data(), rows);
@@ -169,13 +169,13 @@ void measure_sweep(Model& model, ThreadPool& pool, std::span<const std::int32_t>
                    std::span<const SweepCase> cases, const SweepDone& done,
                    const std::function<void(double)>& progress) {
   check(model.config(), tokens.size(), options);
-  // What is wrong shall be said now and not after an hour.
+  // Errors must be reported now and not after an hour.
   for (const SweepCase& what : cases) SweepStore(model.config(), options.store, what, options.context);
   const std::size_t windows = std::min(options.windows, tokens.size() / options.context);
   const std::size_t together = std::max<std::size_t>(1, options.side_by_side);
   const std::size_t groups = (cases.size() + together - 1) / together;
   std::optional<Haystack> haystack;
-  std::size_t questions = 0;  // tokens of all to one cache
+  std::size_t questions = 0;  // tokens of all questions to one cache
   if (options.retrieval != 0) haystack.emplace(*options.tokenizer, tokens);
   for (std::size_t place = 0; place < options.retrieval; ++place) {
     const Hiding hiding = hiding_of(options, place);

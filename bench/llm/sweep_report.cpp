@@ -10,7 +10,7 @@
 namespace nibkv::llm {
 namespace {
 
-// Calls visit(name, field) for all that is kept in a file, in its order.
+// Calls visit(name, field) for everything that a file holds, in its order.
 template <typename Report, typename F>
 void for_each_common(Report& report, F&& visit) {
   visit("model", report.model);
@@ -41,7 +41,7 @@ void for_each_field(Row& row, F&& visit) {
   visit("mode", row.mode);
 }
 
-// And what is kept when needles were asked for.
+// The same for what a file also holds if needles were asked for.
 template <typename Report, typename F>
 void for_each_asked(Report& report, F&& visit) {
   visit("retrieval", report.retrieval);
@@ -61,7 +61,7 @@ struct ReadMember {
   void operator()(const char* name, double& field) const { field = json.at(name).number(); }
   void operator()(const char* name, std::uint64_t& field) const {
     const double number = json.at(name).number();
-    if (!(number >= 0 && number < 0x1p53)) throw Error(std::string("JSON: '") + name + "' is no count");
+    if (!(number >= 0 && number < 0x1p53)) throw Error(std::string("JSON: '") + name + "' is not a count");
     field = static_cast<std::uint64_t>(number);
   }
 };
@@ -133,15 +133,16 @@ void SweepReport::go_on_from(const SweepReport& older) {
 }
 
 std::string SweepReport::as_svg() const {
-  // What lies within noise of the reference, or below it, has no place of its own on a logarithmic axis.
+  // What is within noise of the reference, or below it, has no position of its own on
+  // a logarithmic axis.
   constexpr double kLeast = 0.001;
   char reference[40];
   std::snprintf(reference, sizeof reference, "%.3f", reference_cross_entropy);
   LineChart chart;
   chart.title = "Context " + std::to_string(context) + ", tokens from " + std::to_string(score_from) +
-                " on; f32 of everything: " + reference + " nats a token";
+                " on; f32 of everything: " + reference + " nats per token";
   chart.x_title = "bytes in use at the peak";
-  chart.y_title = "cross-entropy above that of f32, nats a token (0.001 also for less)";
+  chart.y_title = "cross-entropy above that of f32, nats per token (0.001: or less)";
   chart.log_x = chart.log_y = true;
   for (const SweepRow& row : rows) {
     const std::string name = name_of(row.what);

@@ -10,31 +10,33 @@
 
 namespace nibkv::llm {
 
-/// The rows of one model, text and context, as a file keeps them.
+/// The rows of one model, text and context, as a file holds them.
 struct SweepReport {
   // What all rows have in common.
   std::string model, text, profile;
-  std::uint64_t text_from = 0;  ///< characters of the text that were left out
+  std::uint64_t text_from = 0;  ///< characters of the text that were skipped
   std::uint64_t context = 0;
   std::uint64_t score_from = 0;
   std::uint64_t windows = 0;
   std::uint64_t outlier_channels = 0;
-  std::uint64_t retrieval = 0;  ///< needles that each cache was asked for; 0: a file says nothing of that
+  std::uint64_t retrieval = 0;  ///< needles that each cache was asked for; 0: not in the file
   std::string needles;          ///< needle_name
 
   double reference_cross_entropy = 0;  ///< of an f32 cache that keeps everything
   std::vector<SweepRow> rows;
 
-  /// Whether a row of that policy, budget and setting is there.
+  /// Whether there is a row of that policy, budget and setting.
   bool has(const SweepCase& what) const;
 
   std::string as_json() const;
-  /// @throws Error for a text that is no such report
+  /// @throws Error for a text that is not such a report
   static SweepReport parse(std::string_view json);
-  /// Takes over the rows of an older report. @throws Error when it is of something else, naming what
+  /// Takes over the rows of an older report.
+  /// @throws Error naming the difference if it is a report of something else
   void go_on_from(const SweepReport& older);
 
-  /// By how much the cross-entropy is above the reference's against bytes, a line for each policy and setting.
+  /// A chart of how far the cross-entropy is above the reference's, against bytes, with a line for
+  /// each policy and setting.
   std::string as_svg() const;
 };
 

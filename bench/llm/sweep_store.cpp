@@ -12,8 +12,8 @@
 namespace nibkv::llm {
 namespace {
 
-/// Bytes of tiles and chains that streaming_llm has in use at its peak in a window of `context` tokens. Its heads are
-/// all alike, so one that is fed anything tells.
+/// Bytes of tiles and chains that streaming_llm has in use at its peak in a window of `context`
+/// tokens. Its heads are all the same, so feeding any tokens to one tells.
 std::uint64_t bytes_in_use(const Cache& cache, std::size_t context) {
   const Shape& shape = cache.shape();
   Config one;

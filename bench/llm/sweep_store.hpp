@@ -11,33 +11,34 @@
 
 namespace nibkv::llm {
 
-/// Tokens that a cache of a sweep takes before it is the next one's turn: rows of logits that are kept.
+/// How many tokens a cache of a sweep takes before the next one's turn: this many
+/// rows of logits are kept.
 inline constexpr std::size_t kSweepStep = 64;
 
 /// One cache of a sweep.
 struct SweepCase {
   std::string policy;       ///< a name that find_policy knows, or one for which is_f16 or is_f16_fold
   std::string budget;       ///< as given: tokens, a share of the context such as 10%, or bytes of arena such as 1M
-  PolicySettings settings;  ///< what is different from the policy of that name
-  std::string setting;      ///< what the settings are called in a report
+  PolicySettings settings;  ///< differences from the policy of that name
+  std::string setting;      ///< the name of the settings in a report
 
   bool operator==(const SweepCase&) const = default;
 };
 
-/// The policy and what its settings are called.
+/// The policy and the name of its settings.
 std::string name_of(const SweepCase& what);
 
 /// Writes a budget of that form to `tokens` or `arena_bytes` of `options`.
-/// @throws UsageError for another form, or none that `context` tokens have
+/// @throws UsageError for another form, or a budget that does not fit `context` tokens
 void set_budget(const std::string& budget, std::size_t context, StoreOptions& options);
 
-/// A cache that is measured: one in an arena, or an f16 one.
+/// A cache to be measured: one in an arena, or an f16 one.
 class SweepStore {
  public:
-  /// An f16 cache gets the bytes that the tiles of streaming_llm have in use at the budget; one that folds keeps all
-  /// tokens and pairs those layers that minicache pairs as they are.
+  /// An f16 cache gets as many bytes as the tiles of streaming_llm use at the budget. One that
+  /// folds keeps all tokens, and pairs the layers that minicache pairs without alignment.
   /// @param base  what all caches of a sweep have in common: port, profile, outlier channels, workers
-  /// @throws Error naming the case for what nibkv refuses
+  /// @throws Error naming the case if nibkv refuses it
   SweepStore(const Config& model, const StoreOptions& base, const SweepCase& what, std::size_t context);
   explicit SweepStore(std::unique_ptr<TileStore> tiles);
   explicit SweepStore(std::unique_ptr<F16Store> window);
@@ -45,7 +46,8 @@ class SweepStore {
   KvStore& store();
   void clear();
 
-  /// Cuts a cache in an arena back to `tokens` a head. @throws Error as TileStore::compact_now, and for an f16 cache
+  /// Cuts a cache in an arena back to `tokens` a head.
+  /// @throws Error as TileStore::compact_now does, and for an f16 cache
   void compact_now(std::uint32_t tokens);
 
   std::uint64_t tokens() const;  ///< budget of a head

@@ -9,7 +9,7 @@
 namespace nibkv::llm {
 namespace {
 
-// A region of a decode step lasts some microseconds and so does the gap to the next one.
+// A region of a decode step lasts a few microseconds, and so does the gap to the next one.
 constexpr int kSpins = 2000;
 constexpr int kSpinsBeforeYielding = 400;
 
@@ -60,8 +60,8 @@ void ThreadPool::run_erased(std::size_t tasks, Call call, void* context) {
   tasks_ = tasks;
   outstanding_.store(static_cast<std::uint32_t>(tasks), std::memory_order_relaxed);
   unclaimed_.store(static_cast<std::uint32_t>(tasks));
-  // Sequentially consistent on both sides: either this sees the sleeper, or the sleeper sees the tasks before it
-  // sleeps.
+  // Sequentially consistent on both sides: either this sees the sleeper, or the sleeper sees
+  // the tasks before it sleeps.
   if (sleepers_.load() != 0) {
     { std::lock_guard lock(mutex_); }
     wake_.notify_all();
@@ -80,7 +80,8 @@ bool ThreadPool::run_one_task(std::size_t worker) {
   do {
     if (left == 0) return false;
   } while (!unclaimed_.compare_exchange_weak(left, left - 1, std::memory_order_acquire, std::memory_order_relaxed));
-  // The claim keeps the region alive. Had another region begun between the load and the exchange, the claim is on that.
+  // The claim keeps the region alive. If another region began between the load and the exchange,
+  // the claim is on that one.
   try {
     call_(context_, tasks_ - left, worker);
   } catch (...) {

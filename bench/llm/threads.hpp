@@ -15,9 +15,9 @@ namespace nibkv::llm {
 
 /// A fixed set of workers for many short parallel regions.
 ///
-/// Workers that find nothing to do spin for a moment, as the next region usually follows at once, and then sleep. Tasks
-/// are picked up in order by whoever is free; the calling thread is worker 0. One thread at a time may call `run`, and
-/// a task may not call it.
+/// Idle workers spin for a moment, as the next region usually follows immediately, and then sleep.
+/// Free workers take tasks in order; the calling thread is worker 0. One thread at a time may call
+/// `run`, and a task may not call it.
 class ThreadPool {
  public:
   /// Starts `workers - 1` threads; 0 counts as 1.
@@ -51,13 +51,14 @@ class ThreadPool {
   bool run_one_task(std::size_t worker);
   void work(std::size_t worker);
 
-  // The region that runs now. Written only while no task is outstanding, read only by who has claimed a task.
+  // The current region. Written only while no task is outstanding, and read only by workers that
+  // have claimed a task.
   Call call_ = nullptr;
   void* context_ = nullptr;
   std::size_t tasks_ = 0;
 
-  alignas(64) std::atomic<std::uint32_t> unclaimed_{0};    // tasks that nobody has picked up
-  alignas(64) std::atomic<std::uint32_t> outstanding_{0};  // tasks that have not returned
+  alignas(64) std::atomic<std::uint32_t> unclaimed_{0};    // number of tasks not yet taken
+  alignas(64) std::atomic<std::uint32_t> outstanding_{0};  // number of tasks that have not returned
   alignas(64) std::atomic<std::uint32_t> sleepers_{0};
   std::atomic<bool> stopping_{false};
   std::mutex mutex_;

@@ -11,11 +11,11 @@
 namespace nibkv::llm {
 namespace {
 
-// The spellings that models use for the end of a turn, where a file does not name the token.
+// The spellings that models use for the end of a turn, if a file does not name the token.
 constexpr std::string_view kEndOfTurnSpellings[] = {"<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>"};
 
-// What chat templates mark turns with. Some files call these tokens text or user-defined, and then a message could
-// spell one.
+// The tokens with which chat templates mark turns. Some files declare them as text or user-defined,
+// and then a message could spell one.
 constexpr std::string_view kProtocolSpellings[] = {"<|im_start|>",
                                                    "<|im_end|>",
                                                    "<|start_header_id|>",
@@ -65,7 +65,7 @@ TokenType type_of(std::int32_t number) {
   return static_cast<TokenType>(number);
 }
 
-// What would change a text before it is cut into tokens.
+// Keys that would change a text before it is split into tokens.
 void refuse_normalisers(const Gguf& file) {
   const auto refuse = [&](std::string_view key) {
     throw Error(file.path() + ": metadata " + detail::quoted(key) +
@@ -89,7 +89,7 @@ char byte_of(std::string_view spelling) {
     const auto [end, error] = std::from_chars(spelling.data() + 3, spelling.data() + 5, value, 16);
     if (error == std::errc{} && end == spelling.data() + 5) return static_cast<char>(value);
   }
-  throw Error("tokenizer: " + detail::quoted(spelling) + " is no byte token");
+  throw Error("tokenizer: " + detail::quoted(spelling) + " is not a byte token");
 }
 
 std::string with_spaces(std::string_view spelling) {
@@ -132,7 +132,7 @@ Vocabulary Vocabulary::from(const Gguf& file) {
   vocabulary.eot = id_of(file, "tokenizer.ggml.eot_token_id");
   vocabulary.unknown = id_of(file, "tokenizer.ggml.unknown_token_id");
 
-  bool adds_bos = false;  // what files that do not say mean
+  bool adds_bos = false;  // the meaning of files that do not say
   if (vocabulary.model == TokenizerModel::kBytePairs) {
     vocabulary.splitter = splitter_of(file.text("tokenizer.ggml.pre").value_or("default"));
     for (const std::string_view merge : file.texts("tokenizer.ggml.merges")) vocabulary.merges.emplace_back(merge);
@@ -205,7 +205,8 @@ std::vector<std::int32_t> Tokenizer::encode(std::string_view text, bool parse_sp
   std::vector<std::int32_t> ids;
   if (add_bos && add_bos_) ids.push_back(*bos_);
 
-  // Every stretch of plain text stands at the beginning or behind a special token, so each gets the space prefix.
+  // Every piece of plain text is at the beginning or after a special token, so each
+  // gets the space prefix.
   const auto append_plain = [&](std::string_view plain) {
     if (plain.empty()) return;
     if (add_space_prefix_) {
@@ -267,12 +268,12 @@ std::size_t Tokenizer::checked(std::int32_t id) const {
   return static_cast<std::size_t>(id);
 }
 
-// Whether a token is cut out of the text before the encoder sees it.
+// Whether a token is cut out of the text before it reaches the encoder.
 bool Tokenizer::stands_apart(std::size_t id) const {
   return is_special_type(types_[id]) || types_[id] == TokenType::kUserDefined;
 }
 
-// The longest token that stands apart and that `text` starts with, or -1.
+// The longest such token with which `text` starts, or -1.
 std::int32_t Tokenizer::match_special(std::string_view text, bool parse_special) const {
   for (const std::int32_t id : specials_by_first_byte_[static_cast<std::uint8_t>(text[0])]) {
     const auto index = static_cast<std::size_t>(id);

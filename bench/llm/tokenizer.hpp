@@ -31,50 +31,54 @@ enum class TokenType : std::uint8_t {
 /// How text becomes tokens: byte-level BPE by merge rank ("gpt2"), or SentencePiece by score ("llama").
 enum class TokenizerModel : std::uint8_t { kBytePairs, kSentencePiece };
 
-/// How byte-level BPE cuts text into the words that merges never cross.
+/// How byte-level BPE splits text into words, which merges never cross.
 enum class PreSplitter : std::uint8_t { kGpt2, kSmolLm, kLlama3, kQwen2 };
 
-/// Everything a Tokenizer is made from, as a file spells it.
+/// Everything from which a Tokenizer is made, as a file spells it.
 struct Vocabulary {
   /// Reads the `tokenizer.ggml.*` keys.
-  /// @throws Error for an unknown tokenizer model or pre-splitter, no tokens, an id that is no int32, and a file that
-  ///         asks for texts to be changed first.
+  /// @throws Error for an unknown tokenizer model or pre-splitter, no tokens, an id that is not
+  ///         an int32, and a file that asks for texts to be changed first.
   static Vocabulary from(const Gguf& file);
 
   TokenizerModel model = TokenizerModel::kBytePairs;
   PreSplitter splitter = PreSplitter::kGpt2;  ///< byte-level BPE only
   std::vector<std::string> tokens;
-  std::vector<TokenType> types;     ///< one a token, or empty when all are normal
-  std::vector<float> scores;        ///< SentencePiece only: one a token
+  std::vector<TokenType> types;     ///< one per token, or empty if all are normal
+  std::vector<float> scores;        ///< SentencePiece only: one per token
   std::vector<std::string> merges;  ///< byte-level BPE only: "left right", the first has the lowest rank
   std::optional<std::int32_t> bos, eos, eot, unknown;
   bool add_bos = false;
   bool add_space_prefix = false;  ///< SentencePiece only
 };
 
-/// Text to token ids and back. Byte-level BPE is lossless for every byte the vocabulary has a token for and drops the
-/// others; SentencePiece falls back to byte tokens, and reads U+2581 back as a space, which it is its sign for.
+/// Text to token ids and back. Byte-level BPE is lossless for every byte the vocabulary has a token
+/// for and drops the others; SentencePiece falls back to byte tokens, and decodes U+2581, its
+/// symbol for a space, to a space.
 class Tokenizer {
  public:
   /// @throws Error as Vocabulary::from and the constructor do.
   static Tokenizer from(const Gguf& file);
 
-  /// @throws Error when arrays differ in length, a merge names an unknown token, a score is no number, an id is out
-  ///         of range, a byte token is misspelled, or BOS is to be added and none is named.
+  /// @throws Error if arrays differ in length, a merge names an unknown token, a score is not
+  ///         a number, an id is out of range, a byte token is misspelled, or BOS is to be added
+  ///         and none is named.
   explicit Tokenizer(Vocabulary vocabulary);
 
   /// @param text           any bytes, fewer than 2^31 of them; invalid UTF-8 is kept byte by byte.
-  /// @param parse_special  whether the spelling of a control token, such as `<|im_end|>`, becomes that token. Without
-  ///                       it no text can become a control token. User-defined tokens are always found, but for those
-  ///                       that chat templates use: they are control tokens here. Where several begin in one place,
+  /// @param parse_special  whether the spelling of a control token, such as `<|im_end|>`, becomes
+  ///                       that token. Without it no text can become a control token. User-defined
+  ///                       tokens are always found, except those that chat templates use, which
+  ///                       are control tokens here. If several begin at the same position,
   ///                       the longest is taken.
   /// @param add_bos        whether this is the beginning of a sequence: BOS comes first if the file asks for it.
   /// @throws Error for a longer text.
   /// Cost: O(n log n) in the bytes of the longest word (BPE) or of the whole text (SentencePiece).
   std::vector<std::int32_t> encode(std::string_view text, bool parse_special, bool add_bos) const;
 
-  /// The bytes of one token, to be written as they come: a piece may hold part of a code point only. Control tokens
-  /// give their spelling; see `is_special`. @throws Error for an id outside [0, size()).
+  /// The bytes of one token, to be written as they are: a piece may hold only a part of a code
+  /// point. Control tokens return their spelling; see `is_special`.
+  /// @throws Error for an id outside [0, size()).
   std::string decode(std::int32_t id) const;
 
   /// The text that `encode` made `ids` from: without the space that SentencePiece puts before a text, and with every
@@ -89,7 +93,8 @@ class Tokenizer {
   std::optional<std::int32_t> bos() const { return bos_; }
   std::optional<std::int32_t> eos() const { return eos_; }
 
-  /// The end of a chat turn: the file's, or else a control token with one of the usual spellings.
+  /// The end of a chat turn: the file's, or otherwise a control token with one of
+  /// the usual spellings.
   std::optional<std::int32_t> eot() const { return eot_; }
 
   /// Whether a sequence begins with BOS.

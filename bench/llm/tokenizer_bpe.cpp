@@ -12,7 +12,7 @@ namespace {
 
 constexpr std::int32_t kNoToken = -1;
 constexpr std::size_t kBytes = 256;
-constexpr std::size_t kShiftedBytes = 68;  // bytes without a printable Latin-1 character of their own
+constexpr std::size_t kShiftedBytes = 68;  // bytes that are not printable Latin-1 characters
 
 constexpr bool names_itself(std::size_t byte) {
   return (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;
@@ -31,7 +31,7 @@ constexpr auto kByteOfCodePoint = [] {
 }();
 static_assert(kByteOfCodePoint.back() == 0xAD);
 
-// Pairs of neighbours that merge, most urgent first: the lowest rank, then the leftmost.
+// Pairs of neighbours that merge, highest priority first: the lowest rank, then the leftmost.
 struct Candidate {
   std::uint32_t rank;
   std::uint32_t left;  // index of the left symbol
@@ -45,8 +45,8 @@ struct Candidate {
 };
 using Queue = std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>>;
 
-// A stretch of a word that is one token so far; kNoToken once merged into its left neighbour, or for a byte without
-// one.
+// A part of a word that is one token so far; kNoToken after it was merged into its left neighbour,
+// or for a byte without a token.
 struct Symbol {
   std::int32_t id;
   std::uint32_t previous;
@@ -95,7 +95,7 @@ class BytePairEncoder final : public TextEncoder {
   void add_merge(std::string_view merge) {
     const std::size_t space = merge.find(' ', 1);
     if (space == std::string_view::npos || space + 1 == merge.size()) {
-      throw Error("tokenizer: merge " + detail::quoted(merge) + " is no pair of tokens");
+      throw Error("tokenizer: merge " + detail::quoted(merge) + " is not a pair of tokens");
     }
     const std::string left = bytes_of_spelling(merge.substr(0, space));
     const std::string right = bytes_of_spelling(merge.substr(space + 1));
@@ -137,7 +137,8 @@ class BytePairEncoder final : public TextEncoder {
     while (!queue.empty()) {
       const Candidate best = queue.top();
       queue.pop();
-      // A merge changes the id of its left symbol and voids its right one, so a pair that still has its ids is intact.
+      // A merge changes the id of its left symbol and removes its right one, so a pair that still
+      // has its ids is valid.
       Symbol& left = symbols[best.left];
       if (left.id != best.left_id || left.next == count || symbols[left.next].id != best.right_id) continue;
       Symbol& right = symbols[left.next];
@@ -155,7 +156,7 @@ class BytePairEncoder final : public TextEncoder {
   }
 
   PreSplitter splitter_;
-  bool whole_words_first_;  // a word that is a token is taken as such, whatever the merges say
+  bool whole_words_first_;  // a word that is a token is used as such, whatever the merges say
   TextMap ids_;
   std::array<std::int32_t, kBytes> byte_ids_{};
   std::unordered_map<std::uint64_t, Merge> merges_;

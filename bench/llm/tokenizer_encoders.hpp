@@ -13,14 +13,15 @@
 
 #include "bench/llm/tokenizer.hpp"
 
-// The inside of the tokenizer: what turns a stretch of plain text, free of special tokens, into ids.
+// The internals of the tokenizer: they convert a piece of plain text, without
+// special tokens, to ids.
 
 namespace nibkv::llm {
 
 /// Texts are limited to this, so that positions fit 32 bits.
 inline constexpr std::size_t kMaxTextBytes = 0x7FFFFFFF;
 
-/// What SentencePiece writes for a space: U+2581.
+/// What SentencePiece writes instead of a space: U+2581.
 inline constexpr std::string_view kSpaceSign = "\xE2\x96\x81";
 
 class TextEncoder {
@@ -38,16 +39,16 @@ struct TextHash {
 };
 using TextMap = std::unordered_map<std::string, std::int32_t, TextHash, std::equal_to<>>;
 
-/// The bytes that a byte-level BPE token stands for: each of its code points names a byte. A spelling with any other
-/// code point stands for itself.
+/// The bytes that a byte-level BPE token stands for: each of its code points names a byte. A
+/// spelling with any other code point represents itself.
 std::string bytes_of_spelling(std::string_view spelling);
 
 /// Whether plain text may become a token of this type.
 bool is_text_type(TokenType type);
 
-/// @param vocabulary  of checked ids, `types` and `scores` one a token.
+/// @param vocabulary  with checked ids; `types` and `scores` have one element per token.
 /// @param pieces      the bytes each token stands for.
-/// @throws Error for a merge that is no pair, or names a token that is none.
+/// @throws Error for a merge that is not a pair, or names a token that does not exist.
 std::unique_ptr<const TextEncoder> make_byte_pair_encoder(const Vocabulary& vocabulary,
                                                           const std::vector<std::string>& pieces);
 

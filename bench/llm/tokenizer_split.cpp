@@ -7,7 +7,7 @@
 namespace nibkv::llm {
 namespace {
 
-// A code point as the splitters see it; length 0 at the end of the text.
+// A code point for the splitters; length 0 at the end of the text.
 struct Unit {
   char32_t value = 0;
   CodePointClass kind = CodePointClass::kOther;
@@ -24,7 +24,7 @@ Unit unit_at(std::string_view text, std::size_t at) {
   return {point.value, class_of(point.value), point.length};
 }
 
-// The end of the run of `kind` that starts at `at`, of `most` code points at most.
+// The end of the run of `kind` that starts at `at`, with at most `most` code points.
 std::size_t skip(std::string_view text, std::size_t at, CodePointClass kind, std::size_t most = kMaxTextBytes) {
   for (; most > 0; --most) {
     const Unit unit = unit_at(text, at);

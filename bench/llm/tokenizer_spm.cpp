@@ -10,7 +10,8 @@ namespace {
 
 constexpr std::int32_t kNoToken = -1;
 
-// Neighbours that together spell a token, most urgent first: the highest score, then the leftmost.
+// Neighbours that together spell a token, highest priority first: the highest
+// score, then the leftmost.
 struct Candidate {
   float score;
   std::uint32_t left;    // index of the left symbol
@@ -22,7 +23,8 @@ struct Candidate {
 };
 using Queue = std::priority_queue<Candidate>;
 
-// A stretch of the text, at first one code point; length 0 once merged into its left neighbour.
+// A piece of the text, at first one code point; length 0 after it was merged
+// into its left neighbour.
 struct Symbol {
   std::uint32_t start;
   std::uint32_t length;
@@ -60,7 +62,7 @@ class SentencePieceEncoder final : public TextEncoder {
   SentencePieceEncoder(const Vocabulary& vocabulary, const std::vector<std::string>& pieces)
       : scores_(vocabulary.scores), unknown_id_(vocabulary.unknown.value_or(kNoToken)) {
     for (const float score : scores_) {
-      if (std::isnan(score)) throw Error("tokenizer: a score is not a number");  // it would have no place in the queue
+      if (std::isnan(score)) throw Error("tokenizer: a score is not a number");  // it could not be ordered in the queue
     }
     byte_ids_.fill(kNoToken);
     ids_.reserve(pieces.size());

@@ -10,25 +10,26 @@
 
 namespace nibkv::bench {
 
-/// Benchmarks of each kernel alone, on data in the first-level cache: kernel/<kernel>/<port>/<head_dim>/...
+/// Benchmarks of each kernel by itself, on data in the first-level
+/// cache: kernel/<kernel>/<port>/<head_dim>/...
 void register_kernels();
 
-/// Benchmarks of append, attend, save and restore, and of the two yardsticks: <verb>/<model>/<outlier
-/// channels>/<tokens>/<port>.
+/// Benchmarks of append, attend, save and restore, and of the two
+/// baselines: <verb>/<model>/<outlier channels>/<tokens>/<port>.
 void register_stages();
 
-/// A counter of nanoseconds of CPU time per unit, for `units` an iteration.
+/// A counter of nanoseconds of CPU time per unit, for `units` per iteration.
 inline benchmark::Counter nanoseconds_per(double units) {
   using benchmark::Counter;
   return Counter(units * 1e-9, Counter::Flags(Counter::kIsIterationInvariantRate | Counter::kInvert));
 }
 
-/// A counter of gigabytes a second, for `bytes` an iteration.
+/// A counter of gigabytes per second, for `bytes` per iteration.
 inline benchmark::Counter gigabytes_per_second(double bytes) {
   return benchmark::Counter(bytes * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
 }
 
-/// Ends the program when a call that prepares or is measured fails.
+/// Ends the program if a call fails, measured or not.
 inline void must(Status status) {
   if (status == Status::kOk) return;
   const std::string_view words = text(status);

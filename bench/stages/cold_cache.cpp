@@ -17,7 +17,7 @@ namespace nibkv::bench {
 namespace {
 
 constexpr std::uint64_t kSeed = 1;
-constexpr std::uint32_t kFillTokens = 256;  // different tokens that a cache is filled with
+constexpr std::uint32_t kFillTokens = 256;  // number of different tokens with which a cache is filled
 
 Shape shape_of(const Model& model, std::uint16_t outlier_channels) {
   Shape shape;
@@ -29,7 +29,7 @@ Shape shape_of(const Model& model, std::uint16_t outlier_channels) {
   return shape;
 }
 
-// A profile without need of a text: a few random tokens a layer.
+// A profile that needs no text: a few random tokens per layer.
 std::vector<std::byte> make_profile(const Shape& shape, std::span<const float> queries, std::span<const float> keys) {
   std::vector<std::uint64_t> memory(calibration_bytes(shape) / sizeof(std::uint64_t) + 1);
   Calibrator calibrator;
@@ -45,7 +45,8 @@ std::vector<std::byte> make_profile(const Shape& shape, std::span<const float> q
 AlignedMemory::AlignedMemory(std::size_t bytes)
     : data_(static_cast<std::byte*>(::operator new(bytes, kAlignment))), size_(bytes) {
 #ifdef __linux__
-  // A request: without huge pages all still works, and reading a large cache takes a third longer.
+  // Only a request: without huge pages everything still works, but reading a large cache
+  // takes a third longer.
   (void)madvise(data_, bytes, MADV_HUGEPAGE);
 #endif
 }
@@ -96,7 +97,8 @@ ColdCache::ColdCache(const Model& model, std::uint16_t outlier_channels, const P
   if (outlier_channels != 0) {
     profile_ = make_profile(shape_, queries_, std::span(keys_).first(rows));
   }
-  // A handle has no state of its own but the choice of a port, so all may look at one arena; the last init clears it.
+  // A handle's only state is the choice of a port, so all handles may use one arena; the
+  // last init clears it.
   for (const std::string_view port : ports_) {
     Options options;
     options.port = port;

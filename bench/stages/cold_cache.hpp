@@ -13,7 +13,7 @@
 
 namespace nibkv::bench {
 
-/// A model as far as its KV cache sees it.
+/// The properties of a model that matter to its KV cache.
 struct Model {
   const char* name;
   std::uint16_t query_heads;
@@ -21,22 +21,22 @@ struct Model {
   std::uint16_t head_dim;
 };
 
-/// The attention shapes that are measured. Layers do not matter: see ColdCache.
+/// The measured attention shapes. The number of layers does not matter: see ColdCache.
 inline constexpr Model kModels[] = {{"SmolLM2-135M", 9, 3, 64}, {"Llama-3-8B", 32, 8, 128}};
 
 inline constexpr std::uint16_t kPrefillChunk = 64;
 
-/// The CPU's last-level cache, as the system reports it; 32 MiB when it does not.
+/// The size of the CPU's last-level cache, as reported by the system; 32 MiB if it reports none.
 std::size_t last_level_cache_bytes();
 
-/// How many layers of `layer_bytes` are needed so that a layer has left the CPU's caches when its turn comes again:
-/// three times the last-level cache, within 1.5 GB and [2, 1024] layers.
+/// How many layers of `layer_bytes` are needed so that a layer is evicted from the CPU's caches
+/// before it is used again: three times the last-level cache, within 1.5 GB and [2, 1024] layers.
 std::uint16_t cold_layers(std::size_t layer_bytes);
 
 /// `count` seeded numbers of a bell curve, mean 0 and variance 1.
 std::vector<float> bells(std::size_t count, std::uint64_t seed);
 
-/// Memory for an arena, in huge pages where the system has them to give.
+/// Memory for an arena, in huge pages if the system provides them.
 class AlignedMemory {
  public:
   explicit AlignedMemory(std::size_t bytes);
@@ -51,29 +51,30 @@ class AlignedMemory {
   std::size_t size_;
 };
 
-/// Names of the built ports that this CPU runs, best first.
+/// The names of the built ports that this CPU runs, fastest first.
 std::vector<std::string_view> running_ports();
 
-/// One arena with more layers than the CPU's caches hold, and a handle on it for every port: all ports write and read
-/// the same bytes, so the best one fills it for all. The contents are 256 random tokens again and again.
+/// One arena with more layers than the CPU's caches hold, and a handle to it for every port.
+/// All ports write and read the same bytes, so the fastest one fills it for all. It contains
+/// the same 256 random tokens, repeated.
 class ColdCache {
  public:
-  /// @param filled  every layer to the policy's tokens, else empty
+  /// @param filled  whether to fill every layer to the policy's tokens; otherwise it is empty
   ColdCache(const Model& model, std::uint16_t outlier_channels, const Policy& policy, bool filled);
 
   Cache& cache(std::string_view port);
   const Shape& shape() const { return shape_; }
 
-  /// The layer whose turn it is.
+  /// The next layer in turn.
   std::uint32_t next_layer() { return layer_ = layer_ + 1 < shape_.layers ? layer_ + 1 : 0; }
   /// kPrefillChunk tokens of rows for append, or queries for attend.
   std::span<const float> keys() const { return keys_; }
   std::span<const float> values() const { return values_; }
   std::span<const float> queries() const { return queries_; }
 
-  /// Bytes of codes and side data that attend reads of one layer.
+  /// The bytes of codes and side data that attend reads in one layer.
   std::size_t tile_bytes() const;
-  /// Reads each of them once, tile after tile, and returns their sum.
+  /// Reads each of these bytes once, tile after tile, and returns their sum.
   std::uint64_t read_layer(std::uint32_t layer) const;
 
  private:
@@ -91,7 +92,7 @@ class ColdCache {
   std::uint32_t layer_ = 0;
 };
 
-/// As many f32 keys and values, cold too.
+/// The same number of f32 keys and values, also cold.
 class ColdRows {
  public:
   ColdRows(const Model& model, std::uint32_t tokens);

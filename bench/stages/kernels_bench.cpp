@@ -1,5 +1,5 @@
-// Every kernel of every built port that this CPU runs, on data that stays in the first-level cache. The list of ports
-// is walked: a new port needs no new benchmark.
+// Every kernel of every built port that this CPU runs, on data that stays in the first-level cache.
+// It goes through the list of ports, so a new port needs no new benchmark.
 #include <cstdint>
 #include <sstream>
 #include <string>
@@ -16,7 +16,7 @@ namespace {
 constexpr int kHeadDims[] = {64, 128};
 constexpr int kRows[] = {3, 4, 16};
 constexpr int kSlots = 32;
-constexpr int kTiles = 4;  // that a kernel walks over: enough that nothing is forwarded from the call before
+constexpr int kTiles = 4;  // that a kernel processes: enough that nothing is forwarded from the previous call
 constexpr int kChannels = 8;
 
 // Arguments for every kernel. Codes need an alignment of 32 bytes.

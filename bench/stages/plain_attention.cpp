@@ -4,7 +4,8 @@
 #include <cmath>
 #include <cstring>
 
-// The yardsticks may use the CPU's vectors too: the compiler makes each of these functions twice and the loader picks.
+// The baselines may use the CPU's vector units too: the compiler makes each of these functions
+// twice, and the loader chooses.
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__)
 #define NIBKV_CLONED __attribute__((target_clones("arch=haswell", "default")))
 #else

@@ -7,11 +7,13 @@
 
 namespace nibkv::bench {
 
-/// The sum of `count` bytes taken as 64-bit words, to read each once. `bytes` and `count` are multiples of 8.
+/// The sum of `count` bytes as 64-bit words, to read each byte once. `bytes` and
+/// `count` are multiples of 8.
 std::uint64_t sum_of_words(const std::byte* bytes, std::size_t count);
 
-/// One query's attention in f32 over one layer, the plain way: all dot products, softmax with expf, the weighted
-/// values. Plain C++ that the compiler vectorises; the query heads of a group share each row that is read.
+/// The attention of one query in f32 over one layer, implemented plainly: all dot products, softmax
+/// with expf, the weighted values. Plain C++ that the compiler vectorises; each row that is read
+/// serves all query heads of a group.
 ///
 /// @param keys, values  f32[kv_heads][tokens][head_dim]
 /// @param query, out    f32[query_heads][head_dim]

@@ -1,5 +1,6 @@
-// append and attend on every built port that this CPU runs, the caches cold, and two yardsticks in the same run:
-// reading the same bytes once, and plain attention over f32 rows. Snapshots, on the best port.
+// append and attend on every built port that this CPU runs, with cold caches, and two baselines
+// in the same run: reading the same bytes once, and plain attention over f32 rows. Snapshots,
+// on the fastest port.
 #include <algorithm>
 #include <cstdint>
 #include <memory>
@@ -14,9 +15,9 @@ namespace {
 
 constexpr std::uint32_t kTokens[] = {1024, 4096, 16384, 32768};
 constexpr std::uint16_t kOutliers[] = {0, 8};
-constexpr std::uint32_t kScalarTokens = 1024;  // the most that the scalar port is measured at
+constexpr std::uint32_t kScalarTokens = 1024;  // the maximum for the scalar port
 constexpr std::uint32_t kAppendTokens = 1024;
-constexpr std::uint32_t kFoldedTokens = 4096;  // short ones fold little
+constexpr std::uint32_t kFoldedTokens = 4096;  // shorter caches fold little
 
 struct Case {
   const Model* model;
@@ -32,7 +33,7 @@ struct Case {
   }
 };
 
-// What a case's benchmarks share stays until another case needs the memory.
+// What the benchmarks of a case share is kept until another case needs the memory.
 template <typename T, typename... Arguments>
 T& shared(const Case& wanted, const Arguments&... arguments) {
   static Case held{};
@@ -52,7 +53,7 @@ ColdCache& filled_cache(const Case& at) {
   return shared<ColdCache>(at, at.outliers, policy, true);
 }
 
-// `count` queries a call: 1 is decoding, more is prefill.
+// `count` queries per call: 1 is decoding, more is prefill.
 void attend_tiles(benchmark::State& state, const Case& at, std::string_view port, std::uint32_t count) {
   ColdCache& cold = filled_cache(at);
   const Cache& cache = cold.cache(port);
@@ -86,8 +87,8 @@ void attend_plain(benchmark::State& state, const Case& at) {
   state.counters["GB/s"] = gigabytes_per_second(static_cast<double>(rows.layer_bytes()));
 }
 
-// `count` tokens a call, layer after layer, from empty to full and again. The policy `full` fills tiles and nothing
-// else; minicache also folds, streaming_llm and ems make room.
+// `count` tokens per call, layer after layer, from empty to full and again. The policy `full` only
+// fills tiles; minicache also folds, and streaming_llm and ems evict.
 void append_rows(benchmark::State& state, const Case& at, const Policy& policy, std::string_view port,
                  std::uint32_t count) {
   ColdCache cold(*at.model, at.outliers, policy, false);
@@ -95,7 +96,7 @@ void append_rows(benchmark::State& state, const Case& at, const Policy& policy, 
   const std::size_t floats = std::size_t{count} * cold.shape().kv_heads * cold.shape().head_dim;
   const auto keys = cold.keys().first(floats);
   const auto values = cold.values().first(floats);
-  // Rooms of a bounded cache are to be full from the start: what is measured is the state that lasts.
+  // A bounded cache must be full from the start, so that the steady state is measured.
   if (policy.keep != Keep::kAll) {
     const std::size_t chunk = std::size_t{kPrefillChunk} * cold.shape().kv_heads * cold.shape().head_dim;
     Cache& best = cold.cache(running_ports()[0]);
@@ -117,8 +118,8 @@ void append_rows(benchmark::State& state, const Case& at, const Policy& policy, 
   state.counters["ns/row"] = nanoseconds_per(2.0 * count * cold.shape().kv_heads);  // a key and a value
 }
 
-// A snapshot of the whole cache into memory and back: mostly what its checksums cost, once to save and three times over
-// side data, twice over codes to restore.
+// A snapshot of the whole cache to memory and back. The cost is mostly that of its checksums: over
+// everything once to save; over side data three times, and over codes twice, to restore.
 void save_cache(benchmark::State& state, const Case& at, std::string_view port) {
   const Cache& cache = filled_cache(at).cache(port);
   std::vector<std::byte> bytes(static_cast<std::size_t>(snapshot_bytes(cache)));
@@ -148,7 +149,7 @@ void register_attend(const Case& at) {
     RegisterBenchmark(at.name("prefill", port).c_str(),
                       [at, port](benchmark::State& state) { attend_tiles(state, at, port, kPrefillChunk); });
   }
-  // What scores cost, on the same bytes but for the scores.
+  // What scores cost, on the same bytes plus the scores.
   Case scored = at;
   scored.scored = true;
   for (const std::string_view port : running_ports()) {
@@ -160,7 +161,7 @@ void register_attend(const Case& at) {
   }
 }
 
-// Tiles whose codes two layers share, beside the plain ones of attend.
+// Tiles whose codes two layers share, next to the plain ones of attend.
 void register_folded(const Case& at) {
   using benchmark::RegisterBenchmark;
   Case folded = at;
@@ -171,7 +172,7 @@ void register_folded(const Case& at) {
                       [folded, port](benchmark::State& state) { attend_tiles(state, folded, port, 1); });
     RegisterBenchmark(at.name("prefill_folded", port).c_str(),
                       [folded, port](benchmark::State& state) { attend_tiles(state, folded, port, kPrefillChunk); });
-    // With all angles and folding, which the upper layers' calls do.
+    // Includes all angles and folding, which the calls for upper layers do.
     RegisterBenchmark(at.name("append_folded", port).c_str(), [folded, port](benchmark::State& state) {
       append_rows(state, folded, minicache(folded.tokens, pairs_from(0, 2)), port, 1);
     });
@@ -198,9 +199,9 @@ void register_stages() {
     for (const std::uint16_t outliers : kOutliers) {
       for (const std::uint32_t tokens : kTokens) register_attend({&model, outliers, tokens});
       register_folded({&model, outliers, kFoldedTokens});
-      // What append costs does not depend on how much the cache holds.
+      // The cost of append does not depend on how much the cache holds.
       for (const std::string_view port : running_ports()) register_append({&model, outliers, kAppendTokens}, port);
-      // Nor does what a snapshot costs depend on the port.
+      // Nor does the cost of a snapshot depend on the port.
       const Case at{&model, outliers, kAppendTokens};
       const std::string_view port = running_ports()[0];
       benchmark::RegisterBenchmark(at.name("save", port).c_str(),

@@ -15,7 +15,7 @@ struct ArenaHeader {
   std::uint32_t magic;
   std::uint32_t used_tiles;
   std::uint32_t peak_tiles;
-  std::uint32_t used_entries;  // as the next two where layers share codes, else 0
+  std::uint32_t used_entries;  // this and the next two only where layers share codes, else 0
   std::uint64_t used_bytes;    // of tiles and entries
   std::uint64_t peak_bytes;
   std::uint32_t reserved[8];
@@ -24,7 +24,7 @@ static_assert(sizeof(ArenaHeader) == detail::kHeaderBytes);
 static_assert(kMaxRows == kMostRows);
 inline constexpr std::uint32_t kArenaMagic = 0x564b424e;  // "NBKV"
 
-/// Whether the pool is divided into runs of one length, a chain's own each.
+/// Whether the pool is divided into runs of equal length, one for each chain.
 constexpr bool equal_runs(const Policy& policy, const Layout& layout) {
   return (policy.budget == Budget::kUniform || policy.budget == Budget::kAdaptive) && layout.views == 0;
 }
@@ -33,28 +33,28 @@ constexpr std::uint32_t tiles_of(std::uint32_t slots) {
   return (slots + kTileSlots - 1) / kTileSlots;
 }
 
-/// Of a slot whose distance from the other layer's is to be found first.
+/// The distance of a slot for which the distance from the other layer's slot is not computed yet.
 inline constexpr std::uint32_t kUnknownDistance = 0xffffffff;
 
-/// What a chain of a layer that shares codes has beside its own tiles: its first slots lie in views. The chains of both
-/// layers have the same entries in the same order.
+/// The part of a chain in a layer that shares codes that does not lie in its own tiles: its first
+/// slots, which lie in views. The chains of both layers have the same entries in the same order.
 struct FoldedPart {
   std::uint32_t first = kNoTile;  // view
   std::uint32_t last = kNoTile;
   std::uint32_t used = 0;              // slots; all views but the last are full
-  std::uint32_t retained = 0;          // of the first slots behind them: sinks, and those that did not fold
+  std::uint32_t retained = 0;          // of the first slots after them: sinks, and slots that did not fold
   std::uint32_t free = kNoTile;        // first free view
-  std::uint32_t nearest = 0xffffffff;  // distances of slots that were weighed under Retain::kFarRange,
-  std::uint32_t farthest = 0;          // in the lower layer's
+  std::uint32_t nearest = 0xffffffff;  // smallest and largest distance of the slots examined under Retain::kFarRange;
+  std::uint32_t farthest = 0;          // kept in the lower layer's part
   std::uint32_t reserved = 0;
 };
 static_assert(sizeof(FoldedPart) == detail::kFoldedPartBytes);
 
-/// Walks over the slots of a chain, from tile to tile.
+/// Iterates over the slots of a chain, tile by tile.
 struct SlotCursor {
   std::uint32_t tile;
   std::uint32_t lane = 0;
-  std::uint32_t folded = 0;      // slots of the folded part that are left, with this one
+  std::uint32_t folded = 0;      // remaining slots of the folded part, including this one
   std::uint32_t then = kNoTile;  // the tile that follows them
 
   void next(const std::uint32_t* links) {
@@ -68,14 +68,14 @@ struct SlotCursor {
   }
 };
 
-/// Walks over the tiles of a chain; kNoTile behind the last.
+/// Iterates over the tiles of a chain; kNoTile after the last.
 struct TileCursor {
   std::uint32_t tile;
-  std::uint32_t slot = 0;        // the tile's first
+  std::uint32_t slot = 0;        // the tile's first slot
   std::uint32_t folded = 0;      // the first slot of the chain's own tiles
-  std::uint32_t then = kNoTile;  // in which they begin, while in the folded part
+  std::uint32_t then = kNoTile;  // the first of those tiles, while in the folded part
 
-  /// Behind the last of the slots that lie in tiles of this one's kind.
+  /// One past the last slot that lies in tiles of the same kind as this one.
   std::uint32_t end(std::uint32_t used) const { return then != kNoTile ? folded : used; }
   void next(const std::uint32_t* links) {
     tile = links[tile];
@@ -88,7 +88,7 @@ struct TileCursor {
   }
 };
 
-/// The one door to an arena's bytes: offsets become typed pointers here and nowhere else.
+/// The only access to an arena's bytes: offsets become typed pointers here and nowhere else.
 struct Access {
   const Cache& cache;
 
@@ -118,7 +118,8 @@ struct Access {
   std::uint32_t* plan() const { return at<std::uint32_t>(layout().plan); }
   float* encoding() const { return at<float>(layout().encoding); }
   float* merging() const { return at<float>(layout().merging); }
-  /// The last of the four rows of merging(): what the pairs of KeyTurner turn by, u64[head_dim / 2].
+  /// The last of the four rows of merging(): the rotation steps of KeyTurner's
+  /// pairs, u64[head_dim / 2].
   std::uint64_t* rotary_steps() const { return at<std::uint64_t>(layout().merging + 12u * shape().head_dim); }
   float* turned() const { return at<float>(layout().turned); }
   std::byte* scratch(std::uint32_t worker) const {
@@ -141,12 +142,12 @@ struct Access {
   bool leads(std::uint32_t layer) const { return folds() && detail::is_lower(policy(), layer); }
   /// Whether it is the upper layer of a pair.
   bool follows(std::uint32_t layer) const { return paired(layer) && !detail::is_lower(policy(), layer); }
-  /// The lower layer of a pair that a layer is in; a layer in none is its own.
+  /// The lower layer of the pair that a layer belongs to; the layer itself if it is in none.
   std::uint32_t lower_of(std::uint32_t layer) const { return follows(layer) ? layer - 1 : layer; }
   /// The other layer of a pair.
   std::uint32_t partner(std::uint32_t layer) const { return detail::is_lower(policy(), layer) ? layer + 1 : layer - 1; }
-  /// The map of an upper layer's values, i16[head_dim][head_dim] in Q15, and what turns the pairs of its keys; null
-  /// where they are as they are.
+  /// The map of an upper layer's values, i16[head_dim][head_dim] in Q15, and the rotations of the
+  /// pairs of its keys; null if they are not aligned.
   const std::uint8_t* value_map(std::uint32_t layer, std::uint32_t kv_head) const {
     const bool maps = folds() && layer != 0 && policy().fold.aligned_values.has(layer - 1);
     return maps ? profile().value_map(layer, kv_head) : nullptr;
@@ -155,20 +156,20 @@ struct Access {
     const bool turns = folds() && layer != 0 && policy().fold.aligned_keys.has(layer - 1);
     return turns ? profile().key_turns(layer, kv_head) : nullptr;
   }
-  /// Whether keys of a layer are coded less the profile's mean key.
+  /// Whether the profile's mean key is subtracted from a layer's keys.
   bool centred(std::uint32_t layer) const {
     const LayerSet& keys = policy().fold.keys;
     return !folds() || policy().fold.centred || !(keys.has(layer) || (layer != 0 && keys.has(layer - 1)));
   }
-  /// Whether a layer and the one that it shares codes with have seen the same tokens.
+  /// Whether a layer and the one with which it shares codes have seen the same tokens.
   bool in_step(std::uint32_t layer) const {
     return !paired(layer) || chain(layer, 0).seen == chain(partner(layer), 0).seen;
   }
   FoldedPart& folded_part(const Chain& chain) const {
     return at<FoldedPart>(layout().folds)[&chain - at<Chain>(layout().chains)];
   }
-  /// How far the slots that a head of a pair retains behind its sinks lie from those of the other layer,
-  /// u32[most_retained], or kUnknownDistance.
+  /// The distances between the two layers of the slots that a head of a pair retains after its
+  /// sinks, u32[most_retained]; kUnknownDistance if not computed.
   std::uint32_t* distances(std::uint32_t lower, std::uint32_t kv_head) const {
     const std::size_t paired_head = entry(first_view(lower, kv_head)) / layout().paired_entries;
     return at<std::uint32_t>(layout().distances) + paired_head * layout().most_retained;
@@ -176,7 +177,7 @@ struct Access {
   std::uint32_t folded(const Chain& chain) const { return folds() ? folded_part(chain).used : 0; }
   /// Slots in the chain's own tiles.
   std::uint32_t own_slots(const Chain& chain) const { return chain.used - folded(chain); }
-  /// The chain's first slot and tile, if it has any.
+  /// A cursor at the chain's first slot, or tile, if it has any.
   SlotCursor first_slot(const Chain& chain) const { return start<SlotCursor>(chain); }
   TileCursor first_tile(const Chain& chain) const { return start<TileCursor>(chain); }
   template <typename Cursor>
@@ -196,7 +197,7 @@ struct Access {
   std::uint16_t* key_scales(std::uint32_t tile) const { return side_array<std::uint16_t>(tile, 0); }
   std::uint16_t* value_scales(std::uint32_t tile) const { return key_scales(tile) + kTileSlots; }
   std::int8_t* outliers(std::uint32_t tile) const { return side_array<std::int8_t>(tile, kTileSlots * 4); }
-  // Those that a policy does not read must not be touched under it.
+  // Arrays that the policy does not read do not exist: do not access them.
   std::uint32_t* global(std::uint32_t tile) const { return side_array<std::uint32_t>(tile, layout().side.global); }
   std::uint16_t* positions(std::uint32_t tile) const {
     return side_array<std::uint16_t>(tile, layout().side.positions);
@@ -207,8 +208,8 @@ struct Access {
   std::uint32_t& base(std::uint32_t tile) const { return at<std::uint32_t>(layout().bases)[tile]; }
 
   std::uint32_t position(std::uint32_t tile, std::uint32_t lane) const { return base(tile) + positions(tile)[lane]; }
-  /// Of a tile's slots the one with lane 0 comes first. Positions that lie further from their tile's base than 65535
-  /// are kept as that. Folded slots are in no order: the base goes down to the least of those that are there.
+  /// Lane 0 of a tile must be set first. Offsets from the tile's base saturate at 65535. Folded
+  /// slots are in no order, so the base decreases to the smallest position in the tile.
   void set_position(std::uint32_t tile, std::uint32_t lane, std::uint32_t position) const {
     if (lane == 0) base(tile) = position;
     if (position < base(tile)) {
@@ -237,11 +238,11 @@ struct Access {
     return plane(tile, shares_values(tile) || is_upper(tile) ? last : 1);
   }
 
-  // A view's tile number is that of its entry and whether it is the upper layer's.
+  // A view's tile number encodes its entry, and whether it belongs to the upper layer.
   std::uint32_t entry(std::uint32_t view) const { return (view - static_cast<std::uint32_t>(layout().tiles)) / 2; }
   bool is_view(std::uint32_t tile) const { return tile >= layout().tiles; }
   bool is_upper(std::uint32_t view) const { return ((view - static_cast<std::uint32_t>(layout().tiles)) & 1) != 0; }
-  /// The lower layer's view of the first of the entries that a head has in both layers of a pair.
+  /// The lower layer's view of the first entry that a head of a pair has.
   std::uint32_t first_view(std::uint32_t lower, std::uint32_t kv_head) const {
     const detail::PairCounts all = detail::count_pairs(policy(), shape().layers);
     const detail::PairCounts before = detail::count_pairs(policy(), lower);
@@ -261,7 +262,8 @@ struct Access {
     const std::uint64_t before = number < both ? 2 * number : 2 * both + 3 * (number - both);
     return at<std::uint8_t>(layout().shared + (before + index) * (layout().code_bytes / 2));
   }
-  /// Bytes from the codes of a tile to those of the next one of the same chain and kind, as their numbers go.
+  /// The bytes from the codes of a tile to those of the tile with the next number, of the
+  /// same chain and kind.
   std::ptrdiff_t code_step(std::uint32_t tile) const {
     const auto plane_bytes = static_cast<std::ptrdiff_t>(layout().code_bytes / 2);
     if (!is_view(tile)) return 2 * plane_bytes;
@@ -271,8 +273,9 @@ struct Access {
   float* key_rows(std::uint32_t tile) const { return in_place<float>(codes(tile)); }
   float* value_rows(std::uint32_t tile) const { return key_rows(tile) + kTileSlots * shape().head_dim; }
 
-  /// Takes a tile from the pool, which must have one, and hangs it at the end of `chain`: one of the chain's own run of
-  /// tiles if any is free, so that a chain mostly lies in one piece of memory (lib/DESIGN.md has the gain).
+  /// Takes a tile from the pool, which must have one, and appends it to `chain`. It comes from
+  /// the chain's own run if any is free there, so that a chain mostly lies in one piece of memory
+  /// (lib/DESIGN.md has the gain).
   std::uint32_t grow(Chain& chain) const {
     Chain* lender = &chain;
     for (Chain* other = at<Chain>(layout().chains); lender->free == kNoTile; ++other) lender = other;
@@ -292,7 +295,8 @@ struct Access {
     return tile;
   }
 
-  /// Gives a tile of `chain` back to the pool: to the chain in whose run it lies, if all runs are of one length.
+  /// Returns a tile of `chain` to the pool: to the chain in whose run it lies, if all runs
+  /// are of equal length.
   void give_back(Chain& chain, std::uint32_t tile) const {
     Chain& owner = equal_runs(policy(), layout()) ? at<Chain>(layout().chains)[tile / layout().tiles_per_head] : chain;
     links()[tile] = owner.free;
@@ -301,7 +305,8 @@ struct Access {
     if (folds()) count_bytes(tile, false);
   }
 
-  /// Takes an entry for the folded part of a chain; of two that share codes, one after the other.
+  /// Takes an entry for the folded part of a chain. Called once for each of the two
+  /// chains that share codes.
   void grow_folded(FoldedPart& part) const {
     const std::uint32_t view = part.free;
     part.free = links()[view];
@@ -324,7 +329,7 @@ struct Access {
     count_bytes(view, false);
   }
 
-  /// Bytes of a tile in use; of an entry, where `tile` is one of its views.
+  /// The bytes of a tile in use; if `tile` is a view, the bytes of its entry.
   std::uint64_t bytes_of(std::uint32_t tile) const {
     const std::uint64_t beside = layout().side_bytes + 4u + (policy().keep == Keep::kScore ? 4u : 0u);
     if (!is_view(tile)) return layout().code_bytes + beside;

@@ -20,7 +20,7 @@ void store_f32(const Access& to, std::uint32_t tile, std::uint32_t lane, const f
   std::memcpy(to.value_rows(tile) + lane * dim, value, dim * sizeof(float));
 }
 
-// A value in the basis of the layer below.
+// Transforms a value to the basis of the layer below.
 void map_value(const std::uint8_t* map, std::uint32_t dim, const float* value, float* row) {
   for (std::uint32_t i = 0; i < dim; ++i) {
     float sum = 0;
@@ -53,7 +53,7 @@ void store_q4(const Access& to, const Basis& basis, const KeyRefiner& refiner, c
   put_value(to, tile, lane, codes, scale);
 }
 
-// A new slot has nothing but its position.
+// A new slot has only its position.
 void start_slot(const Access& to, std::uint32_t tile, std::uint32_t lane, std::uint32_t position) {
   to.set_position(tile, lane, position);
   if (keeps_global(to.policy())) to.global(tile)[lane] = 0;
@@ -61,8 +61,9 @@ void start_slot(const Access& to, std::uint32_t tile, std::uint32_t lane, std::u
   if (merges(to.policy())) to.bias(tile)[lane] = to.merged(tile)[lane] = 0;
 }
 
-// Cuts back every chain of a layer that `count` more tokens would make too long: all before the first of them grows,
-// since a head whose budget has grown takes tiles that others give back. The lower layer of a pair makes room for both.
+// Cuts back every chain of a layer that `count` more tokens would make too long. All are cut back
+// before the first of them grows, since a head whose budget has grown takes tiles that others give
+// back. The lower layer of a pair makes room for both.
 void make_room(const Access& to, std::uint32_t layer, std::uint32_t count) {
   const auto too_long = [&](std::uint32_t head) {
     const Chain& chain = to.chain(layer, head);
@@ -81,7 +82,8 @@ void make_room(const Access& to, std::uint32_t layer, std::uint32_t count) {
   }
 }
 
-// Of two layers that share codes the lower one goes first, and the upper one follows with as many tokens.
+// Of two layers that share codes the lower one is appended first, then the upper one with the
+// same number of tokens.
 bool in_turn(const Access& to, std::uint32_t layer, std::uint32_t count) {
   if (!to.paired(layer)) return true;
   const std::uint32_t seen = to.chain(layer, 0).seen;
@@ -106,7 +108,8 @@ Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, st
   if (!in_turn(to, layer, count)) return Status::kBadArgument;
   const bool makes_room = to.policy().keep != Keep::kAll;
 
-  // A bounded chain never needs more than its own tiles; otherwise the pool must have what all heads need together.
+  // A bounded chain never needs more than its own tiles. Otherwise the pool must have the tiles
+  // that all heads need together.
   std::uint64_t needed = 0;
   for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
     const Chain& chain = to.chain(layer, head);

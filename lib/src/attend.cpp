@@ -10,7 +10,7 @@
 namespace nibkv {
 namespace {
 
-// Below this many octaves under the largest tile so far, a tile cannot change a float.
+// A tile more than this many octaves below the largest one so far cannot change a float.
 constexpr std::int32_t kNegligible = 40;
 
 struct Rows {
@@ -19,11 +19,11 @@ struct Rows {
   std::int8_t* queries;
   float* row;
   std::int8_t* outlier_queries;
-  std::int32_t* dots;  // [tile of a batch][row][32], as are the next two
+  std::int32_t* dots;  // [tile of a batch][row][32]; the next two likewise
   std::int32_t* outlier_dots;
   std::uint8_t* weights;
   std::uint16_t* softmax;         // [tile of the chain][row][32] and
-  std::int32_t* exponents;        // [tile of the chain][row], for the scores; nullptr where there are none
+  std::int32_t* exponents;        // [tile of the chain][row], for the scores; nullptr if there are none
   const std::uint8_t* value_map;  // or nullptr
   float query_scales[kMaxRows];
   float outlier_ratios[kMaxRows];
@@ -70,7 +70,7 @@ void add_row(const Access& to, const Basis& basis, Rows& rows, const float* quer
   float ratio = 0;
   if (channels != 0) {
     const float outlier_scale = bounded(to.kernels().quantise_query(outliers, channels, outlier_codes));
-    if (outlier_scale > scale * kMostQueryScale) {  // nothing else of this query counts
+    if (outlier_scale > scale * kMostQueryScale) {  // the rest of this query is negligible
       std::memset(codes, 0, static_cast<std::size_t>(dim));
       scale = outlier_scale;
     }
@@ -86,8 +86,8 @@ void add_row(const Access& to, const Basis& basis, Rows& rows, const float* quer
   std::memset(rows.sums + i * dim, 0, static_cast<std::size_t>(dim) * sizeof(float));
 }
 
-// Moves a row's sums to a larger exponent. Powers of two are exact; what is too small to matter becomes zero on every
-// CPU, also on those that flush denormals.
+// Scales a row's sums to a larger exponent. Powers of two are exact. What is too small to matter
+// becomes zero on every CPU, also on those that flush denormals.
 void raise(RowState& state, float* sums, int dim, std::int32_t exponent) {
   const std::int32_t octaves = exponent - state.exponent;
   state.exponent = exponent;
@@ -99,14 +99,17 @@ void raise(RowState& state, float* sums, int dim, std::int32_t exponent) {
   }
 }
 
-// The keys of a batch are read before its values, so no hardware prefetcher sees one stream. A tile is asked for when
-// the fourth tile before it is met: its keys and side data with that tile's keys, its values with that tile's values.
-// Further away, or in bursts, the requests wait for one another; nearer, memory is slower than the arithmetic. Into the
-// second-level cache: the first has room for fewer requests than a tile has lines. (lib/DESIGN.md has the figures.)
+// The keys of a batch are read before its values, so no hardware prefetcher sees a single stream.
+// A tile is prefetched when the fourth tile before it is processed: its keys and side data together
+// with that tile's keys, its values together with that tile's values. Prefetching earlier, or in
+// bursts, makes the requests wait for one another; later, memory is slower than the arithmetic.
+// The target is the second-level cache, because the first can track fewer requests than a tile has
+// lines. (lib/DESIGN.md has the figures.)
 constexpr int kTilesAhead = 4;
 
-// A run of a chain's slots whose tiles begin with its first: the views of its folded part, or its own tiles. Where
-// their codes are goes by their numbers, in steps of one length.
+// A run of a chain's slots: its folded part, which lies in views, or the slots in its own tiles.
+// `begin` is the first slot of the tile `first`. The address of a tile's codes is linear
+// in the tile's number.
 struct Run {
   std::uint32_t begin;
   std::uint32_t end;
@@ -128,10 +131,10 @@ struct Run {
   }
 };
 
-// Where a pass over a run stands.
+// The state of a pass over a run.
 struct Cursor {
   std::uint32_t tile;
-  std::uint32_t ahead;  // kTilesAhead further on, or kNoTile
+  std::uint32_t ahead;  // the tile kTilesAhead after it, or kNoTile
   const Run* ahead_in;  // this run or the next one
 
   static Cursor at_start(const Access& to, const Run& run) {
@@ -162,7 +165,7 @@ struct Cursor {
   if (cursor.ahead != kNoTile) prefetch(cursor.ahead_in->values(cursor.ahead), to.layout().code_bytes / 2);
 }
 
-// What tile_weights makes of a batch of tiles, [tile][row].
+// The results of tile_weights for a batch of tiles, [tile][row].
 struct Batch {
   TileWeights tiles[kMaxRows];
   Cursor at[kMaxRows];
@@ -180,7 +183,8 @@ const std::uint8_t* biases_of(const Access& to, std::uint32_t tile) {
   return (parts[0] | parts[1] | parts[2] | parts[3]) != 0 ? to.bias(tile) : nullptr;
 }
 
-// Dots and weights of up to `most` tiles from slot `first_slot` of a run on; returns how many. `cursor` is moved on.
+// Computes dots and weights of up to `most` tiles of a run, starting at slot `first_slot`. Returns
+// how many, and advances `cursor`.
 int weigh_tiles(const Access& to, const Rows& rows, const Run& run, std::uint32_t first_slot, int most, Cursor& cursor,
                 Batch& batch) {
   const auto dim = static_cast<int>(to.shape().head_dim);
@@ -230,7 +234,7 @@ int weigh_tiles(const Access& to, const Rows& rows, const Run& run, std::uint32_
   return count;
 }
 
-// Adds a weighed tile to the sums of all rows.
+// Adds a weighted tile to the sums of all rows.
 void add_tile(const Access& to, Rows& rows, const TileWeights& tile, const std::uint8_t* values) {
   const auto dim = static_cast<int>(to.shape().head_dim);
   for (int i = 0; i < rows.count; ++i) {
@@ -251,7 +255,8 @@ void add_tile(const Access& to, Rows& rows, const TileWeights& tile, const std::
 void finish_row(const Access& to, const Rows& rows, std::int32_t i, float* out) {
   const auto dim = static_cast<int>(to.shape().head_dim);
   float* sums = rows.sums + i * dim;
-  // Units of the values' weights are Q0.16 ones; the mass is in 2^-40. It is not 0: the largest tile adds 2^14 or more.
+  // The weights of the values are Q0.16; the mass is in units of 2^-40. It is not 0: the largest
+  // tile adds 2^14 or more.
   const float per_mass = 0x1p24f / static_cast<float>(rows.states[i].mass);
   for (int c = 0; c < dim; ++c) sums[c] *= per_mass;
   rotate_out(to.kernels(), sums, to.shape().head_dim, rows.value_map != nullptr ? sums : out);
@@ -265,7 +270,7 @@ void finish_row(const Access& to, const Rows& rows, std::int32_t i, float* out) 
   }
 }
 
-// What a run of rows means for the scores.
+// How a run of rows affects the scores.
 struct Scoring {
   std::int32_t local_from = 0;
   std::uint32_t fade = 0;
@@ -315,11 +320,11 @@ void attend_head(const Access& to, std::uint32_t layer, std::uint32_t head, std:
   Rows rows = rows_in(to, part.worker);
   rows.value_map = to.value_map(layer, head);
   float* outs[kMaxRows];
-  // Scores need all heads of a query in one pass, if they fit.
+  // Scores need all heads of a query in the same pass, if they fit.
   const std::uint32_t group = shape.group();
   const std::uint32_t most_rows =
       rows.softmax != nullptr && group < shape.rows() ? shape.rows() / group * group : shape.rows();
-  // Rows from here on, counted from the part's first, are of the last `window` queries.
+  // Rows from this one on, counted from the part's first, belong to the last `window` queries.
   const std::uint32_t window = to.policy().window;
   const std::uint32_t local_row = tokens > window ? (tokens - window) * group : 0;
   std::uint32_t fade = tokens < window ? tokens * 65536 / window : 65536;

@@ -3,8 +3,8 @@
 namespace nibkv {
 namespace {
 
-// 2^x for x <= 0, relative error below 2^-22; 2^-126 for what is less. Free of branches, so that compilers make vectors
-// of it.
+// 2^x for x <= 0, with a relative error below 2^-22; results below 2^-126 become 2^-126. Free
+// of branches, so that compilers can vectorise it.
 inline float exp2_f32(float x) {
   x = x > -126.0f ? x : -126.0f;
   int whole = static_cast<int>(x);

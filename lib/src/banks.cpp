@@ -39,7 +39,7 @@ Status newest_bank(const SnapshotBanks& banks, std::uint32_t& bank, SnapshotInfo
     }
     return Status::kBadSnapshot;
   }
-  const std::uint32_t ahead = found[1].sequence - found[0].sequence;  // more than 2^31 is behind
+  const std::uint32_t ahead = found[1].sequence - found[0].sequence;  // 2^31 or more means older
   bank = whole[1] && (!whole[0] || (ahead != 0 && ahead < 0x80000000)) ? 1 : 0;
   info = found[bank];
   return Status::kOk;

@@ -74,7 +74,8 @@ bool Basis::weigh_errors(float* weights) const {
   if (empty_) return false;
   for (std::uint32_t c = 0; c < head_dim_; ++c) weights[c] = bf16_at(head_.query_squares, c);
   for (std::uint32_t n = 0; n < channels_; ++n) weights[head_.channels[n]] = 0;
-  // What is known of two channels that are turned into each other: their squares, not their product.
+  // For two channels that are rotated into each other, only their squares are
+  // known, not their product.
   for (std::uint32_t pair = 0; turns_ != nullptr && pair < head_dim_ / 2; ++pair) {
     const auto [i, j] = channels_of(pair, rotary_);
     const float c = static_cast<float>(i16_at(turns_, 2 * pair)) * 0x1p-15f;

@@ -9,9 +9,10 @@ namespace nibkv {
 /// The 8-bit code of an outlier channel; 0 when the scale is 0.
 std::int8_t outlier_code(float channel, float scale);
 
-/// Brings rows of one KV head to the form in which tiles hold them: the profile's mean key and outlier channels, and
-/// the lower layer's basis where keys are aligned, but not the rotation. A key's product with a query is that of their
-/// outlier channels plus that of what is left of both; the mean key's is left out.
+/// Transforms rows of one KV head to the form in which tiles hold them, except for the rotation:
+/// it handles the profile's mean key and outlier channels, and the lower layer's basis where keys
+/// are aligned. The product of a key with a query is the product of their outlier channels plus
+/// that of the rest; the mean key's product is left out.
 class Basis {
  public:
   Basis(const Access& to, std::uint32_t layer, std::uint32_t kv_head);
@@ -19,8 +20,9 @@ class Basis {
   /// Whether there is anything to do.
   bool empty() const { return empty_; }
 
-  /// Takes the mean off a key and moves the outlier channels out of it.
-  /// @param row       f32[head_dim], changed: what is left to code at 4 bits, 0 at the outlier channels
+  /// Subtracts the mean from a key and moves its outlier channels out.
+  /// @param row       f32[head_dim], changed: what is left to quantise to 4 bits, 0 at the
+  ///                  outlier channels
   /// @param outliers  i8[outlier_channels], written
   void split_key(float* row, std::int8_t* outliers) const;
 
@@ -31,24 +33,25 @@ class Basis {
   /// @param scales  f32[outlier_channels], written
   void outlier_scales(float* scales) const;
 
-  /// Moves the outlier channels out of a query, each times the scale of the keys' codes.
+  /// Moves the outlier channels out of a query, each multiplied by the scale of the keys' codes.
   /// @param row       f32[head_dim], changed: 0 at the outlier channels
   /// @param outliers  f32[outlier_channels], written
   void split_query(float* row, float* outliers) const;
 
-  /// The mean square of what split_query leaves of each query channel, with a floor of a hundredth of their mean,
-  /// scaled to a mean of about 1. @returns false when the queries are not known or all zero: nothing is written then.
+  /// The mean square of what split_query leaves in each query channel, at least a hundredth
+  /// of their mean, scaled to a mean of about 1.
+  /// @returns false when the queries are unknown or all zero: nothing is written then
   bool weigh_errors(float* weights) const;
 
-  /// How keys of a layer that is aligned to the one below are turned, and queries with them.
-  /// @param back  the other way round
+  /// Rotates keys of a layer that is aligned to the one below, or queries.
+  /// @param back  whether to undo the rotation
   void turn(float* row, bool back) const;
 
  private:
   bool empty_;
-  bool centred_;  // whether the mean is taken off
+  bool centred_;  // whether the mean is subtracted
   RotaryPairs rotary_;
-  const std::uint8_t* turns_;  // of each rotary pair, or null
+  const std::uint8_t* turns_;  // the rotation of each rotary pair, or null
   std::uint32_t head_dim_;
   std::uint32_t channels_;
   HeadProfile head_{};

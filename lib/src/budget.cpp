@@ -6,15 +6,16 @@ namespace nibkv {
 namespace {
 
 constexpr std::uint32_t kPyramidBeta = 20;
-constexpr std::uint32_t kFloorShare = 5;  // a head that competes has at least 1 / 5 of the mean
+constexpr std::uint32_t kFloorShare = 5;  // a competing head has at least 1 / 5 of the mean
 
-// What is shared of a mean of `tokens` is its whole tiles; the rest every head has beside its own. So budgets that
-// differ add up to what equal ones do, and take as many tiles.
+// Only the whole tiles of a mean of `tokens` are distributed. The rest is added to every head's
+// budget. So differing budgets add up to the same total as equal ones, and need as many tiles.
 std::uint32_t rest_of(std::uint32_t tokens) {
   return tokens % kTileSlots;
 }
 
-// What a head has at least of whole tiles: with the rest, room for what is always kept and one slot more.
+// The minimum of whole tiles of a head: together with the rest, they hold what is always
+// kept and one more slot.
 std::uint32_t least_tiles(const Policy& policy, Budget how, std::uint32_t tokens) {
   const std::uint32_t mean = tokens / kTileSlots;
   const std::uint32_t smallest = detail::smallest_budget(policy);
@@ -24,10 +25,10 @@ std::uint32_t least_tiles(const Policy& policy, Budget how, std::uint32_t tokens
   return larger < mean ? larger : mean;
 }
 
-// How much of what is above the floor a head is to get, in any unit.
+// A head's share of what is left above the minimum, in any unit.
 std::uint64_t weight_of(const Access& to, Budget how, std::uint32_t layer, std::uint32_t kv_head) {
   if (how == Budget::kScores) return to.profile().head(layer, kv_head).head_score;
-  // From 2 - 1 / beta times the mean in the first layer down to 1 / beta in the last.
+  // From (2 - 1 / beta) times the mean in the first layer down to 1 / beta of it in the last.
   const std::uint64_t last = to.shape().layers > 1 ? to.shape().layers - 1 : 1;
   return (2 * kPyramidBeta - 1) * last - std::uint64_t{2 * kPyramidBeta - 2} * layer;
 }
@@ -53,7 +54,7 @@ void share_by_weights(const Access& to, Budget how, std::uint32_t tokens) {
       left -= given;
     }
   }
-  // What rounding and the limit left, from the first head on.
+  // Distributes what rounding and the limit left, beginning with the first head.
   for (bool any = true; left != 0 && any;) {
     any = false;
     for (std::uint32_t i = 0; i < heads && left != 0; ++i) {
@@ -115,13 +116,14 @@ void share_layer(const Access& to, std::uint32_t layer, std::uint32_t tokens) {
     if (keeps_local(policy)) return to.local(at.tile)[at.lane];
     if (!keeps_global(policy)) return 0;
     const std::uint32_t queries = chain.seen - to.position(at.tile, at.lane);
-    // Heads may have halved their scores more or less often. A mean is at most 2^24; sums get that for 2^8 queries.
+    // Heads may have halved their scores a different number of times. A mean is at most 2^24; a sum
+    // is scaled to reach that after 2^8 queries.
     const std::uint64_t score = std::uint64_t{to.global(at.tile)[at.lane]}
                                 << (chain.exponent < 31 ? chain.exponent : 31);
     const std::uint64_t share = policy.per_query ? score / (queries != 0 ? queries : 1) : score >> 8;
     return share < 0xffffffff ? static_cast<std::uint32_t>(share) : 0xffffffff;
   };
-  // Slots of a head that may be dropped and score at least `limit`.
+  // The number of slots of a head that may be dropped and score at least `limit`.
   const auto reach = [&](std::uint32_t head, std::uint32_t limit) {
     const Chain& chain = to.chain(layer, head);
     const Droppable inner(to, chain);
@@ -147,7 +149,8 @@ void share_layer(const Access& to, std::uint32_t layer, std::uint32_t tokens) {
     to.chain(layer, head).budget = tiles * kTileSlots + rest;
     left -= tiles;
   }
-  // Rounding and the limits: a tile from or to one head after the other.
+  // Corrects for rounding and the limits: takes a tile from, or gives one to, one
+  // head after the other.
   for (std::uint32_t head = 0; left != 0; head = head + 1 < shape.kv_heads ? head + 1 : 0) {
     std::uint32_t& budget = to.chain(layer, head).budget;
     if (left > 0 && budget / kTileSlots < most) {

@@ -14,22 +14,24 @@ namespace nibkv {
 Status check_budgets(const Shape& shape, const Policy& policy, const ProfileView& profile,
                      std::span<const std::uint32_t> table);
 
-/// Gives every chain its budget in tokens, for what check_budgets allowed.
+/// Sets every chain's budget in tokens. check_budgets must have accepted the arguments.
 void set_budgets(const Access& to, std::span<const std::uint32_t> table);
 
-/// Shares `tokens` a head among all heads by what does not change, for kPyramid and kScores: writes the budgets.
+/// Distributes `tokens` a head among all heads, for kPyramid and kScores, whose shares never
+/// change: writes the budgets.
 void share_heads(const Access& to, Budget how, std::uint32_t tokens);
 
-/// Shares `tokens` a head among the heads of a layer by what their slots score (Budget::kAdaptive).
+/// Distributes `tokens` a head among the heads of a layer by the scores of their
+/// slots (Budget::kAdaptive).
 void share_layer(const Access& to, std::uint32_t layer, std::uint32_t tokens);
 
-/// What share_layer gives a head, in tiles, and the rest of its tokens; all heads of a layer have `mean` tiles each
-/// together.
+/// The limits of what share_layer gives a head, in tiles, and the rest of its tokens. The heads
+/// of a layer have `mean` tiles on average.
 struct LayerShares {
   std::uint32_t least;
   std::uint32_t most;
   std::uint32_t mean;
-  std::uint32_t rest;  ///< tokens that every head has beside its tiles
+  std::uint32_t rest;  ///< tokens that every head has in addition to its tiles
 };
 LayerShares layer_shares(const Policy& policy, std::uint32_t tokens);
 

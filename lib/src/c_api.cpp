@@ -1,4 +1,5 @@
-// The C interface: what C hands over becomes spans and structs of C++, and every rule stays where the verbs are.
+// The C interface: turns C arguments into spans and structs of C++. All rules are
+// checked by the C++ verbs.
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -12,7 +13,7 @@
 namespace nibkv {
 namespace {
 
-// The handle is a Cache that was copied into the caller's bytes; all of 0 is one that is not ready.
+// The handle is a Cache copied into the caller's bytes. A handle of zeros is not ready.
 static_assert(sizeof(Cache) <= NIBKV_CACHE_BYTES && sizeof(nibkv_cache) == NIBKV_CACHE_BYTES);
 static_assert(alignof(Cache) <= alignof(nibkv_cache));
 static_assert(std::is_trivially_copyable_v<Cache> && std::is_trivially_destructible_v<Cache>);
@@ -65,8 +66,8 @@ constexpr nibkv_status to_c(Status status) {
   return static_cast<nibkv_status>(status);
 }
 
-// The structured bindings here name every field, so that one added on either side does not compile until it is carried
-// over.
+// The structured bindings here name every field, so that a field added on either side does not
+// compile until it is converted.
 Shape to_cpp(const nibkv_shape& from) {
   const auto& [layers, query_heads, kv_heads, head_dim, outlier_channels, max_chunk, workers, storage, rotary] = from;
   Shape to;
@@ -169,19 +170,20 @@ std::string_view view(const char* text) {
   return text == nullptr ? std::string_view{} : std::string_view{text};
 }
 
-// Texts of the library are literals, so that they end in 0.
+// Texts of the library are literals, so they end in 0.
 const char* literal(std::string_view text) {
   return text.data();
 }
 
-// Floats of `count` tokens, whose product cannot wrap around: a size_t of 32 bits holds 4096 * 1024 * 256 = 2^30.
+// The number of floats of `count` tokens. The product cannot overflow: a size_t of 32 bits
+// holds 4096 * 1024 * 256 = 2^30.
 std::size_t floats(const Cache& cache, std::uint32_t count, std::uint32_t heads) {
   return std::size_t{count} * heads * cache.shape().head_dim;
 }
 
 static_assert(NIBKV_SNAPSHOT_CHUNK == kSnapshotChunk);
 
-// Functions of C, called through those of C++.
+// Adapters that call the C callbacks.
 bool write_c(void* sink, const std::byte* bytes, std::size_t count) {
   const auto& [write, context] = *static_cast<const nibkv_sink*>(sink);
   return write(context, bytes, count);

@@ -7,7 +7,7 @@
 namespace nibkv {
 namespace {
 
-// Tiles of the run of a chain.
+// The number of tiles in a chain's own run.
 std::uint32_t own_tiles(const Access& to, std::uint32_t layer, const Chain& chain) {
   const Layout& layout = to.layout();
   if (equal_runs(to.policy(), layout)) return layout.tiles_per_head;
@@ -15,7 +15,7 @@ std::uint32_t own_tiles(const Access& to, std::uint32_t layer, const Chain& chai
   return tiles_of(chain.budget + detail::slack_of(to.shape(), to.policy()));
 }
 
-// Both layers of a pair get the views of the pair's own entries.
+// Gives both layers of a pair the views of the pair's own entries.
 void reset_folded(const Access& to) {
   for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) {
     const bool lower = detail::is_lower(to.policy(), layer);
@@ -35,7 +35,8 @@ void reset_folded(const Access& to) {
   }
 }
 
-// Empty chains that keep their budgets, each with tiles of its own in one run of the pool.
+// Makes all chains empty. They keep their budgets, and each gets its own tiles in
+// one run of the pool.
 void reset(const Access& to) {
   const Layout& layout = to.layout();
   ArenaHeader& header = to.header();

@@ -26,14 +26,14 @@ Sums sums_at(std::byte* memory, std::size_t index, std::uint32_t head_dim) {
   return {at, at + 1, at + 1 + dim, at + 1 + 2 * dim, ranges, ranges + dim};
 }
 
-/// What lies behind the sums of all heads: those of pairs, and memory of a moment.
+/// What follows the sums of all heads: the sums of pairs, and temporary memory.
 struct Neighbours {
   double* pairs;          ///< [layers - 1][kv_heads] of PairSums
   std::size_t pair_room;  ///< doubles of each
   double* map;            ///< [D][D]; this and the next two are null if not aligned
   double* turns;          ///< [D / 2][2]
   double* room;           ///< polar_room(D)
-  float* keys;            ///< of the layer before, [kCalibrationChunk][kv_heads][D]
+  float* keys;            ///< of the previous layer, [kCalibrationChunk][kv_heads][D]
   float* values;          ///< likewise
 
   Neighbours(std::byte* memory, const Shape& shape, bool align) : pair_room(nibkv::pair_room(shape.head_dim, align)) {
@@ -53,20 +53,20 @@ struct Neighbours {
   }
 };
 
-// What a profile may hold: finite after rounding.
+// Limits a value to what a profile may hold: finite after rounding.
 float limited(double value) {
   constexpr double kMost = 1e38;
   return static_cast<float>(value < -kMost ? -kMost : value > kMost ? kMost : value);
 }
 
-// An outlier that 8 bits clip is lost, so the range leaves room above the largest key seen.
+// An outlier that is clipped at 8 bits is lost, so the range extends beyond the largest key seen.
 constexpr float kHeadroom = 1.25f;
 
 void write_head(const Sums& sums, std::uint32_t head_dim, const WritableHeadProfile& head) {
   put_u16(head.head_score, 0, 0);
   const double tokens = sums.tokens[0];
   double cost[kMaxHeadDim];
-  float reach[kMaxHeadDim];  // the largest magnitude left of a key once its mean is off
+  float reach[kMaxHeadDim];  // the largest magnitude of a key after its mean is subtracted
   for (std::uint32_t c = 0; c < head_dim; ++c) {
     const std::uint16_t mean = to_bf16(limited(sums.keys[c] / tokens));
     const double queries2 = sums.queries2[c] / tokens;

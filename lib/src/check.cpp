@@ -7,14 +7,15 @@
 namespace nibkv {
 namespace {
 
-// Lists of tiles, followed one after the other.
+// Follows lists of tiles, one after the other.
 struct Walk {
   const Access& to;
-  std::uint32_t window;     // marks are of tiles [window, window + marked)
+  std::uint32_t window;     // the marks are for tiles [window, window + marked)
   std::uint32_t marked;     // bits of scratch
-  std::uint64_t steps = 0;  // tiles met
+  std::uint64_t steps = 0;  // tiles visited
 
-  // Whether `tile` exists and was not met before, as far as this window knows. Lists that run in a circle end here.
+  // Whether `tile` exists and was not visited before, as far as this window knows.
+  // Cyclic lists end here.
   bool take(std::uint32_t tile) {
     const std::uint64_t numbers = to.layout().tiles + to.layout().views;
     if (tile >= numbers || ++steps > numbers) return false;
@@ -27,7 +28,7 @@ struct Walk {
   }
 };
 
-// A chain, or its folded part, has the tiles that its slots need and ends where it says.
+// Whether a chain, or its folded part, has the tiles that its slots need, and ends where it says.
 bool sound_list(Walk& walk, const TileList& list, bool views) {
   const std::uint32_t* links = walk.to.links();
   std::uint32_t tile = list.first;
@@ -44,7 +45,8 @@ bool sound_chain(Walk& walk, const Chain& chain) {
   return sound_list(walk, {chain.first, chain.last, walk.to.own_slots(chain)}, false);
 }
 
-// Both layers of a pair have the views of the same entries, of the pair's own ones, in the same order.
+// Whether both layers of a pair have the views of the same entries, all of them the pair's
+// own, in the same order.
 bool sound_views(Walk& walk, std::uint32_t lower, std::uint32_t kv_head) {
   const Access& to = walk.to;
   const FoldedPart& part = to.folded_part(to.chain(lower, kv_head));
@@ -75,7 +77,7 @@ bool sound_free_list(Walk& walk, const Chain& chain, std::size_t head) {
   return true;
 }
 
-// Every tile is in one list, once.
+// Whether every tile is in exactly one list, once.
 bool sound_lists(const Access& to) {
   const std::size_t heads = std::size_t{to.shape().layers} * to.shape().kv_heads;
   const auto tiles = static_cast<std::uint32_t>(to.layout().tiles);
@@ -97,7 +99,7 @@ bool sound_lists(const Access& to) {
   return true;
 }
 
-// Both layers of a pair hold the same positions, slot for slot.
+// Whether both layers of a pair hold the same positions, slot for slot.
 bool same_positions(const Access& to, const Chain& chain, const Chain& other) {
   if (to.policy().keep != Keep::kScore) return true;
   SlotCursor at[2] = {to.first_slot(chain), to.first_slot(other)};
@@ -108,7 +110,7 @@ bool same_positions(const Access& to, const Chain& chain, const Chain& other) {
   return true;
 }
 
-// What counts as in use.
+// Checks the folded parts and the counts of what is in use.
 bool sound_entries(const Access& to) {
   std::uint64_t entries = 0;
   std::uint64_t bytes = std::uint64_t{to.header().used_tiles} * to.bytes_of(0);
@@ -132,7 +134,7 @@ bool sound_entries(const Access& to) {
   return entries == header.used_entries && bytes == header.used_bytes && bytes <= header.peak_bytes;
 }
 
-// The side data of a chain whose tiles are known to be right.
+// Checks the side data of a chain whose tiles are known to be valid.
 bool sound_slots(const Access& to, const Chain& chain) {
   SoundSides sides(to.shape(), to.policy(), to.layout().side, chain, to.folded(chain));
   for (TileCursor at = to.first_tile(chain); at.tile != kNoTile; at.next(to.links())) {

@@ -7,7 +7,8 @@
 namespace nibkv {
 namespace {
 
-// True when all slots of the tile that starts at `slot` keep their lanes: the tile can be linked as it is.
+// True when all slots of the tile that starts at `slot` keep their lanes, so that the tile can
+// be relinked as it is.
 bool moves_whole(const std::uint32_t* target, std::uint32_t first_target, std::uint32_t slot, std::uint32_t used) {
   if (target[slot] >= kMember || (target[slot] - first_target) % kTileSlots != 0) return false;
   for (std::uint32_t lane = 1; lane < kTileSlots && slot + lane < used; ++lane) {
@@ -16,7 +17,7 @@ bool moves_whole(const std::uint32_t* target, std::uint32_t first_target, std::u
   return true;
 }
 
-// Numbers of the slots that a plan keeps.
+// The number of slots that a plan keeps.
 std::uint32_t count_kept(const std::uint32_t* target, std::uint32_t count) {
   std::uint32_t kept = 0;
   for (std::uint32_t slot = 0; slot < count; ++slot) kept += target[slot] < kMember ? 1 : 0;
@@ -38,7 +39,7 @@ void compact_folded(const Access& to, const Chain& chain, FoldedPart& part, cons
   }
 }
 
-// Distances of retained slots stay with them.
+// Moves the distances of retained slots along with the slots.
 void compact_distances(const Access& to, std::uint32_t lower, std::uint32_t kv_head, std::uint32_t retained,
                        const std::uint32_t* target) {
   std::uint32_t* distances = to.distances(lower, kv_head);
@@ -54,7 +55,8 @@ void compact_distances(const Access& to, std::uint32_t lower, std::uint32_t kv_h
   }
 }
 
-// Moves what stays of one chain. The lower layer of a pair goes first: the codes that both share move with it.
+// Moves the kept slots of one chain. The lower layer of a pair goes first: the codes that
+// both share move with it.
 void compact_chain(const Access& to, std::uint32_t layer, std::uint32_t kv_head, const std::uint32_t* target) {
   Chain& chain = to.chain(layer, kv_head);
   const std::uint32_t folded = to.folded(chain);
@@ -70,8 +72,8 @@ void compact_chain(const Access& to, std::uint32_t layer, std::uint32_t kv_head,
 
 std::uint32_t close_gaps(const Access& to, TileList& list, const std::uint32_t* target, std::uint32_t first_target) {
   std::uint32_t* links = to.links();
-  // Written tiles are a prefix of the list that ends at `last`; tiles between it and the one being read are free for
-  // writing, since a target is never behind its slot.
+  // The written tiles are a prefix of the list, up to `last`. Tiles between it and the one being
+  // read may be overwritten, since a target never comes after its slot.
   std::uint32_t last = kNoTile;
   std::uint32_t open = list.first;  // the first tile not yet written
   std::uint32_t reading = list.first;
@@ -80,7 +82,7 @@ std::uint32_t close_gaps(const Access& to, TileList& list, const std::uint32_t* 
   for (std::uint32_t slot = 0; slot < list.used; slot += kTileSlots) {
     const std::uint32_t next = links[reading];
     if (open != reading && moves_whole(target, first_target, slot, list.used)) {
-      // Take the tile out of its place and link it where the next written one belongs.
+      // Unlink the tile and insert it where the next written one belongs.
       links[before_reading] = next;
       links[reading] = open;
       if (last == kNoTile) {
@@ -110,7 +112,7 @@ std::uint32_t close_gaps(const Access& to, TileList& list, const std::uint32_t* 
     before_reading = reading;
     reading = next;
   }
-  // What follows the last written tile is left over.
+  // The tiles after the last written one are left over.
   const std::uint32_t spare = last == kNoTile ? list.first : links[last];
   if (last == kNoTile) {
     list.first = kNoTile;
@@ -175,7 +177,8 @@ Status compact_now(Cache& cache, std::uint32_t tokens, Budget how) {
   for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) {
     if (!to.in_step(layer)) return Status::kBadArgument;
   }
-  // Budgets of this moment stand in the chains while it lasts; those of the arena come back.
+  // The chains hold the temporary budgets during the loop. The arena's budgets are
+  // restored afterwards.
   const PlanArrays arrays(to);
   share_heads(to, how, tokens);
   for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) {

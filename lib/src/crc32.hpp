@@ -9,7 +9,7 @@ namespace detail {
 struct CrcTable {
   std::uint32_t of[16];
 };
-// What four bits leave.
+// The remainders of all values of four bits.
 constexpr CrcTable make_crc_table() {
   CrcTable table{};
   for (std::uint32_t nibble = 0; nibble < 16; ++nibble) {
@@ -22,8 +22,8 @@ constexpr CrcTable make_crc_table() {
 inline constexpr CrcTable kCrcTable = make_crc_table();
 }  // namespace detail
 
-/// CRC-32 of IEEE 802.3 (reflected, polynomial 0xedb88320), by nibbles: a table of 64 bytes. Start with 0 and pass the
-/// last result on to go on.
+/// CRC-32 of IEEE 802.3 (reflected, polynomial 0xedb88320), one nibble at a time: a table of 64
+/// bytes. Start with 0, and pass the last result to continue.
 inline std::uint32_t crc32(std::uint32_t crc, const std::byte* bytes, std::size_t count) {
   crc = ~crc;
   for (std::size_t i = 0; i < count; ++i) {

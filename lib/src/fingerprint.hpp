@@ -8,7 +8,7 @@
 
 namespace nibkv {
 
-/// FNV-1a, 64 bits, of numbers as 8 bytes each.
+/// FNV-1a of 64 bits, over numbers of 8 bytes each.
 class Fingerprint {
  public:
   constexpr Fingerprint& add(std::uint64_t number) {
@@ -21,10 +21,12 @@ class Fingerprint {
   std::uint64_t word_ = 0xcbf29ce484222325u;
 };
 
-// Who adds a field adds it below, too, unless caches that differ in it alone may share snapshots.
+// When you add a field, add it below too, unless caches that differ only in that field
+// may share snapshots.
 static_assert(sizeof(Rotary) == 12 && sizeof(Shape) == 28 && sizeof(Fold) == 144 && sizeof(Policy) == 176);
 
-/// Of all that changes what a cache holds or does: all but the workers, and the rotary embedding only where it is read.
+/// The fingerprint of everything that affects what a cache holds or does: all fields except
+/// the workers, and the rotary embedding only if it is read.
 inline std::uint64_t fingerprint(const Shape& shape, const Policy& policy) {
   Fingerprint all;
   all.add(shape.layers).add(shape.query_heads).add(shape.kv_heads).add(shape.head_dim);
@@ -36,7 +38,8 @@ inline std::uint64_t fingerprint(const Shape& shape, const Policy& policy) {
   return all.word();
 }
 
-/// @param folds  whether layers share codes: near the length where that begins to pay the number of workers decides
+/// @param folds  whether layers share codes: near the length where sharing starts to pay off, that
+///               depends on the number of workers
 inline std::uint64_t fingerprint(const Policy& policy, bool folds) {
   const auto number = [](auto value) { return static_cast<std::uint64_t>(value); };
   Fingerprint all;

@@ -21,7 +21,8 @@ class HeadPair {
         parts_{&to.folded_part(*chains_[0]), &to.folded_part(*chains_[1])},
         distances_(to.distances(lower, kv_head)) {}
 
-  /// Folds the 32 of the old slots that are most alike, if enough are old and there is room for them.
+  /// Folds the 32 most similar of the old slots, if enough slots are old and a free
+  /// entry can hold them.
   bool fold_some();
 
  private:
@@ -36,7 +37,7 @@ class HeadPair {
   bool values_;
   Chain* chains_[2];
   FoldedPart* parts_[2];
-  std::uint32_t* distances_;  // of those that are retained
+  std::uint32_t* distances_;  // distances of the retained slots
 };
 
 SlotCursor HeadPair::own_slot(std::uint32_t which, std::uint32_t index) const {
@@ -45,7 +46,8 @@ SlotCursor HeadPair::own_slot(std::uint32_t which, std::uint32_t index) const {
   return at;
 }
 
-// The angles between both layers' rows, of keys and values together if both fold. A row of zero fits any other.
+// The angle between both layers' rows, of keys and values together if both fold. A row of
+// zeros matches any other.
 std::uint32_t HeadPair::distance(const SlotCursor (&at)[2]) const {
   std::int8_t levels[2][kMaxHeadDim] = {};
   const std::uint32_t dim = to_.shape().head_dim;
@@ -62,7 +64,7 @@ std::uint32_t HeadPair::distance(const SlotCursor (&at)[2]) const {
   return sum;
 }
 
-// Retain::kFarRange: how many are far from one another, by the distances of all that were ever weighed.
+// Retain::kFarRange: how many are far from each other, by the distances of all slots ever examined.
 std::uint32_t HeadPair::in_range(const std::uint32_t* distances, std::uint32_t count) {
   FoldedPart& range = *parts_[0];
   for (std::uint32_t i = 0; i < count; ++i) {
@@ -76,8 +78,8 @@ std::uint32_t HeadPair::in_range(const std::uint32_t* distances, std::uint32_t c
   return far;
 }
 
-// Drops the 32 that fold: those that are nearest to one another, or farthest under Retain::kNear. Of equal ones the
-// newest.
+// Marks the 32 slots that fold as dropped: the nearest ones, or the farthest under Retain::kNear;
+// among equal ones the newest.
 void HeadPair::choose(const std::uint32_t* distances, std::uint32_t count, std::uint32_t* target) const {
   const std::uint32_t flip = to_.policy().fold.retain == Retain::kNear ? 0 : 0xffffffff;
   const auto nearness = [&](std::uint32_t i) { return distances[i] ^ flip; };

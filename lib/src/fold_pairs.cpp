@@ -3,7 +3,7 @@
 namespace nibkv {
 namespace {
 
-// Cosines are in Q15. An unknown one is below all that are asked for.
+// Cosines are in Q15. An unknown one never reaches the minimum.
 bool reaches(std::int16_t cosine, std::uint8_t least) {
   return cosine != kUnknownCosine && cosine >= std::int32_t{least} * 128;
 }
@@ -20,7 +20,7 @@ Policy fold_pairs(const Shape& shape, const Policy& policy, const ProfileView& p
     const bool free = !detail::is_paired(chosen, lower) && !detail::is_lower(chosen, lower + 1);
     if (!in_pair && !free) return;
     const LayerCosines cosines = profile.cosines(lower + 1);
-    // Turned keys were measured less their means.
+    // Rotated keys were measured minus their means.
     const std::int16_t keys = aligned        ? fold.centred ? cosines.aligned_keys : kUnknownCosine
                               : fold.centred ? cosines.keys
                                              : cosines.raw_keys;

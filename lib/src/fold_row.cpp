@@ -6,7 +6,7 @@ namespace nibkv {
 namespace {
 
 constexpr std::int64_t kOne = std::int64_t{1} << 30;
-constexpr float kLeastScale = 0x1p-70f;  // what kernels take
+constexpr float kLeastScale = 0x1p-70f;  // the smallest scale that the kernels accept
 
 std::int32_t product(const std::int8_t* a, const std::int8_t* b, std::uint32_t count) {
   std::int32_t sum = 0;
@@ -42,7 +42,8 @@ Arc::Arc(const std::int8_t* a, const std::int8_t* b, std::uint32_t head_dim) {
   points_[0].sine = static_cast<std::int64_t>(whole_root(gram << 2 * shift)) * kOne / length;
   for (std::uint32_t i = 0; i < kHalvings; ++i) {
     const auto [cosine, sine] = points_[i];
-    // The larger of both by the root, the other by sin 2x = 2 sin x cos x: no cancellation.
+    // The larger of the two from the root, the other from sin 2x = 2 sin x cos x, which
+    // avoids cancellation.
     const std::int64_t larger_square = kOne + (cosine >= 0 ? cosine : -cosine);
     const auto larger = static_cast<std::int64_t>(whole_root(static_cast<std::uint64_t>(larger_square) << 29));
     const std::int64_t smaller = sine * (kOne >> 1) / larger;
@@ -51,12 +52,12 @@ Arc::Arc(const std::int8_t* a, const std::int8_t* b, std::uint32_t head_dim) {
 }
 
 std::uint32_t Arc::angle() const {
-  // A 256th of the angle is its sine, but for 1 / 6 of its cube.
+  // The sine of a 256th of the angle is that angle, minus 1 / 6 of its cube.
   const auto q30 = static_cast<std::uint64_t>(points_[kHalvings].sine) << kHalvings;
   return static_cast<std::uint32_t>((q30 + (1u << 13)) >> 14);
 }
 
-// The bits of t say which halves, quarters, ... of the angle add up to t / 256 of it.
+// The bits of t tell which halves, quarters, ... of the angle add up to t / 256 of it.
 Arc::Point Arc::part(std::uint32_t t) const {
   Point sum{kOne, 0};
   for (std::uint32_t i = 0; i <= kHalvings; ++i) {
@@ -70,12 +71,12 @@ Arc::Point Arc::part(std::uint32_t t) const {
 
 void Arc::weigh(std::uint32_t t, std::int32_t& weight_a, std::int32_t& weight_b) const {
   constexpr std::uint32_t kWhole = 1u << kHalvings;
-  // In line, where the sines are 0, their limit for small angles.
+  // For collinear rows, where the sines are 0, this is their limit for small angles.
   std::int64_t sine_a = in_line_ ? kWhole - t : part(kWhole - t).sine;
   std::int64_t sine_b = in_line_ ? t : part(t).sine;
   if (sine_a < 0) sine_a = 0;  // by rounding
   if (sine_b < 0) sine_b = 0;
-  // Each direction's weight over its norm, times both norms. Below 2^30 * 2^31.
+  // The weight of each direction divided by its norm, times both norms. Below 2^30 * 2^31.
   const std::uint64_t a = static_cast<std::uint64_t>(sine_a) * norm_b_;
   const std::uint64_t b = static_cast<std::uint64_t>(sine_b) * norm_a_;
   std::uint32_t shift = 1;
@@ -107,7 +108,7 @@ void fold_row(const Kernels& kernels, RowPair& pair, std::uint32_t head_dim, std
     any |= sum;
     row[c] = static_cast<float>(sum);
   }
-  // Opposite rows may cancel: the heavier one's codes stay then.
+  // Opposite rows may cancel. Then the codes of the heavier one stay.
   if (any != 0) kernels.encode_row(row, static_cast<int>(head_dim), codes);
   std::int8_t folded[kMaxHeadDim] = {};
   for (std::uint32_t c = 0; c < head_dim; ++c) folded[c] = ports::kLevels[codes[c]];

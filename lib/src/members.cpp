@@ -8,7 +8,8 @@
 namespace nibkv {
 namespace {
 
-// Of both nibbles of a byte of codes: the square of the level of the low one, and of the high one times 2^16.
+// For each byte of codes: the square of the level of its low nibble, plus 2^16 times
+// that of its high nibble.
 struct SquareTable {
   std::uint32_t at[256];
 };
@@ -42,22 +43,22 @@ void level_energies(const Access& to, std::uint32_t tile, float* energies) {
   }
 }
 
-// A slot that may be merged, and the kept slot that is most like it.
+// A slot that may be merged, and the kept slot most similar to it.
 struct Candidate {
   std::uint32_t slot;
   float scale;          // of its key
   float outlier_scale;  // of its outlier codes as a query
   float value_energy;
-  float best;            // square of the similarity, times energy
-  float energy;          // of its key; 1 for one that is compared without its position
+  float best;            // the largest square of a similarity so far, times energy
+  float energy;          // of its key; 1 if it is compared without its position
   std::uint32_t centre;  // new slot
 };
 
 constexpr std::uint32_t kBatch = kMaxRows;
-// As the energy of a slot that is not compared: its similarity is 0.
+// The energy used for a slot that is not compared, so that its similarity is 0.
 constexpr float kNobody = std::numeric_limits<float>::infinity();
 
-// Candidates that go over a chain together, as queries.
+// Candidates that pass over a chain together, as queries.
 class Batch {
  public:
   Batch(const Access& to, const Basis& basis)
@@ -78,10 +79,11 @@ class Batch {
 
   void clear() { count_ = 0; }
   void add(std::uint32_t slot, const SlotCursor& at);
-  /// Compares all with what is kept of `centres` in a tile, whose slots end before `end`.
+  /// Compares all candidates with the kept slots of a tile, whose slots end before `end`.
+  /// `centres` has their targets.
   void compare(const TileCursor& in, std::uint32_t end, const std::uint32_t* energies, const Droppable& centres,
                const std::uint32_t* target);
-  /// Energies of the keys in a tile, as bits of floats.
+  /// The energies of the keys in a tile, as bit patterns of floats.
   void find_energies(std::uint32_t tile, std::uint32_t* energies) const;
 
  private:
@@ -105,7 +107,7 @@ class Batch {
   Candidate candidates_[kBatch];
   float outlier_scales_[kMaxOutlierChannels] = {};
   std::int8_t outliers_[kBatch * kMaxOutlierChannels];
-  // In the arena, behind the rows of Merger: too much for a small device's stack.
+  // In the arena, after the rows of Merger: too large for a small device's stack.
   std::int8_t* levels_;         // [candidate][head_dim], of keys
   std::int8_t* values_;         // [candidate][head_dim]
   std::int32_t* dots_;          // [candidate][32]
@@ -120,7 +122,7 @@ std::int32_t product(const std::int8_t* a, const std::int8_t* b, std::uint32_t c
   return sum;
 }
 
-// As a query of key_dots and outlier_dots.
+// Prepares the key as a query of key_dots and outlier_dots.
 void Batch::add_held_key(std::uint32_t i, const SlotCursor& at) {
   Candidate& candidate = candidates_[i];
   std::int8_t* levels = levels_ + i * dim();
@@ -139,7 +141,8 @@ void Batch::add_held_key(std::uint32_t i, const SlotCursor& at) {
   outlier_sums_[i] = sum_of_codes(outliers, channels());
 }
 
-// The key before rotary embedding, brought to length 1. @returns false for one without length.
+// The key before rotary embedding, scaled to length 1.
+// @returns false for a key of length 0
 bool Batch::turn_key(const SlotCursor& at, float* row) const {
   restore_key(to_, basis_, at.tile, at.lane, row);
   turner_.turn(row, -std::int64_t{to_.position(at.tile, at.lane)});
@@ -174,7 +177,7 @@ void Batch::add(std::uint32_t slot, const SlotCursor& at) {
   }
 }
 
-// Clamped at 0. The scales cancel.
+// Clamped at 0. The scales cancel out.
 float Batch::value_cosine(const Candidate& candidate, std::uint32_t i, std::uint32_t tile, std::uint32_t lane) const {
   std::int8_t levels[kMaxHeadDim];
   value_levels(to_, tile, lane, levels);
@@ -234,7 +237,8 @@ void Batch::compare_held(std::uint32_t tile, const std::uint32_t* held_energies,
   multiply(tile);
   const bool keys_only = to_.policy().similarity == Similarity::kKey;
   for (std::uint32_t i = 0; i < count_; ++i) {
-    // All lanes side by side, without a branch: vectors do four at a time. Below 0 for keys that point apart.
+    // All lanes side by side, without branches, so that compilers can vectorise it. Below 0 for
+    // keys that point apart.
     const std::int32_t* dots = dots_ + i * kTileSlots;
     const float scale = candidates_[i].scale;
     float similarities[kTileSlots];
@@ -246,7 +250,7 @@ void Batch::compare_held(std::uint32_t tile, const std::uint32_t* held_energies,
     }
     for (std::uint32_t t = 0; t < kTileSlots; ++t)
       similarities[t] = similarities[t] * __builtin_fabsf(similarities[t]) / energies[t];
-    if (keys_only) {  // mostly none is better
+    if (keys_only) {  // usually none is better
       std::uint32_t better = 0;
       for (std::uint32_t t = 0; t < kTileSlots; ++t) better += similarities[t] > candidates_[i].best ? 1u : 0u;
       if (better == 0) continue;
@@ -289,8 +293,8 @@ void Batch::compare(const TileCursor& in, std::uint32_t end, const std::uint32_t
   }
 }
 
-// The least score of a candidate: of the slots that may be dropped, those above it hold `policy.candidate_mass` of all
-// importance.
+// The smallest score of a candidate: of the slots that may be dropped, those above it hold
+// `policy.candidate_mass` of the importance.
 std::uint32_t least_candidate(const Policy& policy, const std::uint32_t* score, const Droppable& inner) {
   if (policy.candidate_mass == 0) return 0;
   const auto mass_from = [&](std::uint32_t limit) {
@@ -311,10 +315,11 @@ void assign_members(const Access& to, const Chain& chain, std::uint32_t layer, s
   const std::uint32_t* links = to.links();
   const Droppable inner(to, chain);
   const std::uint32_t least = least_candidate(policy, arrays.score, inner);
-  // Until the threshold is known: the candidates' cosines, as bits, and in arrays.next their classes.
+  // Until the threshold is known, these arrays hold the candidates' cosines, as bit patterns, and
+  // arrays.next their classes.
   std::uint32_t* cosines = arrays.first;
   Batch batch(to, basis);
-  std::uint32_t* energies = arrays.rank;  // who stays is known
+  std::uint32_t* energies = arrays.rank;  // no longer needed: it is known which slots stay
   if (!policy.position_free) {
     for (TileCursor each = to.first_tile(chain); each.tile != kNoTile; each.next(links)) {
       const std::uint32_t ahead = links[each.tile];

@@ -11,12 +11,12 @@ namespace nibkv {
 namespace {
 
 constexpr std::uint32_t kNone = 0xffffffff;
-constexpr float kBiasSteps = 16;  // an octave
-// A class whose members weigh less than this share of its centre leaves the centre's value as it is: coding it anew
-// costs more than they bring.
+constexpr float kBiasSteps = 16;  // per octave
+// If the members of a class weigh less than this share of its centre, the centre's value stays as
+// it is: re-quantising it would cost more than they contribute.
 constexpr float kLeastShare = 0.25f;
 
-// A class on its way into its centre: weighted sums of rotated rows.
+// Accumulates a class for its centre: weighted sums of rotated rows.
 class Merger {
  public:
   Merger(const Access& to, const Basis& basis)
@@ -34,13 +34,13 @@ class Merger {
   void start();
   /// @param positions  from the slot to its centre
   void add(const SlotCursor& slot, float weight, std::int64_t positions);
-  /// Codes what came together, u8[head_dim].
+  /// Quantises the sum to codes, u8[head_dim].
   /// @returns the scale
   std::uint16_t encode_value(std::uint8_t* codes);
-  /// The same of keys, with their outlier channels into the centre. `refiner` may be null.
-  /// @returns false when they cancel, and the centre keeps its key
+  /// The same for keys; their outlier channels are written into the centre. `refiner` may be null.
+  /// @returns false when they cancel out: the centre keeps its key
   bool encode_key(const SlotCursor& centre, const KeyRefiner* refiner, std::uint8_t* codes, std::uint16_t& scale);
-  /// Codes what came together into the centre, but not into codes that another layer shares.
+  /// Quantises the sums into the centre, except into codes that another layer shares.
   void finish(const SlotCursor& centre, const KeyRefiner& refiner);
 
  private:
@@ -67,8 +67,9 @@ void Merger::start() {
   weights_ = 0;
 }
 
-// Puts a key as tiles hold it into row_, in units of the scale that is returned, and its outlier channels into
-// `outliers`. One that is turned must be restored for it: the mean key does not turn, and pairs of channels are apart.
+// Loads a key, in the form in which tiles hold it, into row_, in units of the returned scale, and its
+// outlier channels into `outliers`. A key that is rotated to another position must be restored first,
+// because the mean key does not rotate, and the two channels of a pair may be held separately.
 float Merger::read_key(const SlotCursor& at, std::int64_t positions, float* outliers) {
   std::int8_t outlier_codes[kMaxOutlierChannels];
   float scale = 1;
@@ -117,7 +118,7 @@ std::uint16_t Merger::encode_value(std::uint8_t* codes) {
   return to_.kernels().encode_row(value_, static_cast<int>(dim_), codes);
 }
 
-// A direction's average is shorter than 1: the norms' average makes up for it.
+// The average of directions is shorter than 1; the average of the norms compensates for that.
 bool Merger::encode_key(const SlotCursor& centre, const KeyRefiner* refiner, std::uint8_t* codes,
                         std::uint16_t& scale) {
   float energy = 0;
@@ -150,7 +151,7 @@ std::uint32_t saturating_sum(std::uint32_t a, std::uint32_t b, std::uint32_t mos
   return b >= most || a >= most - b ? most : a + b;
 }
 
-// What was known of a member goes to its centre.
+// Adds what is known about a member to its centre.
 void add_scores_to(const Access& to, const SlotCursor& centre, const SlotCursor& member) {
   if (keeps_global(to.policy())) {
     std::uint32_t& score = to.global(centre.tile)[centre.lane];
@@ -175,7 +176,7 @@ struct Merging {
   std::uint32_t layer;
   std::uint32_t kv_head;
   std::uint32_t* score;
-  std::uint32_t* tiles;  // of every 32 slots, folded ones first
+  std::uint32_t* tiles;  // the tile of every 32 slots, folded ones first
 
   SlotCursor at(std::uint32_t slot, std::uint32_t folded) const {
     if (slot < folded) return {tiles[slot / kTileSlots], slot % kTileSlots};
@@ -205,7 +206,7 @@ void list_members(std::uint32_t used, const std::uint32_t* target, const PlanArr
   }
 }
 
-// What a class weighs.
+// The weights of a class.
 struct Weight {
   float own;  // the centre's
   float all;
@@ -217,14 +218,14 @@ float weight_of(const Merging& in, std::uint32_t slot) {
   return static_cast<float>(in.score[slot]) + 1.0f;
 }
 
-// Of a centre and its members, whose list begins with `member`.
+// Computes the weights of a centre and of its members, whose list begins with `member`.
 Weight weigh_class(const Merging& in, std::uint32_t slot, std::uint32_t member, const std::uint32_t* next) {
   Weight weight{weight_of(in, slot), weight_of(in, slot)};
   for (; member != kNone; member = next[member]) weight.all += weight_of(in, member);
   return weight;
 }
 
-// Adds up its rows.
+// Adds up the rows of a class.
 void add_class(const Access& to, const Merging& in, Merger& merger, std::uint32_t slot, std::uint32_t member,
                const std::uint32_t* next) {
   const std::uint32_t folded = to.folded(in.chain);
@@ -238,7 +239,7 @@ void add_class(const Access& to, const Merging& in, Merger& merger, std::uint32_
   }
 }
 
-// Of a retained slot of a pair, whose rows have changed.
+// Marks the distance of a retained slot of a pair as unknown, as its rows have changed.
 void forget_distance(const Access& to, const Merging& in, std::uint32_t slot) {
   if (!to.paired(in.layer)) return;
   const FoldedPart& part = to.folded_part(in.chain);
@@ -247,7 +248,8 @@ void forget_distance(const Access& to, const Merging& in, std::uint32_t slot) {
   to.distances(to.lower_of(in.layer), in.kv_head)[slot - first] = kUnknownDistance;
 }
 
-// Members of one layer; of codes that another layer shares only what is each one's own.
+// Merges the members of one layer. Of codes that another layer shares, only what
+// is each layer's own.
 void merge_layer(const Access& to, const Merging& in, const std::uint32_t* target, const PlanArrays& arrays) {
   const Policy& policy = to.policy();
   const std::uint32_t folded = to.folded(in.chain);
@@ -274,11 +276,12 @@ void merge_layer(const Access& to, const Merging& in, const std::uint32_t* targe
     if (policy.mass == Mass::kShare) raise_bias(to, centre, weight.all / weight.own);
     if (policy.mass == Mass::kCount) raise_bias(to, centre, count / own_count);
   }
-  // No score may be above what the chain knows of.
+  // No score may exceed the chain's bound.
   if (keeps_global(policy)) in.chain.heaviest = 0xffffffff;
 }
 
-// Codes that two layers share: each layer merges its own rows, and they fold again.
+// Merges into codes that two layers share: each layer merges its own rows, and the
+// results are folded again.
 class SharedMerge {
  public:
   SharedMerge(const Access& to, const Merging (&in)[2])
@@ -307,7 +310,7 @@ class SharedMerge {
   Merger mergers_[2];
 };
 
-// A layer in which the members weigh little brings its row as it is.
+// A layer in which the members weigh little contributes its row unchanged.
 void SharedMerge::fold_class(std::uint32_t slot, std::uint32_t member, const std::uint32_t* next, bool keys) {
   const std::uint32_t folded = to_.folded(in_[0].chain);
   const SlotCursor at[2] = {in_[0].at(slot, folded), in_[1].at(slot, folded)};
@@ -345,7 +348,7 @@ void merge_members(const Access& to, std::uint32_t layer, std::uint32_t kv_head,
     return;
   }
   const std::uint32_t lower = to.lower_of(layer);
-  // A plan left the sums of both.
+  // Planning left the sums of both layers here.
   score_slots(to, to.chain(lower, kv_head), lower, kv_head, arrays.score);
   score_slots(to, to.chain(lower + 1, kv_head), lower + 1, kv_head, arrays.other);
   const Merging both[2] = {start_merging(to, lower, kv_head, arrays.score, arrays.rank),

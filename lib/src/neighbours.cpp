@@ -6,8 +6,8 @@
 namespace nibkv {
 namespace {
 
-// Keys whose spread about their mean is below this share of their energy are as good as constant: what is left of the
-// sums is rounding.
+// Keys whose spread around their mean is below this share of their energy are practically constant:
+// what is left of the sums is rounding error.
 constexpr double kNoSpread = 1e-9;
 
 struct Products {
@@ -41,7 +41,8 @@ double spread(const KeySums& sums, std::uint32_t head_dim) {
   return about_mean > kNoSpread * all ? about_mean : 0;
 }
 
-/// Leaves the turn of each pair of channels, and returns the sum of the products of the turned keys.
+/// Writes the rotation of each pair of channels, and returns the sum of the products
+/// of the rotated keys.
 double find_turns(const PairSums& sums, const KeySums& lower, const KeySums& upper, std::uint32_t head_dim,
                   const RotaryPairs& rotary, double* turns) {
   double total = 0;

@@ -8,7 +8,7 @@
 
 namespace nibkv {
 
-/// The `T` or the array of them that begins at `memory`, which the layout has aligned for it.
+/// The `T`, or the array of them, that begins at `memory`, which the layout aligns for it.
 template <typename T>
 T* in_place(void* memory) {
   return static_cast<T*>(memory);
@@ -34,13 +34,14 @@ inline std::uint16_t to_scale16(float value) {
   return static_cast<std::uint16_t>((bits_from_float(value) + 0x4000u) >> 15);
 }
 
-/// Scales saturate here, so that no logit and no sum leaves the range of a float: of queries at 2^40, and as scale16 of
-/// keys at 2^50 and of values at 2^80: sums over 2^24 slots, in units of 2^-16 of a weight, stay below 2^127.
+/// Scales saturate here, so that no logit and no sum leaves the range of a float: those of queries
+/// at 2^40, and, as scale16, those of keys at 2^50 and of values at 2^80. Sums over 2^24 slots, in
+/// units of 2^-16 of a weight, then stay below 2^127.
 inline constexpr float kMostQueryScale = 0x1p40f;
 inline constexpr std::uint16_t kMostKeyScale16 = (127 + 50) << 8;
 inline constexpr std::uint16_t kMostValueScale16 = (127 + 80) << 8;
 
-/// The sum of a row of int8 codes, which key_dots and outlier_dots take beside it.
+/// The sum of a row of int8 codes, which key_dots and outlier_dots need along with the row.
 inline std::int32_t sum_of_codes(const std::int8_t* codes, std::uint32_t count) {
   std::int32_t sum = 0;
   for (std::uint32_t c = 0; c < count; ++c) sum += codes[c];
@@ -50,7 +51,8 @@ inline std::int32_t sum_of_codes(const std::int8_t* codes, std::uint32_t count) 
 /// @param count  a multiple of 16
 bool all_finite(const float* numbers, std::size_t count);
 
-/// The largest number for which `holds` does, where it holds for 0 and for all below one that it holds for.
+/// The largest number for which `holds` is true. It must be true for 0, and monotonic: true for all
+/// numbers below one for which it is true.
 template <typename Holds>
 std::uint32_t largest_that(Holds holds) {
   std::uint32_t found = 0;
@@ -67,7 +69,8 @@ inline std::uint16_t to_bf16(float value) {
   return static_cast<std::uint16_t>((bits_from_float(value) + 0x8000u) >> 16);
 }
 
-/// @param x  0, or a normal number above 0. The root to an error of 2^-51 of it, the same on every machine.
+/// @param x  0, or a normal number above 0. The result has a relative error of 2^-51, and is
+///           the same on every machine.
 inline double square_root(double x) {
   if (x == 0) return 0;
   std::uint64_t bits;
@@ -101,7 +104,7 @@ constexpr OctaveTable make_octave_table() {
 inline constexpr OctaveTable kOctaves = make_octave_table();
 }  // namespace detail
 
-/// log2(e) / sqrt(head_dim): from a dot product to the binary logarithm of its weight.
+/// log2(e) / sqrt(head_dim): the factor from a dot product to the binary logarithm of its weight.
 inline float octaves_per_logit(std::uint32_t head_dim) {
   return detail::kOctaves.at[head_dim / 16 - 1];
 }

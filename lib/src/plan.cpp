@@ -9,8 +9,9 @@ void plan_recent(const Access& to, const Chain& chain, std::uint32_t incoming, s
   const Policy& policy = to.policy();
   std::uint32_t drop = 0;
   if (policy.keep == Keep::kRecent && chain.used + incoming > capacity_of(to, chain)) {
-    // What the next token does not need to see a whole budget, in whole tiles: then the tiles behind the first gap move
-    // as they are. What is left is less than a tile more, for which a chain has room.
+    // Drop, in whole tiles, what the next token does not need in order to see a full budget: then
+    // the tiles after the first gap move as they are. Less than a tile beyond the budget remains,
+    // and a chain has space for that.
     drop = (chain.used + 1 - policy.tokens) / kTileSlots * kTileSlots;
   }
   for (std::uint32_t slot = 0; slot < chain.used; ++slot) {

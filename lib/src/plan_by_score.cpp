@@ -5,19 +5,20 @@
 namespace nibkv {
 namespace {
 
-// Scores brought to this mean before they are combined.
+// Scores are scaled to this mean before they are combined.
 constexpr std::uint64_t kMean = 1u << 12;
 
 std::uint32_t saturated(std::uint64_t value) {
   return value < 0xffffffff ? static_cast<std::uint32_t>(value) : 0xffffffff;
 }
 
-// Sum over queries, or mean over those that could see the slot times 2^16.
+// The sum over the queries, or 2^16 times the mean over those that could see the slot.
 std::uint64_t global_of(const Policy& policy, std::uint32_t score, std::uint32_t queries) {
   return policy.per_query ? (std::uint64_t{score} << 16) / (queries != 0 ? queries : 1) : score;
 }
 
-// As if its norm were what matters: the float's bits rank like the number. A key of norm 0 ranks first.
+// A score from the norm of the key: the bit pattern of a float ranks like its value. A key
+// of norm 0 ranks first.
 std::uint32_t norm_score(float squared_norm) {
   return 0x7f800000 - bits_from_float(squared_norm);
 }
@@ -32,7 +33,7 @@ void pool_scores(const std::uint32_t* score, std::uint32_t used, std::uint32_t w
   }
 }
 
-// The scores that decide: of a pair the sums of both layers'.
+// The scores that decide. For a pair they are the sums of both layers' scores.
 void score_planned(const Access& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
                    const PlanArrays& arrays) {
   score_slots(to, chain, layer, kv_head, arrays.score);
@@ -58,7 +59,7 @@ Droppable::Droppable(const Access& to, const Chain& chain) {
   count_ = end_ - begin_;
 }
 
-// Slots behind the folded and the retained ones are in order, and newer than those.
+// The slots after the folded and the retained ones are in order, and newer than those.
 void Droppable::choose(const Access& to, const Chain& chain) {
   const Policy& policy = to.policy();
   const std::uint32_t folded = to.folded(chain);
@@ -115,7 +116,8 @@ void score_slots(const Access& to, const Chain& chain, std::uint32_t layer, std:
     globals += global;  // below 2^48 * 2^24
     locals += local;
   }
-  // Both to one mean over the slots that may be dropped. Below 2^48 each, so a shift keeps products in 64 bits.
+  // Scales both to the same mean over the slots that may be dropped. Each is below 2^48, so a shift
+  // keeps the products within 64 bits.
   const std::uint64_t global_mean = count != 0 && globals / count != 0 ? globals / count : 1;
   const std::uint64_t local_mean256 = count != 0 && locals * 256 / count != 0 ? locals * 256 / count : 1;
   at = to.first_slot(chain);
@@ -155,7 +157,7 @@ void plan_by_score(const Access& to, const Chain& chain, std::uint32_t layer, st
     });
     inner.each([&](std::uint32_t i) { above += rank[i] > limit ? 1 : 0; });
   }
-  // Of those at the limit the newest stay.
+  // Of the slots at the limit, the newest stay.
   std::uint32_t at_limit = centres - above;
   inner.each_back([&](std::uint32_t i) {
     bool stays = centres != 0 && rank[i] > limit;
@@ -172,7 +174,7 @@ void plan_by_score(const Access& to, const Chain& chain, std::uint32_t layer, st
   }
   if (!merges(policy) || centres == 0) return;
   if (!to.paired(layer)) return assign_members(to, chain, layer, kv_head, arrays, target);
-  // By the layer to which what both share is nearer.
+  // By the scores of the layer that is nearer to what both share.
   const std::uint32_t lower = to.lower_of(layer);
   const std::uint32_t nearer = policy.fold.t < 128 ? lower : lower + 1;
   assign_members(to, to.chain(nearer, kv_head), nearer, kv_head, arrays, target);

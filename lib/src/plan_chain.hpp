@@ -6,14 +6,16 @@
 
 namespace nibkv {
 
-/// Slots that a chain may reach before it is cut back, or all its tiles when nothing may be dropped.
+/// The number of slots that a chain may reach before it is cut back; the slots of all its tiles if
+/// nothing may be dropped.
 inline std::uint32_t capacity_of(const Access& to, const Chain& chain) {
   if (to.policy().keep == Keep::kAll) return to.layout().tiles_per_head * kTileSlots;
   return chain.budget + detail::slack_of(to.shape(), to.policy());
 }
 
-/// Slots that may be dropped under Keep::kScore: all but the sinks and the recent ones. They are one run, but in a
-/// chain with a folded part, where what is recent goes by positions.
+/// The slots that may be dropped under Keep::kScore: all but the sinks and the recent
+/// ones. They form one run, except in a chain with a folded part, where positions decide
+/// which slots are recent.
 class Droppable {
  public:
   Droppable(const Access& to, const Chain& chain);
@@ -22,14 +24,14 @@ class Droppable {
     return slot >= begin_ && slot < end_ && (bits_ == nullptr || (bits_[slot / 32] >> slot % 32 & 1) != 0);
   }
   std::uint32_t count() const { return count_; }
-  /// Calls visit(slot) for all, ascending.
+  /// Calls visit(slot) for all of them, in ascending order.
   template <typename F>
   void each(F visit) const {
     for (std::uint32_t i = begin_; i < end_; ++i) {
       if (bits_ == nullptr || has(i)) visit(i);
     }
   }
-  /// The same from the last one down.
+  /// The same in descending order.
   template <typename F>
   void each_back(F visit) const {
     for (std::uint32_t i = end_; i-- > begin_;) {
@@ -43,10 +45,11 @@ class Droppable {
   std::uint32_t begin_;
   std::uint32_t end_;
   std::uint32_t count_ = 0;
-  std::uint32_t* bits_ = nullptr;  // in the arena, where not all of the run may be dropped
+  std::uint32_t* bits_ = nullptr;  // in the arena; set if not all slots of the run may be dropped
 };
 
-/// Arrays of the arena's plan region, each with room for a chain. Under Keep::kRecent there is only the first.
+/// The arrays of the arena's plan region, each large enough for a chain. Under Keep::kRecent
+/// only the first exists.
 struct PlanArrays {
   explicit PlanArrays(const Access& to)
       : target(to.plan()),
@@ -60,30 +63,32 @@ struct PlanArrays {
   static std::size_t stride(const Access& to) { return std::size_t{to.layout().chain_tiles} * kTileSlots; }
 
   std::uint32_t* target;
-  std::uint32_t* score;  // what merging weighs by
-  std::uint32_t* rank;   // what decides who stays
-  std::uint32_t* first;  // of the members of a new slot; the others are behind it in `next`
+  std::uint32_t* score;  // the weights for merging
+  std::uint32_t* rank;   // decides which slots stay
+  std::uint32_t* first;  // the first of the members of a new slot; the others follow in `next`
   std::uint32_t* next;
-  std::uint32_t* other;      // where layers share codes: the upper layer's scores,
-  std::uint32_t* droppable;  // and a bit a slot, of Droppable
+  std::uint32_t* other;      // if layers share codes: the upper layer's scores,
+  std::uint32_t* droppable;  // and one bit per slot, for Droppable
 };
 
-/// The body of plan(): also what append runs before it makes room for `incoming` tokens.
-/// @param arrays  written, but for their target
+/// The body of plan(). append also calls it, to make room for `incoming` tokens.
+/// @param arrays  written, except their target
 /// @param target  written; may be that of the arrays
 void plan_chain(const Access& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
                 std::uint32_t incoming, const PlanArrays& arrays, std::uint32_t* target);
 
-/// Plans under Keep::kScore which `kept` slots stay; the rest is merged or dropped. Two layers that share codes plan
-/// together, by the sum of their scores, whichever of them is named; they must have seen the same tokens.
+/// Plans which `kept` slots stay under Keep::kScore; the rest are merged or dropped. Two layers
+/// that share codes get one plan, by the sum of their scores, whichever of them is given. They must
+/// have seen the same tokens.
 void plan_by_score(const Access& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head, std::uint32_t kept,
                    const PlanArrays& arrays, std::uint32_t* target);
 
-/// The score by which slots are ranked and merged, u32[chain.used]: see lib/DESIGN.md.
+/// Computes the scores by which slots are ranked and merged, u32[chain.used]: see lib/DESIGN.md.
 void score_slots(const Access& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
                  std::uint32_t* score);
 
-/// Gives every slot that `target` drops and that may be merged the kept slot that is most similar to it.
+/// For every slot that `target` drops and that may be merged, sets the target to the
+/// most similar kept slot.
 void assign_members(const Access& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
                     const PlanArrays& arrays, std::uint32_t* target);
 

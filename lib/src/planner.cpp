@@ -1,6 +1,6 @@
 #include "nibkv/arena.hpp"
 
-// In an object of its own: firmware whose sizes are constants does without it.
+// In an object file of its own, because firmware whose sizes are constants does not need it.
 
 namespace nibkv {
 

@@ -2,16 +2,17 @@
 
 #include "numbers.hpp"
 
-// One-sided Jacobi: plane rotations from the left, R, until the rows of R * matrix are orthogonal. The rows are then
-// singular values times the right singular vectors U, and the polar factor is R' * U. Unlike Newton's iteration it
-// takes singular matrices, and small singular values as accurately as large ones.
+// One-sided Jacobi: plane rotations from the left, R, until the rows of R * matrix are orthogonal.
+// The rows are then singular values times the right singular vectors U, and the polar factor is
+// R' * U. Unlike Newton's iteration, this handles singular matrices, and small singular values as
+// accurately as large ones.
 
 namespace nibkv {
 namespace {
 
-constexpr int kMostSweeps = 40;         // ten are enough; rounding cannot keep it going for ever
+constexpr int kMostSweeps = 40;         // ten are enough; the limit is there in case rounding prevents convergence
 constexpr double kOrthogonal2 = 1e-28;  // squared cosine of two rows that counts as zero
-constexpr double kSingular2 = 1e-24;    // energy of a row, as a share of all, below which it is noise
+constexpr double kSingular2 = 1e-24;    // share of the total energy below which a row is noise
 
 double dot(const double* a, const double* b, std::uint32_t dim) {
   double sum = 0;
@@ -27,7 +28,7 @@ void turn(double* a, double* b, double cosine, double sine, std::uint32_t dim) {
   }
 }
 
-/// Makes two rows orthogonal. @returns false when they were, or one of them is noise
+/// Makes two rows orthogonal. Returns false when they already were, or one of them is noise.
 bool part(double* rows, double* rotation, std::size_t p, std::size_t q, double noise, std::uint32_t dim) {
   double* a = rows + p * dim;
   double* b = rows + q * dim;
@@ -47,14 +48,15 @@ void unit(double* row, double energy, std::uint32_t dim) {
   for (std::uint32_t c = 0; c < dim; ++c) row[c] *= inverse;
 }
 
-/// Makes row `free` a unit vector that is orthogonal to all rows that are not zero: from the axis that has most left.
+/// Sets row `free` to a unit vector that is orthogonal to all nonzero rows, starting from the axis
+/// that has most left outside their span.
 void complete(double* rows, std::size_t free, std::uint32_t dim) {
   std::uint32_t axis = 0;
   double most = -1;
   for (std::uint32_t c = 0; c < dim; ++c) {
     double left = 1;
     for (std::uint32_t k = 0; k < dim; ++k) left -= rows[k * std::size_t{dim} + c] * rows[k * std::size_t{dim} + c];
-    // Among equals the lowest, whatever rounding does to them.
+    // Among equal axes, take the lowest, independent of rounding.
     if (left > most + 1e-9) {
       most = left;
       axis = c;
@@ -62,7 +64,7 @@ void complete(double* rows, std::size_t free, std::uint32_t dim) {
   }
   double* row = rows + free * dim;
   row[axis] = 1;
-  for (int twice = 0; twice < 2; ++twice) {  // once leaves rounding errors as large as what was taken away
+  for (int twice = 0; twice < 2; ++twice) {  // a single pass leaves rounding errors as large as what was subtracted
     for (std::uint32_t k = 0; k < dim; ++k) {
       if (k == free) continue;
       const double* other = rows + k * std::size_t{dim};

@@ -11,7 +11,7 @@
 
 namespace nibkv {
 
-/// HeadProfile to be written.
+/// A writable HeadProfile.
 struct WritableHeadProfile {
   std::uint8_t* channels;
   std::uint8_t* outlier_scales;
@@ -21,7 +21,7 @@ struct WritableHeadProfile {
   std::uint8_t* cosines;
 };
 
-/// Bytes of one head's record, and of one head's maps.
+/// The bytes of one head's record, and of one head's maps.
 constexpr std::size_t profile_record_bytes(std::size_t head_dim) {
   return kMaxOutlierChannels * 3 + head_dim * 4 + 2 + 5 * 2;
 }
@@ -64,14 +64,15 @@ auto head_profile_at(Byte* data, std::size_t index, std::uint32_t head_dim) {
   }
 }
 
-/// Where the five cosines of a head's record are.
+/// The five cosines of a head's record.
 inline const std::uint8_t* profile_cosines_at(const std::byte* data, std::size_t index, std::uint32_t head_dim) {
   const std::size_t end = sizeof(ProfileHeader) + (index + 1) * profile_record_bytes(head_dim);
   return reinterpret_cast<const std::uint8_t*>(data) + end - 5 * 2;
 }
 
-/// Where the maps of a head are: its value map, then its key turns.
-/// @param heads  of all layers; @param above  number of the head among those above layer 0
+/// The maps of a head: its value map, then its key rotations.
+/// @param heads  of all layers
+/// @param above  number of the head among those above layer 0
 template <typename Byte>
 auto profile_maps_at(Byte* data, std::size_t heads, std::size_t above, std::uint32_t head_dim) {
   using U8 = std::conditional_t<std::is_const_v<Byte>, const std::uint8_t, std::uint8_t>;
@@ -79,7 +80,8 @@ auto profile_maps_at(Byte* data, std::size_t heads, std::size_t above, std::uint
          above * profile_map_bytes(head_dim);
 }
 
-/// The checksum that a profile's header must carry: of all its bytes, with the field itself taken as 0.
+/// The checksum that a profile's header must have: over all bytes of the profile, with
+/// this field taken as 0.
 inline std::uint32_t profile_crc(const std::byte* data, std::size_t size) {
   constexpr std::size_t kCrcAt = offsetof(ProfileHeader, crc);
   const std::byte zero[4] = {};

@@ -5,7 +5,7 @@ namespace {
 
 constexpr int kSweeps = 3;
 
-// Halfway between the levels of codes k - 1 and k, with walls at both ends.
+// Halfway between the levels of codes k - 1 and k, with sentinels at both ends.
 struct Midpoints {
   float at[17];
 };
@@ -18,14 +18,14 @@ constexpr Midpoints make_midpoints() {
 }
 constexpr Midpoints kMidpoints = make_midpoints();
 
-// The code whose level is nearest to `level`, looked for from `code` on.
+// The code whose level is nearest to `level`, searched from `code`.
 std::uint8_t nearest_code(float level, std::uint8_t code) {
   while (code < 15 && level > kMidpoints.at[code + 1]) ++code;
   while (code > 0 && level < kMidpoints.at[code]) --code;
   return code;
 }
 
-// A sum in eight parts, so that compilers can keep them in one vector; the order is fixed all the same.
+// A sum in eight parts, so that compilers can keep them in one vector. The order is still fixed.
 float dot(const float* a, const float* b, std::uint32_t count) {
   float parts[8] = {};
   for (std::uint32_t c = 0; c < count; c += 8) {
@@ -58,7 +58,8 @@ KeyRefiner::KeyRefiner(const Kernels& kernels, const Basis& basis, std::uint32_t
   if (!known_) return;
   std::memcpy(moments_, weights_, head_dim * sizeof(float));
   kernels.rotate(moments_, static_cast<int>(head_dim));
-  // Orthonormal so far; M's row is the plain transform over the block's length.
+  // The transform so far is orthonormal; M's row is the plain transform divided by
+  // the block's length.
   for (std::uint32_t start = 0; start < head_dim;) {
     const std::uint32_t block = block_at(head_dim, start);
     float sum = 0;
@@ -72,8 +73,8 @@ KeyRefiner::KeyRefiner(const Kernels& kernels, const Basis& basis, std::uint32_t
   }
 }
 
-// Adds `move` times row `i` of M to what the levels of i's block weigh: M[i][j] is moment i xor j. Four channels lie
-// side by side in the copy whose turn is i % 4.
+// Adds `move` times row `i` of M to the weighted levels of i's block: M[i][j] is moment i xor j.
+// Groups of four channels lie side by side in the copy for i % 4.
 void KeyRefiner::add_row(std::uint32_t start, std::uint32_t block, std::uint32_t i, float move) const {
   const float* __restrict moments = moments_ + i % 4 * head_dim_ + start;
   float* __restrict sums = weighed_ + start;
@@ -89,7 +90,7 @@ void KeyRefiner::apply(float* row) const {
   kernels_.rotate(row, static_cast<int>(head_dim_));
 }
 
-// The least-squares scale under M; 0 when there is none.
+// The least-squares scale under M; 0 if there is none.
 float KeyRefiner::fit(const float* row, const float* levels, const float* weighed) const {
   const float product = dot(row, weighed, head_dim_);
   const float energy = dot(levels, weighed, head_dim_);
@@ -104,7 +105,7 @@ std::uint16_t KeyRefiner::refine(const float* row, std::uint8_t* codes, std::uin
   std::memcpy(weighed_, levels_, head_dim_ * sizeof(float));
   apply(weighed_);
 
-  // The buffers do not overlap; the compiler shall not have to ask.
+  // The buffers do not overlap. This way the compiler need not check.
   float* __restrict levels = levels_;
   const float* __restrict weighed_row = weighed_row_;
   float step = fit(row, levels_, weighed_);

@@ -9,11 +9,12 @@ namespace nibkv {
 
 /// Improves the codes of keys for the queries that will meet them.
 ///
-/// The error e of a rotated key costs e^T M e in squared logits, with M the second moment of the rotated queries. Of
-/// the queries only the mean square of each channel is known (the profile), so M = H diag(w) H with H the orthonormal
-/// Hadamard transform, and M[i][j] depends on i xor j alone: one row of it, itself a transform of w, is all of it.
-/// Codes are changed one at a time, each to the level that costs least while the others stay, in a few sweeps; the
-/// scale is fitted anew after each.
+/// The error e of a rotated key costs e^T M e in squared logits, with M the second moment of the
+/// rotated queries. Only the mean square of each query channel is known (from the profile), so
+/// M = H diag(w) H with H the orthonormal Hadamard transform, and M[i][j] depends only on i xor j.
+/// One row of M, which is a transform of w, therefore determines all of it. In a few sweeps, codes
+/// are changed one at a time, each to the level that costs least while the others stay. After each
+/// sweep the scale is fitted again.
 class KeyRefiner {
  public:
   static constexpr std::uint32_t kBuffers = 8;  ///< f32[head_dim] each

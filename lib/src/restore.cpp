@@ -17,12 +17,12 @@ constexpr std::uint32_t kDistances = 1u << 19;
 // Where the sections of a snapshot begin, and their checksums.
 struct Parts {
   SnapshotHeader header;
-  std::uint64_t offset[detail::kSections];  // of what is behind the section's header
+  std::uint64_t offset[detail::kSections];  // of what follows the section's header
   std::uint64_t bytes[detail::kSections];
   std::uint32_t crc[detail::kSections];
 };
 
-// Reads on from some offset and sums.
+// Reads sequentially from an offset and updates the checksum.
 class Reader {
  public:
   Reader(const SnapshotSource& source, std::uint64_t offset, std::uint32_t crc = 0)
@@ -94,13 +94,13 @@ Status read_parts(const SnapshotSource& source, Parts& parts) {
   return at == parts.header.bytes ? Status::kOk : Status::kBadSnapshot;
 }
 
-// Takes the records of chains, one after the other, and knows what is wrong with them.
+// Takes the records of chains, one after the other, and checks them.
 class ChainJudge {
  public:
   explicit ChainJudge(const Access& to) : to_(to), shares_(layer_shares(to.policy(), to.policy().tokens)) {}
 
   Status take(const ChainRecord& record);
-  /// What all chains so far have.
+  /// The totals of all chains so far.
   const detail::SnapshotCounts& counts() const { return counts_; }
 
  private:
@@ -112,13 +112,14 @@ class ChainJudge {
   LayerShares shares_;
   std::size_t index_ = 0;
   detail::SnapshotCounts counts_;
-  std::uint32_t layer_seen_ = 0;    // of the layer's first head
-  std::uint64_t layer_tiles_ = 0;   // in use, of its heads so far
+  std::uint32_t layer_seen_ = 0;    // the layer's first head's
+  std::uint64_t layer_tiles_ = 0;   // tiles in use, of its heads so far
   std::uint64_t layer_budget_ = 0;  // of its heads so far, in tokens
-  bool all_shared_ = true;          // they are ones that share_layer gives
+  bool all_shared_ = true;          // whether all budgets of the layer so far are ones that share_layer can give
 };
 
-// Heads that compete have what share_layer gives, as `tokens` each is too; others what the cache gives them.
+// Competing heads must have budgets that share_layer can give, and equal budgets of `tokens` are
+// such ones. Other heads must have the cache's own budgets.
 bool ChainJudge::right_budget(const ChainRecord& record) {
   if (to_.policy().budget != Budget::kAdaptive) {
     return record.budget == to_.at<Chain>(to_.layout().chains)[index_].budget;
@@ -131,14 +132,15 @@ bool ChainJudge::right_budget(const ChainRecord& record) {
   return all_shared_ && layer_budget_ == std::uint64_t{to_.policy().tokens} * to_.shape().kv_heads;
 }
 
-// What a chain says of its folded part, apart from the other layer's.
+// Checks what a chain says about its folded part, without the other layer.
 bool ChainJudge::sound_fold(const ChainRecord& record) const {
   const auto layer = static_cast<std::uint32_t>(index_ / to_.shape().kv_heads);
   if (!to_.paired(layer)) return record.folded == 0 && record.retained == 0 && record.reach == 0;
   const Policy& policy = to_.policy();
   const std::uint64_t most_folded = std::uint64_t{to_.layout().paired_entries} * kTileSlots;
   if (record.folded > most_folded || record.folded > record.used) return false;
-  // A chain that holds more than this would have folded, and its own tiles would not do for what comes.
+  // A chain that holds more than this would have folded, and its own tiles could not
+  // hold the next tokens.
   const std::uint64_t most_retained = policy.sinks + detail::retained_beside(policy, most_folded);
   const std::uint64_t always = most_retained + detail::unfolded(to_.shape(), policy) + kTileSlots - 1;
   const bool lower = detail::is_lower(policy, layer);
@@ -161,7 +163,7 @@ bool ChainJudge::sound(const ChainRecord& record) {
   if (counts_.tiles > to_.layout().tiles) return false;
   if (to_.folds()) return record.used <= capacity_of(to_, to_.at<Chain>(to_.layout().chains)[index_]);
   if (to_.policy().keep == Keep::kAll) return true;
-  // After compact_now a chain may be longer than the budget that it competes with, until the next append.
+  // After compact_now, a chain may be longer than its adaptive budget until the next append.
   if (tiles > to_.layout().chain_tiles) return false;
   if (to_.policy().budget == Budget::kAdaptive) {
     return layer_tiles_ <= std::uint64_t{to_.shape().kv_heads} * to_.layout().tiles_per_head;
@@ -183,7 +185,8 @@ Status ChainJudge::take(const ChainRecord& record) {
   return Status::kOk;
 }
 
-// The records of chains, one after the other, and where their tiles begin in the section of sides.
+// Reads the records of chains, one after the other, and computes where their tiles begin in
+// the section of sides.
 class ChainReader {
  public:
   ChainReader(const Access& to, const SnapshotSource& source, const Parts& parts)
@@ -192,7 +195,8 @@ class ChainReader {
         end_(next_ + parts.bytes[kSides]),
         stride_(side_record_bytes(to)) {}
 
-  /// @returns false also when a record is no longer what it was and has more tiles than there are
+  /// @returns false also when a record has changed since it was checked, and has more
+  ///          tiles than there are
   bool next() {
     at_ = next_;
     if (!reader_.get(&record_, sizeof record_) || record_.folded > record_.used) return false;
@@ -201,7 +205,7 @@ class ChainReader {
     return next_ <= end_;
   }
   const ChainRecord& record() const { return record_; }
-  /// Of the record of the chain's n-th tile.
+  /// The offset of the record of the chain's n-th tile.
   std::uint64_t tile(std::uint32_t n) const { return at_ + std::uint64_t{n} * stride_; }
 
  private:
@@ -213,7 +217,7 @@ class ChainReader {
   std::uint32_t stride_;
 };
 
-// Two chains of a pair: the lower one may be a chunk ahead.
+// Whether two chains of a pair match. The lower one may be a chunk ahead.
 bool in_step(const Access& to, const ChainRecord& lower, const ChainRecord& upper) {
   if (lower.folded != upper.folded || lower.retained != upper.retained) return false;
   if (lower.seen < upper.seen || lower.seen - upper.seen > to.shape().max_chunk) return false;
@@ -224,7 +228,7 @@ bool in_step(const Access& to, const ChainRecord& lower, const ChainRecord& uppe
   return lower.reach <= upper.reach;
 }
 
-// Both chains of a pair hold the same positions, slot for slot.
+// Checks that both chains of a pair hold the same positions, slot for slot.
 Status check_positions(const Access& to, const SnapshotSource& source, const ChainReader (&pair)[2]) {
   const std::uint32_t folded = pair[0].record().folded;
   const std::uint32_t own = pair[1].record().used - folded;
@@ -247,7 +251,8 @@ Status check_positions(const Access& to, const SnapshotSource& source, const Cha
   return Status::kOk;
 }
 
-// Layers that share codes, against one another: after all records of chains were found right one by one.
+// Checks layers that share codes against each other, after each record of a chain was
+// found valid by itself.
 Status check_pairs(const Access& to, const SnapshotSource& source, const Parts& parts) {
   const std::uint32_t heads = to.shape().kv_heads;
   ChainReader pair[2] = {{to, source, parts}, {to, source, parts}};
@@ -265,7 +270,7 @@ Status check_pairs(const Access& to, const SnapshotSource& source, const Parts& 
   return Status::kOk;
 }
 
-// Bytes of all that a cache may have in use where layers share codes, as of Usage.
+// The bytes that Usage counts for the given tiles, views and planes, if layers share codes.
 std::uint64_t bytes_in_use(const Access& to, const detail::SnapshotCounts& counts) {
   const std::uint64_t beside = to.bytes_of(0) - to.layout().code_bytes;
   return counts.tiles * to.bytes_of(0) + counts.views * beside + counts.planes * (to.layout().code_bytes / 2);
@@ -281,7 +286,7 @@ bool sound_peaks(const Access& to, const SnapshotHeader& header, const detail::S
          header.peak_bytes <= bytes_in_use(to, {layout.tiles, layout.views, planes});
 }
 
-// What the header says, against the cache.
+// Compares the header with the cache.
 Status check_header(const Access& to, const SnapshotHeader& header) {
   if (header.shape != fingerprint(to.shape(), to.policy())) return Status::kOtherShape;
   if (header.policy != fingerprint(to.policy(), to.folds())) return Status::kOtherPolicy;
@@ -289,7 +294,7 @@ Status check_header(const Access& to, const SnapshotHeader& header) {
   return Status::kOk;
 }
 
-// What whole and fitting sections say: everything that restoring relies on.
+// Checks the content of sections whose checksums are right: everything that restoring relies on.
 Status check_content(const Access& to, const SnapshotSource& source, const Parts& parts) {
   const std::size_t heads = heads_of(to.shape());
   if (parts.bytes[kChains] != heads * sizeof(ChainRecord)) return Status::kCorrupt;
@@ -332,7 +337,7 @@ Status check_content(const Access& to, const SnapshotSource& source, const Parts
   return Status::kOk;
 }
 
-// Reads a section into the arena: `get(reader, tile)` for every tile that is wanted.
+// Reads a section into the arena: calls `get(reader, tile)` for every wanted tile.
 template <typename Wanted, typename Get>
 bool load_tiles(const Access& to, const SnapshotSource& source, const Parts& parts, Section kind, Wanted wanted,
                 Get get) {
@@ -348,7 +353,7 @@ bool load_tiles(const Access& to, const SnapshotSource& source, const Parts& par
   return reader.crc() == parts.crc[kind];
 }
 
-// Takes entries for a chain that is empty; those that the record says are there.
+// Takes the entries that the record names for a chain that is empty.
 void load_folded(const Access& to, std::uint32_t layer, std::uint32_t kv_head, const ChainRecord& record) {
   FoldedPart& part = to.folded_part(to.chain(layer, kv_head));
   for (std::uint32_t left = tiles_of(record.folded); left != 0; --left) to.grow_folded(part);
@@ -361,7 +366,8 @@ void load_folded(const Access& to, std::uint32_t layer, std::uint32_t kv_head, c
   }
 }
 
-// Lays out empty chains as the records say. @returns false when the source is no longer what it was.
+// Fills empty chains with tiles as the records say.
+// @returns false when the source has changed
 bool load_chains(const Access& to, const SnapshotSource& source, const Parts& parts) {
   Reader reader(source, parts.offset[kChains] - sizeof(SectionHeader), parts.crc[kNote]);
   SectionHeader header;

@@ -9,7 +9,8 @@ constexpr double kLn2 = 0.69314718055994530942;
 constexpr double kTurnsPerRadian = 0.15915494309189533577;
 constexpr float kRadiansPerUnit = 0x1.921fb6p-30f;  // 2 pi / 2^32
 
-// ln(x) for a normal x of 1 or more: ln(m) = 2 atanh((m - 1) / (m + 1)) of its mantissa, whose square is below 1/9.
+// ln(x) for a normal x of 1 or more: for its mantissa m, ln(m) = 2 atanh((m - 1) / (m + 1)), and
+// the square of the argument is below 1/9.
 double natural_logarithm(float x) {
   const std::uint32_t bits = bits_from_float(x);
   const auto whole = static_cast<double>(static_cast<std::int32_t>(bits >> 23) - 127);
@@ -21,7 +22,8 @@ double natural_logarithm(float x) {
   return whole * kLn2 + 2 * s * sum;
 }
 
-// e^-x for x in [0, 80]: the Taylor series of what a power of two leaves, at most ln(2) / 2.
+// e^-x for x in [0, 80]: a power of two, times the Taylor series of the rest, which
+// is at most ln(2) / 2.
 double falling_exponential(double x) {
   const auto octaves = static_cast<int>(x / kLn2 + 0.5);
   const double rest = octaves * kLn2 - x;

@@ -6,22 +6,23 @@
 
 namespace nibkv {
 
-/// Cosine and sine of an angle, each within 2^-22.
+/// The cosine and sine of an angle, each with an error of at most 2^-22.
 struct Angle {
   float cosine;
   float sine;
 };
-/// @param turns  fraction of a turn in 2^-64: whole turns wrap
+/// @param turns  fraction of a turn, in units of 2^-64: whole turns wrap around
 Angle angle_of(std::uint64_t turns);
 
-/// What the pairs of channels turn by from one position to the next, in 2^-64 of a turn.
+/// How far each pair of channels rotates from one position to the next, in 2^-64 of a turn.
 /// @param rotary  known
 /// @param steps   u64[dims / 2], written
 void rotary_steps(const Rotary& rotary, std::uint64_t* steps);
 
-/// Turns keys from one position to another, as a model's rotary embedding would have. Steps, angles and products are
-/// integers or single IEEE operations in a fixed order, and nothing comes from the C library: the same bits on every
-/// machine. Angles are within 1e-6 radians of the definition up to 2^24 positions.
+/// Rotates keys from one position to another, as a model's rotary embedding would have done. Steps,
+/// angles and products are integers or single IEEE operations in a fixed order, and nothing comes
+/// from the C library, so the bits are the same on every machine. Angles are within 1e-6 radians
+/// of the definition up to 2^24 positions.
 class KeyTurner {
  public:
   /// @param rotary  not known: turn() may not be called
@@ -29,7 +30,8 @@ class KeyTurner {
   KeyTurner(const Rotary& rotary, std::uint64_t* steps);
 
   /// @param row        f32[head_dim], changed: a key in the channels in which it was appended
-  /// @param positions  how many later; negative: earlier. Of a key at position p, -p gives it without an embedding.
+  /// @param positions  by how many positions; negative: to earlier ones. For a key at position
+  ///                   p, -p gives it without an embedding.
   void turn(float* row, std::int64_t positions) const;
 
  private:

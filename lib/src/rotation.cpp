@@ -3,8 +3,8 @@
 namespace nibkv {
 namespace {
 
-// Sign bits of 16 channels, of a block whose own sign is + or -: (-1)^(c0 c1 + c2 c3), where c0 is the lowest bit of
-// c.
+// The sign bits of 16 channels, for a block whose own sign is + or -: (-1)^(c0 c1 + c2 c3), where
+// c0 is the lowest bit of c.
 struct SignTable {
   alignas(16) std::uint32_t at[2][16];
 };
@@ -23,7 +23,7 @@ constexpr SignTable kSigns = make_sign_table();
 void copy_with_signs(const float* from, std::uint32_t head_dim, float* to) {
   for (std::uint32_t start = 0; start < head_dim; start += 16) {
     const std::uint32_t* signs = kSigns.at[kSigns.at[0][start / 16] >> 31];
-    std::uint32_t words[16];  // between the two, so that compilers need not ask whether they are the same
+    std::uint32_t words[16];  // a buffer, so that compilers need not check whether the two overlap
     std::memcpy(words, from + start, sizeof words);
     for (std::uint32_t c = 0; c < 16; ++c) words[c] ^= signs[c];
     std::memcpy(to + start, words, sizeof words);

@@ -64,13 +64,13 @@ float square_root(float x) {
 }
 
 bool all_finite(const float* numbers, std::size_t count) {
-  float sums[16] = {};  // as many as compilers keep in vectors
+  float sums[16] = {};  // as many as fit in vector registers
   for (std::size_t i = 0; i < count; i += 16) {
     for (std::size_t k = 0; k < 16; ++k) sums[k] += numbers[i + k];
   }
   float sum = 0;
   for (const float part : sums) sum += part;
-  if (sum - sum == 0) return true;  // what is not finite stays so in a sum
+  if (sum - sum == 0) return true;  // a number that is not finite makes the sum not finite
   for (std::size_t i = 0; i < count; ++i) {
     if ((bits_from_float(numbers[i]) & 0x7f800000) == 0x7f800000) return false;
   }

@@ -15,10 +15,10 @@ void value_row(const Access& to, std::uint32_t tile, std::uint32_t lane, std::ui
 void key_levels(const Access& to, std::uint32_t tile, std::uint32_t lane, std::int8_t* levels);
 void value_levels(const Access& to, std::uint32_t tile, std::uint32_t lane, std::int8_t* levels);
 
-/// The key that a slot holds, f32[head_dim], as it was appended but for its coding.
+/// The key that a slot holds, f32[head_dim], as it was appended, except for quantisation.
 void restore_key(const Access& to, const Basis& basis, std::uint32_t tile, std::uint32_t lane, float* row);
 
-/// Codes a rotated key or value into a slot.
+/// Quantises a rotated key or value into a slot.
 void put_key(const Access& to, std::uint32_t tile, std::uint32_t lane, const std::uint8_t* codes, std::uint16_t scale);
 void put_value(const Access& to, std::uint32_t tile, std::uint32_t lane, const std::uint8_t* codes,
                std::uint16_t scale);

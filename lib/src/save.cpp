@@ -7,7 +7,8 @@
 namespace nibkv {
 namespace {
 
-// Pieces of any length in, chunks of one length out, with the checksum of the section that is being written.
+// Collects pieces of any length into chunks of equal length, and computes the checksum of the
+// section being written.
 class Writer {
  public:
   explicit Writer(const SnapshotSink& sink) : sink_(sink) {}
@@ -29,7 +30,7 @@ class Writer {
     const SectionHeader header{kind, 0, bytes};
     put(&header, sizeof header);
   }
-  // Writes the checksum of all since the last one, which the next one goes on from.
+  // Writes the checksum of everything so far; the next section's checksum continues from it.
   void seal() {
     const std::uint32_t crc = crc_;
     put(&crc, sizeof crc);
@@ -53,7 +54,8 @@ class Writer {
   std::byte chunk_[kSnapshotChunk];
 };
 
-// An array whose slots have `bytes_of_slot` each, over and over. What is not of the first `live` is written as 0.
+// Writes arrays of 32 slots of `bytes_of_slot` each, one after the other. All but the first `live`
+// slots are written as 0.
 void put_slots(Writer& to, const std::byte* array, std::uint32_t bytes, std::uint32_t bytes_of_slot,
                std::uint32_t live) {
   for (std::uint32_t at = 0; at < bytes; at += bytes_of_slot) {
@@ -80,13 +82,13 @@ void put_side(Writer& to, const Access& from, std::uint32_t tile, std::uint32_t 
                                 at.local,        at.bias,     at.merged, at.total};
   std::uint32_t start = 0;
   for (const std::uint32_t end : ends) {
-    const bool outliers = start == at.outliers && end == at.global;  // four of them side by side
+    const bool outliers = start == at.outliers && end == at.global;  // in groups of four
     if (end != start) put_slots(to, side + start, end - start, outliers ? 4 : (end - start) / kTileSlots, live);
     start = end;
   }
 }
 
-// 4-bit codes of the keys or of the values of a tile.
+// Writes the 4-bit codes of the keys or the values of a tile.
 void put_plane(Writer& to, const Access& from, const std::uint8_t* plane, bool keys, std::uint32_t live) {
   const std::uint32_t bytes = from.layout().code_bytes / 2;
   const std::uint32_t dim = from.shape().head_dim;
@@ -122,8 +124,8 @@ void put_entry(Writer& to, const Access& from, std::uint32_t lower_view, std::ui
   each_plane(from, lower_view, [&](const std::uint8_t* plane, bool keys) { put_plane(to, from, plane, keys, live); });
 }
 
-// Calls `put(writer, access, tile, slots in it)` for those tiles in use that are `wanted`, in the order of their
-// chains.
+// Calls `put(writer, access, tile, slots in it)` for the `wanted` tiles in use, in the
+// order of their chains.
 template <typename Wanted, typename Put>
 void put_tiles(Writer& to, const Access& from, Wanted wanted, Put put) {
   for (std::size_t i = 0; i < heads_of(from.shape()); ++i) {

@@ -5,18 +5,20 @@
 namespace nibkv {
 namespace {
 
-// A weight of 1 in the units of the scores.
+// A weight of 1 in units of the scores, as a power of two.
 constexpr std::int32_t kGlobalOne = 24;
 constexpr std::int32_t kLocalOne = 14;
 
-// What a row's weights are multiplied with: weight * 2^tile's exponent * share * 2^exponent is in units of 2^-24.
+// The factor of a row's weights: weight * 2^(the tile's exponent) * share * 2^exponent
+// is in units of 2^-24.
 struct Share {
   std::int32_t share;  // [2^14, 2^15)
   std::int32_t exponent;
 };
 
 Share share_of(const RowState& state, std::uint32_t heads) {
-  // weight * 2^(e - E) / (mass * 2^-24), and 2^24 for the units: 2^48 / mass. The mass as m * 2^k, m in [2^15, 2^16).
+  // weight * 2^(e - E) / (mass * 2^-24), times 2^24 for the units: 2^48 / mass. The mass is m * 2^k
+  // with m in [2^15, 2^16).
   std::int32_t k = 0;
   std::uint64_t mass = state.mass;
   for (; mass >= std::uint64_t{1} << 32; mass >>= 1) ++k;
@@ -27,11 +29,11 @@ Share share_of(const RowState& state, std::uint32_t heads) {
   return {inverse < 32767 ? inverse : 32767, 2 * kGlobalOne - 30 - k - state.exponent};
 }
 
-// Makes sure that no global score but those of the sinks, which are never dropped, can overflow when `queries` more
-// are added: all are halved together as often as it takes.
+// Makes sure that no global score can overflow when `queries` more are added, except those of the
+// sinks, which are never dropped: all scores are halved together as often as necessary.
 void make_headroom(const Access& to, Chain& chain, std::uint32_t queries) {
-  // A weight of 1, what rounding the shares and the factors may add to it (2^-13 and 2^-10 of it: a factor has 10 bits
-  // or more where 16 rows share the sum), and the last rounding.
+  // A weight of 1, plus what rounding the shares and the factors may add to it (2^-13 and 2^-10
+  // of it: a factor has 10 bits or more if 16 rows share the sum), plus the last rounding.
   const auto most_more = [&] {
     const std::uint64_t one = (std::uint64_t{1} << kGlobalOne) + (std::uint64_t{1} << (kGlobalOne - 9));
     return queries * ((one >> (chain.exponent < 31 ? chain.exponent : 31)) + 1);
@@ -65,7 +67,7 @@ void score_rows(const Access& to, Chain& chain, const ScoredRows& rows) {
   const bool mean = policy.group == Group::kMean;
   Share shares[kMaxRows];
   for (std::int32_t i = 0; i < rows.count; ++i) shares[i] = share_of(rows.states[i], mean ? group : 1);
-  std::int32_t headroom = 0;  // bits that the sum over all rows may need
+  std::int32_t headroom = 0;  // extra bits that the sum over all rows may need
   while (1 << headroom < rows.count) ++headroom;
   if (keeps_global(policy)) {
     make_headroom(to, chain, (static_cast<std::uint32_t>(rows.count) + group - 1) / group);

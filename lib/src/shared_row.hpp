@@ -6,9 +6,9 @@
 
 namespace nibkv {
 
-/// The keys or the values of one slot in both layers of a pair, on their way into codes that both share.
+/// The keys or the values of one slot in both layers of a pair, to be folded into shared codes.
 struct SharedRow {
-  /// Reads what the slots hold.
+  /// Loads what the slots hold.
   /// @param at  the slot in the lower and in the upper layer
   SharedRow(const Access& to, const SlotCursor (&at)[2], bool keys);
 

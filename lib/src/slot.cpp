@@ -3,7 +3,8 @@
 namespace nibkv {
 namespace {
 
-// Codes go in little-endian words, read and written in loops of their own, which compilers make vectors of.
+// Codes are packed in little-endian words. These are read and written in separate loops, which
+// compilers can vectorise.
 std::uint32_t word_at(const std::uint8_t* codes, std::uint32_t index) {
   std::uint32_t word;
   std::memcpy(&word, codes + index * 4, sizeof word);
@@ -15,7 +16,7 @@ void put_word(std::uint8_t* codes, std::uint32_t index, std::uint32_t word) {
 
 }  // namespace
 
-// A word is four channels of a slot and of the one 16 further on.
+// A word holds four channels of a slot and of the slot 16 after it.
 void get_key_codes(const std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_dim, std::uint8_t* codes) {
   const std::uint32_t shift = lane < 16 ? 0 : 4;
   for (std::uint32_t g = 0; g < head_dim / 4; ++g) {
@@ -32,7 +33,7 @@ void put_key_codes(std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_di
   }
 }
 
-// A word is one channel of four slots and of those 16 further on.
+// A word holds one channel of four slots and of the four slots 16 after them.
 void get_value_codes(const std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_dim, std::uint8_t* codes) {
   const std::uint32_t shift = lane % 4 * 8 + (lane < 16 ? 0 : 4);
   tile += lane % 16 / 4 * head_dim * 4;

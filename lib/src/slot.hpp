@@ -12,13 +12,14 @@ constexpr std::size_t outlier_byte(std::uint32_t lane, std::uint32_t n) {
   return n / 4 * 128 + lane * 4 + n % 4;
 }
 
-/// One slot's 4-bit codes, u8[head_dim], out of the key or value codes of a tile, and into them. See lib/FORMAT.md.
+/// Reads one slot's 4-bit codes, u8[head_dim], from the key or value codes of a tile, or writes
+/// them. See lib/FORMAT.md.
 void get_key_codes(const std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_dim, std::uint8_t* codes);
 void put_key_codes(std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_dim, const std::uint8_t* codes);
 void get_value_codes(const std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_dim, std::uint8_t* codes);
 void put_value_codes(std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_dim, const std::uint8_t* codes);
 
-/// Copies one slot: codes and side data, but not its position.
+/// Copies one slot: codes and side data, but not the position.
 void move_slot(const Access& to, std::uint32_t from_tile, std::uint32_t from_lane, std::uint32_t to_tile,
                std::uint32_t to_lane);
 

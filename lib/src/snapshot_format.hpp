@@ -24,14 +24,15 @@ struct SnapshotHeader {
   std::uint32_t used_tiles;
   std::uint32_t peak_tiles;
   std::uint32_t sequence;
-  std::uint64_t peak_bytes;  // where layers share codes, else 0
+  std::uint64_t peak_bytes;  // if layers share codes, else 0
   std::uint32_t reserved;
   std::uint32_t crc;  // of what is before it
 };
 static_assert(sizeof(SnapshotHeader) == detail::kSnapshotHeaderBytes && offsetof(SnapshotHeader, crc) == 60 &&
               offsetof(SnapshotHeader, profile) == 32);
 
-/// Before each section; its checksum is behind it, starts from the one before, and covers this too.
+/// Precedes each section. The section's checksum follows its content, continues from the checksum
+/// before, and covers this header too.
 struct SectionHeader {
   std::uint32_t kind;
   std::uint32_t reserved;
@@ -44,7 +45,7 @@ enum Section : std::uint32_t {
   kNote = 0,    // the caller's bytes
   kChains = 1,  // ChainRecord[layers][kv_heads]
   kSides = 2,   // of the tiles in use, chain by chain: u32 base under Keep::kScore, then side data
-  kCodes = 3,   // of those of them that are tiles of the pool, not views of shared codes
+  kCodes = 3,   // of those of them that are tiles of the pool, not views
   kShared = 4,  // planes of the entries in use, in the order of the lower layers' chains
 };
 static_assert(kShared + 1 == detail::kSections);
@@ -55,9 +56,9 @@ struct ChainRecord {
   std::uint32_t budget;
   std::uint32_t heaviest;
   std::uint32_t exponent;
-  std::uint32_t folded;    // of its slots, the first ones: in views
+  std::uint32_t folded;    // how many of its first slots lie in views
   std::uint32_t retained;  // as in FoldedPart
-  std::uint32_t reach;     // of a pair: its nearest in the lower layer's record, its farthest in the upper one's
+  std::uint32_t reach;     // of a pair: FoldedPart::nearest in the lower layer's record, ::farthest in the upper one's
 };
 static_assert(sizeof(ChainRecord) == detail::kChainRecordBytes);
 

@@ -33,7 +33,8 @@ bool SoundSides::sound_slot(const std::byte* side, std::uint32_t base, std::uint
   const bool folded = slot_ < folded_;
   if (!folded) {
     if (position < least_ || (lane == 0 && offset != 0)) return false;
-    // Those far from their tile's first were kept as 65535 from it, and may be the same, wherever they moved since.
+    // Positions far from their tile's first were stored as 65535 after it, and may be equal,
+    // wherever the slots have moved since.
     least_ = position < 65535 ? position + 1 : position;
   }
   const bool sink = !folded && slot_ - folded_ < policy_.sinks;

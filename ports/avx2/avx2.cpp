@@ -3,7 +3,7 @@
 namespace nibkv {
 namespace {
 
-// All four products of a slot and a row summed: u8 times i8 to i32. |127 * 127 * 2| fits int16.
+// Sums all four products of a slot and a row: u8 times i8 to i32. |127 * 127 * 2| fits int16.
 inline __m256i add_products(__m256i sum, __m256i unsigned_bytes, __m256i signed_bytes) {
   return _mm256_add_epi32(sum,
                           _mm256_madd_epi16(_mm256_maddubs_epi16(unsigned_bytes, signed_bytes), _mm256_set1_epi16(1)));
@@ -129,7 +129,8 @@ struct Steps {
       __m256i products[2];
       for (int j = 0; j < 2; ++j) {
         __m256i octaves[2];
-        for (int k = 0; k < 2; ++k) {  // what is not finite becomes some integer, and packing makes it an index
+        for (int k = 0; k < 2; ++k) {  // a number that is not finite becomes some integer, and packing makes
+                                       // it a valid index
           const __m256 below =
               _mm256_sub_ps(top, _mm256_mul_ps(_mm256_load_ps(pair.logits[p] + 16 * j + 8 * k), scale));
           octaves[k] = _mm256_cvttps_epi32(_mm256_min_ps(below, _mm256_set1_ps(kFaintest)));

@@ -1,6 +1,7 @@
 #pragma once
 
-// What the AVX2 and the AVX-512 port share: everything that works on one row. Included by each port's one source file.
+// What the AVX2 and the AVX-512 port share: everything that works on one row. Each port's single
+// source file includes it.
 #include <immintrin.h>
 
 #include <cstddef>
@@ -181,7 +182,8 @@ inline std::int32_t word_at(const void* at) {
   return word;
 }
 
-// -(32768 >> whole) for 16 values of whole in [0, 15], but 0 for 15: low and high bytes from two tables.
+// -(32768 >> whole) for 16 values of whole in [0, 15], except 0 for 15: low and high
+// bytes from two tables.
 // `high_index` has whole in its high bytes and bit 7 of its low bytes set.
 inline __m256i negative_power(__m256i whole, __m256i high_index) {
   const __m256i low_bytes =
@@ -219,7 +221,8 @@ inline std::int32_t most_of_words(__m256i words) {
   return 65535 - (_mm_cvtsi128_si32(_mm_minpos_epu16(_mm_xor_si128(eight, _mm_set1_epi32(-1)))) & 65535);
 }
 
-// Eight vectors of eight lanes to one vector of what `join` makes of each one's lanes.
+// Reduces eight vectors of eight lanes to one vector, which has the result of `join`
+// over the lanes of each.
 template <typename Join>
 inline __m256 join_lanes(const float (*rows)[8], Join join) {
   __m256 four[2];
@@ -252,29 +255,30 @@ inline __m256i sum_of_each(const float (*rows)[8]) {
   }));
 }
 
-// What the steps of tile_weights hand on, for each pair of tile and row.
+// What the steps of tile_weights pass on, for each pair of tile and row.
 struct PairBuffers {
-  alignas(64) float logits[kMostRows][32];           // but for the factor query_scale, where there are no biases
-  alignas(64) std::int16_t products[kMostRows][32];  // Q15, of weight and value scale
+  alignas(64) float logits[kMostRows][32];           // without the factor query_scale, if there are no biases
+  alignas(64) std::int16_t products[kMostRows][32];  // Q15: weight times value scale
   alignas(32) float largest[kMostRows][8];           // to be joined: logits
   alignas(32) float masses[kMostRows][8];            // to be joined: i32
   alignas(32) float largest_products[kMostRows][8];  // to be joined: i32
-  float scales[kMostRows];                           // what makes 1 / 2048 octaves of logits
+  float scales[kMostRows];                           // the factor from logits to 1 / 2048 octaves
   alignas(32) float tops[kMostRows];                 // (whole octave above the largest logit) * 2048 + 0.5
   alignas(32) std::int32_t exponents[kMostRows];
-  alignas(32) std::int32_t ups[kMostRows];     // places that move the largest product to [2^14, 2^15)
-  alignas(32) std::int32_t ranges[kMostRows];  // what makes bytes of products moved so
-  alignas(32) float units[kMostRows];          // what a byte of 1 stands for, but for the value scales' exponent
+  alignas(32) std::int32_t ups[kMostRows];     // shifts that bring the largest product to [2^14, 2^15)
+  alignas(32) std::int32_t ranges[kMostRows];  // factors from products shifted like this to bytes
+  alignas(32) float units[kMostRows];          // what a byte of 1 stands for, without the value scales' exponent
   alignas(32) std::int32_t mass[kMostRows];
 };
 
-// The largest of each group of rows' products of softmax and factor, or all their sums; 16 slots from `at` on.
+// The sums over rows of softmax times factor, or of the largest such product in each group of rows:
+// for 16 slots from `at` on.
 inline void find_attention(const TileScores& tile, int at, __m256i* low, __m256i* high) {
   const auto weights = [&](int i) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(tile.softmax + i * 32 + at));
   };
   *low = *high = _mm256_setzero_si256();
-  if (tile.group == 1) {  // two rows at a time; the last of an odd number with a factor of 0
+  if (tile.group == 1) {  // two rows at a time; an odd last one is paired with a factor of 0
     for (int i = 0; i < tile.count; i += 2) {
       const int next = i + 1 < tile.count ? i + 1 : i;
       const int factor = next != i ? tile.factors[next] : 0;
@@ -312,7 +316,7 @@ inline __m256i faded(__m256i scores, std::uint32_t fade) {
   const __m256i factor = _mm256_set1_epi16(static_cast<short>(fade));
   const __m256i whole = _mm256_mulhi_epu16(scores, factor);
   const __m256i exact = _mm256_cmpeq_epi16(_mm256_mullo_epi16(scores, factor), _mm256_setzero_si256());
-  // Rounded up: one more, but for what has no fraction, where the comparison gives -1.
+  // Rounded up: add one, except where there is no fraction and the comparison gives -1.
   return _mm256_sub_epi16(_mm256_sub_epi16(scores, whole), _mm256_add_epi16(_mm256_set1_epi16(1), exact));
 }
 
@@ -345,12 +349,12 @@ inline void store_lanes(float* at, __m256i lanes) {
   _mm256_store_ps(at, _mm256_castsi256_ps(lanes));
 }
 
-// Sixteen positive words to the larger ones of eight pairs.
+// Reduces sixteen positive words to the larger of each of eight pairs.
 inline __m256i most_of_word_pairs(__m256i words) {
   return _mm256_max_epi16(_mm256_and_si256(words, _mm256_set1_epi32(0xffff)), _mm256_srli_epi32(words, 16));
 }
 
-// Slots that a row does not see. Rare: only a chain's last tiles have any.
+// Hides the slots that a row does not see. Rare: only a chain's last tiles have any.
 inline void hide_logits(float* logits, float* largest, int visible, float factor) {
   for (int t = visible; t < 32; ++t) logits[t] = kHidden;
   __m256 most = _mm256_load_ps(logits);
@@ -358,7 +362,7 @@ inline void hide_logits(float* logits, float* largest, int visible, float factor
   _mm256_store_ps(largest, _mm256_mul_ps(most, _mm256_set1_ps(factor)));
 }
 
-// From the largest logits of eight pairs to the tops and exponents.
+// Computes the tops and exponents from the largest logits of eight pairs.
 inline void find_tops(PairBuffers& pair, int p) {
   const __m256 most = most_of_each(pair.largest + p);
   const __m256 flat = _mm256_cmp_ps(magnitude(most), _mm256_set1_ps(kFlat), _CMP_LT_OQ);
@@ -371,7 +375,8 @@ inline void find_tops(PairBuffers& pair, int p) {
                      _mm256_add_epi32(_mm256_cvttps_epi32(bounded), _mm256_set1_epi32(2)));
 }
 
-// From the largest products of eight pairs to what makes bytes of them, and to what a byte of 1 stands for.
+// Computes, from the largest products of eight pairs, the factors to bytes, and what
+// a byte of 1 stands for.
 inline void find_ranges(PairBuffers& pair, int p) {
   const auto store = [](std::int32_t* at, __m256i x) { _mm256_store_si256(reinterpret_cast<__m256i*>(at), x); };
   const __m256i most = most_int_of_each(pair.largest_products + p);
@@ -384,20 +389,20 @@ inline void find_ranges(PairBuffers& pair, int p) {
   const __m256 unit =
       _mm256_mul_ps(_mm256_div_ps(_mm256_set1_ps(1.0f), _mm256_cvtepi32_ps(range)), _mm256_castsi256_ps(power));
   const __m256i none = _mm256_cmpeq_epi32(most, _mm256_setzero_si256());
-  store(pair.ups + p, up);  // for a largest product of 0: 141, which shifts everything out
+  store(pair.ups + p, up);  // 141 for a largest product of 0, which shifts everything out
   store(pair.ranges + p, range);
   _mm256_store_ps(pair.units + p, _mm256_andnot_ps(_mm256_castsi256_ps(none), unit));
   store(pair.mass + p, sum_of_each(pair.masses + p));
 }
 
-// tile_weights of a port that has the steps that see whole rows. Pairs of tile and row go through the steps in two
-// groups, each step of one group between two of the other: a step is a chain of dependent instructions, and only many
-// of them at once keep the CPU busy.
+// tile_weights for a port that provides the steps that process whole rows. Pairs of tile and
+// row go through the steps in two groups, whose steps alternate: a step is a chain of dependent
+// instructions, and only many of them at once keep the CPU busy.
 template <typename Steps>
 void weigh_in_groups(const TileWeights* tiles, int tile_count, int count) {
   PairBuffers pair;
   const int pairs = tile_count * count;
-  for (int p = pairs; p % 8 != 0; ++p) {  // the rest of the last eight: computed, not read
+  for (int p = pairs; p % 8 != 0; ++p) {  // pads the last eight: computed, but not read
     _mm256_store_ps(pair.largest[p], _mm256_setzero_ps());
     _mm256_store_ps(pair.masses[p], _mm256_setzero_ps());
     _mm256_store_ps(pair.largest_products[p], _mm256_setzero_ps());

@@ -181,7 +181,7 @@ inline __m512i shift_rounded(__m512i x, int shift) {
   return _mm512_srl_epi32(_mm512_add_epi32(x, half), _mm_cvtsi32_si128(shift));
 }
 
-// As the AVX2 port's, with all slots of a row in one register.
+// As in the AVX2 port, but with all slots of a row in one register.
 void add_scores_of_sums(const TileScores& tile) {
   __m512i low = _mm512_setzero_si512();   // slots 0-3, 8-11, 16-19, 24-27
   __m512i high = _mm512_setzero_si512();  // slots 4-7, ...

@@ -1,5 +1,5 @@
-// The DSP instructions of Cortex-M4, M7 and M33: two products of 16 bits and their sum at a time. A byte of two codes
-// is looked up whole.
+// The DSP instructions of Cortex-M4, M7 and M33: two products of 16 bits and their sum at a time.
+// A byte of two codes is looked up as a whole.
 #include <arm_acle.h>
 
 #include "ports/kernels.hpp"
@@ -9,7 +9,7 @@ namespace {
 
 using namespace ports;
 
-// The level of the low nibble in the low half, that of the high one in the high half.
+// The level of the low nibble in the low half, that of the high nibble in the high half.
 struct Pairs {
   std::uint32_t at[256];
 };
@@ -33,7 +33,7 @@ std::int32_t add_products(std::int32_t sum, std::uint32_t a, std::uint32_t b) {
   return __smlad(static_cast<int16x2_t>(a), static_cast<int16x2_t>(b), sum);
 }
 
-// Four int8 as int16: the first and the third, the second and the fourth.
+// Converts four int8 to int16: the first and the third, the second and the fourth.
 struct Quad {
   std::uint32_t even, odd;
 };
@@ -46,7 +46,7 @@ Quad widen4(const std::int8_t* from) {
 
 template <int kRows>
 void key_dots_of(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, std::int32_t* dots) {
-  // As int16, in the order in which four channels of a slot are met: 0 2, 1 3.
+  // As int16, in the order in which four channels of a slot are processed: 0 2, 1 3.
   std::uint32_t wide[kRows][128];
 #pragma GCC unroll 4
   for (int r = 0; r < kRows; ++r) {
@@ -137,7 +137,7 @@ void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* wei
   if (count == 1) value_sums_of<1>(codes, head_dim, weights, scales, sums);
 }
 
-// The scalar port's, behind its table: its functions have no names here.
+// The scalar port's functions, called through its table, as they are not declared here.
 void rotate(float* row, int head_dim) {
   kScalarKernels.rotate(row, head_dim);
 }

@@ -1,6 +1,6 @@
-// Helium (MVE with floating point) of Cortex-M55 and M85. Sums over all lanes are one instruction there and end in a
-// general register, so gathers bring together what a sum needs: 16 channels of a slot, 16 slots of a channel. Levels
-// are looked up by gathers from the table.
+// Helium (MVE with floating point) of Cortex-M55 and M85. There, a sum over all lanes is one
+// instruction, whose result is in a general register. So gathers collect what a sum needs: 16
+// channels of a slot, or 16 slots of a channel. Levels are looked up by gathers from the table.
 #include <arm_mve.h>
 
 #include "ports/kernels.hpp"
@@ -207,7 +207,7 @@ std::int32_t value_scales_of(const std::uint16_t* scales16, int visible, std::in
     const int16x8_t octaves =
         vsubq_s16(vdupq_n_s16(static_cast<std::int16_t>(exponent)), vreinterpretq_s16_u16(vshrq_n_u16(scales, 8)));
     const uint16x8_t mantissa = vshlq_n_u16(vorrq_u16(vandq_u16(scales, vdupq_n_u16(255)), vdupq_n_u16(256)), 6);
-    // Both factors negated: 32768 is no int16, -32768 is.
+    // Both factors are negated, because 32768 does not fit int16, and -32768 does.
     const int16x8_t power = vshlq_s16(vdupq_n_s16(-32768), vnegq_s16(octaves));
     const int16x8_t scale = vqrdmulhq_s16(vnegq_s16(vreinterpretq_s16_u16(mantissa)), power);
     const mve_pred16_t kept = vcmpltq_m_n_s16(octaves, 15, seen);
@@ -248,7 +248,7 @@ void tile_weights_of_row(const TileWeights& tile, int i) {
   const float bounded = whole < kExponentLimit ? whole : kExponentLimit;
   tile.exponents[i] = static_cast<std::int32_t>(bounded > -kExponentLimit ? bounded : -kExponentLimit) + 2;
 
-  std::int16_t products[32];  // first the value scales; then Q15, of weight and value scale
+  std::int16_t products[32];  // first the value scales; then Q15: weight times value scale
   const std::int32_t exponent = value_scales_of(tile.value_scales, tile.visible[i], products);
   const float top = (whole + 1.0f) * 2048.0f + 0.5f;
   const float scale = factor * 2048.0f;

@@ -1,4 +1,5 @@
-// NEON of AArch64 and of 32-bit ARM: byte products widened to 16 bits, summed there as far as they fit.
+// NEON of AArch64 and of 32-bit ARM: byte products are widened to 16 bits, and summed
+// there as far as they fit.
 #include "ports/neon/neon_common.hpp"
 
 namespace nibkv {
@@ -9,7 +10,8 @@ int32x4_t add_neighbours(int32x4_t a, int32x4_t b) {
   return vcombine_s32(vpadd_s32(vget_low_s32(a), vget_high_s32(a)), vpadd_s32(vget_low_s32(b), vget_high_s32(b)));
 }
 
-// Products of levels and four groups, of codes of channels or of weights of slots; |63 * 127| * 4 fits int16.
+// Sums of products of levels with four groups: of query codes of channels, or of weights
+// of slots. |63 * 127| * 4 fits int16.
 int32x4_t add_products(int32x4_t sums, const int8x8_t* levels, const int8x8_t* factors) {
   int16x8_t products = vmull_s8(levels[0], factors[0]);
   for (int g = 1; g < 4; ++g) products = vmlal_s8(products, levels[g], factors[g]);
@@ -20,7 +22,7 @@ template <int kRows>
 void key_dots_of(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, std::int32_t* dots) {
   const Table levels = make_table(vld1q_s8(kLevels));
   for (int v = 0; v < 4; ++v) {
-    int32x4_t sums[kRows][4];  // slots 0 1, 2 3, 16 17, 18 19 of the vector, in two parts each
+    int32x4_t sums[kRows][4];  // slots 0 1, 2 3, 16 17, 18 19 of the vector, each in two parts
     for (int r = 0; r < kRows; ++r) {
       for (int k = 0; k < 4; ++k) sums[r][k] = vdupq_n_s32(0);
     }
@@ -79,7 +81,7 @@ template <int kRows>
 void value_sums_of(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales,
                    float* sums) {
   const Table levels = make_table(vld1q_s8(kLevels));
-  int8x8_t wide_weights[kRows][8];  // of four slots, twice; in turns of low and high nibbles
+  int8x8_t wide_weights[kRows][8];  // of four slots, twice; low and high nibbles alternate
   for (int r = 0; r < kRows; ++r) {
     for (int k = 0; k < 8; ++k) {
       wide_weights[r][k] = vget_low_s8(vreinterpretq_s8_u8(broadcast4(weights + r * 32 + k % 2 * 16 + k / 2 * 4)));

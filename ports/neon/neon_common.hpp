@@ -1,6 +1,6 @@
 #pragma once
-// What the NEON ports share: all but the dot products. For AArch64 and 32-bit ARM; what only one of them has is in the
-// first helpers.
+// What the NEON ports share: everything except the dot products. For AArch64 and 32-bit ARM;
+// the first helpers hide the differences.
 #include <arm_neon.h>
 
 #include "ports/kernels.hpp"
@@ -18,7 +18,7 @@ Table make_table(int8x16_t entries) {
 int8x16_t look_up(Table table, uint8x16_t index) {
   return vqtbl1q_s8(table, index);
 }
-// b when a is not a number.
+// Returns b when a is not a number.
 float32x4_t larger(float32x4_t a, float32x4_t b) {
   return vmaxnmq_f32(a, b);
 }
@@ -42,7 +42,7 @@ float32x4_t smaller(float32x4_t a, float32x4_t b) {
 }
 #endif
 
-// Four bytes, four times.
+// Four bytes, repeated four times.
 uint8x16_t broadcast4(const void* from) {
   std::uint32_t four;
   __builtin_memcpy(&four, from, sizeof four);
@@ -136,7 +136,7 @@ Candidate candidate(int k) {
   return c;
 }
 
-// Level indices, in [0, 7], of 8 magnitudes.
+// The level indices, in [0, 7], of 8 magnitudes.
 uint8x8_t level_indices(int16x8_t sizes, const Candidate& c) {
   uint16x8_t index = vdupq_n_u16(0);
   for (int j = 0; j < 7; ++j) index = vsubq_u16(index, vcgtq_s16(sizes, c.thresholds[j]));
@@ -256,18 +256,18 @@ struct ValueScales {
   }
 };
 
-// One row on its way through tile_weights. The steps run over all rows, one after the other: within a row each waits
-// for the one before.
+// One row on its way through tile_weights. Each step runs over all rows before the next one starts,
+// because within a row each step depends on the one before.
 struct WeightsRow {
-  float32x4_t logits[8];   // but for the factor query_scale when there are no biases
-  uint16x8_t products[4];  // Q15, of weight and value scale
+  float32x4_t logits[8];   // without the factor query_scale when there are no biases
+  uint16x8_t products[4];  // Q15: weight times value scale
   float most;              // largest logit
-  float scale;             // what makes 1 / 2048 octaves of logits
+  float scale;             // the factor from logits to 1 / 2048 octaves
   std::int32_t most_product;
   std::int32_t exponent;  // of the value scales
 };
 
-// Slots that a row does not see. Rare: only a chain's last tiles have any.
+// Hides the slots that a row does not see. Rare: only a chain's last tiles have any.
 float32x4_t hide_logits(float32x4_t* logits, int visible) {
   constexpr std::int32_t kFirst[4] = {0, 1, 2, 3};
   int32x4_t slots = vld1q_s32(kFirst);
@@ -280,7 +280,7 @@ float32x4_t hide_logits(float32x4_t* logits, int visible) {
   return most;
 }
 
-// What is added to the logits, in octaves.
+// What to add to the logits, in octaves.
 void octaves_of(const std::uint8_t* biases, float32x4_t* octaves) {
   for (int v = 0; v < 8; v += 2) {
     const uint16x8_t eight = vmovl_u8(vld1_u8(biases + v * 4));
@@ -325,7 +325,7 @@ void compute_logits(const TileWeights& tile, int count, WeightsRow* rows) {
   }
 }
 
-// 0 for what is so small that 32-bit ARM may have flushed it.
+// 0 for a number so small that 32-bit ARM may have flushed it.
 float floor_of(float x) {
   const float size = x < 0 ? -x : x;
   if (size < kFlat) return 0;
@@ -334,7 +334,7 @@ float floor_of(float x) {
   return whole > x ? whole - 1.0f : whole;
 }
 
-// Octaves below top, in units of 1 / 2048; what is above top becomes 0.
+// Octaves below top, in units of 1 / 2048; 0 for what is above top.
 uint16x4_t octaves_below(float32x4_t top, float32x4_t logits, float32x4_t scale) {
   const float32x4_t below = vsubq_f32(top, vmulq_f32(logits, scale));
   return vmovn_u32(vcvtq_u32_f32(smaller(below, vdupq_n_f32(kFaintest))));
@@ -376,7 +376,7 @@ void compute_bytes(const TileWeights& tile, int count, const WeightsRow* rows) {
       vst1q_u8(bytes + 16, vdupq_n_u8(0));
       continue;
     }
-    const int up = __builtin_clz(static_cast<std::uint32_t>(most)) - 17;  // moves it to [2^14, 2^15)
+    const int up = __builtin_clz(static_cast<std::uint32_t>(most)) - 17;  // shifts it to [2^14, 2^15)
     const auto range = static_cast<std::int32_t>(kByteRange / static_cast<float>(most << up));
     const float power = __builtin_bit_cast(float, static_cast<std::uint32_t>(rows[i].exponent + 23 - up) << 23);
     tile.value_units[i] = 1.0f / static_cast<float>(range) * power;
@@ -395,8 +395,8 @@ void tile_weights(const TileWeights* tiles, int tile_count, int count) {
   for (int j = 0; j < tile_count; ++j) compute_bytes(tiles[j], count, rows + j * count);
 }
 
-// What the rows' products of softmax and factor add up to, or the largest ones of each group of rows: of 16 slots from
-// `at` on.
+// The sums over rows of softmax times factor, or of the largest such product in each group of rows:
+// for 16 slots from `at` on.
 void find_attention(const TileScores& tile, int at, uint32x4_t (&attention)[4]) {
   const auto factor_of = [&](int i) { return static_cast<std::uint16_t>(tile.factors[i]); };
   const auto weights_of = [&](int i, int k) { return vld1_u16(tile.softmax + i * 32 + at + 4 * k); };

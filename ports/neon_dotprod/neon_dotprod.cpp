@@ -1,5 +1,5 @@
-// AArch64 with the dot product instructions of Armv8.2: four byte products and their sum at once, both factors of one
-// signedness.
+// AArch64 with the dot product instructions of Armv8.2: four byte products and their sum at once;
+// both factors have the same signedness.
 #include "ports/neon/neon_common.hpp"
 
 namespace nibkv {
@@ -18,7 +18,8 @@ void add_key_group(const std::uint8_t* codes, Table levels, const int8x16_t* que
   }
 }
 
-// kVectors of the four vectors of a group at a time: as many sums as the registers hold.
+// Processes kVectors of the four vectors of a group at a time: as many sums as
+// fit in the registers.
 template <int kRows, int kVectors>
 void key_dots_of(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, std::int32_t* dots) {
   const Table levels = make_table(vld1q_s8(kLevels));

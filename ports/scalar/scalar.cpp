@@ -1,4 +1,4 @@
-// The port that defines what the others must equal, to the last bit.
+// The port that defines the results of all others, to the last bit.
 #include "ports/kernels.hpp"
 
 namespace nibkv {
@@ -85,7 +85,7 @@ std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
       product += size * level;
       energy += level * level;
     }
-    // The squared error left by the least-squares scale is |row|^2 - product^2 / energy.
+    // The squared error that remains with the least-squares scale is |row|^2 - product^2 / energy.
     const float ratio = static_cast<float>(product) / static_cast<float>(energy);
     const float gain = static_cast<float>(product) * ratio;
     if (gain > best_gain) {
@@ -183,7 +183,8 @@ ValueScales value_scales_of(const std::uint16_t* scales16, int visible) {
 }
 
 void tile_weights_of_row(const TileWeights& tile, int i) {
-  // A bias is in octaves, so the query's scale comes before it; else it is left to the end.
+  // A bias is in octaves, so the query's scale must be applied before it; without biases, it is
+  // applied at the end.
   const float factor = tile.biases != nullptr ? 1.0f : tile.query_scales[i];
   float logits[32];
   float most = kHidden;

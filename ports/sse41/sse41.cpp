@@ -1,4 +1,5 @@
-// SSSE3 and SSE4.1: 16 bytes at a time, byte products through pmaddubsw, which wants one factor unsigned.
+// SSSE3 and SSE4.1: 16 bytes at a time, with byte products by pmaddubsw, which needs one
+// factor to be unsigned.
 #include <smmintrin.h>
 
 #include "ports/kernels.hpp"
@@ -18,7 +19,7 @@ void store(void* to, __m128i x) {
   _mm_storeu_si128(static_cast<__m128i*>(to), x);
 }
 
-// Four bytes, four times.
+// Four bytes, repeated four times.
 __m128i broadcast4(const void* from) {
   std::int32_t four;
   __builtin_memcpy(&four, from, sizeof four);
@@ -40,7 +41,8 @@ std::int32_t sum_of_lanes(__m128i x) {
   return _mm_cvtsi128_si32(_mm_add_epi32(x, _mm_shuffle_epi32(x, 0xB1)));
 }
 
-// Sums of four neighbouring byte products, unsigned by signed. Saturation of pmaddubsw is the caller's to rule out.
+// Sums of four neighbouring byte products, unsigned by signed. The caller must rule out
+// saturation of pmaddubsw.
 __m128i dot4(__m128i unsigned_bytes, __m128i signed_bytes) {
   return _mm_madd_epi16(_mm_maddubs_epi16(unsigned_bytes, signed_bytes), _mm_set1_epi16(1));
 }
@@ -48,7 +50,8 @@ __m128i dot4(__m128i unsigned_bytes, __m128i signed_bytes) {
 float largest_magnitude(const float* row, int n) {
   const __m128 sign = _mm_set1_ps(-0.0f);
   __m128 most = _mm_setzero_ps();
-  // maxps gives its second operand when one is not a number, so such an input is skipped, as in the scalar port.
+  // maxps returns its second operand when one is not a number, so such an input is skipped, as
+  // in the scalar port.
   for (int i = 0; i < n; i += 4) most = _mm_max_ps(_mm_andnot_ps(sign, _mm_loadu_ps(row + i)), most);
   return largest_lane(most);
 }
@@ -193,12 +196,13 @@ float quantise_query(const float* row, int head_dim, std::int8_t* codes) {
   return most * (1.0f / 127.0f);
 }
 
-// kVectors of the four vectors of a group at a time: as many sums as the registers hold.
+// Processes kVectors of the four vectors of a group at a time: as many sums as
+// fit in the registers.
 template <int kRows, int kVectors>
 void key_dots_of(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, const std::int32_t* query_sums,
                  std::int32_t* dots) {
   const __m128i nibble = _mm_set1_epi8(15);
-  // level + 64 is unsigned. Pairs: 2 * 127 * 127 fits int16. Sums start from minus the surplus.
+  // level + 64 is unsigned. Pairs: 2 * 127 * 127 fits int16. Sums start at minus the excess.
   const __m128i levels = _mm_add_epi8(load(kLevels), _mm_set1_epi8(64));
   for (int v = 0; v < 4; v += kVectors) {
     __m128i low_sums[kRows][kVectors];
@@ -253,7 +257,8 @@ void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* 
   }
 }
 
-// -(32768 >> whole) of 8 values of whole in [0, 15], but 0 of 15: upper and lower bytes from a table each.
+// -(32768 >> whole) of 8 values of whole in [0, 15], except 0 for 15: upper and lower bytes
+// come from a table each.
 __m128i negative_power(__m128i whole) {
   const __m128i upper = _mm_set_epi64x(0x00FFFFFFFFFFFFFF, static_cast<long long>(0xFFFEFCF8F0E0C080));
   const __m128i lower = _mm_set_epi64x(0x00FEFCF8F0E0C080, 0);
@@ -305,23 +310,23 @@ struct ValueScales {
   }
 };
 
-// What the steps of tile_weights hand on, for each pair of tile and row. The steps run over all pairs, one after the
-// other: within a pair each waits for the one before.
+// What the steps of tile_weights pass on, for each pair of tile and row. Each step runs over all
+// pairs before the next one starts, because within a pair each step depends on the one before.
 struct PairBuffers {
-  alignas(16) float logits[kMostRows][32];           // but for the factor query_scale when there are no biases
-  alignas(16) std::int16_t products[kMostRows][32];  // Q15, of weight and value scale
+  alignas(16) float logits[kMostRows][32];           // without the factor query_scale when there are no biases
+  alignas(16) std::int16_t products[kMostRows][32];  // Q15: weight times value scale
   alignas(16) float most[kMostRows] = {};            // largest logits
   alignas(16) float tops[kMostRows];                 // (whole octave above the largest logit) * 2048 + 0.5
   alignas(16) std::int32_t exponents[kMostRows];
   alignas(16) std::int32_t most_products[kMostRows] = {};
-  alignas(16) std::int32_t ups[kMostRows];     // places that move the largest product to [2^14, 2^15)
-  alignas(16) std::int32_t ranges[kMostRows];  // what makes bytes of products moved so
-  alignas(16) float units[kMostRows];          // what a byte of 1 stands for, but for the value scales' exponent
-  float scales[kMostRows];                     // what makes 1 / 2048 octaves of logits
+  alignas(16) std::int32_t ups[kMostRows];     // shifts that bring the largest product to [2^14, 2^15)
+  alignas(16) std::int32_t ranges[kMostRows];  // factors from products shifted like this to bytes
+  alignas(16) float units[kMostRows];          // what a byte of 1 stands for, without the value scales' exponent
+  float scales[kMostRows];                     // the factor from logits to 1 / 2048 octaves
   float powers[kMostRows];                     // of the value scales' exponent
 };
 
-// Slots that a row does not see. Rare: only a chain's last tiles have any.
+// Hides the slots that a row does not see. Rare: only a chain's last tiles have any.
 __m128 hide_logits(float* logits, int visible) {
   for (int t = visible; t < 32; ++t) logits[t] = kHidden;
   __m128 most = _mm_load_ps(logits);
@@ -329,7 +334,7 @@ __m128 hide_logits(float* logits, int visible) {
   return most;
 }
 
-// What is added to the logits, in octaves.
+// What to add to the logits, in octaves.
 void octaves_of(const std::uint8_t* biases, float* octaves) {
   for (int t = 0; t < 32; t += 4) {
     const __m128i four = _mm_cvtepu8_epi32(broadcast4(biases + t));
@@ -373,7 +378,7 @@ void find_logits(const TileWeights& tile, int count, int p, PairBuffers& pair) {
   }
 }
 
-// From the largest logits to the tops and exponents.
+// Computes the tops and exponents from the largest logits.
 void find_tops(int pairs, PairBuffers& pair) {
   for (int p = 0; p < pairs; p += 4) {
     const __m128 most = _mm_load_ps(pair.most + p);
@@ -386,7 +391,7 @@ void find_tops(int pairs, PairBuffers& pair) {
   }
 }
 
-// Octaves below top, in units of 1 / 2048; the bound keeps the conversion defined, whatever the logit.
+// Octaves below top, in units of 1 / 2048; the bound keeps the conversion defined for any logit.
 __m128i octaves_below(__m128 top, const float* logits, __m128 scale) {
   const __m128 below = _mm_sub_ps(top, _mm_mul_ps(_mm_load_ps(logits), scale));
   return _mm_cvttps_epi32(_mm_min_ps(below, _mm_set1_ps(kFaintest)));
@@ -416,7 +421,7 @@ void find_products(const TileWeights& tile, int count, int p, PairBuffers& pair)
   }
 }
 
-// From the largest products to what makes bytes of them, and to what a byte of 1 stands for.
+// Computes, from the largest products, the factors to bytes, and what a byte of 1 stands for.
 void find_ranges(int pairs, PairBuffers& pair) {
   for (int p = 0; p < pairs; p += 4) {
     const __m128i most = load_aligned(pair.most_products + p);
@@ -427,7 +432,7 @@ void find_ranges(int pairs, PairBuffers& pair) {
     const __m128i power = _mm_slli_epi32(_mm_sub_epi32(_mm_set1_epi32(127), up), 23);  // 2^-up
     const __m128 unit = _mm_mul_ps(_mm_div_ps(_mm_set1_ps(1.0f), _mm_cvtepi32_ps(range)), _mm_castsi128_ps(power));
     const __m128i none = _mm_cmpeq_epi32(most, _mm_setzero_si128());
-    store(pair.ups + p, up);  // of a largest product of 0: 141, which shifts everything out
+    store(pair.ups + p, up);  // 141 for a largest product of 0, which shifts everything out
     store(pair.ranges + p, range);
     _mm_store_ps(pair.units + p, _mm_andnot_ps(_mm_castsi128_ps(none), unit));
   }
@@ -458,12 +463,12 @@ void tile_weights(const TileWeights* tiles, int tile_count, int count) {
   for (int j = 0; j < tile_count; ++j) find_bytes(tiles[j], count, j * count, pair);
 }
 
-// What the rows' products of softmax and factor add up to, or the largest ones of each group of rows: of 8 slots from
-// `at` on.
+// The sums over rows of softmax times factor, or of the largest such product in each group of rows:
+// for 8 slots from `at` on.
 void find_attention(const TileScores& tile, int at, __m128i (&attention)[2]) {
   __m128i low = _mm_setzero_si128();
   __m128i high = _mm_setzero_si128();
-  if (tile.group == 1) {  // two rows at a time; the last of an odd number with a factor of 0
+  if (tile.group == 1) {  // two rows at a time; an odd last one is paired with a factor of 0
     for (int i = 0; i < tile.count; i += 2) {
       const bool two = i + 1 < tile.count;
       const __m128i a = load(tile.softmax + i * 32 + at);
@@ -527,7 +532,7 @@ void value_sums_of(const std::uint8_t* codes, int head_dim, const std::uint8_t* 
                    float* sums) {
   const __m128i nibble = _mm_set1_epi8(15);
   const __m128i levels = load(kLevels);
-  __m128i wide_weights[4][2][kRows];  // of four slots, four times
+  __m128i wide_weights[4][2][kRows];  // of four slots, repeated four times
   for (int g = 0; g < 4; ++g) {
     for (int r = 0; r < kRows; ++r) {
       wide_weights[g][0][r] = broadcast4(weights + r * 32 + g * 4);

@@ -1,5 +1,6 @@
-// How many instructions each kernel of each port takes: the board's timer counts them when qemu runs with -icount
-// shift=0, which makes an instruction a nanosecond. Not cycles, of which no emulator knows.
+// Counts the instructions that each kernel of each port takes. The board's timer counts them
+// when qemu runs with -icount shift=0, which makes an instruction take a nanosecond. They are not
+// cycles, which no emulator knows.
 #include <cstdint>
 
 #include "ports/ports.hpp"
@@ -21,7 +22,7 @@ std::uint32_t ticks_left() {
   return *timer_register(8);
 }
 
-// As many instructions as it says, and a few.
+// Takes that many instructions, plus a few.
 void spend(std::uint32_t instructions) {
   std::uint32_t turns = instructions / 2;
   asm volatile("1: subs %0, #1\n bne 1b" : "+l"(turns)::"cc");
@@ -127,7 +128,7 @@ void count(const Kernels& port) {
 int main(int, char**) {
   *timer_register(4) = 0xffffff;
   *timer_register(8) = 0;
-  *timer_register(0) = 5;  // on, by the processor's clock, without interrupts
+  *timer_register(0) = 5;  // enabled, with the processor's clock, without interrupts
   ticks_of_million = ticks_of([] { spend(1000000); });
   if (ticks_of_million < 1000) {
     nibkv::metal::say("the timer stands still\n");

@@ -1,4 +1,4 @@
-// The words of tests/golden on a bare board, in SRAM alone.
+// The words of tests/golden on a bare board, using only SRAM.
 #include "tests/baremetal/semihosting.hpp"
 #include "tests/golden/pipeline.hpp"
 

@@ -1,4 +1,4 @@
-// The snapshots of tests/data on a bare board: restored from flash, gone on from, and saved anew.
+// The snapshots of tests/data on a bare board: restored from flash, continued, and saved again.
 #include <iterator>
 
 #include "tests/baremetal/kept_files.hpp"

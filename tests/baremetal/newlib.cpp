@@ -13,7 +13,7 @@ extern "C" {
 
 extern char __external[], __external_end[];
 
-void* __dso_handle = nullptr;  // what destructors of static objects are registered with
+void* __dso_handle = nullptr;  // the handle under which destructors of static objects are registered
 void _fini() {}
 
 void* _sbrk(std::ptrdiff_t bytes) {

@@ -4,7 +4,8 @@
 
 namespace nibkv::metal {
 
-/// Output of programs that have no heap, hence no stdio: through semihosting on a board, to standard output on a host.
+/// Output for programs without a heap, and hence without stdio: through semihosting on a board,
+/// to standard output on a host.
 /// @param text  ends with a zero
 void say(const char* text);
 void say_number(std::uint64_t number);

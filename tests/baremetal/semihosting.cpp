@@ -10,7 +10,8 @@ constexpr std::uint32_t kReadCommandLine = 0x15;
 constexpr std::uint32_t kExitExtended = 0x20;
 constexpr std::uint32_t kApplicationExit = 0x20026;
 
-// An operation's number goes into r0, the address of its argument into r1; the breakpoint's number says semihosting.
+// The number of an operation goes into r0, the address of its argument into r1. The breakpoint's
+// number marks it as semihosting.
 std::uint32_t ask(std::uint32_t operation, const void* argument) {
   register std::uint32_t r0 asm("r0") = operation;
   register const void* r1 asm("r1") = argument;

@@ -1,5 +1,5 @@
-// The least firmware with the library: an arena that is a static object, tokens appended past its budget, attention
-// over what was kept.
+// The smallest firmware with the library: an arena in a static object, tokens appended beyond its
+// budget, attention over what was kept.
 #include <array>
 
 #include "nibkv/nibkv.hpp"
@@ -22,7 +22,7 @@ nibkv::StaticCache<kShape, kPolicy> cache;
 
 using Row = std::array<float, 16>;
 
-/// Numbers in [-1, 1], in another order for every token.
+/// Numbers in [-1, 1], in a different order for every token.
 Row row(std::uint32_t token) {
   Row row;
   for (std::uint32_t c = 0; c < 16; ++c)
@@ -36,7 +36,7 @@ Row row(std::uint32_t token) {
   nibkv::metal::leave(1);
 }
 
-// What the link must refuse, one at a time.
+// What the linker must refuse, one at a time.
 volatile int length = 3;
 void* volatile memory;
 void use_heap() {

@@ -25,7 +25,7 @@ constexpr int kMostArguments = 8;
 char command_line[512];
 char* arguments[kMostArguments + 1];
 
-// Cuts the command line at its blanks; the first word is the program.
+// Splits the command line at its blanks; the first word is the program.
 int split_command_line() {
   int count = 0;
   bool inside = false;
@@ -45,7 +45,7 @@ struct Vectors {
   void (*handlers[15])();
 };
 
-// Without enabled interrupts only these can come.
+// Without enabled interrupts, only these can occur.
 [[gnu::section(".vectors"), gnu::used]] const Vectors kVectors = {
     __stack,
     {reset, fault, fault, fault, fault, fault, fault, nullptr, nullptr, nullptr, fault, fault, nullptr, fault, fault}};
@@ -68,9 +68,9 @@ void reset() {
   *access_control = *access_control | 0xfu << 20;
   asm volatile("dsb\n isb" ::: "memory");
 #if __ARM_ARCH >= 8
-  asm volatile("msr msplim, %0" ::"r"(__stack_limit));  // a fault when the stack grows past it
+  asm volatile("msr msplim, %0" ::"r"(__stack_limit));  // causes a fault if the stack grows past it
 #endif
-  // All but what this function and memset use.
+  // All of it except what this function and memset use.
   std::memset(__stack_limit, kUnusedStack, static_cast<std::size_t>(__stack - __stack_limit) - 256);
   std::memcpy(__data, __data_in_flash, static_cast<std::size_t>(__data_end - __data));
   std::memset(__bss, 0, static_cast<std::size_t>(__bss_end - __bss));

@@ -1,5 +1,5 @@
-// The tiny model answers from constant data through an arena of static memory, with every port; on a host and on a bare
-// board.
+// The tiny model answers, from constant data and with an arena in static memory, with every port,
+// on a host and on a bare board.
 #include "tests/baremetal/print.hpp"
 #include "tests/baremetal/tiny_model.hpp"
 #include "tests/baremetal/tiny_recall.hpp"

@@ -15,7 +15,7 @@ constexpr std::size_t kBlockBytes = 2 + kBlock;
 constexpr std::uint32_t kF32 = 0, kQ8 = 8;      // types of tensors
 constexpr std::uint32_t kText = 8, kArray = 9;  // types of metadata
 
-// Goes through the bytes of a file; past the end everything is 0, and `good` false.
+// Reads the bytes of a file in order. Past the end everything is 0, and `good` is false.
 class Cursor {
  public:
   explicit Cursor(std::span<const std::byte> bytes) : bytes_(bytes) {}
@@ -75,7 +75,7 @@ Header read_header(Cursor& cursor) {
   return right && cursor.good() ? header : Header{};
 }
 
-// The bits of a number of 32 bits in the metadata; 0 when it is not there.
+// The bits of a 32-bit number in the metadata; 0 if it is missing.
 std::uint32_t metadata(std::span<const std::byte> file, std::string_view name) {
   Cursor cursor(file);
   const Header header = read_header(cursor);
@@ -88,7 +88,7 @@ std::uint32_t metadata(std::span<const std::byte> file, std::string_view name) {
   return 0;
 }
 
-// The data of a tensor of this type and shape; null when there is none.
+// The data of a tensor of this type and shape; null if there is none.
 const std::byte* tensor(std::span<const std::byte> file, std::string_view name, std::uint32_t type, std::size_t columns,
                         std::size_t rows) {
   Cursor cursor(file);

@@ -9,9 +9,9 @@
 
 namespace nibkv::metal {
 
-/// A Llama model that is read where it lies, such as in flash: matrices of Q8_0, norms of F32, embedding and output
-/// tied, every channel of a head turned. No heap, no copy of a weight. It computes what bench/llm/model.hpp computes,
-/// to the last bit, one token at a time.
+/// A Llama model that is used in place, such as from flash: matrices of Q8_0, norms of F32, tied
+/// embedding and output, rotary embedding in all channels of a head. No heap, no copy of a weight.
+/// It computes the same as bench/llm/model.hpp, to the last bit, one token at a time.
 class TinyLlama {
  public:
   static constexpr std::size_t kMostLayers = 8;
@@ -20,7 +20,7 @@ class TinyLlama {
   static constexpr std::size_t kMostVocabulary = 512;
 
   /// @param file  a GGUF file, aligned to 32 bytes; must outlive the model
-  /// @returns false for a file that is no such model, or too large a one
+  /// @returns false for a file that is not such a model, or is too large
   bool open(std::span<const std::byte> file);
 
   /// The shape of its cache, for one token at a time.
@@ -69,7 +69,7 @@ class TinyLlama {
   float gate_[kMostFfn], up_[kMostFfn];
   float cosines_[kMaxHeadDim / 2], sines_[kMaxHeadDim / 2];
   float logits_[kMostVocabulary];
-  // The inputs of the next products, as MatmulKernels::quantise leaves them.
+  // The inputs of the next products, as MatmulKernels::quantise writes them.
   std::int8_t input_codes_[kMostFfn];
   float input_scales_[kMostFfn / 32], input_moments_[kMostFfn / 32];
   std::int32_t input_sums_[kMostFfn / 16];

@@ -1,4 +1,4 @@
-// The tiny model's file as constant data: in flash, where there is flash.
+// The tiny model's file as constant data: in flash, if there is any.
 #include "tests/baremetal/tiny_model.hpp"
 
 asm(".section .rodata.tiny_model, \"a\"\n"

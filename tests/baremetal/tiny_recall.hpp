@@ -6,13 +6,14 @@
 
 #include "tests/baremetal/tiny_llama.hpp"
 
-/// The tiny model is told facts among prose, in an arena that holds a part of it, and asked for one.
+/// The tiny model reads facts within prose, in an arena that holds only part of it, and is
+/// asked for one of them.
 namespace nibkv::metal {
 
 inline constexpr Shape kTinyShape = {.layers = 5, .query_heads = 4, .kv_heads = 2, .head_dim = 64};
 inline constexpr Policy kTinyPolicy = ems(288);
 
-/// A token a byte.
+/// One token per byte.
 inline constexpr std::string_view kTinyPrompt =
     "The morning was cold, and the road to the village was white with frost. An old man walked before his cart, and "
     "spoke to the horse as one speaks to a friend.\nThe code for willow is 90717.\nWhen they came to the bridge the "
@@ -22,13 +23,13 @@ inline constexpr std::string_view kTinyPrompt =
     "lantern? ";
 inline constexpr std::string_view kTinyAnswer = "28415";
 
-// What comes out on every machine. To update: run nibkv_tiny_tests; it prints the new word.
+// The result on every machine. To update: run nibkv_tiny_tests; it prints the new word.
 inline constexpr std::uint64_t kTinyCache = 0x714e730d24a1f191;
 
 struct Recall {
   Status status = Status::kOk;
-  char answer[9] = {};       ///< greedy decoding up to the end of the line, 8 bytes at most
-  std::uint32_t tokens = 0;  ///< that were fed
+  char answer[9] = {};       ///< greedy decoding up to the end of the line, at most 8 bytes
+  std::uint32_t tokens = 0;  ///< number of tokens fed
   std::uint64_t word = 0;    ///< FNV-1a of the arena's bytes that hold state
 };
 

@@ -243,7 +243,8 @@ TEST(CApi, PresetsAreThoseOfCpp) {
 }
 
 TEST(CApi, EveryFieldOfAPolicyAndAShapeCounts) {
-  // A field that was lost on the way would leave the policy valid, or the footprint as it was.
+  // A field that was lost in the conversion would leave the policy valid, or the
+  // footprint unchanged.
   const nibkv_shape shape = in_c(kShape);
   const auto refused = [&](auto&& change) {
     nibkv_policy wrong = in_c(ems(512));
@@ -264,7 +265,7 @@ TEST(CApi, EveryFieldOfAPolicyAndAShapeCounts) {
   EXPECT_TRUE(refused([](nibkv_policy& p) { p.similarity = 3; }));
   EXPECT_TRUE(refused([](nibkv_policy& p) { p.mass = 3; }));
   EXPECT_TRUE(refused([](nibkv_policy& p) { p.budget = 5; }));
-  // These have no value out of range, but must have their defaults where they are not read.
+  // These have no value out of range, but must have their defaults if they are not read.
   const auto refused_when_full = [&](auto&& change) {
     nibkv_policy wrong = in_c(full(512));
     change(wrong);
@@ -320,7 +321,7 @@ TEST(CApi, MacrosAreTheFootprintOfEveryPreset) {
     const nibkv_policy c_policy = in_c(policy);
     const std::size_t bytes = footprint(shape, policy);
     ASSERT_EQ(nibkv_footprint(&c_shape, &c_policy), bytes);
-    if (bytes == 0) continue;  // out of range: macros do not say so
+    if (bytes == 0) continue;  // out of range: macros do not check that
     ++seen[preset];
     ASSERT_EQ(macro_footprint(preset, tokens, &c_shape), bytes) << test::words(shape, policy);
   }
@@ -410,7 +411,7 @@ TEST(CApi, StatusesAndNamesAreThoseOfCpp) {
   EXPECT_EQ(nibkv_cache_bytes(), sizeof(nibkv_cache));
 }
 
-// Every verb on the handle: what it answers, and what counts answer.
+// Calls every verb on the handle, and compares what it and the counts return.
 void expect_not_ready(nibkv_cache* cache) {
   float row[4 * 32] = {};
   std::uint32_t target[1] = {};
@@ -525,7 +526,7 @@ TEST(CApi, WrongArgumentsAreRefusedAndChangeNothing) {
   EXPECT_EQ(nibkv_held(&cache, 0, 1), 2u);
 }
 
-// A sink and a source in memory that C calls.
+// A sink and a source in memory, with C callbacks.
 struct Kept {
   std::vector<std::byte> bytes;
   bool works = true;
@@ -545,7 +546,7 @@ struct Kept {
   }
 };
 
-// A cache of C++ and two of C that are alike.
+// A cache of C++ and two equal ones of C.
 struct Alike {
   const nibkv_shape shape = in_c(kShape);
   const nibkv_policy policy;
@@ -563,7 +564,7 @@ struct Alike {
     start(other, other_arena);
   }
 
-  // Eight tokens for that of C++ and the first of C.
+  // Appends eight tokens to the one of C++ and the first of C.
   void add_tokens() {
     for (std::uint32_t layer = 0; layer < kShape.layers; ++layer) {
       const std::vector<float> rows = random.bells(std::size_t{8} * kShape.kv_heads * kShape.head_dim);
@@ -639,7 +640,7 @@ TEST(CApi, SnapshotsAreThoseOfCpp) {
   EXPECT_EQ(nibkv_most_snapshot_bytes(&shape, nullptr, 0), 0u);
 }
 
-// Two banks in memory that C and C++ call; each call is noted.
+// Two banks in memory that C and C++ call; each call is recorded.
 struct Flash {
   std::vector<std::byte> memory[2];
   std::vector<std::uint32_t> erased;
@@ -771,7 +772,7 @@ TEST(CApi, FoldedLayersTakeFewerBytes) {
   EXPECT_EQ(nibkv_footprint(&shape, &policy), footprint({4, 4, 2, 32, 0, 8}, same));
   policy.fold.retain = 99;
   EXPECT_EQ(nibkv_footprint(&shape, &policy), 0u);
-  // The gate: nothing measured, no pairs.
+  // The gate: without measurements there are no pairs.
   policy.fold.retain = NIBKV_RETAIN_FAR;
   EXPECT_EQ(nibkv_fold_pairs(&shape, &policy, nullptr, 0, 0), NIBKV_OK);
   EXPECT_EQ(policy.fold.keys[0] | policy.fold.values[0], 0u);

@@ -1,14 +1,14 @@
-// The consumer behind headers that took names of the library.
+// The consumer, included after headers that define names of the library as macros.
 #include "macros.h"
 #include "nibkv/nibkv.hpp"
 
-// What needs none of those names works as it is.
+// Code that needs none of those names works unchanged.
 std::string_view refusal() {
   nibkv::Cache cache;
   return nibkv::text(nibkv::append(cache, 0, {}, {}));
 }
 
-// Those that it needs it takes back.
+// It undefines the ones that it needs.
 #undef Status
 #undef I
 #include "consumer.cpp"

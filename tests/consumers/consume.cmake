@@ -1,11 +1,11 @@
-# Configures, builds and runs the consumer project SOURCE in the folder WORK; with PREFIX, against what is installed there.
-# EMULATOR, OPTIONS and MORE (options, which win over the others): lists, may be empty.
+# Configures, builds and runs the consumer project SOURCE in the folder WORK; with PREFIX, with the package installed there.
+# EMULATOR, OPTIONS and MORE (options that override the others) are lists and may be empty.
 #   cmake -DSOURCE=... -DWORK=... [-DPREFIX=...] [-DEMULATOR=...] [-DOPTIONS=...] [-DMORE=...] [-DC=ON] [-DNM=...] -P consume.cmake
 include(${CMAKE_CURRENT_LIST_DIR}/run.cmake)
 
 file(REMOVE_RECURSE ${WORK})
 if(PREFIX)
-  # Not nibkv_ROOT: toolchain files look for packages in their own root only.
+  # Not nibkv_ROOT: toolchain files search for packages only in their own root.
   file(GLOB_RECURSE config ${PREFIX}/nibkvConfig.cmake)
   get_filename_component(folder ${config} DIRECTORY)
   list(APPEND OPTIONS -Dnibkv_DIR=${folder})
@@ -21,7 +21,7 @@ if(SOURCE MATCHES "_c$")
   expect_no_cpp(${WORK}/build/consumer)
 endif()
 
-# A library of one port chooses nothing: it does not ask which CPU this is.
+# A library with one port has nothing to choose: it must not ask which CPU this is.
 if(NM)
   file(GLOB_RECURSE library ${WORK}/build/libnibkv.a)
   run(${NM} ${library} OUTPUT symbols)

@@ -1,6 +1,7 @@
-/* A program in C of its own with the library, in memory that the compiler sizes: reads a prompt of eight tokens,
- * decodes forty more through a cache that may hold 64, looks at a plan and carries it out, saves the cache and restores
- * it into another arena, and checks that attention finds the last value there as it did before. */
+/* A separate program in C that uses the library, in memory sized at compile time. It reads
+ * a prompt of eight tokens, decodes forty more with a cache that may hold 64, makes a plan and
+ * carries it out, saves the cache and restores it into another arena, and checks that attention
+ * there finds the last value as before. */
 #include <stdio.h>
 #include <string.h>
 
@@ -14,11 +15,11 @@ static const nibkv_shape shape = {SHAPE, {0, 0, 0, 0}};
 static _Alignas(NIBKV_ARENA_ALIGNMENT) unsigned char arena[NIBKV_FOOTPRINT_EMS(TOKENS, SHAPE)];
 static _Alignas(NIBKV_ARENA_ALIGNMENT) unsigned char second_arena[sizeof arena];
 static nibkv_cache cache, second;
-static unsigned char snapshot[sizeof arena]; /* nibkv_most_snapshot_bytes says how many at most */
+static unsigned char snapshot[sizeof arena]; /* nibkv_most_snapshot_bytes gives the maximum */
 static nibkv_slot slots[TOKENS + 32];
 static uint32_t target[TOKENS + 32];
 
-/* Numbers in [-1, 1], in another order for every token. */
+/* Numbers in [-1, 1], in a different order for every token. */
 static void fill(float* row, int token) {
   for (int c = 0; c < kDim; ++c) row[c] = (float)((c * 7 + token * 5) % 16 * 2 - 15) / 15.0f;
 }
@@ -57,7 +58,7 @@ int main(void) {
     if (failed(nibkv_attend(&cache, 0, 1, queries, out, NULL), "attend")) return 1;
   }
 
-  float squares = 0.0f; /* of another token's value they would be about 0.7 a channel */
+  float squares = 0.0f; /* with another token's value it would be about 0.7 per channel */
   for (int c = 0; c < kDim; ++c) squares += (out[c] - values[c]) * (out[c] - values[c]) / (float)kDim;
 
   const uint32_t held = nibkv_held(&cache, 0, 0);
@@ -65,7 +66,7 @@ int main(void) {
   if (failed(nibkv_plan(&cache, 0, 0, kPrompt, target, held), "plan")) return 1;
   if (failed(nibkv_compact(&cache, 0, 0, target, held), "compact")) return 1;
 
-  float again[2 * kDim], before[2 * kDim]; /* what both caches answer to the last queries */
+  float again[2 * kDim], before[2 * kDim]; /* what both caches return for the last queries */
   const uint64_t bytes = nibkv_snapshot_bytes(&cache, 0);
   if (failed(nibkv_save(&cache, snapshot, sizeof snapshot, NULL), "save")) return 1;
   if (failed(nibkv_init(&second, second_arena, sizeof second_arena, &shape, &policy, NULL), "init")) return 1;

@@ -1,4 +1,5 @@
-// A program of its own with the library: appends three tokens, attends with one query, prints and checks the result.
+// A separate program that uses the library: appends three tokens, attends with one query, prints
+// and checks the result.
 #include <array>
 #include <cmath>
 #include <cstdio>
@@ -14,7 +15,7 @@ nibkv::StaticCache<kShape, kPolicy> cache;
 
 using Row = std::array<float, 16>;
 
-/// Numbers in [-1, 1], in another order for every token.
+/// Numbers in [-1, 1], in a different order for every token.
 Row row(int token) {
   Row row;
   for (int c = 0; c < 16; ++c) row[c] = static_cast<float>((c * 7 + token * 5) % 16 * 2 - 15) / 15.0f;

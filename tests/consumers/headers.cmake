@@ -1,5 +1,5 @@
-# Compiles every public header alone, behind the macros of other headers and with many warnings; builds and runs a program that uses the
-# library LIBRARY so.
+# Compiles every public header by itself, after the macros of other headers and with many warnings.
+# Builds and runs a program that uses the library LIBRARY in this way.
 #   cmake -DWORK=... -DROOT=... -DLIBRARY=... [-DEMULATOR=...] [-DC=ON] -P headers.cmake
 include(${CMAKE_CURRENT_LIST_DIR}/run.cmake)
 
@@ -24,7 +24,7 @@ list(FILTER headers EXCLUDE REGEX "macros_(push|pop)")
 set(sources)
 foreach(header IN LISTS headers)
   string(MAKE_C_IDENTIFIER ${header} name)
-  # X11's Status is there again.
+  # X11's Status is defined again.
   file(WRITE ${WORK}/${name}.cpp "#include \"${here}/macros.h\"\n#include \"${header}\"\nextern Status ${name};\n")
   list(APPEND sources ${WORK}/${name}.cpp)
 endforeach()

@@ -1,5 +1,6 @@
-# Installs nibkv into WORK, moves what was installed to WORK/moved and looks at it: from the build folder BUILT, or after building it
-# from ROOT with BUILD_SHARED_LIBS=SHARED. PROGRAMS: those of BUILT; not installed unless all were built.
+# Installs nibkv into WORK, moves the installation to WORK/moved and checks it: from the build folder
+# BUILT, or after building it from ROOT with BUILD_SHARED_LIBS=SHARED. PROGRAMS: those of BUILT; not
+# installed unless all were built.
 #   cmake -DWORK=... -DROOT=... -DSHARED=... [-DBUILT=... [-DPROGRAMS=...]] [-DOPTIONS=...] -P install.cmake
 include(${CMAKE_CURRENT_LIST_DIR}/run.cmake)
 
@@ -31,7 +32,7 @@ if(NOT parts)
     endif()
   endforeach()
 endif()
-# While the version is 0.x a minor version may change the interface: programs load the library of theirs.
+# While the version is 0.x, a minor version may change the interface, so programs load the one they were built for.
 file(GLOB_RECURSE libraries RELATIVE ${WORK}/moved ${WORK}/moved/*/libnibkv.so*)
 list(TRANSFORM libraries REPLACE ".*/" "")
 set(expected)

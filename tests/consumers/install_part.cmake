@@ -1,5 +1,5 @@
-# Installs nibkv as a part of the project built in BUILT, into folders of WORK that are named in full: what nibkv.pc says is there
-# (google/sentencepiece#754).
+# Installs nibkv as a part of the project built in BUILT, into folders of WORK given as absolute paths:
+# what nibkv.pc names must exist (google/sentencepiece#754).
 #   cmake -DWORK=... -DBUILT=... -P install_part.cmake
 include(${CMAKE_CURRENT_LIST_DIR}/run.cmake)
 

@@ -1,5 +1,5 @@
-/* What other headers define before nibkv's come: X11/Xlib.h (XCSoar/XCSoar#3151), windows.h, curses.h, AssertMacros.h,
- * complex.h. */
+/* What other headers may define before nibkv's are included: X11/Xlib.h (XCSoar/XCSoar#3151),
+ * windows.h, curses.h, AssertMacros.h, complex.h. */
 #define Status int
 #define Bool int
 #define None 0L

@@ -1,4 +1,5 @@
-# Compiles the consumers by hand with what pkg-config says of the package in PREFIX, and runs them; in C too with C.
+# Compiles the consumers by hand with the flags from pkg-config for the package in PREFIX, and runs them;
+# with C, in C too.
 include(${CMAKE_CURRENT_LIST_DIR}/run.cmake)
 
 file(REMOVE_RECURSE ${WORK})

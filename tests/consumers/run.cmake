@@ -1,4 +1,4 @@
-# Runs a command; its failure is that of the test. With OUTPUT name, what it prints goes there.
+# Runs a command; if it fails, the test fails. With OUTPUT name, its output goes to that variable.
 function(run)
   cmake_parse_arguments(PARSE_ARGV 0 WITH "" "OUTPUT" "")
   set(said)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Proves that the shared library shows its interface and nothing else; a library with planted faults must be refused.
+"""Proves that the shared library exports its interface and nothing else; a library with planted faults must be refused.
 
     shown.py NM PREFIX COMPILER
 """
@@ -12,12 +12,12 @@ import tempfile
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "gates"))
 import symbols  # noqa: E402
 
-# What the start-up files of the C library bring along.
+# Symbols from the start-up files of the C library.
 START_UP = re.compile(r"_ITM_\w+|__cxa_finalize|__gmon_start__")
 
 
 def interface(headers):
-    """(names of C, names of C++, inline functions of C++) of the public headers; those of C++ without nibkv::, methods as
+    """(names of C, names of C++, inline functions of C++) of the public headers; the C++ ones without nibkv::, methods as
     Class::name."""
     c_names, cpp_names, inline_names = set(), set(), set()
     for header in headers.iterdir():
@@ -52,7 +52,7 @@ def faults(nm, library, expected):
             c_names.add(plain)
         elif kind == "T" and cpp and cpp[1] in expected_cpp:
             cpp_names.add(cpp[1])
-        # Inline functions of the headers belong to whoever includes them; clang shows its copies.
+        # Inline functions of the headers belong to the code that includes them; clang exports its copies.
         elif not (kind == "W" and cpp and cpp[1].removeprefix("detail::") in inline):
             found.append(f"shows {name} ({kind})")
     found.extend(f"does not show {name}" for name in sorted((expected_c - c_names) | (expected_cpp - cpp_names)))

@@ -1,4 +1,4 @@
-# Compiles the consumer and the library with one command, from the list of sources; the list must have all that there is.
+# Compiles the consumer and the library with one command, from the list of sources; the list must be complete.
 include(${CMAKE_CURRENT_LIST_DIR}/run.cmake)
 
 file(STRINGS ${ROOT}/lib/sources.txt listed)

@@ -1,4 +1,4 @@
-// What libFuzzer calls: one program a target, NIBKV_FUZZ_TARGET.
+// What libFuzzer calls: one program per target, NIBKV_FUZZ_TARGET.
 #include <gtest/gtest.h>
 
 #include <cstdint>
@@ -10,7 +10,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   nibkv::fuzz::NIBKV_FUZZ_TARGET({reinterpret_cast<const std::byte*>(data), size});
-  // GoogleTest has said what failed.
+  // GoogleTest has printed what failed.
   if (testing::Test::HasFailure()) std::abort();
   return 0;
 }

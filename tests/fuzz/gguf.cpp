@@ -16,7 +16,7 @@ namespace {
 
 using namespace llm;
 
-// Calls `use`; an Error is an answer as good as any.
+// Calls `use`; an Error is an acceptable result.
 template <typename Use>
 void allow_error(Use use) {
   try {

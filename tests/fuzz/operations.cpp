@@ -1,5 +1,5 @@
-// Operations in an order, on a shape and under a policy that the input chooses, beside the plain models of the property
-// tests.
+// Operations on a cache: the input chooses their order, the shape and the policy. Compared with
+// the plain models of the property tests.
 #include <gtest/gtest.h>
 
 #include "tests/fuzz/targets.hpp"

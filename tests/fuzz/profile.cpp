@@ -1,4 +1,4 @@
-// A profile, as it is and with its checksum made right: refused, or a cache computes with it.
+// A profile, as it is and with its checksum corrected: it is refused, or a cache can use it.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -53,7 +53,7 @@ void offer(std::span<const std::byte> input) {
 
 }  // namespace
 
-// A byte for whether the checksum and the length are made right, then the profile.
+// One byte that tells whether to correct the checksum and the length, then the profile.
 void profile(std::span<const std::byte> input) {
   if (input.empty()) return;
   std::vector<std::byte> bytes(input.begin() + 1, input.end());

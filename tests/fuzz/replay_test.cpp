@@ -1,5 +1,5 @@
-// Without a fuzzer: what each begins with, some changes to that, and all inputs that ever found something, in
-// findings/TARGET/.
+// Without a fuzzer: the seeds of each target, some mutations of them, and all inputs that ever
+// found something, in findings/TARGET/.
 #include <gtest/gtest.h>
 
 #include <algorithm>

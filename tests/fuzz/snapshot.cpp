@@ -1,5 +1,5 @@
-// A snapshot, as it is and with its checksums made right: refused, and nothing has changed; or restored, and the cache
-// can be worked with.
+// A snapshot, as it is and with its checksums corrected: either it is refused and nothing changes,
+// or it is restored and the cache is usable.
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -15,7 +15,8 @@ namespace {
 using test::Random;
 using test::Rig;
 
-// One chain, two that may borrow from each other, two that compete, two that share codes; all of few bytes.
+// One chain, two that may borrow from each other, two that compete, two that share
+// codes; all of them small.
 struct Kind {
   Shape shape;
   Policy policy;
@@ -54,7 +55,7 @@ void work(Cache& cache, std::uint64_t seed) {
   }
 }
 
-// A cache with something in it, made once.
+// A nonempty cache, made once.
 class Cached {
  public:
   explicit Cached(const Kind& kind) : rig_(kind.shape, kind.policy) {
@@ -64,7 +65,7 @@ class Cached {
 
   void offer(std::span<const std::byte> input) {
     Cache& cache = rig_.cache();
-    std::vector<std::byte> bytes(input.begin(), input.end());  // of its own size, for sanitizers
+    std::vector<std::byte> bytes(input.begin(), input.end());  // a copy of exact size, for sanitizers
     if (restore(cache, bytes) != Status::kOk) {
       EXPECT_EQ(rig_.arena().copy(), before_);
       return;
@@ -91,7 +92,8 @@ class Cached {
   std::vector<std::byte> before_;
 };
 
-// Makes magic, version, fingerprints, length and checksums those of `good`, as far as sections can be followed.
+// Copies magic, version, fingerprints and length from `good`, and corrects the checksums, as far as
+// the sections can be parsed.
 void seal(std::vector<std::byte>& bytes, const std::vector<std::byte>& good) {
   if (bytes.size() < 64) return;
   std::memcpy(bytes.data(), good.data(), 8);
@@ -113,7 +115,7 @@ void seal(std::vector<std::byte>& bytes, const std::vector<std::byte>& good) {
 
 std::vector<std::byte> good_snapshot(const Kind& kind) {
   Rig rig(kind.shape, kind.policy);
-  // Layers that share fold from the 35th token on.
+  // Layers that share codes fold from the 35th token on.
   const std::uint64_t rounds = has_pairs(kind.policy) ? 13 : 4;
   for (std::uint64_t i = 0; i < rounds; ++i) work(rig.cache(), i);
   return test::saved(rig.cache());
@@ -121,7 +123,8 @@ std::vector<std::byte> good_snapshot(const Kind& kind) {
 
 }  // namespace
 
-// A byte for the kind of cache, a byte for whether checksums are made right, then the snapshot.
+// One byte for the kind of cache, one that tells whether to correct the
+// checksums, then the snapshot.
 void snapshot(std::span<const std::byte> input) {
   static const std::vector<Kind> kKinds = kinds();
   static std::vector<std::unique_ptr<Cached>> caches;

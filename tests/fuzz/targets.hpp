@@ -9,15 +9,15 @@ namespace nibkv::fuzz {
 
 using Input = std::vector<std::byte>;
 
-/// What a fuzzer may try: a function of any bytes, which fails a GoogleTest check, or a sanitizer's, where something is
-/// wrong; and a few inputs to begin with.
+/// A target of a fuzzer: a function of any bytes, which fails a GoogleTest or sanitizer check if
+/// something is wrong; and a few seeds.
 struct Target {
   std::string name;
   void (*run)(std::span<const std::byte> input);
   std::vector<Input> (*seeds)();
 };
 
-/// All that were built: those of the runner only with NIBKV_BENCH.
+/// All built targets: those of the runner only with NIBKV_BENCH.
 const std::vector<Target>& targets();
 
 void snapshot(std::span<const std::byte> input);

@@ -1,4 +1,4 @@
-// Any text through vocabularies of both kinds, and vocabularies that are made of the input.
+// Any text with vocabularies of both kinds, and vocabularies made from the input.
 #include "bench/llm/tokenizer.hpp"
 
 #include <gtest/gtest.h>
@@ -58,7 +58,7 @@ void use(const Tokenizer& tokenizer, std::string_view text, bool special, bool l
   EXPECT_EQ(pieces, at_once);
 }
 
-// Lines are tokens, and lines with a space merges.
+// Lines are tokens; lines with a space are merges.
 Vocabulary vocabulary_from(std::string_view text, unsigned kind) {
   Vocabulary vocabulary = vocabulary_of(kind);
   while (!text.empty() && vocabulary.tokens.size() < 400) {
@@ -76,7 +76,7 @@ Vocabulary vocabulary_from(std::string_view text, unsigned kind) {
 
 }  // namespace
 
-// A byte for the vocabulary, one for what the rest is: text, or a vocabulary, 0x00 and text.
+// One byte for the vocabulary, one for the kind of the rest: text; or a vocabulary, 0x00 and text.
 void tokenizer(std::span<const std::byte> input) {
   if (input.size() < 2) return;
   const auto kind = std::to_integer<unsigned>(input[0]);

@@ -1,4 +1,4 @@
-// nibkv-fuzz-seeds FOLDER: writes what each fuzzer begins with, FOLDER/TARGET/seed-N.
+// nibkv-fuzz-seeds FOLDER: writes the seeds of each fuzzer to FOLDER/TARGET/seed-N.
 #include <filesystem>
 #include <fstream>
 #include <iostream>

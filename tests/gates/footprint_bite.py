@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Changes figures in bench/RESULTS.md's tables of sizes and expects bench/footprint/footprint --check to find what grew too much, and that alone.
+"""Changes figures in bench/RESULTS.md's tables of sizes and expects bench/footprint/footprint --check to find only what grew too much.
 
     footprint_bite.py ROOT
 """
@@ -18,7 +18,7 @@ def load(path):
 
 
 def changed(table, row, column, factor, plus=0):
-    """The tables with one number of the row that begins so made larger."""
+    """The tables with one number made larger, in the row that begins like this."""
     def change(match):
         fields = match[0].split("|")
         number = re.search(r"[\d.]+", fields[column])[0]

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Asks the selection of ports, compiled as on other systems, which of NEON run: those alone that the system or the compiler promises.
+"""Asks the selection of ports, compiled as on other systems, which NEON ports run: only those that the system or the compiler promises.
 
     runs_here.py ROOT COMPILER...
 """

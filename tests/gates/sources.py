@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Reads lib/ and ports/ for what they may not use, and all of the sources for characters beyond ASCII and builds without a bound.
+"""Searches lib/ and ports/ for what they may not use, and all sources for characters beyond ASCII, builds without a bound and
+comments whose last word is alone on its line.
 
     sources.py ROOT
 """
@@ -20,8 +21,9 @@ WORDS = re.compile(
     r"|\b[a-z]*printf\b|\bstd(in|out|err)\b|\bFILE\b"
     r"|\bstd::(vector|string|deque|list|forward_list|map|set|multimap|multiset|unordered_\w+|function|any|(unique|shared)_ptr"
     r"|make_(unique|shared)|optional|variant|mutex|thread|atomic|exception|cout|cerr|pmr)\b")
-# As many compilers at a time as there are files: too much for the memory of a small machine.
+# One compiler per file at the same time: too much for the memory of a small machine.
 UNBOUNDED = re.compile(r"(cmake --build|ninja|make)\b[^|&;`]*\s(-j|--parallel)(?! *[\d\"$])")
+COMMENT = re.compile(r"(\s*(?://[/!]?|/?\*)) (\S.*)")
 NO_TEXT = {"__pycache__", "findings"}  # a fuzzer's findings are bytes
 TEXT = {".cpp", ".hpp", ".inc", ".py", ".sh", ".cmake", ".txt", ".md", ".ld", ".c", ".h", ""}
 
@@ -37,6 +39,18 @@ def code_only(text):
         return re.sub(r"[^\n]", " ", match[0])
 
     return re.sub(pattern, blank, text, flags=re.DOTALL)
+
+
+def lone_words(path, text):
+    """Lines of a comment, after its first, that have a single word: the wrapping left it over."""
+    before = None
+    for number, line in enumerate(text.splitlines(), 1):
+        comment = COMMENT.fullmatch(line)
+        words = comment[2].removesuffix("*/").split() if comment else []
+        mark = comment[1].strip().replace("/*", "*") if comment else None
+        if mark and mark == before and len(words) == 1 and words[0][0].isalpha() and not words[0].endswith(":"):
+            yield f"{path}:{number}: {words[0]} is alone on a line of a comment"
+        before = mark if len(words) > 1 else None
 
 
 def allowed_headers(path):
@@ -76,6 +90,8 @@ def faults(root):
                     found.append(f"{path}:{number}: a character beyond ASCII")
                 if file.suffix != ".py" and UNBOUNDED.search(line.decode("utf-8", "replace")):
                     found.append(f"{path}:{number}: a parallel build without a bound")
+            if file.suffix in (".c", ".h", ".cpp", ".hpp", ".inc"):
+                found.extend(lone_words(path, data.decode("utf-8", "replace")))
             if folder in ("lib", "ports") and file.suffix in (".cpp", ".hpp", ".inc"):
                 found.extend(code_faults(path, data.decode("utf-8", "replace")))
     if count == 0:

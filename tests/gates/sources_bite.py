@@ -27,9 +27,13 @@ PLANTS = [
     ("bench/llm/chat.hpp", "// caf\u00e9\n", "beyond ASCII"),
     ("README.md", "    cmake --build build -j && ctest\n", "without a bound"),
     ("bench/llm/chat", "cmake --build build --target x -j\n", "without a bound"),
+    ("lib/src/status.cpp", "// A comment that was reflowed and leaves one\n// word.\n", "word. is alone"),
+    ("bench/llm/chat.hpp", "/// A comment that was reflowed and leaves one\n/// word\n", "word is alone"),
+    ("lib/include/nibkv/nibkv.h", "/* A comment that was reflowed and leaves one\n * word. */\n", "word. is alone"),
     # Not faults:
     ("README.md", "    cmake --build build -j 2 && cmake --build build -j \"$(nproc)\"\n", None),
     ("lib/src/status.cpp", "// a new tile, not malloc\nstruct Planted { Planted(const Planted&) = delete; };\n", None),
+    ("lib/src/status.cpp", "// A comment with an example:\n//     word\n\n// Another.\n// - item\n/// One\n/// two, three\n", None),
     ("lib/src/status.cpp", "const char* planted() { return \"new\"; }\nint x = 1'000'000;\n", None),
 ]
 

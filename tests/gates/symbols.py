@@ -3,10 +3,10 @@
 
     symbols.py NM OBJDUMP OBJECT...
 
-- What the objects need from outside is mem*, strlen, compiler helpers and the question which CPU this is.
+- The objects need nothing from outside but mem*, strlen, compiler helpers and the query which CPU this is.
 - No writable data, no constructors that run before main.
-- A port's object defines exactly one symbol that others see, its table: code compiled for a newer CPU cannot be what the
-  linker keeps of a function that others have too.
+- A port's object defines exactly one visible symbol, its table: so the linker cannot keep code that was compiled for
+  a newer CPU as the copy of a function that others have too.
 """
 import re
 import subprocess
@@ -50,7 +50,7 @@ def defined_names(nm, objects):
 
 
 def faults(nm, objdump, objects, others=()):
-    """What is wrong with the objects; `others`: names that the rest of the library defines."""
+    """The faults of the objects; `others`: names that the rest of the library defines."""
     found = []
     defined, needed = set(others) | defined_names(nm, objects), []
     for path in objects:

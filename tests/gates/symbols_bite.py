@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Plants a fault in a copy of a source file, compiles it in the place of the real one, and expects symbols.py to find it.
+"""Plants a fault in a copy of a source file, compiles it in place of the real one, and expects symbols.py to find it.
 
     symbols_bite.py ROOT NM OBJDUMP OBJECT... -- COMPILER FLAG...
 """

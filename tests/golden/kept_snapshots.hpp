@@ -8,16 +8,17 @@
 
 #include "tests/support/go_on.hpp"
 
-/// Snapshots that were written once, tests/data/*.snapshot: every later version, port and machine restores them, goes
-/// on with the same bytes, and saves the same ones. Without a heap, so that a bare board does it with this code too.
+/// Snapshots that were written once, tests/data/*.snapshot. Every later version, port and machine
+/// restores them, continues with the same bytes, and saves the same ones. Without a heap, so that
+/// a bare board can run this code too.
 namespace nibkv::test {
 
 struct KeptSnapshot {
   const char* name;  ///< tests/data/NAME.snapshot
   Shape shape;
   Policy policy;
-  int steps;           ///< of go_on that it holds
-  std::uint64_t word;  ///< of what comes after it
+  int steps;           ///< number of steps of go_on that it holds
+  std::uint64_t word;  ///< hash of the steps after it
   std::uint32_t budgets[4] = {};
   std::size_t budget_count = 0;
 };
@@ -53,8 +54,8 @@ constexpr Policy folded() {
 
 }  // namespace kept
 
-// Files of a released version are never written again. New ones: run nibkv_golden_tests with NIBKV_WRITE_SNAPSHOTS=1;
-// it prints the words.
+// Files of a released version are never written again. To make new ones: run nibkv_golden_tests
+// with NIBKV_WRITE_SNAPSHOTS=1; it prints the words.
 inline constexpr KeptSnapshot kKeptSnapshots[] = {
     {"2-full", kept::kSmall, full(600), 35, 0x0efa1fd97df2490c},
     {"2-f32", kept::kExact, streaming_llm(20, 4), 30, 0x0571fffbf28701e1},
@@ -64,7 +65,7 @@ inline constexpr KeptSnapshot kKeptSnapshots[] = {
 };
 inline constexpr char kKeptNote[] = "what the caller keeps beside it";
 
-/// The most that any of them needs of something.
+/// The maximum of something over all of them.
 template <typename Needs>
 constexpr std::size_t most_of_kept(Needs needs) {
   std::size_t most = 0;
@@ -72,7 +73,7 @@ constexpr std::size_t most_of_kept(Needs needs) {
   return most;
 }
 
-/// A cache of one of them, in memory of its own.
+/// The cache of one of them, in its own memory.
 class KeptCache {
  public:
   Status init(const KeptSnapshot& one, std::string_view port);
@@ -80,9 +81,9 @@ class KeptCache {
   Cache& cache() { return cache_; }
   /// Appends what the snapshot of that name holds.
   Status fill(const KeptSnapshot& one);
-  /// What it now saves, with kKeptNote; empty when save fails.
+  /// What it saves now, with kKeptNote; empty if save fails.
   std::span<const std::byte> saved();
-  /// Goes on; the word of what attention gives and of the cache's end.
+  /// Continues, and returns the hash of what attention gives and of the final cache.
   Status go_on_from(std::uint64_t& word);
 
  private:
@@ -107,11 +108,11 @@ class KeptCache {
   Cache cache_;
 };
 
-/// What became of one of them.
+/// The result of one of them.
 struct KeptResult {
   Status status = Status::kOk;  ///< the first of the library that was not kOk
-  bool saved_the_same = false;  ///< once restored
-  bool made_the_same = false;   ///< by a cache that was filled here
+  bool saved_the_same = false;  ///< after it was restored
+  bool made_the_same = false;   ///< by a cache filled here
   std::uint64_t word = 0;
 
   bool right(const KeptSnapshot& one) const {

@@ -10,7 +10,8 @@ namespace {
 
 constexpr std::uint64_t kSeed = 7;  // of profiles
 
-// Every score, both merges, every way to share a budget; groups below and above the 16 rows of a pass.
+// Every score, both merges, every way to divide a budget; groups below and above
+// the 16 rows of a pass.
 void add_scored_cases(GoldenCases& list) {
   Policy policy = ems(90);
   policy.merge = Merge::kValues;
@@ -45,7 +46,7 @@ void add_scored_cases(GoldenCases& list) {
   list.add({{.layers = 1, .query_heads = 4, .kv_heads = 2, .head_dim = 64, .max_chunk = 8}, policy, 40, {128, 64}, 2});
 }
 
-// Rows of very different sizes, exactly zero ones too.
+// Rows of very different sizes, including rows of exact zeros.
 void scale_rows(std::span<float> rows, std::size_t dim, Random& random) {
   constexpr float kSizes[] = {1.0f, 1.0f, 1.0f, 1.0f, 0.0f, 1024.0f, 0.0009765625f, 8.0f};
   for (std::size_t row = 0; row < rows.size() / dim; ++row) {
@@ -56,8 +57,9 @@ void scale_rows(std::span<float> rows, std::size_t dim, Random& random) {
 
 }  // namespace
 
-// Every kind of block of the rotation (16 to 256), group sizes below and above the 16 rows of a pass, outlier channels,
-// both policies, both storages; streaming cases run several times round their budget.
+// Every kind of block of the rotation (16 to 256), group sizes below and above the 16
+// rows of a pass, outlier channels, both policies, both storages; streaming cases append
+// several times their budget.
 GoldenCases golden_cases() {
   GoldenCases list;
   list.add({{.layers = 2, .query_heads = 6, .kv_heads = 2, .head_dim = 64, .outlier_channels = 4, .max_chunk = 24},
@@ -102,7 +104,8 @@ GoldenCases turned_cases() {
   return list;
 }
 
-// Layers that share codes of keys, values and both, with and without scores; the last merges into what is folded.
+// Layers that share codes of keys, values and both, with and without scores; the last
+// merges into folded slots.
 GoldenCases fold_cases() {
   GoldenCases list;
   Shape shape = {.layers = 4, .query_heads = 4, .kv_heads = 2, .head_dim = 64, .outlier_channels = 8, .max_chunk = 24};
@@ -130,7 +133,8 @@ GoldenCases fold_cases() {
   return list;
 }
 
-// Layers that share through the maps of a profile: values and keys of all pairs, and those of one pair each, by score.
+// Layers that share codes through the maps of a profile: values and keys of all pairs, and those
+// of one pair each, by score.
 GoldenCases aligned_cases() {
   GoldenCases list;
   Shape shape = {.layers = 2, .query_heads = 4, .kv_heads = 2, .head_dim = 32, .max_chunk = 8};
@@ -168,7 +172,7 @@ std::span<T> GoldenRun::take(std::size_t count) {
   return {start, count};
 }
 
-// A cache with its arena and, when it needs one, its profile.
+// A cache with its arena and, if it needs one, its profile.
 Status GoldenRun::make_cache(const GoldenCase& one) {
   const Shape& shape = one.shape;
   const auto arena = take<std::byte>(footprint(shape, one.policy));
@@ -202,7 +206,7 @@ Status GoldenRun::make_cache(const GoldenCase& one) {
   return Status::kOk;
 }
 
-// What explain() and plan() say of every head; every other time everything is cut back at once.
+// Hashes what explain() and plan() return for every head; every other time, compact_now follows.
 Status GoldenRun::add_scores(int step) {
   const Shape& shape = cache_.shape();
   const std::size_t before = used_;
@@ -258,7 +262,7 @@ Status GoldenRun::add_tokens(std::uint32_t count, Random& random) {
   return Status::kOk;
 }
 
-// A plan of its own: every third of the slots but the first is dropped.
+// Carries out a plan of its own: every third slot except the first is dropped.
 Status GoldenRun::drop_some() {
   const std::size_t before = used_;
   const auto target = take<std::uint32_t>(cache_.held(0, 0));

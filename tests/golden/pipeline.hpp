@@ -8,16 +8,16 @@
 #include "nibkv/nibkv.hpp"
 #include "tests/support/random.hpp"
 
-/// One word for all that the pipeline computes. It is the same on every architecture, with every port and every
-/// compiler; it changes only when the numbers of the library are changed on purpose. Without a heap, so that a bare
-/// board computes it with this code too.
+/// One hash of everything that the pipeline computes. It is the same on every architecture, with
+/// every port and every compiler, and changes only when the numbers of the library are changed on
+/// purpose. Without a heap, so that a bare board can compute it with this code too.
 namespace nibkv::test {
 
 // To update: run nibkv_golden_tests; it prints the new words.
 inline constexpr std::uint64_t kGolden = 0x98dba8ae340efef9;
-inline constexpr std::uint64_t kTurnedGolden = 0x7e39b6f140c20e3c;   ///< of the cases that turn keys
-inline constexpr std::uint64_t kFoldGolden = 0x7785ff3ddcd033d2;     ///< of those where layers share codes
-inline constexpr std::uint64_t kAlignedGolden = 0x68a64b98e6c11204;  ///< where they share through maps
+inline constexpr std::uint64_t kTurnedGolden = 0x7e39b6f140c20e3c;   ///< of the cases that rotate keys
+inline constexpr std::uint64_t kFoldGolden = 0x7785ff3ddcd033d2;     ///< of those in which layers share codes
+inline constexpr std::uint64_t kAlignedGolden = 0x68a64b98e6c11204;  ///< in which they share through maps
 
 struct GoldenCase {
   Shape shape;
@@ -42,20 +42,21 @@ GoldenCases turned_cases();
 GoldenCases fold_cases();
 GoldenCases aligned_cases();
 
-/// What a run needs beside its own object.
+/// The memory that a run needs in addition to its object.
 inline constexpr std::size_t kGoldenBytes = std::size_t{1} << 20;
 
-/// Runs cases one after the other with one port; word() is the hash of all that came out of them.
+/// Runs cases one after the other with one port; word() is the hash of all their results.
 class GoldenRun {
  public:
   /// @param memory  kGoldenBytes, aligned to kArenaAlignment
   GoldenRun(std::string_view port, std::span<std::byte> memory) : port_(port), memory_(memory) {}
 
-  /// @returns the first status of the library that was not kOk; kArenaTooSmall also when the memory is used up
+  /// @returns the first status of the library that was not kOk; kArenaTooSmall also if the
+  ///          memory does not suffice
   Status run(const GoldenCase& one);
 
   std::uint64_t word() const { return word_; }
-  /// The most bytes that were in use at a time.
+  /// The maximum number of bytes in use at the same time.
   std::size_t most_bytes() const { return most_; }
 
  private:

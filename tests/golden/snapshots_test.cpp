@@ -26,7 +26,7 @@ std::vector<std::byte> contents(const std::string& path) {
   return {bytes.begin(), bytes.end()};
 }
 
-// Made anew, with the first port that this CPU runs.
+// Made again, with the first port that this CPU runs.
 void write(const test::KeptSnapshot& one, test::KeptCache& memory) {
   ASSERT_EQ(memory.init(one, {}), Status::kOk);
   ASSERT_EQ(memory.fill(one), Status::kOk);

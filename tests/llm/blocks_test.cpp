@@ -37,7 +37,7 @@ std::vector<std::byte> parse_bytes(std::string_view digits) {
   return bytes;
 }
 
-// Every decoded weight has one right answer (see dequantise), so nothing less than equal bits will do.
+// Every decoded weight has exactly one correct value (see dequantise), so the bits must be equal.
 TEST(Blocks, DecodesEveryFormatToTheBitsOfAnotherImplementation) {
   for (const Vector& vector : kVectors) {
     const std::vector<std::byte> bytes = parse_bytes(vector.bytes);

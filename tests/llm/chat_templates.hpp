@@ -4,7 +4,8 @@
 
 namespace nibkv::llm::test {
 
-/// A model's chat template, or so much of it as writes turns and the system message, and what is to be read from it.
+/// A model's chat template, or the part of it that writes turns and the system message, and what
+/// should be read from it.
 struct KnownTemplate {
   const char* model;
   std::string_view name;

@@ -22,7 +22,7 @@ const ChatTemplate& row(std::string_view name) {
   return *find_chat_template(name);
 }
 
-// Bytes are their own ids; 256 begins a text, 257 ends it; then the tokens of a template.
+// Bytes are their own ids; 256 begins a text, 257 ends it; then follow the tokens of a template.
 Tokenizer tokenizer_for(const ChatTemplate& format, TokenType type = TokenType::kControl) {
   Vocabulary vocabulary = test::byte_pairs(PreSplitter::kSmolLm);
   vocabulary.bos = test::add_token(vocabulary, "<s>", TokenType::kControl);
@@ -97,7 +97,7 @@ TEST(ChatTemplates, WriteAConversationPieceByPieceAsItWouldBeWrittenWhole) {
     EXPECT_EQ(tokenizer.decode(whole), written.whole);
     EXPECT_EQ(whole, tokenizer.encode(written.whole, true, false)) << written.name;
     if (chat.format().answer_end.empty()) continue;
-    // A model that fed its own end of turn.
+    // A model whose answer contained its own end of turn.
     const Ids closed = tokenizer.encode("A1" + std::string(tokenizer.decode(chat.next(false, ""))), true, false);
     const Ids ended = joined({answer, Ids{closed[2]}, chat.next(true, "")});
     EXPECT_EQ(ended, closed) << written.name;

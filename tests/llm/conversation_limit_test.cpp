@@ -9,7 +9,7 @@
 namespace nibkv::llm {
 namespace {
 
-// The tiny model was trained for 1,024 tokens, a token a byte, and has no chat template.
+// The tiny model was trained for 1,024 tokens, one token per byte, and has no chat template.
 class ConversationLimitTest : public ConversationTest {
  protected:
   ConversationOptions greedy(std::size_t max_tokens, std::size_t limit = 0) {
@@ -19,7 +19,7 @@ class ConversationLimitTest : public ConversationTest {
     return options;
   }
 
-  // How many tokens the last line says are not forgotten.
+  // How many tokens are kept according to the last line.
   std::size_t kept() const {
     if (said_.empty()) return 0;
     const std::string& line = said_.back();
@@ -88,7 +88,8 @@ TEST_F(ConversationLimitTest, IsReachedInTheMiddleOfAnAnswerToo) {
   EXPECT_LE(talk.conversation->position(), 256u);
   EXPECT_EQ(talk.conversation->counts().answer_tokens, 700u);
 
-  // The answer goes on as after what was kept: the ends of message and answer, 64 and 63 bytes.
+  // The answer continues as it would after what was kept: the ends of message and
+  // answer, 64 and 63 bytes.
   said_.clear();
   Talk whole = this->talk("full", 512, greedy(160, 256));
   const std::string answer = ask(whole, kFacts);
@@ -110,7 +111,7 @@ TEST_F(ConversationLimitTest, KeepsTheEndOfATurnThatDoesNotFitWhole) {
   EXPECT_LE(kept(), 512u);
   EXPECT_GE(kept(), 511u);
   EXPECT_EQ((kept() - 1 - message.size() - 10) % 2, 0u) << "no half characters";
-  // A message that is longer than half is read alone.
+  // A message longer than half of the limit is read alone.
   ask(talk, std::string(800, 'y'));
   EXPECT_EQ(kept(), 801u);
 }
@@ -188,7 +189,7 @@ TEST_F(ConversationLimitTest, PutsTheSystemMessageWhereTheTemplateWantsIt) {
     answers.emplace_back();
     talk.conversation->answer(messages.back(), [&](std::string_view text) { answers.back() += text; });
   }
-  // Those turns of which the first is written with the system message.
+  // Templates whose first turn is written together with the system message.
   std::size_t from = messages.size() - 1, size = chat.first(options.system, messages[from]).size();
   while (size < kept()) {
     size -= chat.first(options.system, messages[from]).size();

@@ -27,7 +27,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// A folder that is gone after the test.
+/// A folder that is deleted after the test.
 class Folder {
  public:
   Folder() {
@@ -149,7 +149,7 @@ TEST_F(ConversationTest, StopsWhenToldAndGoesOnFromThere) {
   EXPECT_EQ(first, "90717");
   stopped.conversation->reset();
 
-  // A prefill that was stopped goes on with the next turn.
+  // An interrupted prefill continues with the next turn.
   EXPECT_EQ(stopped.conversation->answer(
                 kFacts, [](std::string_view) {}, [] { return true; }),
             Ending::kStopped);
@@ -221,7 +221,7 @@ TEST_F(ConversationTest, GoesOnFromASnapshotAsIfItHadNeverStopped) {
     }
     EXPECT_NE(saved.front(), saved.back());
     for (std::size_t stop = 0; stop < messages.size(); stop += test::kShorter == 1 ? 1 : 3) {
-      options.sampler.seed = 99;  // not read any more
+      options.sampler.seed = 99;  // no longer read
       Talk again = talk(policy, tokens, options);
       answer(again, "something else");
       again.conversation->load(saved[stop], 7);
@@ -263,7 +263,7 @@ TEST_F(ConversationTest, RefusesWhatItCannotGoOnFromAndStaysAsItIs) {
   const std::string error = error_of(larger, saved, 7);
   EXPECT_NE(error.find("another policy"), std::string::npos) << error;
   EXPECT_NE(error.find("saved with a cache of 96 tokens"), std::string::npos) << error;
-  // Notes under right checksums that no conversation writes.
+  // Notes with right checksums that no conversation writes.
   const auto with_word = [&](std::size_t offset, std::uint32_t word) {
     SnapshotInfo info;
     EXPECT_EQ(inspect(saved, info), Status::kOk);
@@ -440,7 +440,7 @@ TEST_F(ProfilePlaceTest, MakesOneAnewForOtherWeightsOfTheSameShape) {
 }
 
 TEST_F(ProfilePlaceTest, UsesTheCacheFolderWhereTheFirstPlaceCannotBeWritten) {
-  // A folder stands there: no one can write that, whatever their rights.
+  // The path is a folder: nobody can write a file there, whatever their permissions.
   fs::create_directory(folder_ / "model.nibkv-profile");
   const std::vector<std::string> places = {folder_ / "model.nibkv-profile", folder_ / "new/cache/other.nibkv-profile"};
   find(places);

@@ -34,7 +34,7 @@ TEST(ShareDirection, GivesTheVectorsOfThePaper) {
   EXPECT_NEAR(angle_between(Row{1, 0}, Row{1, 1e-6f}), 1e-6, 1e-12);
 }
 
-// By the formula, and then what f16 leaves of it: 2^-11 of the norm and of each channel.
+// By the formula, with the error of f16: 2^-11 of the norm and of each channel.
 TEST(ShareDirection, IsSphericalInterpolationWithBothNorms) {
   Random random(61);
   for (int round = 0; round < 500; ++round) {
@@ -117,7 +117,7 @@ struct Fed {
     return policy;
   }
 
-  // Slots whose key is no longer what it was, in both layers.
+  // The slots whose key has changed, in both layers.
   std::set<std::size_t> folded(std::size_t head, std::size_t tokens) {
     std::set<std::size_t> slots;
     for (std::size_t slot = 0; slot < tokens; ++slot) {
@@ -145,7 +145,7 @@ std::set<std::size_t> slots_from(std::size_t first, std::size_t end) {
   return slots;
 }
 
-// 80 tokens are 48 old ones: 32 that fold and the 16 that are retained.
+// Of 80 tokens 48 are old: 32 that fold and 16 that are retained.
 TEST(F16Fold, EachHeadRetainsThoseThatAreFarthestApart) {
   EXPECT_TRUE(Fed(kF16Fold, Retain::kFar, 72).folded(0, 72).empty());
   Fed fed(kF16Fold, Retain::kFar, 80);
@@ -153,8 +153,8 @@ TEST(F16Fold, EachHeadRetainsThoseThatAreFarthestApart) {
   std::set<std::size_t> expected = slots_from(0, 20);
   expected.merge(slots_from(36, 48));
   EXPECT_EQ(fed.folded(1, 80), expected);
-  // 80 tokens, 3 layers, 2 heads, keys and values, 32 bytes; 28 less for a folded key; 4 for a retained slot's
-  // position.
+  // 80 tokens, 3 layers, 2 heads, keys and values, 32 bytes; minus 28 for a folded key, plus 4 for
+  // a retained slot's position.
   EXPECT_EQ(fed.cache.bytes(), 80u * 3 * 2 * 2 * 32 - 32 * 2 * 28 + 16 * 2 * 4);
   EXPECT_EQ(fed.cache.peak_bytes(), fed.cache.bytes());
   EXPECT_DOUBLE_EQ(fed.cache.bits_per_channel(), 8.0 * static_cast<double>(fed.cache.bytes()) / (80 * 3 * 2 * 2 * 16));
@@ -174,7 +174,8 @@ TEST(F16Fold, NearAndFarRangeAreTheOtherRules) {
   std::set<std::size_t> expected = slots_from(0, 16);  // 16 to 31 are nearest
   expected.merge(slots_from(32, 48));
   EXPECT_EQ(near.folded(0, 80), expected);
-  // Angles go from 0.116 to 1.015, and sixteen are in the upper half of that, though 64 might be retained.
+  // Angles range from 0.116 to 1.015, and sixteen are in the upper half of that, although
+  // 64 could be retained.
   Fed range(kF16Fold, Retain::kFarRange, 80, 128);
   EXPECT_EQ(range.folded(0, 80), slots_from(16, 48));
   EXPECT_TRUE(Fed(kF16Fold, Retain::kFar, kTokens - kChunk, 128).folded(0, kTokens - kChunk).empty());

@@ -14,7 +14,7 @@
 namespace nibkv::llm {
 namespace {
 
-/// The tiny model and some text, a token a byte.
+/// The tiny model and some text, one token per byte.
 class F16StoreTest : public testing::Test {
  protected:
   Gguf file_ = Gguf::open(NIBKV_TINY_MODEL);
@@ -41,7 +41,7 @@ TEST_F(F16StoreTest, IsNearlyExactWhereItHoldsEverything) {
       for (std::size_t i = 0; i < logits.size(); ++i) sum += std::pow(logits[i] - expected[i], 2);
       distance[kept == 32] = std::sqrt(sum / static_cast<double>(logits.size()));
     }
-    // Rounding of keys changes roundings of what is multiplied with weights.
+    // Rounding keys changes how the inputs of later products are rounded.
     EXPECT_LT(distance[0], 0.1) << name;
     EXPECT_GT(distance[1], 4 * distance[0]) << name << ": an eighth is not everything";
   }
@@ -68,7 +68,7 @@ TEST(PlainStore, KeepsTheLastTokensAsF16) {
   ThreadPool pool(1);
   const std::vector<float> zeros(2 * kDim);
   std::vector<float> values(2 * kDim), out(2 * kDim);
-  // Equal logits make means of values.
+  // With equal logits the result is the mean of the values.
   for (std::size_t token = 0; token < 100; token += 2) {
     for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(token + i / kDim);
     store.append(0, 2, zeros.data(), values.data());

@@ -1,4 +1,5 @@
-// What sharing codes between layers does to a model that was trained for it, and to one that was not.
+// The effect of sharing codes between layers on a model that was trained for it, and
+// on one that was not.
 #include <gtest/gtest.h>
 
 #include <string>

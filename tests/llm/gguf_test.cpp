@@ -34,7 +34,8 @@ std::vector<std::byte> counted_bytes(std::size_t count) {
   return bytes;
 }
 
-// A file with every value type, behind what `writer` holds, and three tensors, the last of which ends the file.
+// A file with the content of `writer`, then every value type, and three tensors, the last
+// of which ends the file.
 GgufWriter small_file(GgufWriter writer = {}) {
   writer.set("u8", std::uint8_t{200}).set("i8", std::int8_t{-100});
   writer.set("u16", std::uint16_t{60000}).set("i16", std::int16_t{-30000});
@@ -53,13 +54,13 @@ GgufWriter small_file(GgufWriter writer = {}) {
   return writer;
 }
 
-// The file may go once it is mapped.
+// The file may be deleted once it is mapped.
 Gguf opened(const GgufWriter& writer) {
   const TemporaryFile stored(writer.bytes());
   return Gguf::open(stored.path());
 }
 
-// The message of the Error that opening `bytes` ends in; empty when it opens.
+// The message of the Error that opening `bytes` throws; empty if it opens.
 std::string problem_of(const std::vector<std::byte>& bytes, const TemporaryFile& file = TemporaryFile()) {
   file.rewrite(bytes);
   try {
@@ -85,7 +86,8 @@ double sum_of(const auto& elements) {
   return std::accumulate(elements.begin(), elements.end(), 0.0);
 }
 
-// Asks for everything, touches every byte of every answer, and expects no more than Error. Returns a checksum.
+// Reads everything, touches every byte of it, and accepts only Error as an
+// exception. Returns a checksum.
 double read_everything(const Gguf& file) {
   double sum = 0;
   const auto attempt = [&sum](const auto& read) {
@@ -192,7 +194,7 @@ TEST(Gguf, ReadsTensors) {
   EXPECT_THROW(file.tensor("fourth"), Error);
 }
 
-// Bytes of files that are held in memory for this process.
+// The bytes of mapped files that are in memory for this process.
 std::size_t held_of_files() {
   std::ifstream status("/proc/self/status");
   for (std::string line; std::getline(status, line);) {
@@ -201,7 +203,7 @@ std::size_t held_of_files() {
   return 0;
 }
 
-// ggml-org/llama.cpp#19578: weights that are repacked are held a second time in the mapped file.
+// ggml-org/llama.cpp#19578: repacked weights are held a second time in the mapped file.
 TEST(Gguf, GivesMemoryBackAndReadsTheSameAgain) {
   constexpr std::size_t kBytes = std::size_t{8} << 20;
   GgufWriter writer;
@@ -217,7 +219,7 @@ TEST(Gguf, GivesMemoryBackAndReadsTheSameAgain) {
   const std::size_t expected = sum();
   [[maybe_unused]] const std::size_t before = held_of_files();
   file.give_back(large);
-#if defined(__x86_64__) && defined(__linux__)  // emulators do not pass the advice on
+#if defined(__x86_64__) && defined(__linux__)  // emulators do not forward the advice
   EXPECT_GE(before, held_of_files() + kBytes * 9 / 10);
 #endif
   EXPECT_EQ(sum(), expected);
@@ -274,7 +276,7 @@ TEST(Gguf, RefusesWhatIsNoGgufFile) {
   expect_problem(small_file().version(0x03000000), "big-endian");
 }
 
-// ggml-org/ggml#709: what a file says of itself is trusted.
+// ggml-org/ggml#709: sizes that a file claims are trusted.
 TEST(Gguf, RefusesHugeCountsAndLengths) {
   const std::uint64_t counts[] = {kHuge, std::uint64_t{1} << 61, std::uint64_t{1} << 32, ~std::uint64_t{0}, 100000};
   for (const std::uint64_t count : counts) {
@@ -329,7 +331,7 @@ TEST(Gguf, RefusesAlignmentsThatAreNone) {
   expect_problem(GgufWriter().set("general.alignment", std::int32_t{-32}), "negative");
 }
 
-// ggml-org/ggml#709, ggml-org/ggml#1517: what a file says of itself is trusted.
+// ggml-org/ggml#709, ggml-org/ggml#1517: sizes that a file claims are trusted.
 TEST(Gguf, RefusesImpossibleTensors) {
   const auto expect = [](std::uint32_t type, const std::vector<std::uint64_t>& shape, std::uint64_t offset,
                          std::string_view part) {
@@ -341,8 +343,8 @@ TEST(Gguf, RefusesImpossibleTensors) {
   expect(0, {4, 0}, 0, "tensor 'bad' has a dimension of zero");
   expect(4, {4}, 0, "tensor 'bad' has type 4");
   expect(77, {4}, 0, "tensor 'bad' has type 77");
-  expect(2, {33}, 0, "no whole number of Q4_0 blocks of 32");
-  expect(12, {128}, 0, "no whole number of Q4_K blocks of 256");
+  expect(2, {33}, 0, "not a whole number of Q4_0 blocks of 32");
+  expect(12, {128}, 0, "not a whole number of Q4_K blocks of 256");
   expect(0, {kHuge, kHuge}, 0, "impossible size");
   expect(0, {std::uint64_t{1} << 62}, 0, "impossible size");
   expect(0, {std::uint64_t{1} << 61}, 0, "past the end");
@@ -363,7 +365,7 @@ TEST(Gguf, NamesOddNamesOnOneLine) {
   expect_problem(GgufWriter().set_raw(std::string(5000, 'n'), 99, {}), "nnn...'");
 }
 
-// ggml-org/ggml#709: what a file says of itself is trusted.
+// ggml-org/ggml#709: sizes that a file claims are trusted.
 TEST(Gguf, RefusesEveryTruncation) {
   const std::vector<std::byte> whole = small_file().bytes();
   const TemporaryFile file;
@@ -373,7 +375,7 @@ TEST(Gguf, RefusesEveryTruncation) {
   }
 }
 
-// Cut at a page's end, where a read beyond the file is a read of unmapped memory.
+// Cut at a page's end, where a read beyond the file would access unmapped memory.
 TEST(Gguf, TouchesNothingBehindTheFile) {
   const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
   const std::size_t header = small_file().header_bytes();

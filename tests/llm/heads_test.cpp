@@ -50,7 +50,7 @@ TEST(KeptMap, HasALegendAndLabelsThatDoNotTouch) {
                               ">not held<", ">a row: a KV head<"}) {
       EXPECT_EQ(count_of(svg, words), 1u) << words;
     }
-    // Labels of layers stand at x = 52.
+    // Labels of layers are at x = 52.
     double last = -100;
     std::size_t labels = 0;
     const std::string mark = "<text x=\"52\" y=\"";

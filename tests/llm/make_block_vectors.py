@@ -22,7 +22,7 @@ def finite_numbers(random, count, bits, exponent_mask):
 
 
 def make_blocks(random, kind, count):
-    """Bytes of `count` blocks; of the one-number types 32 numbers for each block."""
+    """Bytes of `count` blocks; for the one-number types, 32 numbers for each block."""
     if kind == Type.F32:
         return finite_numbers(random, 32 * count, 32, 0x7f800000).astype("<u4").view(np.uint8)
     if kind == Type.F16:
@@ -47,7 +47,7 @@ def print_hex(text):
 def main():
     random = np.random.default_rng(7)
     kinds = [Type.F32, Type.F16, Type.BF16] + list(SCALE_OFFSETS)
-    print("// Made by make_block_vectors.py; not for editing. Type, bytes, and the bits of the weights.")
+    print("// Made by make_block_vectors.py; do not edit. Type, bytes, and the bits of the weights.")
     for kind in kinds:
         count = int(sys.argv[1]) if len(sys.argv) > 1 else 2 if GGML_QUANT_SIZES[kind][0] == 256 else 4
         blocks = make_blocks(random, kind, count)

@@ -22,7 +22,7 @@ bool is_real(TensorType type) {
   return block_length(type) == 1;
 }
 
-/// Where a block of `type` has half-precision numbers.
+/// The offsets of half-precision numbers in a block of `type`.
 std::vector<std::size_t> half_offsets(TensorType type) {
   switch (type) {
     case TensorType::kQ4_1:
@@ -37,7 +37,7 @@ std::vector<std::size_t> half_offsets(TensorType type) {
   }
 }
 
-/// A tensor of random bits, but finite numbers.
+/// A tensor of random bits, with finite numbers only.
 struct Sample {
   Sample(TensorType type, std::size_t rows, std::size_t columns, unsigned seed)
       : bytes(rows * row_bytes(type, columns)) {
@@ -149,7 +149,7 @@ TEST(Matmul, EqualsTheProductOfTheDecodedWeightsWithinTheErrorOfInt8Inputs) {
                   weights += weight;
                   expected += static_cast<double>(row[c]) * input[c];
                 }
-                // An input is off by half a step at most.
+                // The error of an input is at most half a step.
                 if (!matrix.is_real()) bound += weights * largest / 127 * 0.50001;
                 terms += static_cast<double>(end - group) * largest_weight * largest * 4;
               }
@@ -168,7 +168,7 @@ TEST(Matmul, IsExactToF32RoundingForInputsThatInt8Holds) {
     std::mt19937 random(5);
     std::vector<float> inputs(shape.columns);
     for (std::size_t c = 0; c < shape.columns; ++c) {
-      // Also the largest sums: whole groups at +-127.
+      // This includes the largest sums: whole groups at +-127.
       const int extreme = random() % 2 == 0 ? 127 : -127;
       inputs[c] = static_cast<float>(c % 32 == 0 || c / 32 % 3 == 1 ? extreme : static_cast<int>(random() % 255) - 127);
       if (c / 32 % 3 == 2) inputs[c] = 127;
@@ -205,7 +205,7 @@ TEST(Matmul, GivesTheSameBitsForEveryBatchingWorkerCountAndKernel) {
   });
 }
 
-// Scales of formats in blocks have a byte where files have 6 bits.
+// Packed scales have a byte where files have 6 bits.
 TEST(Matmul, TakesAsManyBytesAsTheTensor) {
   ThreadPool pool(2);
   for (const TensorType type : kTypes) {

@@ -16,15 +16,15 @@
 namespace nibkv::llm {
 namespace {
 
-/// A small random model of f32 weights and what there is to vary about its architecture.
+/// A small random model with f32 weights, and the options of its architecture.
 struct Sketch {
   std::string architecture = "llama";
   std::uint32_t layers = 2, width = 24, ffn_width = 28, query_heads = 4, kv_heads = 2, vocabulary = 23;
-  std::uint32_t head_dim = 0;        // 0: width / query_heads, and the file does not say
-  std::uint32_t rotary = 0;          // 0: all of a head, and the file does not say
-  float rope_base = 0;               // 0: 10000, and the file does not say
+  std::uint32_t head_dim = 0;        // 0: width / query_heads, and the file has no key for it
+  std::uint32_t rotary = 0;          // 0: all of a head, and the file has no key for it
+  float rope_base = 0;               // 0: 10000, and the file has no key for it
   float rope_factor = 0;             // 0: none
-  std::string rope_type = "linear";  // of the factor; empty: the file does not say
+  std::string rope_type = "linear";  // of the factor; empty: the file has no key for it
   std::string rope_key = "rope.scaling.factor";
   bool biases = false, untied = false, divisors = false;
   std::function<void(test::GgufWriter&)> more;  // metadata
@@ -99,7 +99,7 @@ struct Sketch {
   }
 };
 
-/// The same model in double precision, a token at a time, written from the papers' formulas and nothing else.
+/// The same model in double precision, one token at a time, written only from the papers' formulas.
 class Reference {
  public:
   explicit Reference(const Sketch& sketch) : sketch_(sketch), keys_(sketch.layers), values_(sketch.layers) {}
@@ -257,7 +257,7 @@ TEST(ModelReference, EqualsAQwen2ModelWithItsBiasesAndPairs) {
   expect_equal_to_reference(sketch.fill());
 }
 
-/// What making a Model from `bytes` throws, or "" when it throws nothing.
+/// The message that making a Model from `bytes` throws, or "" if it throws nothing.
 std::string complaint(const std::vector<std::byte>& bytes) {
   const test::TemporaryFile path(bytes);
   const Gguf file = Gguf::open(path.path());
@@ -288,7 +288,7 @@ TEST(ModelReference, NamesTheTensorThatIsMissingUnknownOrOfAnotherShape) {
     sketch.shapes[name][0] += 2;
     sketch.tensors[name].resize(values.size() + 2 * values.size() / full.shapes[name][0]);
     EXPECT_NE(complaint(sketch.file()).find(name), std::string::npos) << "longer rows of " << name;
-    if (name == "token_embd.weight") continue;  // says what the vocabulary is
+    if (name == "token_embd.weight") continue;  // determines the vocabulary
     sketch = full;
     sketch.shapes[name] = {full.shapes[name][0], full.shapes[name].size() > 1 ? full.shapes[name][1] + 1 : 2};
     sketch.tensors[name].resize(sketch.shapes[name][0] * sketch.shapes[name][1]);
@@ -358,12 +358,12 @@ TEST(ModelReference, RefusesEveryKeyThatChangesWhatIsComputed) {
   EXPECT_NE(with("rope.scaling.type", "yarn").find(": llama.rope.scaling.type: not one of none, linear"),
             std::string::npos);
   EXPECT_NE(with("attention.value_length", 12u).find("attention.value_length: differs"), std::string::npos);
-  // Keys of other architectures are of nobody here.
+  // Keys of other architectures are ignored.
   Sketch sketch = Sketch().fill();
   sketch.more = [](test::GgufWriter& writer) { writer.set("gemma3.attention.sliding_window", 512u); };
   EXPECT_EQ(complaint(sketch.file()), "");
   sketch.more = [](test::GgufWriter& writer) { writer.set("general.type", "adapter"); };
-  EXPECT_NE(complaint(sketch.file()).find("general.type: 'adapter' is no model"), std::string::npos);
+  EXPECT_NE(complaint(sketch.file()).find("general.type: 'adapter' is not a model"), std::string::npos);
 }
 
 TEST(ModelReference, NamesTheKeyThatIsMissingOrImpossible) {

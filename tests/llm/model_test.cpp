@@ -30,7 +30,7 @@ constexpr char kProse[] =
     "sit "
     "down. She looked at him for a moment without speaking, and then she went into the house and called her father.";
 
-/// Tokens of the built-in model: the beginning of a sequence, then a token a byte.
+/// Tokens of the built-in model: the beginning of a sequence, then one token per byte.
 std::vector<std::int32_t> byte_tokens(std::string_view text) {
   std::vector<std::int32_t> tokens = {1};
   for (const char c : text) tokens.push_back(static_cast<unsigned char>(c) + 3);
@@ -42,7 +42,7 @@ PlainStore store_for(const Model& model, std::size_t max_chunk = 1 << 20) {
   return PlainStore(config.layers, config.query_heads, config.kv_heads, config.head_dim, max_chunk);
 }
 
-/// Logits of every token.
+/// The logits after every token.
 std::vector<float> logits_of(Model& model, std::span<const std::int32_t> tokens, KvStore& store,
                              std::size_t first_position = 0) {
   std::vector<float> logits(tokens.size() * model.config().vocabulary);
@@ -123,7 +123,7 @@ class FirstKeys : public KvStore {
   std::vector<float> keys_;
 };
 
-// In the first layer a token's key before rotary embedding is the same wherever it stands.
+// In the first layer, a token's key before rotary embedding is the same at every position.
 TEST_F(TinyModel, CachesAreToldTheRotaryEmbeddingThatTheModelHas) {
   Model model(file_, pool_);
   const Rotary rotary = shape_of(model.config(), {}).rotary;
@@ -243,7 +243,7 @@ TEST_F(TinyModel, RefusesTokensAndRowsOutOfRangeAndLeavesTheStoreAlone) {
 }
 
 TEST(Elementwise, RotateTurnsBothKindsOfPairs) {
-  // Pair 0 turns by a quarter, pair 1 by nothing.
+  // Pair 0 rotates by a quarter turn, pair 1 not at all.
   const float cosines[] = {0, 1}, sines[] = {1, 0};
   float adjacent[] = {1, 2, 3, 4, 9};
   rotate(adjacent, cosines, sines, 2, true);
@@ -330,7 +330,7 @@ TEST(RealModel, AnswersASum) {
   const Gguf file = Gguf::open(path);
   ThreadPool pool(2);
   Model model(file, pool);
-  // "What is 2+2?" as SmolLM2's chat template and tokenizer have it.
+  // "What is 2+2?" as SmolLM2's chat template and tokenizer encode it.
   if (model.config().vocabulary != 49152) GTEST_SKIP() << "not SmolLM2";
   const std::vector<std::int32_t> answer =
       continue_greedily(model, {1, 4093, 198, 1780, 314, 216, 34, 27, 34, 47, 2, 198, 1, 520, 9531, 198}, 40, 2);

@@ -52,7 +52,7 @@ class OutputFile : public testing::Test {
     return static_cast<std::size_t>(std::distance(fs::directory_iterator(folder_), fs::directory_iterator()));
   }
 
-  // What an action throws, and nothing of the folder is changed by it.
+  // The message that an action throws; it must change nothing in the folder.
   template <typename Action>
   std::string refusal(Action&& action) const {
     const std::size_t before = files();
@@ -158,7 +158,8 @@ TEST_F(OutputFile, ThatIsAPipeOrADeviceIsWrittenToAndStaysOne) {
   EXPECT_EQ(read, "through the pipe");
   EXPECT_TRUE(S_ISFIFO(mode_of(at("pipe"))));
 
-  // Devices of its own, where the system gives it some: were this to fail, the machine's would be gone.
+  // Uses its own device nodes, if the system lets it make some: otherwise a failure of this test
+  // would delete the machine's.
   if (::mknod(at("null").c_str(), S_IFCHR | 0600, makedev(1, 3)) != 0 || !std::ofstream(at("null"))) return;
   check_place(at("null"));
   write_file(at("null"), "gone");

@@ -60,7 +60,7 @@ TEST(ScoreRow, StaysFiniteForLogitsFarApart) {
   EXPECT_FALSE(score.same_top);
 }
 
-/// The tiny model and some text, a token a byte.
+/// The tiny model and some text, one token per byte.
 class PerplexityTest : public testing::Test {
  protected:
   PerplexityTest() {
@@ -123,7 +123,7 @@ TEST_F(PerplexityTest, FindsNoDifferenceBetweenTheReferenceAndItself) {
   EXPECT_EQ(figures.cross_entropy_f32, figures.cross_entropy);
   EXPECT_GE(figures.bits_per_channel, 32);
 
-  // A budget that is never reached changes nothing, but is measured against the reference.
+  // A budget that is never reached changes nothing, but is still compared with the reference.
   PerplexityOptions bounded = options(128, 2, Storage::kF32);
   bounded.store.policy = "streaming_llm";
   const PerplexityFigures again = measure(bounded);

@@ -184,7 +184,7 @@ TEST(PolicySettings, ReachTheCache) {
   EXPECT_EQ(store.cache().policy().sinks, 20u);
   EXPECT_EQ(policy_text(options), "streaming_llm sinks=10%");
 
-  // Keys are turned by what the model's file says of its rotary embedding.
+  // Keys are rotated as the model file's rotary embedding says.
   options.policy = "ems";
   options.settings = parse_settings("merge=both,rephase=1,position_free=1");
   EXPECT_THROW(TileStore(model, options), Error) << "without rotary embedding";
@@ -198,7 +198,7 @@ TEST(PolicySettings, ReachTheCache) {
   model.rope_divisors.assign(24, 2.0f);
   EXPECT_THROW(TileStore(model, options), Error) << "frequencies divided one by one";
 
-  // A share of what the arena turns out to hold.
+  // A share of the budget that fits the arena.
   options.policy = "ems";
   options.tokens = 0;
   options.arena_bytes = 65536;
@@ -211,7 +211,8 @@ TEST(PolicySettings, ReachTheCache) {
   EXPECT_EQ(scored.max_chunk(), kTileSlots);
   EXPECT_EQ(policy.sinks, 4u);
 
-  // One budget that is valid for none of them, and one whose windows need more than the arena has.
+  // One budget that is valid for none of them, and one whose windows need more space
+  // than the arena has.
   options.settings = parse_settings("recent=100%");
   EXPECT_THROW(TileStore(model, options), Error);
   options.settings = parse_settings("recent=5000");

@@ -78,7 +78,7 @@ TEST(Wilson, IsThatOfTheBook) {
   EXPECT_EQ(unknown.high, 1);
 }
 
-/// The tiny model and some text, a token a byte.
+/// The tiny model and some text, one token per byte.
 class RetrievalTest : public testing::Test {
  protected:
   static std::string text() {
@@ -185,7 +185,7 @@ TEST_F(RetrievalTest, PromptsLeaveRoomForAnAnswerInTheContext) {
   TileStore store(model_.config(), exact);
   const Needle needle = make_needle(NeedleKind::kPasskey, 1);
   const Prompt prompt = haystack_.hide(needle, hiding(1014, 0.5, 1, NeedleKind::kPasskey));
-  // It was trained on no pass keys: it goes on to the last token of an answer.
+  // It was not trained on pass keys, so it continues to the last token of an answer.
   EXPECT_NO_THROW(ask_for_needle(model_, tokenizer_, store, prompt, needle, {}));
   EXPECT_EQ(store.cache().seen(0), 1014 + kAnswerTokens - 1);
 }
@@ -247,7 +247,7 @@ TEST_F(RetrievalTest, AWholeStoreGivesNothingUpBeforeItIsTold) {
       for (std::uint32_t layer = 0; layer < shape.layers; ++layer) {
         for (std::uint32_t head = 0; head < shape.kv_heads; ++head) held += store.cache().held(layer, head);
       }
-      // Heads that get less than the mean still keep what is never dropped.
+      // Heads with less than the mean still keep what is never dropped.
       EXPECT_LE(held, 112u * shape.layers * shape.kv_heads) << policy;
     });
     EXPECT_TRUE(was_asked);

@@ -18,7 +18,8 @@ std::size_t count(std::string_view text, std::string_view what) {
   return found;
 }
 
-// Tags that open and close in pairs, attributes in quotes, no stray < or &: what these drawings can do wrong.
+// Checks what can be wrong in these drawings: tags must open and close in pairs, attributes must be
+// quoted, and there must be no stray < or &.
 void expect_xml(const std::string& text) {
   std::vector<std::string> open;
   for (std::size_t at = 0; at < text.size();) {
@@ -105,7 +106,7 @@ TEST(LineChart, DrawsNothingAndSinglePoints) {
   expect_xml(line_chart(log));
 }
 
-// Where a text begins and ends, at 0.62 of the font's size a letter: a wide font.
+// Where a text begins and ends, with 0.62 of the font's size per letter: a wide font.
 struct Extent {
   double first, last;
 };
@@ -126,7 +127,7 @@ void expect_all_texts_inside(const std::string& svg) {
     const bool turned = tag.find("rotate") != std::string::npos;
     const double length = 0.62 * attribute(tag, "font-size") * static_cast<double>(words.size());
     const double share = tag.find("middle") != std::string::npos ? 0.5 : tag.find("\"end\"") != std::string::npos;
-    // Turned text runs upwards.
+    // Rotated text runs upwards.
     const double place = turned ? -attribute(tag, "y") : attribute(tag, "x");
     const Extent extent = {place - share * length, place + (1 - share) * length};
     EXPECT_GE(extent.first, turned ? -height : 0) << words;
@@ -176,7 +177,7 @@ TEST(HeatMap, CutsNoWordsOff) {
   map.title = std::string(80, 't');
   map.x_title = "tokens of the prompt";
   map.y_title = "depth of the needle";
-  map.scale_title = "share of right answers";
+  map.scale_title = "share of correct answers";
   map.columns = {"4096"};
   for (int rows = 1; rows < 12; ++rows) {
     map.rows.push_back("100 %");
@@ -184,7 +185,7 @@ TEST(HeatMap, CutsNoWordsOff) {
     const std::string text = heat_map(map);
     expect_xml(text);
     expect_all_texts_inside(text);
-    EXPECT_EQ(count(text, ">share of right answers<"), 1u);
+    EXPECT_EQ(count(text, ">share of correct answers<"), 1u);
   }
 }
 

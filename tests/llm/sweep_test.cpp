@@ -16,7 +16,7 @@
 namespace nibkv::llm {
 namespace {
 
-/// The tiny model and some text, a token a byte.
+/// The tiny model and some text, one token per byte.
 class SweepTest : public testing::Test {
  protected:
   SweepTest() {

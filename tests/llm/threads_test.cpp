@@ -37,7 +37,7 @@ TEST(ThreadPool, NeverRunsTwoTasksAtOnceAsTheSameWorker) {
 
 TEST(ThreadPool, KeepsEveryRegionApartWhenManyFollowAtOnce) {
   ThreadPool pool(3);
-  std::vector<std::size_t> values(16, 0);  // plain memory: a task that leaked into the next region would be a race
+  std::vector<std::size_t> values(16, 0);  // plain memory: a task that ran into the next region would be a data race
   for (std::size_t round = 1; round <= 5000; ++round) {
     pool.run(values.size(), [&](std::size_t task, std::size_t) { values[task] += round; });
     for (const std::size_t value : values) ASSERT_EQ(value, round * (round + 1) / 2);

@@ -40,7 +40,8 @@ TEST(TinyLlama, ComputesTheLogitsOfTheRunnerToTheLastBit) {
   Model model(file, pool);
   TileStore store(model.config(), options);
   ASSERT_EQ(model.config().vocabulary, tiny.vocabulary());
-  // The runner's store takes chunks; one token at a time it is the cache of the tiny model but for its scratch.
+  // The runner's store takes chunks. With one token at a time it is the tiny model's cache,
+  // except for the scratch.
   std::vector<std::byte> memory(footprint(tiny.shape(), ems(64)) + kArenaAlignment);
   const std::size_t skip =
       (kArenaAlignment - reinterpret_cast<std::uintptr_t>(memory.data()) % kArenaAlignment) % kArenaAlignment;

@@ -15,8 +15,9 @@
 #include "bench/llm/tokenizer.hpp"
 #include "tests/llm/vocabularies.hpp"
 
-// Tokenizers made from files: small ones written here, the built-in tiny model, and, where the environment names them,
-// reference vocabularies and texts (NIBKV_TEST_DATA, a folder) and SmolLM2-135M-Instruct (NIBKV_MODEL, a file).
+// Tokenizers made from files: small ones written here, the built-in tiny model, and, if
+// the environment names them, reference vocabularies and texts (NIBKV_TEST_DATA, a folder) and
+// SmolLM2-135M-Instruct (NIBKV_MODEL, a file).
 
 namespace nibkv::llm {
 namespace {
@@ -30,7 +31,7 @@ Tokenizer tokenizer_of(const GgufWriter& writer) {
   return Tokenizer::from(Gguf::open(file.path()));
 }
 
-// What making a tokenizer of the file throws, or "" if nothing.
+// The message that making a tokenizer from the file throws, or "" if nothing.
 std::string refusal(const GgufWriter& writer) {
   try {
     tokenizer_of(writer);
@@ -61,8 +62,8 @@ std::optional<std::filesystem::path> named_by(const char* variable) {
   return value;
 }
 
-// Compares the ids of every text of `inputs` with its line of `outputs`. The text behind the last separator is a case
-// too: it is empty, and so is its line, which some files leave out.
+// Compares the ids of every text of `inputs` with its line of `outputs`. The text after the last
+// separator is a case too: it is empty, and so is its line, which some files omit.
 void expect_reference_ids(const Tokenizer& tokenizer, const std::filesystem::path& inputs,
                           const std::filesystem::path& outputs) {
   constexpr std::string_view kSeparator = "\n__ggml_vocab_test__\n";

@@ -27,7 +27,7 @@ Ids encode(const Tokenizer& tokenizer, std::string_view text) {
   return tokenizer.encode(text, false, false);
 }
 
-// What `make` throws, or "" if nothing.
+// The message that `make` throws, or "" if nothing.
 template <typename Make>
 std::string refusal(Make make) {
   try {
@@ -134,7 +134,7 @@ TEST(Tokenizer, RoundTripsRandomTextAndRandomBytes) {
   std::mt19937 random(3);
   for (int i = 0; i < 300; ++i) {
     const std::string text = i % 2 == 0 ? test::random_utf8(random, 60) : test::random_bytes(random, 60);
-    // The sign for a space reads back as a space; random bytes all but never spell it.
+    // The symbol for a space is decoded to a space; random bytes practically never spell it.
     for (std::size_t t = 0; t < tokenizers.size(); ++t) {
       ASSERT_EQ(tokenizers[t].decode(encode(tokenizers[t], text)), text) << "tokenizer " << t << ", text " << i;
     }

@@ -63,7 +63,7 @@ TEST(Unicode, ReadsOneByteOfAnInvalidSequence) {
            "\xC3\x28"sv,
            "\xE2\x28\x82"sv,
            "\xE2\x82\x28"sv,
-           "\xF0\x9F\x98("sv,  // broken off
+           "\xF0\x9F\x98("sv,  // interrupted
        }) {
     const CodePoint point = decode_utf8(text, 0);
     EXPECT_TRUE(!point.valid && point.value == kReplacementCharacter && point.length == 1)

@@ -16,7 +16,8 @@
 
 namespace nibkv::llm::test {
 
-/// How byte-level BPE spells `byte`: printable Latin-1 as itself, the others in order from U+0100.
+/// How byte-level BPE spells `byte`: printable Latin-1 as itself, the others from
+/// U+0100 on, in order.
 inline std::string spelling_of_byte(unsigned byte) {
   const auto is_printable = [](unsigned b) { return (b > 0x20 && b < 0x7F) || (b >= 0xA1 && b <= 0xFF && b != 0xAD); };
   char32_t value = byte;
@@ -58,7 +59,8 @@ inline Vocabulary byte_pairs(PreSplitter splitter, const std::vector<std::string
   return vocabulary;
 }
 
-/// SentencePiece: 0 unknown, 1 BOS, 2 EOS, byte b is id b + 3. BOS is not added, and no space put before the text.
+/// SentencePiece: 0 unknown, 1 BOS, 2 EOS, byte b is id b + 3. BOS is not added, and no space is
+/// put before the text.
 inline Vocabulary sentence_pieces() {
   Vocabulary vocabulary;
   vocabulary.model = TokenizerModel::kSentencePiece;
@@ -69,7 +71,7 @@ inline Vocabulary sentence_pieces() {
   return vocabulary;
 }
 
-/// A file's metadata as `vocabulary` has it, for tests that then spoil a key.
+/// The metadata of a file with this `vocabulary`, for tests that then damage a key.
 inline GgufWriter metadata_of(const Vocabulary& vocabulary) {
   std::vector<std::int32_t> types;
   for (const TokenType type : vocabulary.types) types.push_back(static_cast<std::int32_t>(type));
@@ -80,7 +82,8 @@ inline GgufWriter metadata_of(const Vocabulary& vocabulary) {
   return writer;
 }
 
-/// Random code points of every length and class; U+2581 left out, which SentencePiece reads back as a space.
+/// Random code points of every length and class; except U+2581, which
+/// SentencePiece decodes to a space.
 inline std::string random_utf8(std::mt19937& random, std::size_t code_points) {
   constexpr char32_t kLimits[] = {0x80, 0x80, 0x800, 0x10000, 0x110000};
   std::string text;

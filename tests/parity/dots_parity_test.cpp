@@ -17,8 +17,8 @@ void fill_codes(Bytes kind, Random& random, Aligned<std::uint8_t>& codes) {
   }
 }
 
-// All pairs of kinds for the numbers of rows that ports treat apart, some for those that repeat them: emulators are
-// slow.
+// All pairs of kinds for the numbers of rows that ports treat separately, and some for those that
+// repeat them, because emulators are slow.
 int step_of_kinds(int count) {
   return count <= 5 ? 1 : 7;
 }

@@ -1,7 +1,7 @@
 #pragma once
 
-// What the tests of the kernels share: every built port that this CPU runs writes the bytes of the scalar port. The
-// list of ports is walked: a new port needs no new test.
+// What the tests of the kernels share: every built port that this CPU runs must write the bytes
+// of the scalar port. They go through the list of ports, so a new port needs no new test.
 #include <gtest/gtest.h>
 
 #include <cstdint>
@@ -38,7 +38,8 @@ class Random {
   std::mt19937 engine_;
 };
 
-// Exactly so many elements, so that an address sanitiser sees one read too many; aligned as codes are.
+// Exactly this many elements, so that an address sanitiser sees a read too far;
+// aligned as codes are.
 template <typename T>
 class Aligned {
  public:
@@ -57,7 +58,7 @@ class Aligned {
   T* data_;
 };
 
-// An input that has the alignment of its type and no more, and ends where its memory ends.
+// An input with no more than the alignment of its type, which ends where its memory ends.
 template <typename T>
 class Unaligned {
  public:
@@ -70,7 +71,8 @@ class Unaligned {
   std::vector<T> cells_;
 };
 
-// An output between two guards, which are compared with it: a write outside shows as a difference.
+// An output between two guards, which are compared too, so that a write outside
+// shows as a difference.
 template <typename T>
 class Output {
  public:
@@ -123,7 +125,8 @@ inline std::string describe(const char* what, int head_dim, int kind, int round)
          std::to_string(round);
 }
 
-/// For what a kernel may be given but does not promise anything about: it must come back, and write where it may.
+/// For inputs that a kernel may get but promises nothing about: it must return, and
+/// write only where it may.
 inline float draw_odd(Random& random) {
   constexpr float kOdd[] = {std::numeric_limits<float>::quiet_NaN(),
                             std::numeric_limits<float>::infinity(),

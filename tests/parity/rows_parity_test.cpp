@@ -11,8 +11,8 @@ namespace {
 
 class RowKernels : public PortTest {};
 
-// The vector units of 32-bit ARM take denormals for zero. Nothing that is stored depends on them (rows below 2^-60 are
-// zero), so only a rotation may show it.
+// The vector units of 32-bit ARM treat denormals as zero. Nothing that is stored depends on them
+// (rows below 2^-60 are zero), so only a rotation may show it.
 bool flushes_denormals(const Kernels& port) {
   const std::string_view name = port.name;
   return name == "mve" || (sizeof(void*) == 4 && name == "neon");
@@ -94,7 +94,7 @@ void fill(Row kind, Random& random, float* row, int n) {
   if (kind == Row::kSpike) row[chosen] = -40;
   if (kind == Row::kAlmostZero) row[chosen] = -1e-3f;
   if (kind == Row::kJustAboveSmallest) row[chosen] = 0x1p-60f;
-  // The normalising factor is 1: ties and thresholds are met exactly.
+  // The normalising factor is 1, so that ties and thresholds are hit exactly.
   if (kind == Row::kTies || kind == Row::kIntegers) row[chosen] = 16383;
   if (kind == Row::kWide) row[chosen] = random.below(2) == 0 ? 1.0f : 0x1p-60f;
 }
@@ -153,7 +153,7 @@ TEST_P(RowKernels, QuantisedQueriesHaveTheScalarBytes) {
   });
 }
 
-// Whatever comes out; a port must come back, and write where it may.
+// Any result is allowed, but a port must return, and write only where it may.
 TEST_P(RowKernels, NumbersThatAreNotFiniteNeitherCrashNorWriteOutside) {
   Random random{9};
   for (int round = 0; round < 300; ++round) {

@@ -9,7 +9,8 @@ namespace {
 
 class AddScoresKernel : public PortTest {};
 
-// What the scores of one tile grow by, and from what. The attention stays just below 2^31, or far below.
+// Initial scores of one tile, and what is added to them. The attention stays just
+// below 2^31, or far below.
 struct ScoresInput {
   ScoresInput(int count_, int group_, Random& random) : count{count_}, group{group_} {
     fill_bytes(static_cast<Bytes>(random.below(kByteKinds)), random, softmax, 0, 32767);
@@ -107,7 +108,7 @@ TEST_P(AddScoresKernel, OfEveryLocalScoreAndFadeHasTheScalarBytes) {
   }
 }
 
-// Scores that the attention takes to the very last value, one short of it, and one beyond.
+// Scores that the attention raises exactly to the last value, to one below it, and to one beyond.
 TEST_P(AddScoresKernel, SaturatesWhereTheScalarPortDoes) {
   Random random{22};
   for_each_grouping([&](int count, int group) {

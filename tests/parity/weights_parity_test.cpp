@@ -31,7 +31,7 @@ float draw_scale(Scales kind, Random& random) {
   }
 }
 
-// As attend gives them: never 0.
+// As attend passes them: never 0.
 float draw_query_scale(Scales kind, Random& random) {
   const float scale = draw_scale(kind, random);
   return scale == 0 ? 0x1p-80f : scale;
@@ -53,7 +53,7 @@ int draw_dot(int kind, Random& random, int most) {
     case 2:
       return random.between(-2000, 2000);
     case 3:
-      return -random.between(1, 2000);  // a negative largest logit: its floor is not its truncation
+      return -random.between(1, 2000);  // a negative largest logit, whose floor differs from its truncation
     case 4:
       return random.below(2) == 0 ? most : -most;
     default:
@@ -69,8 +69,8 @@ struct TileInput {
   int count;
   int rows = tiles * count;
   bool with_outliers = false;
-  std::uint32_t with_biases = 0;   // one bit a tile
-  std::uint32_t with_softmax = 0;  // one bit a tile
+  std::uint32_t with_biases = 0;   // one bit per tile
+  std::uint32_t with_softmax = 0;  // one bit per tile
   Unaligned<std::int32_t> dots{rows * 32};
   Unaligned<std::int32_t> outlier_dots{rows * 32};
   Unaligned<std::uint16_t> key_scales{tiles * 32};
@@ -194,8 +194,8 @@ TEST_P(TileWeightsKernel, OfScalesAtTheirLimitsHasTheScalarBytes) {
 }
 
 TEST_P(TileWeightsKernel, OfEveryDistanceBelowTheTopHasTheScalarBytes) {
-  // Scales of 1 and 2^-13 make logits that walk the octaves in quarter steps of the weights' table, through and past
-  // its end.
+  // Scales of 1 and 2^-13 make logits that go through the octaves in quarter steps of the weights'
+  // table, up to its end and beyond.
   Random random{11};
   for (int first = 0; first < 18 * 8192; first += 31) {
     TileInput in{1, 1};
@@ -258,7 +258,8 @@ TEST_P(TileWeightsKernel, OfEveryBatchHasTheScalarBytes) {
   }
 }
 
-// Whatever comes out; a port must come back, and write where it may, and no weight that add_scores may not be given.
+// Any result is allowed, but a port must return, write only where it may, and give no weight that
+// add_scores does not accept.
 TEST_P(TileWeightsKernel, OfNumbersThatAreNotFiniteNeitherCrashesNorWritesOutside) {
   Random random{9};
   for (int round = 0; round < 1000; ++round) {

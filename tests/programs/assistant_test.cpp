@@ -30,14 +30,14 @@ class AssistantTest : public nibkv::test::ProgramTest {
     return run("--model " + in_quotes(model_) + " --prompt " + in_quotes(prompt) + " " + options);
   }
 
-  // Where a file lies that is the tiny model with more metadata.
+  // The path of a file that is the tiny model with more metadata.
   std::string model_with(const GgufWriter& more) const {
     const std::string path = folder_ + "/more.gguf";
     std::ofstream(path, std::ios::binary) << with_metadata(contents(model_), more);
     return path;
   }
 
-  // The figures of a line of the table.
+  // The figures in a line of the table.
   static std::string figure(const Result& result, const std::string& name) {
     return ProgramTest::figure(result.err, name);
   }
@@ -103,7 +103,7 @@ TEST_F(AssistantTest, TakesNoUnknownChatTemplateForPlainText) {
 }
 
 TEST_F(AssistantTest, BeginsWithTheSystemMessageOfTheChatTemplateUnlessThereIsAnother) {
-  // Llama 2's marks need no tokens that the tiny vocabulary lacks.
+  // Llama 2's markers need no tokens that the tiny vocabulary lacks.
   const std::string text = "{% set system_message = 'Be kind.' %}[INST] <<SYS>>[/INST]";
   const std::string model = "--model " + in_quotes(model_with(GgufWriter().set("tokenizer.chat_template", text)));
   const std::string options = model + " --profile none --greedy --max-tokens 2 --prompt Hi";
@@ -125,8 +125,8 @@ TEST_F(AssistantTest, RefusesAModelWhoseMetadataAskForWhatItDoesNotDo) {
   EXPECT_EQ(run("--model " + in_quotes(wide) + " --profile none --max-tokens 1 --prompt x").status, 0);
 }
 
-// Mesh-LLM/mesh-llm#1532. The file has no weights but those of its first tensor: what is said comes before they are
-// read.
+// Mesh-LLM/mesh-llm#1532. The file has weights only for its first tensor: the message must come
+// before they are read.
 TEST_F(AssistantTest, NamesTheChannelsOfHeadsThatItCannotTakeBeforeItReadsWeights) {
   GgufWriter writer;
   writer.set("general.architecture", "llama").set("llama.block_count", 2u).set("llama.context_length", 64u);
@@ -176,7 +176,7 @@ TEST_F(AssistantTest, EndsWithATableThatShowsNoHeapAllocationByNibkv) {
   EXPECT_LE(bytes.substr(bytes.find('/')), "/ 1,048,576") << bytes;
 }
 
-// What an earlier version of the library kept beside the model.
+// What an earlier version of the library left next to the model.
 TEST_F(AssistantTest, MakesAProfileOfAnotherVersionAnew) {
   const std::string profile = model_ + ".nibkv-profile";
   fs::remove(profile);
@@ -196,8 +196,8 @@ TEST_F(AssistantTest, MakesAProfileOfAnotherVersionAnew) {
   EXPECT_EQ(contents(profile), made);
 }
 
-// osaurus-ai/osaurus#1989: what is kept for a model is keyed by the file's name; new weights under that name get it
-// silently.
+// osaurus-ai/osaurus#1989: what is kept for a model is keyed by the file's name, and new weights
+// under that name get it silently.
 TEST_F(AssistantTest, MakesAProfileAnewWhereTheFileHasOtherWeights) {
   const std::string profile = model_ + ".nibkv-profile";
   fs::remove(profile);
@@ -280,7 +280,7 @@ TEST_F(AssistantTest, GoesOnPastTheLengthThatTheModelWasTrainedForAndSaysSo) {
   EXPECT_EQ(lines, 4u) << result.err;
   EXPECT_EQ(figure(result, "tokens read again"), "1,520");
 
-  // Saved and loaded on the way, it goes the same way.
+  // Saved and loaded in between, it continues in the same way.
   std::string pieces;
   for (int i = 0; i < 5; ++i) {
     const Result piece =
@@ -329,7 +329,7 @@ TEST_F(AssistantTest, FeedsOnlyTheNewTurnAfterLoad) {
   const Result first = run(options + " --save " + file, kQuestion);
   const Result second = run(options + " --load " + file, "And again?\n");
   ASSERT_EQ(second.status, 0) << second.err;
-  // The last token of the answer before, and ten bytes; then four of five tokens of the answer.
+  // The last token of the previous answer, and ten bytes; then four of five tokens of the answer.
   EXPECT_EQ(figure(second, "tokens, prompt / answer"), "11 / 5");
   const std::string held = figure(first, "tokens, held / seen");
   EXPECT_EQ(figure(second, "tokens, held / seen"),

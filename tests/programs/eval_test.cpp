@@ -45,7 +45,7 @@ class EvalTest : public nibkv::test::ProgramTest {
                options);
   }
 
-  // Of a model with two layers.
+  // The result for a model with two layers.
   static std::string profile_of_another_model() {
     nibkv::Shape shape;
     shape.layers = 2;
@@ -174,7 +174,8 @@ TEST_F(EvalTest, ShowsWhichNeighbouringLayersAreAlike) {
   EXPECT_EQ(direct.status, 0) << direct.err;
   EXPECT_EQ(figure(direct.out, "\"aligned\":"), "null,") << "nobody asked for it";
 
-  // Nothing but a cosine above 1 would be refused: pairs come from 0 to the last layer, each one above the other.
+  // Only a cosine above 1 would be refused: pairs go from layer 0 to the last layer, one
+  // directly above the other.
   const Result low =
       layers(quoted("aligned") + " --min-cosine -1 --svg " + quoted("layers.svg") + " --json " + quoted("layers.json"));
   EXPECT_EQ(low.status, 0) << low.err;
@@ -213,7 +214,8 @@ TEST_F(EvalTest, SaysWhatIsWrongWithTheProfileOfLayers) {
   expect_error(run("layers --profile " + quoted("whole") + " --svg /no/such/x.svg"), 1, "cannot write /no/such/x.svg");
 }
 
-// The model was trained so that layers 1 and 2, and 3 and 4, have much the same keys and values; no others have.
+// The model was trained so that only layers 1 and 2, and 3 and 4, have nearly the
+// same keys and values.
 TEST_F(EvalTest, FindsTheLayersThatWereMadeAlike) {
   const char* data = std::getenv("NIBKV_TEST_DATA");
   const std::string model = std::string(data == nullptr ? "" : data) + "/models/tiny-fold.gguf";
@@ -269,7 +271,7 @@ TEST_F(EvalTest, SweepsPoliciesAndBudgetsAndGoesOn) {
     EXPECT_NE(json.find(member), std::string::npos) << member;
   }
 
-  // What is there stays as it is, its speed too.
+  // The existing content stays as it is, speed included.
   const Result more =
       run(base + " --policies full,streaming_llm,f16_last --budgets 25%,50% --resume --svg " + quoted("sweep.svg"));
   EXPECT_EQ(more.status, 0) << more.err;

@@ -1,4 +1,4 @@
-// What the assistant holds of a model in memory.
+// How much of a model the assistant holds in memory.
 #include <gtest/gtest.h>
 
 #include <cstdint>
@@ -28,7 +28,8 @@ using nibkv::test::in_quotes;
 
 constexpr std::uint32_t kWidth = 512, kFfn = 2048, kLayers = 40;
 
-/// Writes a model of zeros with the built-in model's vocabulary. Its file is a hole, but for its head.
+/// Writes a model of zeros with the built-in model's vocabulary. Its file is sparse,
+/// except for the header.
 class LargeModel {
  public:
   explicit LargeModel(const std::string& path) {
@@ -81,7 +82,7 @@ class MemoryTest : public nibkv::test::ProgramTest {
   MemoryTest() : ProgramTest("nibkv-assistant") {}
 };
 
-// ggml-org/llama.cpp#19578: repacked weights beside the mapped file take the memory twice.
+// ggml-org/llama.cpp#19578: repacked weights and the mapped file take the memory twice.
 TEST_F(MemoryTest, IsLittleMoreThanTheFileAndTheArena) {
 #ifdef NIBKV_SANITIZED
   GTEST_SKIP() << "sanitizers take memory of their own";

@@ -1,5 +1,5 @@
-// Model files that are damaged, made up or not all there: one line that names the file, and nothing is allocated for
-// what a file only says.
+// Model files that are damaged, forged or incomplete: one line names the file, and nothing is
+// allocated for sizes that a file only claims.
 #include <gtest/gtest.h>
 
 #include <cstddef>
@@ -33,7 +33,7 @@ class ModelFilesTest : public nibkv::test::ProgramTest {
 #if defined(__x86_64__) && !defined(NIBKV_SANITIZED)
     const std::string little_memory = "ulimit -v 200000; ";
 #else
-    const std::string little_memory;  // emulators and sanitizers take more of their own
+    const std::string little_memory;  // emulators and sanitizers need more for themselves
 #endif
     const Result result = run("--profile none --prompt x --model " + in_quotes(path), "", little_memory);
     expect_error(result, 1, path + ": " + why);
@@ -70,7 +70,7 @@ TEST_F(ModelFilesTest, RefuseCountsSizesAndTypesThatCannotBe) {  // ggml-org/ggm
 TEST_F(ModelFilesTest, RefuseEveryCut) {  // ggml-org/ggml#709
   const std::string whole = contents(model_);
   const auto bytes = std::as_bytes(std::span(whole));
-  // The head in small steps, then some places of the weights.
+  // The header in small steps, then some places in the weights.
   for (std::size_t size = 0; size < 8192; size += 64 * 7 * nibkv::test::kEvery) expect_refusal(bytes.first(size), "");
   for (std::size_t part = 1; part < 8; ++part) {
     expect_refusal(bytes.first(bytes.size() * part / 8), "");

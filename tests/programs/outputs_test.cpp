@@ -32,7 +32,8 @@ class OutputsTest : public nibkv::test::ProgramTest {
     return status.st_mode;
   }
 
-  // `words` end with an option whose value is the file. Through a link to a file that is there, and to /dev/stdout.
+  // `words` ends with an option whose value is the file. Tries a link to an existing
+  // file, and /dev/stdout.
   void expect_respect(const std::string& words) const {
     SCOPED_TRACE(words);
     std::ofstream(at("target")) << "old";
@@ -93,7 +94,7 @@ TEST_F(EvalOutputsTest, OfSweepsAndRetrievalKeepLinksModesAndDevices) {
   const std::string retrieval = "--needles code --lengths 128 --depths 1 --seeds 1 ";
   expect_respect(words("retrieval", retrieval + "--json"));
   expect_respect(words("retrieval", retrieval + "--svg"));
-  // Several drawings have names of their own, but for a device there is only one.
+  // Several drawings have separate names, but a device has only one.
   const Result several =
       run(words("retrieval", retrieval + "--policies f32,streaming_llm --tokens 64 --svg /dev/stdout"));
   EXPECT_EQ(several.status, 0) << several.err;
@@ -102,7 +103,7 @@ TEST_F(EvalOutputsTest, OfSweepsAndRetrievalKeepLinksModesAndDevices) {
 
 TEST_F(EvalOutputsTest, AreWholeOrNotThereWhenTheDiskIsFull) {
   std::ofstream(at("kept")) << "old";
-  // Blocks of 512 bytes: nothing is left at the start, or less than the file needs.
+  // Blocks of 512 bytes: no space is left at the start, or less than the file needs.
   const std::string make = words("profile", "--tokens 300 -o /dev/null --header " + quoted("kept"));
   expect_error(run(make, "", "ulimit -f 1; "), 1, "cannot write " + at("kept") + ": File too large");
   expect_error(run(make, "", "ulimit -f 8; "), 1, "cannot write " + at("kept") + ": File too large");
@@ -153,7 +154,7 @@ TEST_F(AssistantOutputsTest, AreWholeOrNotThereWhenTheDiskIsFull) {
     EXPECT_EQ(device.status, 1);
     EXPECT_NE(device.err.find("cannot write /dev/full: No space left on device"), std::string::npos) << device.err;
   }
-  // The profile that is kept beside the model.
+  // The profile that is kept next to the model.
   const std::string profile = model_ + ".nibkv-profile";
   fs::remove(profile);
   const Result unkept = run(words("--tokens 96"), "", "ulimit -f 2; ");

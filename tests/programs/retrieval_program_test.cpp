@@ -67,7 +67,7 @@ TEST_F(RetrievalProgramTest, AsksAndKeepsRowsSumsAndAMap) {
 TEST_F(RetrievalProgramTest, NamesOneMapForEachCacheAndMode) {
   const Result result =
       retrieval("--policies full,streaming_llm,ems --tokens 128 --depths 2 --seeds 1 --svg " + quoted("many.svg"));
-  // An option given twice is an error of its own.
+  // An option given twice is a separate error.
   expect_error(result, 2, "--depths");
   const Result good = command("retrieval",
                               "--needles code --lengths 256 --depths 2 --seeds 1 --tokens 128 "

@@ -1,4 +1,4 @@
-// What a signal, or an output that nobody reads, takes from a user: clice-io/clice#592.
+// What a user loses by a signal, or by an output that nobody reads: clice-io/clice#592.
 #include <gtest/gtest.h>
 
 #include <csignal>
@@ -27,7 +27,7 @@ class AssistantSignalsTest : public nibkv::test::ProgramTest {
 
   static std::string saved() { return folder_ + "/saved"; }
 
-  // As a shell would start it that waits for its end.
+  // As started by a shell that waits for it to end.
   std::string chat(int tokens_of_an_answer) const {
     return "exec env " +
            command_line("--model " + in_quotes(model_) + " --profile none --greedy --tokens 96 --max-tokens " +

@@ -1,4 +1,4 @@
-// However tokens come, in chunks or one by one, every query sees what its policy promises.
+// However tokens are appended, in chunks or one by one, every query sees what its policy promises.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -16,9 +16,9 @@ using test::words;
 
 constexpr std::uint16_t kChunks[] = {1, 8, 32, 60, 512};
 
-// rasbt/LLMs-from-scratch#1008: with a window and more than one query, the first query of a chunk has lost a part of
-// its window. Each token's key is one channel of 61 in turn; each query asks for the token 30 before, and gets that
-// token's value if it is there.
+// rasbt/LLMs-from-scratch#1008: with a window and more than one query, the first query of a chunk
+// has lost a part of its window. Each token's key is one of 61 channels in turn; each query asks
+// for the token 30 before it, and gets that token's value if it is still there.
 TEST(Chunks, EveryQueryFindsATokenOfItsWindow) {
   constexpr std::uint32_t kPeriod = 61;
   constexpr std::uint32_t kBefore = 30;
@@ -37,7 +37,7 @@ TEST(Chunks, EveryQueryFindsATokenOfItsWindow) {
     for (std::uint32_t seen = 0; seen < 1024; seen += chunk) {
       std::vector<float> keys, values, queries;
       for (std::uint32_t position = seen; position < seen + chunk; ++position) {
-        // Sinks have channels of their own.
+        // Sinks have separate channels.
         const std::uint32_t channel = position < 4 ? kPeriod + position % 3 : position % kPeriod;
         add(keys, one(channel, 16.0f));
         add(values, one(channel, 1.0f));
@@ -58,7 +58,7 @@ TEST(Chunks, EveryQueryFindsATokenOfItsWindow) {
   }
 }
 
-// The positions that a query of the newest chunk sees, all but the merged ones.
+// The positions that a query of the newest chunk sees, except the merged ones.
 std::set<std::uint32_t> seen_by(const Rig& rig, std::uint32_t layer, std::uint32_t head, std::uint32_t position) {
   std::vector<SlotInfo> slots(rig.cache().held(layer, head));
   EXPECT_EQ(explain(rig.cache(), layer, head, slots), Status::kOk);
@@ -85,7 +85,7 @@ void check_windows(Policy policy, const std::string& name) {
         ASSERT_EQ(append(rig.cache(), layer, rows, rows), Status::kOk) << what;
         (void)test::attend_all(rig.cache(), layer, random.bells(std::size_t{chunk} * 4 * 16));
         for (std::uint32_t head = 0; head < 2; ++head) {
-          // Budgets of heads that compete have changed since this one was cut.
+          // Budgets of competing heads have changed since this one was cut back.
           const std::uint32_t always = policy.sinks + policy.recent;
           const std::uint32_t least = policy.budget == Budget::kAdaptive ? always : rig.cache().budget(layer, head);
           ASSERT_GE(rig.cache().held(layer, head) - (chunk - 1), std::min(first + 1, least)) << what;

@@ -19,11 +19,11 @@ using reference::ArenaModel;
 using reference::Notes;
 using reference::Slot;
 
-// A cache of Keep::kScore in which layers 1 and 2 share codes, driven by random operations: whatever the order, both
-// stay in step, and attention is that of what the arena holds.
+// A cache of Keep::kScore in which layers 1 and 2 share codes, driven by random operations.
+// Whatever their order, both layers stay in step, and attention matches what the arena holds.
 class FoldWalk {
  public:
-  /// @param seed  of the profile, less 1
+  /// @param seed  of the profile, minus 1
   FoldWalk(const Random& random, std::uint64_t seed, const std::string& port)
       : random_(random), shape_(random_shape()), policy_(random_policy()), rig_(shape_, policy_, port, seed + 1) {}
 
@@ -196,7 +196,7 @@ class FoldWalk {
       for (std::uint32_t h = 0; h < 2; ++h) least = std::min(least, rig_.cache().held(layer, h));
       if (least == 0) continue;
       const std::uint32_t count = random_.within(1, least);
-      Random random(random_.word());  // rows are not worth choosing
+      Random random(random_.word());  // a fuzzer need not choose rows
       const auto queries = exact_queries(random, shape_, count, 0.02);
       const auto slots = model().slots(layer, head);
       std::vector<int> biases;

@@ -1,5 +1,5 @@
-// Nothing that the library does may touch the heap: here operator new counts its calls, and malloc too where that is
-// simple.
+// Nothing that the library does may use the heap: here operator new counts its calls, and so does
+// malloc where that is simple.
 #include <gtest/gtest.h>
 
 #include <array>
@@ -78,7 +78,7 @@ void* realloc(void* at, std::size_t size) {
 namespace nibkv {
 namespace {
 
-// Counts allocations while it lives.
+// Counts allocations during its lifetime.
 class Watch {
  public:
   Watch() {
@@ -92,7 +92,7 @@ TEST(NoHeap, TheWatchSeesAllocations) {
   {
     const Watch watch;
     int* number = new int(3);
-    static int* volatile sink;  // keeps the pair of calls
+    static int* volatile sink;  // keeps compilers from removing the calls
     sink = number;
     delete sink;
   }
@@ -107,7 +107,7 @@ TEST(NoHeap, TheWatchSeesAllocations) {
 #endif
 }
 
-// Once through a span, once through two banks.
+// Once with a span, once with two banks.
 template <typename Note>
 void save_and_restore(Cache& cache, std::span<std::byte> memory, Note note) {
   const std::span<std::byte> one = memory.first(memory.size() / 2);
@@ -150,7 +150,7 @@ TEST(NoHeap, TheWholePipelineRunsWithoutIt) {
         const auto queries = random.bells(kChunk * 6 * 80);
         const auto keys = random.bells(kChunk * 2 * 80);
         std::vector<float> out(queries.size());
-        // Maps take most of the time, and are the same whatever comes after them.
+        // Maps take most of the time, and are the same whatever follows them.
         const CalibrationOptions align = {.align = test::kShorter == 1 || policy.keep == Keep::kRecent};
         std::vector<double> memory(calibration_bytes(shape, align) / 8);
         std::vector<std::byte> profile(profile_bytes(shape, align.align));

@@ -28,7 +28,7 @@ TEST(Operations, AFullCacheGivesEveryTileBeforeItRefuses) {
   for (int round = 0; round < 20; ++round) {
     const Shape shape = {.layers = 3, .query_heads = 2, .kv_heads = 2, .head_dim = 16, .max_chunk = 33};
     Rig rig(shape, full(random.within(1, 200)));
-    // Some use first, so that free tiles lie anywhere.
+    // First some use, so that free tiles lie anywhere.
     for (int step = 0; step < 30; ++step) {
       const auto rows = random.bells(std::size_t{random.within(1, 33)} * 2 * 16);
       const Status status = append(rig.cache(), random.below(3), rows, rows);

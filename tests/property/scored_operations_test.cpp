@@ -1,4 +1,5 @@
-// Random operations under policies of Keep::kScore: whatever the order, the arena stays sound.
+// Random operations under policies of Keep::kScore: whatever their order, the
+// arena stays consistent.
 #include <gtest/gtest.h>
 
 #include "tests/property/scored_walk.hpp"

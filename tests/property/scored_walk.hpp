@@ -18,10 +18,11 @@ using reference::ArenaModel;
 using reference::Notes;
 using reference::Slot;
 
-// A cache of Keep::kScore driven by random operations, beside what the reference reads in its arena.
+// A cache of Keep::kScore driven by random operations, compared with what the
+// reference reads in its arena.
 class ScoredWalk {
  public:
-  /// @param seed    of the profile, less 1
+  /// @param seed    of the profile, minus 1
   /// @param preset  which of scored_presets(), or one past them for a random policy
   ScoredWalk(const Random& random, std::uint64_t seed, std::size_t preset, const std::string& port)
       : random_(random), shape_(random_shape()), policy_(policy_for(preset)), rig_(shape_, policy_, port, seed + 1) {
@@ -121,7 +122,7 @@ class ScoredWalk {
     carry_out(layer, head, target);
   }
 
-  // A plan of a caller's own: any slots stay; of the others some join any of those.
+  // A caller's own plan: random slots stay; of the others, some are merged into random kept slots.
   void compact_some() {
     const std::uint32_t layer = random_.below(shape_.layers);
     const std::uint32_t head = random_.below(shape_.kv_heads);

@@ -19,7 +19,7 @@ namespace nibkv::test {
 using reference::ArenaModel;
 using reference::Slot;
 
-// What a chain must hold, kept in plain vectors.
+// What a chain must hold, in plain vectors.
 struct PlainChain {
   std::vector<Slot> slots;               // Storage::kQ4
   std::vector<std::vector<float>> keys;  // Storage::kF32
@@ -42,7 +42,7 @@ struct PlainChain {
   }
 };
 
-// A cache of a random shape and policy beside a plain model of it, driven by random operations.
+// A cache of a random shape and policy, and a plain model of it, driven by random operations.
 class Walk {
  public:
   Walk(const Random& random, const std::string& port)
@@ -149,7 +149,7 @@ class Walk {
     plain.keep(target);
   }
 
-  // Calls that must fail; check() finds what they changed.
+  // Makes calls that must fail; check() finds what they changed.
   void refuse_some() {
     const std::uint32_t layer = random_.below(shape_.layers);
     const std::vector<std::byte> before = rig_.copy_state();
@@ -202,7 +202,7 @@ class Walk {
     const std::size_t at = (query * shape_.query_heads + head * shape_.group()) * dim;
     const auto exact = reference::attention(reference::widen(std::span(queries).subspan(at, dim)), keys, values,
                                             plain.size - (count - 1 - query));
-    // Loose: the sharp bounds are in the unit tests; here a wrong slot must show.
+    // A loose bound that shows a wrong slot; the tight bounds are in the unit tests.
     double size = 0;
     for (const auto& value : values) size = std::max(size, reference::norm(value));
     EXPECT_LE(reference::distance(reference::widen(std::span(out).subspan(at, dim)), exact), 0.05 * size) << what();

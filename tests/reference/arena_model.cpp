@@ -194,7 +194,7 @@ Notes ArenaModel::notes_of(std::uint32_t tile, std::uint32_t lane) const {
   Notes notes;
   notes.position = read<std::uint32_t>(layout_.bases + std::uint64_t{tile} * 4) +
                    read<std::uint16_t>(side + at.positions + lane * 2);
-  // An array ends where the next one begins: one of no length is not kept.
+  // An array ends where the next one begins: an array of length 0 does not exist.
   if (at.positions != at.global) notes.global = read<std::uint32_t>(side + at.global + lane * 4);
   if (at.bias != at.local) notes.local = read<std::uint16_t>(side + at.local + lane * 2);
   if (at.merged != at.bias) notes.bias = read<std::uint8_t>(side + at.bias + lane);
@@ -245,7 +245,7 @@ void ArenaModel::check_free_tiles(const std::vector<bool>& taken, std::uint32_t 
   for (std::uint32_t layer = 0; layer < shape_.layers; ++layer) {
     for (std::uint32_t head = 0; head < shape_.kv_heads; ++head) {
       const std::uint64_t run = (std::uint64_t{layer} * shape_.kv_heads + head) * layout_.tiles_per_head;
-      // Where layers share codes, runs differ in length.
+      // If layers share codes, runs differ in length.
       const bool equal =
           layout_.views == 0 && (policy_.budget == Budget::kUniform || policy_.budget == Budget::kAdaptive);
       for (std::uint32_t tile = chain(layer, head).free; tile != kNoTile; ++count) {

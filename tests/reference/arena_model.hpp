@@ -11,7 +11,7 @@
 
 namespace nibkv::reference {
 
-/// What a 4-bit code stands for, in units of its row's scale.
+/// The level of a 4-bit code, in units of its row's scale.
 inline constexpr int kCodebook[16] = {-63, -48, -37, -29, -22, -15, -9, -3, 3, 9, 15, 22, 29, 37, 48, 63};
 
 /// scale16: bits 30..15 of a positive float.
@@ -21,13 +21,14 @@ double scale16_value(std::uint16_t scale);
 /// element (i, j) of a block of n is (-1)^popcount(i and j) / sqrt(n). It is its own inverse.
 std::vector<double> hadamard(std::span<const double> row);
 
-/// A row in the channels of tiles: each channel times its sign, then the transform. The sign of channel c is -1 where
-/// c has an odd number of the pairs of bits 0 and 1, 2 and 3, 4 and 5, 6 and 7 set.
+/// A row in the channels of tiles: each channel is multiplied by its sign, then transformed.
+/// The sign of channel c is -1 if an odd number of the pairs of bits (0, 1), (2, 3), (4, 5), (6, 7)
+/// of c have both bits set.
 std::vector<double> rotated(std::span<const double> row);
-/// The way back.
+/// The inverse.
 std::vector<double> rotated_back(std::span<const double> row);
 
-/// One slot as an arena holds it.
+/// One slot, as an arena holds it.
 struct Slot {
   std::vector<int> key_codes;    ///< [head_dim] in [0, 15]
   std::vector<int> value_codes;  ///< [head_dim] in [0, 15]
@@ -41,7 +42,7 @@ struct Slot {
   std::vector<double> rotated_value() const;
 };
 
-/// What an arena knows of a slot beside its codes; 0 what its policy does not keep.
+/// What an arena knows about a slot besides its codes; 0 for what its policy does not keep.
 struct Notes {
   std::uint32_t position = 0;
   std::uint32_t global = 0;
@@ -52,7 +53,8 @@ struct Notes {
   bool operator==(const Notes&) const = default;
 };
 
-/// Slots of a chain whose codes a neighbouring layer shares: the chain's first.
+/// The slots of a chain whose codes are shared with a neighbouring layer, which
+/// are the chain's first.
 struct Folded {
   std::uint32_t first = 0xffffffff;  ///< view
   std::uint32_t last = 0xffffffff;
@@ -60,37 +62,38 @@ struct Folded {
   std::uint32_t retained = 0;
 };
 
-/// Where a slot lies.
+/// The location of a slot.
 struct Place {
   std::uint32_t tile;
   std::uint32_t lane;
 };
 
-/// Reads the bytes of an arena as the documented format says, checking every index on the way.
+/// Reads the bytes of an arena according to the documented format, and checks every index.
 class ArenaModel {
  public:
   ArenaModel(std::span<const std::byte> arena, const Shape& shape, const Policy& policy);
 
   Chain chain(std::uint32_t layer, std::uint32_t kv_head) const;
   Folded folded(std::uint32_t layer, std::uint32_t kv_head) const;
-  /// Of all slots of a chain, folded ones first. Throws as tiles() does.
+  /// The data of all slots of a chain, folded ones first. Throws as tiles() does.
   std::vector<Place> places(std::uint32_t layer, std::uint32_t kv_head) const;
-  /// A chain's own tiles in order, by the links, kNoTile excluded. Throws std::runtime_error for a tile number out of
-  /// range, a cycle, a last tile that is not Chain::last, or a number of tiles other than the used slots need.
+  /// A chain's own tiles, in the order of the links, without kNoTile. Throws std::runtime_error
+  /// for a tile number out of range, a cycle, a last tile that is not Chain::last, or if the number
+  /// of tiles is not what the used slots need.
   std::vector<std::uint32_t> tiles(std::uint32_t layer, std::uint32_t kv_head) const;
   Slot slot(std::uint32_t layer, std::uint32_t kv_head, std::uint32_t index) const;
   std::vector<Slot> slots(std::uint32_t layer, std::uint32_t kv_head) const;
 
-  /// Under Keep::kScore.
+  /// Only under Keep::kScore.
   std::vector<Notes> notes(std::uint32_t layer, std::uint32_t kv_head) const;
 
   /// Storage::kF32: keys lie as [head_dim][32], values as [32][head_dim].
   std::vector<float> key_f32(std::uint32_t layer, std::uint32_t kv_head, std::uint32_t index) const;
   std::vector<float> value_f32(std::uint32_t layer, std::uint32_t kv_head, std::uint32_t index) const;
 
-  /// Throws std::runtime_error unless chains are well formed and share no tile, and every other tile is once in the
-  /// free list of the chain in whose run it lies, or of any chain where runs differ in length. Returns the number of
-  /// tiles in all chains.
+  /// Throws std::runtime_error unless chains are well formed and share no tile, and every other
+  /// tile is exactly once in the free list of the chain in whose run it lies, or, if runs differ in
+  /// length, of any chain. Returns the number of tiles in all chains.
   std::uint32_t check_chains() const;
 
  private:
@@ -109,8 +112,9 @@ class ArenaModel {
   Layout layout_;
 };
 
-/// A slot's key and value in the channels in which they were appended: rotated back, the key's outlier channels and
-/// mean put back from the profile (empty view: none). A query meets an outlier channel in its 8-bit code alone.
+/// A slot's key and value in the channels in which they were appended: rotated back, with the key's
+/// outlier channels and mean restored from the profile (empty view: none). An outlier channel's
+/// product with a query uses only its 8-bit code.
 std::vector<double> decode_key(const Slot& slot, const ProfileView& profile, std::uint32_t layer,
                                std::uint32_t kv_head);
 std::vector<double> decode_value(const Slot& slot);

@@ -32,19 +32,20 @@ std::vector<double> attention(std::span<const double> query, const Rows& keys, c
 
 // Where the bound comes from. Weights w = 2^logit, logits in octaves; in a tile, M is the largest weight and 2^(e + 1)
 // the power of two above it, so M >= 2^(e + 1) / 2.
-// 1. A logit is an exact integer times f32 factors: six roundings, and a few of the rotation of the query, 16 in all:
-// 2^-20 of its size.
-//    It is then rounded to 1 / 2048 octave: off by 1/4096. The subtraction from the top adds 2^-19. So w is off by the
-//    factor ln 2 * (1/4096 + 2^-19 + 2^-20 |logit|).
-// 2. 2^-f in Q15: polynomial, its four roundings and the 32767 that stands for 1, 4 units of 2^-15; 2^-f >= 1/2, so
-// 8 * 2^-15 of w.
-// 3. The shifted weight is rounded to a unit of 2^-15 of 2^(e + 1); one of less than a unit may become 0: off by at
-// most 2^-14 M.
+// 1. A logit is an exact integer times f32 factors: six roundings, and a few in the rotation of the
+//    query, 16 in total: 2^-20 of its size. It is then rounded to 1 / 2048 octave: an error of 1/4096.
+//    The subtraction from the top adds 2^-19. So w has a relative error of
+//    ln 2 * (1/4096 + 2^-19 + 2^-20 |logit|).
+// 2. 2^-f in Q15: the polynomial, its four roundings and the 32767 that stands for 1 add up to 4 units
+//    of 2^-15; 2^-f >= 1/2, so 8 * 2^-15 of w.
+// 3. The shifted weight is rounded to a unit of 2^-15 of 2^(e + 1); less than a unit may become 0: an
+//    error of at most 2^-14 M.
 //    Together |w' - w| <= relative * w + 2^-14 M; the mass is their sum.
-// 4. With V the largest value scale of the tile and 2^s the power of two above it (2^s <= 2 V), a scale is rounded to
-//    2^-15 of 2^s, off by half of that, 2^-15 V, and its product with w' to 2^-15 of 2^s * 2^(e + 1), off by half of
-//    that, at most 2^-14 V M. The product is rounded to 1/128 of a byte and then to a byte, 127 being the largest
-//    product P: off by P / 127 * (1/2 + 1/256), and by as little again, 2^-14 P, because the factor is an integer.
+// 4. With V the largest value scale of the tile and 2^s the power of two above it (2^s <= 2 V),
+//    a scale is rounded to 2^-15 of 2^s, an error of half of that, 2^-15 V, and its product with
+//    w' to 2^-15 of 2^s * 2^(e + 1), an error of half of that, at most 2^-14 V M. The product is
+//    rounded to 1/128 of a byte and then to a byte, where 127 is the largest product P: an error
+//    of P / 127 * (1/2 + 1/256), plus 2^-14 P because the factor is an integer.
 // 5. A tile adds to a sum of f32 with two roundings, each of at most 2^-24 of the largest partial sum.
 // 6. The last steps (division, rotation, means) are a few f32 roundings of the output.
 namespace {
@@ -53,7 +54,7 @@ namespace {
 struct Weighing {
   std::vector<double> weights;
   std::vector<double> slacks;
-  std::vector<double> largest;  // of each slot's tile
+  std::vector<double> largest;  // the largest of each slot's tile
   double mass = 0;
   double mass_slack = 0;
 };

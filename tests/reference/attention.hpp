@@ -15,10 +15,11 @@ std::vector<double> softmax_weights(std::span<const double> query, const Rows& k
 /// softmax(q k / sqrt(head_dim)) v over the first `visible` slots, in double precision.
 std::vector<double> attention(std::span<const double> query, const Rows& keys, const Rows& values, std::size_t visible);
 
-/// Attention of one query row over slots as they are coded, and how far the fixed-point softmax may be from it.
+/// Attention of one query row over slots as they are quantised, and a bound on the error of the
+/// fixed-point softmax.
 struct FixedPointCase {
   std::vector<double> exact;  ///< in the rotated channels
-  double norm_bound = 0;      ///< the Euclidean norm of (attend's output - exact) is at most this
+  double norm_bound = 0;      ///< upper bound of the Euclidean norm of (attend's output - exact)
 };
 
 /// @param query_codes  [head_dim] int8 codes of the rotated query; the largest magnitude must be 127
@@ -27,13 +28,14 @@ struct FixedPointCase {
 FixedPointCase fixed_point_case(std::span<const int> query_codes, double query_scale, const std::vector<Slot>& slots,
                                 std::size_t visible, std::span<const int> biases = {});
 
-/// Softmax weights of one query row over slots as they are coded, and how far the fixed-point ones may be from them.
+/// Softmax weights of one query row over slots as they are quantised, and bounds on the errors
+/// of the fixed-point ones.
 struct WeighedRow {
-  std::vector<double> weights;  ///< [visible], 1 in all
+  std::vector<double> weights;  ///< [visible], with a sum of 1
   std::vector<double> bounds;   ///< [visible]
 };
 
-/// Parameters as of fixed_point_case.
+/// Parameters as in fixed_point_case.
 WeighedRow weigh_row(std::span<const int> query_codes, double query_scale, const std::vector<Slot>& slots,
                      std::size_t visible, std::span<const int> biases = {});
 

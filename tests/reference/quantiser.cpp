@@ -27,8 +27,8 @@ double best_relative_error(std::span<const double> row) {
   }
   if (energy == 0) return 0;
   double best = 1;
-  // The largest magnitude as 30 to 130 units: far wider than where the optimum lies for any row that is not nearly
-  // constant.
+  // The largest magnitude is taken to be 30 to 130 units: far beyond the range of the optimum for
+  // any row that is not nearly constant.
   for (int step = 0; step <= 400; ++step) {
     const double scale = most / (30 + 0.25 * step);
     double product = 0;

@@ -7,7 +7,7 @@
 
 namespace nibkv::reference {
 
-/// A key `positions` later, by the definition of rotary embedding: pair i turns by
+/// A key `positions` later, by the definition of rotary embedding: pair i is rotated by
 /// positions * scale * base^(-2i / dims) radians.
 std::vector<double> turned(std::span<const double> key, const Rotary& rotary, double positions);
 

@@ -5,13 +5,15 @@
 
 namespace nibkv::reference {
 
-// Where the bound comes from. A row's weight is softmax[t] * 2^e * share, with share = 2^48 / mass (/ heads, for the
-// mean over a group) rounded to 15 bits: the mass is cut to 16 bits, off by 2^-15 of it, the division by 2^-15, and
-// 32767 stands for 32768, by 2^-15: together less than 2^-13. Up to 16 rows r go over a tile together, with factors of
-// one unit: 15 - ceil(log2 r) bits for the row with the largest share, so a factor is off by half a unit, and the
-// weight by half a unit times 2^15, the most that softmax can be. The largest weight of that row in the tile has
-// softmax >= 2^14 and a share of 2^14 or more: so each row is off by 2^(ceil(log2 r) - 14) of the largest weight that
-// any row has in the tile. The sum is rounded once a pass. On top there is what the weights themselves are off.
+// Where the bound comes from. A row's weight is softmax[t] * 2^e * share, with share = 2^48 / mass
+// (/ heads, for the mean over a group) rounded to 15 bits. The mass is truncated to 16 bits,
+// a relative error of 2^-15; the division adds 2^-15; and 32767 stands for 32768, another 2^-15:
+// together less than 2^-13. Up to 16 rows r pass over a tile together, with factors in the same
+// unit: 15 - ceil(log2 r) bits for the row with the largest share. So the error of a factor is half
+// a unit, and that of the weight half a unit times 2^15, the maximum of softmax. The largest weight
+// of that row in the tile has softmax >= 2^14 and a share of 2^14 or more. So the error of each row
+// is 2^(ceil(log2 r) - 14) of the largest weight that any row has in the tile. The sum is rounded
+// once per pass. The errors of the weights themselves come on top.
 std::vector<ScoreModel::Score> ScoreModel::sum_of(const std::vector<WeighedRow>& rows, std::size_t first,
                                                   std::size_t end) const {
   const std::size_t group = shape_.group();

@@ -9,12 +9,13 @@
 
 namespace nibkv::reference {
 
-/// What the slots of a chain that loses none should score, in double precision from exact weights.
+/// The scores that the slots of a chain should have if it loses none, in double
+/// precision from exact weights.
 class ScoreModel {
  public:
   struct Score {
-    double value = 0;  ///< in the units of SlotInfo, before any halving
-    double bound = 0;  ///< how far a score in integers may be from it
+    double value = 0;  ///< in units of SlotInfo, before any halving
+    double bound = 0;  ///< bound on the error of a score in integers
   };
 
   ScoreModel(const Shape& shape, const Policy& policy) : shape_(shape), policy_(policy) {}
@@ -25,7 +26,7 @@ class ScoreModel {
 
   const std::vector<Score>& global() const { return global_; }
   const std::vector<Score>& local() const { return local_; }
-  /// Roundings to a whole number that a global score has gone through, at most.
+  /// The maximum number of roundings of a global score to an integer.
   double roundings() const { return roundings_; }
 
  private:
@@ -39,8 +40,9 @@ class ScoreModel {
   double roundings_ = 0;
 };
 
-/// The importance of every slot that a policy ranks by, from what explain() says; without pooling. Scores that are
-/// combined have a mean of 1 over the slots that may be dropped. Not for Score::kKeyNorm.
+/// The importance of every slot by which a policy ranks, from what explain() says; without
+/// pooling. Scores that are combined have a mean of 1 over the slots that may be dropped. Not
+/// for Score::kKeyNorm.
 std::vector<double> importance(const Policy& policy, std::uint32_t seen, std::span<const SlotInfo> slots);
 
 /// The largest of `width` neighbours, for every slot.

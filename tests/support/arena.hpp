@@ -26,7 +26,7 @@ class Arena {
   std::span<const std::byte> bytes() const { return {storage_.data() + start_, size_}; }
   std::vector<std::byte> copy() const { return {bytes().begin(), bytes().end()}; }
 
-  /// True while no byte before or after the arena was written.
+  /// True if no byte before or after the arena was written.
   bool guards_intact() const {
     const auto whole = [](std::byte byte) { return byte == kGuardByte; };
     const auto begin = storage_.begin();

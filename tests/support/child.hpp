@@ -12,10 +12,11 @@
 
 namespace nibkv::test {
 
-/// A command that runs beside the test, which writes to its standard input and reads its standard output.
+/// A command that runs concurrently with the test, which writes to its standard input and reads
+/// its standard output.
 class Child {
  public:
-  /// @param command  for a shell, which it replaces
+  /// @param command  for a shell, which the command replaces
   explicit Child(const std::string& command) {
     int in[2], out[2];
     if (::pipe2(in, O_CLOEXEC) != 0 || ::pipe2(out, O_CLOEXEC) != 0) throw std::runtime_error("no pipes");
@@ -47,7 +48,7 @@ class Child {
     }
   }
 
-  /// What comes, up to so many bytes or a line's end.
+  /// Reads its output, up to this many bytes or the end of a line.
   std::string read(std::size_t most = ~std::size_t{0}) {
     std::string text;
     for (char byte = 0; text.size() < most && byte != '\n' && ::read(out_, &byte, 1) == 1;) text += byte;
@@ -61,7 +62,8 @@ class Child {
 
   void signal(int number) { ::kill(process_, number); }
 
-  /// As a person does who holds Ctrl-C down: one that comes too early is taken for something else.
+  /// Like a person who holds Ctrl-C down, because a single one may come too early and
+  /// hit something else.
   void signal_until_it_ends(int number) {
     siginfo_t ended = {};
     while (::waitid(P_PID, static_cast<id_t>(process_), &ended, WEXITED | WNOHANG | WNOWAIT) == 0 &&
@@ -71,7 +73,7 @@ class Child {
     }
   }
 
-  /// Its exit status once it has ended; less 1000 for a signal that killed it.
+  /// Its exit status once it has ended; the signal minus 1000 if one killed it.
   int wait() {
     int status = 0;
     struct rusage usage = {};
@@ -81,7 +83,7 @@ class Child {
     return WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status) - 1000;
   }
 
-  /// The most memory that it held, known once it has ended.
+  /// The maximum memory that it held, known once it has ended.
   std::size_t peak_bytes() const { return peak_bytes_; }
 
  private:

@@ -16,7 +16,7 @@ struct ExactQuery {
 
 ExactQuery exact_query(Random& random, std::size_t dim, double scale);
 
-/// Those of `count` tokens, [count][query_heads].
+/// The queries of `count` tokens, [count][query_heads].
 std::vector<ExactQuery> exact_queries(Random& random, const Shape& shape, std::size_t count, double scale);
 
 /// Their rows one after the other.

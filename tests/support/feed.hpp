@@ -10,8 +10,8 @@
 
 namespace nibkv::test {
 
-/// Shows a cache `tokens` random tokens one by one: one append and one attend in each layer. What attention gave comes
-/// back; the test fails when a verb does.
+/// Feeds a cache `tokens` random tokens one by one: one append and one attend in each layer.
+/// Returns what attention gave; the test fails if a verb does.
 inline std::vector<float> feed(Cache& cache, Random& random, std::uint32_t tokens) {
   const Shape& shape = cache.shape();
   const std::size_t kv = std::size_t{shape.kv_heads} * shape.head_dim;

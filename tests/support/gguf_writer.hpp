@@ -24,7 +24,7 @@ namespace nibkv::llm::test {
 
 static_assert(std::endian::native == std::endian::little, "the writer copies numbers as they are");
 
-/// A file that lives as long as the object, in the system's folder for such files.
+/// A file that exists as long as the object, in the system's folder for temporary files.
 class TemporaryFile {
  public:
   explicit TemporaryFile(std::span<const std::byte> bytes = {}) {
@@ -55,7 +55,7 @@ class TemporaryFile {
   int descriptor_ = -1;
 };
 
-/// Bytes put one after the other, little endian: also the way to make bytes for GgufWriter::set_raw.
+/// Bytes written one after the other, in little endian; also makes bytes for GgufWriter::set_raw.
 class ByteWriter {
  public:
   template <typename T>
@@ -81,7 +81,8 @@ class ByteWriter {
   std::vector<std::byte> bytes_;
 };
 
-/// Builds GGUF files, right ones and, on request, wrong ones. Metadata and tensors appear in the order of the calls.
+/// Builds GGUF files, valid ones and, on request, invalid ones. Metadata and tensors appear in
+/// the order of the calls.
 ///
 ///   GgufWriter writer;
 ///   writer.set("general.architecture", "llama").set("llama.block_count", std::uint32_t{2});
@@ -127,7 +128,7 @@ class GgufWriter {
     return set_raw(key, kArray, bytes.bytes());
   }
 
-  /// Sets any type number and bytes, fit or not.
+  /// Sets any type number and bytes, valid or not.
   GgufWriter& set_raw(std::string_view key, std::uint32_t type, std::span<const std::byte> bytes) {
     metadata_.text(key).number(type).raw(bytes);
     ++metadata_count_;
@@ -143,7 +144,7 @@ class GgufWriter {
     return *this;
   }
 
-  /// Adds a tensor's description only, fit or not.
+  /// Adds a tensor's description only, valid or not.
   GgufWriter& describe_tensor(std::string_view name, std::uint32_t type, const std::vector<std::uint64_t>& shape,
                               std::uint64_t offset) {
     descriptions_.text(name).number(static_cast<std::uint32_t>(shape.size()));
@@ -178,7 +179,7 @@ class GgufWriter {
     return file.pad_to(data_.size() == 0 ? 1 : alignment_).raw(data_.bytes()).bytes();
   }
 
-  /// Bytes before the padding and the data.
+  /// The number of bytes before the padding and the data.
   std::size_t header_bytes() const { return header().size(); }
 
  private:
@@ -216,11 +217,11 @@ class GgufWriter {
   ByteWriter data_;
 };
 
-/// A file's bytes with the metadata of `more` as well.
+/// A file's bytes with the metadata of `more` added.
 inline std::string with_metadata(std::string file, GgufWriter more) {
-  constexpr std::size_t kCount = 16, kMetadata = 24;  // where a file has its number of entries, and they begin
+  constexpr std::size_t kCount = 16, kMetadata = 24;  // the offsets of the number of entries, and of the first one
   constexpr std::string_view kKey = "test.padding";
-  // As much as keeps the tensors aligned.
+  // As many bytes as keep the tensors aligned.
   const std::size_t size = more.header_bytes() - kMetadata + 8 + kKey.size() + 4 + 8;
   more.set(kKey, std::string((32 - size % 32) % 32, ' '));
   const std::vector<std::byte> added = more.bytes();

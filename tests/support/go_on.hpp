@@ -15,13 +15,13 @@ struct GoOnRoom {
   std::span<std::uint32_t> target;
 };
 
-/// Slots that a head may hold at a time, at most.
+/// The maximum number of slots that a head may hold.
 constexpr std::size_t most_held(const Shape& shape, const Policy& policy) {
   return std::size_t{layout_of(shape, policy).chain_tiles} * kTileSlots;
 }
 
-/// Appends and attends to random tokens in all layers; every fourth time some slots are dropped by hand or by
-/// compact_now. Without a heap: snapshots.hpp has the same for tests that have one.
+/// Appends and attends to random tokens in all layers; every fourth time some slots are dropped by
+/// hand or by compact_now. Without a heap; snapshots.hpp has the same for tests that have one.
 /// @param see  called with what attention gives, std::span<const float>
 /// @returns the first status that was not kOk
 template <typename See>

@@ -5,7 +5,7 @@
 
 namespace nibkv::test {
 
-/// What the reference reads in a rig's arena.
+/// What the reference reads in the arena of a rig.
 inline reference::ArenaModel model_of(const Rig& rig) {
   return {rig.arena().bytes(), rig.shape(), rig.policy()};
 }

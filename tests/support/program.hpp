@@ -12,15 +12,15 @@
 #include <stdexcept>
 #include <string>
 
-// Runs a program as a user does. NIBKV_PROGRAMS is the folder of the programs; NIBKV_EMULATOR, if defined, what comes
-// before their path.
+// Runs a program as a user does. NIBKV_PROGRAMS is the folder of the programs. NIBKV_EMULATOR, if
+// defined, is put before their path.
 #ifndef NIBKV_EMULATOR
 #define NIBKV_EMULATOR ""
 #endif
 
 namespace nibkv::test {
 
-/// What a program left behind; `status` is -1 when a signal ended it.
+/// The result of a program; `status` is -1 if a signal ended it.
 struct Result {
   int status = -1;
   std::string out, err;
@@ -35,8 +35,9 @@ inline std::string in_quotes(const std::string& word) {
   return "'" + word + "'";
 }
 
-/// Tests of one program in a folder with a copy of the tiny model, since the profile is kept beside a model: one for
-/// all tests of a suite, as making the profile takes a while on slow machines.
+/// Tests of one program in a folder with a copy of the tiny model, since the profile is
+/// kept next to a model. All tests of a suite share the folder, as making the profile takes
+/// a while on slow machines.
 class ProgramTest : public testing::Test {
  protected:
   static void SetUpTestSuite() {
@@ -68,7 +69,7 @@ class ProgramTest : public testing::Test {
            in_quotes(NIBKV_PROGRAMS "/" + program_) + " " + options;
   }
 
-  /// What follows `name` on the first line of `text` that has it.
+  /// The text after `name` on the first line of `text` that contains it.
   static std::string figure(const std::string& text, const std::string& name) {
     std::istringstream lines(text);
     for (std::string line; std::getline(lines, line);) {
@@ -80,7 +81,7 @@ class ProgramTest : public testing::Test {
     return "no line '" + name + "' in:\n" + text;
   }
 
-  /// Nothing on standard output, and an error as the last line of the other.
+  /// Expects nothing on standard output, and an error as the last line on standard error.
   void expect_error(const Result& result, int status, const std::string& part) const {
     EXPECT_EQ(result.status, status) << result.err;
     EXPECT_EQ(result.out, "");
@@ -90,7 +91,7 @@ class ProgramTest : public testing::Test {
     EXPECT_EQ(result.err.find('\n', last), result.err.size() - 1) << "the error is the last line: " << result.err;
   }
 
-  /// Files of which a part was written, and no more.
+  /// Files that were only partly written.
   static std::size_t parts() {
     std::size_t count = 0;
     for (const auto& entry : std::filesystem::recursive_directory_iterator(folder_)) {

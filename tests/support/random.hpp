@@ -12,7 +12,8 @@ namespace nibkv::test {
 class Random {
  public:
   explicit Random(std::uint64_t seed) : state_(seed) {}
-  /// Numbers that somebody else chose: two bytes each, for a fuzzer to find its way by; then as by a seed.
+  /// Numbers chosen by a caller: two bytes each, so that a fuzzer can steer; after them,
+  /// numbers as from a seed.
   /// @param bytes  must outlive the object and its copies
   explicit Random(std::span<const std::byte> bytes) : state_(bytes.size()), chosen_(bytes) {}
 
@@ -36,8 +37,8 @@ class Random {
   /// [low, high]
   std::uint32_t within(std::uint32_t low, std::uint32_t high) { return low + below(high - low + 1); }
 
-  /// A bell curve of variance near 1, made of integers: the sum of 12 numbers in [0, 255], centred, over 256. No libm,
-  /// no rounding.
+  /// A bell curve with a variance near 1, made from integers: the centred sum of 12 numbers in
+  /// [0, 255], divided by 256. No libm, no rounding.
   float bell() {
     int sum = 0;
     for (int i = 0; i < 12; ++i) sum += static_cast<int>(below(256));
@@ -48,7 +49,7 @@ class Random {
   double gaussian() { return std::sqrt(-2.0 * std::log(uniform())) * std::cos(6.283185307179586 * uniform()); }
 
   std::vector<float> bells(std::size_t count) {
-    if (!chosen_.empty()) return Random(word()).bells(count);  // rows are not worth choosing
+    if (!chosen_.empty()) return Random(word()).bells(count);  // a fuzzer need not choose rows
     std::vector<float> numbers(count);
     for (float& number : numbers) number = bell();
     return numbers;

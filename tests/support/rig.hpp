@@ -14,7 +14,7 @@
 
 namespace nibkv {
 
-/// What GoogleTest writes for these in a message.
+/// What GoogleTest prints for these in a message.
 void PrintTo(Status status, std::ostream* out);
 void PrintTo(const Shape& shape, std::ostream* out);
 void PrintTo(const Policy& policy, std::ostream* out);
@@ -23,18 +23,19 @@ void PrintTo(const Policy& policy, std::ostream* out);
 
 namespace nibkv::test {
 
-/// The names of the built ports that this CPU runs, best first; "scalar" is the last. See effort.hpp.
+/// The names of the built ports that this CPU runs, fastest first; "scalar" is the
+/// last. See effort.hpp.
 std::vector<std::string> running_ports();
 
 /// A shape, policy and port in words.
 std::string words(const Shape& shape, const Policy& policy, std::string_view port = {});
 
-/// A profile of random rows, made with a Calibrator. Some key channels of every head are 12 to 30 times as large as the
-/// others, and keys and values have means. The numbers come from Random::bell: the profile is the same on every
-/// machine.
+/// A profile of random rows, made with a Calibrator. Some key channels of every head are 12
+/// to 30 times as large as the others, and keys and values have means. The numbers come from
+/// Random::bell: the profile is the same on every machine.
 std::vector<std::byte> make_profile(const Shape& shape, std::uint64_t seed, const CalibrationOptions& options = {});
 
-/// Makes the checksum of a changed profile right again.
+/// Corrects the checksum of a changed profile.
 void seal(std::span<std::byte> profile);
 
 /// The key channels that make_profile made large, of one head.
@@ -46,7 +47,7 @@ std::vector<float> keys_of_profile(const Shape& shape, std::uint64_t seed, std::
                                    Random& random);
 std::vector<float> values_of_profile(const Shape& shape, std::size_t count, Random& random);
 
-/// What explain() says of a chain; fails the test when it does not.
+/// What explain() says about a chain; fails the test if explain() fails.
 std::vector<SlotInfo> explain_all(const Cache& cache, std::uint32_t layer, std::uint32_t kv_head);
 
 /// A preset of Keep::kScore and its name.
@@ -63,7 +64,7 @@ std::vector<float> rows_of_sizes(Random& random, std::size_t rows, std::uint32_t
 /// Any rotary embedding that is known and fits.
 Rotary random_rotary(Random& random, std::uint32_t head_dim);
 
-/// The most that random_shape draws.
+/// The maximum values that random_shape draws.
 struct MostShape {
   std::uint32_t layers;
   std::uint32_t kv_heads;
@@ -71,16 +72,19 @@ struct MostShape {
   std::uint32_t blocks;  ///< of 16 channels
   std::uint32_t chunk;
 };
-/// Of these numbers at least 1 each; all other fields have their defaults.
+/// Draws at least 1 of each of these; all other fields have their defaults.
 Shape random_shape(Random& random, const MostShape& most);
 
-/// A plan that keeps about odds / 16 of the slots, and drops the others or, where `merges`, merges half of them.
+/// A plan that keeps about odds / 16 of the slots, and drops the others, or, with `merges`,
+/// merges half of them.
 std::vector<std::uint32_t> random_plan(Random& random, std::size_t slots, std::uint32_t odds, bool merges);
 
-/// Any policy of Keep::kScore that fits the shape, which must be Storage::kQ4, but for Budget::kTable.
+/// Any policy of Keep::kScore, except with Budget::kTable, that fits the shape, which
+/// must be Storage::kQ4.
 Policy random_scored_policy(Random& random, const Shape& shape, std::uint32_t most_tokens);
 
-/// A cache with its arena and, when it needs one, its profile: that of make_profile with head scores of the same seed.
+/// A cache with its arena and, if it needs one, its profile: that of make_profile with head
+/// scores of the same seed.
 class Rig {
  public:
   Rig(const Shape& shape, const Policy& policy, std::string_view port = {}, std::uint64_t profile_seed = 1,
@@ -96,7 +100,7 @@ class Rig {
   std::span<const std::byte> profile() const { return profile_; }
   Status made() const { return made_; }
 
-  /// The arena's bytes that hold state: all before the plan and the scratch.
+  /// The bytes of the arena that hold state: all before the plan and the scratch.
   std::span<const std::byte> state() const;
   std::vector<std::byte> copy_state() const { return {state().begin(), state().end()}; }
 
@@ -107,7 +111,7 @@ class Rig {
   Status made_;
 };
 
-/// Attention of the last `count` tokens into a new vector; fails the test when attend does.
+/// Returns the attention of the last `count` tokens; fails the test if attend does.
 std::vector<float> attend_all(const Cache& cache, std::uint32_t layer, std::span<const float> queries);
 
 /// True when two arrays of floats are the same bytes.

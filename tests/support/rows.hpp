@@ -7,14 +7,14 @@
 #include "nibkv/nibkv.hpp"
 #include "tests/support/random.hpp"
 
-/// Rows and profiles of random numbers that are the same on every machine, in memory of the caller: for programs
-/// without a heap too. rig.hpp has the same as vectors.
+/// Rows and profiles of random numbers that are the same on every machine, in memory of the caller,
+/// so that programs without a heap can use them too. rig.hpp has the same as vectors.
 namespace nibkv::test {
 
 inline constexpr std::size_t kPlantedChannels = 4;
-inline constexpr std::size_t kProfileTokens = 64;  ///< that write_profile shows to its Calibrator
+inline constexpr std::size_t kProfileTokens = 64;  ///< number of tokens that write_profile passes to its Calibrator
 
-/// The key channels that a profile of this seed made large, of one head.
+/// The key channels of one head that a profile of this seed made large.
 /// @param channels  [kPlantedChannels], written
 void plant_channels(const Shape& shape, std::uint64_t seed, std::uint32_t layer, std::uint32_t kv_head,
                     std::uint32_t* channels);
@@ -27,14 +27,14 @@ void fill_values(std::span<float> values, const Shape& shape, Random& random);
 
 /// See make_profile.
 /// @param memory   at least calibration_bytes(shape, options), aligned to 8 bytes
-/// @param keys     room for kProfileTokens rows; as are values and queries
+/// @param keys     space for kProfileTokens rows; likewise values and queries
 /// @param profile  profile_bytes(shape, options.align), written
 /// @returns the first status that was not kOk
 Status write_profile(std::span<std::byte> profile, const Shape& shape, std::uint64_t seed, std::span<std::byte> memory,
                      std::span<float> keys, std::span<float> values, std::span<float> queries,
                      const CalibrationOptions& options = {});
 
-/// What a cache of the policy needs of its profile: maps where layers are aligned.
+/// What a cache of the policy needs in its profile: maps if layers are aligned.
 CalibrationOptions calibration_of(const Policy& policy);
 /// Whether a cache needs a profile at all.
 bool needs_profile(const Shape& shape, const Policy& policy);

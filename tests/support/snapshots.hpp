@@ -12,17 +12,17 @@
 
 namespace nibkv::test {
 
-/// CRC-32 as a polynomial division, bit by bit; `crc` is that of the bytes before, 0 at first.
+/// CRC-32 as a polynomial division, bit by bit; `crc` is that of the preceding bytes, 0 at first.
 std::uint32_t crc_of(std::uint32_t crc, std::span<const std::byte> bytes);
 
-/// The snapshot of a cache; fails the test when save does.
+/// The snapshot of a cache; fails the test if save does.
 inline std::vector<std::byte> saved(const Cache& cache, const SaveOptions& options = {}) {
   std::vector<std::byte> bytes(static_cast<std::size_t>(snapshot_bytes(cache, options.note.size())));
   EXPECT_EQ(save(cache, bytes, options), Status::kOk) << words(cache.shape(), cache.policy(), cache.port());
   return bytes;
 }
 
-/// Restores a cache from a snapshot of itself; fails the test when that is refused or changes it.
+/// Restores a cache from a snapshot of itself; fails the test if that is refused or changes it.
 inline void come_back(Cache& cache) {
   const std::vector<std::byte> snapshot = saved(cache);
   ASSERT_EQ(restore(cache, snapshot), Status::kOk) << words(cache.shape(), cache.policy(), cache.port());
@@ -34,12 +34,12 @@ struct TakenApart {
   struct Section {
     std::uint32_t kind = 0;
     std::uint32_t reserved = 0;
-    std::uint64_t claimed = 0;  ///< length that it is to say; that of `bytes` at first
+    std::uint64_t claimed = 0;  ///< the length to write; that of `bytes` at first
     std::vector<std::byte> bytes;
   };
   std::vector<std::byte> header;
   std::vector<Section> sections;
-  bool total_follows = true;  ///< the header's length is made right, too
+  bool total_follows = true;  ///< whether the header's length is corrected too
 
   explicit TakenApart(std::span<const std::byte> snapshot);
   std::vector<std::byte> sealed() const;
@@ -56,7 +56,7 @@ struct TakenApart {
   }
 };
 
-/// What a snapshot has to cope with: every way to keep, score, merge and share, both storages.
+/// What snapshots must handle: every way to keep, score, merge and share, both storages.
 struct SnapshotCase {
   std::string name;
   Shape shape;
@@ -65,7 +65,7 @@ struct SnapshotCase {
 };
 std::vector<SnapshotCase> snapshot_cases();
 
-/// As in go_on.hpp. What attention gave comes back; the test fails when a verb does.
+/// As in go_on.hpp. Returns what attention gave; the test fails if a verb does.
 std::vector<float> go_on(Cache& cache, Random& random, int steps);
 
 }  // namespace nibkv::test

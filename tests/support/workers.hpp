@@ -9,8 +9,8 @@
 
 namespace nibkv::test {
 
-/// Calls fn(worker) for each worker in [0, count), each in a thread of its own; on a machine without threads, such as a
-/// bare board, one after the other, the last first.
+/// Calls fn(worker) for each worker in [0, count), each in its own thread; on a machine without
+/// threads, such as a bare board, one after the other, the last one first.
 template <typename F>
 void run_workers(std::uint32_t count, F&& fn) {
 #ifdef NIBKV_NO_THREADS

@@ -145,7 +145,7 @@ TEST(Append, EveryRowIsCodedNearlyAsWellAsCanBe) {
       Rig rig(shape, full(8), port);
       Random random(35u + dim);
       std::vector<float> rows = random.gaussians(8u * dim);
-      // Rows of other forms: one channel alone, a constant, two values, a step, tiny and huge.
+      // Rows of other forms: a single channel, a constant, two values, a step, tiny and huge ones.
       for (std::uint16_t c = 0; c < dim; ++c) {
         rows[dim + c] = c == 3 ? -5.0f : 0.0f;
         rows[2 * dim + c] = 0.7f;
@@ -162,8 +162,8 @@ TEST(Append, EveryRowIsCodedNearlyAsWellAsCanBe) {
         const double best = reference::best_relative_error(row);
         EXPECT_EQ(slot.key_codes, slot.value_codes);
         EXPECT_EQ(slot.key_scale, slot.value_scale);
-        // The scales that are tried are coarser than the reference's, and the stored scale has 8 bits of fraction:
-        // 2^-18 at most.
+        // The candidate scales are coarser than the reference's, and the stored scale has 8 bits
+        // of fraction: at most 2^-18.
         EXPECT_LE(relative_error(row, slot.rotated_key()), best * 1.15 + 1e-3)
             << "row " << i << ", head_dim " << dim << ", port " << port;
       }
@@ -178,7 +178,7 @@ TEST(Append, ZeroRowsDecodeToZero) {
     std::vector<float> rows(4 * 80, 0.0f);
     for (int c = 0; c < 80; ++c) {
       rows[80 + c] = -0.0f;
-      rows[160 + c] = c % 2 == 0 ? 1e-25f : -1e-25f;  // far below what a row must hold to be stored
+      rows[160 + c] = c % 2 == 0 ? 1e-25f : -1e-25f;  // far below the smallest row that is stored
       rows[240 + c] = std::numeric_limits<float>::denorm_min();
     }
     ASSERT_EQ(append(rig.cache(), 0, rows, rows), Status::kOk);
@@ -307,15 +307,16 @@ TEST(Append, OutlierChannelsTakeTheLoadOffTheOthers) {
               relative_error(reference::widen(std::span(values).subspan(at, 64)), reference::decode_value(slot)) / 64;
         }
       }
-      // Four bits alone leave 0.007 of a key. The planted channels hold 97 % of it: with them at 8 bits far less is
-      // left.
+      // With 4 bits alone, the squared error is 0.007 of a key. The planted channels hold 97 %
+      // of it: with them at 8 bits, far less remains.
       EXPECT_LT(value_error, 0.009) << outliers << " outliers, port " << port;
       EXPECT_LT(key_error, outliers == 0 ? 0.009 : 0.0015) << outliers << " outliers, port " << port;
     }
   }
 }
 
-// The squared error of keys as their queries see it, against that of the same keys coded without knowing the queries.
+// The squared error of keys as their queries see it, relative to that of the same keys quantised
+// without knowing the queries.
 TEST(Append, KnowingTheQueriesLowersTheErrorsTheySee) {
   for (const std::uint16_t dim : std::initializer_list<std::uint16_t>{16, 64, 80, 96, 128}) {
     const Shape shape = {.layers = 1, .query_heads = 1, .kv_heads = 1, .head_dim = dim, .max_chunk = 256};
@@ -362,7 +363,8 @@ TEST(Append, KnowingTheQueriesLowersTheErrorsTheySee) {
   }
 }
 
-// vllm-project/compressed-tensors#854: a scale that is not finite is packed without complaint and found much later.
+// vllm-project/compressed-tensors#854: a scale that is not finite is packed without an error
+// and found much later.
 TEST(Append, WhatIsNotFiniteIsRefusedAndChangesNothing) {
   constexpr float kOdd[] = {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
                             -std::numeric_limits<float>::infinity()};
@@ -379,7 +381,7 @@ TEST(Append, WhatIsNotFiniteIsRefusedAndChangesNothing) {
         if (!valid(policy, shape)) continue;
         Rig rig(shape, policy, port);
         Random random(44);
-        for (int step = 0; step < 24; ++step) {  // room is made on the way
+        for (int step = 0; step < 24; ++step) {  // slots are dropped during this
           const auto keys = random.bells(6 * 2 * 48);
           const auto queries = random.bells(6 * 4 * 48);
           const std::vector<std::byte> before = rig.arena().copy();
@@ -440,7 +442,7 @@ TEST(Append, NumbersOfAnySizeTouchNothingElse) {
     }
     EXPECT_TRUE(rig.arena().guards_intact()) << port;
     EXPECT_NO_THROW((void)model_of(rig).check_chains()) << port;
-    // Rows of other tokens are as good as ever once the odd ones are gone.
+    // The rows of other tokens are as accurate as before once the odd ones are dropped.
     for (int step = 0; step < 40; ++step) {
       const auto keys = random.bells(6 * 2 * 48);
       ASSERT_EQ(append(rig.cache(), 0, keys, keys), Status::kOk);

@@ -48,7 +48,7 @@ TEST(Footprint, IsZeroForWhatIsOutOfRange) {
   EXPECT_EQ(footprint(kSmall, streaming_llm(8, 8)), 0u);
   EXPECT_EQ(footprint(kSmall, full(kMaxTokens + 1)), 0u);
   constexpr Shape kHuge = {.layers = 1024, .query_heads = 1024, .kv_heads = 1024, .head_dim = 256};
-  EXPECT_EQ(footprint(kHuge, full(kMaxTokens)), 0u);  // more tiles than 32 bits number
+  EXPECT_EQ(footprint(kHuge, full(kMaxTokens)), 0u);  // more tiles than 32 bits can number
   if constexpr (sizeof(std::size_t) == 4) {
     EXPECT_EQ(footprint(kHuge, full(32)), 0u);
   } else {
@@ -302,7 +302,7 @@ TEST(Layout, SharedEntriesFollowOneAnother) {
   EXPECT_EQ(at.tiles, 16u * at.paired_tiles);
   EXPECT_EQ(at.plan - at.shared, (2 + 3 + 3 + 3) * entries * 16 * 64);
   EXPECT_EQ(at.codes - at.sides, (at.tiles + at.views) * at.side_bytes);
-  // Slots that fold, those that do not, and what is between.
+  // Slots that fold, those that do not, and those in between.
   EXPECT_GE((at.paired_tiles + at.paired_entries) * 32, 2000u);
   EXPECT_LT(at.paired_tiles, at.tiles_per_head / 2);
 }

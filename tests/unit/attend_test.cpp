@@ -30,7 +30,7 @@ using test::Rig;
 using test::running_ports;
 using test::words;
 
-// What attend left of a row, against the exact attention over the same codes.
+// The error of attend in a row, relative to the exact attention over the same codes.
 struct Errors {
   double most = 0;  // |out - exact| / |exact|
   double sum2 = 0;
@@ -123,15 +123,16 @@ TEST(Attend, ChunksOfEveryCountUpToTheLimit) {
   }
 }
 
-// The errors of a tile's slots are independent: a byte of a weight is off by P / 127 / sqrt(12) rms, P being the tile's
-// largest product, and the rms product is at least P / sqrt(32). So over values that are independent the output is off
-// by at most sqrt(32) / (127 sqrt(12)) = 0.0129 of itself rms; logits and exp2 add 0.0004 (attention.cpp).
+// The errors of a tile's slots are independent: a byte of a weight has an rms error of P / 127 /
+// sqrt(12), where P is the tile's largest product, and the rms product is at least P / sqrt(32).
+// So with independent values the output has a relative rms error of at most sqrt(32) / (127
+// sqrt(12)) = 0.0129; logits and exp2 add 0.0004 (attention.cpp).
 constexpr double kRmsBound = 0.0129 + 0.0004;
 
 TEST(Attend, FixedPointSoftmaxErrorIsWithinItsBound) {
   for (const std::string& port : running_ports()) {
     for (const std::uint16_t dim : std::initializer_list<std::uint16_t>{64, 128}) {
-      // A scale of the codes of 0.02 gives flat attention, of 0.25 attention to a few slots.
+      // A scale of the codes of 0.02 gives flat attention, and 0.25 gives attention to a few slots.
       for (const double scale : {0.0001, 0.02, 0.05, 0.1, 0.25}) {
         const Shape shape = {.layers = 1, .query_heads = 8, .kv_heads = 2, .head_dim = dim, .max_chunk = 128};
         Rig rig(shape, full(1024), port);
@@ -225,8 +226,8 @@ TEST(Attend, OneSlotGivesItsValueWhateverTheLogit) {
       const std::vector<float> out = test::attend_all(planted.rig.cache(), 0, planted.query.row);
       const auto value = reference::rotated_back(model_of(planted.rig).slot(0, 0, 0).rotated_value());
       const double error = reference::distance(reference::widen(out), value);
-      // Of attention.cpp's steps those that do not cancel against the mass: the product in Q15 of at least 1/4 is off
-      // by 2^-14 of itself, its byte, 127, by 2^-14.
+      // Those steps of attention.cpp that do not cancel out with the mass: the product in Q15,
+      // at least 1/4, has a relative error of 2^-14, and so has its byte, 127.
       EXPECT_LE(error, 0x1p-13 * reference::norm(value)) << octave << " octaves, port " << port;
     }
   }
@@ -301,9 +302,9 @@ TEST(Attend, F32StorageIsExactAttentionOfTheRows) {
   }
 }
 
-// Ordinary queries over outlier channels and means, against exact attention over the rows that the slots decode
-// to: here the quantiser of the queries adds its error, a logit is off by about |q| |k| / sqrt(head_dim) / 127 /
-// sqrt(12) octaves at most.
+// Ordinary queries over outlier channels and means, compared with exact attention over the decoded
+// rows of the slots. Here the quantisation of the queries adds its error: that of a logit is
+// at most about |q| |k| / sqrt(head_dim) / 127 / sqrt(12) octaves.
 TEST(Attend, ProfilesChangeHowRowsAreKeptButNotWhatComesOut) {
   for (const std::string& port : running_ports()) {
     for (const std::uint16_t outliers : std::initializer_list<std::uint16_t>{0, 4, 8, 16}) {
@@ -424,7 +425,7 @@ TEST(Attend, EveryDivisionIntoPartsGivesTheSameBytes) {
             std::uint32_t worker = 0;
             for (std::uint32_t head = 0; head < shape.kv_heads; head += heads) {
               for (std::uint32_t query = 0; query < count; query += block, ++worker) {
-                // 0 stands for all that are left: used where it says the same.
+                // 0 stands for all that are left; it is used where the meaning is the same.
                 const std::uint32_t heads_here = head + heads >= shape.kv_heads ? 0 : heads;
                 const std::uint32_t queries_here = query + block >= count ? 0 : block;
                 ASSERT_EQ(attend(rig.cache(), 0, queries, out,
@@ -586,7 +587,8 @@ TEST(Attend, PortsGiveTheSameBytes) {
   }
 }
 
-// Four bits a channel against the rows themselves, on Gaussian data: keys are off by 8 % of their norm, so are values.
+// Four bits a channel compared with the original rows, on Gaussian data: keys and values have
+// errors of 8 % of their norm.
 TEST(Attend, FourBitsStayCloseToTheRowsThemselves) {
   constexpr Shape kShape = {.layers = 1, .query_heads = 4, .kv_heads = 1, .head_dim = 64, .max_chunk = 256};
   Shape f32 = kShape;
@@ -604,7 +606,7 @@ TEST(Attend, FourBitsStayCloseToTheRowsThemselves) {
     const auto b = reference::widen(test::attend_all(rig.cache(), 0, queries));
     const double error = reference::distance(a, b) / reference::norm(a);
     std::printf("[ measured ] port %s: attention over 4-bit rows is off by %.4f of the output\n", port.c_str(), error);
-    EXPECT_LE(error, 0.14) << port;  // sqrt(0.007) for the values, as much for logits of variance 1, and a little
+    EXPECT_LE(error, 0.14) << port;  // sqrt(0.007) for the values, the same for logits of variance 1, and a margin
   }
 }
 

@@ -107,7 +107,8 @@ TEST(Banks, ThePowerMayFailAtEveryByte) {
     Random random(2);
     Flash flash(has_erase);
     grow(rig.cache(), random, 36);
-    ASSERT_EQ(save_to_banks(rig.cache(), flash.banks), Status::kOk);  // what is overwritten: as long as the new one
+    ASSERT_EQ(save_to_banks(rig.cache(), flash.banks), Status::kOk);  // the one to be overwritten, of the same length
+                                                                      // as the new one
     grow(rig.cache(), random, 3);
     flash.start();
     ASSERT_EQ(save_to_banks(rig.cache(), flash.banks), Status::kOk);
@@ -129,7 +130,7 @@ TEST(Banks, ThePowerMayFailAtEveryByte) {
       if (power == all) {
         ASSERT_EQ(got, after);
       }
-      // And what was lost can be saved again.
+      // The lost state can be saved again.
       cut.start();
       ASSERT_EQ(save_to_banks(rig.cache(), cut.banks), Status::kOk) << power;
       ASSERT_EQ(restore_from_banks(other.cache(), cut.banks), Status::kOk) << power;
@@ -138,7 +139,7 @@ TEST(Banks, ThePowerMayFailAtEveryByte) {
   }
 }
 
-// A new header over an old snapshot of the same lengths: every section would be right by itself.
+// A new header over an old snapshot with the same lengths: every section would be valid by itself.
 TEST(Banks, PartsOfTwoSnapshotsAreNotOne) {
   Rig rig(kShape, kPolicy);
   Random random(3);

@@ -1,4 +1,4 @@
-// How the slots of an arena are shared among its heads.
+// How the slots of an arena are divided among its heads.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -72,7 +72,8 @@ TEST(Budget, SharesDifferByWholeTilesAndAddUpToTheMean) {
       }
     }
     ASSERT_EQ(sum_of(budgets), policy.tokens * budgets.size()) << what;
-    // By what heads are ranked: a head with more of it has no smaller budget, but for the tile that rounding may add.
+    // The criterion by which heads are ranked: a head with more of it has no smaller budget, except
+    // for the tile that rounding may add.
     std::vector<double> places;
     ProfileView profile;
     if (policy.budget == Budget::kScores) {
@@ -157,8 +158,8 @@ TEST(Budget, WhatCannotBeSharedIsRefusedAndChangesNothing) {
   EXPECT_EQ(cache.init(arena.bytes(), kShape, head_kv(128), {{}, profile, {}}), Status::kOk);
 }
 
-// One step of a long run. One head of each layer, another one after `turn` tokens, looks at few tokens, the rest at
-// all.
+// One step of a long run. One head of each layer, a different one after `turn` tokens, attends
+// to few tokens, the others to all.
 void feed(Rig& rig, Random& random, std::uint32_t layer, std::uint32_t turn = 400) {
   const Shape& shape = rig.shape();
   const std::uint32_t dim = shape.head_dim;
@@ -191,7 +192,7 @@ void expect_sound(const Rig& rig, const std::string& what) {
   ASSERT_TRUE(rig.arena().guards_intact()) << what;
 }
 
-// Enough for heads that compete to part.
+// Enough for the budgets of competing heads to differ.
 constexpr std::uint32_t kTokens = test::kShorter == 1 ? 1500 : 500;
 
 TEST(Budget, HeadsShareOnePoolForThousandsOfTokensUnderEveryPreset) {

@@ -45,7 +45,7 @@ class Broken {
   std::uint64_t link(std::uint32_t tile) const { return layout_.links + tile * 4u; }
   std::uint64_t side(std::uint32_t tile) const { return layout_.sides + std::uint64_t{tile} * layout_.side_bytes; }
 
-  // What check says while `value` stands at `offset`.
+  // What check returns while `value` is at `offset`.
   template <typename T>
   Status with(std::uint64_t offset, T value) {
     std::byte* at = arena_.bytes().data() + offset;
@@ -178,7 +178,7 @@ TEST(Check, LayersThatShareCodesAreInStep) {
   ASSERT_EQ(check(arena.cache()), Status::kOk);
   const Layout& at = arena.layout();
   ASSERT_NE(at.views, 0u);
-  // Of the head 0 of both layers: u32 first, last, used, retained, free.
+  // Of head 0 of both layers: u32 first, last, used, retained, free.
   const std::uint64_t lower = at.folds;
   const std::uint64_t upper = at.folds + 2 * 32;
   const auto word = [&](std::uint64_t offset) { return arena.read<std::uint32_t>(offset); };

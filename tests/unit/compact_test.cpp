@@ -160,7 +160,7 @@ TEST(Compact, RefusesABadPlanAndChangesNothing) {
     }
     if (at == 49) continue;
     std::vector<std::uint32_t> gap = good;
-    gap[at] = kDrop;  // those behind it do not close up
+    gap[at] = kDrop;  // the slots after it do not move up
     EXPECT_EQ(compact(rig.cache(), 1, 0, gap), Status::kBadPlan) << at;
   }
   EXPECT_EQ(rig.arena().copy(), before);
@@ -173,7 +173,7 @@ TEST(Compact, LinksWholeTilesWithoutCopying) {
   constexpr Shape kShape = {.layers = 1, .query_heads = 1, .kv_heads = 1, .head_dim = 16, .max_chunk = 160};
   Random random(64);
   const auto rows = random.bells(160 * 16);
-  // Whatever whole tiles are dropped, the tiles that stay are the same ones, in order.
+  // Whichever whole tiles are dropped, the remaining tiles are the same ones, in order.
   for (std::uint32_t dropped = 0; dropped < 32; ++dropped) {
     for (const std::uint32_t used : {160u, 150u, 129u}) {
       Rig rig(kShape, full(160));

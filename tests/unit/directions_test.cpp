@@ -28,7 +28,7 @@ double relative_error(const Row& row, const std::vector<double>& stored) {
   return reference::distance(reference::widen(row), stored) / reference::norm(reference::widen(row));
 }
 
-// Relative errors of rows as tiles hold them, the key's and the value's alike.
+// The relative errors of rows as tiles hold them, of keys and of values.
 std::vector<double> errors_of(const std::vector<Row>& rows, std::string_view port = {}) {
   const auto dim = static_cast<std::uint16_t>(rows[0].size());
   Rig rig(shape_of(dim), full(32), port);
@@ -118,8 +118,8 @@ std::vector<Row> random_signs(std::uint16_t dim, std::uint64_t seed, std::size_t
   return rows;
 }
 
-// All 100,000 within twice the error of normal rows at the head dimensions of models. (At 16 channels there are only
-// 65,536 such rows, and 32 of them are the next test's.)
+// All 100,000 within twice the error of normal rows at the head dimensions of models. (With 16
+// channels there are only 65,536 such rows, and the next test covers 32 of them.)
 TEST(Directions, SoAreRowsOfRandomSigns) {
   for (const std::uint16_t dim : {32, 64, 80, 96, 128, 256}) {
     const std::vector<double> errors = errors_of(random_signs(dim, 79, test::turns(100000, 1000)));
@@ -130,8 +130,9 @@ TEST(Directions, SoAreRowsOfRandomSigns) {
   }
 }
 
-// Some rows become a spike under any transform: of this one those that are a row of the transform times the signs. The
-// codebook has no zero, so 3 of 63 is left in each of the other channels: this much, as lib/DESIGN.md says.
+// Under any transform some rows become a spike; for this one, they are the rows of the transform
+// times the signs. The codebook has no zero, so an error of 3 of 63 remains in each of the other
+// channels: this much, as lib/DESIGN.md says.
 TEST(Directions, TheWorstRowsOfTheTransformAreOffByWhatIsSaid) {
   struct {
     std::uint16_t head_dim;

@@ -1,4 +1,4 @@
-// Which layers may share codes, by what a profile knows.
+// Which layers may share codes, according to a profile.
 #include <gtest/gtest.h>
 
 #include <array>
@@ -22,7 +22,7 @@ class Known {
     for (std::uint32_t layer = 1; layer < kShape.layers; ++layer) {
       auto* at = const_cast<std::uint8_t*>(profile_cosines_at(bytes_.data(), layer, kShape.head_dim));
       put_i16(at, 4, static_cast<std::int16_t>(above[layer - 1][0] * 327.68));  // raw
-      put_i16(at, 0, static_cast<std::int16_t>(layer == 4 ? 32000 : 0));        // less their means
+      put_i16(at, 0, static_cast<std::int16_t>(layer == 4 ? 32000 : 0));        // minus their means
       put_i16(at, 1, static_cast<std::int16_t>(above[layer - 1][1] * 327.68));
     }
     test::seal(bytes_);

@@ -36,7 +36,7 @@ std::vector<double> unit(std::span<const std::int8_t> row) {
 }
 
 double angle_between(const std::vector<double>& a, const std::vector<double>& b) {
-  // Not by acos, which knows little of small angles.
+  // Not by acos, which is inaccurate for small angles.
   std::vector<double> sum = a;
   std::vector<double> difference = a;
   for (std::size_t c = 0; c < a.size(); ++c) sum[c] += b[c], difference[c] -= b[c];
@@ -76,7 +76,7 @@ Levels levels_of(const Codes& codes) {
   return levels;
 }
 
-// Codes of which about `same` / 16 are those of `other`.
+// Codes of which about `same` / 16 equal those of `other`.
 Codes random_codes(Random& random, std::uint32_t dim, const Codes& other, std::uint32_t same) {
   Codes codes;
   for (std::uint32_t c = 0; c < dim; ++c)
@@ -86,7 +86,7 @@ Codes random_codes(Random& random, std::uint32_t dim, const Codes& other, std::u
 
 struct TwoRows {
   std::uint32_t dim;
-  Codes a, b;  // more or less alike
+  Codes a, b;  // more or less similar
 };
 
 TwoRows random_rows(Random& random) {
@@ -146,7 +146,7 @@ TEST(Arc, IsWhatSphericalInterpolationIsInDoublePrecision) {
     const double angle = angle_between(unit(la), unit(lb));
     const Arc arc(la.data(), lb.data(), dim);
     ASSERT_NEAR(arc.angle(), angle * 65536, angle * 8 + 4) << "angle " << angle << ", head_dim " << dim;
-    if (angle > 3.1) continue;  // they cancel: any direction is as good
+    if (angle > 3.1) continue;  // they cancel out: any direction is equally good
     const std::uint32_t t = random.below(5) == 0 ? 255 * random.below(2) : random.below(256);
     const double error = reference::distance(direction(la, lb, t), slerp(unit(la), unit(lb), t / 256.0));
     worst = std::max(worst, error * std::max(std::sin(angle), 0.03));
@@ -165,7 +165,7 @@ TEST(FoldRow, LiesOnTheWayAndKeepsBothNorms) {
     const std::uint32_t t = random.below(256);
     const Folded out = fold(a, scale_a, b, scale_b, t);
     const auto wanted = slerp(unit(levels_of(a)), unit(levels_of(b)), t / 256.0);
-    // What 4 bits leave of a row: 0.11 of its norm, at few channels more.
+    // The error of 4 bits: 0.11 of a row's norm, more with few channels.
     EXPECT_GE(dot(unit(levels_of(out.codes)), wanted), 0.975) << "head_dim " << dim << ", t " << t;
     EXPECT_NEAR(size_of(out.codes, out.scales[0]) / size_of(a, scale_a), 1, 0.0022);
     EXPECT_NEAR(size_of(out.codes, out.scales[1]) / size_of(b, scale_b), 1, 0.0022);

@@ -30,7 +30,8 @@ Policy sharing(std::uint32_t tokens, bool keys, bool values) {
   return policy;
 }
 
-// Keys and values of a chunk for all layers: layers 1 and 2 are alike but for noise, every ninth token is not.
+// Keys and values of a chunk for all layers: layers 1 and 2 are equal except for noise; every
+// ninth token differs.
 struct Rows {
   std::vector<std::vector<float>> keys;
   std::vector<std::vector<float>> values;
@@ -54,7 +55,7 @@ Rows rows_of(Random& random, const Shape& shape, std::uint32_t first, std::uint3
   return rows;
 }
 
-// Appends to all layers until `tokens` are there.
+// Appends to all layers until they hold `tokens`.
 void fill(Cache& cache, Random& random, std::uint32_t tokens) {
   const Shape& shape = cache.shape();
   while (cache.seen(0) < tokens) {
@@ -71,7 +72,7 @@ double angle(const std::vector<double>& a, const std::vector<double>& b) {
   return std::acos(std::clamp(dot / reference::norm(a) / reference::norm(b), -1.0, 1.0));
 }
 
-// As the library rounds it, so that those at the limit are the same.
+// Rounded like the library's, so that the slots at the limit are the same.
 std::uint32_t rounded_angle(const std::vector<int>& a, const std::vector<int>& b) {
   std::int8_t levels[2][kMaxHeadDim];
   for (std::size_t c = 0; c < a.size(); ++c) {
@@ -81,7 +82,8 @@ std::uint32_t rounded_angle(const std::vector<int>& a, const std::vector<int>& b
   return Arc(levels[0], levels[1], static_cast<std::uint32_t>(a.size())).angle();
 }
 
-// Positions of the slots of layers 1 and 2 by the rules: folded, retained, the rest. Of what is old the farthest stay.
+// The positions of the slots of layers 1 and 2 according to the rules: folded, retained, the rest.
+// Of the old slots, the farthest are retained.
 std::vector<std::uint32_t> expected_order(const std::vector<Slot>& lower, const std::vector<Slot>& upper,
                                           const Policy& policy, const Shape& shape, std::uint32_t* folded_count) {
   std::vector<std::uint32_t> far(lower.size(), 0);
@@ -186,7 +188,7 @@ TEST(Fold, OldSlotsShareADirectionAndTheFarthestAreRetained) {
 TEST(Fold, NearRetainsThoseThatAreMostAlike) {
   Policy policy = sharing(1800, true, true);
   policy.fold.retain = Retain::kNear;
-  policy.fold.retained = 128;  // half: all that differ fold
+  policy.fold.retained = 128;  // half of the slots
   Rig rig(kShape, policy);
   Random random(102);
   fill(rig.cache(), random, 1500);
@@ -374,7 +376,7 @@ TEST(Fold, AnyOrderOfCallsKeepsPairsInStep) {
             }
             ASSERT_EQ(check(rig.cache()), Status::kOk) << test::words(shape, policy, port) << ", step " << step;
           }
-          if (pair) ++layer;  // that was both
+          if (pair) ++layer;  // that was both layers
         }
       }
       EXPECT_TRUE(rig.arena().guards_intact());
@@ -467,7 +469,7 @@ TEST(Fold, EitherLayerNamesThePlanOfBoth) {
   EXPECT_TRUE(rig.copy_state() == before);
 }
 
-// Of three slots that weigh alike, as both layers held them.
+// Of three slots with equal weights, as both layers held them.
 std::vector<double> mean_of(const std::vector<Slot>& slots, std::initializer_list<std::uint32_t> which, bool keys) {
   std::vector<double> mean(kShape.head_dim, 0.0);
   double norms = 0;
@@ -478,7 +480,7 @@ std::vector<double> mean_of(const std::vector<Slot>& slots, std::initializer_lis
     for (std::size_t c = 0; c < mean.size(); ++c) mean[c] += row[c] / (keys ? norm : 3.0);
   }
   if (!keys) return mean;
-  // Directions are averaged, and norms apart from them.
+  // Directions and norms are averaged separately.
   const double length = reference::norm(mean);
   for (double& x : mean) x *= norms / length;
   return mean;
@@ -492,7 +494,7 @@ TEST(Fold, WhatJoinsAFoldedSlotIsFoldedWithIt) {
     if (!values) policy.fold.values = {};
     Rig rig(kShape, policy);
     Random random(111);
-    fill(rig.cache(), random, 400);  // nothing attends: all weigh alike
+    fill(rig.cache(), random, 400);  // without attention, all weights are equal
     const auto part = model_of(rig).folded(1, 0);
     ASSERT_GT(part.used, 100u);
     const std::uint32_t centre = 40;
@@ -529,7 +531,7 @@ TEST(Fold, WhatJoinsAFoldedSlotIsFoldedWithIt) {
   }
 }
 
-// Recent keys are not folded yet: what differs is the mean that the profile knows.
+// Recent keys are not folded yet: the difference is the mean in the profile.
 TEST(Fold, SharedKeysKeepTheirMeanUnlessTheyAreCentred) {
   Shape shape = kShape;
   shape.outlier_channels = 4;
@@ -562,7 +564,8 @@ TEST(Fold, SharedKeysKeepTheirMeanUnlessTheyAreCentred) {
   EXPECT_NE(off[0], off[1]);
 }
 
-// Two layers whose values differ by a rotation of all channels and whose keys differ by one of each rotary pair.
+// Two layers whose values differ by a rotation of all channels, and whose keys differ by a rotation
+// of each rotary pair.
 class Turned {
  public:
   explicit Turned(const Shape& shape) : shape_(shape), random_(114) {
@@ -621,7 +624,7 @@ TEST(Fold, AlignedLayersShareWhatOnlyTheirBasesHide) {
   direct.fold.aligned_keys = direct.fold.aligned_values = {};
   ASSERT_NE(layout_of(shape, gate).views, 0u);
   double errors[2] = {};
-  std::vector<float> first_port;  // what aligned layers gave there
+  std::vector<float> first_port;  // the result of aligned layers with the first port
   for (const std::string& port : test::running_ports()) {
     for (const bool aligned : {true, false}) {
       const Policy& policy = aligned ? gate : direct;
@@ -696,7 +699,8 @@ TEST(Fold, FarRangeRetainsNoMoreThanTheShareAndOnlyTheFarthest) {
   EXPECT_LT(by_range.retained, by_share.retained);
   const auto a = model_of(range).slots(1, 0);
   const auto b = model_of(range).slots(2, 0);
-  // Angles of keys and values: unlike tokens have about half a turn in all, others less than half of that.
+  // Angles of keys and values: for dissimilar tokens they add up to about half a turn, for others
+  // to less than half of that.
   for (std::uint32_t i = by_range.used; i < by_range.used + by_range.retained; ++i) {
     EXPECT_GT(angle(a[i].rotated_key(), b[i].rotated_key()) + angle(a[i].rotated_value(), b[i].rotated_value()), 2.0);
   }

@@ -1,4 +1,4 @@
-// What becomes of slots that are merged: compact() under policies with Merge::kValues and Merge::kBoth.
+// What happens to merged slots: compact() under policies with Merge::kValues and Merge::kBoth.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -30,7 +30,7 @@ constexpr Shape kShape = {.layers = 1, .query_heads = 2, .kv_heads = 1, .head_di
 
 Policy merging(Merge merge, Mass mass) {
   Policy policy = ems(96);
-  policy.score = Score::kLocal;  // weights that a test can know
+  policy.score = Score::kLocal;  // weights that a test can compute
   policy.merge = merge;
   policy.mass = mass;
   policy.threshold = 0;
@@ -44,7 +44,7 @@ std::vector<int> biases_of(const Rig& rig) {
   return biases;
 }
 
-// What merging weighs a slot by, in any unit.
+// The weight of a slot in merging, in any unit.
 std::vector<double> weights_of(const Rig& rig) {
   const auto slots = test::explain_all(rig.cache(), 0, 0);
   std::vector<double> weights = reference::importance(rig.policy(), rig.cache().seen(0), slots);
@@ -52,7 +52,7 @@ std::vector<double> weights_of(const Rig& rig) {
   return weights;
 }
 
-// All slots stay but `members`, which join the slot `centre`.
+// All slots stay except `members`, which are merged into the slot `centre`.
 std::vector<std::uint32_t> join(std::uint32_t used, std::uint32_t centre, const std::vector<std::uint32_t>& members) {
   std::vector<std::uint32_t> target;
   std::uint32_t next = 0;
@@ -264,7 +264,7 @@ TEST(Merge, BothAveragesDirectionsAndKeepsTheNorm) {
       };
       const auto a = key_of(slots[0]);
       const auto b = key_of(slots[1]);
-      ASSERT_EQ(compact(rig.cache(), 0, 0, join(2, 0, {1})), Status::kOk);  // nobody attended: equal weights
+      ASSERT_EQ(compact(rig.cache(), 0, 0, join(2, 0, {1})), Status::kOk);  // no attention: equal weights
       const double norm = (reference::norm(a) + reference::norm(b)) / 2;
       std::vector<double> direction;
       for (std::size_t c = 0; c < kDim; ++c) direction.push_back(a[c] / reference::norm(a) + b[c] / reference::norm(b));
@@ -296,7 +296,7 @@ ProfileView view_of(const Rig& rig) {
   return profile;
 }
 
-// What a slot without codes stands for.
+// What a slot decodes to without codes.
 std::vector<double> mean_key_of(const Rig& rig) {
   Slot zero = model_of(rig).slot(0, 0, 0);
   zero.key_scale = 0;
@@ -318,7 +318,7 @@ TEST(Merge, KeysThatAreEqualBeforeRotaryEmbeddingGiveBackTheCentresOnlyInPhase) 
           const auto key = reference::widen(Random(100).bells(kDim));
           ASSERT_EQ(append(rig.cache(), 0, embedded(key, shape.rotary, 0, 32), Random(101).bells(32 * kDim)),
                     Status::kOk);
-          // Members before and behind their centre.
+          // Members before and after their centre.
           ASSERT_EQ(compact(rig.cache(), 0, 0, join(32, 13, {2, 30})), Status::kOk);
           const auto got = reference::decode_key(model_of(rig).slot(0, 0, 12), view_of(rig), 0, 0);
           const double error = relative_distance(got, reference::turned(key, shape.rotary, 13));

@@ -115,7 +115,7 @@ struct Layer {
   std::vector<float> keys, values;  // [kTokens][2][kDim]
 };
 
-/// Shows the layers to a calibrator, chunk by chunk.
+/// Passes the layers to a calibrator, chunk by chunk.
 /// @param swap_last  of the last chunk, layer 1 comes before layer 0
 std::vector<std::byte> calibrate(const std::vector<Layer>& layers, const CalibrationOptions& options, bool maps,
                                  bool swap_last = false) {
@@ -170,7 +170,7 @@ TEST(Neighbours, CosinesAreThoseOfTheRows) {
   std::vector<Layer> layers = random_layers(91);
   Random random(92);
   for (std::size_t i = 0; i < layers[0].keys.size(); ++i) {
-    layers[0].keys[i] += static_cast<float>(i % kDim) - 12;  // means that differ, and hide what keys share
+    layers[0].keys[i] += static_cast<float>(i % kDim) - 12;  // different means, which hide what the keys have in common
     layers[1].keys[i] = 0.8f * (layers[0].keys[i] + 12 - static_cast<float>(i % kDim)) + 0.6f * layers[1].keys[i] + 9 -
                         static_cast<float>(i % kDim);
     layers[1].values[i] = 0.5f * layers[0].values[i] + layers[1].values[i];
@@ -224,14 +224,14 @@ TEST(Neighbours, CosinesAreThoseOfTheRows) {
 TEST(Neighbours, MapsOfValuesAreRecovered) {
   std::vector<Layer> layers = random_layers(93);
   Random random(94);
-  std::vector<Matrix> maps;  // of layer 1's heads: they bring its values to layer 0's
+  std::vector<Matrix> maps;  // of layer 1's heads: they map its values to layer 0's
   for (std::size_t head = 0; head < 2; ++head) {
     const Matrix map = random_orthogonal(kDim, random);
     maps.push_back(map);
     for (std::size_t i = 0; i < kTokens; ++i) {
       const float* below = layers[0].values.data() + i * kRow + head * kDim;
       float* above = layers[1].values.data() + i * kRow + head * kDim;
-      const float length = 0.25f + static_cast<float>(i % 7);  // magnitudes are each layer's own
+      const float length = 0.25f + static_cast<float>(i % 7);  // magnitudes differ between the layers
       for (std::size_t j = 0; j < kDim; ++j) {
         double sum = 0;
         for (std::size_t c = 0; c < kDim; ++c) sum += at(map, c, j, kDim) * static_cast<double>(below[c]);
@@ -251,12 +251,12 @@ TEST(Neighbours, MapsOfValuesAreRecovered) {
     for (std::size_t i = 0; i < kDim * kDim; ++i) {
       EXPECT_NEAR(element(view.value_map(1, head), i), maps[head][i], 1e-3) << head << " " << i;
     }
-    // Of rows without anything in common a map finds no more than chance.
+    // For rows without anything in common, a map finds no more than chance.
     EXPECT_LT(q15(view.cosines(2, head).aligned_values), 0.4);
   }
 }
 
-// What Procrustes maximises is the mean cosine itself: no second pass is needed to know it.
+// Procrustes maximises the mean cosine itself, so no second pass is needed to know it.
 TEST(Neighbours, AlignedCosineOfValuesIsTheMeanCosineOfMappedRows) {
   std::vector<Layer> layers = random_layers(95);
   for (std::size_t i = 0; i < layers[0].values.size(); ++i) {
@@ -296,7 +296,7 @@ TEST(Neighbours, TurnsOfKeysAreRecoveredWhateverTheirMeans) {
       float* above = layers[1].keys.data() + row * kDim;
       for (std::uint32_t pair = 0; pair < kDim / 2; ++pair) {
         const ChannelPair at = channels_of(pair, counted);
-        // Layer 1 is layer 0 turned back.
+        // Layer 1 is layer 0 rotated back.
         const float c = static_cast<float>(std::cos(angle(pair, row % 2)));
         const float s = static_cast<float>(std::sin(angle(pair, row % 2)));
         above[at.first] = c * below[at.first] + s * below[at.second] + static_cast<float>(pair);
@@ -363,7 +363,7 @@ TEST(Neighbours, ACountThatDiffersOrALayerTwiceMakesOnlyItsPairsUnknown) {
     for (const auto& [layer, count] : calls) {
       const auto chunk = std::span(rows).first(count * kRow);
       EXPECT_EQ(calibrator.observe(layer, chunk, chunk, chunk), Status::kOk);
-      // What is refused is forgotten.
+      // A refused call has no effect.
       EXPECT_EQ(calibrator.observe(layer, chunk, chunk, {}), Status::kBadArgument);
     }
     std::vector<std::byte> profile(profile_bytes(kShape));
@@ -410,7 +410,7 @@ TEST(Neighbours, AlignedCosinesAreThereWithoutMapsToo) {
   EXPECT_EQ(std::memcmp(with.data() + 32, without.data() + 32, without.size() - 32), 0);
   EXPECT_EQ(with.size() - without.size(), 2u * 2 * (kDim * kDim + kDim) * 2);
 
-  // Maps need to have been asked for at first.
+  // Maps must be requested at init.
   std::vector<double> memory(calibration_bytes(kShape) / sizeof(double));
   Calibrator calibrator;
   ASSERT_EQ(calibrator.init(std::as_writable_bytes(std::span(memory)), kShape), Status::kOk);

@@ -1,4 +1,4 @@
-// Plans under Keep::kScore: who stays, and whom the others join.
+// Plans under Keep::kScore: which slots stay, and into which the others are merged.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -37,7 +37,8 @@ std::uint32_t kept_of(const std::vector<std::uint32_t>& target) {
   return static_cast<std::uint32_t>(std::count_if(target.begin(), target.end(), [](auto to) { return to < kMember; }));
 }
 
-// Every kept slot outranks every other one, as far as `scores` are apart: `slack` times the larger, and the two bounds.
+// Every kept slot outranks every other one, if their `scores` differ by more than `slack` times
+// the larger plus the two bounds.
 void expect_best_kept(const Policy& policy, const std::vector<std::uint32_t>& target, const std::vector<double>& scores,
                       const std::vector<double>& bounds, double slack, const std::string& what) {
   double most_lost = -1e300;
@@ -50,7 +51,7 @@ void expect_best_kept(const Policy& policy, const std::vector<std::uint32_t>& ta
   EXPECT_GE(least_kept, most_lost) << what;
 }
 
-// Tokens one by one or in chunks, each attended once.
+// Appends tokens one by one or in chunks, with one attend each.
 void feed(Rig& rig, Random& random, std::uint32_t tokens) {
   const Shape& shape = rig.shape();
   while (tokens != 0) {
@@ -117,12 +118,12 @@ TEST(PlanByScore, KeepsSinksRecentAndTheMostImportantUpToTheBudget) {
 TEST(PlanByScore, OfEqualSlotsTheNewestStay) {
   Rig rig(kShape, h2o(40));
   const auto rows = Random(82).bells(16 * 2 * 32);
-  for (int i = 0; i < 4; ++i) ASSERT_EQ(append(rig.cache(), 0, rows, rows), Status::kOk);  // nobody attended
+  for (int i = 0; i < 4; ++i) ASSERT_EQ(append(rig.cache(), 0, rows, rows), Status::kOk);  // no attention
   const std::vector<std::uint32_t> target = plan_of(rig, 0, 16);
   for (std::uint32_t i = 0; i < 64; ++i) EXPECT_EQ(target[i], i < 24 ? kDrop : i - 24) << i;
 }
 
-// Chains that lose nothing until the plan, with queries whose exact weights are known.
+// Chains that lose no slots before the plan, with queries whose exact weights are known.
 void expect_plan_by_weights(const Policy& policy, bool local, std::uint64_t seed) {
   for (const std::string& port : test::running_ports()) {
     Rig rig(kShape, policy, port);
@@ -196,7 +197,7 @@ TEST(PlanByScore, L2NormKeepsTheSmallestKeys) {
   }
 }
 
-// Keys in a few directions, so that some are alike and some are not.
+// Keys in a few directions, so that some are similar and some are not.
 std::vector<float> clustered(Random& random, std::uint32_t count, std::uint32_t dim) {
   std::vector<float> rows;
   for (std::uint32_t i = 0; i < count; ++i) {
@@ -214,14 +215,15 @@ double clamped_cosine(const std::vector<double>& a, const std::vector<double>& b
   return norms > 0 ? std::max(0.0, dot / norms) : 0;
 }
 
-// What similarity compares: the row that a tile holds, its outlier channels beside it.
+// What similarity compares: the row that a tile holds, and its outlier channels.
 std::vector<double> tile_key(const Slot& slot, const std::vector<double>& mean, std::vector<double> decoded) {
   for (std::size_t c = 0; c < decoded.size(); ++c) decoded[c] -= mean[c];
   return slot.outliers.empty() ? slot.rotated_key() : decoded;
 }
 
-// How far the dot product of two keys' outlier channels may be off: those of the first, times the squares of their
-// scales, become codes of at most 127, each off by half a step or a little more.
+// A bound on the error of the dot product of two keys' outlier channels: those of the first,
+// times the squares of their scales, become codes of at most 127, each with an error of half
+// a step or slightly more.
 double outlier_error(const Slot& candidate, const Slot& centre, const ProfileView& profile, std::uint32_t head) {
   double most = 0;
   double codes = 0;
@@ -233,7 +235,7 @@ double outlier_error(const Slot& candidate, const Slot& centre, const ProfileVie
   return 0.5001 / 127 * most * codes;
 }
 
-// Rows [token][head of 2], the first at `position`, as rotary embedding turns them.
+// Rows [token][head of 2], the first at `position`, after rotary embedding.
 void embed(std::vector<float>& rows, const Rotary& rotary, std::uint32_t dim, std::uint32_t position) {
   for (std::size_t at = 0; at < rows.size(); at += dim) {
     const auto turned = reference::turned(reference::widen(std::span(rows).subspan(at, dim)), rotary,
@@ -288,7 +290,7 @@ TEST(Members, JoinTheMostSimilarCentreOrNone) {
         const double value = clamped_cosine(slots[a].rotated_value(), slots[b].rotated_value());
         return policy.similarity == Similarity::kKey ? key : key * value;
       };
-      // A key's outlier channels are compared as 8-bit codes of 8-bit codes, unless it is turned.
+      // A key's outlier channels are compared as 8-bit codes of 8-bit codes, unless it is rotated.
       const auto error = [&](std::size_t a, std::size_t b) {
         return policy.position_free ? 0.0
                                     : outlier_error(slots[a], slots[b], profile, head) /
@@ -296,7 +298,7 @@ TEST(Members, JoinTheMostSimilarCentreOrNone) {
       };
       const std::vector<std::uint32_t> target = plan_of(rig, head, 16);
       ASSERT_EQ(kept_of(target), policy.tokens);
-      // What the similarity to the best centre is at least and at most.
+      // The minimum and maximum of the similarity to the best centre.
       std::vector<double> least(slots.size(), 0.0);
       double least_sum = 0;
       double most_sum = 0;
@@ -313,7 +315,7 @@ TEST(Members, JoinTheMostSimilarCentreOrNone) {
         most_sum += most;
         ++candidates;
       }
-      // Under mean_threshold it is a mean of similarities as they are compared.
+      // With mean_threshold, it is the mean of the similarities as they are compared.
       const auto threshold = [&](double sum) {
         return policy.mean_threshold ? sum / static_cast<double>(candidates) : policy.threshold / 256.0;
       };
@@ -341,12 +343,12 @@ TEST(Members, JoinTheMostSimilarCentreOrNone) {
 }
 
 TEST(Members, EqualKeysAreAlikeAtAnyPositionsWithoutTheirEmbedding) {
-  // Each token has one of few keys before rotary embedding: as it is cached, none is like any other.
+  // Each token has one of few keys before rotary embedding: as they are cached, no two are similar.
   constexpr std::uint32_t kDim = 64;
   Shape shape = {.layers = 1, .query_heads = 1, .kv_heads = 1, .head_dim = kDim, .max_chunk = 1};
   shape.rotary = {.base = 100, .dims = kDim};
   Policy policy = ems(64);
-  policy.threshold = 240;  // a cosine of 0.94: the coding of both keys takes 0.01 to 0.02
+  policy.threshold = 240;  // a cosine of 0.94: quantising both keys costs 0.01 to 0.02
   const std::vector<float> kinds = Random(89).bells(6 * kDim);
   for (const bool position_free : {false, true}) {
     policy.position_free = position_free;

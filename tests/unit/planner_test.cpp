@@ -1,4 +1,4 @@
-// What fits so many bytes, asked of a preset.
+// What fits into this many bytes, for a preset.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -30,7 +30,7 @@ TEST(TokensThatFit, MakesAPresetAnewForEachBudget) {
   EXPECT_EQ(tokens_that_fit(Shape{}, ems, kBytes), 0u);
 }
 
-// What one budget after the other needs, 0 where it is not valid.
+// What each budget needs, 0 if it is not valid.
 template <typename Preset>
 std::vector<std::uint64_t> footprints(const Shape& shape, const Preset& preset, std::uint32_t most) {
   std::vector<std::uint64_t> list(most + 1);
@@ -38,7 +38,8 @@ std::vector<std::uint64_t> footprints(const Shape& shape, const Preset& preset, 
   return list;
 }
 
-// For sizes around what each of these budgets needs: the largest one that is valid and fits.
+// For sizes around what each of these budgets needs, the result must be the largest one
+// that is valid and fits.
 template <typename Answer>
 void expect_the_largest(const std::vector<std::uint64_t>& needs, const std::string& what, const Answer& answer) {
   const std::uint64_t beyond = *std::max_element(needs.end() - kTileSlots, needs.end());
@@ -76,7 +77,7 @@ TEST(TokensThatFit, IsWhatTryingEveryBudgetFinds) {
       expect_the_largest(footprints(shape, preset, kMost), std::string(name) + ", " + words(shape, preset(1)),
                          [&](std::uint64_t bytes) { return tokens_that_fit(shape, name, bytes); });
     }
-    // Layers that share codes, from the length on where that pays.
+    // Layers that share codes, from the length at which that saves bytes.
     const LayerSet pairs = pairs_from(0, shape.layers);
     if (shape.storage != Storage::kQ4 || pairs.empty()) continue;
     const auto expect_largest_of = [&](const auto& preset) {
@@ -88,7 +89,7 @@ TEST(TokensThatFit, IsWhatTryingEveryBudgetFinds) {
   }
 }
 
-// anthony-chaudhary/fak#10596: what a planner says is needed is what the engine takes.
+// anthony-chaudhary/fak#10596: the engine must need what the planner says.
 TEST(TokensThatFit, IsExactlyWhatInitTakes) {
   constexpr Shape kShape = {
       .layers = 3, .query_heads = 6, .kv_heads = 2, .head_dim = 80, .max_chunk = 16, .workers = 3};

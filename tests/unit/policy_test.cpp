@@ -156,7 +156,7 @@ TEST(Policy, PairsAreOfNeighbours) {
   for (std::uint32_t layer = 0; layer < 300; ++layer) {
     Policy policy = full(100);
     policy.fold.keys.add(layer);
-    // A layer beyond those that a set can name is not in it.
+    // A layer beyond those that a set can contain is not in it.
     EXPECT_EQ(valid(policy, kDeep), layer < 7 || layer >= kMaxPairedLayers) << layer;
   }
 }

@@ -263,7 +263,7 @@ TEST(Calibrator, ChoosesThePlantedChannels) {
   }
 }
 
-// Shows `tokens` rows to a calibrator of kTiny, in chunks of 7, and returns the profile.
+// Passes `tokens` rows to a calibrator of kTiny, in chunks of 7, and returns the profile.
 std::vector<std::byte> calibrate_tiny(std::span<const float> queries, std::span<const float> keys) {
   std::vector<double> memory(calibration_bytes(kTiny) / sizeof(double));
   Calibrator calibrator;
@@ -373,8 +373,8 @@ TEST(Calibrator, ConstantAndZeroRowsMakeAUsableProfile) {
     ASSERT_EQ(cache.init(arena.bytes(), shape, full(32), {{}, profile}), Status::kOk) << value;
     ASSERT_EQ(append(cache, 0, std::span(rows).first(16), std::span(rows).first(16)), Status::kOk);
     const std::vector<float> query(16, 1e-3f);
-    // A constant row is one channel once rotated, and the codebook has no zero: the other 15 leave 15 * 3^2 of 63^2 +
-    // 15 * 3^2. Rows below 2^-60 are kept as zero.
+    // A constant row is one channel once rotated, and the codebook has no zero: the error of the
+    // other 15 is 15 * 3^2 of 63^2 + 15 * 3^2. Rows below 2^-60 are stored as zero.
     const float kept = std::abs(value) < 0x1p-60f ? 0.0f : value;
     double distance = 0;
     for (const float x : test::attend_all(cache, 0, query))
@@ -405,8 +405,8 @@ TEST(Calibrator, MemoryIsCountedWithoutOverflow) {
   if constexpr (sizeof(std::size_t) == 8) {
     EXPECT_EQ(calibration_bytes(kHuge), kNeed);
   } else {
-    // No machine with 32-bit sizes has that much: whatever the answer, memory of that size must not be taken for
-    // enough.
+    // No machine with 32-bit sizes has that much memory: whatever the result, a buffer of the
+    // truncated size must not be accepted.
     EXPECT_TRUE(calibration_bytes(kHuge) == 0 || calibration_bytes(kHuge) == ~std::size_t{0})
         << calibration_bytes(kHuge);
   }

@@ -1,4 +1,4 @@
-// Faults that other caches were reported to have, and that this one must not have: what is kept of a long text.
+// Faults reported in other caches, which this one must not have: what is kept of a long text.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -24,7 +24,8 @@ constexpr Shape kOneHead = {.layers = 1, .query_heads = 1, .kv_heads = 1, .head_
 
 constexpr std::uint16_t kDim = test::kShorter == 1 ? 64 : 16;
 
-// Budgets of all heads are at least what is always kept and a slot more, and no chain that is cut is cut below its own.
+// The budget of every head is at least what is always kept plus one slot, and no chain is
+// cut below its budget.
 void expect_budgets_kept(const Policy& policy, std::span<const float> rows, std::uint32_t tokens) {
   constexpr Shape kShape = {.layers = 2, .query_heads = 4, .kv_heads = 2, .head_dim = kDim};
   if (!valid(policy, kShape)) return;
@@ -51,7 +52,7 @@ void expect_budgets_kept(const Policy& policy, std::span<const float> rows, std:
   }
 }
 
-// NVIDIA/kvpress#264: a small budget is rounded down to 0, and everything is dropped without a word.
+// NVIDIA/kvpress#264: a small budget is rounded down to 0, and everything is silently dropped.
 TEST(ReportsKept, NoBudgetIsRoundedToNothing) {
   const std::uint32_t tokens = test::kShorter == 1 ? 400 : 120;
   const std::vector<float> rows = Random(1).bells(std::size_t{tokens} * 2 * 4 * kDim);
@@ -85,7 +86,8 @@ std::uint32_t sum_of_budgets(const Cache& cache, std::uint32_t layers) {
   return sum;
 }
 
-// rajveer43/VeloxQuant-MLX#76: budgets that fall from layer to layer add up to more than the mean that was asked for.
+// rajveer43/VeloxQuant-MLX#76: budgets that decrease from layer to layer add up to more
+// than the requested mean.
 TEST(ReportsKept, BudgetsThatDifferAddUpToNoMoreThanTheirMean) {
   constexpr Shape kShape = {.layers = 8, .query_heads = 2, .kv_heads = 2, .head_dim = 32};
   for (const std::uint32_t tokens : {1u, 20u, 31u, 33u, 50u, 64u, 95u, 100u, 512u}) {
@@ -93,7 +95,7 @@ TEST(ReportsKept, BudgetsThatDifferAddUpToNoMoreThanTheirMean) {
       Rig rig(kShape, policy);
       const std::string what = words(kShape, policy);
       EXPECT_EQ(sum_of_budgets(rig.cache(), 8), tokens * 16) << what;
-      // Heads that compete do so from the first cut on.
+      // Competing heads do so from the first cut on.
       Random random(tokens);
       if (policy.budget != Budget::kAdaptive || tokens > 100) continue;
       (void)feed(rig.cache(), random, tokens + 50);
@@ -104,7 +106,7 @@ TEST(ReportsKept, BudgetsThatDifferAddUpToNoMoreThanTheirMean) {
   }
 }
 
-// NVIDIA/kvpress#276: many scores are equal, and which tokens stay depends on how ties fall.
+// NVIDIA/kvpress#276: many scores are equal, and which tokens stay depends on how ties are broken.
 TEST(ReportsKept, EqualScoresFallTheSameWayEverywhere) {
   std::vector<std::byte> first;
   for (int run = 0; run < 2; ++run) {
@@ -123,7 +125,8 @@ TEST(ReportsKept, EqualScoresFallTheSameWayEverywhere) {
   }
 }
 
-// anhtuanhsgs/GitMerge3D#3: merged tokens should weigh as many as they stand for, and the term for it has no effect.
+// anhtuanhsgs/GitMerge3D#3: merged tokens should weigh as much as the tokens they stand for, but
+// the term for it has no effect.
 TEST(ReportsKept, MergedTokensWeighAsManyAsTheyStandFor) {
   Policy policy = ems(64);
   policy.mass = Mass::kCount;

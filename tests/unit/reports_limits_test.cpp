@@ -1,4 +1,5 @@
-// Faults that other caches were reported to have, and that this one must not have: where its room ends, and after that.
+// Faults reported in other caches, which this one must not have: at the limit of its
+// space, and after that.
 #include <gtest/gtest.h>
 
 #include <numeric>
@@ -21,7 +22,8 @@ using Bytes = std::vector<std::byte>;
 constexpr Shape kOneHead = {.layers = 1, .query_heads = 1, .kv_heads = 1, .head_dim = 64};
 constexpr Shape kTwoLayers = {.layers = 2, .query_heads = 1, .kv_heads = 1, .head_dim = 64};
 
-// 1bit-MONSTER/1bit-MONSTER#693: the position is not compared with the room before keys are written.
+// 1bit-MONSTER/1bit-MONSTER#693: the position is not compared with the capacity
+// before keys are written.
 TEST(ReportsLimits, OneTokenTooManyIsRefusedAndWritesNothing) {
   for (const std::string& port : test::running_ports()) {
     Rig rig(kTwoLayers, full(40), port);
@@ -35,7 +37,8 @@ TEST(ReportsLimits, OneTokenTooManyIsRefusedAndWritesNothing) {
   }
 }
 
-// google-ai-edge/LiteRT-LM#3444: a conversation dies while room is left, because the least batch is larger than that.
+// google-ai-edge/LiteRT-LM#3444: a conversation ends while space is left, because the smallest
+// batch is larger than that.
 TEST(ReportsLimits, AnyRestIsTakenToTheLastSlot) {
   Shape shape = kOneHead;
   shape.max_chunk = 32;
@@ -55,7 +58,7 @@ TEST(ReportsLimits, AnyRestIsTakenToTheLastSlot) {
   }
 }
 
-// jundot/omlx#422: after one failure the cache stays unusable until the program is started again.
+// jundot/omlx#422: after one failure the cache stays unusable until the program is restarted.
 TEST(ReportsLimits, ARefusalCostsNothingAndAfterClearAllIsNew) {
   Rig rig(kOneHead, full(32)), fresh(kOneHead, full(32));
   Random random(3);
@@ -76,7 +79,8 @@ TEST(ReportsLimits, ARefusalCostsNothingAndAfterClearAllIsNew) {
   EXPECT_EQ(saved(rig.cache()), saved(fresh.cache()));
 }
 
-// warpfront/hipfire#557: room for scores is sized for one length, and attention over more reads or writes outside.
+// warpfront/hipfire#557: the buffer for scores is sized for one length, and attention over more
+// reads or writes outside it.
 TEST(ReportsLimits, AttentionOverSixteenThousandTokensIsTheMeanOfAllOfThem) {
   constexpr Shape kLong = {.layers = 1, .query_heads = 1, .kv_heads = 1, .head_dim = 16, .max_chunk = 64};
   Rig rig(kLong, full(20000));
@@ -89,7 +93,7 @@ TEST(ReportsLimits, AttentionOverSixteenThousandTokensIsTheMeanOfAllOfThem) {
       const auto keys = random.bells(count * 16u);
       auto values = random.bells(keys.size());
       for (std::size_t i = 0; i < values.size(); ++i) {
-        // What comes late differs, so that the mean shows it.
+        // Late tokens differ, so that the mean shows them.
         if (rig.cache().seen(0) >= 14'000) values[i] += i % 16 < 3 ? 6.0f : 0.0f;
         sum[i % 16] += values[i];
       }
@@ -101,7 +105,7 @@ TEST(ReportsLimits, AttentionOverSixteenThousandTokensIsTheMeanOfAllOfThem) {
   }
 }
 
-// LostRuins/koboldcpp#2151: a conversation begun anew still answers from the one before.
+// LostRuins/koboldcpp#2151: a new conversation still answers from the previous one.
 TEST(ReportsLimits, AfterClearNothingIsLeftOfWhatWasBefore) {
   Rig rig(kTwoLayers, ems(64)), fresh(kTwoLayers, ems(64));
   Random random(5);

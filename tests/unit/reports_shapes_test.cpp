@@ -1,4 +1,4 @@
-// Faults that other caches were reported to have, and that this one must not have: which heads it takes.
+// Faults reported in other caches, which this one must not have: which heads it accepts.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -13,7 +13,8 @@ using test::feed;
 using test::Random;
 using test::Rig;
 
-// Blaizzy/mlx-vlm#2061: a head dimension that is no multiple of the quantiser's group raises an error in mid-run.
+// Blaizzy/mlx-vlm#2061: a head dimension that is not a multiple of the quantiser's group raises
+// an error in the middle of a run.
 TEST(ReportsShapes, AHeadDimensionWorksToTheEndOrIsRefusedAtOnce) {
   for (std::uint16_t dim = 1; dim <= 300; ++dim) {
     const Shape shape = {.layers = 1, .query_heads = 1, .kv_heads = 1, .head_dim = dim};

@@ -1,4 +1,4 @@
-// Faults that other caches were reported to have, and that this one must not have: what is saved and restored.
+// Faults reported in other caches, which this one must not have: what is saved and restored.
 #include <gtest/gtest.h>
 
 #include <string>
@@ -21,7 +21,7 @@ using Bytes = std::vector<std::byte>;
 
 constexpr Shape kTwoLayers = {.layers = 2, .query_heads = 4, .kv_heads = 2, .head_dim = 64};
 
-// The snapshot must be refused with that status, and the cache be what it was.
+// The snapshot must be refused with that status, and the cache must be unchanged.
 void expect_refused(Cache& cache, std::span<const std::byte> snapshot, Status status, const std::string& what) {
   const Bytes before = saved(cache);
   EXPECT_EQ(restore(cache, snapshot), status) << what;
@@ -68,7 +68,7 @@ TEST(ReportsSnapshots, OneOfAnotherProfileIsRefusedAndOneOfTheSameIsTheSameOnEve
   }
 }
 
-// jundot/omlx#2045: what identifies stored blocks leaves the bit width out.
+// jundot/omlx#2045: the key of stored blocks omits the bit width.
 TEST(ReportsSnapshots, OneOfAnotherWidthIsRefused) {
   Rig rig(kTwoLayers, full(64));
   Random random(3);

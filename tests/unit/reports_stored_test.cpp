@@ -1,4 +1,4 @@
-// Faults that other caches were reported to have, and that this one must not have: how exactly rows are stored.
+// Faults reported in other caches, which this one must not have: how accurately rows are stored.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -45,7 +45,8 @@ std::vector<std::byte> profile_of(const Shape& shape, std::uint64_t seed, const 
   return profile;
 }
 
-// The error of attention over 512 such tokens in 4 bits, layer by layer, as a share of what exact rows give.
+// The error of attention over 512 such tokens in 4 bits, layer by layer, relative to the
+// result with exact rows.
 template <typename Biased>
 std::vector<double> errors_of(std::uint16_t layers, std::uint64_t seed, const Biased& biased) {
   Shape shape = {.layers = layers, .query_heads = 1, .kv_heads = 1, .head_dim = kDim, .outlier_channels = 4};
@@ -77,14 +78,16 @@ std::vector<double> errors_of(std::uint16_t layers, std::uint64_t seed, const Bi
   return errors;
 }
 
-// huggingface/transformers#35185: 4-bit keys of a model with large key biases give only garbage. A profile knows them.
+// huggingface/transformers#35185: 4-bit keys of a model with large key biases give only garbage.
+// A profile accounts for the biases.
 TEST(ReportsStored, LargeKeyBiasesAreHarmlessWithAProfile) {
   const double error = errors_of(1, 1, [](std::uint32_t) { return true; })[0];
   EXPECT_LE(error, 0.2);
   EXPECT_GT(error, 0.01) << "4 bits are not exact";
 }
 
-// ggml-org/llama.cpp#21385: the same biases in the first and the last layer alone ruin the whole model at low bits.
+// ggml-org/llama.cpp#21385: the same biases, only in the first and the last layer, ruin the whole
+// model at low bit widths.
 TEST(ReportsStored, KeyBiasesInAFewLayersDoNotMakeThemWorseThanOthers) {
   const auto errors = errors_of(4, 2, [](std::uint32_t layer) { return layer == 0 || layer == 3; });
   for (const int biased : {0, 3}) {

@@ -1,4 +1,4 @@
-// Turning keys by their positions, against the definition in double precision.
+// Rotating keys by their positions, compared with the definition in double precision.
 #include "rotary.hpp"
 
 #include <gtest/gtest.h>
@@ -64,7 +64,7 @@ TEST(Rotary, KeysTurnAsTheEmbeddingTurnsThem) {
   for (const Rotary& rotary : kRotaries) {
     std::vector<std::uint64_t> steps(rotary.dims / 2u);
     const KeyTurner turner(rotary, steps.data());
-    const std::size_t dim = rotary.dims + 16u;  // channels behind `dims` stay
+    const std::size_t dim = rotary.dims + 16u;  // channels after `dims` stay
     for (const std::int64_t positions : {0, 1, -1, 31, -4095, 100000, -100000, 16000000}) {
       std::vector<float> row = random.bells(dim);
       const auto expected = reference::turned(reference::widen(row), rotary, static_cast<double>(positions));
@@ -90,7 +90,8 @@ TEST(Rotary, TurningBackGivesTheKeyWithinRounding) {
   }
 }
 
-// One word for the bits of steps and turned keys: the same on every machine and with every compiler.
+// One hash of the bits of steps and rotated keys: the same on every machine and
+// with every compiler.
 TEST(Rotary, GivesTheSameBitsOnEveryMachine) {
   std::uint64_t word = 0xcbf29ce484222325u;  // FNV-1a, 64 bits
   const auto add = [&](const void* bytes, std::size_t size) {

@@ -30,7 +30,7 @@ using test::Rig;
 using test::running_ports;
 using test::words;
 
-// Weights of the queries' rows of one KV head over what the cache holds.
+// The weights of the query rows of one KV head over what the cache holds.
 std::vector<reference::WeighedRow> weigh(const Rig& rig, const std::vector<ExactQuery>& queries, double scale,
                                          std::uint32_t kv_head) {
   const Shape& shape = rig.shape();
@@ -64,7 +64,7 @@ TEST(Score, GlobalAndLocalAreTheExactAttentionWithinTheBound) {
     for (const std::uint16_t group : std::initializer_list<std::uint16_t>{1, 3, 4, 7, 16, 20}) {
       for (const std::uint16_t chunk : std::initializer_list<std::uint16_t>{1, 5, 24}) {
         for (const Group kind : {Group::kMean, Group::kMax}) {
-          if (kind == Group::kMax && group > kMaxRows) continue;  // a maximum needs them in one pass
+          if (kind == Group::kMax && group > kMaxRows) continue;  // a maximum needs all of them in one pass
           if (turn++ % test::kEvery != 0) continue;
           const Shape shape = {.layers = 1,
                                .query_heads = static_cast<std::uint16_t>(2 * group),
@@ -114,7 +114,7 @@ std::vector<float> along(std::uint32_t count, std::uint32_t dim, float size) {
   return rows;
 }
 
-// One slot that gets nearly all of the attention, of rows whose shares round up and down.
+// One slot that gets nearly all of the attention, from rows whose shares round up and down.
 TEST(Score, NoScorePassesTheBoundThatItsChainKeeps) {
   for (const std::string& port : running_ports()) {
     double worst = 0;
@@ -161,7 +161,7 @@ TEST(Score, LocalFadesByOneOverTheWindowWithEveryQuery) {
       (void)test::attend_all(rig.cache(), 0, key);
       EXPECT_NEAR(explain_all(rig.cache(), 0, 0)[0].local, 16384, 3);
       double expected = 16384;
-      for (std::uint32_t i = 1; i <= 100; ++i) {  // queries that see nothing of it
+      for (std::uint32_t i = 1; i <= 100; ++i) {  // queries that do not attend to it
         ASSERT_EQ(append(rig.cache(), 0, other, other), Status::kOk);
         (void)test::attend_all(rig.cache(), 0, other);
         expected *= 1 - 1.0 / window;
@@ -199,7 +199,8 @@ TEST(Score, HalvedScoresKeepTheirRatiosAndNothingWraps) {
     for (std::size_t i = 0; i < 6; ++i)
       ASSERT_EQ(append(rig.cache(), 0, std::span(keys).subspan(i * 32, 32), std::span(keys).first(32)), Status::kOk);
     ScoreModel model(kShape, h2o(64));
-    // One set of queries again and again, so that the weights are known without weighing them anew.
+    // The same set of queries again and again, so that the weights are known without
+    // computing them again.
     const auto queries = test::exact_queries(random, kShape, 1, kScale);
     const auto rows = weigh(rig, queries, kScale, 0);
     const std::vector<float> floats = test::rows_of(queries);

@@ -234,7 +234,7 @@ TEST(Snapshot, NeedsACacheAndFunctions) {
   EXPECT_EQ(inspect(SnapshotSource{}, info), Status::kBadArgument);
 }
 
-// Restores into caches that hold something else, and must not be changed by what is refused.
+// Restores into caches that hold something else, and that a refused snapshot must not change.
 class Victim {
  public:
   explicit Victim(const Policy& policy) : rig_(small_shape(policy), policy) {
@@ -253,7 +253,7 @@ class Victim {
 
 const Policy kPolicies[] = {full(70), streaming_llm(40, 4), ems(40)};
 
-// Of 36 tokens 32 fold.
+// Of 36 tokens, 32 fold.
 Policy folded(Policy policy) {
   policy.recent = policy.keep == Keep::kScore ? 1 : 0;
   policy.sinks = 0;
@@ -275,7 +275,7 @@ TEST(Snapshot, EveryTruncationIsRefused) {
     const Bytes snapshot = small_snapshot(policy, has_pairs(policy) ? 36 : 35, {1, Bytes(5)});
     Victim victim(policy);
     for (std::size_t length = 0; length < snapshot.size(); length = test::after(length, snapshot.size() - 1)) {
-      // A copy of its own size, so that a sanitizer sees reads past the end.
+      // A copy of exact size, so that a sanitizer sees reads past the end.
       const Bytes part(snapshot.begin(), snapshot.begin() + static_cast<std::ptrdiff_t>(length));
       ASSERT_EQ(victim.offer(part), Status::kBadSnapshot) << length;
       SnapshotInfo info;
@@ -454,7 +454,7 @@ TEST(Snapshot, AnotherVersionIsRefusedByName) {
   EXPECT_TRUE(victim.unchanged());
 }
 
-// Snapshots whose checksums are right and which say what cannot be.
+// Snapshots with right checksums and impossible content.
 class Forger {
  public:
   explicit Forger(const Policy& policy, int steps = 36) : good_(small_snapshot(policy, steps)), victim_(policy) {
@@ -644,7 +644,8 @@ TEST(Snapshot, CountsThatCannotBeAreRefused) {
     forger.expect<std::uint32_t>(kCorrupt, "heaviest", kChains, 12, 1);
     forger.expect<std::uint32_t>(kCorrupt, "exponent", kChains, 16, 1);
   }
-  // A chain as long as the pool, with all that belongs to it, and one tile over what a budget allows.
+  // A chain as long as the pool, with everything that belongs to it, and one tile more
+  // than a budget allows.
   Forger forger(streaming_llm(40, 4));
   forger.expect(kCorrupt, "beyond the pool", [](TakenApart& parts) {
     TakenApart::put<std::uint32_t>(parts.sections[kChains].bytes, 0, 97);
@@ -733,8 +734,8 @@ TEST(Snapshot, SideDataThatNoVerbWritesIsRefused) {
 }
 
 TEST(Snapshot, NoTileCanBeNamedTwice) {
-  // Chains that run in circles, tiles in two chains: a snapshot has no numbers of tiles that could say so. What it
-  // could do is to count on others' tiles: two chains that need more than the pool has.
+  // Cyclic chains, or tiles in two chains: a snapshot has no tile numbers that could express them.
+  // But it could claim the tiles of others: two chains that need more than the pool has.
   const Shape shape = {.layers = 1, .query_heads = 2, .kv_heads = 2, .head_dim = 16, .max_chunk = 32};
   Rig rig(shape, full(64)), victim(shape, full(64));
   Random random(4);
@@ -838,7 +839,7 @@ TEST(Snapshot, ASinkThatGivesUpIsToldOfAndThePartIsRefused) {
   EXPECT_EQ(all_of(rig), before);
 }
 
-// What one or more changes make of a snapshot.
+// A snapshot after one or more changes.
 Bytes mutated(const Bytes& good, Random& random) {
   Bytes bytes = good;
   const std::uint32_t changes = 1 + random.below(4);
@@ -885,7 +886,7 @@ TEST(Snapshot, RandomMutationsAreRefused) {
   }
 }
 
-// Content that was changed and summed again: refused, or a cache that can be worked with.
+// Changed content with corrected checksums: it is refused, or the cache is usable.
 TEST(Snapshot, RandomMutationsWithRightChecksumsDoNoHarm) {
   Random random(32);
   for (const Policy& policy : all_policies()) {

@@ -14,65 +14,69 @@
 
 namespace nibkv {
 
-/// No head's budget is more than this many times the mean.
+/// Chains are sized for budgets of up to this many times the mean.
 inline constexpr std::uint32_t kMostBudget = 4;
 
-/// Side data of a tile: byte offsets of its arrays of 32, in this order. The last five are there only under policies
-/// that read them.
+/// Side data of a tile: the byte offsets of its arrays of 32 elements, in this order. The last five
+/// exist only under policies that read them.
 struct Side {
   std::uint32_t key_scales = 0;    ///< scale16
   std::uint32_t value_scales = 0;  ///< scale16
   std::uint32_t outliers = 0;      ///< i8[outlier_channels / 4][32][4]
-  std::uint32_t global = 0;        ///< u32: attention of all queries, see score.hpp
-  std::uint32_t positions = 0;     ///< u16: position less the tile's base, at most 65535
-  std::uint32_t local = 0;         ///< u16: attention of the last queries
+  std::uint32_t global = 0;        ///< u32: attention from all queries, see score.hpp
+  std::uint32_t positions = 0;     ///< u16: position minus the tile's base, at most 65535
+  std::uint32_t local = 0;         ///< u16: attention from the most recent queries
   std::uint32_t bias = 0;          ///< u8: added to the slot's logit, in 1/16 octave
-  std::uint32_t merged = 0;        ///< u8: slots that were merged into it, at most 255
+  std::uint32_t merged = 0;        ///< u8: number of slots merged into it, at most 255
   std::uint32_t total = 0;
 };
 
-/// Where everything lies in an arena: byte offsets from its start, each a multiple of 64. lib/FORMAT.md draws it.
+/// The layout of an arena: byte offsets from its start, each a multiple of 64. lib/FORMAT.md
+/// describes the regions.
 struct Layout {
   std::uint64_t chains = 0;          ///< Chain[layers][kv_heads]
-  std::uint64_t links = 0;           ///< u32[tiles + views]: the tile after this one, in its chain or in a free list
+  std::uint64_t links = 0;           ///< u32[tiles + views]: the next tile in the same chain or free list
   std::uint64_t bases = 0;           ///< u32[tiles + views]: position of a tile's first slot, under Keep::kScore
   std::uint64_t sides = 0;           ///< side data of a tile: [tiles + views][side_bytes]
   std::uint64_t codes = 0;           ///< codes of a tile: [tiles][code_bytes]
-  std::uint64_t folds = 0;           ///< FoldedPart[layers][kv_heads], where layers share codes
-  std::uint64_t distances = 0;       ///< u32[pairs][kv_heads][most_retained]: of slots that are retained, behind sinks
-  std::uint64_t shared = 0;          ///< codes of the entries that they share
+  std::uint64_t folds = 0;           ///< FoldedPart[layers][kv_heads], if layers share codes
+  std::uint64_t distances = 0;       ///< u32[pairs][kv_heads][most_retained]: of the retained slots after the sinks
+  std::uint64_t shared = 0;          ///< codes of the shared entries
   std::uint64_t plan = 0;            ///< u32[0 to 6][chain_tiles * 32]: plans, and slots that fold (lib/FORMAT.md)
-  std::uint64_t encoding = 0;        ///< f32[9][head_dim]: a row on its way into a tile, and what improves its codes
-  std::uint64_t merging = 0;         ///< rows that are merged or compared (lib/FORMAT.md)
-  std::uint64_t turned = 0;          ///< f32[head_dim][16], under Policy::position_free: keys that are compared
+  std::uint64_t encoding = 0;        ///< f32[9][head_dim]: the row being quantised, and the workspace of KeyRefiner
+  std::uint64_t merging = 0;         ///< rows being merged or compared (lib/FORMAT.md)
+  std::uint64_t turned = 0;          ///< f32[head_dim][16], under Policy::position_free: keys being compared
   std::uint64_t scratch = 0;         ///< [workers][scratch_bytes]
   std::uint64_t total = 0;           ///< the footprint
   std::uint64_t tiles = 0;           ///< tiles of the pool
-  std::uint64_t views = 0;           ///< tiles beyond: two of each entry, the lower layer's and the upper one's
-  std::uint64_t both_entries = 0;    ///< entries of keys and values come first,
-  std::uint64_t value_entries = 0;   ///< then those of values only, then those of keys only: ends of the first two
-  std::uint32_t tiles_per_head = 0;  ///< of a head with the mean budget
-  std::uint32_t paired_tiles = 0;    ///< of a head of a layer that shares codes
-  std::uint32_t paired_entries = 0;  ///< that two such heads share
-  std::uint32_t most_retained = 0;   ///< slots of such a head that do not fold, beside sinks and recent ones
-  std::uint32_t chain_tiles = 0;     ///< that one chain may reach
+  std::uint64_t views = 0;           ///< tile numbers after those: two for each entry, for the lower
+                                     ///< and the upper layer
+  std::uint64_t both_entries = 0;    ///< entries that share keys and values come first: their end
+  std::uint64_t value_entries = 0;   ///< then those that share only values: their end. Those that share
+                                     ///< only keys come last
+  std::uint32_t tiles_per_head = 0;  ///< tiles of a head with the mean budget
+  std::uint32_t paired_tiles = 0;    ///< tiles of a head whose layer shares codes
+  std::uint32_t paired_entries = 0;  ///< entries that two such heads share
+  std::uint32_t most_retained = 0;   ///< old slots of such a head that do not fold, not counting the sinks
+  std::uint32_t chain_tiles = 0;     ///< the most tiles that one chain may have
   std::uint32_t side_bytes = 0;
   std::uint32_t code_bytes = 0;
   std::uint32_t scratch_bytes = 0;
   Side side = {};
 };
 
-/// Scratch of one worker: byte offsets from its start, each a multiple of 64. Sized for rows() query rows.
+/// The scratch of one worker, sized for rows() query rows: byte offsets from its start, each
+/// a multiple of 64.
 struct Scratch {
   std::uint32_t row = 0;              ///< f32[head_dim]
   std::uint32_t sums = 0;             ///< f32[rows][head_dim]
   std::uint32_t queries = 0;          ///< i8[rows][head_dim]; f32 with Storage::kF32
   std::uint32_t outlier_queries = 0;  ///< i8[rows][outlier_channels]
-  std::uint32_t dots = 0;             ///< i32[16][32]: of all pairs of tile and row that are weighed together
+  std::uint32_t dots = 0;             ///< i32[16][32]: for all (tile, row) pairs that are weighted together
   std::uint32_t outlier_dots = 0;     ///< i32[16][32]
   std::uint32_t weights = 0;          ///< u8[16][32]
-  std::uint32_t softmax = 0;          ///< u16[chain_tiles][rows][32]: weights of a whole chain, for its scores
-  std::uint32_t exponents = 0;        ///< i32[chain_tiles][rows]: theirs
+  std::uint32_t softmax = 0;          ///< u16[chain_tiles][rows][32]: the weights of a whole chain, for its scores
+  std::uint32_t exponents = 0;        ///< i32[chain_tiles][rows]: their exponents
   std::uint32_t total = 0;
 };
 
@@ -144,9 +148,9 @@ constexpr Scratch scratch_of(const Shape& shape, const Policy& policy, std::uint
 }
 
 namespace detail {
-/// Slots of a head beyond its budget: room for a chunk, so that each of its queries sees a whole budget of slots, and
-/// at least a tile, so that room is made once in 32 tokens. Under Keep::kRecent whole tiles are dropped, and what is
-/// left may be 31 slots more.
+/// Slots of a head beyond its budget. There is space for a chunk, so that each of its queries sees
+/// a full budget of slots; and for at least one tile, so that a chain is compacted only once in 32
+/// tokens. Under Keep::kRecent whole tiles are dropped, which may leave up to 31 slots more.
 constexpr std::uint32_t slack_of(const Shape& shape, const Policy& policy) {
   if (policy.keep == Keep::kAll) return 0;
   if (policy.keep == Keep::kRecent) return shape.max_chunk + kTileSlots - 1;
@@ -156,32 +160,33 @@ constexpr std::uint32_t slack_tiles(const Shape& shape, const Policy& policy) {
   return (slack_of(shape, policy) + kTileSlots - 1) / kTileSlots;
 }
 
-/// Newest slots that are not folded: those of a chunk must all be there for its queries.
+/// The newest slots, which are not folded: all slots of a chunk must still be there for
+/// the chunk's queries.
 constexpr std::uint32_t unfolded(const Shape& shape, const Policy& policy) {
   return policy.fold.recent > shape.max_chunk ? policy.fold.recent : shape.max_chunk;
 }
-/// Slots that are retained beside `folded` ones.
+/// Slots that are retained for every `folded` slots.
 constexpr std::uint64_t retained_beside(const Policy& policy, std::uint64_t folded) {
   return folded * policy.fold.retained / (256u - policy.fold.retained);
 }
 
-/// What two heads that share codes need for `tiles_per_head` tiles of slots.
+/// What two heads that share codes need to hold `tiles_per_head` tiles of slots.
 struct PairRoom {
-  std::uint32_t tiles;    ///< of each head's own
-  std::uint32_t entries;  ///< shared, 0 when that would gain nothing
+  std::uint32_t tiles;    ///< tiles of each head's own
+  std::uint32_t entries;  ///< shared entries; 0 when sharing would gain nothing
 };
 constexpr PairRoom pair_room(const Shape& shape, const Policy& policy, std::uint32_t tiles_per_head) {
   const std::uint64_t slots = std::uint64_t{tiles_per_head} * kTileSlots;
   const std::uint64_t always = std::uint64_t{policy.sinks} + unfolded(shape, policy);
-  std::uint32_t low = 0;  // full entries that a chain of so many slots has
+  std::uint32_t low = 0;  // full entries of a chain of that many slots
   std::uint32_t high = tiles_per_head + 1;
   while (high - low > 1) {
     const std::uint32_t middle = low + (high - low) / 2;
     const std::uint64_t folded = std::uint64_t{middle} * kTileSlots;
     (always + folded + retained_beside(policy, folded) <= slots ? low : high) = middle;
   }
-  // One more, because a caller's plan may leave the last one half empty. Before slots fold there are up to 31 more than
-  // it takes, and the chunk that came.
+  // One more, because a caller's plan may leave the last entry half empty. Before slots fold,
+  // the chain may hold up to 31 slots beyond those needed for folding, and the chunk just appended.
   const std::uint32_t entries = low + 1;
   const std::uint64_t own =
       always + retained_beside(policy, std::uint64_t{entries} * kTileSlots) + kTileSlots - 1 + shape.max_chunk;
@@ -196,7 +201,7 @@ struct PairCounts {
   std::uint32_t keys = 0;
   constexpr std::uint32_t all() const { return both + values + keys; }
 };
-/// Pairs whose lower layer is below `end`, by what they share.
+/// The number of pairs whose lower layer is below `end`, by what they share.
 constexpr PairCounts count_pairs(const Policy& policy, std::uint32_t end) {
   PairCounts count;
   for (std::uint32_t layer = 0; layer < end; ++layer) {
@@ -216,7 +221,8 @@ constexpr Layout layout_as(const Shape& shape, const Policy& policy, bool share)
   Layout at;
   const std::uint64_t heads = std::uint64_t{shape.layers} * shape.kv_heads;
   const bool bounded = policy.keep != Keep::kAll;
-  // Scored budgets that differ do so by whole tiles, which add up to those of equal ones.
+  // Scored budgets differ from head to head by whole tiles, whose total equals
+  // that of equal budgets.
   at.tiles_per_head = (policy.tokens + slack_of(shape, policy) + kTileSlots - 1) / kTileSlots;
   at.tiles = heads * at.tiles_per_head;
   at.paired_tiles = at.tiles_per_head;
@@ -235,7 +241,8 @@ constexpr Layout layout_as(const Shape& shape, const Policy& policy, bool share)
   const std::uint64_t most = policy.budget == Budget::kUniform ? 1 : kMostBudget;
   at.chain_tiles = static_cast<std::uint32_t>(
       std::uint64_t{at.tiles_per_head} * most < at.tiles ? at.tiles_per_head * most : at.tiles);
-  if (at.views != 0) at.chain_tiles = at.tiles_per_head + 1;  // folded slots may end within a tile, as others do
+  // The folded slots may end within a tile, and so may the others.
+  if (at.views != 0) at.chain_tiles = at.tiles_per_head + 1;
   const bool q4 = shape.storage == Storage::kQ4;
   at.side = side_of(shape, policy);
   at.side_bytes = at.side.total;
@@ -256,7 +263,7 @@ constexpr Layout layout_as(const Shape& shape, const Policy& policy, bool share)
   at.folds = take(at.views != 0 ? heads * kFoldedPartBytes : 0);
   const std::uint64_t paired_heads = at.views != 0 ? at.views / 2 / at.paired_entries : 0;
   at.distances = take(paired_heads * at.most_retained * 4);
-  // A pair of entries of keys and values is 2 planes, another 3.
+  // An entry that shares keys and values has 2 planes, any other has 3.
   at.shared = take((at.both_entries * 2 + (at.views / 2 - at.both_entries) * 3) * (at.code_bytes / 2));
   const bool shares = at.views != 0;
   const std::uint64_t arrays = policy.keep == Keep::kScore ? (shares ? 6 : 5) : shares ? 2 : bounded ? 1 : 0;
@@ -271,8 +278,9 @@ constexpr Layout layout_as(const Shape& shape, const Policy& policy, bool share)
 }
 }  // namespace detail
 
-/// The part of any buffer that can be an arena: from the first multiple of kArenaAlignment in it to its end; empty
-/// where there is none. kArenaAlignment - 1 bytes more than the footprint are always enough:
+/// The part of a buffer that can serve as an arena: from the first multiple of kArenaAlignment in
+/// it to its end. Empty if the buffer contains none. A buffer of kArenaAlignment - 1 bytes more
+/// than the footprint is always large enough:
 ///
 ///     std::vector<std::byte> buffer(footprint(shape, policy) + kArenaAlignment - 1);
 ///     Status status = cache.init(aligned(buffer), shape, policy);
@@ -282,7 +290,8 @@ inline std::span<std::byte> aligned(std::span<std::byte> buffer) {
   return skipped < buffer.size() ? buffer.subspan(skipped) : std::span<std::byte>{};
 }
 
-/// The layout of a valid shape and policy. Layers do not share where that would take more bytes than it saves.
+/// The layout for a valid shape and policy. Layers do not share codes where that would cost more
+/// bytes than it saves.
 constexpr Layout layout_of(const Shape& shape, const Policy& policy) {
   const Layout apart = detail::layout_as(shape, policy, false);
   if (!has_pairs(policy)) return apart;
@@ -290,8 +299,9 @@ constexpr Layout layout_of(const Shape& shape, const Policy& policy) {
   return shared.views != 0 && shared.total < apart.total ? shared : apart;
 }
 
-/// Bytes of the arena that a cache of this shape and policy needs: exact, scratch included. 0 for an invalid shape or
-/// policy, or one that no memory of this machine can hold.
+/// The exact size in bytes of the arena that a cache of this shape and policy needs,
+/// scratch included. 0 for an invalid shape or policy, and for a size that does not fit this
+/// machine's address space.
 constexpr std::size_t footprint(const Shape& shape, const Policy& policy) {
   if (!valid(shape) || !valid(policy, shape)) return 0;
   const Layout at = layout_of(shape, policy);
@@ -301,26 +311,28 @@ constexpr std::size_t footprint(const Shape& shape, const Policy& policy) {
 }
 
 namespace detail {
-/// The least tokens that valid() allows where not all are kept.
+/// The smallest budget in tokens that valid() allows, except under Keep::kAll.
 constexpr std::uint32_t smallest_budget(const Policy& policy) {
   return policy.sinks + policy.recent + 1;
 }
 }  // namespace detail
 
-/// The largest budget in tokens with which a preset fits `bytes`; 0 when not even the smallest does. The preset is made
-/// anew for each budget that is tried, so that what follows from the budget, such as its recent window, is free too.
+/// The largest budget in tokens with which a preset fits `bytes`; 0 when not even the smallest
+/// does. The preset is called for each budget that is tried, so that whatever depends on the
+/// budget, such as the recent window, changes with it.
 ///
 ///     constexpr Policy kPolicy = ems(tokens_that_fit(kShape, ems, 2 << 20));
 ///     static StaticCache<kShape, kPolicy> cache;
 ///
-/// @param preset  a function from a budget to its Policy, such as ems; one with more arguments, such as streaming_llm,
-///                goes into a lambda. Its larger budgets must not take fewer bytes, or the largest may be missed.
+/// @param preset  a function from a budget to a Policy, such as ems. Wrap one with more arguments,
+///                such as streaming_llm, in a lambda. A larger budget must not need fewer bytes, or
+///                the largest that fits may be missed.
 /// Cost: about 24 evaluations of footprint.
 template <typename Preset>
 requires std::is_invocable_r_v<Policy, const Preset&, std::uint32_t>
 constexpr std::uint32_t tokens_that_fit(const Shape& shape, const Preset& preset, std::uint64_t bytes) {
   if (!valid(shape)) return 0;
-  std::uint32_t low = 0;  // the largest known to fit; a budget that is not valid is too small, and counts as fitting
+  std::uint32_t low = 0;  // the largest known to fit; an invalid budget is too small, so it counts as fitting
   std::uint32_t high = kMaxTokens + 1;
   while (high - low > 1) {
     const std::uint32_t middle = low + (high - low) / 2;
@@ -332,11 +344,13 @@ constexpr std::uint32_t tokens_that_fit(const Shape& shape, const Preset& preset
   return low != 0 && footprint(shape, preset(low)) != 0 ? low : 0;
 }
 
-/// The same for a preset by its name, with its default parameters. 0 also for a name that find_policy does not know.
+/// The same for a preset given by name, with its default parameters. Returns 0 for a name that
+/// find_policy does not know.
 std::uint32_t tokens_that_fit(const Shape& shape, std::string_view preset, std::uint64_t bytes);
 
-/// The same for a policy as it is: all but `policy.tokens`, which is not read, stays. Its windows, too: those of
-/// ems(512) are 256 tokens long whatever fits, so ask for a preset by its function or name.
+/// The same for a given policy: everything but `policy.tokens`, which is ignored, stays as it is,
+/// windows included. The windows of ems(512) stay 256 tokens long whatever the budget, so ask for
+/// a preset by its function or name.
 constexpr std::uint32_t tokens_that_fit(const Shape& shape, const Policy& policy, std::uint64_t bytes) {
   const auto with_tokens = [&policy](std::uint32_t tokens) {
     Policy made = policy;

@@ -14,62 +14,69 @@ namespace nibkv {
 
 struct Kernels;
 
-/// Which built port computes, and what is known of the model.
+/// Which built port to use, and what is known about the model.
 struct Options {
-  std::string_view port = {};               ///< a name of port_name(); empty: the fastest that this CPU runs
-  std::span<const std::byte> profile = {};  ///< a profile (profile.hpp), which must outlive the cache; empty: none
-  /// u32[layers][kv_heads], for Budget::kTable: tokens of each head. They are cut to multiples of 32, must not be below
-  /// sinks + recent + 1 and must not add up to more than the mean, Policy::tokens, of all heads allows.
+  std::string_view port = {};               ///< a name from port_name(); empty: the fastest port that this CPU can run
+  std::span<const std::byte> profile = {};  ///< a profile (profile.hpp); must outlive the cache; empty: none
+  /// u32[layers][kv_heads], for Budget::kTable: the budget of each head in tokens. Each is rounded
+  /// down to a multiple of 32. It must then be at least sinks + recent + 1, and with its slack fit
+  /// in Layout::chain_tiles, about kMostBudget times the mean. All together must not exceed what
+  /// Policy::tokens, the mean, allows for all heads.
   std::span<const std::uint32_t> budgets = {};
-  std::uint32_t weights = 0;  ///< of the model, as in CalibrationOptions::weights; 0: not said
+  std::uint32_t weights = 0;  ///< the weights of the model, as in CalibrationOptions::weights; 0: not given
 };
 
 inline constexpr std::uint32_t kNoTile = 0xffffffff;
 
-/// The tiles of one KV head of one layer, in position order; behind its folded part where its layer shares codes.
+/// The tiles of one KV head of one layer, in position order; where its layer shares codes, they
+/// come after its folded part.
 struct Chain {
   std::uint32_t first = 0;  ///< tile number, kNoTile when empty
   std::uint32_t last = 0;
-  std::uint32_t used = 0;      ///< slots in use, folded ones too: all tiles but the last are full
+  std::uint32_t used = 0;      ///< slots in use, folded ones included; all tiles but the last are full
   std::uint32_t seen = 0;      ///< tokens ever appended
-  std::uint32_t free = 0;      ///< first free tile of this chain's own
+  std::uint32_t free = 0;      ///< first of the chain's own free tiles
   std::uint32_t budget = 0;    ///< tokens
-  std::uint32_t heaviest = 0;  ///< no global score of the chain is larger
-  std::uint32_t exponent = 0;  ///< times that the global scores were halved
+  std::uint32_t heaviest = 0;  ///< upper bound of the chain's global scores
+  std::uint32_t exponent = 0;  ///< how often the global scores were halved
 };
 static_assert(sizeof(Chain) == detail::kChainBytes);
 
 /// What an arena holds at this moment.
 struct Usage {
   std::size_t arena_bytes = 0;  ///< the footprint
-  std::size_t used_bytes = 0;   ///< codes, side data and links of the tiles and shared entries in use, and all chains
-  std::size_t peak_bytes = 0;   ///< the most that used_bytes ever was
-  std::uint32_t tiles = 0;      ///< of the pool; entries that layers share come on top
+  std::size_t used_bytes = 0;   ///< codes, side data and links of the tiles and shared entries in use, plus all chains
+  std::size_t peak_bytes = 0;   ///< the largest used_bytes so far
+  std::uint32_t tiles = 0;      ///< tiles of the pool, not counting the entries that layers share
   std::uint32_t used_tiles = 0;
   std::uint32_t peak_tiles = 0;
 };
 
-/// A handle on one arena. It owns nothing and may be copied; all state lies in the arena, which holds no pointers.
+/// A handle to one arena. It owns nothing and may be copied. All state lies in the arena,
+/// which holds no pointers.
 ///
-/// The verbs are free functions: append.hpp, attend.hpp, plan.hpp, compact.hpp. Calls on one cache must not overlap in
-/// time, but for attend calls with different workers.
+/// The verbs are free functions: append.hpp, attend.hpp, plan.hpp, compact.hpp. Calls on one cache
+/// must not overlap in time, except attend calls with different workers.
 class Cache {
  public:
   Cache() = default;
 
-  /// Places an empty cache into `arena` and makes this object its handle.
+  /// Creates an empty cache in `arena` and makes this object its handle.
   ///
-  /// @param arena  at least footprint(shape, policy) bytes, starting at a multiple of kArenaAlignment (aligned() makes
-  ///               one of any buffer); must outlive the cache
-  /// @returns kBadShape, kBadPolicy (also for a footprint beyond this machine's memory), kMisaligned, kArenaTooSmall,
-  ///          kUnknownPort, kUnsupportedPort; kBadProfile also when the shape asks for outlier channels and
-  ///          there is no profile, the policy aligns layers and the profile has no maps, or both say which weights they
-  ///          are of and it is of others. Neither the object nor the
-  ///          arena is changed unless kOk.
+  /// @param arena  at least footprint(shape, policy) bytes, starting at a multiple of
+  ///               kArenaAlignment (aligned() cuts one out of any buffer); must outlive the cache
+  /// @returns kBadShape; kBadPolicy, also for a footprint beyond this machine's address space
+  ///          and for Options::budgets that do not meet their conditions under Budget::kTable;
+  ///          kMisaligned; kArenaTooSmall; kUnknownPort; kUnsupportedPort; kBadProfile, also when
+  ///          there is no profile but outlier channels or Budget::kScores need one, when the policy
+  ///          aligns layers and the profile has no maps, or when Options::weights and the profile
+  ///          name different weights. Neither the object nor the arena is changed unless kOk.
   /// Cost: O(footprint) once, to clear the arena.
   Status init(std::span<std::byte> arena, const Shape& shape, const Policy& policy, const Options& options = {});
 
-  /// Forgets all tokens; shape, policy, port and profile stay. Peaks start again. Cost: O(tiles).
+  /// Forgets all tokens. Shape, policy, port and profile stay; the peaks of usage() start over.
+  /// @returns kNotReady
+  /// Cost: O(tiles).
   Status clear();
 
   bool ready() const { return base_ != nullptr; }
@@ -78,11 +85,12 @@ class Cache {
   std::string_view port() const;
   Usage usage() const;
 
-  /// Tokens held by a KV head now. 0 for indices out of range.
+  /// The tokens that a KV head holds now. 0 for indices out of range.
   std::uint32_t held(std::uint32_t layer, std::uint32_t kv_head) const;
-  /// Budget of a KV head in tokens. 0 for indices out of range.
+  /// The budget of a KV head in tokens. 0 for indices out of range.
   std::uint32_t budget(std::uint32_t layer, std::uint32_t kv_head) const;
-  /// Tokens ever appended to a layer: the position of its next token. 0 for a layer out of range.
+  /// The number of tokens ever appended to a layer, which is the position of its next token. 0 for
+  /// a layer out of range.
   std::uint32_t seen(std::uint32_t layer) const;
 
  private:
@@ -96,7 +104,7 @@ class Cache {
   const Kernels* kernels_ = nullptr;
 };
 
-/// The names of the built ports, best first: index 0, 1, ...; an empty view past the end.
+/// The names of the built ports, fastest first: index 0, 1, ...; an empty view past the end.
 std::string_view port_name(std::uint32_t index);
 /// True when this CPU can run the built port of that name.
 bool port_runs(std::string_view name);

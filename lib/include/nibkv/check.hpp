@@ -6,13 +6,14 @@
 
 namespace nibkv {
 
-/// Reads all that an arena says of itself and compares: that every tile is in one chain or one free list, once; that
-/// chains have the tiles that their slots need; that counts, positions, scores and scales are ones that the verbs
-/// write. For tests, for arenas that come from a file, and to find out who wrote where he should not have.
+/// Checks an arena for consistency: every tile is in exactly one chain or free list; chains have
+/// the tiles that their slots need; counts, positions, scores and scales are ones that the verbs
+/// can write. For tests, for arenas loaded from a file, and for finding stray writes.
 ///
-/// Rows themselves are not judged: any codes are possible. Uses the scratch of worker 0.
-/// @returns kNotReady; kCorrupt for the first thing that cannot be. The cache is unchanged.
-/// Cost: O(tiles), and as often as the scratch of a worker, in bits, goes into them.
+/// The rows themselves are not checked, as any codes are possible. Uses the scratch of worker 0.
+/// @returns kNotReady; kCorrupt at the first inconsistency. The cache is unchanged.
+/// Cost: O(tiles) for each pass; the scratch of one worker holds a bit for each
+/// tile that a pass covers.
 Status check(const Cache& cache);
 
 }  // namespace nibkv

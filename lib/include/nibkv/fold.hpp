@@ -7,21 +7,26 @@
 
 namespace nibkv {
 
-/// Chooses the pairs of neighbouring layers that may share codes, by what a profile knows of them: the gate (MiniCache,
-/// arXiv 2405.14366, rests on rows that point the same way in both layers, which those of many models do not).
+/// Chooses the pairs of neighbouring layers that may share codes, from what a profile measured.
+/// This is the gate: MiniCache (arXiv 2405.14366) relies on rows that point the same way in both
+/// layers, which is not so in many models.
 ///
-/// From `start_layer` up, a layer that is in no pair yet takes the one above it when the mean cosine of their keys, or
-/// that of their values, is at least policy.fold.min_cosine / 256; only what reaches it is shared. Keys are compared
-/// as they are, or less their means under Fold::centred. Nothing measured: no pairs.
+/// From `start_layer` up, a layer that is in no pair yet is paired with the one above it if the
+/// mean cosine of their keys, or that of their values, is at least policy.fold.min_cosine / 256.
+/// Only what reaches this bound is shared. Keys are compared as they are, or minus their means
+/// under Fold::centred. Without measurements there are no pairs.
 ///
-/// What is alike only through the maps of a profile that has them comes after all that is alike as it is, and is
-/// aligned: values; keys under Fold::centred only.
+/// If the profile has maps, a second pass adds what is similar only through those maps, and marks
+/// it as aligned: values, and, under Fold::centred only, keys.
 ///
-/// Footprint and tokens_that_fit count what the pairs gain. A caller who knows better names pairs in Policy::fold.
+/// footprint and tokens_that_fit account for what the pairs gain. A caller who knows better can
+/// name pairs in Policy::fold.
 ///
-/// @param policy       under which layers may share (Policy::fold); its own pairs are forgotten
-/// @param profile      of the shape, or empty; that which the cache gets
-/// @param start_layer  half of the layers is usual: the lower ones of published models are the less alike
+/// @param policy       the policy under which layers may share (Policy::fold); its own
+///                     pairs are discarded
+/// @param profile      the one that the cache will get, made for the shape; or empty
+/// @param start_layer  half of the layers is usual: in published models the lower layers
+///                     are less similar
 Policy fold_pairs(const Shape& shape, const Policy& policy, const ProfileView& profile, std::uint32_t start_layer);
 
 }  // namespace nibkv

@@ -1,4 +1,4 @@
-// Brings back what macros_push.hpp put aside.
+// Restores the macros that macros_push.hpp saved.
 #pragma pop_macro("Status")
 #pragma pop_macro("check")
 #pragma pop_macro("clear")

@@ -1,8 +1,8 @@
 #ifndef NIBKV_NIBKV_H
 #define NIBKV_NIBKV_H
 
-/* nibkv for C (C11): the verbs of the C++ headers, with the same results, bytes and status values. What a field or a
- * verb means in depth is said there; here stand shapes, units, ranges and errors.
+/* nibkv for C (C11): the verbs of the C++ headers, with the same results, bytes and status values.
+ * The C++ headers explain each field and verb; this header gives shapes, units, ranges and errors.
  *
  *     #define SHAPE 30, 9, 3, 64, 0, 1, 1, NIBKV_Q4
  *     static const nibkv_shape shape = {SHAPE};
@@ -16,9 +16,10 @@
  *     status = nibkv_append(&cache, layer, 1, keys, values);
  *     status = nibkv_attend(&cache, layer, 1, queries, out, NULL);
  *
- * No function allocates, throws or keeps state of its own. None needs the C++ run-time library: link with a C compiler.
- * Pointers to arrays may be null only where said, or the call answers NIBKV_BAD_ARGUMENT; a null `cache` answers
- * NIBKV_NOT_READY. Calls on one cache must not overlap in time, but for nibkv_attend with different workers. */
+ * No function allocates, throws or keeps state of its own. None needs the C++ run-time library: link
+ * with a C compiler. A null pointer returns NIBKV_BAD_ARGUMENT, unless null is said to be allowed.
+ * A null `cache` is one that is not ready: it returns NIBKV_NOT_READY, but NIBKV_BAD_ARGUMENT from
+ * nibkv_init. Calls on one cache must not overlap in time, except nibkv_attend with different workers. */
 
 #include <stddef.h>
 #include <stdint.h>
@@ -34,64 +35,71 @@ extern "C" {
 #endif
 /* NOLINTBEGIN(modernize-use-using) */
 
-/* What a call did. Any value but NIBKV_OK means that nothing changed. The values are frozen. */
+/* What a call did. Any value but NIBKV_OK means that the cache is unchanged, except NIBKV_LOST, which
+ * leaves it empty. The values are frozen. */
 typedef enum nibkv_status {
   NIBKV_OK = 0,
   NIBKV_BAD_SHAPE = 1,        /* a field of nibkv_shape is out of its range */
-  NIBKV_BAD_POLICY = 2,       /* a field of nibkv_policy is, or does not fit the shape, or no preset has that name */
-  NIBKV_MISALIGNED = 3,       /* the arena does not start at a multiple of NIBKV_ARENA_ALIGNMENT: nibkv_aligned */
-  NIBKV_ARENA_TOO_SMALL = 4,  /* the arena is shorter than the footprint */
+  NIBKV_BAD_POLICY = 2,       /* a field of nibkv_policy or a given budget is out of its range or does not fit the
+                               * shape, or no preset has that name */
+  NIBKV_MISALIGNED = 3,       /* the arena does not start at a multiple of NIBKV_ARENA_ALIGNMENT: see nibkv_aligned */
+  NIBKV_ARENA_TOO_SMALL = 4,  /* the arena is smaller than the footprint */
   NIBKV_UNKNOWN_PORT = 5,     /* no built port has that name */
   NIBKV_UNSUPPORTED_PORT = 6, /* the port is built, but this CPU cannot run it */
-  NIBKV_BAD_PROFILE = 7,   /* the profile is damaged, of another version or shape, has too few channels or is missing */
-  NIBKV_NOT_READY = 8,     /* the cache was not initialised */
-  NIBKV_BAD_ARGUMENT = 9,  /* an index out of range, an array of the wrong size, or none */
-  NIBKV_FULL = 10,         /* the pool has no tile left and the policy may not make room */
-  NIBKV_BAD_PLAN = 11,     /* the plan does not describe this chain */
-  NIBKV_CORRUPT = 12,      /* the arena, or a snapshot whose checksums are right, holds what no function writes */
-  NIBKV_BAD_SNAPSHOT = 13, /* not a snapshot, cut short, or damaged (see nibkv_restore) */
-  NIBKV_NEWER_SNAPSHOT = 14, /* a snapshot of a version that this library does not know */
-  NIBKV_OTHER_SHAPE = 15,    /* a snapshot of a cache of another shape */
-  NIBKV_OTHER_POLICY = 16,   /* a snapshot of a cache of another policy or with other budgets */
-  NIBKV_OTHER_PROFILE = 17,  /* a snapshot of a cache with another profile, or with one where here is none */
-  NIBKV_STORAGE_FAILED = 18, /* a callback could not read or write */
-  NIBKV_LOST = 19            /* a source changed while it was restored from: the cache is empty now */
+  NIBKV_BAD_PROFILE = 7,      /* the profile is missing, damaged, of another version, or made for another shape or
+                               * other weights */
+  NIBKV_NOT_READY = 8,        /* the cache was not initialised */
+  NIBKV_BAD_ARGUMENT = 9,     /* an index out of range, an array that is null or of the wrong size, or a number that
+                               * is not finite */
+  NIBKV_FULL = 10,            /* the pool has no tile left and the policy keeps everything */
+  NIBKV_BAD_PLAN = 11,        /* the plan does not describe this chain */
+  NIBKV_CORRUPT = 12,         /* the arena, or a snapshot whose checksums are right, holds what no function writes */
+  NIBKV_BAD_SNAPSHOT = 13,    /* not a snapshot, truncated, or damaged (see nibkv_restore) */
+  NIBKV_NEWER_SNAPSHOT = 14,  /* a snapshot of a version that this library does not know */
+  NIBKV_OTHER_SHAPE = 15,     /* a snapshot of a cache of another shape */
+  NIBKV_OTHER_POLICY = 16,    /* a snapshot of a cache of another policy or with other budgets */
+  NIBKV_OTHER_PROFILE = 17,   /* a snapshot of a cache with another profile, or with one where this cache has none */
+  NIBKV_STORAGE_FAILED = 18,  /* a callback could not read or write */
+  NIBKV_LOST = 19             /* the source changed during nibkv_restore: the cache is empty now */
 } nibkv_status;
 
 /* A short English sentence for a status; never null. */
 NIBKV_API const char* nibkv_status_text(nibkv_status status);
 
-/* The version of the library that runs, NIBKV_VERSION_STRING of its headers. */
+/* The version of the library that is running: NIBKV_VERSION_STRING of the headers it was built from. */
 NIBKV_API const char* nibkv_version(void);
 
 #define NIBKV_ARENA_ALIGNMENT 64 /* bytes */
 
-/* nibkv_shape.storage: how keys and values are kept. */
+/* nibkv_shape.storage: how keys and values are stored. */
 enum { NIBKV_Q4 = 0 /* 4-bit tiles */, NIBKV_F32 = 1 /* exact rows: the reference */ };
 
-/* What never changes during the life of a cache. Every field must be set: 0 is in range only where it says so. */
-/* The rotary embedding of keys; only a policy with position_free or rephase reads it. All 0: not known. */
+/* The rotary embedding of the keys. Only a policy with position_free or rephase reads it. With dims = 0 it
+ * is not known, and the other fields are ignored. */
 typedef struct nibkv_rotary {
   float base;    /* [1, 2^100] */
-  float scale;   /* of positions: (0, 1], 1 unless the model's context was stretched linearly */
-  uint16_t dims; /* first channels of a head, which turn: even, [2, head_dim]; 0: not known */
+  float scale;   /* factor of positions: (0, 1], 1 unless the model's context was extended linearly */
+  uint16_t dims; /* how many first channels of a head are rotated: even, [2, head_dim]; 0: not known */
   bool adjacent; /* pairs are channels (2i, 2i + 1); otherwise (i, i + dims / 2) */
 } nibkv_rotary;
 
+/* What never changes during the life of a cache. Every field must be set: 0 is in range only where it
+ * says so. */
 typedef struct nibkv_shape {
   uint16_t layers;      /* [1, 1024] */
   uint16_t query_heads; /* [1, 1024], a multiple of kv_heads */
   uint16_t kv_heads;    /* [1, 1024] */
   uint16_t head_dim;    /* 16, 32, 48, ..., 256 channels */
-  uint16_t
-      outlier_channels; /* 0, 4, 8, 12 or 16 key channels at 8 bits; 0 with NIBKV_F32. More than 0 needs a profile */
-  uint16_t max_chunk;   /* tokens that one append or attend may bring, [1, 4096] */
-  uint16_t workers;     /* threads that may call attend at the same time, [1, 256] */
-  uint8_t storage;      /* NIBKV_Q4, NIBKV_F32 */
+  /* Key channels of a head that are kept at 8 bits: 0, 4, 8, 12 or 16; 0 with NIBKV_F32. More than 0
+   * needs a profile. */
+  uint16_t outlier_channels;
+  uint16_t max_chunk; /* maximum tokens in one append or attend, [1, 4096] */
+  uint16_t workers;   /* threads that may call attend at the same time, [1, 256] */
+  uint8_t storage;    /* NIBKV_Q4, NIBKV_F32 */
   nibkv_rotary rotary;
 } nibkv_shape;
 
-/* Fields of nibkv_policy; policy.hpp says what they mean and which papers they come from. */
+/* Values of fields of nibkv_policy. policy.hpp says what they mean and which papers they come from. */
 enum { NIBKV_KEEP_ALL = 0, NIBKV_KEEP_RECENT = 1, NIBKV_KEEP_SCORE = 2 };
 enum { NIBKV_SCORE_GLOBAL_LOCAL = 0, NIBKV_SCORE_GLOBAL = 1, NIBKV_SCORE_LOCAL = 2, NIBKV_SCORE_KEY_NORM = 3 };
 enum { NIBKV_GROUP_MEAN = 0, NIBKV_GROUP_MAX = 1 };
@@ -109,177 +117,195 @@ typedef enum nibkv_budget {
 
 enum { NIBKV_RETAIN_FAR = 0, NIBKV_RETAIN_NEAR = 1, NIBKV_RETAIN_FAR_RANGE = 2 };
 
-/* Neighbouring layers that share 4-bit codes (MiniCache): bit l % 64 of word l / 64 of a set pairs layer l with l + 1.
- */
+/* Neighbouring layers that share 4-bit codes (MiniCache). In each set, bit l % 64 of word l / 64 pairs layer
+ * l with layer l + 1. */
 typedef struct nibkv_fold {
   uint64_t keys[4];   /* pairs that share the directions of their keys */
-  uint64_t values[4]; /* the same for values; a layer belongs to one pair at most */
-  uint64_t
-      aligned_keys[4]; /* those of them whose upper layer is brought to the lower one's basis by the profile's maps */
+  uint64_t values[4]; /* the same for values; a layer belongs to at most one pair */
+  /* Those of them whose upper layer is transformed to the lower one's basis by the profile's maps. */
+  uint64_t aligned_keys[4];
   uint64_t aligned_values[4];
-  uint32_t recent;    /* newest slots that never fold, at most 2^24 */
-  uint8_t t;          /* how far the shared direction is on the way to the upper layer's, n / 256 */
-  uint8_t retained;   /* share of the old slots that both layers keep apart, n / 256, at most 128 */
+  uint32_t recent;    /* number of newest slots that never fold, or max_chunk if that is more; at most 2^24 */
+  uint8_t t;          /* the shared direction, from the lower layer's (0) to the upper one's (256) */
+  uint8_t retained;   /* share of the old slots that both layers keep separately, n / 256, at most 128 */
   uint8_t retain;     /* NIBKV_RETAIN_...: which ones */
-  bool centred;       /* shared keys are coded less the profile's mean key */
-  uint8_t min_cosine; /* what nibkv_fold_pairs asks of a pair's mean cosine, n / 256 */
+  bool centred;       /* whether the profile's mean key is subtracted from shared keys */
+  uint8_t min_cosine; /* the smallest mean cosine of a pair that nibkv_fold_pairs accepts, n / 256 */
 } nibkv_fold;
 
-/* What to keep, as plain data. nibkv_find_policy fills one in; 0 in every field is no default. Fields after `sinks` are
- * read under NIBKV_KEEP_SCORE only and must be as nibkv_find_policy leaves them under the others. */
+/* What to keep, as plain data. Let nibkv_find_policy fill one in: a policy of zeros is not valid. The fields
+ * from `recent` to `budget` are read only under NIBKV_KEEP_SCORE and must otherwise stay as nibkv_find_policy
+ * sets them. */
 typedef struct nibkv_policy {
-  uint8_t keep;        /* NIBKV_KEEP_...: what may be given up */
-  uint32_t tokens;     /* budget of a head in tokens, its mean when heads differ, [1, 2^24] */
-  uint32_t sinks;      /* first tokens that are never dropped: [0, tokens - 1], 0 under ALL */
-  uint32_t recent;     /* most recent tokens that are never dropped; sinks + recent < tokens */
-  uint8_t score;       /* NIBKV_SCORE_... */
-  uint8_t group;       /* NIBKV_GROUP_...; MAX needs at most 16 query heads a KV head */
-  uint8_t combine;     /* NIBKV_COMBINE_... */
-  bool per_query;      /* the global score is a mean over the queries that could see the slot, else their sum */
-  uint16_t window;     /* queries of the local score, a power of two in [1, 4096] */
-  uint8_t pool;        /* a slot ranks by the largest score among so many neighbours: 1, 3, ..., 15 */
-  uint8_t merge;       /* NIBKV_MERGE_... */
-  bool rephase;        /* merged keys are turned to the position of their centre; needs shape.rotary */
-  uint8_t similarity;  /* NIBKV_SIMILARITY_... */
-  bool position_free;  /* keys are compared without their rotary embedding; needs shape.rotary, and 64 * head_dim bytes
-                          more than NIBKV_FOOTPRINT says */
-  uint8_t mass;        /* NIBKV_MASS_... */
-  bool mean_threshold; /* a slot is merged when at least as similar as the mean of its chain's */
-  uint8_t threshold;   /* or at least so many 1/256 */
-  uint8_t candidate_mass; /* merge no more than the slots that hold so many 1/256 of the importance; 0: all */
+  uint8_t keep;           /* NIBKV_KEEP_...: what may be dropped */
+  uint32_t tokens;        /* budget of a head in tokens, the mean if heads differ, [1, 2^24] */
+  uint32_t sinks;         /* number of first tokens that are never dropped: [0, tokens - 1], 0 under ALL */
+  uint32_t recent;        /* number of most recent tokens that are never dropped; sinks + recent < tokens */
+  uint8_t score;          /* NIBKV_SCORE_... */
+  uint8_t group;          /* NIBKV_GROUP_...; MAX needs at most 16 query heads per KV head */
+  uint8_t combine;        /* NIBKV_COMBINE_... */
+  bool per_query;         /* the global score is the mean over the queries that could see the slot, else their sum */
+  uint16_t window;        /* queries that the local score covers, a power of two in [1, 4096] */
+  uint8_t pool;           /* a slot ranks by the largest score of this many slots around it: 1, 3, ..., 15 */
+  uint8_t merge;          /* NIBKV_MERGE_... */
+  bool rephase;           /* merged keys are rotated to the position of their centre; needs shape.rotary */
+  uint8_t similarity;     /* NIBKV_SIMILARITY_... */
+  bool position_free;     /* keys are compared without their rotary embedding; needs shape.rotary, and 64 * head_dim
+                        * bytes more than NIBKV_FOOTPRINT */
+  uint8_t mass;           /* NIBKV_MASS_... */
+  bool mean_threshold;    /* a slot is merged if it is at least as similar as its chain's candidates on average */
+  uint8_t threshold;      /* or at least threshold / 256 */
+  uint8_t candidate_mass; /* merge only the slots that hold this many 1/256 of the importance; 0: all */
   uint8_t budget;         /* NIBKV_BUDGET_... */
   nibkv_fold fold;        /* if any layers share: needs NIBKV_Q4, and NIBKV_KEEP_ALL or NIBKV_KEEP_SCORE with
-                             NIBKV_BUDGET_UNIFORM; fewer bytes than NIBKV_FOOTPRINT says then */
+                           * NIBKV_BUDGET_UNIFORM; needs fewer bytes than NIBKV_FOOTPRINT */
 } nibkv_policy;
 
-/* Finds a preset by name with its default parameters: "full", "streaming_llm", "ems", "ems_no_merge", "h2o", "tova",
- * "snapkv", "l2_norm", "pyramid_kv", "ada_kv", "head_kv", "minicache", "ems_fold" (both without pairs).
+/* Finds a preset by name, with its default parameters: "full", "streaming_llm", "ems", "ems_no_merge",
+ * "h2o", "tova", "snapkv", "l2_norm", "pyramid_kv", "ada_kv", "head_kv", "minicache", "ems_fold" (both
+ * without pairs).
  * tokens:  budget of a head in tokens
- * Returns NIBKV_BAD_POLICY for an unknown name or null; NIBKV_BAD_ARGUMENT when `policy` is null. */
+ * Returns NIBKV_BAD_POLICY for an unknown name or null; NIBKV_BAD_ARGUMENT when `policy` is null.
+ * `policy` is unchanged unless NIBKV_OK. */
 NIBKV_API nibkv_status nibkv_find_policy(const char* name, uint32_t tokens, nibkv_policy* policy);
 
 /* The names that nibkv_find_policy knows: index 0, 1, ...; null past the end. */
 NIBKV_API const char* nibkv_policy_name(uint32_t index);
 
-/* Bytes of the arena that a cache of this shape and policy needs: exact, scratch included. 0 for an invalid shape or
- * policy, null, or one that no memory of this machine can hold. For static arrays there are NIBKV_FOOTPRINT_...; they
- * are below. */
+/* The exact size in bytes of the arena that a cache of this shape and policy needs, scratch included. 0 for
+ * an invalid shape or policy, for null, and for a size that does not fit this machine's address space. For
+ * static arrays see the NIBKV_FOOTPRINT_... macros below. */
 NIBKV_API size_t nibkv_footprint(const nibkv_shape* shape, const nibkv_policy* policy);
 
-/* The largest budget in tokens with which nibkv_find_policy gives a policy whose footprint is at most `bytes`; 0 when
- * not even the smallest fits, for an unknown name and for null. Cost: about 24 evaluations of the footprint. */
+/* The largest budget in tokens with which nibkv_find_policy gives a policy whose footprint is at most
+ * `bytes`. 0 when not even the smallest fits, for an unknown name and for null. Cost: about 24 evaluations of
+ * the footprint. */
 NIBKV_API uint32_t nibkv_preset_tokens_that_fit(const nibkv_shape* shape, const char* preset, uint64_t bytes);
 
-/* The same for a policy as it is: all but policy->tokens, which is not read, stays. Its windows, too: those of "ems"
- * with 512 tokens are 256 tokens long whatever fits, so ask for a preset by its name. */
+/* The same for a given policy: everything but policy->tokens, which is ignored, stays as it is, windows
+ * included. The windows of "ems" with 512 tokens stay 256 tokens long whatever the budget, so ask for a preset
+ * by its name. */
 NIBKV_API uint32_t nibkv_tokens_that_fit(const nibkv_shape* shape, const nibkv_policy* policy, uint64_t bytes);
 
-/* Chooses the pairs of neighbouring layers that may share codes, by what a profile knows of them (fold.hpp).
- * policy:       its fold.min_cosine is the gate; the four sets of fold are written
- * profile:      the bytes that nibkv_init gets, or null: no pairs
- * start_layer:  half of the layers is usual
- * Returns NIBKV_BAD_ARGUMENT for a null shape or policy; NIBKV_BAD_PROFILE. */
+/* Chooses the pairs of neighbouring layers that may share codes, from what a profile measured (fold.hpp).
+ * policy:         its fold.min_cosine is the bound; the four sets of its fold are written
+ * profile:        the bytes that nibkv_init will get, or null: no pairs
+ * profile_bytes:  their number
+ * start_layer:    half of the layers is usual
+ * Returns NIBKV_BAD_ARGUMENT for a null shape or policy; NIBKV_BAD_PROFILE. `policy` is unchanged unless NIBKV_OK. */
 NIBKV_API nibkv_status nibkv_fold_pairs(const nibkv_shape* shape, nibkv_policy* policy, const void* profile,
                                         size_t profile_bytes, uint32_t start_layer);
 
-/* The part of any buffer that can be an arena, such as one of malloc: from the first multiple of NIBKV_ARENA_ALIGNMENT
- * in it to its end. NIBKV_ARENA_ALIGNMENT - 1 bytes more than the footprint are always enough.
+/* The part of a buffer, such as one from malloc, that can serve as an arena: from the first multiple of
+ * NIBKV_ARENA_ALIGNMENT in it to its end. A buffer of NIBKV_ARENA_ALIGNMENT - 1 bytes more than the footprint
+ * is always large enough.
  *
  *     size_t bytes = nibkv_footprint(&shape, &policy) + NIBKV_ARENA_ALIGNMENT - 1;
  *     void* arena = nibkv_aligned(buffer, &bytes);
  *
- * bytes:  of the buffer; of the part then
- * Returns its start; null, and 0 in *bytes, where there is none, and for a null buffer. Null when `bytes` is. */
+ * bytes:  the size of the buffer; on return, the size of that part
+ * Returns its start. Returns null, and 0 in *bytes, if there is no such part or `buffer` is null; null if
+ * `bytes` is null. */
 NIBKV_API void* nibkv_aligned(void* buffer, size_t* bytes);
 
-/* A handle on one arena, in the caller's memory. All of 0, as static objects are, is a cache that is not initialised.
- * It owns nothing and may be copied; all state lies in the arena, which holds no pointers. */
+/* A handle to one arena, in the caller's memory. A handle of zeros, as static objects are, is a cache that is
+ * not initialised. It owns nothing and may be copied. All state lies in the arena, which holds no pointers. */
 #define NIBKV_CACHE_BYTES 512
 typedef struct nibkv_cache {
   uint64_t opaque[NIBKV_CACHE_BYTES / 8];
 } nibkv_cache;
 
-/* NIBKV_CACHE_BYTES as the library was built with, for languages that do not read this header. Alignment: 8. */
+/* NIBKV_CACHE_BYTES as the library was built, for languages that do not read this header. Alignment: 8. */
 NIBKV_API size_t nibkv_cache_bytes(void);
 
-/* Which built port computes, and what is known of the model. 0 in every field: the defaults. */
+/* Which built port to use, and what is known about the model. Zeros in all fields are the defaults. */
 typedef struct nibkv_options {
-  const char* port;        /* a name of nibkv_port_name; null or "": the fastest that this CPU runs */
-  const void* profile;     /* a profile, which must outlive the cache; null: none */
+  const char* port;        /* a name from nibkv_port_name; null or "": the fastest that this CPU can run */
+  const void* profile;     /* a profile; must outlive the cache; null: none */
   size_t profile_bytes;    /* its size */
   const uint32_t* budgets; /* [layers][kv_heads] tokens, for NIBKV_BUDGET_TABLE (cache.hpp says which); null: none */
   size_t budget_count;     /* layers * kv_heads, or 0 */
-  uint32_t weights;        /* of the model, as in CalibrationOptions::weights (profile.hpp); 0: not said */
+  uint32_t weights;        /* the weights of the model, as in CalibrationOptions::weights (profile.hpp); 0: not given */
 } nibkv_options;
 
-/* Places an empty cache into `arena` and makes `cache` its handle.
+/* Creates an empty cache in `arena` and makes `cache` its handle.
  *
- * arena:        at least nibkv_footprint(shape, policy) bytes, starting at a multiple of NIBKV_ARENA_ALIGNMENT
- *               (nibkv_aligned makes one of any buffer); must outlive the cache
+ * arena:        at least nibkv_footprint(shape, policy) bytes, starting at a multiple of
+ *               NIBKV_ARENA_ALIGNMENT (nibkv_aligned cuts one out of any buffer); must outlive the cache
  * arena_bytes:  its size
  * options:      null: the defaults
- * Returns NIBKV_BAD_ARGUMENT for null; NIBKV_BAD_SHAPE, NIBKV_BAD_POLICY (also for a footprint beyond this machine's
- * memory), NIBKV_MISALIGNED, NIBKV_ARENA_TOO_SMALL, NIBKV_UNKNOWN_PORT, NIBKV_UNSUPPORTED_PORT; NIBKV_BAD_PROFILE also
- * when the shape asks for outlier channels and there is no profile. Neither the handle nor the arena is changed unless
- * NIBKV_OK.
+ * Returns NIBKV_BAD_ARGUMENT for null, also in `options` for null with a size above 0; NIBKV_BAD_SHAPE;
+ * NIBKV_BAD_POLICY, also for a footprint beyond this machine's address space and for budgets that do not meet
+ * their conditions (Options::budgets of cache.hpp) under NIBKV_BUDGET_TABLE; NIBKV_MISALIGNED;
+ * NIBKV_ARENA_TOO_SMALL; NIBKV_UNKNOWN_PORT; NIBKV_UNSUPPORTED_PORT; NIBKV_BAD_PROFILE, also when there is no
+ * profile but outlier channels or NIBKV_BUDGET_SCORES need one, when the policy aligns layers and the profile
+ * has no maps, or when `weights` and the profile name different weights. Neither the handle nor the arena is
+ * changed unless NIBKV_OK.
  * Cost: O(footprint) once, to clear the arena. */
 NIBKV_API nibkv_status nibkv_init(nibkv_cache* cache, void* arena, size_t arena_bytes, const nibkv_shape* shape,
                                   const nibkv_policy* policy, const nibkv_options* options);
 
-/* Forgets all tokens; shape, policy, port and profile stay. Peaks start again.
+/* Forgets all tokens. Shape, policy, port and profile stay; the peaks of nibkv_usage start over.
  * Returns NIBKV_NOT_READY. Cost: O(tiles). */
 NIBKV_API nibkv_status nibkv_clear(nibkv_cache* cache);
 
-/* Appends `count` tokens to `layer`, coded to 4 bits. Under a bounded policy an append that would outgrow the chain's
- * tiles first plans and compacts every head of the layer.
+/* Appends `count` tokens to `layer`, quantised to 4 bits. Under a bounded policy, an append that would outgrow
+ * a head's tiles first plans and compacts that head. append.hpp has the limits of large numbers.
  *
  * layer:   [0, layers)
  * count:   [1, max_chunk]
  * keys:    finite, [count][kv_heads][head_dim], after rotary embedding
  * values:  finite, [count][kv_heads][head_dim]
- * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT for a layer or count out of range or a number that is not finite;
- * NIBKV_FULL when the pool has no tile left and the policy may not make room. The cache is unchanged unless NIBKV_OK.
+ * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT for a layer or count out of range, for a number that is not
+ * finite, or for a call out of turn: of two layers that share codes the lower one must be appended first, then
+ * the upper one with the same number of tokens; NIBKV_FULL under NIBKV_KEEP_ALL, when the pool has no tile left,
+ * or, if any layers share codes, when a head would hold more than policy.tokens rounded up to whole tiles. The
+ * cache is unchanged unless NIBKV_OK.
  * Cost: O(count * kv_heads * head_dim * log head_dim). */
 NIBKV_API nibkv_status nibkv_append(nibkv_cache* cache, uint32_t layer, uint32_t count, const float* keys,
                                     const float* values);
 
-/* The part of a layer that one call of nibkv_attend computes, and whose scratch it uses. Parts of one layer that do not
- * overlap may run at the same time on different workers; the bytes do not depend on how a layer is divided. */
+/* The part of a layer that one call of nibkv_attend computes, and the worker whose scratch it uses. Parts of
+ * one layer that do not overlap may run at the same time on different workers. The output bytes do not depend
+ * on how a layer is divided. */
 typedef struct nibkv_part {
   uint32_t first_head;  /* first KV head */
-  uint32_t heads;       /* KV heads; 0: all from first_head on */
+  uint32_t heads;       /* number of KV heads; 0: all from first_head on */
   uint32_t first_query; /* first of the `count` queries */
-  uint32_t queries;     /* queries; 0: all from first_query on. All of them under a policy that scores */
+  uint32_t queries;     /* number of queries; 0: all from first_query on. Must be all `count` under a policy that
+                         * scores attention */
   uint32_t worker;      /* [0, workers) */
 } nibkv_part;
 
-/* Attention of the last `count` appended tokens over what the cache holds, causal: count = 1 is decoding, more is
- * prefill. out = softmax(q k / sqrt(head_dim)) v. Under NIBKV_KEEP_SCORE the slots' scores grow by what these queries
- * attend to, so each token's queries must come once.
+/* Causal attention of the last `count` appended tokens over what the cache holds. A count of 1 is decoding, more
+ * is prefill. out = softmax(q k / sqrt(head_dim)) v. Under NIBKV_KEEP_SCORE this adds the attention of these
+ * queries to the scores of the slots, so the queries of each token must be passed exactly once.
  *
  * layer:    [0, layers)
  * count:    [1, max_chunk], and at most nibkv_held of every head in the part
  * queries:  finite, [count][query_heads][head_dim], after rotary embedding
  * out:      the same shape; only the heads and queries of the part are written
- * part:     null: all of the layer, on worker 0
- * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT for a layer, count or part out of range or a query of the part that
- * is not finite. Nothing is written unless
- * NIBKV_OK.
+ * part:     null: the whole layer, on worker 0
+ * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT for a layer, count or part out of range, or a query of the part
+ * that is not finite. Nothing is written unless NIBKV_OK.
  * Cost: O(count * query_heads * held * head_dim). */
 NIBKV_API nibkv_status nibkv_attend(const nibkv_cache* cache, uint32_t layer, uint32_t count, const float* queries,
                                     float* out, const nibkv_part* part);
 
-/* What is known of one slot of a chain; score.hpp says how the scores come about. */
+/* What is known about one slot of a chain. score.hpp says how the scores are computed. */
 typedef struct nibkv_slot {
-  uint32_t position; /* of the token: how many came before it */
-  uint32_t global;   /* attention of all queries so far; 0 where the policy does not keep it */
-  uint16_t local;    /* attention of the last queries; 0 where the policy does not keep it */
+  uint32_t position; /* position of the token: how many came before it */
+  uint32_t global;   /* attention from all queries so far; 0 if the policy does not keep it */
+  uint16_t local;    /* attention from the most recent queries; 0 if the policy does not keep it */
   uint8_t bias;      /* added to the slot's logit, in 1/16 octave, for what was merged into it; at most 32 */
-  uint8_t merged;    /* slots that were merged into it, at most 255 */
+  uint8_t merged;    /* number of slots merged into it, at most 255 */
 } nibkv_slot;
 
-/* Describes the slots of one chain, in position order. Positions are kept under NIBKV_KEEP_SCORE; under other policies
- * they are those that the policy itself leaves, and wrong after a caller's own nibkv_compact.
+/* Describes the slots of one chain, in position order. Where layers share codes, the folded slots come first,
+ * in no order; then the sinks and the retained slots; then the others, in order.
+ * Positions are exact under NIBKV_KEEP_SCORE, up to 65535 tokens after their tile's first. Other policies do
+ * not store them: they are those that the policy itself would leave, which is wrong after a caller's own
+ * nibkv_compact, and UINT32_MAX for slots that folded or were retained.
  *
  * layer, kv_head:  in range
  * slots:           written
@@ -288,90 +314,95 @@ typedef struct nibkv_slot {
 NIBKV_API nibkv_status nibkv_explain(const nibkv_cache* cache, uint32_t layer, uint32_t kv_head, nibkv_slot* slots,
                                      size_t count);
 
-/* A plan is one array over the slots of a chain: target[i] is the new slot of slot i, or NIBKV_DROP, or NIBKV_MEMBER
- * plus the new slot of a kept one, its centre, into which it is merged. Targets of kept slots are 0, 1, 2, ... in slot
- * order. A caller may print, change or write one. */
+/* A plan is one array over the slots of a chain. target[i] is the new slot of slot i; or NIBKV_DROP; or
+ * NIBKV_MEMBER plus the new slot of a kept slot, its centre, into which it is merged. The targets of kept slots
+ * are 0, 1, 2, ... in slot order. A caller may print a plan, change it, or write one. */
 #define NIBKV_DROP UINT32_C(0xffffffff)
 #define NIBKV_MEMBER UINT32_C(0x80000000)
 
-/* Plans what the policy would do to one chain now, so that `incoming` more tokens fit its budget. Changes nothing.
+/* Plans what the policy would do to one chain now to fit `incoming` more tokens into its budget. Changes nothing.
  *
  * layer, kv_head:  in range
  * incoming:        tokens about to be appended, [0, max_chunk]
  * target:          written
  * count:           nibkv_held(cache, layer, kv_head)
- * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT for an index out of range or a wrong count.
+ * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT for an index or `incoming` out of range, for a wrong count, or when
+ * two layers that share codes have not seen the same tokens.
  * Cost: O(held), and for a policy that merges O(candidates * held * head_dim). */
 NIBKV_API nibkv_status nibkv_plan(const nibkv_cache* cache, uint32_t layer, uint32_t kv_head, uint32_t incoming,
                                   uint32_t* target, size_t count);
 
-/* NIBKV_OK when `target` is a plan for a chain of `count` slots, else NIBKV_BAD_PLAN. Cost: O(count). */
+/* Returns NIBKV_OK when `target` is a plan for a chain of `count` slots, else NIBKV_BAD_PLAN. Cost: O(count). */
 NIBKV_API nibkv_status nibkv_check_plan(const uint32_t* target, size_t count);
 
-/* Reads all that an arena says of itself and compares: for tests, and to find out who wrote where he should not have.
- * Uses the scratch of worker 0. Cost: O(tiles).
- * Returns NIBKV_NOT_READY; NIBKV_CORRUPT for the first thing that cannot be. The cache is unchanged. */
+/* Checks an arena for consistency: for tests, and for finding stray writes. Uses the scratch of worker 0.
+ * Returns NIBKV_NOT_READY; NIBKV_CORRUPT at the first inconsistency. The cache is unchanged.
+ * Cost: O(tiles) for each pass; the scratch of one worker holds a bit for each tile that a pass covers. */
 NIBKV_API nibkv_status nibkv_check(const nibkv_cache* cache);
 
-/* Carries out a plan on one chain, in place.
+/* Carries out a plan on one chain, in place. If two layers share codes, a plan for either is carried out on both.
  *
  * layer, kv_head:  in range
  * count:           nibkv_held(cache, layer, kv_head)
- * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT for an index out of range; NIBKV_BAD_PLAN for a plan of the wrong size or
- * form. The cache is unchanged unless NIBKV_OK.
- * Cost: O(held + moved * head_dim). */
+ * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT for an index out of range, or when two layers that share codes have
+ * not seen the same tokens; NIBKV_BAD_PLAN for a plan of the wrong size or form, or one with members under
+ * a policy that does not merge. The cache is unchanged unless NIBKV_OK.
+ * Cost: O(held + moved * head_dim), and O(head_dim log head_dim) for each slot that is merged. */
 NIBKV_API nibkv_status nibkv_compact(nibkv_cache* cache, uint32_t layer, uint32_t kv_head, const uint32_t* target,
                                      size_t count);
 
-/* Cuts every chain back to its share of `tokens` a head now: for a caller that holds a whole prompt and compresses
- * once.
+/* Cuts every chain back now to its share of `tokens` a head: for a caller who holds a whole prompt and compresses
+ * it once.
  *
  * tokens:  mean budget of a head, in (sinks + recent, policy.tokens]
- * how:     how heads share it, whatever policy.budget says; under TABLE only that or UNIFORM, and TABLE only then
- * Returns NIBKV_NOT_READY; NIBKV_BAD_POLICY when the policy is not NIBKV_KEEP_SCORE, or for a `how` that does not fit
- * it; NIBKV_BAD_PROFILE for SCORES without a profile; NIBKV_BAD_ARGUMENT for tokens out of range. The cache is
- * unchanged unless NIBKV_OK. Cost: that of nibkv_plan and nibkv_compact for every chain. */
+ * how:     how heads share it, independent of policy.budget; except that TABLE is allowed only if policy.budget
+ *          is TABLE, and then only TABLE and UNIFORM are
+ * Returns NIBKV_NOT_READY; NIBKV_BAD_POLICY when the policy is not NIBKV_KEEP_SCORE, or for a `how` that does not
+ * fit it: where layers share codes, anything but UNIFORM; NIBKV_BAD_PROFILE for SCORES without a profile;
+ * NIBKV_BAD_ARGUMENT for tokens out of range, or when two layers that share codes have not seen the same tokens.
+ * The cache is unchanged unless NIBKV_OK. Cost: that of nibkv_plan and nibkv_compact on every chain. */
 NIBKV_API nibkv_status nibkv_compact_now(nibkv_cache* cache, uint32_t tokens, nibkv_budget how);
 
-/* Snapshots: what a cache holds, in few bytes and without pointers, for any port and CPU. snapshot.hpp says more. */
+/* Snapshots: what a cache holds, in few bytes and without pointers, for any port and CPU. See snapshot.hpp. */
 
-/* Every call of a sink but the last brings, and no call of a source asks for more than, this many bytes. */
+/* Every call of a sink but the last passes exactly this many bytes. A call of a source asks for at most this many. */
 #define NIBKV_SNAPSHOT_CHUNK 512
 
-/* Where a snapshot goes, piece after piece. write returns false to give up. */
+/* Where a snapshot is written, piece by piece. write returns false to give up. */
 typedef struct nibkv_sink {
   bool (*write)(void* context, const void* bytes, size_t count);
   void* context;
 } nibkv_sink;
 
-/* Where one comes from. read copies bytes [offset, offset + count) of it, which lie within `bytes`, to `to`, and
- * returns false when they cannot be had. It is read three times, mostly in order. */
+/* Where a snapshot is read from. read copies bytes [offset, offset + count) of it, which lie within `bytes`, to
+ * `to`, and returns false when they cannot be read. nibkv_restore reads it in three passes, nibkv_inspect in one;
+ * offsets mostly rise within a pass. */
 typedef struct nibkv_source {
   bool (*read)(void* context, uint64_t offset, void* to, size_t count);
   void* context;
-  uint64_t bytes; /* of the source; what follows the snapshot is not looked at */
+  uint64_t bytes; /* size of the source; anything after the snapshot is ignored */
 } nibkv_source;
 
-/* What is saved beside the cache, under the same checksum. */
+/* What is saved with the cache, under the same checksum. */
 typedef struct nibkv_note {
   uint32_t sequence; /* any number */
   const void* note;  /* the caller's own bytes; null: none */
   size_t note_bytes; /* their number */
 } nibkv_note;
 
-/* What a whole snapshot says of itself. */
+/* What the header of a whole snapshot says. */
 typedef struct nibkv_snapshot_info {
-  uint64_t bytes;       /* of all of it */
+  uint64_t bytes;       /* size of the whole snapshot */
   uint64_t note_offset; /* where the caller's own bytes begin */
   uint64_t note_bytes;
   uint32_t sequence;
 } nibkv_snapshot_info;
 
-/* Bytes of the largest snapshot that a cache of this shape and policy can give; 0 for null, and where the footprint
+/* The size in bytes of the largest snapshot of a cache of this shape and policy; 0 for null, and if the footprint
  * is 0. */
 NIBKV_API uint64_t nibkv_most_snapshot_bytes(const nibkv_shape* shape, const nibkv_policy* policy, uint64_t note_bytes);
 
-/* Bytes that nibkv_save would write now; 0 for a cache that is not ready. */
+/* The bytes that nibkv_save would write now; 0 for a cache that is not ready. */
 NIBKV_API uint64_t nibkv_snapshot_bytes(const nibkv_cache* cache, uint64_t note_bytes);
 
 /* Writes a snapshot to the first nibkv_snapshot_bytes(cache, note->note_bytes) of `bytes`.
@@ -379,100 +410,109 @@ NIBKV_API uint64_t nibkv_snapshot_bytes(const nibkv_cache* cache, uint64_t note_
  * bytes:  at any address
  * count:  its size
  * note:   null: none
- * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT for null and when there are fewer. Nothing is written unless NIBKV_OK,
- * and the cache is not changed. Cost: O(bytes). */
+ * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT for null, for a note of null with a size above 0, and when `bytes` is
+ * too short. Nothing is written unless NIBKV_OK, and the cache is not changed. Cost: O(bytes). */
 NIBKV_API nibkv_status nibkv_save(const nibkv_cache* cache, void* bytes, size_t count, const nibkv_note* note);
 
-/* The same to a sink. The snapshot is whole once the last byte is written.
- * Returns NIBKV_STORAGE_FAILED when the sink gave up. */
+/* Writes a snapshot to a sink. It is whole once the last byte is written.
+ * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT for null, for a sink without a function, and for a note of null with
+ * a size above 0; NIBKV_STORAGE_FAILED when the sink gave up. */
 NIBKV_API nibkv_status nibkv_save_to(const nibkv_cache* cache, const nibkv_sink* sink, const nibkv_note* note);
 
-/* Reads all of a snapshot and compares its checksums, without any cache.
- * Returns NIBKV_BAD_ARGUMENT for null, NIBKV_STORAGE_FAILED, NIBKV_BAD_SNAPSHOT, NIBKV_NEWER_SNAPSHOT. `info` is
- * written on NIBKV_OK alone. Cost: O(bytes). */
+/* Reads a whole snapshot and compares its checksums; needs no cache.
+ * Returns NIBKV_BAD_ARGUMENT for null and for a source without a function; NIBKV_STORAGE_FAILED;
+ * NIBKV_BAD_SNAPSHOT; NIBKV_NEWER_SNAPSHOT. `info` is written only on NIBKV_OK. Cost: O(bytes). */
 NIBKV_API nibkv_status nibkv_inspect(const void* bytes, size_t count, nibkv_snapshot_info* info);
 NIBKV_API nibkv_status nibkv_inspect_from(const nibkv_source* source, nibkv_snapshot_info* info);
 
-/* Replaces what a cache holds by what was saved; everything is checked before the first write to the arena.
+/* Replaces what a cache holds with what was saved. Everything is checked before the first write to the arena.
  *
- * cache:  of the shape (workers may differ), policy, budgets and profile of the saved one, on any port
- * Returns NIBKV_NOT_READY, NIBKV_BAD_ARGUMENT, NIBKV_STORAGE_FAILED, NIBKV_BAD_SNAPSHOT, NIBKV_NEWER_SNAPSHOT,
- * NIBKV_OTHER_SHAPE, NIBKV_OTHER_POLICY, NIBKV_OTHER_PROFILE, NIBKV_CORRUPT. The cache is unchanged unless NIBKV_OK,
- * with one exception: NIBKV_LOST, when a source gave other bytes, or none, at its last reading. The cache is empty
- * then. Cost: O(bytes). Uses the scratch of worker 0. */
+ * cache:  of the same shape, policy, budgets and profile as the saved one, on any port. The number of workers may
+ *         differ, unless layers share codes with one number and not with the other. shape.rotary matters only if the
+ *         policy reads it
+ * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT for null and for a source without a function; NIBKV_STORAGE_FAILED;
+ * NIBKV_BAD_SNAPSHOT: not a snapshot, truncated, or with a wrong checksum;
+ * NIBKV_NEWER_SNAPSHOT: of a version of the format that this library does not know, older ones included;
+ * NIBKV_OTHER_SHAPE, NIBKV_OTHER_POLICY, NIBKV_OTHER_PROFILE: of a cache with another shape, policy or profile.
+ * NIBKV_OTHER_POLICY also for other budgets, and when layers share codes in only one of the two caches;
+ * NIBKV_CORRUPT: the checksums are right, but the content is something that no cache can hold.
+ * The cache is unchanged unless NIBKV_OK, with one exception: NIBKV_LOST, when a nibkv_source returned other bytes,
+ * or none, in its last pass. The cache is empty then. Cost: O(bytes). Uses the scratch of worker 0. */
 NIBKV_API nibkv_status nibkv_restore(nibkv_cache* cache, const void* bytes, size_t count);
 NIBKV_API nibkv_status nibkv_restore_from(nibkv_cache* cache, const nibkv_source* source);
 
-/* Two places for snapshots, so that one of them is whole whatever happens while the other is written: a power cut after
- * any byte costs what was saved last, never what was saved before. Files, sectors of flash, regions of FRAM. Write to
- * the place that does not hold the newest whole snapshot; read the newest whole one. Functions return false when it
- * cannot be done. */
+/* Two places for snapshots: files, sectors of flash, regions of FRAM. One of them stays whole whatever happens while
+ * the other is written. A power cut after any byte costs the snapshot that was being saved, never the one before.
+ * nibkv_save_to_banks writes to the place that does not hold the newest whole snapshot; nibkv_restore_from_banks
+ * reads the newest whole one. A bank that cannot be read counts as one without a whole snapshot. The functions return
+ * false when they fail. */
 typedef struct nibkv_banks {
-  /* Copies bytes [offset, offset + count) of bank 0 or 1, which lie within it, to `to`. */
+  /* Copies bytes [offset, offset + count) of bank 0 or 1, which lie within the bank, to `to`. */
   bool (*read)(void* context, uint32_t bank, uint64_t offset, void* to, size_t count);
-  /* Writes there. Offsets rise from 0 without gaps, in pieces of NIBKV_SNAPSHOT_CHUNK bytes but for the last. */
+  /* Writes to a bank. Offsets rise from 0 without gaps; every piece but the last has NIBKV_SNAPSHOT_CHUNK bytes. */
   bool (*write)(void* context, uint32_t bank, uint64_t offset, const void* bytes, size_t count);
-  /* Makes a bank ready to be written from its start on; null where nothing has to be done. */
+  /* Prepares a bank to be written from its start; null if nothing has to be done. */
   bool (*erase)(void* context, uint32_t bank);
   void* context;
-  uint64_t bytes; /* of each bank: nibkv_most_snapshot_bytes is always enough */
+  uint64_t bytes; /* size of each bank; nibkv_most_snapshot_bytes is always enough */
 } nibkv_banks;
 
-/* Finds the newest whole snapshot, of any cache: that of the larger sequence number, which may wrap.
+/* Finds the newest whole snapshot, whatever cache it is of: the one with the larger sequence number, which may wrap.
  *
- * bank, info:  written on NIBKV_OK alone
+ * bank, info:  written only on NIBKV_OK
  * Returns NIBKV_BAD_ARGUMENT for null and without a read function; when no bank is whole, NIBKV_STORAGE_FAILED if one
- * could not be read, else NIBKV_NEWER_SNAPSHOT if one is of a later version, else NIBKV_BAD_SNAPSHOT. Cost: reads both
- * banks. */
+ * could not be read, else NIBKV_NEWER_SNAPSHOT if one has another version, else NIBKV_BAD_SNAPSHOT.
+ * Cost: reads both banks. */
 NIBKV_API nibkv_status nibkv_newest_bank(const nibkv_banks* banks, uint32_t* bank, nibkv_snapshot_info* info);
 
-/* Saves into the bank that does not hold the newest whole snapshot; bank 0 when there is none.
+/* Saves into the bank that does not hold the newest whole snapshot; into bank 0 when there is none.
  *
  * note:        the caller's own bytes, saved with the rest; null: none
  * note_bytes:  their number
- * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT for null, when a function is missing or a bank is too small, and nothing
- * is written then; NIBKV_STORAGE_FAILED, and the newest snapshot is the one that it was. */
+ * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT for null, when read or write is missing, or when a bank is too small:
+ * nothing is written then; NIBKV_STORAGE_FAILED: the newest snapshot is still the same as before. */
 NIBKV_API nibkv_status nibkv_save_to_banks(const nibkv_cache* cache, const nibkv_banks* banks, const void* note,
                                            size_t note_bytes);
 
-/* nibkv_restore from the newest whole snapshot.
+/* Does nibkv_restore from the newest whole snapshot.
  * Returns what nibkv_newest_bank and nibkv_restore return. */
 NIBKV_API nibkv_status nibkv_restore_from_banks(nibkv_cache* cache, const nibkv_banks* banks);
 
-/* Tokens held by a KV head now; its budget in tokens. 0 for indices out of range, and for a cache that is not ready. */
+/* The tokens that a KV head holds now, and its budget in tokens. 0 for indices out of range, and for a cache that is
+ * not ready. */
 NIBKV_API uint32_t nibkv_held(const nibkv_cache* cache, uint32_t layer, uint32_t kv_head);
 NIBKV_API uint32_t nibkv_head_budget(const nibkv_cache* cache, uint32_t layer, uint32_t kv_head);
-/* Tokens ever appended to a layer: the position of its next token. 0 as above. */
+/* The number of tokens ever appended to a layer, which is the position of its next token. 0 as above. */
 NIBKV_API uint32_t nibkv_seen(const nibkv_cache* cache, uint32_t layer);
 
 /* What an arena holds at this moment. */
 typedef struct nibkv_usage {
   size_t arena_bytes; /* the footprint */
-  size_t used_bytes;  /* codes, side data and links of the tiles in use, and all chains */
-  size_t peak_bytes;  /* the most that used_bytes ever was */
-  uint32_t tiles;
+  size_t used_bytes;  /* codes, side data and links of the tiles and shared entries in use, plus all chains */
+  size_t peak_bytes;  /* the largest used_bytes so far */
+  uint32_t tiles;     /* tiles of the pool, not counting the entries that layers share */
   uint32_t used_tiles;
   uint32_t peak_tiles;
 } nibkv_usage;
 
-/* All of 0 for a cache that is not ready. */
+/* Zeros for a cache that is not ready. */
 NIBKV_API nibkv_usage nibkv_usage_now(const nibkv_cache* cache);
 
-/* The port that computes; null for a cache that is not ready. */
+/* The name of the port in use; null for a cache that is not ready. */
 NIBKV_API const char* nibkv_port(const nibkv_cache* cache);
-/* The names of the built ports, best first: index 0, 1, ...; null past the end. */
+/* The names of the built ports, fastest first: index 0, 1, ...; null past the end. */
 NIBKV_API const char* nibkv_port_name(uint32_t index);
 /* True when this CPU can run the built port of that name. */
 NIBKV_API bool nibkv_port_runs(const char* name);
 
-/* The footprint as an integer constant expression, for static arrays; of each preset, with its default parameters:
+/* The footprint as an integer constant expression, for static arrays, of each preset with its default parameters:
  *
  *     NIBKV_FOOTPRINT_EMS(tokens,
  *                         layers, query_heads, kv_heads, head_dim, outlier_channels, max_chunk, workers, storage)
  *
- * The last eight are the fields of nibkv_shape in their order, so one macro can stand for them both there and
- * in the initialiser of a nibkv_shape. Equal to nibkv_footprint for a shape and policy in range (of type uint64_t,
- * whatever memory can hold); not checked here, nibkv_init checks. */
+ * The last eight are the first eight fields of nibkv_shape in their order, so one macro can stand for them both there
+ * and in the initialiser of a nibkv_shape. For a shape and policy in range the value, a uint64_t, equals
+ * nibkv_footprint, even where memory could not hold it. Ranges are not checked here; nibkv_init checks them. */
 #define NIBKV_FOOTPRINT_FULL(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 0, 0, 0, 0, 1)
 #define NIBKV_FOOTPRINT_STREAMING_LLM(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 1, 0, 0, 0, 1)
 #define NIBKV_FOOTPRINT_EMS(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 1, 1, 1, 1)
@@ -487,9 +527,9 @@ NIBKV_API bool nibkv_port_runs(const char* name);
 #define NIBKV_FOOTPRINT_MINICACHE(tokens, ...) NIBKV_FOOTPRINT_FULL(tokens, __VA_ARGS__)
 #define NIBKV_FOOTPRINT_EMS_FOLD(tokens, ...) NIBKV_FOOTPRINT_EMS(tokens, __VA_ARGS__)
 
-/* Of a policy of your own. keep: 0, 1, 2 as NIBKV_KEEP_ALL, ...; the rest 0 or 1, 0 unless keep is 2:
- * global: score is GLOBAL_LOCAL or GLOBAL; local: it is GLOBAL_LOCAL or LOCAL; merge: not MERGE_NONE; uniform:
- * BUDGET_UNIFORM (1 unless keep is 2). arena.hpp has the same in readable form, layout_of. */
+/* The footprint of a policy of your own. keep: 0, 1, 2 as NIBKV_KEEP_ALL, ...; the others are 0 or 1, and 0 unless keep
+ * is 2. global: score is GLOBAL_LOCAL or GLOBAL; local: it is GLOBAL_LOCAL or LOCAL; merge: not MERGE_NONE; uniform:
+ * BUDGET_UNIFORM (1 unless keep is 2). layout_of in arena.hpp has the same in readable form. */
 #define NIBKV_FOOTPRINT(...) NIBKV_FOOTPRINT_(__VA_ARGS__)
 #define NIBKV_FOOTPRINT_(layers, query_heads, kv_heads, head_dim, outlier_channels, max_chunk, workers, storage,    \
                          tokens, keep, global, local, merge, uniform)                                               \

@@ -1,7 +1,8 @@
 #pragma once
 
-// All of nibkv, in the order in which data flows. Headers whose macros take its names (Status of X11, clear of curses)
-// may come before; code that uses such a name says #undef behind them.
+// All of nibkv, in the order in which data flows. Headers whose macros collide with its names (Status
+// of X11, clear of curses) may be included before it. Code that uses such a name must #undef the
+// macro first.
 // clang-format off
 #include "nibkv/status.hpp"
 #include "nibkv/shape.hpp"

@@ -9,29 +9,31 @@
 
 namespace nibkv {
 
-/// A plan is one array over the slots of a chain: target[i] is the new slot of slot i, or kDrop, or kMember plus the
-/// new slot of a kept one, the centre of its class, into which it is merged. Targets of kept slots are 0, 1, 2, ... in
-/// slot order. A caller may print, change or write one.
+/// A plan is one array over the slots of a chain. target[i] is the new slot of slot i; or kDrop;
+/// or kMember plus the new slot of a kept slot, its centre, into which it is merged. The targets of
+/// kept slots are 0, 1, 2, ... in slot order. A caller may print a plan, change it, or write one.
 inline constexpr std::uint32_t kDrop = 0xffffffff;
 inline constexpr std::uint32_t kMember = 0x80000000;
 
-/// Plans what the policy would do to one chain now, so that `incoming` more tokens fit its budget. Changes nothing:
-/// under Budget::kAdaptive the budget is that of the last time that append shared a layer's.
+/// Plans what the policy would do to one chain now to fit `incoming` more tokens into its budget.
+/// Changes nothing. Under Budget::kAdaptive the budget is the one from the last time that append
+/// divided the layer's budget among its heads.
 ///
 /// @param layer     in range
 /// @param kv_head   likewise
 /// @param incoming  tokens about to be appended, [0, max_chunk]
 /// @param target    held(layer, kv_head) entries, written
-/// @returns kNotReady; kBadArgument for an index out of range or a span of the wrong size, or when two layers that
-/// share
-///          codes have not seen the same tokens: they have one plan, by the sum of their scores.
+/// @returns kNotReady; kBadArgument for an index or `incoming` out of range, for a span of the
+///          wrong size, or when two layers that share codes have not seen the same tokens: they
+///          have one plan, made from the sum of their scores.
 /// Cost: O(held), and for a policy that merges O(candidates * held * head_dim) of int8 products. With
 ///       Policy::position_free those are of f32, and each kept slot is decoded, transformed and turned (O(head_dim log
 ///       head_dim), and a cosine and a sine for each pair of rotary channels) once for every 16 candidates.
 Status plan(const Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::uint32_t incoming,
             std::span<std::uint32_t> target);
 
-/// kOk when `target` is a plan for a chain of target.size() slots, else kBadPlan. Cost: O(held).
+/// @returns kOk when `target` is a plan for a chain of target.size() slots, else kBadPlan.
+/// Cost: O(target.size()).
 Status check_plan(std::span<const std::uint32_t> target);
 
 }  // namespace nibkv

@@ -9,30 +9,35 @@
 
 namespace nibkv {
 
-/// The position of a slot that no longer lies in their order, where policies do not keep positions.
+/// The position reported for a slot that is no longer in position order, under policies that
+/// do not keep positions.
 inline constexpr std::uint32_t kNoPosition = 0xffffffff;
 
-/// What is known of one slot of a chain.
+/// What is known about one slot of a chain.
 ///
-/// Scores are integers that attend adds up, per slot and KV head, from the softmax weights that the slot got, the mean
-/// or the maximum over the query heads that share the KV head (EMS, arXiv 2412.08521; lib/DESIGN.md has the formulas).
+/// Scores are integers. For each slot and KV head, attend adds up the softmax weights that the slot
+/// got: their mean or maximum over the query heads that share the KV head (EMS, arXiv 2412.08521;
+/// lib/DESIGN.md has the formulas).
 struct SlotInfo {
-  std::uint32_t position = 0;  ///< of the token: how many came before it
-  /// Attention of all queries so far, saturating for the sinks: a weight of 1 adds 2^24 / 2^exponent, where the chain's
-  /// exponent grows by one whenever a score would overflow and all are halved. 0 where the policy does not keep it.
+  std::uint32_t position = 0;  ///< position of the token: how many came before it
+  /// Attention from all queries so far. A weight of 1 adds 2^24 / 2^exponent. When a score would
+  /// overflow, all scores of the chain are halved and its exponent grows by one; the scores
+  /// of sinks saturate instead. 0 if the policy does not keep it.
   std::uint32_t global = 0;
-  /// Attention of the last queries: each adds 2^14 for a weight of 1, and what was there fades by 1 / window; at most
-  /// 65535. 0 where the policy does not keep it.
+  /// Attention from the most recent queries. For each query the score fades by 1 / window, and then
+  /// a weight of 1 adds 2^14; at most 65535. 0 if the policy does not keep it.
   std::uint16_t local = 0;
-  std::uint8_t bias =
-      0;  ///< added to the slot's logit, in 1/16 octave (ln 2 / 16), for what was merged into it; at most 32
-  std::uint8_t merged = 0;  ///< slots that were merged into it, at most 255
+  /// Added to the slot's logit for what was merged into it, in 1/16 octave (ln 2 / 16); at most 32.
+  std::uint8_t bias = 0;
+  std::uint8_t merged = 0;  ///< number of slots merged into it, at most 255
 };
 
-/// Describes the slots of one chain, in position order; where layers share codes, folded ones first, in no order, then
-/// sinks and those that were retained, then the others, which are in order. Positions are kept under
-/// Keep::kScore; under other policies they are those that the policy itself leaves, and wrong after a caller's own
-/// compact; kNoPosition for slots that folded or were retained.
+/// Describes the slots of one chain, in position order. Where layers share codes, the folded slots
+/// come first, in no order; then the sinks and the retained slots; then the others, in order.
+///
+/// Positions are exact under Keep::kScore, up to 65535 tokens after their tile's first. Other
+/// policies do not store them: they are those that the policy itself would leave, which is wrong
+/// after a caller's own compact, and kNoPosition for slots that folded or were retained.
 ///
 /// @param layer    in range
 /// @param kv_head  likewise

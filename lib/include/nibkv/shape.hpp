@@ -6,28 +6,29 @@
 namespace nibkv {
 
 inline constexpr std::uint32_t kTileSlots = 32;    ///< slots of a tile
-inline constexpr std::uint32_t kMaxHeadDim = 256;  ///< channels of a head, at most
+inline constexpr std::uint32_t kMaxHeadDim = 256;  ///< maximum channels of a head
 inline constexpr std::uint32_t kMaxOutlierChannels = 16;
-inline constexpr std::uint32_t kMaxRows = 16;       ///< query rows that share one pass over a chain, at most
+inline constexpr std::uint32_t kMaxRows = 16;       ///< maximum query rows that share one pass over a chain
 inline constexpr std::size_t kArenaAlignment = 64;  ///< bytes
 
-/// How keys and values are kept.
+/// How keys and values are stored.
 enum class Storage : std::uint8_t {
-  kQ4 = 0,   ///< 4-bit tiles: what the library is for
-  kF32 = 1,  ///< exact rows, 7.5 times the size: the reference for tests and evaluation
+  kQ4 = 0,   ///< 4-bit tiles: the purpose of this library
+  kF32 = 1,  ///< exact rows, 7.5 times as large: the reference for tests and evaluation
 };
 
-/// The rotary position embedding that keys have when they are appended: at position p, counted from the cache's first
-/// token, pair i turns by p * scale * base^(-2i / dims) radians (RoFormer, arXiv 2104.09864). Only a policy with
-/// `position_free` or `rephase` reads it; the default says that it is not known.
+/// The rotary position embedding of the keys that are appended: at position p, counted from
+/// the cache's first token, channel pair i is rotated by p * scale * base^(-2i / dims) radians
+/// (RoFormer, arXiv 2104.09864). Only a policy with `position_free` or `rephase` reads it. The
+/// default means that it is not known.
 struct Rotary {
   float base = 0;          ///< [1, 2^100]
-  float scale = 1;         ///< of positions: (0, 1], below 1 for a model whose context was stretched linearly
-  std::uint16_t dims = 0;  ///< first channels of a head, which turn; the others stay: even, [2, head_dim]; 0: not known
+  float scale = 1;         ///< factor of positions: (0, 1], below 1 for a model whose context was extended linearly
+  std::uint16_t dims = 0;  ///< how many first channels of a head are rotated: even, [2, head_dim]; 0: not known
   bool adjacent = true;    ///< pairs are channels (2i, 2i + 1); otherwise (i, i + dims / 2)
 
   constexpr bool known() const { return dims != 0; }
-  /// Equal numbers; not written with == because compilers may be asked to warn of that.
+  /// Compares without == on floats, because compilers may be asked to warn about that.
   constexpr bool operator==(const Rotary& other) const {
     return base <= other.base && base >= other.base && scale <= other.scale && scale >= other.scale &&
            dims == other.dims && adjacent == other.adjacent;
@@ -40,16 +41,17 @@ struct Shape {
   std::uint16_t query_heads = 0;  ///< [1, 1024], a multiple of kv_heads
   std::uint16_t kv_heads = 0;     ///< [1, 1024]
   std::uint16_t head_dim = 0;     ///< 16, 32, 48, ..., 256 channels
-  /// Key channels of a head at 8 bits: 0, 4, 8, 12 or 16; 0 with kF32. More than 0 needs a profile.
+  /// Key channels of a head that are kept at 8 bits: 0, 4, 8, 12 or 16; 0 with kF32. More
+  /// than 0 needs a profile.
   std::uint16_t outlier_channels = 0;
-  std::uint16_t max_chunk = 1;  ///< tokens that one append or attend may bring, [1, 4096]
-  std::uint16_t workers = 1;  ///< threads that may call attend at the same time, [1, 256]: each has scratch of its own
+  std::uint16_t max_chunk = 1;  ///< maximum tokens in one append or attend, [1, 4096]
+  std::uint16_t workers = 1;    ///< threads that may call attend at the same time, [1, 256]; each has its own scratch
   Storage storage = Storage::kQ4;
   Rotary rotary = {};
 
   /// Query heads that read one KV head.
   constexpr std::uint32_t group() const { return query_heads / kv_heads; }
-  /// Query rows [query][head of the group] that attend takes over a chain together.
+  /// Query rows [query][head of the group] that attend processes in one pass over a chain.
   constexpr std::uint32_t rows() const {
     const std::uint32_t all = group() * max_chunk;
     return all < kMaxRows ? all : kMaxRows;
@@ -57,7 +59,8 @@ struct Shape {
   constexpr bool operator==(const Shape&) const = default;
 };
 
-/// True when it is not known and says nothing else, or every field is in its range.
+/// True when every field is in its range, or when it is not known and all other fields
+/// have their defaults.
 constexpr bool valid(const Rotary& rotary, std::uint32_t head_dim) {
   if (!rotary.known()) return rotary == Rotary{};
   if (rotary.dims % 2 != 0 || rotary.dims > head_dim) return false;

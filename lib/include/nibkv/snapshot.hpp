@@ -10,39 +10,42 @@
 
 namespace nibkv {
 
-/// A snapshot is what a cache holds, in few enough bytes to keep in flash or send: chains, scores and codes of the
-/// tiles in use, and whatever the caller wants to have beside them. It says nothing of ports, pointers or the order of
-/// tiles in memory, so a cache on another CPU goes on from it with the same bytes. lib/FORMAT.md has every bit.
+/// A snapshot is what a cache holds, small enough to keep in flash or to send: the chains, scores
+/// and codes of the tiles in use, and a note of the caller's. It does not depend on ports, pointers
+/// or the order of tiles in memory, so a cache on another CPU continues from it with the same
+/// bytes. lib/FORMAT.md specifies every bit.
 inline constexpr std::uint32_t kSnapshotVersion = 2;
 
-/// Every call of a sink but the last brings exactly this many bytes.
+/// Every call of a sink but the last passes exactly this many bytes.
 inline constexpr std::size_t kSnapshotChunk = 512;
 
-/// Where a snapshot goes, piece after piece.
+/// Where a snapshot is written, piece by piece.
 struct SnapshotSink {
-  /// @returns false to give up: save() then ends with kStorageFailed
+  /// @returns false to give up: save() then returns kStorageFailed
   bool (*write)(void* context, const std::byte* bytes, std::size_t count) = nullptr;
   void* context = nullptr;
 };
 
-/// Where a snapshot comes from. It is read three times, the last time into the arena, in pieces of at most
-/// kSnapshotChunk bytes and mostly in order.
+/// Where a snapshot is read from, in pieces of at most kSnapshotChunk bytes. restore() reads it
+/// in three passes: it compares the checksums, checks the content, and loads it into the arena.
+/// inspect() only makes the first pass. Offsets mostly rise within a pass.
 struct SnapshotSource {
-  /// Copies bytes [offset, offset + count) of the source, which lie within it.
-  /// @returns false when they cannot be had
+  /// Copies bytes [offset, offset + count) of the source to `bytes`; the range
+  /// lies within the source.
+  /// @returns false when they cannot be read
   bool (*read)(void* context, std::uint64_t offset, std::byte* bytes, std::size_t count) = nullptr;
   void* context = nullptr;
-  std::uint64_t bytes = 0;  ///< of the source; what follows the snapshot is not looked at
+  std::uint64_t bytes = 0;  ///< size of the source; anything after the snapshot is ignored
 };
 
 struct SaveOptions {
-  std::uint32_t sequence = 0;            ///< any number; banks.hpp counts with it
-  std::span<const std::byte> note = {};  ///< the caller's own bytes, saved with the rest: one checksum, one moment
+  std::uint32_t sequence = 0;            ///< any number; save_to_banks counts up with it
+  std::span<const std::byte> note = {};  ///< the caller's own bytes, saved with the rest under the same checksum
 };
 
-/// What a whole snapshot says of itself.
+/// What the header of a whole snapshot says.
 struct SnapshotInfo {
-  std::uint64_t bytes = 0;        ///< of all of it
+  std::uint64_t bytes = 0;        ///< size of the whole snapshot
   std::uint64_t note_offset = 0;  ///< where the caller's own bytes begin
   std::uint64_t note_bytes = 0;
   std::uint32_t sequence = 0;
@@ -50,11 +53,11 @@ struct SnapshotInfo {
 
 namespace detail {
 inline constexpr std::uint32_t kSnapshotHeaderBytes = 64;
-inline constexpr std::uint32_t kSectionBytes = 16 + 4;  // what is before and behind each section
+inline constexpr std::uint32_t kSectionBytes = 16 + 4;  // what comes before and after each section
 inline constexpr std::uint32_t kSections = 5;
 inline constexpr std::uint32_t kChainRecordBytes = 32;
 
-/// What a snapshot has of a cache: tiles of the pool, and planes of shared codes with their views.
+/// What a snapshot contains: tiles of the pool, and planes of shared codes with their views.
 struct SnapshotCounts {
   std::uint64_t tiles = 0;
   std::uint64_t views = 0;
@@ -70,7 +73,8 @@ constexpr std::uint64_t snapshot_bytes(const Shape& shape, const Policy& policy,
 }
 }  // namespace detail
 
-/// Bytes of the largest snapshot that a cache of this shape and policy can give; 0 where footprint() is 0.
+/// The size in bytes of the largest snapshot of a cache of this shape and policy; 0
+/// if footprint() is 0.
 constexpr std::uint64_t most_snapshot_bytes(const Shape& shape, const Policy& policy, std::uint64_t note_bytes = 0) {
   if (footprint(shape, policy) == 0) return 0;
   const Layout layout = layout_of(shape, policy);
@@ -78,42 +82,47 @@ constexpr std::uint64_t most_snapshot_bytes(const Shape& shape, const Policy& po
   return detail::snapshot_bytes(shape, policy, layout, {layout.tiles, layout.views, planes}, note_bytes);
 }
 
-/// Bytes that save() would write now; 0 for a cache that was not initialised.
+/// The bytes that save() would write now; 0 for a cache that was not initialised.
 std::uint64_t snapshot_bytes(const Cache& cache, std::uint64_t note_bytes = 0);
 
-/// Writes a snapshot. A cache and one restored from its snapshot give the same bytes from then on, whatever their ports
-/// and however tiles lie in their arenas.
+/// Writes a snapshot. From then on, a cache and one restored from its snapshot give the same bytes,
+/// whatever their ports and however tiles lie in their arenas.
 ///
-/// The snapshot is whole once the last byte is written; a part of it is refused by all that read one.
-/// @returns kNotReady; kBadArgument for a sink without a function; kStorageFailed when the sink gave up. The cache is
-///          not written at all.
+/// The snapshot is whole once the last byte is written. A part of one is refused by everything
+/// that reads snapshots.
+/// @returns kNotReady; kBadArgument for a sink without a function; kStorageFailed when the sink
+///          gave up. The cache is never changed.
 /// Cost: O(bytes). Stack: about 1 KB.
 Status save(const Cache& cache, const SnapshotSink& sink, const SaveOptions& options = {});
 
 /// Writes a snapshot to the first snapshot_bytes(cache, options.note.size()) of `bytes`.
-/// @returns kBadArgument also when there are fewer; nothing is written then
+/// @returns kBadArgument also when `bytes` is shorter; nothing is written then
 Status save(const Cache& cache, std::span<std::byte> bytes, const SaveOptions& options = {});
 
-/// Reads all of a snapshot and compares its checksums, without any cache.
-/// @returns kBadArgument for a source without a function; kStorageFailed; kBadSnapshot; kNewerSnapshot. `info` is
-///          written on kOk alone.
+/// Reads a whole snapshot and compares its checksums; needs no cache.
+/// @returns kBadArgument for a source without a function; kStorageFailed; kBadSnapshot;
+///          kNewerSnapshot. `info` is written only on kOk.
 /// Cost: O(bytes).
 Status inspect(const SnapshotSource& source, SnapshotInfo& info);
 Status inspect(std::span<const std::byte> bytes, SnapshotInfo& info);
 
-/// Replaces what a cache holds by what was saved, if all of the snapshot is right: everything is checked before the
-/// first write to the arena.
+/// Replaces what a cache holds with what was saved, if the whole snapshot is valid: everything is
+/// checked before the first write to the arena.
 ///
-/// @param cache  of the shape (workers may differ, unless layers share codes for one number and not for the other),
-///               policy, budgets and profile of the saved one, on any port
-/// @returns kNotReady, kBadArgument, kStorageFailed;
-///          kBadSnapshot: not a snapshot, cut short, or a checksum is wrong;
-///          kNewerSnapshot: of a version of the format that this library does not know;
-///          kOtherShape, kOtherPolicy (also for other budgets, and where layers share in one cache alone),
-///          kOtherProfile: of another cache;
-///          kCorrupt: checksums are right, and yet it says what no cache can hold.
-///          The cache is unchanged unless kOk, with one exception: kLost, when the source gave other bytes, or none, at
-///          its last reading. The cache is empty then. A span cannot do that.
+/// @param cache  of the same shape, policy, budgets and profile as the saved one, on any port.
+///               The number of workers may differ, unless layers share codes with one number and
+///               not with the other. Shape::rotary matters only if the policy reads it
+/// @returns kNotReady; kBadArgument for a source without a function; kStorageFailed;
+///          kBadSnapshot: not a snapshot, truncated, or with a wrong checksum;
+///          kNewerSnapshot: of a version of the format that this library does not know,
+///          older ones included;
+///          kOtherShape, kOtherPolicy, kOtherProfile: of a cache with another shape, policy or
+///          profile. kOtherPolicy also for other budgets, and when layers share codes in only one
+///          of the two caches;
+///          kCorrupt: the checksums are right, but the content is something that no cache can hold.
+///          The cache is unchanged unless kOk, with one exception: kLost, when the source
+///          returned other bytes, or none, in its last pass. The cache is empty then. This cannot
+///          happen with a span.
 /// Cost: O(bytes). Stack: about 2 KB. Uses the scratch of worker 0.
 Status restore(Cache& cache, const SnapshotSource& source);
 Status restore(Cache& cache, std::span<const std::byte> bytes);

@@ -1,7 +1,8 @@
 #ifndef NIBKV_VERSION_H
 #define NIBKV_VERSION_H
 
-/* The version, for C and C++; the build reads it here. While it is 0.x a new minor version may change the interface. */
+/* The version, for C and C++. The build reads it from here. While it is 0.x, a new minor version
+ * may change the interface. */
 #define NIBKV_VERSION_MAJOR 0
 #define NIBKV_VERSION_MINOR 1
 #define NIBKV_VERSION_PATCH 0
