@@ -102,7 +102,8 @@ void raise(RowState& state, float* sums, int dim, std::int32_t exponent) {
 // The keys of a batch are read before its values, so no hardware prefetcher sees one stream. A tile is asked for when
 // the fourth tile before it is met: its keys and side data with that tile's keys, its values with that tile's values.
 // Further away, or in bursts, the requests wait for one another; nearer, memory is slower than the arithmetic. Into the
-// second-level cache: the first has room for fewer requests than a tile has lines. (lib/DESIGN.md has the figures.)
+// second-level cache: the first has room for fewer requests than a tile has lines. (lib/EXPERIMENTS.md has the
+// figures.)
 constexpr int kTilesAhead = 4;
 
 // A run of a chain's slots whose tiles begin with its first: the views of its folded part, or its own tiles. Where
