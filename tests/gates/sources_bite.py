@@ -27,7 +27,11 @@ PLANTS = [
     ("bench/llm/chat.hpp", "// caf\u00e9\n", "beyond ASCII"),
     ("README.md", "    cmake --build build -j && ctest\n", "without a bound"),
     ("bench/llm/chat", "cmake --build build --target x -j\n", "without a bound"),
+    ("README.md", "[a page](lib/NONE.md)\n", "a link to nothing"),
+    ("lib/DESIGN.md", "[a section](EXPERIMENTS.md#none)\n", "a link to nothing"),
+    ("lib/FORMAT.md", "[a section](#none)\n", "a link to nothing"),
     # Not faults:
+    ("lib/FORMAT.md", "[one](#scale16), [another](EXPERIMENTS.md#making-space), [a site](https://example.org/none.md)\n", None),
     ("README.md", "    cmake --build build -j 2 && cmake --build build -j \"$(nproc)\"\n", None),
     ("lib/src/status.cpp", "// a new tile, not malloc\nstruct Planted { Planted(const Planted&) = delete; };\n", None),
     ("lib/src/status.cpp", "const char* planted() { return \"new\"; }\nint x = 1'000'000;\n", None),
