@@ -104,7 +104,7 @@ void raise(RowState& state, float* sums, int dim, std::int32_t exponent) {
 // with that tile's keys, its values together with that tile's values. Prefetching earlier, or in
 // bursts, makes the requests wait for one another; later, memory is slower than the arithmetic.
 // The target is the second-level cache, because the first can track fewer requests than a tile has
-// lines. (lib/DESIGN.md has the figures.)
+// lines. (lib/EXPERIMENTS.md has the figures.)
 constexpr int kTilesAhead = 4;
 
 // A run of a chain's slots: its folded part, which lies in views, or the slots in its own tiles.

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Searches lib/ and ports/ for what they may not use, and all sources for characters beyond ASCII, builds without a bound and
-comments whose last word is alone on its line.
+"""Searches lib/ and ports/ for what they may not use, and all sources for characters beyond ASCII, builds without a bound,
+comments whose last word is alone on its line, and links to files and headings that do not exist.
 
     sources.py ROOT
 """
@@ -76,9 +76,22 @@ def code_faults(path, text):
             yield f"{path}:{number}: {word[0]}"
 
 
+def headings(text):
+    """Names by which links find the headings of a page, as GitHub makes them."""
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ +(.*?) *$", text, flags=re.M)}
+
+
+def link_faults(root, path, text):
+    for number, line in enumerate(text.splitlines(), 1):
+        for target, heading in re.findall(r"\]\((?![a-z]+:)([^)#]*)#?([^)]*)\)", line):
+            page = root / path if not target else (root / path).parent / target
+            if not page.exists() or (heading and heading not in headings(page.read_text("utf-8", "replace"))):
+                yield f"{path}:{number}: a link to nothing, {target}#{heading}"
+
+
 def faults(root):
     found, count = [], 0
-    for folder in ("README.md", "lib", "ports", "tests", "bench", "toolchains", ".ci"):
+    for folder in ("README.md", "lib", "ports", "tests", "bench", "toolchains", ".ci", ".github"):
         for file in sorted((root / folder).rglob("*")) or [root / folder]:
             if not file.is_file() or file.suffix not in TEXT or NO_TEXT.intersection(file.parts):
                 continue
@@ -92,6 +105,8 @@ def faults(root):
                     found.append(f"{path}:{number}: a parallel build without a bound")
             if file.suffix in (".c", ".h", ".cpp", ".hpp", ".inc"):
                 found.extend(lone_words(path, data.decode("utf-8", "replace")))
+            if file.suffix == ".md":
+                found.extend(link_faults(root, path, data.decode("utf-8", "replace")))
             if folder in ("lib", "ports") and file.suffix in (".cpp", ".hpp", ".inc"):
                 found.extend(code_faults(path, data.decode("utf-8", "replace")))
     if count == 0:

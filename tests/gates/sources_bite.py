@@ -30,7 +30,11 @@ PLANTS = [
     ("lib/src/status.cpp", "// A comment that was reflowed and leaves one\n// word.\n", "word. is alone"),
     ("bench/llm/chat.hpp", "/// A comment that was reflowed and leaves one\n/// word\n", "word is alone"),
     ("lib/include/nibkv/nibkv.h", "/* A comment that was reflowed and leaves one\n * word. */\n", "word. is alone"),
+    ("README.md", "[a page](lib/NONE.md)\n", "a link to nothing"),
+    ("lib/DESIGN.md", "[a section](EXPERIMENTS.md#none)\n", "a link to nothing"),
+    ("lib/FORMAT.md", "[a section](#none)\n", "a link to nothing"),
     # Not faults:
+    ("lib/FORMAT.md", "[one](#scale16), [another](EXPERIMENTS.md#making-space), [a site](https://example.org/none.md)\n", None),
     ("README.md", "    cmake --build build -j 2 && cmake --build build -j \"$(nproc)\"\n", None),
     ("lib/src/status.cpp", "// a new tile, not malloc\nstruct Planted { Planted(const Planted&) = delete; };\n", None),
     ("lib/src/status.cpp", "// A comment with an example:\n//     word\n\n// Another.\n// - item\n/// One\n/// two, three\n", None),
