@@ -18,7 +18,8 @@ class UsageError : public Error {
   using Error::Error;
 };
 
-/// The `--name value` and `--name` arguments of a program, `-o value` counting as `--out value`, and the words between.
+/// The `--name value` and `--name` arguments of a program, with `-o value` as `--out value`, and
+/// the words between them.
 class Arguments {
  public:
   /// @param names  options that take a value, without the dashes; @param flags  options that take none
@@ -30,11 +31,11 @@ class Arguments {
   bool flag(const std::string& name) const { return flags_.contains(name); }
   std::optional<std::string> text(const std::string& name) const;
   std::string text(const std::string& name, const std::string& otherwise) const;
-  /// @throws Error naming the option when the value is no whole number in [least, most]
+  /// @throws Error naming the option if the value is not a whole number in [least, most]
   std::uint64_t integer(const std::string& name, std::uint64_t otherwise, std::uint64_t least,
                         std::uint64_t most) const;
   double number(const std::string& name, double otherwise, double least, double most) const;
-  /// Bytes, with K, M or G (1024 each) behind the number if wanted.
+  /// Bytes, optionally with K, M or G (powers of 1024) after the number.
   std::uint64_t bytes(const std::string& name, std::uint64_t otherwise) const;
 
  private:
@@ -43,9 +44,10 @@ class Arguments {
   std::vector<std::string> words_;
 };
 
-/// A whole number without sign or anything behind it.
+/// A whole number without a sign or anything after it.
 std::optional<std::uint64_t> parse_whole(std::string_view text);
-/// A size in bytes above 0, with K, M or G (1024 each) behind the number if wanted; at most 1024 G.
+/// A size in bytes above 0, optionally with K, M or G (powers of 1024) after the
+/// number; at most 1024 G.
 std::optional<std::uint64_t> parse_size(std::string_view text);
 /// The parts of a text between commas; an empty text has one, which is empty.
 std::vector<std::string> split_list(const std::string& text);

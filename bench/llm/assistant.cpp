@@ -22,7 +22,7 @@
 #include "bench/llm/signals.hpp"
 #include "bench/llm/store_arguments.hpp"
 
-// nibkv-assistant: talks with a model whose keys and values lie in one nibkv arena.
+// nibkv-assistant: talks with a model whose keys and values are in one nibkv arena.
 
 namespace nibkv::llm {
 namespace {
@@ -137,7 +137,7 @@ void list_ports() {
 /// Lines from standard input. The C++ streams would not let a signal end the wait.
 class LineReader {
  public:
-  /// The next line without its end; nothing at the end of input or after a signal.
+  /// The next line without its line break; nothing at the end of input or after a signal.
   std::optional<std::string> next() {
     std::size_t end = 0;
     while ((end = buffer_.find('\n')) == std::string::npos) {
@@ -162,7 +162,8 @@ class Session {
  public:
   explicit Session(Conversation& conversation) : conversation_(conversation) {}
 
-  /// Returns false when the answer was stopped by a signal. @throws Error as Conversation::answer does
+  /// Returns false if a signal stopped the answer.
+  /// @throws Error as Conversation::answer does
   bool ask(const std::string& message) {
     const auto print = [](std::string_view text) { std::cout << text << std::flush; };
     Ending ending = Ending::kStopped;
@@ -196,7 +197,7 @@ class Session {
       try {
         ask(*line);
       } catch (const Error& error) {
-        // A person can go on with /reset; a script cannot know.
+        // A person can continue with /reset; a script cannot know that.
         if (!is_terminal_) throw;
         say(error.what());
       }
@@ -238,7 +239,7 @@ std::vector<std::byte> choose_profile(const Settings& settings, Model& model, Th
   return find_or_make_profile(profile_places(settings.model), model.config(), make, say);
 }
 
-// What a conversation needs to go on.
+// What a conversation needs to continue.
 std::string cache_words(const TileStore& store, const Settings& settings) {
   const Cache& cache = store.cache();
   return std::to_string(cache.policy().tokens) + " tokens, policy " + policy_text(settings.cache.store) + ", " +
@@ -323,7 +324,7 @@ int run(Settings settings) {
 int main(int count, char** words) {
   using namespace nibkv::llm;
   open_standard_files();
-  std::signal(SIGXFSZ, SIG_IGN);  // a file that grows too large is an error like any other
+  std::signal(SIGXFSZ, SIG_IGN);  // a file that grows too large is an ordinary error
   Settings settings;
   try {
     settings = parse(count - 1, words + 1);

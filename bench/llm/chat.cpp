@@ -16,7 +16,8 @@ bool speaks_of(const ChatTemplate& row, std::string_view token) {
 
 }  // namespace
 
-/// Marks and text to ids. Text between two control tokens is one stretch, wherever its parts come from.
+/// Converts markers and text to ids. Text between two control tokens is encoded as one piece,
+/// wherever its parts come from.
 class Chat::Writer {
  public:
   explicit Writer(const Chat& chat) : chat_(chat) {}

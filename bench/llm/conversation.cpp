@@ -20,7 +20,7 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD
 
-/// Adds the time of its life to a sum.
+/// Adds its lifetime to a sum.
 class Stopwatch {
  public:
   explicit Stopwatch(double& seconds) : seconds_(seconds) {}
@@ -33,8 +33,8 @@ class Stopwatch {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
-// Whether more bytes can make a character of these few. The second byte is what decides, and between them the lowest
-// and the highest continuation byte show every way in which it can.
+// Whether more bytes can complete these to a character. The second byte decides, and trying
+// the lowest and the highest continuation byte covers every case.
 bool may_be_completed(std::string_view start) {
   for (const char filler : {'\x80', '\xBF'}) {
     const CodePoint read = decode_utf8(std::string(start) + std::string(3, filler), 0);
@@ -56,7 +56,7 @@ std::string rate(std::uint64_t tokens, double seconds) {
   return text;
 }
 
-// Tells models of one name in different folders apart.
+// Distinguishes models of the same name in different folders.
 std::string fingerprint(std::string_view text) {
   std::uint64_t hash = 0xcbf29ce484222325;  // FNV-1a
   for (const char character : text) hash = (hash ^ static_cast<unsigned char>(character)) * 0x100000001b3;
@@ -112,7 +112,7 @@ void Conversation::reset() {
   pending_.clear();
 }
 
-// Whether `tokens` more fit where `held` are.
+// Whether `tokens` more fit in addition to `held`.
 void Conversation::require_room(std::size_t held, std::size_t tokens) const {
   const Cache& cache = store_.cache();
   if (cache.policy().keep != Keep::kAll) return;
@@ -123,7 +123,8 @@ void Conversation::require_room(std::size_t held, std::size_t tokens) const {
               next + " not fit, and policy 'full' drops none");
 }
 
-// Feeds what is pending; the logits are those after its last token. False when stopped before.
+// Feeds the pending tokens; the logits are those after the last of them. Returns
+// false if stopped before.
 bool Conversation::feed(const Stop& stop) {
   while (!pending_.empty()) {
     if (stop && stop()) return false;
@@ -135,7 +136,7 @@ bool Conversation::feed(const Stop& stop) {
   return true;
 }
 
-// Feeds what is pending, the first `again` of it for the second time.
+// Feeds the pending tokens, the first `again` of them for the second time.
 bool Conversation::prefill(std::size_t again, const Stop& stop) {
   const Stopwatch stopwatch(counts_.prefill_seconds);
   const std::size_t before = position();
@@ -167,7 +168,8 @@ Ending Conversation::answer(std::string_view message, const Output& output, cons
   return prefill(again, stop) ? generate(output, stop) : Ending::kStopped;
 }
 
-// The last token shown stays pending when the answer ends there: the next turn feeds it first.
+// If the answer ends at the last token shown, that token stays pending: the next
+// turn feeds it first.
 Ending Conversation::generate(const Output& output, const Stop& stop) {
   const Stopwatch stopwatch(counts_.decode_seconds);
   Utf8Stream stream;
@@ -279,9 +281,9 @@ std::vector<std::byte> find_or_make_profile(std::span<const std::string> places,
   std::vector<std::byte> profile = make();
   std::string reasons;
   for (const std::string& place : places) {
-    // A device or a pipe keeps nothing.
+    // A device or a pipe stores nothing.
     if (fs::exists(place, ignored) && !fs::is_regular_file(place, ignored)) continue;
-    // Not asked for beside the model: that folder is there, or the place is not meant to be used.
+    // Not for the folder of the model: it exists, or is not meant to be used.
     if (place != places.front()) fs::create_directories(fs::path(place).parent_path(), ignored);
     try {
       write_file(place, profile);

@@ -17,13 +17,13 @@
 
 namespace nibkv::llm {
 
-/// Turns bytes that come in pieces into valid UTF-8 that goes out in whole characters. Bytes that can be part of no
-/// character come out as U+FFFD.
+/// Converts bytes that arrive in pieces to valid UTF-8 in whole characters. Bytes that cannot be
+/// part of a character become U+FFFD.
 class Utf8Stream {
  public:
   /// Takes more bytes and returns all characters that are complete now.
   std::string push(std::string_view bytes);
-  /// Ends the text: U+FFFD for each byte that still waited for the rest of its character.
+  /// Ends the text: U+FFFD for each byte that was still waiting for the rest of its character.
   std::string flush();
 
  private:
@@ -33,19 +33,20 @@ class Utf8Stream {
 /// How answers are made.
 struct ConversationOptions {
   SamplerOptions sampler;
-  std::size_t max_tokens = 256;       ///< of an answer, at least 1
-  std::optional<std::string> system;  ///< what the conversation begins with
-  std::size_t limit = 0;              ///< most tokens that the model reads without a break, 0: as it was trained for
-  /// Gets a line where the conversation comes to the limit.
+  std::size_t max_tokens = 256;       ///< maximum tokens of an answer, at least 1
+  std::optional<std::string> system;  ///< system message at the beginning of the conversation
+  std::size_t limit = 0;              ///< maximum tokens that the model reads in one sequence; 0: as many as
+                                      ///< it was trained for
+  /// Gets a line when the conversation reaches the limit.
   std::function<void(const std::string&)> say;
 };
 
 /// Why an answer ended: the model said so, it was max_tokens long, or the caller stopped it.
 enum class Ending : std::uint8_t { kComplete, kCut, kStopped };
 
-/// What a conversation has done since it began or was loaded.
+/// What a conversation did since it began or was loaded.
 struct Counts {
-  std::uint64_t prompt_tokens = 0;  ///< fed as messages and what goes around them
+  std::uint64_t prompt_tokens = 0;  ///< fed as messages and the text around them
   std::uint64_t answer_tokens = 0;  ///< chosen by the sampler and shown
   std::uint64_t decode_steps = 0;   ///< single tokens of answers fed back
   std::uint64_t read_again = 0;     ///< tokens fed a second time, at the limit
@@ -53,40 +54,46 @@ struct Counts {
   double decode_seconds = 0;
 };
 
-/// Questions and answers over one store. What the store holds is never fed again: a turn feeds only what is new.
+/// Questions and answers with one store. What the store holds is never fed again: a turn
+/// feeds only what is new.
 ///
-/// Models get lost past the positions that they were trained for. Where the next token would be beyond the limit, the
-/// store is cleared, and the system message and the newest half of the conversation are read again: whole turns where
-/// one fits, or else the end of the newest. So it goes on for ever, with at least half of what the model can read.
+/// Models fail beyond the positions that they were trained for. When the next token would exceed
+/// the limit, the store is cleared, and the system message and the newest half of the conversation
+/// are read again: whole turns if one fits, otherwise the end of the newest. So a conversation has
+/// no end, and keeps at least half of what the model can read.
 class Conversation {
  public:
-  /// Gets the text of an answer as it is made, in whole UTF-8 characters.
+  /// Gets the text of an answer as it is generated, in whole UTF-8 characters.
   using Output = std::function<void(std::string_view)>;
-  /// Asked before each step; true ends the answer.
+  /// Called before each step; true ends the answer.
   using Stop = std::function<bool()>;
 
   /// @param store  empty. All references must outlive this object.
   Conversation(Model& model, const Tokenizer& tokenizer, const Chat& chat, TileStore& store,
                const ConversationOptions& options);
 
-  /// Asks the model and writes its answer to `output`. However the answer ended, the next one goes on from there: what
-  /// was shown of it stands in the conversation, and its turn is closed.
-  /// @throws Error when the message is empty and so are its surroundings, when it alone is longer than the limit, and
-  ///         when the store is full and its policy drops nothing. Then nothing of the message was fed, and all is as
-  ///         before; or the answer stands as far as shown.
+  /// Asks the model and writes its answer to `output`. However the answer ended, the next
+  /// one continues from there: what was shown of it is part of the conversation, and
+  /// its turn is closed.
+  /// @throws Error if the message is empty and nothing is written around it, if it alone is longer
+  ///         than the limit, and when the store is full and its policy drops nothing. Then nothing
+  ///         of the message was fed, and all is as before; or the answer stands as far as shown.
   Ending answer(std::string_view message, const Output& output, const Stop& stop = {});
 
-  /// Forgets everything that was said: what comes is as in a new conversation with the same options.
+  /// Forgets everything that was said. What follows is as in a new conversation
+  /// with the same options.
   void reset();
 
-  /// All that the next answer depends on, as a snapshot of the cache with the rest as its note: tokens that wait to be
-  /// fed, what the sampler draws next, what was said. The options are not part of it.
+  /// Everything that the next answer depends on, as a snapshot of the cache with the rest as
+  /// its note: tokens waiting to be fed, the state of the sampler, what was said. The options
+  /// are not part of it.
   /// @param model  model_fingerprint() of its file
-  /// @param cache  in words: what an error of load() shows to who has another one
+  /// @param cache  the cache in words, for the error message of load() if the cache
+  ///               is a different one
   std::vector<std::byte> save(std::uint64_t model, std::string_view cache) const;
-  /// Goes on where save() was called, byte for byte, on any port and with any number of threads.
-  /// @throws Error when the bytes are damaged, no conversation, or of another model, cache or profile. What was said is
-  ///         still there then.
+  /// Continues from the call of save(), byte for byte, on any port and with any number of threads.
+  /// @throws Error if the bytes are damaged, not a conversation, or of another model, cache or
+  ///         profile. What was said is still there then.
   void load(std::span<const std::byte> bytes, std::uint64_t model);
 
   const Counts& counts() const { return counts_; }
@@ -105,7 +112,7 @@ class Conversation {
   bool prefill(std::size_t again, const Stop& stop);
   Ending generate(const Output& output, const Stop& stop);
 
-  // What is read again at the limit; in conversation_limit.cpp.
+  // What is read again at the limit; see conversation_limit.cpp.
   std::vector<std::int32_t> written(std::span<const Turn> turns) const;
   std::vector<Turn> newest_half(std::vector<Turn> turns) const;
   void shorten(std::vector<Turn>& turns, std::size_t room) const;
@@ -121,24 +128,24 @@ class Conversation {
   std::size_t limit_;
   std::vector<float> logits_;
   std::vector<Turn> turns_;            // since the beginning or the limit; the answer to the last one is not closed
-  std::vector<std::int32_t> pending_;  // tokens of the conversation that are not in the store yet
+  std::vector<std::int32_t> pending_;  // tokens of the conversation that are not yet in the store
 };
 
-/// The short table of what a conversation took, one figure a line.
+/// A short table of what a conversation took, with one figure per line.
 std::string summary(const Conversation& conversation);
 
-/// @throws Error naming the model when nibkv has no shape for it
+/// @throws Error naming the model if nibkv does not support its shape
 void check_shape(const Config& model, const std::string& name);
 
 /// The built-in text as a conversation in the model's own format.
 std::vector<std::int32_t> calibration_tokens(const Tokenizer& tokenizer, const Chat& chat);
 
-/// Where the profile of a model may lie, best place first: beside the model; in the cache folder $NIBKV_CACHE, or else
-/// nibkv/ under $XDG_CACHE_HOME or ~/.cache, if there is any.
+/// Where the profile of a model may be, best place first: next to the model; in the cache folder
+/// $NIBKV_CACHE, or else nibkv/ under $XDG_CACHE_HOME or ~/.cache, if there is any.
 std::vector<std::string> profile_places(const std::string& model_path);
 
-/// The first profile that fits out of `places`. Without one, makes one and keeps it at the first place that can be
-/// written, or only in memory.
+/// The first profile in `places` that fits. If there is none, makes one and keeps it at the first
+/// place that can be written, or only in memory.
 ///
 /// @param make  makes a profile
 /// @param say   gets a line for each thing that the user should know

@@ -5,7 +5,8 @@
 
 namespace nibkv::llm {
 
-/// The tokens of a conversation that consists of `turns`, the answer to the last one left open.
+/// The tokens of a conversation that consists of `turns`, where the answer to the
+/// last one is still open.
 std::vector<std::int32_t> Conversation::written(std::span<const Turn> turns) const {
   std::vector<std::int32_t> tokens;
   const auto add = [&tokens](const std::vector<std::int32_t>& ids) {
@@ -18,8 +19,9 @@ std::vector<std::int32_t> Conversation::written(std::span<const Turn> turns) con
   return tokens;
 }
 
-/// The newest turns of `turns` that fit half of what the system message leaves of the limit; always the last message.
-/// @throws Error when that one is longer than the limit.
+/// The newest turns of `turns` that fit in half of what the system message leaves of the limit;
+/// always includes the last message.
+/// @throws Error if that message is longer than the limit.
 std::vector<Conversation::Turn> Conversation::newest_half(std::vector<Turn> turns) const {
   const std::size_t before = chat_.first(options_.system, "").size();
   const std::size_t room = before + (limit_ - std::min(limit_, before)) / 2;
@@ -32,7 +34,7 @@ std::vector<Conversation::Turn> Conversation::newest_half(std::vector<Turn> turn
   }
   std::size_t kept = 1;
   while (kept < turns.size() && written(all.last(kept + 1)).size() <= room) ++kept;
-  // Rather a part of what was said last than nothing.
+  // A part of what was said last is better than nothing.
   const bool needs_part = kept == 1 && (!is_asking || turns.size() > 1);
   if (needs_part && is_asking) kept = 2;
   turns.erase(turns.begin(), turns.end() - static_cast<std::ptrdiff_t>(kept));
@@ -40,8 +42,8 @@ std::vector<Conversation::Turn> Conversation::newest_half(std::vector<Turn> turn
   return turns;
 }
 
-/// Cuts the beginning of the first turn's message, and of its answer, so that `turns` have at most `room` tokens;
-/// leaves the turn out if that is not enough and another one follows.
+/// Cuts off the beginning of the first turn's message, and of its answer, so that `turns` have
+/// at most `room` tokens; drops the turn if that is not enough and another one follows.
 void Conversation::shorten(std::vector<Turn>& turns, std::size_t room) const {
   Turn& turn = turns.front();
   const Turn whole = turn;
@@ -57,7 +59,7 @@ void Conversation::shorten(std::vector<Turn>& turns, std::size_t room) const {
   turn.answer.assign(whole.answer.end() - static_cast<std::ptrdiff_t>(answer), whole.answer.end());
   turn.message = whole.message;
   for (std::size_t size = 0; !turn.message.empty() && (size = written(turns).size()) > room;) {
-    // What the tokens that are too many stand for, at least a byte, and no half characters.
+    // Cuts the text of the surplus tokens, at least a byte, in whole characters.
     const std::vector<std::int32_t> ids = tokenizer_.encode(turn.message, false, false);
     const std::string cut = tokenizer_.decode(std::span(ids).first(std::min(ids.size(), size - room)));
     std::size_t at = std::clamp<std::size_t>(cut.size(), 1, turn.message.size());
@@ -66,8 +68,8 @@ void Conversation::shorten(std::vector<Turn>& turns, std::size_t room) const {
   }
 }
 
-/// Clears the store; what is pending are `turns`, as if nothing had been said before.
-/// @throws Error when they do not fit the arena. Nothing is changed then.
+/// Clears the store, and makes `turns` pending, as if nothing had been said before.
+/// @throws Error if they do not fit the arena. Nothing is changed then.
 void Conversation::begin_again(std::vector<Turn> turns) {
   std::vector<std::int32_t> tokens = written(turns);
   require_room(0, tokens.size());

@@ -11,7 +11,8 @@ namespace {
 constexpr std::uint32_t kMagic = 0x434b424e;  // "NBKC"
 constexpr std::uint32_t kVersion = 2;
 
-// What the note of a conversation's snapshot begins with; then come i32[pending], the turns, and the cache in words.
+// The beginning of the note in a conversation's snapshot; i32[pending], the turns, and the
+// cache in words follow.
 struct Note {
   std::uint32_t magic;
   std::uint32_t version;
@@ -23,14 +24,15 @@ struct Note {
 };
 static_assert(sizeof(Note) == 64);
 
-// What each turn begins with; then come i32[answer] and the message.
+// The beginning of each turn; i32[answer] and the message follow.
 struct TurnNote {
   std::uint32_t answer;
   std::uint32_t message;
 };
 static_assert(sizeof(TurnNote) == 8);
 
-/// Reads a note piece by piece. @throws Error when it is too short
+/// Reads a note piece by piece.
+/// @throws Error if it is too short
 class NoteReader {
  public:
   NoteReader(std::span<const std::byte> bytes, std::size_t vocabulary) : bytes_(bytes), vocabulary_(vocabulary) {}

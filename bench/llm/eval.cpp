@@ -8,7 +8,7 @@
 #include "bench/llm/eval_commands.hpp"
 #include "bench/llm/signals.hpp"
 
-// nibkv-eval: measures what a cache does to a model, and makes profiles.
+// nibkv-eval: measures the effect of a cache on a model, and makes profiles.
 
 namespace nibkv::llm {
 namespace {
@@ -54,7 +54,7 @@ Job parse(std::span<const char* const> words) {
 int main(int count, char** words) {
   using namespace nibkv::llm;
   open_standard_files();
-  std::signal(SIGXFSZ, SIG_IGN);  // a file that grows too large is an error like any other
+  std::signal(SIGXFSZ, SIG_IGN);  // a file that grows too large is an ordinary error
   Job job;
   try {
     job = parse(std::span<const char* const>(words, static_cast<std::size_t>(count)).subspan(1));

@@ -19,7 +19,7 @@ constexpr const char* kHelp =
   all others           as sweep has them, but for --policies and --set
 )";
 
-// What is tried beside the default, which is skipped where a list has it.
+// The values to try in addition to the default, which is skipped if a list has it.
 constexpr const char* kTried[] = {
     "mass=none",
     "mass=share",
@@ -59,7 +59,7 @@ constexpr const char* kTried[] = {
     "position_free=1,threshold=mean",
 };
 
-// Whether the setting is one to measure on this model.
+// Whether to measure the setting on this model.
 bool changes_something(const PolicySettings& settings, bool turns_keys) {
   constexpr std::uint32_t kTokens = 1000;  // any budget
   const Policy usual = ems(kTokens);

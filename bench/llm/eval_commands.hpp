@@ -11,9 +11,10 @@ namespace nibkv::llm {
 struct Command {
   const char* name;
   const char* help;               ///< a part of --help
-  std::set<std::string> options;  ///< that take a value
-  std::set<std::string> flags;    ///< that take none, beside --help
-  /// Reads the options. @throws UsageError or Error for wrong ones
+  std::set<std::string> options;  ///< options that take a value
+  std::set<std::string> flags;    ///< options that take none, in addition to --help
+  /// Reads the options.
+  /// @throws UsageError or Error for wrong ones
   Job (*prepare)(const Arguments& arguments);
 };
 

@@ -103,7 +103,7 @@ StoreOptions Measured::store(const Config& config) const {
 }
 
 void publish(const Report& report, const std::string& json) {
-  // The file first: whoever reads the lines may go.
+  // The file first, because the reader of the lines may go away.
   if (!json.empty() && json != "-") write_file(json, as_json(report));
   print(json == "-" ? as_json(report) : as_lines(report));
 }

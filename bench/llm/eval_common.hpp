@@ -23,16 +23,18 @@
 
 namespace nibkv::llm {
 
-/// What a command does once its options are known to be right.
+/// What a command does after its options were found valid.
 using Job = std::function<void()>;
 
-/// A line on standard error, behind the program's name.
+/// Writes a line to standard error, after the program's name.
 void say(const std::string& line);
 
-/// To standard output. @throws Error when it cannot be written
+/// Writes to standard output.
+/// @throws Error if that fails
 void print(const std::string& text);
 
-/// The value of an option that must be there. @throws UsageError
+/// The value of a required option.
+/// @throws UsageError if it is missing
 std::string required(const Arguments& arguments, const std::string& name);
 
 /// One line on a terminal that is rewritten; nothing elsewhere.
@@ -43,7 +45,7 @@ class ProgressLine {
   ProgressLine& operator=(const ProgressLine&) = delete;
   ~ProgressLine() { hide(); }
 
-  /// Takes the line away, until it is shown again.
+  /// Removes the line until it is shown again.
   void hide();
 
   /// @param done  share of the work, [0, 1]
@@ -58,12 +60,12 @@ class ProgressLine {
 /// Named figures, in the order in which they are printed.
 using Report = std::vector<std::pair<std::string, std::variant<std::uint64_t, double, std::string>>>;
 
-/// Prints the figures and writes them to `json`, if there is such a path; `-` prints JSON instead of lines.
+/// Prints the figures, and writes them to `json` if it is a path; `-` prints JSON instead of lines.
 void publish(const Report& report, const std::string& json);
 
 /// A model and the tokens of a text.
 struct Subject {
-  /// @throws Error for files that cannot be read or a model that has no shape for nibkv
+  /// @throws Error for files that cannot be read, or a model whose shape nibkv does not support
   Subject(const std::string& model_path, const std::string& text_path, std::size_t threads);
 
   ThreadPool pool;
@@ -72,12 +74,12 @@ struct Subject {
   std::optional<Model> model;
 };
 
-/// The options that say what is measured, of every command that measures.
+/// The options that determine what is measured, for every command that measures.
 struct Measured {
   std::string model, text, json;
   StoreArguments cache;
 
-  /// @param room  tokens that a store that keeps everything must hold
+  /// @param room  how many tokens a store that keeps everything must hold
   Measured(const Arguments& arguments, std::size_t room);
 
   /// The store, now that the model is known.

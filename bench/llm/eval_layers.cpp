@@ -63,7 +63,7 @@ class LayersJob {
   double least_ = 0;
 };
 
-// Of layer 1 and the one below, and so on. A profile says itself which shape it is of.
+// Of layer 1 and the one below, and so on. A profile contains its shape.
 std::vector<LayerCosines> LayersJob::read() const {
   const std::string bytes = read_text(profile_);
   ProfileHeader header{};

@@ -46,7 +46,7 @@ struct Tested {
   StoreOptions options;
   AskMode mode = AskMode::kEither;
   std::string name;
-  std::uint64_t f16_bytes = 0;  ///< of one for which is_f16
+  std::uint64_t f16_bytes = 0;  ///< of a cache for which is_f16
 };
 
 class RetrievalJob {
@@ -77,7 +77,7 @@ class RetrievalJob {
   std::chrono::steady_clock::time_point kept_ = std::chrono::steady_clock::now();
 };
 
-// --policy is one of read_store_arguments; a budget is not asked for where everything is kept.
+// --policy is read by read_store_arguments; no budget is needed if everything is kept.
 RetrievalJob::RetrievalJob(const Arguments& arguments)
     : measured_(arguments, kMaxTokens),
       tokens_(static_cast<std::uint32_t>(arguments.integer("tokens", 0, 1, kMaxTokens))),
@@ -155,7 +155,7 @@ void RetrievalJob::begin(const Config& config) {
       same.policy = "ems";
       same.settings.clear();
       same.tokens = tokens_;
-      same.workers = 1;  // how many threads there are shall change no result
+      same.workers = 1;  // the number of threads must not change any result
       cache.f16_bytes = TileStore(config, same).cache().usage().arena_bytes;
       cache.options.tokens = static_cast<std::uint32_t>(F16Store(config, cache.name, cache.f16_bytes).tokens);
       continue;
@@ -207,7 +207,7 @@ void RetrievalJob::operator()() {
   for (const auto& [name, svg] : maps) write_file(is_one_file ? svg_ : stem + "-" + name + ".svg", svg);
 }
 
-// What has not been asked yet.
+// The questions not asked yet.
 std::vector<RetrievalRow> RetrievalJob::open_rows(const Tested& cache, std::size_t length) const {
   std::vector<RetrievalRow> rows;
   for (std::size_t place = 0; place < depths_; ++place) {
@@ -230,7 +230,7 @@ SweepStore RetrievalJob::store_for(const Config& config, const Tested& cache, st
   if (is_f16(cache.name)) return SweepStore(std::make_unique<F16Store>(config, cache.name, cache.f16_bytes));
   const std::size_t room = length + kAnswerTokens;
   if (cache.mode == AskMode::kSeen) {
-    // What is returned is made in place: a store is not moved.
+    // The returned object is made in place, because a store cannot be moved.
     return SweepStore(std::unique_ptr<TileStore>(new TileStore(make_whole_store(config, cache.options, room))));
   }
   StoreOptions options = cache.options;
@@ -275,7 +275,7 @@ void RetrievalJob::ask(Subject& subject, const Tokenizer& tokenizer) {
   }
 }
 
-// Long runs shall lose no more than some seconds.
+// Long runs should lose no more than a few seconds.
 void RetrievalJob::keep(bool at_once) {
   if (measured_.json.empty()) return;
   const auto now = std::chrono::steady_clock::now();

@@ -51,7 +51,7 @@ std::vector<std::string> chosen_policies(const Arguments& arguments) {
   std::vector<std::string> all = all_policies();
   if (!arguments.text("policies")) {
     std::erase(all, "head_kv");
-    std::erase_if(all, may_fold);  // they are for models whose layers are alike
+    std::erase_if(all, may_fold);  // they are for models whose layers are similar
     return all;
   }
   const std::vector<std::string> chosen = split_list(*arguments.text("policies"));
@@ -64,7 +64,7 @@ std::vector<std::string> chosen_policies(const Arguments& arguments) {
   return chosen;
 }
 
-// Those that the policy reads.
+// The settings that the policy reads.
 PolicySettings settings_of(const std::string& policy, const PolicySettings& settings) {
   PolicySettings read;
   for (const auto& setting : settings) {

@@ -9,7 +9,7 @@
 namespace nibkv::llm {
 namespace {
 
-// The text behind its first `characters`.
+// The text after its first `characters`.
 std::string text_from(const std::string& path, std::uint64_t characters) {
   const std::string text = read_text(path);
   std::uint64_t passed = 0;
@@ -106,7 +106,7 @@ void SweepJob::operator()() {
   if (!svg_.empty()) write_file(svg_, report_.as_svg());
 }
 
-// Rows that the file has are not measured again.
+// Rows that the file already has are not measured again.
 void SweepJob::go_on() {
   if (!std::filesystem::is_regular_file(measured_.json)) return;
   try {
@@ -121,8 +121,8 @@ void SweepJob::keep(const std::vector<SweepRow>& rows, double reference_cross_en
   report_.reference_cross_entropy = reference_cross_entropy;
   report_.rows.insert(report_.rows.end(), rows.begin(), rows.end());
   if (measured_.json == "-") return;
-  // The file first: whoever reads the lines may go. Where all would stand one behind the other, only the last is
-  // written.
+  // The file first, because the reader of the lines may go away. If the output cannot be replaced,
+  // only the last state is written.
   if (!measured_.json.empty() && is_replaced(measured_.json)) write_file(measured_.json, report_.as_json());
   print(table_lines(rows, reference_cross_entropy));
 }

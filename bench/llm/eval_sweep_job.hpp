@@ -9,22 +9,23 @@
 
 namespace nibkv::llm {
 
-/// Measures a list of caches on one text and keeps the rows: sweep and ablate.
+/// Measures a list of caches on one text, and stores the rows: for sweep and ablate.
 class SweepJob {
  public:
-  /// The options that all such commands have.
+  /// The options of all such commands.
   static const std::set<std::string>& option_names();
 
   /// @throws UsageError or Error for wrong options
-  /// @param budgets  when the options have none
+  /// @param budgets  used if the options have none
   SweepJob(const Arguments& arguments, const std::string& budgets);
 
-  /// What is measured, in this order. Twice the same is measured once.
+  /// What is measured, in this order. Duplicates are measured once.
   void set_cases(const std::vector<SweepCase>& cases);
   /// --budgets
   const std::vector<std::string>& budgets() const { return budgets_; }
 
-  /// Whether the model's rotary embedding is one by which the library can turn keys. @throws Error for a bad file
+  /// Whether the library can rotate keys by the model's rotary embedding.
+  /// @throws Error for a bad file
   bool turns_keys() const;
 
   void operator()();

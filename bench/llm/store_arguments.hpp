@@ -10,10 +10,11 @@
 
 namespace nibkv::llm {
 
-/// What the programs have in common: --policy, --set, --tokens or --arena, --port, --profile, --outliers, --threads.
+/// The options that the programs have in common: --policy, --set, --tokens
+/// or --arena, --port, --profile, --outliers, --threads.
 struct StoreArguments {
   std::string profile;                    ///< a path or "none"
-  std::optional<std::uint16_t> outliers;  ///< when given
+  std::optional<std::uint16_t> outliers;  ///< if given
   std::size_t threads = 1;
   StoreOptions store;  ///< policy, settings, tokens (0: not given), arena_bytes, port
 };
@@ -22,7 +23,7 @@ struct StoreArguments {
 StoreArguments read_store_arguments(const Arguments& arguments, const std::string& default_policy,
                                     const std::string& default_profile);
 
-/// --model, or else the environment's NIBKV_MODEL, or else the tiny built-in model.
+/// --model, or otherwise NIBKV_MODEL of the environment, or otherwise the tiny built-in model.
 std::string choose_model(const Arguments& arguments);
 
 }  // namespace nibkv::llm

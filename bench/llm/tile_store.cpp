@@ -29,7 +29,8 @@ Policy policy_of(const StoreOptions& options, const Shape& shape, std::uint32_t 
   return policy;
 }
 
-// What the library can turn keys by: not a model whose frequencies are divided one by one.
+// The rotary embedding, if the library supports it: not that of a model whose frequencies are
+// divided individually.
 Rotary rotary_of(const Config& model) {
   Rotary rotary;
   if (!model.rope_divisors.empty()) return rotary;
@@ -40,7 +41,7 @@ Rotary rotary_of(const Config& model) {
   return valid(rotary, static_cast<std::uint32_t>(model.head_dim)) ? rotary : Rotary{};
 }
 
-// The least budget that is valid; 0 when none is.
+// The smallest valid budget; 0 if there is none.
 template <typename Preset>
 std::uint32_t least_tokens(const Shape& shape, const Preset& preset) {
   std::uint32_t low = 0;
@@ -52,7 +53,7 @@ std::uint32_t least_tokens(const Shape& shape, const Preset& preset) {
   return high <= kMaxTokens ? high : 0;
 }
 
-// As many tokens as the arena may hold. A small arena takes small chunks.
+// As many tokens as the arena can hold. A small arena takes small chunks.
 std::uint32_t tokens_of_arena(const StoreOptions& options, Shape& shape) {
   const auto preset = [&](std::uint32_t tokens) { return policy_of(options, shape, tokens); };
   for (;; shape.max_chunk /= 2) {
@@ -70,11 +71,12 @@ std::uint32_t tokens_of_arena(const StoreOptions& options, Shape& shape) {
 
 // The policy with its budget, and the chunks that it takes.
 Policy choose_policy(const StoreOptions& options, Shape& shape) {
-  // Without a budget first, since what share of it is recent says nothing about the bytes.
+  // First without a budget, since the recent share of it says nothing about the bytes.
   const Keep keep = policy_of(options, shape, options.tokens).keep;
-  // The room for a chunk lies beside the budget of every head: a tile of tokens, no more.
+  // The space for a chunk comes on top of the budget of every head, so a tile of
+  // tokens is the limit.
   if (keep != Keep::kAll) shape.max_chunk = std::min<std::uint16_t>(shape.max_chunk, kTileSlots);
-  // Slots of a chunk do not fold, and there must be room for one more.
+  // Slots of a chunk do not fold, and there must be space for one more.
   if (may_fold(options.policy)) shape.max_chunk = std::min<std::uint16_t>(shape.max_chunk, kFoldChunk);
   if (const Policy wanted = policy_of(options, shape, options.tokens);
       (wanted.rephase || wanted.position_free) && !shape.rotary.known()) {
@@ -155,7 +157,7 @@ void TileStore::note_peak() {
 void TileStore::attend(int layer, std::size_t count, const float* queries, float* out, ThreadPool& pool) {
   const Shape& shape = cache_.shape();
   const std::size_t size = count * shape.query_heads * shape.head_dim;
-  // Blocks of queries fill the rows that share a pass over a chain.
+  // Blocks of queries that fill the rows which share a pass over a chain.
   std::size_t block = std::max<std::size_t>(1, kMaxRows / shape.group());
   // Scores of a head are those of all its queries: one call adds them up.
   if (cache_.policy().keep == Keep::kScore) block = count;

@@ -21,7 +21,7 @@ using PolicySettings = std::vector<std::pair<std::string, std::string>>;
 /// How a TileStore keeps a model's keys and values.
 struct StoreOptions {
   std::string policy = "full";         ///< a name that find_policy knows
-  PolicySettings settings;             ///< what is different from the policy of that name
+  PolicySettings settings;             ///< differences from the policy of that name
   std::optional<Budget> compacted_by;  ///< how heads share what compact_now leaves; none: as the policy says
   std::uint32_t tokens = 0;            ///< budget of a head; 0: as many as `arena_bytes` hold
   std::uint64_t arena_bytes = 0;       ///< read when tokens is 0
@@ -32,11 +32,11 @@ struct StoreOptions {
   std::size_t workers = 1;
 };
 
-/// A KvStore in one nibkv arena, used as any program would use the library.
+/// A KvStore in one nibkv arena, which uses the library as any program would.
 class TileStore : public KvStore {
  public:
-  /// @throws Error with the status text for whatever nibkv refuses, and for an arena that is too small for one chunk of
-  /// tokens.
+  /// @throws Error with the status text for whatever nibkv refuses, and for an arena too small for
+  ///         one chunk of tokens.
   TileStore(const Config& model, const StoreOptions& options);
 
   std::size_t max_chunk() const override { return cache_.shape().max_chunk; }
@@ -47,16 +47,16 @@ class TileStore : public KvStore {
   void clear();
   /// A snapshot of the cache with the caller's own bytes.
   std::vector<std::byte> save(std::span<const std::byte> note) const;
-  /// What nibkv::restore says. The store is unchanged unless kOk.
+  /// Returns what nibkv::restore returns. The store is unchanged unless kOk.
   Status restore(std::span<const std::byte> snapshot);
-  /// Cuts every head back to its share of `tokens` now. @throws Error when the policy keeps no scores, or for a number
-  /// out of its range
+  /// Cuts every head back to its share of `tokens` now.
+  /// @throws Error if the policy keeps no scores, or for a number out of its range
   void compact_now(std::uint32_t tokens);
 
-  /// Bits of the tiles, links and chains in use at the peak over the key and value channels that were held then. 0
-  /// before the first append.
+  /// The bits of the tiles, links and chains in use at the peak, divided by the key and value
+  /// channels held then. 0 before the first append.
   double bits_per_channel() const;
-  /// Bytes in which an f16 cache would hold `tokens` tokens.
+  /// The bytes with which an f16 cache would hold `tokens` tokens.
   std::uint64_t f16_bytes(std::uint64_t tokens) const;
 
  private:
@@ -73,7 +73,7 @@ class TileStore : public KvStore {
   std::uint64_t peak_slots_ = 0;  // over all heads
 };
 
-/// The shape of a nibkv cache for a model.
+/// The shape of the nibkv cache for a model.
 Shape shape_of(const Config& model, const StoreOptions& options);
 
 /// Throws Error(what: text(status)) unless kOk.

@@ -33,7 +33,7 @@ bool good_head(const HeadProfile& head, std::uint32_t head_dim) {
   return true;
 }
 
-/// Rows of numbers in Q15 whose lengths are 1 but for rounding.
+/// Whether rows of numbers in Q15 have a length of 1, up to rounding.
 bool good_rows(const std::uint8_t* rows, std::size_t count, std::size_t length) {
   // Rounding an element changes it by 2^-16 at most, and the square of a row's length by sqrt(256) * 2^-15 = 2^-11; an
   // element of 1 becomes 32767, which is 2^-14 less.
@@ -65,7 +65,7 @@ bool good_rotary(const ProfileHeader& header, const Shape& shape) {
          header.rotary_pairs <= shape.head_dim / 2;
 }
 
-/// The layer below the lowest is none.
+/// The lowest layer has no layer below it.
 bool good_lowest(const std::byte* data, const Shape& shape) {
   for (std::size_t i = 0; i < shape.kv_heads; ++i) {
     for (std::size_t n = 0; n < 5; ++n) {

@@ -151,7 +151,7 @@ typedef struct nibkv_policy {
   bool rephase;           /* merged keys are rotated to the position of their centre; needs shape.rotary */
   uint8_t similarity;     /* NIBKV_SIMILARITY_... */
   bool position_free;     /* keys are compared without their rotary embedding; needs shape.rotary, and 64 * head_dim
-                        * bytes more than NIBKV_FOOTPRINT */
+                           * bytes more than NIBKV_FOOTPRINT */
   uint8_t mass;           /* NIBKV_MASS_... */
   bool mean_threshold;    /* a slot is merged if it is at least as similar as its chain's candidates on average */
   uint8_t threshold;      /* or at least threshold / 256 */

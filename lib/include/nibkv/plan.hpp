@@ -26,9 +26,10 @@ inline constexpr std::uint32_t kMember = 0x80000000;
 /// @returns kNotReady; kBadArgument for an index or `incoming` out of range, for a span of the
 ///          wrong size, or when two layers that share codes have not seen the same tokens: they
 ///          have one plan, made from the sum of their scores.
-/// Cost: O(held), and for a policy that merges O(candidates * held * head_dim) of int8 products. With
-///       Policy::position_free those are of f32, and each kept slot is decoded, transformed and turned (O(head_dim log
-///       head_dim), and a cosine and a sine for each pair of rotary channels) once for every 16 candidates.
+/// Cost: O(held), and for a policy that merges O(candidates * held * head_dim) int8 products. With
+///       Policy::position_free these are f32 products, and each kept slot is decoded, transformed and
+///       rotated once for every 16 candidates: O(head_dim log head_dim), and a cosine and a sine for
+///       each pair of rotary channels.
 Status plan(const Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::uint32_t incoming,
             std::span<std::uint32_t> target);
 
