@@ -27,7 +27,9 @@ PLANTS = [
     ("bench/llm/chat.hpp", "// caf\u00e9\n", "beyond ASCII"),
     ("README.md", "    cmake --build build -j && ctest\n", "without a bound"),
     ("bench/llm/chat", "cmake --build build --target x -j\n", "without a bound"),
+    ("lib/examples/firmware.cpp", "#include <vector>\n", "header <vector>"),
     # Not faults:
+    ("lib/examples/engine.cpp", "#include <thread>\nstd::vector<int> planted;\n", None),
     ("README.md", "    cmake --build build -j 2 && cmake --build build -j \"$(nproc)\"\n", None),
     ("lib/src/status.cpp", "// a new tile, not malloc\nstruct Planted { Planted(const Planted&) = delete; };\n", None),
     ("lib/src/status.cpp", "const char* planted() { return \"new\"; }\nint x = 1'000'000;\n", None),
