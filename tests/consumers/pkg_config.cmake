@@ -24,7 +24,7 @@ set(here ${CMAKE_CURRENT_LIST_DIR})
 run(${cpp} -std=c++20 ${cflags} ${here}/consumer.cpp -o ${WORK}/consumer ${libs} -Wl,-rpath,${libraries})
 run(${EMULATOR} ${WORK}/consumer)
 if(C)
-  run(${c} -std=c11 -Wall -Wextra -pedantic -Werror ${cflags} ${here}/consumer.c -o ${WORK}/consumer_c ${libs}
+  run(${c} -std=c11 -Wall -Wextra -pedantic -Werror ${cflags} ${ROOT}/lib/examples/c.c -o ${WORK}/consumer_c ${libs}
       -Wl,-rpath,${libraries})
   run(${EMULATOR} ${WORK}/consumer_c)
   expect_no_cpp(${WORK}/consumer_c)

@@ -33,7 +33,9 @@ PLANTS = [
     ("README.md", "[a page](lib/NONE.md)\n", "a link to nothing"),
     ("lib/DESIGN.md", "[a section](EXPERIMENTS.md#none)\n", "a link to nothing"),
     ("lib/FORMAT.md", "[a section](#none)\n", "a link to nothing"),
+    ("lib/examples/firmware.cpp", "#include <vector>\n", "header <vector>"),
     # Not faults:
+    ("lib/examples/engine.cpp", "#include <thread>\nstd::vector<int> planted;\n", None),
     ("lib/FORMAT.md", "[one](#scale16), [another](EXPERIMENTS.md#making-space), [a site](https://example.org/none.md)\n", None),
     ("README.md", "    cmake --build build -j 2 && cmake --build build -j \"$(nproc)\"\n", None),
     ("lib/src/status.cpp", "// a new tile, not malloc\nstruct Planted { Planted(const Planted&) = delete; };\n", None),
