@@ -30,18 +30,6 @@ NO_CODE = {"text", "sh", "console", "json", "mermaid"}
 LOOKS_LIKE_CODE = re.compile(r"(    |\t)\s*(#include\b|(nibkv|std)::|nibkv_\w+\s*\(|add_subdirectory\s*\(|find_package\s*\()")
 FLAGS = {"cpp": ["-std=c++20"], "c": ["-std=c11", "-pedantic"]}
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-Wno-unused-variable", "-Wno-unused-const-variable"]
-# The comments of samples whose page has none: (page, first line of the sample).
-ELSEWHERE = {
-    ("README.md", "#include \"nibkv/nibkv.hpp\""): ["#include <string_view>", "[[noreturn]] void fail(std::string_view what);"],
-    ("README.md", "std::vector<std::byte> buffer(nibkv::footprint(kShape, kPolicy) + nibkv::kArenaAlignment - 1);"): [
-        "#include <vector>", "#include \"nibkv/nibkv.hpp\"",
-        "void place(nibkv::Cache& cache, const nibkv::Shape& kShape, const nibkv::Policy& kPolicy) {", "...", "}"],
-    ("README.md", "nibkv::save(cache, bytes);                        // or a SnapshotSink: chunks of 512 bytes to a callback; "
-                  "snapshot_bytes(cache) says how many"): [
-        "#include \"nibkv/nibkv.hpp\"", "#pragma GCC diagnostic ignored \"-Wunused-result\"",
-        "void keep(nibkv::Cache& cache, std::span<std::byte> bytes, const nibkv::SnapshotBanks& banks, std::span<const std::byte> note) {",
-        "...", "}"],
-}
 
 
 class Sample:
@@ -70,7 +58,7 @@ def read_page(page, text):
         elif line.strip().startswith("```"):
             language, body = line.strip()[3:], up_to("```")
             if language in CODE:
-                goes_on, more = comment[1:] if comment else (False, ELSEWHERE.get((page, body[0] if body else ""), []))
+                goes_on, more = comment[1:] if comment else (False, [])
                 stands = more.index("...") if "..." in more else len(more)
                 mark = [f"#line {number + 1} \"{page}\""] if CODE[language] else []
                 file = (above.get(language, []) if goes_on else []) + more[:stands] + mark + body + more[stands + 1:]
