@@ -259,13 +259,13 @@ TEST(Vocabulary, ThatContradictsItselfIsRefused) {
   }
   expect(spoiled(pairs, [](auto& v) { v.add_bos = true; }), "BOS");
   for (const char* merge : {"", " ", "a", "ab", " a", "a "}) {
-    expect(spoiled(pairs, [&](auto& v) { v.merges = {merge}; }), "no pair");
+    expect(spoiled(pairs, [&](auto& v) { v.merges = {merge}; }), "is not a pair");
   }
   for (const char* merge : {"a b", "no a", "a no", "a b c", "a  b"}) {
     expect(spoiled(pairs, [&](auto& v) { v.merges = {merge}; }), "names an unknown token");
   }
   for (const char* byte : {"", "<0x>", "<0xGG>", "<0x1>", "<0x123>", "<0x-1>", "<0x+1>", "x<0x41>"}) {
-    expect(spoiled(pieces, [&](auto& v) { v.tokens[10] = byte; }), "no byte token");
+    expect(spoiled(pieces, [&](auto& v) { v.tokens[10] = byte; }), "is not a byte token");
   }
 }
 

@@ -132,7 +132,7 @@ TEST_F(RetrievalProgramTest, FindsInASweepWhatItFindsAlone) {
   expect_error(command("sweep", sweep + " --needles pin"), 2, "--needles takes passkey");
   expect_error(command("sweep", "--needles code"), 2, "--needles needs --retrieval");
   expect_error(command("sweep", "--retrieval 0"), 2, "--retrieval takes a whole number");
-  expect_error(command("sweep", "--context 64 --policies full --retrieval 1 --json -"), 1, "no room for the needle");
+  expect_error(command("sweep", "--context 64 --policies full --retrieval 1 --json -"), 1, "too short for the needle");
 }
 
 TEST_F(RetrievalProgramTest, ShortensAPromptThatFillsTheModelsContext) {
