@@ -40,7 +40,7 @@ typedef enum nibkv_status {
   NIBKV_BAD_SHAPE = 1,        /* a field of nibkv_shape is out of its range */
   NIBKV_BAD_POLICY = 2,       /* a field of nibkv_policy is, or does not fit the shape, or no preset has that name */
   NIBKV_MISALIGNED = 3,       /* the arena does not start at a multiple of NIBKV_ARENA_ALIGNMENT: nibkv_aligned */
-  NIBKV_ARENA_TOO_SMALL = 4,  /* the arena is shorter than the footprint */
+  NIBKV_ARENA_TOO_SMALL = 4,  /* the arena is shorter than nibkv_footprint says */
   NIBKV_UNKNOWN_PORT = 5,     /* no built port has that name */
   NIBKV_UNSUPPORTED_PORT = 6, /* the port is built, but this CPU cannot run it */
   NIBKV_BAD_PROFILE = 7,   /* the profile is damaged, of another version or shape, has too few channels or is missing */
@@ -173,6 +173,14 @@ NIBKV_API uint32_t nibkv_preset_tokens_that_fit(const nibkv_shape* shape, const 
 /* The same for a policy as it is: all but policy->tokens, which is not read, stays. Its windows, too: those of "ems"
  * with 512 tokens are 256 tokens long whatever fits, so ask for a preset by its name. */
 NIBKV_API uint32_t nibkv_tokens_that_fit(const nibkv_shape* shape, const nibkv_policy* policy, uint64_t bytes);
+
+/* Bytes of the smallest arena that a preset can have: its footprint with the smallest budget that is valid. With one
+ * byte fewer nibkv_preset_tokens_that_fit returns 0. Fewer workers, a smaller max_chunk, fewer outlier channels or
+ * another preset make it smaller. 0 for an unknown name, a shape out of range, and for null. */
+NIBKV_API size_t nibkv_preset_smallest_footprint(const nibkv_shape* shape, const char* preset);
+
+/* The same for a policy as it is: all but policy->tokens, which is not read, stays. */
+NIBKV_API size_t nibkv_smallest_footprint(const nibkv_shape* shape, const nibkv_policy* policy);
 
 /* Chooses the pairs of neighbouring layers that may share codes, by what a profile knows of them (fold.hpp).
  * policy:       its fold.min_cosine is the gate; the four sets of fold are written
