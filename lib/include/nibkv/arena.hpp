@@ -45,7 +45,7 @@ struct Layout {
   std::uint64_t encoding = 0;        ///< f32[9][head_dim]: a row on its way into a tile, and what improves its codes
   std::uint64_t merging = 0;         ///< rows that are merged or compared (lib/FORMAT.md)
   std::uint64_t turned = 0;          ///< f32[head_dim][16], under Policy::position_free: keys that are compared
-  std::uint64_t scratch = 0;         ///< [workers][scratch_bytes]
+  std::uint64_t scratch = 0;         ///< [workers][scratch_bytes], from plan on: attend never runs while those are read
   std::uint64_t total = 0;           ///< the footprint
   std::uint64_t tiles = 0;           ///< tiles of the pool
   std::uint64_t views = 0;           ///< tiles beyond: two of each entry, the lower layer's and the upper one's
@@ -265,8 +265,9 @@ constexpr Layout layout_as(const Shape& shape, const Policy& policy, bool share)
   at.encoding = take(q4 ? 9u * shape.head_dim * 4u : 0);
   at.merging = take(merges(policy) ? 48u * shape.head_dim + kTileSlots * kTileSlots * 4 : 0);
   at.turned = take(merges(policy) && policy.position_free ? kMaxRows * shape.head_dim * 4u : 0);
-  at.scratch = take(std::uint64_t{shape.workers} * at.scratch_bytes);
-  at.total = end;
+  at.scratch = at.plan;
+  const std::uint64_t end_of_scratch = at.scratch + std::uint64_t{shape.workers} * at.scratch_bytes;
+  at.total = end > end_of_scratch ? end : end_of_scratch;
   return at;
 }
 }  // namespace detail

@@ -86,7 +86,8 @@ typedef struct nibkv_shape {
   uint16_t
       outlier_channels; /* 0, 4, 8, 12 or 16 key channels at 8 bits; 0 with NIBKV_F32. More than 0 needs a profile */
   uint16_t max_chunk;   /* tokens that one append or attend may bring, [1, 4096] */
-  uint16_t workers;     /* threads that may call attend at the same time, [1, 256] */
+  uint16_t workers;     /* threads that may call attend at the same time, [1, 256]; more than kv_heads have nothing to
+                           do under a policy that scores attention */
   uint8_t storage;      /* NIBKV_Q4, NIBKV_F32 */
   nibkv_rotary rotary;
 } nibkv_shape;
@@ -499,22 +500,21 @@ NIBKV_API bool nibkv_port_runs(const char* name);
  * global: score is GLOBAL_LOCAL or GLOBAL; local: it is GLOBAL_LOCAL or LOCAL; merge: not MERGE_NONE; uniform:
  * BUDGET_UNIFORM (1 unless keep is 2). arena.hpp has the same in readable form, layout_of. */
 #define NIBKV_FOOTPRINT(...) NIBKV_FOOTPRINT_(__VA_ARGS__)
-#define NIBKV_FOOTPRINT_(layers, query_heads, kv_heads, head_dim, outlier_channels, max_chunk, workers, storage,    \
-                         tokens, keep, global, local, merge, uniform)                                               \
-  (NIBKV_ROUND_(64) + NIBKV_ROUND_(NIBKV_HEADS_(layers, kv_heads) * 32) +                                           \
-   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) * 4) * ((keep) == 2 ? 2 : 1) +              \
-   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) *                                           \
-                ((storage) == 0 ? 32 * (UINT64_C(4) + (outlier_channels) + ((keep) == 2 ? 2 : 0) + 4 * (global) +   \
-                                        2 * (local) + 2 * (merge))                                                  \
-                                : UINT64_C(0))) +                                                                   \
-   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) * 32 * (head_dim) *                         \
-                ((storage) == 0 ? 1 : 8)) +                                                                         \
-   NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, max_chunk, uniform) * 128 * ((keep) == 2 ? 5 : (keep) == 1) + \
-   NIBKV_ROUND_((storage) == 0 ? UINT64_C(36) * (head_dim) : UINT64_C(0)) +                                         \
-   NIBKV_ROUND_((merge) ? UINT64_C(48) * (head_dim) + 4096 : UINT64_C(0)) +                                         \
-   (workers)*NIBKV_SCRATCH_(NIBKV_ROWS_((query_heads) / (kv_heads)*UINT64_C(1) * (max_chunk)), head_dim,            \
-                            outlier_channels, storage, (global) || (local),                                         \
-                            NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, max_chunk, uniform)))
+#define NIBKV_FOOTPRINT_(layers, query_heads, kv_heads, head_dim, outlier_channels, max_chunk, workers, storage,     \
+                         tokens, keep, global, local, merge, uniform)                                                \
+  (NIBKV_ROUND_(64) + NIBKV_ROUND_(NIBKV_HEADS_(layers, kv_heads) * 32) +                                            \
+   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) * 4) * ((keep) == 2 ? 2 : 1) +               \
+   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) *                                            \
+                ((storage) == 0 ? 32 * (UINT64_C(4) + (outlier_channels) + ((keep) == 2 ? 2 : 0) + 4 * (global) +    \
+                                        2 * (local) + 2 * (merge))                                                   \
+                                : UINT64_C(0))) +                                                                    \
+   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) * 32 * (head_dim) *                          \
+                ((storage) == 0 ? 1 : 8)) +                                                                          \
+   NIBKV_MOST_(NIBKV_WORKSPACE_(head_dim, storage, keep, merge,                                                      \
+                                NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, max_chunk, uniform)),             \
+               (workers)*NIBKV_SCRATCH_(NIBKV_ROWS_((query_heads) / (kv_heads)*UINT64_C(1) * (max_chunk)), head_dim, \
+                                        outlier_channels, storage, (global) || (local),                              \
+                                        NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, max_chunk, uniform))))
 #define NIBKV_ROUND_(bytes) (((bytes) + UINT64_C(63)) / 64 * 64)
 #define NIBKV_LEAST_(a, b) ((a) < (b) ? (a) : (b))
 #define NIBKV_ROWS_(all) NIBKV_LEAST_(all, UINT64_C(16))
@@ -528,6 +528,10 @@ NIBKV_API bool nibkv_port_runs(const char* name);
 #define NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, max_chunk, uniform) \
   (NIBKV_TILES_OF_HEAD_(tokens, keep, max_chunk) *                             \
    ((uniform) ? 1 : NIBKV_LEAST_(NIBKV_HEADS_(layers, kv_heads), UINT64_C(4))))
+#define NIBKV_WORKSPACE_(head_dim, storage, keep, merge, chain_tiles)       \
+  ((chain_tiles)*128 * ((keep) == 2 ? 5 : (keep) == 1) +                    \
+   NIBKV_ROUND_((storage) == 0 ? UINT64_C(36) * (head_dim) : UINT64_C(0)) + \
+   NIBKV_ROUND_((merge) ? UINT64_C(48) * (head_dim) + 4096 : UINT64_C(0)))
 #define NIBKV_SCRATCH_(rows, head_dim, outlier_channels, storage, scores, chain_tiles)                               \
   (NIBKV_ROUND_((head_dim)*4) + NIBKV_ROUND_((rows) * (head_dim)*4) +                                                \
    NIBKV_ROUND_((rows) * (head_dim) * ((storage) == 0 ? 1 : 4)) + NIBKV_ROUND_((rows) * (outlier_channels)) + 2048 + \

@@ -135,7 +135,7 @@ struct Policy {
   bool rephase = false;
   Similarity similarity = Similarity::kKey;
   /// Keys are compared without their rotary embedding: equal ones at two positions have a cosine of 1. Needs
-  /// Shape::rotary; costs 64 * head_dim bytes of arena, and more time than the tiles' own form (plan.hpp).
+  /// Shape::rotary; costs up to 64 * head_dim bytes of arena, and more time than the tiles' own form (plan.hpp).
   bool position_free = false;
   Mass mass = Mass::kNone;
   bool mean_threshold = false;  ///< a slot is merged when it is at least as similar as the mean of its chain's are

@@ -43,7 +43,9 @@ struct Shape {
   /// Key channels of a head at 8 bits: 0, 4, 8, 12 or 16; 0 with kF32. More than 0 needs a profile.
   std::uint16_t outlier_channels = 0;
   std::uint16_t max_chunk = 1;  ///< tokens that one append or attend may bring, [1, 4096]
-  std::uint16_t workers = 1;  ///< threads that may call attend at the same time, [1, 256]: each has scratch of its own
+  /// Threads that may call attend at the same time, [1, 256]: each has scratch of its own. More than kv_heads have
+  /// nothing to do under a policy that scores attention.
+  std::uint16_t workers = 1;
   Storage storage = Storage::kQ4;
   Rotary rotary = {};
 
