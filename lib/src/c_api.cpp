@@ -277,6 +277,14 @@ uint32_t nibkv_tokens_that_fit(const nibkv_shape* shape, const nibkv_policy* pol
   return shape == nullptr || policy == nullptr ? 0 : tokens_that_fit(to_cpp(*shape), to_cpp(*policy), bytes);
 }
 
+size_t nibkv_preset_smallest_footprint(const nibkv_shape* shape, const char* preset) {
+  return shape == nullptr ? 0 : smallest_footprint(to_cpp(*shape), view(preset));
+}
+
+size_t nibkv_smallest_footprint(const nibkv_shape* shape, const nibkv_policy* policy) {
+  return shape == nullptr || policy == nullptr ? 0 : smallest_footprint(to_cpp(*shape), to_cpp(*policy));
+}
+
 void* nibkv_aligned(void* buffer, size_t* bytes) {
   if (bytes == nullptr) return nullptr;
   const std::span<std::byte> part = aligned({static_cast<std::byte*>(buffer), buffer != nullptr ? *bytes : 0});

@@ -13,7 +13,7 @@ std::string_view text(Status status) {
     case Status::kMisaligned:
       return "the arena must start at a multiple of 64 bytes; aligned() (in C nibkv_aligned) makes one of any buffer";
     case Status::kArenaTooSmall:
-      return "the arena is smaller than the footprint";
+      return "the arena is smaller than footprint() says; smallest_footprint() is the least that a preset takes";
     case Status::kUnknownPort:
       return "no port of that name was built";
     case Status::kUnsupportedPort:

@@ -381,8 +381,12 @@ TEST(CApi, TokensThatFitAreThoseOfCpp) {
       EXPECT_EQ(nibkv_tokens_that_fit(&shape, &c_policy, bytes), tokens_that_fit(kShape, policy, bytes)) << name;
       EXPECT_EQ(nibkv_preset_tokens_that_fit(&shape, name.c_str(), bytes), tokens_that_fit(kShape, name, bytes))
           << name;
+      EXPECT_EQ(nibkv_smallest_footprint(&shape, &c_policy), smallest_footprint(kShape, policy)) << name;
+      EXPECT_EQ(nibkv_preset_smallest_footprint(&shape, name.c_str()), smallest_footprint(kShape, name)) << name;
     }
   }
+  EXPECT_GT(nibkv_preset_smallest_footprint(&shape, "ems"), nibkv_preset_smallest_footprint(&shape, "full"));
+  EXPECT_EQ(nibkv_preset_smallest_footprint(&shape, "no such policy"), 0u);
   const nibkv_policy full_policy = in_c(full(1));
   EXPECT_GT(nibkv_tokens_that_fit(&shape, &full_policy, 1000000), 1000u);
   EXPECT_GT(nibkv_preset_tokens_that_fit(&shape, "ems", 1000000), 700u);
@@ -470,6 +474,10 @@ TEST(CApi, WrongArgumentsAreRefusedAndChangeNothing) {
   EXPECT_EQ(nibkv_tokens_that_fit(&shape, nullptr, 1u << 30), 0u);
   EXPECT_EQ(nibkv_preset_tokens_that_fit(nullptr, "ems", 1u << 30), 0u);
   EXPECT_EQ(nibkv_preset_tokens_that_fit(&shape, nullptr, 1u << 30), 0u);
+  EXPECT_EQ(nibkv_smallest_footprint(nullptr, &c_policy), 0u);
+  EXPECT_EQ(nibkv_smallest_footprint(&shape, nullptr), 0u);
+  EXPECT_EQ(nibkv_preset_smallest_footprint(nullptr, "ems"), 0u);
+  EXPECT_EQ(nibkv_preset_smallest_footprint(&shape, nullptr), 0u);
 
   ASSERT_EQ(nibkv_init(&cache, base, size, &shape, &c_policy, nullptr), NIBKV_OK);
   Random random(5);

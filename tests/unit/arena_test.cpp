@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "tests/support/effort.hpp"
@@ -63,8 +64,8 @@ TEST(Footprint, RegionsFollowOneAnotherWithoutOverlap) {
     const Policy policy = random_policy(random, shape);
     ASSERT_TRUE(valid(shape) && valid(policy, shape)) << words(shape, policy);
     const Layout at = layout_of(shape, policy);
-    const std::uint64_t starts[] = {at.chains,   at.links,   at.bases,  at.sides,   at.codes, at.plan,
-                                    at.encoding, at.merging, at.turned, at.scratch, at.total};
+    const std::uint64_t starts[] = {at.chains, at.links,    at.bases,   at.sides, at.codes,
+                                    at.plan,   at.encoding, at.merging, at.turned};
     const bool bounded = policy.keep != Keep::kAll;
     const bool scored = policy.keep == Keep::kScore;
     const std::uint64_t dim = shape.head_dim;
@@ -76,14 +77,18 @@ TEST(Footprint, RegionsFollowOneAnotherWithoutOverlap) {
                                    bounded ? std::uint64_t{at.chain_tiles} * 128 * (scored ? 5 : 1) : 0,
                                    shape.storage == Storage::kQ4 ? dim * 36 : 0,
                                    merges(policy) ? dim * 48 + 4096 : 0,
-                                   merges(policy) && policy.position_free ? dim * 64 : 0,
-                                   std::uint64_t{shape.workers} * at.scratch_bytes};
+                                   merges(policy) && policy.position_free ? dim * 64 : 0};
     EXPECT_GE(starts[0], 64u);
-    for (int i = 0; i < 10; ++i) {
+    for (int i = 0; i < 9; ++i) {
       EXPECT_EQ(starts[i] % kArenaAlignment, 0u) << words(shape, policy) << ", region " << i;
+      if (i == 8) break;
       EXPECT_LE(starts[i] + sizes[i], starts[i + 1]) << words(shape, policy) << ", region " << i;
       EXPECT_LT(starts[i + 1], starts[i] + sizes[i] + kArenaAlignment) << words(shape, policy) << ", region " << i;
     }
+    // The workspace of calls that make room and the scratch of workers are the same bytes.
+    EXPECT_EQ(at.scratch, at.plan) << words(shape, policy);
+    EXPECT_EQ(at.total, std::max(at.turned + sizes[8], at.scratch + std::uint64_t{shape.workers} * at.scratch_bytes))
+        << words(shape, policy);
     EXPECT_EQ(at.tiles, std::uint64_t{at.tiles_per_head} * shape.layers * shape.kv_heads);
     EXPECT_GE(at.tiles_per_head * kTileSlots, policy.tokens + (bounded ? kTileSlots : 0)) << words(shape, policy);
     EXPECT_EQ(at.code_bytes, shape.head_dim * (shape.storage == Storage::kQ4 ? 32u : 256u));
@@ -98,17 +103,39 @@ TEST(Footprint, RegionsFollowOneAnotherWithoutOverlap) {
 }
 
 TEST(Footprint, GrowsForKeysThatAreComparedWithoutTheirPositionsAlone) {
-  Shape known = kSmall;
+  Shape shape = kSmall;
+  shape.max_chunk = 1;
+  shape.workers = 1;
+  Shape known = shape;
   known.rotary = {.base = 1e4f, .dims = 64};
   Policy policy = ems(100);
   policy.merge = Merge::kBoth;
-  const std::size_t usual = footprint(kSmall, policy);
+  const std::size_t usual = footprint(shape, policy);
   EXPECT_EQ(footprint(known, policy), usual);
   policy.rephase = true;
   EXPECT_EQ(footprint(known, policy), usual);
   policy.position_free = true;
   EXPECT_EQ(footprint(known, policy), usual + 64 * 64);
-  EXPECT_EQ(footprint(kSmall, policy), 0u);
+  EXPECT_EQ(footprint(shape, policy), 0u);
+  // Where workers have more scratch than that, it costs nothing.
+  known.workers = 8;
+  const std::size_t of_eight = footprint(known, policy);
+  policy.position_free = false;
+  EXPECT_EQ(footprint(known, policy), of_eight);
+}
+
+TEST(Footprint, TakesWorkersFreeOfChargeUpToTheBytesThatMakingRoomTakes) {
+  Shape shape = {.layers = 30, .query_heads = 9, .kv_heads = 3, .head_dim = 64};
+  const std::size_t of_one = footprint(shape, ems(32));
+  const Layout at = layout_of(shape, ems(32));
+  const std::uint64_t workspace = at.turned - at.plan;
+  EXPECT_EQ(of_one, at.turned) << "one worker has less scratch than that";
+  ASSERT_LT(2 * at.scratch_bytes, workspace);
+  ASSERT_GT(3 * at.scratch_bytes, workspace);
+  shape.workers = 2;
+  EXPECT_EQ(footprint(shape, ems(32)), of_one);
+  shape.workers = 3;
+  EXPECT_EQ(footprint(shape, ems(32)), of_one + 3 * at.scratch_bytes - workspace);
 }
 
 TEST(Footprint, FourBitsAChannelAreSevenTimesSmallerThanF32) {

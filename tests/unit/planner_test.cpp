@@ -116,5 +116,48 @@ TEST(TokensThatFit, IsExactlyWhatInitTakes) {
   }
 }
 
+TEST(SmallestFootprint, IsWhatFitsAndOneByteLessDoesNot) {
+  const Shape shapes[] = {
+      kSmall,
+      {.layers = 30, .query_heads = 9, .kv_heads = 3, .head_dim = 64, .outlier_channels = 8, .max_chunk = 32},
+      {.layers = 4, .query_heads = 4, .kv_heads = 4, .head_dim = 128, .outlier_channels = 4, .max_chunk = 70}};
+  for (const Shape& shape : shapes) {
+    const auto expect_smallest = [&](const auto& preset, const std::string& what) {
+      const std::size_t bytes = smallest_footprint(shape, preset);
+      ASSERT_NE(bytes, 0u) << what;
+      EXPECT_EQ(tokens_that_fit(shape, preset, bytes - 1), 0u) << what;
+      EXPECT_NE(tokens_that_fit(shape, preset, bytes), 0u) << what;
+    };
+    for (std::uint32_t i = 0; !policy_name(i).empty(); ++i) {
+      const std::string_view name = policy_name(i);
+      expect_smallest(name, std::string(name));
+      std::size_t least = 0;  // whatever the budget
+      for (std::uint32_t tokens = 1; tokens <= 400; ++tokens) {
+        Policy policy;
+        ASSERT_EQ(find_policy(name, tokens, policy), Status::kOk);
+        const std::size_t bytes = footprint(shape, policy);
+        if (bytes != 0 && (least == 0 || bytes < least)) least = bytes;
+      }
+      EXPECT_EQ(smallest_footprint(shape, name), least) << name;
+    }
+    const LayerSet pairs = pairs_from(0, shape.layers);
+    expect_smallest([&](std::uint32_t tokens) { return ems_fold(tokens, pairs); }, "ems_fold with pairs");
+    expect_smallest(ems(400), "windows of 200 tokens");
+    EXPECT_EQ(smallest_footprint(shape, ems(400)), footprint(shape, [] {
+                Policy policy = ems(400);
+                policy.tokens = 205;
+                return policy;
+              }()));
+  }
+  static_assert(smallest_footprint(kSmall, ems) == footprint(kSmall, ems(1)));
+}
+
+TEST(SmallestFootprint, IsZeroWhereNoBudgetIsValid) {
+  EXPECT_EQ(smallest_footprint(kSmall, "no such policy"), 0u);
+  EXPECT_EQ(smallest_footprint(Shape{}, ems), 0u);
+  EXPECT_EQ(smallest_footprint(Shape{}, "ems"), 0u);
+  EXPECT_EQ(smallest_footprint(kSmall, streaming_llm(1, kMaxTokens)), 0u);
+}
+
 }  // namespace
 }  // namespace nibkv

@@ -46,7 +46,7 @@ struct Layout {
   std::uint64_t encoding = 0;        ///< f32[9][head_dim]: the row being quantised, and the workspace of KeyRefiner
   std::uint64_t merging = 0;         ///< rows being merged or compared (lib/FORMAT.md)
   std::uint64_t turned = 0;          ///< f32[head_dim][16], under Policy::position_free: keys being compared
-  std::uint64_t scratch = 0;         ///< [workers][scratch_bytes]
+  std::uint64_t scratch = 0;         ///< [workers][scratch_bytes], from plan on: attend never runs while those are read
   std::uint64_t total = 0;           ///< the footprint
   std::uint64_t tiles = 0;           ///< tiles of the pool
   std::uint64_t views = 0;           ///< tile numbers after those: two for each entry, for the lower
@@ -272,8 +272,9 @@ constexpr Layout layout_as(const Shape& shape, const Policy& policy, bool share)
   at.encoding = take(q4 ? 9u * shape.head_dim * 4u : 0);
   at.merging = take(merges(policy) ? 48u * shape.head_dim + kTileSlots * kTileSlots * 4 : 0);
   at.turned = take(merges(policy) && policy.position_free ? kMaxRows * shape.head_dim * 4u : 0);
-  at.scratch = take(std::uint64_t{shape.workers} * at.scratch_bytes);
-  at.total = end;
+  at.scratch = at.plan;
+  const std::uint64_t end_of_scratch = at.scratch + std::uint64_t{shape.workers} * at.scratch_bytes;
+  at.total = end > end_of_scratch ? end : end_of_scratch;
   return at;
 }
 }  // namespace detail
@@ -318,8 +319,8 @@ constexpr std::uint32_t smallest_budget(const Policy& policy) {
 }  // namespace detail
 
 /// The largest budget in tokens with which a preset fits `bytes`; 0 when not even the smallest
-/// does. The preset is called for each budget that is tried, so that whatever depends on the
-/// budget, such as the recent window, changes with it.
+/// does (smallest_footprint says how many bytes that takes). The preset is called for each budget
+/// that is tried, so that whatever depends on the budget, such as the recent window, changes with it.
 ///
 ///     constexpr Policy kPolicy = ems(tokens_that_fit(kShape, ems, 2 << 20));
 ///     static StaticCache<kShape, kPolicy> cache;
@@ -358,6 +359,38 @@ constexpr std::uint32_t tokens_that_fit(const Shape& shape, const Policy& policy
     return made;
   };
   return tokens_that_fit(shape, with_tokens, bytes);
+}
+
+/// Bytes of the smallest arena that a preset can have: its footprint with the smallest budget that is valid. There
+/// tokens_that_fit is not 0; with one byte fewer it is 0. 0 where no budget is valid. What makes it smaller: fewer
+/// workers, a smaller max_chunk, fewer outlier channels, another policy; ask again with each.
+///
+/// @param preset  as of tokens_that_fit. Where a budget is valid, larger ones must be.
+/// Cost: about 24 evaluations of valid, and one of footprint.
+template <typename Preset>
+requires std::is_invocable_r_v<Policy, const Preset&, std::uint32_t>
+constexpr std::size_t smallest_footprint(const Shape& shape, const Preset& preset) {
+  if (!valid(shape)) return 0;
+  std::uint32_t low = 0;
+  std::uint32_t high = kMaxTokens + 1;  // the smallest that is valid
+  while (high - low > 1) {
+    const std::uint32_t middle = low + (high - low) / 2;
+    (valid(preset(middle), shape) ? high : low) = middle;
+  }
+  return high <= kMaxTokens ? footprint(shape, preset(high)) : 0;
+}
+
+/// The same for a preset by its name. 0 also for a name that find_policy does not know.
+std::size_t smallest_footprint(const Shape& shape, std::string_view preset);
+
+/// The same for a policy as it is: all but `policy.tokens`, which is not read, stays, its windows too.
+constexpr std::size_t smallest_footprint(const Shape& shape, const Policy& policy) {
+  const auto with_tokens = [&policy](std::uint32_t tokens) {
+    Policy made = policy;
+    made.tokens = tokens;
+    return made;
+  };
+  return smallest_footprint(shape, with_tokens);
 }
 
 }  // namespace nibkv

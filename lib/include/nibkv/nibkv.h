@@ -43,7 +43,7 @@ typedef enum nibkv_status {
   NIBKV_BAD_POLICY = 2,       /* a field of nibkv_policy or a given budget is out of its range or does not fit the
                                * shape, or no preset has that name */
   NIBKV_MISALIGNED = 3,       /* the arena does not start at a multiple of NIBKV_ARENA_ALIGNMENT: see nibkv_aligned */
-  NIBKV_ARENA_TOO_SMALL = 4,  /* the arena is smaller than the footprint */
+  NIBKV_ARENA_TOO_SMALL = 4,  /* the arena is smaller than nibkv_footprint says */
   NIBKV_UNKNOWN_PORT = 5,     /* no built port has that name */
   NIBKV_UNSUPPORTED_PORT = 6, /* the port is built, but this CPU cannot run it */
   NIBKV_BAD_PROFILE = 7,      /* the profile is missing, damaged, of another version, or made for another shape or
@@ -94,8 +94,10 @@ typedef struct nibkv_shape {
    * needs a profile. */
   uint16_t outlier_channels;
   uint16_t max_chunk; /* maximum tokens in one append or attend, [1, 4096] */
-  uint16_t workers;   /* threads that may call attend at the same time, [1, 256] */
-  uint8_t storage;    /* NIBKV_Q4, NIBKV_F32 */
+  /* Threads that may call attend at the same time, [1, 256]. More than kv_heads have nothing to do
+   * under a policy that scores attention. */
+  uint16_t workers;
+  uint8_t storage; /* NIBKV_Q4, NIBKV_F32 */
   nibkv_rotary rotary;
 } nibkv_shape;
 
@@ -186,6 +188,14 @@ NIBKV_API uint32_t nibkv_preset_tokens_that_fit(const nibkv_shape* shape, const 
  * included. The windows of "ems" with 512 tokens stay 256 tokens long whatever the budget, so ask for a preset
  * by its name. */
 NIBKV_API uint32_t nibkv_tokens_that_fit(const nibkv_shape* shape, const nibkv_policy* policy, uint64_t bytes);
+
+/* Bytes of the smallest arena that a preset can have: its footprint with the smallest budget that is valid. With one
+ * byte fewer nibkv_preset_tokens_that_fit returns 0. Fewer workers, a smaller max_chunk, fewer outlier channels or
+ * another preset make it smaller. 0 for an unknown name, a shape out of range, and for null. */
+NIBKV_API size_t nibkv_preset_smallest_footprint(const nibkv_shape* shape, const char* preset);
+
+/* The same for a policy as it is: all but policy->tokens, which is not read, stays. */
+NIBKV_API size_t nibkv_smallest_footprint(const nibkv_shape* shape, const nibkv_policy* policy);
 
 /* Chooses the pairs of neighbouring layers that may share codes, from what a profile measured (fold.hpp).
  * policy:         its fold.min_cosine is the bound; the four sets of its fold are written
@@ -531,22 +541,21 @@ NIBKV_API bool nibkv_port_runs(const char* name);
  * is 2. global: score is GLOBAL_LOCAL or GLOBAL; local: it is GLOBAL_LOCAL or LOCAL; merge: not MERGE_NONE; uniform:
  * BUDGET_UNIFORM (1 unless keep is 2). layout_of in arena.hpp has the same in readable form. */
 #define NIBKV_FOOTPRINT(...) NIBKV_FOOTPRINT_(__VA_ARGS__)
-#define NIBKV_FOOTPRINT_(layers, query_heads, kv_heads, head_dim, outlier_channels, max_chunk, workers, storage,    \
-                         tokens, keep, global, local, merge, uniform)                                               \
-  (NIBKV_ROUND_(64) + NIBKV_ROUND_(NIBKV_HEADS_(layers, kv_heads) * 32) +                                           \
-   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) * 4) * ((keep) == 2 ? 2 : 1) +              \
-   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) *                                           \
-                ((storage) == 0 ? 32 * (UINT64_C(4) + (outlier_channels) + ((keep) == 2 ? 2 : 0) + 4 * (global) +   \
-                                        2 * (local) + 2 * (merge))                                                  \
-                                : UINT64_C(0))) +                                                                   \
-   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) * 32 * (head_dim) *                         \
-                ((storage) == 0 ? 1 : 8)) +                                                                         \
-   NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, max_chunk, uniform) * 128 * ((keep) == 2 ? 5 : (keep) == 1) + \
-   NIBKV_ROUND_((storage) == 0 ? UINT64_C(36) * (head_dim) : UINT64_C(0)) +                                         \
-   NIBKV_ROUND_((merge) ? UINT64_C(48) * (head_dim) + 4096 : UINT64_C(0)) +                                         \
-   (workers)*NIBKV_SCRATCH_(NIBKV_ROWS_((query_heads) / (kv_heads)*UINT64_C(1) * (max_chunk)), head_dim,            \
-                            outlier_channels, storage, (global) || (local),                                         \
-                            NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, max_chunk, uniform)))
+#define NIBKV_FOOTPRINT_(layers, query_heads, kv_heads, head_dim, outlier_channels, max_chunk, workers, storage,     \
+                         tokens, keep, global, local, merge, uniform)                                                \
+  (NIBKV_ROUND_(64) + NIBKV_ROUND_(NIBKV_HEADS_(layers, kv_heads) * 32) +                                            \
+   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) * 4) * ((keep) == 2 ? 2 : 1) +               \
+   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) *                                            \
+                ((storage) == 0 ? 32 * (UINT64_C(4) + (outlier_channels) + ((keep) == 2 ? 2 : 0) + 4 * (global) +    \
+                                        2 * (local) + 2 * (merge))                                                   \
+                                : UINT64_C(0))) +                                                                    \
+   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) * 32 * (head_dim) *                          \
+                ((storage) == 0 ? 1 : 8)) +                                                                          \
+   NIBKV_MOST_(NIBKV_WORKSPACE_(head_dim, storage, keep, merge,                                                      \
+                                NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, max_chunk, uniform)),             \
+               (workers)*NIBKV_SCRATCH_(NIBKV_ROWS_((query_heads) / (kv_heads)*UINT64_C(1) * (max_chunk)), head_dim, \
+                                        outlier_channels, storage, (global) || (local),                              \
+                                        NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, max_chunk, uniform))))
 #define NIBKV_ROUND_(bytes) (((bytes) + UINT64_C(63)) / 64 * 64)
 #define NIBKV_LEAST_(a, b) ((a) < (b) ? (a) : (b))
 #define NIBKV_ROWS_(all) NIBKV_LEAST_(all, UINT64_C(16))
@@ -560,6 +569,10 @@ NIBKV_API bool nibkv_port_runs(const char* name);
 #define NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, max_chunk, uniform) \
   (NIBKV_TILES_OF_HEAD_(tokens, keep, max_chunk) *                             \
    ((uniform) ? 1 : NIBKV_LEAST_(NIBKV_HEADS_(layers, kv_heads), UINT64_C(4))))
+#define NIBKV_WORKSPACE_(head_dim, storage, keep, merge, chain_tiles)       \
+  ((chain_tiles)*128 * ((keep) == 2 ? 5 : (keep) == 1) +                    \
+   NIBKV_ROUND_((storage) == 0 ? UINT64_C(36) * (head_dim) : UINT64_C(0)) + \
+   NIBKV_ROUND_((merge) ? UINT64_C(48) * (head_dim) + 4096 : UINT64_C(0)))
 #define NIBKV_SCRATCH_(rows, head_dim, outlier_channels, storage, scores, chain_tiles)                               \
   (NIBKV_ROUND_((head_dim)*4) + NIBKV_ROUND_((rows) * (head_dim)*4) +                                                \
    NIBKV_ROUND_((rows) * (head_dim) * ((storage) == 0 ? 1 : 4)) + NIBKV_ROUND_((rows) * (outlier_channels)) + 2048 + \

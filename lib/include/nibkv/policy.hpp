@@ -144,7 +144,7 @@ struct Policy {
   bool rephase = false;
   Similarity similarity = Similarity::kKey;
   /// Keys are compared without their rotary embedding, so that equal keys at two positions have
-  /// a cosine of 1. Needs Shape::rotary. Costs 64 * head_dim bytes of arena, and more time than
+  /// a cosine of 1. Needs Shape::rotary. Costs up to 64 * head_dim bytes of arena, and more time than
   /// comparing what the tiles hold (plan.hpp).
   bool position_free = false;
   Mass mass = Mass::kNone;
