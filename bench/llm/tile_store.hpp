@@ -76,6 +76,12 @@ class TileStore : public KvStore {
 /// The shape of a nibkv cache for a model.
 Shape shape_of(const Config& model, const StoreOptions& options);
 
+/// Workers whose scratch a cache needs for so many threads: a policy that scores gives each KV head to one of them.
+std::uint16_t workers_of(const Shape& shape, Keep keep);
+
+/// The policy with a budget of `tokens` a head, what is set and the layers that share.
+Policy policy_of(const StoreOptions& options, const Shape& shape, std::uint32_t tokens);
+
 /// Throws Error(what: text(status)) unless kOk.
 void require(Status status, const std::string& what);
 
