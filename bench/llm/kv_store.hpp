@@ -8,14 +8,17 @@ namespace nibkv::llm {
 
 /// Where a model keeps keys and values, and attends to them. One sequence; positions are counted by the caller.
 ///
-/// For every chunk of tokens the model calls, for each layer in order, `append` and then `attend` with the same
-/// `count`.
+/// The model takes batches of tokens through all layers in order. In each layer it calls, for one chunk of the batch
+/// after the other, `append` and then `attend` with the same `count`.
 class KvStore {
  public:
   virtual ~KvStore() = default;
 
   /// The most tokens one `append` may bring; at least 1.
   virtual std::size_t max_chunk() const = 0;
+
+  /// The most tokens that a layer may be ahead of the next one: the size of a batch. At least max_chunk().
+  virtual std::size_t max_batch() const { return max_chunk(); }
 
   /// Stores the keys and values of the next `count` tokens.
   ///

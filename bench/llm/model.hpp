@@ -33,7 +33,7 @@ class AttentionObserver {
 class Model {
  public:
   struct Options {
-    std::size_t max_batch = 256;    ///< most tokens that go through the layers together: [1, 4096], clamped
+    std::size_t max_batch = 256;    ///< most tokens that go through the layers together, if the store takes as many
     std::string_view kernels = {};  ///< of the matrix products, by name; empty for the fastest
   };
 

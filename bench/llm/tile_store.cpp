@@ -121,6 +121,14 @@ TileStore::TileStore(const Config& model, const StoreOptions& options)
   require(watched([&] { return cache_.init({arena_.get(), bytes}, shape, policy, cache_options); }), what);
 }
 
+// Matrix products share unpacked weights among the tokens of a batch, so small chunks would be slow without it. A
+// policy that drops nothing may refuse a chunk, and layers that share codes go in step: there no layer is ahead.
+std::size_t TileStore::max_batch() const {
+  const Policy& policy = cache_.policy();
+  if (policy.keep == Keep::kAll || has_pairs(policy)) return max_chunk();
+  return std::max<std::size_t>(max_chunk(), kTileSlots);
+}
+
 void TileStore::append(int layer, std::size_t count, const float* keys, const float* values) {
   const Shape& shape = cache_.shape();
   const std::size_t size = count * shape.kv_heads * shape.head_dim;

@@ -40,6 +40,7 @@ class TileStore : public KvStore {
   TileStore(const Config& model, const StoreOptions& options);
 
   std::size_t max_chunk() const override { return cache_.shape().max_chunk; }
+  std::size_t max_batch() const override;
   void append(int layer, std::size_t count, const float* keys, const float* values) override;
   void attend(int layer, std::size_t count, const float* queries, float* out, ThreadPool& pool) override;
 

@@ -180,6 +180,8 @@ class SmallStore : public testing::Test {
     StoreOptions used = options;
     used.workers = threads;
     TileStore store(model.config(), used);
+    EXPECT_EQ(store.max_chunk() < kTileSlots, options.tokens == 0);
+    if (piece == kChunk) piece = store.max_chunk();
     std::vector<float> logits(model.config().vocabulary);
     for (std::size_t at = 0; at < kTokens; at += piece) {
       const std::size_t count = std::min(piece, kTokens - at);
@@ -191,8 +193,19 @@ class SmallStore : public testing::Test {
   }
 
   static constexpr std::size_t kTokens = 150;
+  static constexpr std::size_t kChunk = 0;  // what the store takes
   Gguf file_ = Gguf::open(NIBKV_TINY_MODEL);
 };
+
+TEST_F(SmallStore, ReadsSmallChunksInBatchesWithTheSameBytes) {
+  for (const std::string policy : {"ems", "streaming_llm", "snapkv"}) {
+    StoreOptions options;
+    options.policy = policy;
+    options.workers = 2;
+    options.arena_bytes = smallest_arena(Config::from(file_), options);
+    EXPECT_EQ(feed(options, 2, kTokens), feed(options, 2, kChunk)) << policy;
+  }
+}
 
 TEST_F(SmallStore, IsReadByMoreThreadsThanItHasScratchForWithTheSameBytes) {
   for (const std::string policy : {"ems", "streaming_llm"}) {
@@ -201,6 +214,24 @@ TEST_F(SmallStore, IsReadByMoreThreadsThanItHasScratchForWithTheSameBytes) {
     options.tokens = 40;
     EXPECT_EQ(feed(options, 7, 50), feed(options, 1, 50)) << policy;
   }
+}
+
+TEST_F(SmallStore, TakesBatchesOnlyWhereNoLayerMayBeRefusedOrWaitsForAnother) {
+  const Config config = Config::from(file_);
+  StoreOptions options;
+  options.policy = "ems";
+  options.workers = 2;
+  options.arena_bytes = smallest_arena(config, options);
+  EXPECT_LT(TileStore(config, options).max_chunk(), kTileSlots);
+  EXPECT_EQ(TileStore(config, options).max_batch(), kTileSlots);
+  options.policy = "full";
+  options.arena_bytes = smallest_arena(config, options);
+  EXPECT_EQ(TileStore(config, options).max_batch(), 1u);
+  options.policy = "ems_fold";
+  options.settings = parse_settings("fold_keys=1-5,fold_values=1-5");
+  options.arena_bytes = 1 << 20;
+  const TileStore folds(config, options);
+  EXPECT_EQ(folds.max_batch(), folds.max_chunk());
 }
 
 }  // namespace
