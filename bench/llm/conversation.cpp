@@ -128,7 +128,7 @@ void Conversation::require_room(std::size_t held, std::size_t tokens) const {
 bool Conversation::feed(const Stop& stop) {
   while (!pending_.empty()) {
     if (stop && stop()) return false;
-    const std::size_t count = std::min(pending_.size(), store_.max_chunk());
+    const std::size_t count = std::min(pending_.size(), store_.max_batch());
     const std::size_t rows = count == pending_.size() ? 1 : 0;
     model_.forward(std::span(pending_).first(count), position(), store_, logits_.data(), rows);
     pending_.erase(pending_.begin(), pending_.begin() + static_cast<std::ptrdiff_t>(count));

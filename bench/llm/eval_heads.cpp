@@ -43,8 +43,8 @@ void HeadsJob::operator()() {
   {
     ProgressLine line;
     const std::span<const std::int32_t> tokens(subject.tokens);
-    for (std::size_t at = 0; at < context; at += store.max_chunk()) {
-      const std::size_t count = std::min(store.max_chunk(), context - at);
+    for (std::size_t at = 0; at < context; at += store.max_batch()) {
+      const std::size_t count = std::min(store.max_batch(), context - at);
       subject.model->forward(tokens.subspan(at, count), at, store, nullptr, 0);
       line.show(std::to_string(at + count) + " of " + std::to_string(context) + " tokens",
                 static_cast<double>(at + count) / static_cast<double>(context));

@@ -9,14 +9,17 @@ namespace nibkv::llm {
 /// Stores a model's keys and values, and computes attention over them. For one sequence;
 /// the caller counts positions.
 ///
-/// For every chunk of tokens the model calls, for each layer in order, `append` and then `attend`
-/// with the same `count`.
+/// The model takes batches of tokens through all layers in order. In each layer it calls, for one
+/// chunk of the batch after the other, `append` and then `attend` with the same `count`.
 class KvStore {
  public:
   virtual ~KvStore() = default;
 
   /// The maximum number of tokens in one `append`; at least 1.
   virtual std::size_t max_chunk() const = 0;
+
+  /// The most tokens that a layer may be ahead of the next one: the size of a batch. At least max_chunk().
+  virtual std::size_t max_batch() const { return max_chunk(); }
 
   /// Stores the keys and values of the next `count` tokens.
   ///

@@ -34,7 +34,7 @@ Model::Model(const Gguf& file, ThreadPool& pool, const Options& options)
   load();
 }
 
-// As many rows as are ever needed: a store may take far fewer than max_batch.
+// As many rows as are ever needed: a store may take far fewer than max_batch_.
 void Model::make_room(std::size_t count) {
   if (count <= room_) return;
   room_ = count;
@@ -73,7 +73,7 @@ void Model::forward(std::span<const std::int32_t> tokens, std::size_t first_posi
       throw Error("token " + std::to_string(token) + " is not in the vocabulary");
     }
   }
-  const std::size_t batch = std::min(max_batch_, store.max_chunk());
+  const std::size_t batch = std::min(max_batch_, store.max_batch());
   if (batch == 0) throw Error("the store takes no tokens");
   const std::size_t silent = tokens.size() - logit_rows;  // number of tokens whose logits are not wanted
   for (std::size_t first = 0; first < tokens.size(); first += batch) {
@@ -137,10 +137,14 @@ void Model::attention(const Layer& layer, int index, std::size_t first_position,
   if (observer != nullptr) {
     observer->observe(index, first_position, count, queries_.data(), keys_.data(), values_.data());
   }
-  store.append(index, count, keys_.data(), values_.data());
-  store.attend(index, count, queries_.data(), attended_.data(), pool_);
-
   const std::size_t query_width = config_.query_heads * config_.head_dim;
+  const std::size_t kv_width = config_.kv_heads * config_.head_dim;
+  for (std::size_t first = 0; first < count; first += store.max_chunk()) {
+    const std::size_t chunk = std::min(store.max_chunk(), count - first);
+    store.append(index, chunk, keys_.data() + first * kv_width, values_.data() + first * kv_width);
+    store.attend(index, chunk, queries_.data() + first * query_width, attended_.data() + first * query_width, pool_);
+  }
+
   inputs_.reset(count, query_width);
   for_each_token(count, [&](std::size_t t) { inputs_.set_row(t, attended_.data() + t * query_width); });
   const Product outward[] = {{&layer.attention_out, projected_.data()}};

@@ -34,7 +34,8 @@ class AttentionObserver {
 class Model {
  public:
   struct Options {
-    std::size_t max_batch = 256;    ///< maximum tokens that go through the layers together: [1, 4096], clamped
+    /// Maximum tokens that go through the layers together, if the store takes as many: [1, 4096], clamped.
+    std::size_t max_batch = 256;
     std::string_view kernels = {};  ///< kernels of the matrix products, by name; empty for the fastest
   };
 

@@ -16,6 +16,7 @@ class TimedStore : public KvStore {
   explicit TimedStore(KvStore& store) : store_(store) {}
 
   std::size_t max_chunk() const override { return store_.max_chunk(); }
+  std::size_t max_batch() const override { return store_.max_batch(); }
   void append(int layer, std::size_t count, const float* keys, const float* values) override {
     const double start = now();
     store_.append(layer, count, keys, values);

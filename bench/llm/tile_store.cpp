@@ -7,6 +7,7 @@
 
 #include "bench/llm/heap_count.hpp"
 #include "bench/llm/policy_settings.hpp"
+#include "bench/llm/smallest_arena.hpp"
 
 namespace nibkv::llm {
 namespace {
@@ -21,14 +22,6 @@ std::uint16_t narrow(std::size_t value, const char* what) {
   return static_cast<std::uint16_t>(value);
 }
 
-Policy policy_of(const StoreOptions& options, const Shape& shape, std::uint32_t tokens) {
-  Policy policy;
-  require(find_policy(options.policy, tokens, policy), "policy '" + options.policy + "'");
-  apply_settings(options.settings, policy);
-  choose_pairs(options, shape, policy);
-  return policy;
-}
-
 // The rotary embedding, if the library supports it: not that of a model whose frequencies are
 // divided individually.
 Rotary rotary_of(const Config& model) {
@@ -41,36 +34,21 @@ Rotary rotary_of(const Config& model) {
   return valid(rotary, static_cast<std::uint32_t>(model.head_dim)) ? rotary : Rotary{};
 }
 
-// The smallest valid budget; 0 if there is none.
-template <typename Preset>
-std::uint32_t least_tokens(const Shape& shape, const Preset& preset) {
-  std::uint32_t low = 0;
-  std::uint32_t high = kMaxTokens + 1;
-  while (high - low > 1) {
-    const std::uint32_t middle = low + (high - low) / 2;
-    (valid(preset(middle), shape) ? high : low) = middle;
-  }
-  return high <= kMaxTokens ? high : 0;
-}
-
 // As many tokens as the arena can hold. A small arena takes small chunks.
-std::uint32_t tokens_of_arena(const StoreOptions& options, Shape& shape) {
+std::uint32_t tokens_of_arena(const Config& model, const StoreOptions& options, Shape& shape) {
   const auto preset = [&](std::uint32_t tokens) { return policy_of(options, shape, tokens); };
   for (;; shape.max_chunk /= 2) {
     const std::uint32_t tokens = tokens_that_fit(shape, preset, options.arena_bytes);
     if (tokens != 0) return tokens;
     if (shape.max_chunk == 1) break;
   }
-  const std::uint32_t least = least_tokens(shape, preset);
-  if (least == 0)
+  if (smallest_arena(model, options) == 0)
     require(valid(shape) ? Status::kBadPolicy : Status::kBadShape, "policy '" + policy_text(options) + "'");
-  throw Error("an arena of " + std::to_string(options.arena_bytes) +
-              " bytes holds no token of this model; the smallest has " +
-              std::to_string(footprint(shape, preset(least))));
+  throw Error(too_small_text(model, options));
 }
 
-// The policy with its budget, and the chunks that it takes.
-Policy choose_policy(const StoreOptions& options, Shape& shape) {
+// The policy with its budget, and the chunks and workers that it takes.
+Policy choose_policy(const Config& model, const StoreOptions& options, Shape& shape) {
   // First without a budget, since the recent share of it says nothing about the bytes.
   const Keep keep = policy_of(options, shape, options.tokens).keep;
   // The space for a chunk comes on top of the budget of every head, so a tile of
@@ -82,8 +60,9 @@ Policy choose_policy(const StoreOptions& options, Shape& shape) {
       (wanted.rephase || wanted.position_free) && !shape.rotary.known()) {
     throw Error("this model's rotary embedding is not one by which keys can be turned: no rephase or position_free");
   }
+  shape.workers = workers_of(shape, keep);
   const Policy policy =
-      policy_of(options, shape, options.tokens != 0 ? options.tokens : tokens_of_arena(options, shape));
+      policy_of(options, shape, options.tokens != 0 ? options.tokens : tokens_of_arena(model, options, shape));
   if (keep == Keep::kAll) return policy;
   const std::uint32_t kept = policy.sinks + policy.recent;
   if (policy.tokens <= kept) {
@@ -116,10 +95,22 @@ Shape shape_of(const Config& model, const StoreOptions& options) {
   return shape;
 }
 
+std::uint16_t workers_of(const Shape& shape, Keep keep) {
+  return keep == Keep::kScore ? std::min(shape.workers, shape.kv_heads) : shape.workers;
+}
+
+Policy policy_of(const StoreOptions& options, const Shape& shape, std::uint32_t tokens) {
+  Policy policy;
+  require(find_policy(options.policy, tokens, policy), "policy '" + options.policy + "'");
+  apply_settings(options.settings, policy);
+  choose_pairs(options, shape, policy);
+  return policy;
+}
+
 TileStore::TileStore(const Config& model, const StoreOptions& options)
     : profile_(options.profile), compacted_by_(options.compacted_by) {
   Shape shape = shape_of(model, options);
-  const Policy policy = choose_policy(options, shape);
+  const Policy policy = choose_policy(model, options, shape);
   const std::size_t bytes = footprint(shape, policy);
   if (bytes == 0) require(valid(shape) ? Status::kBadPolicy : Status::kBadShape, "cache");
   arena_.reset(static_cast<std::byte*>(std::aligned_alloc(kArenaAlignment, bytes)));
@@ -130,6 +121,14 @@ TileStore::TileStore(const Config& model, const StoreOptions& options)
   if (options.storage == Storage::kQ4) cache_options.profile = profile_;
   const std::string what = options.port.empty() ? "cache" : "cache on port '" + options.port + "'";
   require(watched([&] { return cache_.init({arena_.get(), bytes}, shape, policy, cache_options); }), what);
+}
+
+// Matrix products share unpacked weights among the tokens of a batch, so small chunks would be slow without it. A
+// policy that drops nothing may refuse a chunk, and layers that share codes go in step: there no layer is ahead.
+std::size_t TileStore::max_batch() const {
+  const Policy& policy = cache_.policy();
+  if (policy.keep == Keep::kAll || has_pairs(policy)) return max_chunk();
+  return std::max<std::size_t>(max_chunk(), kTileSlots);
 }
 
 void TileStore::append(int layer, std::size_t count, const float* keys, const float* values) {
@@ -162,13 +161,15 @@ void TileStore::attend(int layer, std::size_t count, const float* queries, float
   // Scores of a head are those of all its queries: one call adds them up.
   if (cache_.policy().keep == Keep::kScore) block = count;
   const std::size_t blocks = (count + block - 1) / block;
+  // Then there may be fewer scratches than threads, but one for each head.
+  const bool by_head = blocks == 1 && shape.workers == shape.kv_heads;
   pool.run(blocks * shape.kv_heads, [&](std::size_t task, std::size_t worker) {
     Part part;
     part.first_head = static_cast<std::uint32_t>(task / blocks);
     part.heads = 1;
     part.first_query = static_cast<std::uint32_t>(task % blocks * block);
     part.queries = static_cast<std::uint32_t>(std::min(block, count - part.first_query));
-    part.worker = static_cast<std::uint32_t>(worker);
+    part.worker = static_cast<std::uint32_t>(by_head ? task : worker);
     const Status status = watched([&] {
       return nibkv::attend(cache_, static_cast<std::uint32_t>(layer), std::span(queries, size), std::span(out, size),
                            part);

@@ -40,6 +40,7 @@ class TileStore : public KvStore {
   TileStore(const Config& model, const StoreOptions& options);
 
   std::size_t max_chunk() const override { return cache_.shape().max_chunk; }
+  std::size_t max_batch() const override;
   void append(int layer, std::size_t count, const float* keys, const float* values) override;
   void attend(int layer, std::size_t count, const float* queries, float* out, ThreadPool& pool) override;
 
@@ -75,6 +76,12 @@ class TileStore : public KvStore {
 
 /// The shape of the nibkv cache for a model.
 Shape shape_of(const Config& model, const StoreOptions& options);
+
+/// Workers whose scratch a cache needs for so many threads: a policy that scores gives each KV head to one of them.
+std::uint16_t workers_of(const Shape& shape, Keep keep);
+
+/// The policy with a budget of `tokens` a head, what is set and the layers that share.
+Policy policy_of(const StoreOptions& options, const Shape& shape, std::uint32_t tokens);
 
 /// Throws Error(what: text(status)) unless kOk.
 void require(Status status, const std::string& what);

@@ -146,6 +146,25 @@ TEST_F(AssistantTest, SaysThatAnArenaIsTooSmall) {
   expect_error(ask("--policy streaming_llm --tokens 3 --profile none"), 1, "more than 4 tokens");
 }
 
+// The tiny model with 4 threads.
+TEST_F(AssistantTest, StartsInTheArenaThatItsErrorNamesAndNotInAByteLess) {
+  const std::string options = " --profile none --threads 4 --max-tokens 1 --arena ";
+  for (const std::string policy : {"ems", "streaming_llm", "full"}) {
+    const Result small = ask("--policy " + policy + options + "1");
+    const std::string bytes = figure(small, "the smallest has ");
+    const std::uint64_t least = std::stoull(bytes);
+    expect_error(
+        ask("--policy " + policy + options + std::to_string(least - 1)), 1,
+        "the smallest has " + std::to_string(least) + " (--arena " + std::to_string((least + 1023) / 1024) + "K)");
+    const Result exact =
+        run("--model " + in_quotes(model_) + " --prompt a --policy " + policy + options + std::to_string(least));
+    EXPECT_EQ(exact.status, 0) << exact.err;
+    EXPECT_EQ(small.err.find("--policy full") != std::string::npos, policy != "full") << small.err;
+    // Under ems both heads' scratch lies where making room works anyway.
+    EXPECT_EQ(small.err.find("--threads 1") != std::string::npos, policy != "ems") << small.err;
+  }
+}
+
 TEST_F(AssistantTest, AnswersTheSameWithAnyNumberOfThreadsAndAnyPort) {
   const Result first = ask("--greedy --max-tokens 5 --threads 1");
   EXPECT_EQ(first.status, 0) << first.err;
