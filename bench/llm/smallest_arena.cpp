@@ -31,8 +31,8 @@ bool can_replace(const std::string& name, bool drops, const PolicySettings& sett
                      [&](const auto& setting) { return reads_setting(name, setting.first); });
 }
 
-// The policy that takes the smallest arena, of those that drop tokens or of those that do not; unchanged where none is
-// smaller.
+// The policy that takes the smallest arena, of those that drop tokens or of those that do not;
+// unchanged where none is smaller.
 Change with_other_policy(const Config& model, const StoreOptions& options, bool drops) {
   Change best{"", options, smallest_arena(model, options)};
   for (std::uint32_t i = 0; !policy_name(i).empty(); ++i) {
