@@ -10,12 +10,16 @@ namespace nibkv::llm {
 /// A command of nibkv-eval: eval_NAME.cpp.
 struct Command {
   const char* name;
-  const char* help;               ///< a part of --help
+  const char* summary;            ///< in the list of commands
+  const char* help;               ///< of what only this command has
   std::set<std::string> options;  ///< that take a value
-  std::set<std::string> flags;    ///< that take none, beside --help
+  std::set<std::string> flags;    ///< that take none, beside help and version
   /// Reads the options. @throws UsageError or Error for wrong ones
   Job (*prepare)(const Arguments& arguments);
 };
+
+/// What COMMAND --help prints: its own help, and those of its options that several commands have.
+std::string help_of(const Command& command);
 
 Command perplexity_command();
 Command speed_command();

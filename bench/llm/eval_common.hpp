@@ -29,9 +29,6 @@ using Job = std::function<void()>;
 /// A line on standard error, behind the program's name.
 void say(const std::string& line);
 
-/// To standard output. @throws Error when it cannot be written
-void print(const std::string& text);
-
 /// The value of an option that must be there. @throws UsageError
 std::string required(const Arguments& arguments, const std::string& name);
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 
 // The files that programs write.
 
@@ -26,6 +27,9 @@ void write_file(const std::string& path, const std::string& text);
 /// Long work shall not end at a place that cannot be written: tries it, and leaves it as it was.
 /// @throws Error as write_file would, as far as that can be known: no such folder, no permission, no room at all
 void check_place(const std::string& path);
+
+/// To standard output, at once. @throws Error when it cannot be written
+void print(std::string_view text);
 
 /// Whether writing again replaces what was written, and does not come behind it as in a pipe.
 bool is_replaced(const std::string& path);

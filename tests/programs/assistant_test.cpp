@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <string>
@@ -42,40 +43,6 @@ class AssistantTest : public nibkv::test::ProgramTest {
     return ProgramTest::figure(result.err, name);
   }
 };
-
-TEST_F(AssistantTest, PrintsItsHelp) {
-  const Result result = run("--help");
-  EXPECT_EQ(result.status, 0);
-  EXPECT_EQ(result.err, "");
-  for (const char* option : {"--prompt", "--arena", "--tokens", "--policy", "--profile", "--port", "--seed"}) {
-    EXPECT_NE(result.out.find(option), std::string::npos) << option;
-  }
-}
-
-TEST_F(AssistantTest, ListsItsPortsOfWhichScalarRunsAnywhere) {
-  const Result result = run("--list-ports");
-  EXPECT_EQ(result.status, 0);
-  EXPECT_NE(result.out.find("scalar\n"), std::string::npos) << result.out;
-}
-
-TEST_F(AssistantTest, CallsWrongOptionsUsageErrors) {
-  expect_error(run("--modle x"), 2, "unknown option --modle");
-  expect_error(run("hello"), 2, "unexpected argument 'hello'");
-  expect_error(run("--prompt"), 2, "--prompt needs a value");
-  expect_error(run("--arena 2M --tokens 512"), 2, "--arena and --tokens exclude each other");
-  expect_error(run("--greedy --temperature 1"), 2, "--greedy and --temperature exclude each other");
-  expect_error(run("--port sse9"), 2, "unknown port 'sse9'");
-  expect_error(run("--policy lru"), 2, "unknown policy 'lru'; there are full, streaming_llm");
-  expect_error(run("--policy ems --set merge=keys"), 2, "--set merge takes none, values or both, not 'keys'");
-  expect_error(run("--policy full --set sinks=4"), 2, "policy 'full' has no 'sinks' to set");
-  expect_error(run("--outliers 5"), 2, "--outliers takes 0, 4, 8, 12 or 16");
-  expect_error(run("--outliers 8 --profile none"), 2, "--outliers needs a profile");
-  expect_error(run("--threads 257"), 2, "--threads takes a whole number from 1 to 256");
-  expect_error(run("--tokens 0"), 2, "--tokens");
-  expect_error(run("--arena 2Q"), 2, "--arena takes a size");
-  expect_error(run("--top-p 1.5"), 2, "--top-p");
-  expect_error(run("--temperature warm"), 2, "--temperature");
-}
 
 TEST_F(AssistantTest, SaysWhatIsWrongWithFiles) {
   expect_error(run("--model /no/such.gguf --prompt x"), 1, "/no/such.gguf");
