@@ -1,45 +1,25 @@
 #include "bench/llm/assistant_session.hpp"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <iostream>
 #include <optional>
 #include <string_view>
 
+#include "bench/llm/kept_map.hpp"
+#include "bench/llm/message_reader.hpp"
 #include "bench/llm/signals.hpp"
 
 namespace nibkv::llm {
 namespace {
 
-constexpr const char* kChatHelp =
-    "  /reset  forget the conversation\n"
-    "  /stats  what it took so far\n"
-    "  /quit   end (so does the end of input)\n"
-    "  Ctrl-C  stop an answer\n";
-
-/// Lines from standard input. The C++ streams would not let a signal end the wait.
-class LineReader {
- public:
-  /// The next line without its end; nothing at the end of input or after a signal.
-  std::optional<std::string> next() {
-    std::size_t end = 0;
-    while ((end = buffer_.find('\n')) == std::string::npos) {
-      char bytes[4096];
-      const ssize_t got = wait_for_input() ? ::read(STDIN_FILENO, bytes, sizeof bytes) : -1;
-      if (got <= 0) break;
-      buffer_.append(bytes, static_cast<std::size_t>(got));
-    }
-    if (stop_asked() || buffer_.empty()) return std::nullopt;
-    std::string line = buffer_.substr(0, end);
-    buffer_.erase(0, end == std::string::npos ? end : end + 1);
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    return line;
-  }
-
- private:
-  std::string buffer_;
-};
+constexpr const char* kChatHelp = R"(  /context  draw which tokens the cache holds
+  /reset    forget the conversation
+  /stats    what it took so far
+  /quit     end (so do Ctrl-D and the end of input)
+  Ctrl-C    stop an answer, or forget what is typed
+On a terminal what is pasted is one message, however many lines it has. Arrows, Home, End, Delete, Ctrl-U, Ctrl-K and
+Ctrl-W edit it; Up brings earlier ones back.
+)";
 
 bool is_command(const std::string& line) {
   return line.size() > 1 && line[0] == '/' &&
@@ -63,20 +43,22 @@ bool Session::ask(const std::string& message) {
   }
   std::cout << std::endl;
   if (!std::cout) throw Error("cannot write to standard output");
+  if (ending == Ending::kCut) {
+    say("the answer was cut after " + std::to_string(conversation_.max_tokens()) + " tokens (--max-tokens)");
+  }
   return ending != Ending::kStopped;
 }
 
 void Session::chat() {
-  LineReader reader;
+  MessageReader reader;
   while (ended_by() == 0) {
     forget_interrupt();
-    if (is_terminal_) std::cerr << "> " << std::flush;
     const std::optional<std::string> message = reader.next();
     if (!message) {
-      if (is_terminal_) std::cerr << '\n';
+      if (reader.is_terminal()) std::cerr << '\n';
       return;
     }
-    if (message->find_first_not_of(" \t") == std::string::npos) continue;
+    if (message->find_first_not_of(" \t\n") == std::string::npos) continue;
     if (is_command(*message)) {
       if (*message == "/quit") return;
       obey(*message);
@@ -86,7 +68,7 @@ void Session::chat() {
       ask(*message);
     } catch (const Error& error) {
       // A person can go on with /reset; a script cannot know.
-      if (!is_terminal_) throw;
+      if (!reader.is_terminal()) throw;
       say(error.what());
     }
   }
@@ -95,6 +77,8 @@ void Session::chat() {
 void Session::obey(const std::string& command) {
   if (command == "/help") {
     std::cerr << kChatHelp;
+  } else if (command == "/context") {
+    std::cerr << as_text(kept_map_of(conversation_.store().cache(), ""));
   } else if (command == "/stats") {
     std::cerr << summary(conversation_);
   } else if (command == "/reset") {

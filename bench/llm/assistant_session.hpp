@@ -1,7 +1,5 @@
 #pragma once
 
-#include <unistd.h>
-
 #include <string>
 
 #include "bench/llm/conversation.hpp"
@@ -26,7 +24,6 @@ class Session {
   void obey(const std::string& command);
 
   Conversation& conversation_;
-  bool is_terminal_ = ::isatty(STDIN_FILENO) != 0;
 };
 
 }  // namespace nibkv::llm

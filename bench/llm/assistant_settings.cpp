@@ -45,8 +45,8 @@ Without a prompt it reads messages from standard input, a line each, and answers
   -h, --help           print this and end
   --version            print the version and end
 
-While it chats: /help, /reset, /stats, /quit. Ctrl-C stops an answer; at the prompt it ends the program. So do SIGTERM,
-SIGHUP and an output that nobody reads any more, at any time; --save keeps the conversation all the same.
+While it chats, /help says what it understands. Ctrl-C stops an answer; at an empty prompt it ends the program. So do
+SIGTERM, SIGHUP and an output that nobody reads any more, at any time; --save keeps the conversation all the same.
 
 Exit status: 0; 1 after an error; 2 for wrong options; 128 and the signal's number after SIGTERM (143), SIGHUP (129), an
 output that was closed (SIGPIPE, 141), or Ctrl-C in the answer to --prompt (130).

@@ -123,6 +123,27 @@ TEST_F(AssistantTest, AnswersTheSameWithAnyNumberOfThreadsAndAnyPort) {
   EXPECT_EQ(ask("--greedy --max-tokens 60 --threads 2 --port scalar").out, longer.out);
 }
 
+TEST_F(AssistantTest, SaysWhenAnAnswerWasCut) {
+  const std::string line = "nibkv-assistant: the answer was cut after 3 tokens (--max-tokens)\n";
+  const Result prompt = ask("--greedy --max-tokens 3");
+  EXPECT_EQ(prompt.status, 0);
+  EXPECT_EQ(prompt.out, "907\n");
+  EXPECT_NE(prompt.err.find(line), std::string::npos) << prompt.err;
+  const Result chat = run("--model " + in_quotes(model_) + " --profile none --greedy --max-tokens 3", "a\nb\n");
+  std::size_t times = 0;
+  for (std::size_t at = 0; (at = chat.err.find(line, at)) != std::string::npos; ++at) ++times;
+  EXPECT_EQ(times, 2u) << chat.err;
+}
+
+TEST_F(AssistantTest, SaysWhenStandardInputCannotBeRead) {
+  const std::string options = "--model " + in_quotes(model_) + " --profile none";
+  const int status = std::system((command_line(options) + " </ 2>" + in_quotes(folder_ + "/err")).c_str());
+  EXPECT_EQ(WEXITSTATUS(status), 1);
+  EXPECT_NE(contents(folder_ + "/err").find("nibkv-assistant: cannot read standard input: Is a directory\n"),
+            std::string::npos)
+      << contents(folder_ + "/err");
+}
+
 TEST_F(AssistantTest, DrawsTheSameTextFromTheSameSeed) {
   const std::string options = "--temperature 1 --top-p 0.95 --max-tokens 60 --profile none --seed ";
   const Result first = ask(options + "7");
@@ -226,9 +247,10 @@ TEST_F(AssistantTest, ChatsOverAPipeAndRemembersTheTurnBefore) {
 
 TEST_F(AssistantTest, ObeysCommandsAndTakesOtherLinesWithASlashAsText) {
   const Result result = run("--model " + in_quotes(model_) + " --profile none --max-tokens 2",
-                            "/help\n/nonsense\nabc\n/reset\n/etc/hosts is\n/quit\nnever read\n");
+                            "/help\n/nonsense\n/context\nabc\n/reset\n/etc/hosts is\n/quit\nnever read\n");
   EXPECT_EQ(result.status, 0) << result.err;
   EXPECT_NE(result.err.find("/reset"), std::string::npos);
+  EXPECT_NE(result.err.find("  the cache is empty\n"), std::string::npos);
   EXPECT_NE(result.err.find("unknown command /nonsense"), std::string::npos);
   EXPECT_EQ(figure(result, "tokens, prompt / answer"), "14 / 2") << "since the reset";
 }
