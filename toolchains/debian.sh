@@ -58,3 +58,8 @@ job_count() {
   fi
   echo "$jobs"
 }
+
+# print_comment FILE: prints the comment that a script begins with, which is its help.
+print_comment() {
+  sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$1"
+}

@@ -1,9 +1,57 @@
 #include "bench/llm/arguments.hpp"
 
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
 #include <charconv>
+#include <cstring>
 #include <fstream>
+#include <numeric>
 
 namespace nibkv::llm {
+namespace {
+
+// Of an option as it is spelled, with or without `=value`; empty for short ones that no program has.
+std::string name_of(const std::string& word) {
+  const std::string spelled = word.substr(0, word.find('='));
+  if (spelled == "-o") return "out";
+  if (spelled == "-h") return "help";
+  return spelled.starts_with("--") ? spelled.substr(2) : "";
+}
+
+// Letters to insert, delete or replace.
+std::size_t distance(std::string_view from, std::string_view to) {
+  std::vector<std::size_t> row(to.size() + 1);
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (std::size_t i = 0; i < from.size(); ++i) {
+    std::size_t diagonal = row[0];
+    row[0] = i + 1;
+    for (std::size_t j = 0; j < to.size(); ++j) {
+      const std::size_t replaced = diagonal + (from[i] == to[j] ? 0 : 1);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({replaced, row[j] + 1, row[j + 1] + 1});
+    }
+  }
+  return row.back();
+}
+
+// The option that an unknown one may stand for.
+std::string suggestion(const std::string& name, std::set<std::string> names, const std::set<std::string>& flags) {
+  names.insert(flags.begin(), flags.end());
+  std::string nearest;
+  std::size_t least = std::max<std::size_t>(name.size() / 2, 1);
+  for (const std::string& known : names) {
+    const bool begins = name.size() >= 3 && known.starts_with(name);
+    const std::size_t steps = begins ? 0 : distance(name, known);
+    if (steps > least || (steps == least && !nearest.empty())) continue;
+    least = steps;
+    nearest = known;
+  }
+  return nearest.empty() ? "" : "; did you mean --" + nearest + "?";
+}
+
+}  // namespace
 
 std::optional<std::uint64_t> parse_whole(std::string_view text) {
   std::uint64_t value = 0;
@@ -35,22 +83,38 @@ std::vector<std::string> split_list(const std::string& text) {
 }
 
 Arguments::Arguments(int count, const char* const* words, const std::set<std::string>& names,
-                     const std::set<std::string>& flags) {
+                     std::set<std::string> flags, const std::set<std::string>& optional) {
+  flags.insert({"help", "version"});
+  const auto is_option = [&](const std::string& word) {
+    return word.starts_with("--") && (names.contains(name_of(word)) || flags.contains(name_of(word)));
+  };
+  bool only_words = false;
   for (int i = 0; i < count; ++i) {
-    std::string word = words[i];
-    if (word == "-o") word = "--out";
-    if (word.size() < 3 || word.compare(0, 2, "--") != 0) {
+    const std::string word = words[i];
+    if (only_words || word.size() < 2 || word[0] != '-') {
       words_.push_back(word);
       continue;
     }
-    const std::string name = word.substr(2);
+    if (word == "--") {
+      only_words = true;
+      continue;
+    }
+    const std::size_t equals = word.find('=');
+    const std::string spelled = word.substr(0, equals), name = name_of(word);
     if (flags.contains(name)) {
+      if (equals != std::string::npos) throw UsageError("option " + spelled + " takes no value");
       flags_.insert(name);
       continue;
     }
-    if (!names.contains(name)) throw Error("unknown option " + word);
-    if (i + 1 == count) throw Error("option " + word + " needs a value");
-    if (!values_.emplace(name, words[++i]).second) throw Error("option " + word + " is given twice");
+    if (!names.contains(name)) throw UsageError("unknown option " + spelled + suggestion(name, names, flags));
+    if (equals == std::string::npos && i + 1 == count) throw UsageError("option " + spelled + " needs a value");
+    const std::string value = equals == std::string::npos ? words[++i] : word.substr(equals + 1);
+    if (equals == std::string::npos && is_option(value)) {
+      throw UsageError("option " + spelled + " needs a value before " + value + " (" + spelled + "=" + value +
+                       " if that is its value)");
+    }
+    if (value.empty() && !optional.contains(name)) throw UsageError("option " + spelled + " needs a value, not ''");
+    if (!values_.emplace(name, value).second) throw UsageError("option " + spelled + " is given twice");
   }
 }
 
@@ -97,8 +161,9 @@ std::uint64_t Arguments::bytes(const std::string& name, std::uint64_t otherwise)
 }
 
 std::string read_text(const std::string& path) {
+  const auto fail = [&path] { throw Error("cannot read " + path + ": " + std::strerror(errno)); };
   std::ifstream file(path, std::ios::binary);
-  if (!file) throw Error("cannot read " + path);
+  if (!file) fail();
   // A directory opens like a file and fails at the first read.
   std::string bytes;
   char block[65536];
@@ -106,7 +171,18 @@ std::string read_text(const std::string& path) {
     file.read(block, sizeof block);
     bytes.append(block, static_cast<std::size_t>(file.gcount()));
   } while (file);
-  if (!file.eof()) throw Error("cannot read " + path);
+  if (!file.eof()) fail();
+  return bytes;
+}
+
+// std::cin takes an error for the end.
+std::string read_standard_input() {
+  std::string bytes;
+  char block[65536];
+  for (ssize_t got = 0; (got = ::read(STDIN_FILENO, block, sizeof block)) != 0;) {
+    if (got < 0) throw Error(std::string("cannot read standard input: ") + std::strerror(errno));
+    bytes.append(block, static_cast<std::size_t>(got));
+  }
   return bytes;
 }
 

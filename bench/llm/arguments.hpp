@@ -18,14 +18,18 @@ class UsageError : public Error {
   using Error::Error;
 };
 
-/// The `--name value` and `--name` arguments of a program, with `-o value` as `--out value`, and
-/// the words between them.
+/// The arguments of a program: `--name value`, `--name=value` and flags `--name`; `-o` counts as
+/// `--out`, `-h` as `--help`; and the words between. After `--` all are words. Every program has the
+/// flags help and version.
 class Arguments {
  public:
-  /// @param names  options that take a value, without the dashes; @param flags  options that take none
-  /// @throws Error for an unknown option, one given twice, or one without its value
-  Arguments(int count, const char* const* words, const std::set<std::string>& names,
-            const std::set<std::string>& flags);
+  /// @param names     options that take a value, without the dashes
+  /// @param flags     options that take none, beside help and version
+  /// @param optional  those of `names` whose value may be empty
+  /// @throws UsageError for an unknown option, which names the nearest; one given twice; one without its value, with an
+  ///         empty one, or followed by an option where its value should be; and a flag with a value
+  Arguments(int count, const char* const* words, const std::set<std::string>& names, std::set<std::string> flags,
+            const std::set<std::string>& optional = {});
 
   const std::vector<std::string>& words() const { return words_; }
   bool flag(const std::string& name) const { return flags_.contains(name); }
@@ -54,5 +58,7 @@ std::vector<std::string> split_list(const std::string& text);
 
 /// @throws Error naming the path
 std::string read_text(const std::string& path);
+/// All of standard input. @throws Error
+std::string read_standard_input();
 
 }  // namespace nibkv::llm

@@ -14,6 +14,16 @@ bool speaks_of(const ChatTemplate& row, std::string_view token) {
                      [&](std::string_view mark) { return mark.find(token) != std::string_view::npos; });
 }
 
+// Whether a template prints BOS at the beginning: by its name, or spelled out before the first mark.
+bool begins_with(std::string_view text, const ChatTemplate& row, std::string_view bos) {
+  if (text.find("bos_token") != std::string_view::npos) return true;
+  std::size_t first_mark = text.size();
+  for (const std::string_view mark : row.needs) {
+    if (!mark.empty()) first_mark = std::min(first_mark, text.find(mark));
+  }
+  return !bos.empty() && text.substr(0, first_mark).find(bos) != std::string_view::npos;
+}
+
 }  // namespace
 
 /// Converts markers and text to ids. Text between two control tokens is encoded as one piece,
@@ -96,7 +106,10 @@ Chat Chat::from(const Gguf& file, const Tokenizer& tokenizer, const std::optiona
     if (row == &plain_template()) return chat;
     chat.default_system_ = default_system_message(text, *row);
     chat.has_dated_system_ = !chat.default_system_ && has_dated_system_message(text);
-    if (text.find("bos_token") != std::string_view::npos && tokenizer.bos()) chat.begins_with_bos_ = true;
+    const std::optional<std::int32_t> bos = tokenizer.bos();
+    if (bos && begins_with(text, *row, tokenizer.is_special(*bos) ? tokenizer.decode(*bos) : "")) {
+      chat.begins_with_bos_ = true;
+    }
     return chat;
   } catch (const Error& error) {
     throw Error(file.path() + ": " + error.what() + advice);
@@ -105,7 +118,6 @@ Chat Chat::from(const Gguf& file, const Tokenizer& tokenizer, const std::optiona
 
 std::vector<std::int32_t> Chat::first(std::optional<std::string_view> system, std::string_view message) const {
   Writer writer(*this);
-  if (begins_with_bos_) writer.id(*tokenizer_->bos());
   if (row_->system_in_user) writer.mark(row_->user);
   if (system) {
     writer.mark(row_->system);
@@ -114,7 +126,11 @@ std::vector<std::int32_t> Chat::first(std::optional<std::string_view> system, st
   }
   if (!row_->system_in_user) writer.mark(row_->user);
   write_message(message, writer);
-  return writer.take();
+  std::vector<std::int32_t> ids = writer.take();
+  // Some models begin their turns with the token that they call BOS.
+  const std::optional<std::int32_t> bos = tokenizer_->bos();
+  if (begins_with_bos_ && (ids.empty() || ids.front() != *bos)) ids.insert(ids.begin(), *bos);
+  return ids;
 }
 
 std::vector<std::int32_t> Chat::next(bool end_is_cached, std::string_view message) const {
@@ -127,7 +143,7 @@ std::vector<std::int32_t> Chat::next(bool end_is_cached, std::string_view messag
 }
 
 bool Chat::ends_answer(std::int32_t id) const {
-  return id == end_ || id == tokenizer_->eos() || id == tokenizer_->eot();
+  return id == end_ || tokenizer_->ends_turn(id);
 }
 
 void Chat::write_message(std::string_view message, Writer& writer) const {

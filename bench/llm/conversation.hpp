@@ -100,6 +100,7 @@ class Conversation {
   /// Tokens fed since the beginning or the limit, that is, the position of the next one.
   std::size_t position() const { return store_.cache().seen(0); }
   const TileStore& store() const { return store_; }
+  std::size_t max_tokens() const { return options_.max_tokens; }
 
  private:
   struct Turn {

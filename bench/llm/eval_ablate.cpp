@@ -15,8 +15,9 @@ constexpr const char* kHelp =
   What each part of the policy ems is worth: the policy as it is, and with one setting changed at a time. Settings that
   turn keys by their positions (rephase, position_free) are left out for a model whose frequencies are divided.
 
-  --budgets LIST       (default 5%,10%)
-  all others           as sweep has them, but for --policies and --set
+  --budgets LIST       of a head: tokens such as 410, shares of the context such as 10%, or bytes of arena such as 1M
+                       (default 5%,10%)
+  --json PATH          write the rows as JSON, anew whenever there are more; - prints JSON instead of a table
 )";
 
 // The values to try in addition to the default, which is skipped if a list has it.
@@ -86,7 +87,7 @@ Job prepare(const Arguments& arguments) {
 }  // namespace
 
 Command ablate_command() {
-  return {"ablate", kHelp, SweepJob::option_names(), {"resume"}, prepare};
+  return {"ablate", "what each part of the policy ems is worth", kHelp, SweepJob::option_names(), {"resume"}, prepare};
 }
 
 }  // namespace nibkv::llm

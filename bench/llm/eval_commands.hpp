@@ -10,13 +10,17 @@ namespace nibkv::llm {
 /// A command of nibkv-eval: eval_NAME.cpp.
 struct Command {
   const char* name;
-  const char* help;               ///< a part of --help
+  const char* summary;            ///< in the list of commands
+  const char* help;               ///< what only this command has
   std::set<std::string> options;  ///< options that take a value
-  std::set<std::string> flags;    ///< options that take none, in addition to --help
+  std::set<std::string> flags;    ///< options that take none, in addition to help and version
   /// Reads the options.
   /// @throws UsageError or Error for wrong ones
   Job (*prepare)(const Arguments& arguments);
 };
+
+/// What COMMAND --help prints: its own help, and those of its options that several commands have.
+std::string help_of(const Command& command);
 
 Command perplexity_command();
 Command speed_command();

@@ -45,11 +45,6 @@ void say(const std::string& line) {
   std::cerr << "nibkv-eval: " << line << '\n';
 }
 
-void print(const std::string& text) {
-  std::cout << text << std::flush;
-  if (!std::cout) throw Error("cannot write to standard output");
-}
-
 std::string required(const Arguments& arguments, const std::string& name) {
   const auto given = arguments.text(name);
   if (!given || given->empty()) throw UsageError("--" + name + " is missing");

@@ -29,10 +29,6 @@ using Job = std::function<void()>;
 /// Writes a line to standard error, after the program's name.
 void say(const std::string& line);
 
-/// Writes to standard output.
-/// @throws Error if that fails
-void print(const std::string& text);
-
 /// The value of a required option.
 /// @throws UsageError if it is missing
 std::string required(const Arguments& arguments, const std::string& name);

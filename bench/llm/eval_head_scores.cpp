@@ -23,8 +23,6 @@ constexpr const char* kHelp =
   --lengths LIST       tokens of the prompt (default 1024)
   --depths N           places of the needle (default 5)
   --seeds N            needles at each place (default 2)
-  --needles, --prompt  as for retrieval
-  --model, --text, --threads  as above
 )";
 
 class HeadScoresJob {
@@ -94,6 +92,7 @@ std::string HeadScoresJob::table(const HeadScores& measured, const Config& confi
 
 Command head_scores_command() {
   return {"head-scores",
+          "how much each KV head looks answers up in far text",
           kHelp,
           {"model", "text", "profile", "out", "lengths", "depths", "seeds", "needles", "prompt", "threads"},
           {},

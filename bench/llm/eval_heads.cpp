@@ -15,7 +15,6 @@ constexpr const char* kHelp =
 
   --context N          tokens of the text (default 1024)
   --svg PATH           the picture: a row a head, a mark where a token is held, a darker one where others joined it
-  --model, --text, --policy, --tokens, --arena, --set, --profile, --outliers, --port, --threads, --json  as above
 )";
 
 struct HeadsJob {
@@ -78,6 +77,7 @@ void HeadsJob::operator()() {
 
 Command heads_command() {
   return {"heads",
+          "a picture of which tokens each KV head holds",
           kHelp,
           {"model", "text", "context", "svg", "storage", "policy", "tokens", "arena", "set", "profile", "outliers",
            "port", "threads", "json"},

@@ -166,9 +166,10 @@ void LayersJob::operator()() const {
 }  // namespace
 
 Command layers_command() {
-  return {"layers", kHelp, {"profile", "svg", "json", "min-cosine"}, {}, [](const Arguments& arguments) -> Job {
-            return LayersJob(arguments);
-          }};
+  return {"layers", "how similar neighbouring layers are, and which may share codes",
+          kHelp,    {"profile", "svg", "json", "min-cosine"},
+          {},       [](const Arguments& arguments) -> Job {
+            return LayersJob(arguments); }};
 }
 
 }  // namespace nibkv::llm

@@ -17,34 +17,12 @@ constexpr const char* kHelp =
   The perplexity of a text as llama.cpp measures it. The text is tokenised whole, without a beginning-of-sequence token,
   and cut into windows of N tokens. Each is fed into an empty cache, and the tokens at positions N/2 to N-1 are scored:
   N/2 a window, foretold by the rows of logits N/2-1 to N-2. The same model with an f32 cache that keeps everything runs
-  side by side as the reference.
+  side by side as the reference. cross_entropy and kl_divergence (of the cache from the reference) are means over the
+  scored tokens, in nats.
 
-  --model PATH         GGUF file (default: $NIBKV_MODEL, or else the tiny built-in model)
-  --text PATH          UTF-8 text
   --context N          tokens of a window (default 1024)
   --windows N          (default 8; as many whole ones as the text has)
-  --storage q4|f32     how the cache stores keys and values (default q4)
-  --policy NAME        full (default), streaming_llm, or one that keeps by importance: ems, ems_no_merge, h2o, tova,
-                       snapkv, l2_norm, pyramid_kv, ada_kv, head_kv
-  --set KEY=VALUE,...  fields of the policy: sinks, recent (tokens, or a share such as 50%), score (global_local, global,
-                       local, key_norm), group (mean, max), combine (sum, max), per_query (0, 1), window, pool, merge
-                       (none, values, both), rephase (0, 1), similarity (key, value, key_value), position_free (0, 1),
-                       mass (none, share, count), threshold (0 to 255, mean), candidate_mass (0 to 255), budget
-                       (uniform, pyramid, scores, adaptive); of minicache and ems_fold: fold (gate: layers share that
-                       are alike in the profile; direct: all, as they are; aligned: all, through its maps), fold_start (the first that may; default half of them),
-                       fold_rows (both, keys, values), fold_centred (0, 1: keys less their means), fold_min_cosine (0 to 255), fold_recent, fold_t (0 to 255),
-                       fold_retained (0 to 128), fold_retain (far, near, far_range); or fold_keys, fold_values (layers
-                       FIRST-END whose neighbours share codes)
-  --force-fold         let layers share that the gate refuses: --set fold=direct
-  --tokens N           tokens that the cache holds (default with policy full or minicache: the context)
-  --arena BYTES        size of the cache instead, such as 65536, 512K or 2M
-  --profile PATH|none  of the model's keys and values (default none)
-  --outliers N         key channels at 8 bits: 0, 4, 8, 12 or 16 (default 8, without a profile 0)
-  --port NAME          of the computing kernels (default: the fastest)
-  --threads N          (default: as many as cores)
   --json PATH          write the figures as JSON too; - prints JSON instead of lines
-
-  cross_entropy and kl_divergence (of the cache from the reference) are means over the scored tokens, in nats.
 )";
 
 struct PerplexityJob {
@@ -111,6 +89,7 @@ Report PerplexityJob::report(const PerplexityFigures& figures) const {
 
 Command perplexity_command() {
   return {"perplexity",
+          "the perplexity of a text, beside that with an f32 cache",
           kHelp,
           {"model", "text", "context", "windows", "storage", "policy", "set", "tokens", "arena", "profile", "outliers",
            "port", "threads", "json"},

@@ -15,7 +15,6 @@ constexpr const char* kHelp =
     R"(nibkv-eval profile --text PATH -o PATH [options]
   Runs a text through the model and writes the profile of its keys and values.
 
-  --model, --text, --threads  as above
   -o, --out PATH       the profile
   --header PATH        write it as a C++ header too
   --context N          tokens of a context (default 4096, at most the model's)
@@ -77,11 +76,9 @@ void ProfileJob::operator()() const {
 }  // namespace
 
 Command profile_command() {
-  return {"profile",
-          kHelp,
-          {"model", "text", "out", "header", "context", "tokens", "threads"},
-          {"align"},
-          [](const Arguments& arguments) -> Job { return ProfileJob(arguments); }};
+  return {"profile", "the profile of a model's keys and values, from a text",
+          kHelp,     {"model", "text", "out", "header", "context", "tokens", "threads"},
+          {"align"}, [](const Arguments& arguments) -> Job { return ProfileJob(arguments); }};
 }
 
 }  // namespace nibkv::llm

@@ -18,18 +18,14 @@ constexpr const char* kHelp =
     R"(nibkv-eval retrieval --text PATH [options]
   Needles in a haystack: facts are hidden in the prose of a text, and the model is asked for one behind it, greedily.
 
-  --policies LIST      of perplexity's, and f32: an f32 cache that keeps everything (default f32); or --policy NAME.
-                       Also what there is without nibkv: f16_last, the last tokens in f16, and f16_sinks, the first 4 and
-                       the last; as many as fit the whole arena of ems at --tokens
+  --policies LIST      of nibkv's (nibkv-eval perplexity --help), and f32: an f32 cache that keeps everything (default).
+                       Also what there is without nibkv: f16_last, the last tokens in f16, and f16_sinks, the first 4
+                       and the last; as many as fit the whole arena of ems at --tokens
+  --policy NAME        one of them
   --tokens N           that a head holds; of no meaning to f32 and full
-  --set KEY=VALUE,...  as above, for the policies that have it
-  --force-fold         as above
   --mode MODE          unseen: the haystack streams through the cache, and the question comes behind it; seen: the cache
                        holds the whole prompt and is cut back once, question included, before the model answers; or both
                        (default). 'seen' is for policies that keep scores; others are left out there
-  --needles KIND       passkey: a number of five digits (default); sentence: a plain fact; several: the pass keys of three
-                       persons, of which one is asked for; code: for the tiny built-in model
-  --prompt FORM        plain (default) or chat: ChatML
   --lengths LIST       tokens of the prompt, question included (default 1024,2048); so many fewer as an answer needs
                        when that is all of the model's context
   --depths N           places of the needle, equally far from one another (default 9)
@@ -37,7 +33,6 @@ constexpr const char* kHelp =
   --json PATH          write rows and sums as JSON, anew while there are more
   --resume             ask only what that file has no row for
   --svg PATH           draw depth against length; with several caches the name of each goes before .svg
-  --model, --text, --profile, --outliers, --port, --threads  as above
 )";
 
 constexpr const char* kExact = "f32";
@@ -288,6 +283,7 @@ void RetrievalJob::keep(bool at_once) {
 
 Command retrieval_command() {
   return {"retrieval",
+          "facts hidden in a text, and asked for",
           kHelp,
           {"model", "text", "policy", "policies", "tokens", "set", "mode", "needles", "prompt", "lengths", "depths",
            "seeds", "json", "svg", "profile", "outliers", "port", "threads"},

@@ -16,7 +16,6 @@ constexpr const char* kHelp =
 
   --context N          tokens of the prefill (default 4096)
   --decode N           tokens decoded behind it (default 64)
-  --model, --text, --storage, --policy, --set, --tokens, --arena, --profile, --outliers, --port, --threads, --json  as above
 )";
 
 struct SpeedJob {
@@ -60,6 +59,7 @@ void SpeedJob::operator()() {
 
 Command speed_command() {
   return {"speed",
+          "tokens per second of the whole model",
           kHelp,
           {"model", "text", "context", "decode", "storage", "policy", "set", "tokens", "arena", "profile", "outliers",
            "port", "threads", "json"},

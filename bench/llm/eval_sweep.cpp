@@ -16,28 +16,17 @@ constexpr const char* kHelp =
   What policies make of budgets: a text is read as a stream, each cache keeps what its policy chooses without knowing
   what comes, and what is foretold is scored against an f32 cache that keeps everything.
 
-  --policies LIST      of perplexity's, and what there is without nibkv, in the bytes that the tiles of streaming_llm
-                       take at the budget: f16_last, the last tokens in f16, and f16_sinks, the first 4 and the last;
-                       and all tokens in f16 with the layers folded that minicache folds: f16_fold, where each head
-                       retains tokens of its own, and f16_fold_tokens, where all heads retain the same
+  --policies LIST      of nibkv's (nibkv-eval perplexity --help), and what there is without nibkv, in the bytes that
+                       the tiles of streaming_llm take at the budget: f16_last, the last tokens in f16, and f16_sinks,
+                       the first 4 and the last; and all tokens in f16 with the layers folded that minicache folds:
+                       f16_fold, where each head retains tokens of its own, and f16_fold_tokens, where all retain the
+                       same
                        (default: all but head_kv, whose profile needs head scores, and those that fold)
   --budgets LIST       of a head: tokens such as 410, shares of the context such as 10%, or bytes of arena such as 1M
                        (default 2%,5%,10%,25%)
-  --set KEY=VALUE,...  as above, for the policies that have it; f16_fold reads what minicache does of folding, but
-                       fold_centred and fold=aligned
-  --force-fold         let layers share that the gate refuses: --set fold=direct
-  --context N          tokens of a window (default 4096)
-  --score-from N       position of the first token that is scored (default 512, at most half the context)
-  --windows N          (default 1; as many whole ones as the text has)
-  --from N             characters of the text to leave out at its beginning (default 0)
-  --together N         caches that are fed side by side and share one pass of the reference (default 8)
-  --retrieval N        ask each cache for N needles, too, at depths equally far from one another; text, question and
-                       answer take --context tokens, and the question comes last, unseen. The column is 'found'
-  --needles KIND       as for retrieval (default passkey)
+  --set KEY=VALUE,...  fields of the policies that have them (nibkv-eval perplexity --help); f16_fold reads what
+                       minicache does of folding, but fold_centred and fold=aligned
   --json PATH          write the rows as JSON, anew whenever there are more; - prints JSON instead of a table
-  --resume             measure only what that file has no row for
-  --svg PATH           draw cross-entropy above that of f32 against bytes
-  --model, --text, --profile, --outliers, --port, --threads  as above
 )";
 
 std::vector<std::string> all_policies() {
@@ -98,7 +87,7 @@ Job prepare(const Arguments& arguments) {
 Command sweep_command() {
   std::set<std::string> options = SweepJob::option_names();
   options.insert({"policies", "set"});
-  return {"sweep", kHelp, options, {"resume", "force-fold"}, prepare};
+  return {"sweep", "policies against budgets", kHelp, options, {"resume", "force-fold"}, prepare};
 }
 
 }  // namespace nibkv::llm

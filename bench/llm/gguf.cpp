@@ -183,10 +183,8 @@ void Gguf::Impl::parse() {
   const auto tensor_count = cursor.count(kSmallestDescription, "the number of tensors");
   const auto metadata_count = cursor.count(kSmallestEntry, "the number of metadata entries");
   read_metadata(cursor, metadata_count);
-  if (const std::uint64_t parts = integer("split.count").value_or(1); parts > 1) {
-    cursor.fail("is part " + std::to_string(integer("split.no").value_or(0) + 1) + " of a model in " +
-                std::to_string(parts) + " parts; only a model in one file can be taken");
-  }
+  if (const std::uint64_t parts = integer("split.count").value_or(1); parts > 1)
+    throw Error(path + ": is " + detail::part_of(integer("split.no").value_or(0) + 1, parts));
   read_tensors(cursor, tensor_count);
 }
 
@@ -395,8 +393,8 @@ const Tensor* Gguf::find(std::string_view name) const {
 
 const Tensor& Gguf::tensor(std::string_view name) const {
   const Tensor* found = find(name);
-  if (found == nullptr) throw Error(impl_->path + ": has no tensor " + quoted(name));
-  return *found;
+  if (found != nullptr) return *found;
+  throw Error(impl_->path + ": has no tensor " + quoted(name) + detail::part_by_name(impl_->path));
 }
 
 }  // namespace nibkv::llm

@@ -138,6 +138,25 @@ inline std::string quoted(std::string_view name) {
   return shown + (name.size() > kShown ? "...'" : "'");
 }
 
+inline std::string part_of(std::uint64_t part, std::uint64_t parts) {
+  return "part " + std::to_string(part) + " of a model in " + std::to_string(parts) +
+         " parts; only a model in one file can be taken (llama-gguf-split --merge makes one)";
+}
+
+// What errors add for a file whose name ends in -00001-of-00003.gguf, as those of split models do; nothing for others.
+inline std::string part_by_name(std::string_view path) {
+  constexpr std::string_view kPattern = "-00000-of-00000.gguf";
+  if (path.size() < kPattern.size()) return "";
+  const std::string_view end = path.substr(path.size() - kPattern.size());
+  for (std::size_t i = 0; i < end.size(); ++i) {
+    const bool is_digit = end[i] >= '0' && end[i] <= '9';
+    if (kPattern[i] == '0' ? !is_digit : end[i] != kPattern[i]) return "";
+  }
+  const std::uint64_t part = std::stoul(std::string(end.substr(1, 5)));
+  const std::uint64_t parts = std::stoul(std::string(end.substr(10, 5)));
+  return parts < 2 ? "" : "; by its name it is " + part_of(part, parts);
+}
+
 constexpr std::uint64_t kLongestName = 65535;  // bytes of a key or a tensor name
 constexpr std::size_t kDeepestArray = 4;
 
@@ -150,7 +169,7 @@ class Cursor {
   std::size_t remaining() const { return bytes_.size() - position_; }
   const std::byte* here() const { return bytes_.data() + position_; }
 
-  [[noreturn]] void fail(const std::string& what) const { throw Error(path_ + ": " + what); }
+  [[noreturn]] void fail(const std::string& what) const { throw Error(path_ + ": " + what + part_by_name(path_)); }
 
   // Steps over `count` items of `bytes` bytes each; `what` names them in the error if
   // the file ends before.

@@ -1,8 +1,10 @@
 #include "bench/llm/kept_map.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <string_view>
 
 #include "bench/llm/tile_store.hpp"
 
@@ -67,6 +69,49 @@ std::string runs(const KeptMap& map, bool merged) {
   return path;
 }
 
+// What is held of each position, all heads of the rows [first, last) together, as a character a column.
+std::string picture(const KeptMap& map, std::size_t first, std::size_t last, std::size_t columns) {
+  constexpr std::string_view kLevels = " .:-=#";  // none, up to a quarter, half, three quarters, not all, all
+  std::vector<std::size_t> held(columns), all(columns);
+  for (std::size_t position = 0; position < map.tokens; ++position) {
+    all[position * columns / map.tokens] += last - first;
+  }
+  for (std::size_t row = first; row < last; ++row) {
+    for (const SlotInfo& slot : map.rows[row]) {
+      if (slot.position < map.tokens) ++held[slot.position * columns / map.tokens];
+    }
+  }
+  std::string line;
+  for (std::size_t i = 0; i < columns; ++i) {
+    const std::size_t level = held[i] == 0 ? 0 : held[i] >= all[i] ? 5 : 1 + held[i] * 4 / all[i];
+    line.push_back(kLevels[level]);
+  }
+  return line;
+}
+
+// Slots of all heads, by why they are there.
+struct Kinds {
+  std::size_t all = 0, sinks = 0, recent = 0, merged = 0, apart = 0;
+};
+
+Kinds kinds_of(const KeptMap& map) {
+  Kinds kinds;
+  for (const std::vector<SlotInfo>& row : map.rows) {
+    for (const SlotInfo& slot : row) {
+      ++kinds.all;
+      kinds.merged += slot.merged != 0 ? 1 : 0;
+      if (slot.position >= map.tokens) {
+        ++kinds.apart;
+      } else if (slot.position < map.sinks) {
+        ++kinds.sinks;
+      } else if (slot.position + std::size_t{map.recent} >= map.tokens) {
+        ++kinds.recent;
+      }
+    }
+  }
+  return kinds;
+}
+
 }  // namespace
 
 KeptMap kept_map_of(const Cache& cache, const std::string& title) {
@@ -75,6 +120,9 @@ KeptMap kept_map_of(const Cache& cache, const std::string& title) {
   map.title = title;
   map.tokens = cache.seen(0);
   map.kv_heads = shape.kv_heads;
+  const Policy& policy = cache.policy();
+  map.sinks = policy.sinks;
+  map.recent = policy.keep == Keep::kScore ? policy.recent : policy.tokens;
   for (std::uint32_t layer = 0; layer < shape.layers; ++layer) {
     for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
       std::vector<SlotInfo>& slots = map.rows.emplace_back(cache.held(layer, head));
@@ -116,6 +164,34 @@ std::string as_svg(const KeptMap& map) {
   svg += swatch(kLeft + 360, legend, kGone) + label(kLeft + 378, legend + 10, "start", "not held");
   svg += label(kLeft + kWidth, legend + 10, "end", "a row: a KV head");
   return svg + "</svg>\n";
+}
+
+std::string as_text(const KeptMap& map) {
+  if (map.tokens == 0) return "  the cache is empty\n";
+  constexpr std::size_t kMostColumns = 64, kMostRows = 16;
+  const std::size_t columns = std::min(map.tokens, kMostColumns);
+  const std::size_t layers = map.rows.size() / map.kv_heads;
+  const std::size_t step = (layers + kMostRows - 1) / kMostRows;
+  const std::string newest = std::to_string(map.tokens - 1);
+  std::string text = "    layer  0" + std::string(columns - std::min(columns, newest.size() + 1), ' ') +
+                     (columns > newest.size() ? newest : "") + "\n";
+  for (std::size_t layer = 0; layer < layers; layer += step) {
+    const std::size_t end = std::min(layer + step, layers);
+    std::string name = std::to_string(layer);
+    if (end - layer > 1) name.append("-").append(std::to_string(end - 1));
+    text += std::string(9 - std::min<std::size_t>(name.size(), 9), ' ') + name + " |" +
+            picture(map, layer * map.kv_heads, end * map.kv_heads, columns) + "|\n";
+  }
+  const Kinds kinds = kinds_of(map);
+  const auto mean = [&map](std::size_t count) {
+    return number(std::round(10 * static_cast<double>(count) / static_cast<double>(map.rows.size())) / 10);
+  };
+  text += "  at a position: held by all heads #, over 3/4 =, 1/2 -, 1/4 :, fewer .\n  a head holds " + mean(kinds.all) +
+          " of " + std::to_string(map.tokens) + " tokens (mean): " + mean(kinds.sinks) + " sinks, " +
+          mean(kinds.recent) + " recent, " + mean(kinds.all - kinds.sinks - kinds.recent - kinds.apart) +
+          " between;\n  others are merged into " + mean(kinds.merged) + " of them\n";
+  if (kinds.apart > 0) text += "  not drawn, since layers share them: " + mean(kinds.apart) + "\n";
+  return text;
 }
 
 }  // namespace nibkv::llm

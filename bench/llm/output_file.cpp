@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <iostream>
 #include <optional>
 #include <utility>
 
@@ -163,6 +164,11 @@ void check_place(const std::string& path) {
   if (!place.is_replaced()) return;
   // A full disk still creates names, but has no free block.
   Part(path, place).write(std::array<std::byte, 4096>());
+}
+
+void print(std::string_view text) {
+  std::cout << text << std::flush;
+  if (!std::cout) throw Error("cannot write to standard output");
 }
 
 bool is_replaced(const std::string& path) {

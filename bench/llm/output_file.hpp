@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 
 // The files that programs write.
 
@@ -30,6 +31,10 @@ void write_file(const std::string& path, const std::string& text);
 /// @throws Error as write_file would, as far as that can be known: no such folder, no permission,
 ///         no free space at all
 void check_place(const std::string& path);
+
+/// Writes to standard output, at once.
+/// @throws Error if that fails
+void print(std::string_view text);
 
 /// Whether writing again replaces what was written, instead of being appended to it as in a pipe.
 bool is_replaced(const std::string& path);

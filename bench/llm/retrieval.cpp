@@ -52,7 +52,7 @@ Answer ask_for_needle(Model& model, const Tokenizer& tokenizer, KvStore& store, 
   Sampler sampler({.temperature = 0});
   for (std::size_t made = 0; made < most; ++made) {
     const std::int32_t token = sampler.sample(logits);
-    if (token == tokenizer.eos() || token == tokenizer.eot()) break;
+    if (tokenizer.ends_turn(token)) break;
     answer.text += tokenizer.decode(token);
     answer.right = is_right(needle, answer.text);
     if (answer.right || made + 1 == most) break;

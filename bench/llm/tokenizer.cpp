@@ -11,8 +11,11 @@
 namespace nibkv::llm {
 namespace {
 
-// The spellings that models use for the end of a turn, if a file does not name the token.
-constexpr std::string_view kEndOfTurnSpellings[] = {"<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>"};
+// The spellings that models use for the end of a turn. A model may end it with one that its file
+// does not name: many that write ChatML were trained from one that ends texts with <|endoftext|>.
+constexpr std::string_view kEndOfTurnSpellings[] = {"<|im_end|>",      "<|eot_id|>",    "<|eom_id|>",
+                                                    "<|end|>",         "<end_of_turn>", "<|endoftext|>",
+                                                    "<|end_of_text|>", "<eos>",         "</s>"};
 
 // The tokens with which chat templates mark turns. Some files declare them as text or user-defined,
 // and then a message could spell one.
@@ -21,6 +24,7 @@ constexpr std::string_view kProtocolSpellings[] = {"<|im_start|>",
                                                    "<|start_header_id|>",
                                                    "<|end_header_id|>",
                                                    "<|eot_id|>",
+                                                   "<|eom_id|>",
                                                    "<|begin_of_text|>",
                                                    "<|system|>",
                                                    "<|end_of_text|>",
@@ -106,6 +110,22 @@ bool is_special_type(TokenType type) {
   return type == TokenType::kControl || type == TokenType::kUnknown;
 }
 
+// Whether a token that the file takes for text is one that text shall never become.
+bool is_protocol(const Vocabulary& vocabulary, std::size_t index) {
+  const TokenType type = vocabulary.types[index];
+  const std::string& spelling = vocabulary.tokens[index];
+  // Byte-level BPE makes a normal token from text only where a merge says so.
+  const bool is_found = type == TokenType::kUserDefined ||
+                        (type == TokenType::kNormal && vocabulary.model == TokenizerModel::kSentencePiece);
+  if (!is_found) return false;
+  const auto known = std::find(std::begin(kProtocolSpellings), std::end(kProtocolSpellings), spelling);
+  if (type == TokenType::kUserDefined && known != std::end(kProtocolSpellings)) return true;
+  const auto id = static_cast<std::int32_t>(index);
+  const bool is_named = id == vocabulary.bos || id == vocabulary.eos || id == vocabulary.eot || id == vocabulary.eom;
+  // Not a line break, which ends the texts of some small models.
+  return is_named && spelling.size() > 2 && spelling.starts_with('<') && spelling.ends_with('>');
+}
+
 std::string piece_of(TokenizerModel model, TokenType type, const std::string& spelling) {
   if (is_special_type(type) || type == TokenType::kUserDefined) return spelling;
   if (model == TokenizerModel::kBytePairs) return bytes_of_spelling(spelling);
@@ -130,6 +150,7 @@ Vocabulary Vocabulary::from(const Gguf& file) {
   vocabulary.bos = id_of(file, "tokenizer.ggml.bos_token_id");
   vocabulary.eos = id_of(file, "tokenizer.ggml.eos_token_id");
   vocabulary.eot = id_of(file, "tokenizer.ggml.eot_token_id");
+  vocabulary.eom = id_of(file, "tokenizer.ggml.eom_token_id");
   vocabulary.unknown = id_of(file, "tokenizer.ggml.unknown_token_id");
 
   bool adds_bos = false;  // the meaning of files that do not say
@@ -153,7 +174,6 @@ Tokenizer Tokenizer::from(const Gguf& file) {
 Tokenizer::Tokenizer(Vocabulary vocabulary)
     : bos_(vocabulary.bos),
       eos_(vocabulary.eos),
-      eot_(vocabulary.eot),
       add_bos_(vocabulary.add_bos),
       add_space_prefix_(vocabulary.add_space_prefix && vocabulary.model == TokenizerModel::kSentencePiece) {
   const std::size_t size = vocabulary.tokens.size();
@@ -167,13 +187,12 @@ Tokenizer::Tokenizer(Vocabulary vocabulary)
   check_id(vocabulary.bos, size, "BOS");
   check_id(vocabulary.eos, size, "EOS");
   check_id(vocabulary.eot, size, "end-of-turn");
+  check_id(vocabulary.eom, size, "end-of-message");
   check_id(vocabulary.unknown, size, "unknown");
   if (add_bos_ && !bos_) throw Error("tokenizer: BOS is to be added, but the file names none");
 
   for (std::size_t i = 0; i < size; ++i) {
-    const bool is_protocol = std::find(std::begin(kProtocolSpellings), std::end(kProtocolSpellings),
-                                       vocabulary.tokens[i]) != std::end(kProtocolSpellings);
-    if (is_protocol && vocabulary.types[i] == TokenType::kUserDefined) vocabulary.types[i] = TokenType::kControl;
+    if (is_protocol(vocabulary, i)) vocabulary.types[i] = TokenType::kControl;
   }
   pieces_.reserve(size);
   for (std::size_t i = 0; i < size; ++i) {
@@ -194,9 +213,11 @@ Tokenizer::Tokenizer(Vocabulary vocabulary)
       return pieces_[static_cast<std::size_t>(a)].size() > pieces_[static_cast<std::size_t>(b)].size();
     });
   }
+  for (const auto named : {vocabulary.eos, vocabulary.eot, vocabulary.eom}) {
+    if (named) ends_.push_back(*named);
+  }
   for (const std::string_view spelling : kEndOfTurnSpellings) {
-    const auto found = eot_ ? std::nullopt : find(spelling);
-    if (found) eot_ = found;
+    if (const auto found = find(spelling)) ends_.push_back(*found);
   }
 }
 
@@ -254,6 +275,10 @@ std::string Tokenizer::decode(std::span<const std::int32_t> ids) const {
 
 bool Tokenizer::is_special(std::int32_t id) const {
   return is_special_type(types_[checked(id)]);
+}
+
+bool Tokenizer::ends_turn(std::int32_t id) const {
+  return std::find(ends_.begin(), ends_.end(), id) != ends_.end();
 }
 
 std::optional<std::int32_t> Tokenizer::find(std::string_view text) const {

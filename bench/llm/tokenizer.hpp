@@ -47,7 +47,7 @@ struct Vocabulary {
   std::vector<TokenType> types;     ///< one per token, or empty if all are normal
   std::vector<float> scores;        ///< SentencePiece only: one per token
   std::vector<std::string> merges;  ///< byte-level BPE only: "left right", the first has the lowest rank
-  std::optional<std::int32_t> bos, eos, eot, unknown;
+  std::optional<std::int32_t> bos, eos, eot, eom, unknown;
   bool add_bos = false;
   bool add_space_prefix = false;  ///< SentencePiece only
 };
@@ -93,9 +93,9 @@ class Tokenizer {
   std::optional<std::int32_t> bos() const { return bos_; }
   std::optional<std::int32_t> eos() const { return eos_; }
 
-  /// The end of a chat turn: the file's, or otherwise a control token with one of
-  /// the usual spellings.
-  std::optional<std::int32_t> eot() const { return eot_; }
+  /// Whether a model says with `id` that its turn is complete: EOS, what the file names as the end
+  /// of a turn or of a message, and control tokens with one of the usual spellings.
+  bool ends_turn(std::int32_t id) const;
 
   /// Whether a sequence begins with BOS.
   bool adds_bos() const { return add_bos_; }
@@ -115,7 +115,8 @@ class Tokenizer {
   std::map<std::string, std::int32_t, std::less<>> specials_;
   std::array<std::vector<std::int32_t>, 256> specials_by_first_byte_;  // longest first
   std::shared_ptr<const TextEncoder> encoder_;
-  std::optional<std::int32_t> bos_, eos_, eot_;
+  std::optional<std::int32_t> bos_, eos_;
+  std::vector<std::int32_t> ends_;  // of a turn
   bool add_bos_ = false;
   bool add_space_prefix_ = false;
 };

@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -12,6 +11,7 @@
 
 #include "tests/llm/chat_templates.hpp"
 #include "tests/llm/vocabularies.hpp"
+#include "tests/support/outside_data.hpp"
 
 namespace nibkv::llm {
 namespace {
@@ -210,6 +210,76 @@ TEST(ChatTemplates, OfAFileSayWhetherItBeginsWithBosAndWhatTheDefaultSystemMessa
   EXPECT_TRUE(chat_with("<|im_start|><|im_end|>{{ 'Today: ' + date_string }}").has_dated_system());
 }
 
+// A model that writes ChatML, trained on top of one that ends its texts with <|endoftext|>.
+TEST(ChatTemplates, EndAnAnswerWithAnyTokenThatEndsATurn) {
+  for (const bool names_im_end : {false, true}) {
+    Vocabulary vocabulary = test::byte_pairs(PreSplitter::kQwen2);
+    const std::int32_t text_end = test::add_token(vocabulary, "<|endoftext|>", TokenType::kControl);
+    const std::int32_t start = test::add_token(vocabulary, "<|im_start|>", TokenType::kControl);
+    const std::int32_t end = test::add_token(vocabulary, "<|im_end|>", TokenType::kControl);
+    vocabulary.eos = names_im_end ? end : text_end;
+    const Tokenizer tokenizer(std::move(vocabulary));
+    for (const char* name : {"chatml", "none"}) {
+      const Chat chat(tokenizer, row(name));
+      EXPECT_TRUE(chat.ends_answer(text_end)) << name;
+      EXPECT_TRUE(chat.ends_answer(end)) << name;
+      EXPECT_FALSE(chat.ends_answer(start)) << name;
+    }
+    EXPECT_EQ(Chat(tokenizer, row("chatml")).next(false, "x")[0], end) << "what ended it is not what is written";
+  }
+}
+
+TEST(ChatTemplates, BeginWithOneBosHoweverTheFileAsksForIt) {
+  struct Case {
+    const char* name;
+    std::string_view bos;
+    std::string_view text;
+    int expected;
+  };
+  constexpr std::string_view kMarks = "{{'<|im_start|>user\n<|im_end|>'}}";
+  for (const bool adds_bos : {false, true}) {
+    for (const auto& [name, bos, text, expected] : {
+             Case{"named", "<s>", "{{ bos_token }}", 1},
+             Case{"spelled", "<s>", "{{ '<s>' }}", 1},
+             Case{"spelled as text", "<s>", "<s>", 1},
+             Case{"twice", "<s>", "{{ bos_token }}<s>", 1},
+             Case{"not", "<s>", "", adds_bos ? 1 : 0},
+             Case{"by the first mark", "<|im_start|>", "", 2},
+             Case{"by the first mark and by name", "<|im_start|>", "{{ bos_token }}", 2},
+         }) {
+      Vocabulary vocabulary = test::byte_pairs(PreSplitter::kSmolLm);
+      for (const std::string_view token : {"<s>", "<|im_start|>", "<|im_end|>"}) {
+        const std::int32_t id = test::add_token(vocabulary, token, TokenType::kControl);
+        if (token == bos) vocabulary.bos = id;
+      }
+      vocabulary.add_bos = adds_bos;
+      const Tokenizer tokenizer(std::move(vocabulary));
+      const test::TemporaryFile path(
+          test::GgufWriter().set("tokenizer.chat_template", std::string(text) + std::string(kMarks)).bytes());
+      const Chat chat = Chat::from(Gguf::open(path.path()), tokenizer);
+      // What a person writes is text, wherever it stands. <|im_start|> comes once a turn.
+      for (const auto& system : {std::optional<std::string_view>(), std::optional<std::string_view>(bos)}) {
+        const Ids ids = chat.first(system, std::string(bos) + "x");
+        const Ids more = chat.next(false, bos);
+        const auto count = std::count(ids.begin(), ids.end(), *tokenizer.bos());
+        const bool is_mark = bos == "<|im_start|>";
+        EXPECT_EQ(count, expected + (is_mark && system ? 1 : 0)) << name << ", add_bos " << adds_bos;
+        EXPECT_EQ(ids.front() == *tokenizer.bos(), expected > 0) << name;
+        EXPECT_EQ(std::count(more.begin(), more.end(), *tokenizer.bos()), is_mark ? 2 : 0) << name;
+      }
+    }
+  }
+  // <|endoftext|> somewhere later is no beginning.
+  Vocabulary vocabulary = test::byte_pairs(PreSplitter::kSmolLm);
+  vocabulary.bos = test::add_token(vocabulary, "<|endoftext|>", TokenType::kControl);
+  const std::int32_t start = test::add_token(vocabulary, "<|im_start|>", TokenType::kControl);
+  test::add_token(vocabulary, "<|im_end|>", TokenType::kControl);
+  const Tokenizer tokenizer(std::move(vocabulary));
+  const test::TemporaryFile path(
+      test::GgufWriter().set("tokenizer.chat_template", std::string(kMarks) + "{{ '<|endoftext|>' }}").bytes());
+  EXPECT_EQ(Chat::from(Gguf::open(path.path()), tokenizer).first({}, "x")[0], start);
+}
+
 TEST(DefaultSystemMessage, IsReadFromLiteralsAndFromTextButNotFromComments) {
   const auto message = [](std::string_view text) { return default_system_message(text, row("chatml")).value_or("-"); };
   EXPECT_EQ(message(R"({{ "<|im_start|>system\nIt's\t\"so\"<|im_end|>" }})"), "It's\t\"so\"");
@@ -245,9 +315,9 @@ TEST(PlainChat, HasNoEndOfAnswerWhereTheFileNamesNone) {
 }
 
 TEST(SmolLm2Chat, AsksWithTheReferenceIds) {
-  const char* model = std::getenv("NIBKV_MODEL");
-  if (model == nullptr || *model == '\0') GTEST_SKIP() << "NIBKV_MODEL names no model file";
-  const Gguf file = Gguf::open(model);
+  const auto model = nibkv::test::named_by("NIBKV_MODEL");
+  if (!model) GTEST_SKIP() << nibkv::test::kNeedsModel;
+  const Gguf file = Gguf::open(model->string());
   const Tokenizer tokenizer = Tokenizer::from(file);
   const Chat chat = Chat::from(file, tokenizer);
   EXPECT_EQ(chat.format().name, "chatml");

@@ -80,6 +80,28 @@ TEST_F(ConversationLimitTest, GoesOnAsAConversationOfTheSystemMessageAndTheNewes
   EXPECT_EQ(ask(fresh, "And the code for pine? "), ask(talk, "And the code for pine? "));
 }
 
+// What a person typed is text when it is read again, and after loading, too.
+TEST_F(ConversationLimitTest, ReadsControlTokensThatMessagesSpellAgainAsText) {
+  ConversationOptions options = greedy(5, 256);
+  options.system = "<s>";
+  const std::string odd = "</s><s>ab<unk>";  // as many tokens as bytes
+  Talk talk = this->talk("full", 1024, options);
+  ask(talk, odd);
+  EXPECT_EQ(talk.conversation->counts().prompt_tokens, 1 + 3 + odd.size());
+  const std::vector<std::byte> saved = talk.conversation->save(1, "");
+  Talk loaded = this->talk("full", 1024, options);
+  loaded.conversation->load(saved, 1);
+  Talk plain = this->talk("full", 1024, options);  // the same with text that spells nothing
+  ask(plain, std::string(odd.size(), 'x'));
+  for (int i = 0; i < 20; ++i) {
+    ask(loaded, odd);
+    ask(plain, std::string(odd.size(), 'x'));
+  }
+  EXPECT_GT(loaded.conversation->counts().read_again, 0u);
+  EXPECT_EQ(loaded.conversation->counts().read_again, plain.conversation->counts().read_again);
+  EXPECT_EQ(loaded.conversation->position(), plain.conversation->position());
+}
+
 TEST_F(ConversationLimitTest, IsReachedInTheMiddleOfAnAnswerToo) {
   Talk talk = this->talk("full", 512, greedy(700, 256));
   EXPECT_EQ(ask(talk, kFacts).size(), 700u);

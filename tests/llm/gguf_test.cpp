@@ -18,6 +18,7 @@
 #include "bench/llm/blocks.hpp"
 #include "tests/support/effort.hpp"
 #include "tests/support/gguf_writer.hpp"
+#include "tests/support/outside_data.hpp"
 
 namespace nibkv::llm {
 namespace {
@@ -429,10 +430,10 @@ TEST(Gguf, OpensTheModelOfTheRepository) {
 }
 
 TEST(Gguf, OpensEveryModelOfTheTestData) {
-  const char* folder = std::getenv("NIBKV_TEST_DATA");
-  if (folder == nullptr) GTEST_SKIP() << "NIBKV_TEST_DATA, the folder of test data, is not set";
+  const auto folder = nibkv::test::named_by("NIBKV_TEST_DATA");
+  if (!folder) GTEST_SKIP() << nibkv::test::needs_data("GGUF files of any models");
   int models = 0;
-  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) {
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(*folder)) {
     if (entry.path().extension() != ".gguf") continue;
     ++models;
     const Gguf model = Gguf::open(entry.path().string());
@@ -440,7 +441,7 @@ TEST(Gguf, OpensEveryModelOfTheTestData) {
     EXPECT_FALSE(model.texts("tokenizer.ggml.tokens").empty()) << entry.path();
     read_everything(model);
   }
-  EXPECT_GT(models, 0) << folder;
+  EXPECT_GT(models, 0) << *folder;
 }
 
 }  // namespace

@@ -39,6 +39,51 @@ TEST(KeptMap, DrawsRunsOfNeighboursAsOne) {
   EXPECT_NE(svg.find("d=\"M8 0h2v4h-2z\""), std::string::npos) << svg;
 }
 
+TEST(KeptMap, IsDrawnAsTextOverAllHeadsOfALayer) {
+  KeptMap map;
+  map.tokens = 8;
+  map.kv_heads = 2;
+  map.sinks = 1;
+  map.recent = 2;
+  map.rows = {{slot(0), slot(2), slot(6), slot(7)},
+              {slot(0), slot(3, 4), slot(6), slot(7)},
+              {slot(0), slot(1), slot(6), slot(7)},
+              {slot(0), slot(1), slot(6), slot(7, 1)}};
+  EXPECT_EQ(
+      as_text(map),
+      "    layer  0      7\n"
+      "        0 |# --  ##|\n"
+      "        1 |##    ##|\n"
+      "  at a position: held by all heads #, over 3/4 =, 1/2 -, 1/4 :, fewer .\n"
+      "  a head holds 4 of 8 tokens (mean): 1 sinks, 2 recent, 1 between;\n  others are merged into 0.5 of them\n");
+  map.tokens = 0;
+  EXPECT_EQ(as_text(map), "  the cache is empty\n");
+}
+
+TEST(KeptMap, IsDrawnAsTextOfAFewRowsAndColumnsHoweverLargeItIs) {
+  KeptMap map;
+  map.tokens = 6400;
+  map.kv_heads = 1;
+  map.rows.assign(33, {});
+  for (auto& row : map.rows) {
+    for (std::uint32_t position = 0; position < 100; ++position) row.push_back(slot(position));
+    for (std::uint32_t position = 3200; position < 3201; ++position) row.push_back(slot(position));
+    row.push_back(slot(kNoPosition));
+  }
+  const std::string text = as_text(map);
+  EXPECT_EQ(count_of(text, "|\n"), 11u) << text;
+  EXPECT_EQ(count_of(text, " |#" + std::string(31, ' ') + "." + std::string(31, ' ') + "|\n"), 11u) << text;
+  EXPECT_NE(text.find("      0-2 |"), std::string::npos) << text;
+  EXPECT_NE(text.find("    30-32 |"), std::string::npos) << text;
+  EXPECT_NE(text.find("a head holds 102 of 6400 tokens (mean): 0 sinks, 0 recent, 101 between"), std::string::npos);
+  EXPECT_NE(text.find("not drawn, since layers share them: 1\n"), std::string::npos) << text;
+  std::size_t longest = 0;
+  for (std::size_t at = 0; at < text.size(); at = text.find('\n', at) + 1) {
+    longest = std::max(longest, text.find('\n', at) - at);
+  }
+  EXPECT_LE(longest, 79u) << text;
+}
+
 TEST(KeptMap, HasALegendAndLabelsThatDoNotTouch) {
   for (const std::size_t kv_heads : {1u, 3u, 8u}) {
     KeptMap map;

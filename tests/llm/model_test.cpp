@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -15,6 +14,7 @@
 #include "bench/llm/tile_store.hpp"
 #include "tests/reference/attention.hpp"
 #include "tests/reference/rotary.hpp"
+#include "tests/support/outside_data.hpp"
 
 namespace nibkv::llm {
 namespace {
@@ -306,9 +306,9 @@ TEST(PlainStore, AttendsCausallyWithGroupedHeads) {
 }
 
 TEST(StoriesModel, TellsItsKnownStory) {
-  const char* folder = std::getenv("NIBKV_TEST_DATA");
-  if (folder == nullptr) GTEST_SKIP() << "NIBKV_TEST_DATA is not set";
-  const Gguf file = Gguf::open(std::string(folder) + "/models/stories260K-v3.gguf");
+  const auto folder = nibkv::test::named_by("NIBKV_TEST_DATA");
+  if (!folder) GTEST_SKIP() << nibkv::test::needs_data("models/stories260K-v3.gguf, stories260K of ggml-org/models");
+  const Gguf file = Gguf::open((*folder / "models/stories260K-v3.gguf").string());
   ThreadPool pool(1);
   Model model(file, pool);
   const std::vector<std::string_view> pieces = file.texts("tokenizer.ggml.tokens");
@@ -325,13 +325,14 @@ TEST(StoriesModel, TellsItsKnownStory) {
 }
 
 TEST(RealModel, AnswersASum) {
-  const char* path = std::getenv("NIBKV_MODEL");
-  if (path == nullptr) GTEST_SKIP() << "NIBKV_MODEL is not set";
-  const Gguf file = Gguf::open(path);
+  const auto path = nibkv::test::named_by("NIBKV_MODEL");
+  if (!path) GTEST_SKIP() << nibkv::test::kNeedsModel;
+  const Gguf file = Gguf::open(path->string());
   ThreadPool pool(2);
   Model model(file, pool);
   // "What is 2+2?" as SmolLM2's chat template and tokenizer encode it.
-  if (model.config().vocabulary != 49152) GTEST_SKIP() << "not SmolLM2";
+  if (model.config().vocabulary != 49152)
+    GTEST_SKIP() << *path << " is not SmolLM2; this one " << nibkv::test::kNeedsModel;
   const std::vector<std::int32_t> answer =
       continue_greedily(model, {1, 4093, 198, 1780, 314, 216, 34, 27, 34, 47, 2, 198, 1, 520, 9531, 198}, 40, 2);
   const std::vector<std::string_view> pieces = file.texts("tokenizer.ggml.tokens");

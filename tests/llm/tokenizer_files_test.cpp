@@ -1,7 +1,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -14,6 +13,7 @@
 #include "bench/llm/gguf.hpp"
 #include "bench/llm/tokenizer.hpp"
 #include "tests/llm/vocabularies.hpp"
+#include "tests/support/outside_data.hpp"
 
 // Tokenizers made from files: small ones written here, the built-in tiny model, and, if
 // the environment names them, reference vocabularies and texts (NIBKV_TEST_DATA, a folder) and
@@ -23,6 +23,9 @@ namespace nibkv::llm {
 namespace {
 
 using Ids = std::vector<std::int32_t>;
+using nibkv::test::kNeedsModel;
+using nibkv::test::named_by;
+using nibkv::test::needs_data;
 using test::GgufWriter;
 using test::metadata_of;
 
@@ -53,13 +56,6 @@ std::string read_text(const std::filesystem::path& path) {
   std::ifstream stream(path, std::ios::binary);
   if (!stream) ADD_FAILURE() << "cannot read " << path;
   return {std::istreambuf_iterator<char>(stream), {}};
-}
-
-// The folder or file that an environment variable names.
-std::optional<std::filesystem::path> named_by(const char* variable) {
-  const char* value = std::getenv(variable);
-  if (value == nullptr || *value == '\0') return std::nullopt;
-  return value;
 }
 
 // Compares the ids of every text of `inputs` with its line of `outputs`. The text after the last
@@ -93,7 +89,11 @@ class ReferenceVocabulary : public testing::TestWithParam<const char*> {};
 
 TEST_P(ReferenceVocabulary, GivesTheReferenceIds) {
   const auto folder = named_by("NIBKV_TEST_DATA");
-  if (!folder) GTEST_SKIP() << "NIBKV_TEST_DATA names no folder of test data";
+  if (!folder) {
+    GTEST_SKIP() << needs_data(
+        "tokenizer/ggml-vocab-gpt-2.gguf, -llama-spm, -phi-3, and their .inp and .out, all of "
+        "llama.cpp's folder models/");
+  }
   const std::filesystem::path path = *folder / "tokenizer" / (std::string("ggml-vocab-") + GetParam() + ".gguf");
   expect_reference_ids(Tokenizer::from(Gguf::open(path.string())), path.string() + ".inp", path.string() + ".out");
 }
@@ -108,20 +108,23 @@ INSTANTIATE_TEST_SUITE_P(Files, ReferenceVocabulary, testing::Values("gpt-2", "l
 TEST(SmolLm2, GivesTheReferenceIds) {
   const auto model = named_by("NIBKV_MODEL");
   const auto folder = named_by("NIBKV_TEST_DATA");
-  if (!model || !folder) GTEST_SKIP() << "NIBKV_MODEL and NIBKV_TEST_DATA are not both set";
+  if (!model) GTEST_SKIP() << kNeedsModel;
+  if (!folder)
+    GTEST_SKIP() << needs_data("tokenizer/smollm2.inp and .out, texts and the ids that llama.cpp gives them");
   const Tokenizer tokenizer = Tokenizer::from(Gguf::open(model->string()));
   expect_reference_ids(tokenizer, *folder / "tokenizer/smollm2.inp", *folder / "tokenizer/smollm2.out");
 }
 
 TEST(SmolLm2, ReadsSpecialTokensInATurn) {
   const auto model = named_by("NIBKV_MODEL");
-  if (!model) GTEST_SKIP() << "NIBKV_MODEL names no model file";
+  if (!model) GTEST_SKIP() << kNeedsModel;
   const Tokenizer tokenizer = Tokenizer::from(Gguf::open(model->string()));
   const std::string turn = "<|im_start|>user\nWhat is 2+2?<|im_end|>\n<|im_start|>assistant\n";
   const Ids ids = tokenizer.encode(turn, true, true);
   EXPECT_EQ(ids, (Ids{1, 4093, 198, 1780, 314, 216, 34, 27, 34, 47, 2, 198, 1, 520, 9531, 198}));
   EXPECT_EQ(tokenizer.decode(ids), turn);
-  EXPECT_EQ(tokenizer.eot(), 2);
+  EXPECT_TRUE(tokenizer.ends_turn(2));
+  EXPECT_TRUE(tokenizer.ends_turn(0)) << "<|endoftext|>";
   EXPECT_EQ(tokenizer.eos(), 2);
   EXPECT_FALSE(tokenizer.adds_bos());
   EXPECT_EQ(tokenizer.size(), 49152U);
@@ -130,7 +133,8 @@ TEST(SmolLm2, ReadsSpecialTokensInATurn) {
 TEST(SmolLm2, TokenisesAWholeTextAndBack) {
   const auto model = named_by("NIBKV_MODEL");
   const auto folder = named_by("NIBKV_TEST_DATA");
-  if (!model || !folder) GTEST_SKIP() << "NIBKV_MODEL and NIBKV_TEST_DATA are not both set";
+  if (!model) GTEST_SKIP() << kNeedsModel;
+  if (!folder) GTEST_SKIP() << needs_data("text/wiki.test.raw, the raw test split of WikiText-2");
   const Tokenizer tokenizer = Tokenizer::from(Gguf::open(model->string()));
   const std::string text = read_text(*folder / "text/wiki.test.raw");
   const Ids ids = tokenizer.encode(text, false, true);
@@ -175,12 +179,14 @@ TEST(TokenizerFile, IsReadWithEveryKey) {
                                                .set("tokenizer.ggml.bos_token_id", 1U)
                                                .set("tokenizer.ggml.eos_token_id", 2U)
                                                .set("tokenizer.ggml.eot_token_id", 4U)
+                                               .set("tokenizer.ggml.eom_token_id", 5U)
                                                .set("tokenizer.ggml.unknown_token_id", 0U)
                                                .set("tokenizer.ggml.add_bos_token", false)
                                                .set("tokenizer.ggml.add_space_prefix", false));
   EXPECT_EQ(tokenizer.bos(), 1);
   EXPECT_EQ(tokenizer.eos(), 2);
-  EXPECT_EQ(tokenizer.eot(), 4);
+  for (const std::int32_t id : {2, 4, 5}) EXPECT_TRUE(tokenizer.ends_turn(id)) << id;
+  EXPECT_FALSE(tokenizer.ends_turn(3));
   EXPECT_EQ(tokenizer.encode("a", false, true), Ids{'a' + 3});
 }
 
@@ -221,6 +227,7 @@ TEST(TokenizerFile, ThatIsUnknownOrWrongIsRefused) {
     expect(byte_pair_file().set("tokenizer.ggml.bos_token_id", id), "out of range");
     expect(byte_pair_file().set("tokenizer.ggml.eos_token_id", id), "out of range");
     expect(byte_pair_file().set("tokenizer.ggml.eot_token_id", id), "out of range");
+    expect(byte_pair_file().set("tokenizer.ggml.eom_token_id", id), "out of range");
     expect(byte_pair_file().set("tokenizer.ggml.unknown_token_id", id), "out of range");
   }
   expect(byte_pair_file().set("tokenizer.ggml.add_bos_token", true), "BOS");

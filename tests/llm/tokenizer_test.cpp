@@ -207,13 +207,49 @@ TEST(Tokenizer, AddsBosOnlyAtTheBeginningAndOnlyIfTheFileAsks) {
   EXPECT_EQ(tokenizer.encode("", false, true), Ids{1});
 }
 
-TEST(Tokenizer, FindsTheEndOfATurnByNameWhereTheFileGivesNoId) {
+TEST(Tokenizer, KnowsEveryEndOfATurnByIdAndByName) {
   Vocabulary vocabulary = byte_pairs(PreSplitter::kGpt2);
-  EXPECT_EQ(Tokenizer(vocabulary).eot(), std::nullopt);
-  const std::int32_t end = add_token(vocabulary, "<|eot_id|>", TokenType::kControl);
-  EXPECT_EQ(Tokenizer(vocabulary).eot(), end);
-  vocabulary.eot = 7;
-  EXPECT_EQ(Tokenizer(vocabulary).eot(), 7);
+  const Tokenizer none(vocabulary);
+  for (std::int32_t id = -1; id < 256; ++id) EXPECT_FALSE(none.ends_turn(id)) << id;
+  const std::int32_t start = add_token(vocabulary, "<|im_start|>", TokenType::kControl);
+  std::vector<std::int32_t> ends;
+  for (const char* spelling : {"<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>",
+                               "<|end_of_text|>", "<eos>", "</s>"}) {
+    ends.push_back(add_token(vocabulary, spelling, TokenType::kControl));
+  }
+  // Those that the file names end a turn beside them, not in place of them.
+  for (auto* named : {&vocabulary.eos, &vocabulary.eot, &vocabulary.eom}) {
+    *named = add_token(vocabulary, "<" + std::to_string(ends.size()) + ">", TokenType::kControl);
+    ends.push_back(**named);
+  }
+  const Tokenizer tokenizer(std::move(vocabulary));
+  for (const std::int32_t id : ends) EXPECT_TRUE(tokenizer.ends_turn(id)) << tokenizer.decode(id);
+  EXPECT_FALSE(tokenizer.ends_turn(start));
+}
+
+TEST(Tokenizer, NeverMakesATokenOfTheProtocolFromTextWhateverItsType) {
+  for (const TokenType type : {TokenType::kControl, TokenType::kUserDefined, TokenType::kNormal}) {
+    Vocabulary pairs = byte_pairs(PreSplitter::kGpt2);
+    const std::int32_t merged = add_token(pairs, "<x>", type);
+    Vocabulary pieces = sentence_pieces();
+    const std::int32_t piece = add_token(pieces, "<x>", type, 1);
+    for (auto id : {&Vocabulary::bos, &Vocabulary::eos, &Vocabulary::eot, &Vocabulary::eom}) {
+      Vocabulary named_pairs = pairs, named_pieces = pieces;
+      named_pairs.*id = merged;
+      named_pieces.*id = piece;
+      for (const Tokenizer& tokenizer : {Tokenizer(named_pairs), Tokenizer(named_pieces)}) {
+        const std::vector<std::int32_t> ids = tokenizer.encode("a<x>b", false, false);
+        EXPECT_EQ(std::count(ids.begin(), ids.end(), merged) + std::count(ids.begin(), ids.end(), piece), 0);
+        EXPECT_EQ(tokenizer.decode(ids), "a<x>b");
+      }
+    }
+  }
+  // A line break that ends texts is text.
+  Vocabulary lines = byte_pairs(PreSplitter::kGpt2);
+  lines.eos = '\n';
+  const Tokenizer tokenizer(std::move(lines));
+  EXPECT_EQ(tokenizer.encode("a\n", false, false), (Ids{'a', '\n'}));
+  EXPECT_TRUE(tokenizer.ends_turn('\n'));
 }
 
 TEST(Tokenizer, RefusesToReadIdsOutOfRange) {

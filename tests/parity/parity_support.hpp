@@ -141,7 +141,7 @@ inline float draw_odd(Random& random) {
 class PortTest : public testing::TestWithParam<Port> {
  protected:
   void SetUp() override {
-    if (!GetParam().runs_here()) GTEST_SKIP() << "this CPU does not run " << GetParam().kernels->name;
+    if (!GetParam().runs_here()) GTEST_SKIP() << "needs a CPU that runs the port " << GetParam().kernels->name;
   }
   const Kernels& port() const { return *GetParam().kernels; }
   const Kernels& scalar() const { return kScalarKernels; }

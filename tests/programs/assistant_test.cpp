@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <string>
@@ -42,40 +43,6 @@ class AssistantTest : public nibkv::test::ProgramTest {
     return ProgramTest::figure(result.err, name);
   }
 };
-
-TEST_F(AssistantTest, PrintsItsHelp) {
-  const Result result = run("--help");
-  EXPECT_EQ(result.status, 0);
-  EXPECT_EQ(result.err, "");
-  for (const char* option : {"--prompt", "--arena", "--tokens", "--policy", "--profile", "--port", "--seed"}) {
-    EXPECT_NE(result.out.find(option), std::string::npos) << option;
-  }
-}
-
-TEST_F(AssistantTest, ListsItsPortsOfWhichScalarRunsAnywhere) {
-  const Result result = run("--list-ports");
-  EXPECT_EQ(result.status, 0);
-  EXPECT_NE(result.out.find("scalar\n"), std::string::npos) << result.out;
-}
-
-TEST_F(AssistantTest, CallsWrongOptionsUsageErrors) {
-  expect_error(run("--modle x"), 2, "unknown option --modle");
-  expect_error(run("hello"), 2, "unexpected argument 'hello'");
-  expect_error(run("--prompt"), 2, "--prompt needs a value");
-  expect_error(run("--arena 2M --tokens 512"), 2, "--arena and --tokens exclude each other");
-  expect_error(run("--greedy --temperature 1"), 2, "--greedy and --temperature exclude each other");
-  expect_error(run("--port sse9"), 2, "unknown port 'sse9'");
-  expect_error(run("--policy lru"), 2, "unknown policy 'lru'; there are full, streaming_llm");
-  expect_error(run("--policy ems --set merge=keys"), 2, "--set merge takes none, values or both, not 'keys'");
-  expect_error(run("--policy full --set sinks=4"), 2, "policy 'full' has no 'sinks' to set");
-  expect_error(run("--outliers 5"), 2, "--outliers takes 0, 4, 8, 12 or 16");
-  expect_error(run("--outliers 8 --profile none"), 2, "--outliers needs a profile");
-  expect_error(run("--threads 257"), 2, "--threads takes a whole number from 1 to 256");
-  expect_error(run("--tokens 0"), 2, "--tokens");
-  expect_error(run("--arena 2Q"), 2, "--arena takes a size");
-  expect_error(run("--top-p 1.5"), 2, "--top-p");
-  expect_error(run("--temperature warm"), 2, "--temperature");
-}
 
 TEST_F(AssistantTest, SaysWhatIsWrongWithFiles) {
   expect_error(run("--model /no/such.gguf --prompt x"), 1, "/no/such.gguf");
@@ -173,6 +140,27 @@ TEST_F(AssistantTest, AnswersTheSameWithAnyNumberOfThreadsAndAnyPort) {
   EXPECT_EQ(ask("--greedy --max-tokens 60 --threads 1").out, longer.out);
   EXPECT_EQ(ask("--greedy --max-tokens 60 --threads 3").out, longer.out);
   EXPECT_EQ(ask("--greedy --max-tokens 60 --threads 2 --port scalar").out, longer.out);
+}
+
+TEST_F(AssistantTest, SaysWhenAnAnswerWasCut) {
+  const std::string line = "nibkv-assistant: the answer was cut after 3 tokens (--max-tokens)\n";
+  const Result prompt = ask("--greedy --max-tokens 3");
+  EXPECT_EQ(prompt.status, 0);
+  EXPECT_EQ(prompt.out, "907\n");
+  EXPECT_NE(prompt.err.find(line), std::string::npos) << prompt.err;
+  const Result chat = run("--model " + in_quotes(model_) + " --profile none --greedy --max-tokens 3", "a\nb\n");
+  std::size_t times = 0;
+  for (std::size_t at = 0; (at = chat.err.find(line, at)) != std::string::npos; ++at) ++times;
+  EXPECT_EQ(times, 2u) << chat.err;
+}
+
+TEST_F(AssistantTest, SaysWhenStandardInputCannotBeRead) {
+  const std::string options = "--model " + in_quotes(model_) + " --profile none";
+  const int status = std::system((command_line(options) + " </ 2>" + in_quotes(folder_ + "/err")).c_str());
+  EXPECT_EQ(WEXITSTATUS(status), 1);
+  EXPECT_NE(contents(folder_ + "/err").find("nibkv-assistant: cannot read standard input: Is a directory\n"),
+            std::string::npos)
+      << contents(folder_ + "/err");
 }
 
 TEST_F(AssistantTest, DrawsTheSameTextFromTheSameSeed) {
@@ -278,9 +266,10 @@ TEST_F(AssistantTest, ChatsOverAPipeAndRemembersTheTurnBefore) {
 
 TEST_F(AssistantTest, ObeysCommandsAndTakesOtherLinesWithASlashAsText) {
   const Result result = run("--model " + in_quotes(model_) + " --profile none --max-tokens 2",
-                            "/help\n/nonsense\nabc\n/reset\n/etc/hosts is\n/quit\nnever read\n");
+                            "/help\n/nonsense\n/context\nabc\n/reset\n/etc/hosts is\n/quit\nnever read\n");
   EXPECT_EQ(result.status, 0) << result.err;
   EXPECT_NE(result.err.find("/reset"), std::string::npos);
+  EXPECT_NE(result.err.find("  the cache is empty\n"), std::string::npos);
   EXPECT_NE(result.err.find("unknown command /nonsense"), std::string::npos);
   EXPECT_EQ(figure(result, "tokens, prompt / answer"), "14 / 2") << "since the reset";
 }

@@ -71,39 +71,6 @@ class EvalTest : public nibkv::test::ProgramTest {
   }
 };
 
-TEST_F(EvalTest, PrintsItsHelp) {
-  for (const char* words : {"--help", "perplexity --help", "profile --help"}) {
-    const Result result = run(words);
-    EXPECT_EQ(result.status, 0);
-    EXPECT_EQ(result.err, "");
-    for (const char* option : {"perplexity", "profile", "--text", "--storage", "--outliers", "--json", "--header"}) {
-      EXPECT_NE(result.out.find(option), std::string::npos) << option;
-    }
-  }
-}
-
-TEST_F(EvalTest, CallsWrongCommandsAndOptionsUsageErrors) {
-  expect_error(run(""), 2, "no command");
-  expect_error(run("perplexities"), 2, "unknown command 'perplexities'; the commands are perplexity, speed, profile");
-  expect_error(run("--modle x"), 2, "unknown option --modle");
-  expect_error(run("perplexity --header x"), 2, "unknown option --header");
-  expect_error(run("perplexity more --text x"), 2, "unexpected argument 'more'");
-  expect_error(run("perplexity"), 2, "--text is missing");
-  expect_error(run("profile --text x"), 2, "--out is missing");
-  expect_error(perplexity("--context"), 2, "--context needs a value");
-  expect_error(perplexity("--context 1"), 2, "--context takes a whole number");
-  expect_error(perplexity("--windows 0"), 2, "--windows takes a whole number");
-  expect_error(perplexity("--storage q8"), 2, "--storage takes q4 or f32, not 'q8'");
-  expect_error(perplexity("--policy lru"), 2, "unknown policy 'lru'; there are full, streaming_llm");
-  expect_error(perplexity("--policy streaming_llm"), 2, "policy 'streaming_llm' needs --tokens or --arena");
-  expect_error(perplexity("--tokens 64 --arena 1M"), 2, "--arena and --tokens exclude each other");
-  expect_error(perplexity("--outliers 5 --profile x"), 2, "--outliers takes 0, 4, 8, 12 or 16");
-  expect_error(perplexity("--outliers 8"), 2, "--outliers needs a profile");
-  expect_error(perplexity("--storage f32 --profile x"), 2, "--profile needs --storage q4");
-  expect_error(perplexity("--port sse9"), 2, "unknown port 'sse9'");
-  expect_error(perplexity("--threads 257"), 2, "--threads takes a whole number from 1 to 256");
-}
-
 TEST_F(EvalTest, ReportsTheSameFiguresAsLinesAndAsJson) {
   const std::string options = "--context 128 --windows 2 --threads 1 --json ";
   const Result result = perplexity(options + quoted("report.json"));
@@ -217,9 +184,7 @@ TEST_F(EvalTest, SaysWhatIsWrongWithTheProfileOfLayers) {
 // The model was trained so that only layers 1 and 2, and 3 and 4, have nearly the
 // same keys and values.
 TEST_F(EvalTest, FindsTheLayersThatWereMadeAlike) {
-  const char* data = std::getenv("NIBKV_TEST_DATA");
-  const std::string model = std::string(data == nullptr ? "" : data) + "/models/tiny-fold.gguf";
-  if (!fs::exists(model)) GTEST_SKIP() << "NIBKV_TEST_DATA names no folder with models/tiny-fold.gguf";
+  const std::string model = NIBKV_TINY_FOLD_MODEL;
   const Result made =
       run("profile --tokens 1024 --model " + in_quotes(model) + " --text " + quoted("text") + " -o " + quoted("fold"));
   ASSERT_EQ(made.status, 0) << made.err;

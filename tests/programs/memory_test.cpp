@@ -85,9 +85,10 @@ class MemoryTest : public nibkv::test::ProgramTest {
 // ggml-org/llama.cpp#19578: repacked weights and the mapped file take the memory twice.
 TEST_F(MemoryTest, IsLittleMoreThanTheFileAndTheArena) {
 #ifdef NIBKV_SANITIZED
-  GTEST_SKIP() << "sanitizers take memory of their own";
+  GTEST_SKIP() << "sanitizers take memory of their own: build without -fsanitize";
 #endif
-  if (std::string_view(NIBKV_EMULATOR) != "") GTEST_SKIP() << "so do emulators";
+  if (std::string_view(NIBKV_EMULATOR) != "")
+    GTEST_SKIP() << "emulators take memory of their own: build for this machine";
   const std::string path = folder_ + "/large.gguf";
   const LargeModel model(path);
   Child child("exec env " +

@@ -90,4 +90,39 @@ TEST_F(ModelFilesTest, RefuseBothPartsOfAModelInTwo) {  // vllm-project/vllm-met
   }
 }
 
+// Parts of a model that say it by their names alone: tensors are missing, or the file is cut.
+TEST_F(ModelFilesTest, SaysOfAFileThatIsNamedLikeAPartThatItIsOne) {
+  const std::string whole = contents(model_);
+  GgufWriter first;
+  first.set("general.architecture", "llama").set("llama.block_count", 1u).set("llama.context_length", 64u);
+  first.set("llama.embedding_length", 64u).set("llama.feed_forward_length", 64u);
+  first.set("llama.attention.head_count", 1u).set("llama.attention.layer_norm_rms_epsilon", 1e-5f);
+  first.set("tokenizer.ggml.model", "gpt2").set_array("tokenizer.ggml.tokens", std::vector<std::string>{"a", "b"});
+  first.add_tensor("token_embd.weight", TensorType::kF32, {64, 2}, std::vector<std::byte>(64 * 2 * 4));
+  const auto bytes = first.bytes();
+  const std::string missing(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  const auto error_of = [&](const std::string& name, const std::string& bytes_of_it) {
+    const std::string path = folder_ + "/" + name;
+    std::ofstream(path, std::ios::binary) << bytes_of_it;
+    const Result result = run("--profile none --max-tokens 1 --prompt x --model " + in_quotes(path));
+    EXPECT_EQ(result.status, 1);
+    return result.err;
+  };
+  for (const std::string& odd : {missing, whole.substr(0, whole.size() / 2), whole.substr(whole.size() / 2)}) {
+    EXPECT_NE(error_of("m-00002-of-00013.gguf", odd)
+                  .find("; by its name it is part 2 of a model in 13 parts; only a model in one "),
+              std::string::npos)
+        << error_of("m-00002-of-00013.gguf", odd);
+    for (const char* name : {"m-00001-of-00001.gguf", "m-0002-of-0013.gguf", "m-00002-of-00013.ggux", "m.gguf"}) {
+      EXPECT_EQ(error_of(name, odd).find("by its name"), std::string::npos) << name;
+    }
+  }
+  EXPECT_NE(error_of("m.gguf", missing).find("m.gguf: has no tensor '"), std::string::npos) << error_of("m", missing);
+  std::ofstream(folder_ + "/w-00001-of-00003.gguf", std::ios::binary) << whole;
+  EXPECT_EQ(
+      run("--profile none --max-tokens 1 --prompt x --model " + in_quotes(folder_ + "/w-00001-of-00003.gguf")).status,
+      0)
+      << "a whole model under such a name is taken";
+}
+
 }  // namespace

@@ -1,0 +1,185 @@
+// The options that the programs take, and what they say of wrong ones.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <string>
+
+#include "nibkv/version.h"
+#include "tests/support/program.hpp"
+
+namespace {
+
+namespace fs = std::filesystem;
+
+using nibkv::test::contents;
+using nibkv::test::in_quotes;
+using nibkv::test::Result;
+
+class AssistantOptionsTest : public nibkv::test::ProgramTest {
+ protected:
+  AssistantOptionsTest() : ProgramTest("nibkv-assistant") {}
+};
+
+TEST_F(AssistantOptionsTest, PrintsItsHelp) {
+  const Result result = run("--help");
+  EXPECT_EQ(result.status, 0);
+  EXPECT_EQ(result.err, "");
+  EXPECT_EQ(run("-h").out, result.out);
+  EXPECT_EQ(run("--help hello --policy lru").out, result.out) << "before anything else is read";
+  for (const char* option :
+       {"--prompt", "--prompt-file", "--version", "--arena", "--tokens", "--policy", "--profile", "--port", "--seed"}) {
+    EXPECT_NE(result.out.find(option), std::string::npos) << option;
+  }
+}
+
+TEST_F(AssistantOptionsTest, ListsItsPortsOfWhichScalarRunsAnywhere) {
+  const Result result = run("--list-ports");
+  EXPECT_EQ(result.status, 0);
+  EXPECT_NE(result.out.find("scalar\n"), std::string::npos) << result.out;
+}
+
+TEST_F(AssistantOptionsTest, PrintsItsVersion) {
+  const Result result = run("--version");
+  EXPECT_EQ(result.status, 0);
+  EXPECT_EQ(result.out, "nibkv-assistant " NIBKV_VERSION_STRING "\n");
+  EXPECT_EQ(result.err, "");
+}
+
+TEST_F(AssistantOptionsTest, SaysThatItCannotPrint) {
+  if (!fs::exists("/dev/full")) GTEST_SKIP() << "there is no /dev/full here, which is always full: Linux has one";
+  for (const char* words : {"--help", "--version", "--list-ports"}) {
+    const int status = std::system((command_line(words) + " >/dev/full 2>" + in_quotes(folder_ + "/err")).c_str());
+    EXPECT_EQ(WEXITSTATUS(status), 1) << words;
+    EXPECT_EQ(contents(folder_ + "/err"), "nibkv-assistant: cannot write to standard output\n");
+  }
+}
+
+TEST_F(AssistantOptionsTest, ReadsAMessageThatAShellWouldHaveTroubleWithFromAFileOrStandardInput) {
+  const std::string odd = "It's \"so\" $HOME `x` \\ !\n\n--greedy\n";
+  const std::string options = "--model " + in_quotes(model_) + " --profile none --greedy --max-tokens 5";
+  std::ofstream(folder_ + "/message", std::ios::binary) << odd << '\n';
+  const Result file = run(options + " --prompt-file " + in_quotes(folder_ + "/message"));
+  EXPECT_EQ(file.status, 0) << file.err;
+  // BOS, and a token for each byte but the last line break.
+  EXPECT_EQ(figure(file.err, "tokens, prompt / answer"), std::to_string(1 + odd.size()) + " / 5");
+  const Result pipe = run(options + " --prompt-file=-", odd + "\r\n");
+  EXPECT_EQ(pipe.out, file.out);
+  EXPECT_EQ(figure(pipe.err, "tokens, prompt / answer"), figure(file.err, "tokens, prompt / answer"));
+
+  expect_error(run(options + " --prompt-file -", "\n"), 1, "standard input has no message in it");
+  expect_error(run(options + " --prompt-file /no/such"), 1, "cannot read /no/such: No such file or directory");
+  expect_error(run(options + " --prompt-file " + in_quotes(folder_)), 1, folder_ + ": Is a directory");
+  std::system((command_line(options + " --prompt-file -") + " </ 2>" + in_quotes(folder_ + "/err")).c_str());
+  EXPECT_EQ(contents(folder_ + "/err").find("nibkv-assistant: cannot read standard input: Is a directory\n"), 0u);
+  expect_error(run(options + " --prompt-file - --prompt x"), 2, "--prompt and --prompt-file exclude each other");
+}
+
+TEST_F(AssistantOptionsTest, CallsWrongOptionsUsageErrors) {
+  expect_error(run("--modle x"), 2, "unknown option --modle; did you mean --model?");
+  expect_error(run("-m x"), 2, "unknown option -m");
+  expect_error(run("hello"), 2, "unexpected argument 'hello'; a message goes after --prompt");
+  expect_error(run("--prompt ''"), 2, "option --prompt needs a value, not ''");
+  expect_error(run("--model --greedy"), 2, "option --model needs a value before --greedy");
+  expect_error(run("--seed=1 --seed 2"), 2, "option --seed is given twice");
+  expect_error(run("--prompt"), 2, "--prompt needs a value");
+  expect_error(run("--arena 2M --tokens 512"), 2, "--arena and --tokens exclude each other");
+  expect_error(run("--greedy --temperature 1"), 2, "--greedy and --temperature exclude each other");
+  expect_error(run("--port sse9"), 2, "unknown port 'sse9'");
+  expect_error(run("--policy lru"), 2, "unknown policy 'lru'; there are full, streaming_llm");
+  expect_error(run("--policy ems --set merge=keys"), 2, "--set merge takes none, values or both, not 'keys'");
+  expect_error(run("--policy full --set sinks=4"), 2, "policy 'full' has no 'sinks' to set");
+  expect_error(run("--outliers 5"), 2, "--outliers takes 0, 4, 8, 12 or 16");
+  expect_error(run("--outliers 8 --profile none"), 2, "--outliers needs a profile");
+  expect_error(run("--threads 257"), 2, "--threads takes a whole number from 1 to 256");
+  expect_error(run("--tokens 0"), 2, "--tokens");
+  expect_error(run("--arena 2Q"), 2, "--arena takes a size");
+  expect_error(run("--top-p 1.5"), 2, "--top-p");
+  expect_error(run("--temperature warm"), 2, "--temperature");
+}
+
+class EvalOptionsTest : public nibkv::test::ProgramTest {
+ protected:
+  EvalOptionsTest() : ProgramTest("nibkv-eval") {}
+
+  Result perplexity(const std::string& options) const { return run("perplexity --text x " + options); }
+};
+
+constexpr const char* kCommands[] = {"perplexity", "speed",       "profile", "sweep", "ablate",
+                                     "retrieval",  "head-scores", "heads",   "layers"};
+
+TEST_F(EvalOptionsTest, ListsItsCommands) {
+  const Result result = run("--help");
+  EXPECT_EQ(result.status, 0);
+  EXPECT_EQ(result.err, "");
+  for (const char* command : kCommands) {
+    EXPECT_NE(result.out.find("\n  " + std::string(command) + " "), std::string::npos) << command;
+  }
+  EXPECT_EQ(run("-h").out, result.out);
+}
+
+TEST_F(EvalOptionsTest, PrintsTheHelpOfACommandWithAllOfItsOptions) {
+  for (const char* command : kCommands) {
+    const Result result = run(std::string(command) + " --help");
+    EXPECT_EQ(result.status, 0);
+    EXPECT_EQ(result.err, "");
+    EXPECT_EQ(result.out.find("nibkv-eval " + std::string(command) + " "), 0u) << result.out;
+    EXPECT_EQ(result.out.find("as above"), std::string::npos) << result.out;
+    EXPECT_EQ(run(std::string(command) + " -h").out, result.out);
+    std::istringstream lines(result.out);
+    for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 120u) << line;
+    // Each option that it takes is described once, and an option that it does not take is not.
+    for (const char* option :
+         {"model",      "text",    "context",  "windows",  "storage", "policy", "set",       "force-fold", "tokens",
+          "arena",      "profile", "outliers", "port",     "threads", "json",   "decode",    "out",        "header",
+          "policies",   "budgets", "from",     "together", "needles", "prompt", "resume",    "svg",        "retrieval",
+          "score-from", "mode",    "lengths",  "depths",   "seeds",   "align",  "min-cosine"}) {
+      const std::string name = std::string("--") + option;
+      // Flags say that they take no value, options that they need one; what a command does not have is unknown.
+      const bool is_taken =
+          run(std::string(command) + " " + name + "=").err.find("unknown option") == std::string::npos;
+      std::size_t times = 0;
+      for (const std::string& begin : {"\n  " + name + " ", "\n  -o, " + name + " "}) {
+        for (std::size_t at = 0; (at = result.out.find(begin, at)) != std::string::npos; ++at) ++times;
+      }
+      EXPECT_EQ(times, is_taken ? 1u : 0u) << command << " " << name;
+    }
+  }
+}
+
+TEST_F(EvalOptionsTest, PrintsItsVersion) {
+  for (const char* words : {"--version", "speed --version"}) {
+    const Result result = run(words);
+    EXPECT_EQ(result.status, 0);
+    EXPECT_EQ(result.out, "nibkv-eval " NIBKV_VERSION_STRING "\n");
+    EXPECT_EQ(result.err, "");
+  }
+}
+
+TEST_F(EvalOptionsTest, CallsWrongCommandsAndOptionsUsageErrors) {
+  expect_error(run(""), 2, "no command");
+  expect_error(run("perplexities"), 2, "unknown command 'perplexities'; the commands are perplexity, speed, profile");
+  expect_error(run("--modle x"), 2, "unknown option --modle");
+  expect_error(run("perplexity --header x"), 2, "unknown option --header");
+  expect_error(run("perplexity --modle=x"), 2,
+               "unknown option --modle; did you mean --model? (perplexity --help lists the options)");
+  expect_error(run("perplexity more --text x"), 2, "unexpected argument 'more'");
+  expect_error(run("perplexity"), 2, "--text is missing");
+  expect_error(run("profile --text x"), 2, "--out is missing");
+  expect_error(perplexity("--context"), 2, "--context needs a value");
+  expect_error(perplexity("--context 1"), 2, "--context takes a whole number");
+  expect_error(perplexity("--windows 0"), 2, "--windows takes a whole number");
+  expect_error(perplexity("--storage q8"), 2, "--storage takes q4 or f32, not 'q8'");
+  expect_error(perplexity("--policy lru"), 2, "unknown policy 'lru'; there are full, streaming_llm");
+  expect_error(perplexity("--policy streaming_llm"), 2, "policy 'streaming_llm' needs --tokens or --arena");
+  expect_error(perplexity("--tokens 64 --arena 1M"), 2, "--arena and --tokens exclude each other");
+  expect_error(perplexity("--outliers 5 --profile x"), 2, "--outliers takes 0, 4, 8, 12 or 16");
+  expect_error(perplexity("--outliers 8"), 2, "--outliers needs a profile");
+  expect_error(perplexity("--storage f32 --profile x"), 2, "--profile needs --storage q4");
+  expect_error(perplexity("--port sse9"), 2, "unknown port 'sse9'");
+  expect_error(perplexity("--threads 257"), 2, "--threads takes a whole number from 1 to 256");
+}
+
+}  // namespace

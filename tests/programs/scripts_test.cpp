@@ -1,0 +1,102 @@
+// What the scripts in front of the programs do, with stand-ins for all that installs, builds and downloads.
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+
+#include "nibkv/version.h"
+#include "tests/support/program.hpp"
+
+namespace {
+
+namespace fs = std::filesystem;
+
+using nibkv::test::contents;
+using nibkv::test::in_quotes;
+using nibkv::test::Result;
+
+class ScriptsTest : public nibkv::test::ProgramTest {
+ protected:
+  ScriptsTest() : ProgramTest("nibkv-assistant") {}
+
+  void SetUp() override {
+    fs::remove_all(folder_ + "/bin");
+    fs::remove_all(folder_ + "/build");
+    fs::create_directories(folder_ + "/bin");
+    fs::create_directories(folder_ + "/build/bench/llm");
+    for (const char* name : {"cmake", "apt-get", "sudo", "python3", "g++", "make"}) {
+      write_script("/bin/" + std::string(name), "echo " + std::string(name) + " >>" + in_quotes(folder_ + "/calls"));
+    }
+    write_script("/build/bench/llm/nibkv-assistant", "[ \"$1\" != --list-ports ] || exec " +
+                                                         in_quotes(NIBKV_PROGRAMS "/nibkv-assistant") +
+                                                         " \"$@\"\necho assistant \"$@\"");
+    fs::remove(folder_ + "/calls");
+  }
+
+  static void write_script(const std::string& name, const std::string& text) {
+    std::ofstream(folder_ + name) << "#!/bin/sh\n" << text << '\n';
+    ::chmod((folder_ + name).c_str(), 0755);
+  }
+
+  // A script of bench/llm, where each called stand-in is written to calls().
+  Result script(const std::string& words, const std::string& variables = "NIBKV_MODEL=") const {
+    const std::string path = (fs::path(NIBKV_TINY_MODEL).parent_path().parent_path() / "").string();
+    const std::string command = "PATH=" + in_quotes(folder_ + "/bin") +
+                                ":$PATH BUILD=" + in_quotes(folder_ + "/build") +
+                                " NIBKV_CACHE=" + in_quotes(folder_ + "/cache") + " " + variables + " " + path + words;
+    const int status = std::system(
+        (command + " </dev/null >" + in_quotes(folder_ + "/out") + " 2>" + in_quotes(folder_ + "/err")).c_str());
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, contents(folder_ + "/out"), contents(folder_ + "/err")};
+  }
+
+  static std::string calls() { return contents(folder_ + "/calls"); }
+};
+
+TEST_F(ScriptsTest, SayWhatTheyDoBeforeAnythingIsInstalledBuiltOrDownloaded) {
+  for (const char* word : {"--help", "-h"}) {
+    const Result chat = script(std::string("chat ") + word);
+    EXPECT_EQ(chat.status, 0) << chat.err;
+    EXPECT_EQ(chat.out.find("Sets up and starts the assistant"), 0u) << chat.out;
+    EXPECT_NE(chat.out.find("--model PATH"), std::string::npos) << chat.out;
+    EXPECT_NE(chat.out.find("\nassistant --help\n"), std::string::npos) << "its options too, once it is built";
+    const Result get_model = script(std::string("get_model ") + word);
+    EXPECT_EQ(get_model.status, 0) << get_model.err;
+    EXPECT_EQ(get_model.out.find("Fetches SmolLM2-135M-Instruct"), 0u) << get_model.out;
+  }
+  EXPECT_EQ(script("chat --version").out, "chat of nibkv " NIBKV_VERSION_STRING "\n");
+  EXPECT_EQ(calls(), "");
+}
+
+TEST_F(ScriptsTest, GetModelRefusesArgumentsThatItDoesNotKnow) {
+  for (const char* word : {"--modle", "x", "''"}) {
+    const Result result = script(std::string("get_model ") + word);
+    EXPECT_EQ(result.status, 2);
+    EXPECT_EQ(result.out, "");
+    EXPECT_EQ(result.err.find("get_model: unexpected argument '"), 0u) << result.err;
+  }
+  EXPECT_EQ(calls(), "");
+}
+
+TEST_F(ScriptsTest, ChatDownloadsNoModelWhereItIsGivenOne) {
+  for (const char* words : {"--model x.gguf --greedy", "--greedy --model=x.gguf"}) {
+    const Result result = script(std::string("chat ") + words);
+    EXPECT_EQ(result.status, 0) << result.err;
+    EXPECT_EQ(result.out, "assistant " + std::string(words) + "\n");
+  }
+  EXPECT_EQ(script("chat --greedy", "NIBKV_MODEL=x.gguf").out, "assistant --greedy\n");
+  EXPECT_EQ(script("chat --list-ports").status, 0);
+  EXPECT_EQ(calls().find("python3"), std::string::npos) << calls();
+  EXPECT_NE(calls().find("cmake"), std::string::npos);
+}
+
+TEST_F(ScriptsTest, ChatRefusesWrongOptionsBeforeItDownloads) {
+  fs::remove(folder_ + "/calls");
+  const Result result = script("chat --modle x.gguf");
+  EXPECT_EQ(result.status, 2);
+  EXPECT_NE(result.err.find("unknown option --modle; did you mean --model?"), std::string::npos) << result.err;
+  EXPECT_EQ(result.err.find("get_model: "), std::string::npos) << result.err;
+}
+
+}  // namespace

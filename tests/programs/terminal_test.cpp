@@ -1,0 +1,176 @@
+// The chat as a person has it: on a terminal.
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <cstring>
+#include <string>
+
+#include "tests/support/program.hpp"
+#include "tests/support/terminal.hpp"
+
+namespace {
+
+using nibkv::test::contents;
+using nibkv::test::in_quotes;
+using nibkv::test::Terminal;
+
+class TerminalTest : public nibkv::test::ProgramTest {
+ protected:
+  TerminalTest() : ProgramTest("nibkv-assistant") {}
+
+  // As a shell would start it that waits for its end.
+  std::string chat(const std::string& options = "", const std::string& term = "xterm", int max_tokens = 5) const {
+    return "exec env TERM=" + term + " " +
+           command_line("--model " + in_quotes(model_) + " --profile none --greedy --tokens 96 --max-tokens " +
+                        std::to_string(max_tokens) + " " + options);
+  }
+
+  static std::string pasted(const std::string& text) { return "\x1b[200~" + text + "\x1b[201~"; }
+
+  // The figure of /stats: tokens of prompts and answers so far.
+  static std::string tokens(Terminal& terminal) {
+    terminal.type("/stats\r");
+    terminal.until("tokens, prompt / answer");
+    const std::string line = terminal.until("\n");
+    const std::size_t begin = line.find_first_not_of(' ');
+    terminal.until(kPrompt);
+    return line.substr(begin, line.find('\r') - begin);
+  }
+
+  // What a message is waited for with: the row as it is drawn anew.
+  static constexpr const char* kPrompt = "\r> \x1b[K";
+};
+
+TEST_F(TerminalTest, APasteOfManyLinesIsOneTurn) {
+  Terminal terminal(chat());
+  terminal.until(kPrompt);
+  terminal.type(pasted("one\rtwo\rthree"));
+  terminal.until("[3 lines]");
+  terminal.type("\r");
+  // All of it is shown once it is sent, and then the answer.
+  EXPECT_NE(terminal.until("--max-tokens").find("> one\r\ntwo\r\nthree\r\n"), std::string::npos) << terminal.shown();
+  terminal.until(kPrompt);
+  EXPECT_EQ(tokens(terminal), "14 / 5") << "BOS and 13 bytes, in one turn";
+  terminal.type("/quit\r");
+  EXPECT_EQ(terminal.wait(), 0);
+}
+
+TEST_F(TerminalTest, ALineMayBeLongerThanATerminalPassesOn) {
+  Terminal terminal(chat());
+  terminal.until(kPrompt);
+  terminal.type(std::string(6000, 'x') + "\r");
+  terminal.until("with what stands around it, it has 6001 tokens");
+  terminal.type("\x04");
+  EXPECT_EQ(terminal.wait(), 0);
+}
+
+TEST_F(TerminalTest, EarlierMessagesComeBackAndCtrlCForgetsWhatIsTyped) {
+  Terminal terminal(chat());
+  terminal.until(kPrompt);
+  terminal.type("abc\r");
+  terminal.until("--max-tokens");
+  terminal.until(kPrompt);
+  EXPECT_EQ(tokens(terminal), "4 / 5");
+  terminal.type("and much more");
+  terminal.until("more");
+  terminal.type("\x03");
+  terminal.until("^C\r\n");
+  terminal.until(kPrompt);
+  terminal.type("\x1b[A\x1b[A\r");  // not /stats, but what was before it
+  terminal.until("--max-tokens");
+  terminal.until(kPrompt);
+  EXPECT_EQ(tokens(terminal), "8 / 10") << "the last token of the answer, and abc";
+  terminal.type("\x03");
+  EXPECT_EQ(terminal.wait(), 0) << "at an empty prompt it ends the program";
+}
+
+TEST_F(TerminalTest, IsLeftAsItWasHoweverTheProgramEnds) {
+  const auto count = [](const std::string& text, const std::string& part) {
+    std::size_t times = 0;
+    for (std::size_t at = 0; (at = text.find(part, at)) != std::string::npos; ++at) ++times;
+    return times;
+  };
+  struct Case {
+    const char* keys;
+    int signal, status;
+  };
+  for (const auto& [keys, signal, status] :
+       {Case{"/quit\r", 0, 0}, Case{"\x04", 0, 0}, Case{"\x03", 0, 0}, Case{"\x1c", 0, SIGQUIT - 1000},
+        Case{"abc", SIGTERM, 143}, Case{"abc", SIGHUP, 129}, Case{"", SIGTERM, 143}}) {
+    Terminal terminal("ulimit -c 0; " + chat());
+    const termios before = terminal.mode();
+    terminal.until(kPrompt);
+    EXPECT_EQ(terminal.mode().c_lflag & ICANON, 0u) << "keys come one by one";
+    terminal.type(keys);
+    if (signal != 0) {
+      if (*keys != '\0') terminal.until(keys);
+      terminal.signal(signal);
+    }
+    EXPECT_EQ(terminal.wait(), status) << terminal.shown();
+    const termios after = terminal.mode();
+    EXPECT_EQ(std::memcmp(&before, &after, sizeof before), 0);
+    const std::string& shown = terminal.shown();
+    EXPECT_GE(count(shown, "\x1b[?2004h"), 1u);
+    EXPECT_EQ(count(shown, "\x1b[?2004h"), count(shown, "\x1b[?2004l"));
+    EXPECT_LT(shown.rfind("\x1b[?2004h"), shown.rfind("\x1b[?2004l"));
+  }
+}
+
+TEST_F(TerminalTest, IsAsOtherProgramsHaveItWhileTheModelAnswersAndOnCtrlZ) {
+  Terminal terminal(chat("", "xterm", 1000000));
+  terminal.until(kPrompt);
+  // Nobody is there to bring it back: it goes on at once, with what was typed.
+  terminal.type("abc\x1a");
+  terminal.until("\x1b[?2004l");
+  terminal.until("\x1b[?2004h");
+  terminal.until("> abc\x1b[K");
+  terminal.type("\r");
+  terminal.until("\x1b[?2004l");
+  EXPECT_NE(terminal.mode().c_lflag & ICANON, 0u);
+  terminal.type("\x03");  // stops the answer
+  terminal.until(kPrompt);
+  terminal.type("\x04");
+  EXPECT_EQ(terminal.wait(), 0);
+}
+
+TEST_F(TerminalTest, GetsNoEscapeSequencesWhereItKnowsNone) {
+  for (const char* term : {"dumb", "''"}) {
+    Terminal terminal(chat("", term));
+    terminal.until("> ");
+    terminal.type("abc\n");
+    terminal.until("--max-tokens");
+    terminal.until("> ");
+    terminal.type("/quit\n");
+    EXPECT_EQ(terminal.wait(), 0);
+    EXPECT_EQ(terminal.shown().find('\x1b'), std::string::npos) << terminal.shown();
+  }
+}
+
+TEST_F(TerminalTest, KeepsEscapeSequencesOutOfRedirectedErrors) {
+  const std::string log = folder_ + "/log";
+  Terminal terminal(chat("2>" + in_quotes(log)));
+  terminal.type("abc\n/quit\n");
+  EXPECT_EQ(terminal.wait(), 0);
+  EXPECT_NE(contents(log).find("heap allocations"), std::string::npos);
+  EXPECT_EQ(contents(log).find('\x1b'), std::string::npos);
+}
+
+TEST_F(TerminalTest, ShowsWhatTheCacheHolds) {
+  Terminal terminal(chat());
+  terminal.until(kPrompt);
+  terminal.type("/context\r");
+  terminal.until("the cache is empty");
+  terminal.until(kPrompt);
+  terminal.type("They walked along the river.\r");
+  terminal.until("--max-tokens");
+  terminal.until(kPrompt);
+  terminal.type("/context\r");
+  const std::string drawn = terminal.until("merged into");
+  // BOS, 28 bytes and four of five tokens of the answer.
+  EXPECT_NE(drawn.find("a head holds 33 of 33 tokens (mean): 4 sinks, "), std::string::npos) << drawn;
+  EXPECT_NE(drawn.find("0 |" + std::string(33, '#') + "|\r\n"), std::string::npos) << drawn;
+  terminal.type("/quit\r");
+  EXPECT_EQ(terminal.wait(), 0);
+}
+
+}  // namespace

@@ -1,0 +1,119 @@
+#pragma once
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <stdexcept>
+#include <string>
+
+namespace nibkv::test {
+
+/// A command that runs on a terminal of its own, where the test is the person: what is typed goes in, and what the
+/// terminal shows comes out.
+class Terminal {
+ public:
+  /// @param command  for a shell, which it replaces
+  explicit Terminal(const std::string& command) {
+    master_ = ::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (master_ < 0 || ::grantpt(master_) != 0 || ::unlockpt(master_) != 0) throw std::runtime_error("no terminal");
+    // Stays open, so that what the program leaves behind can be read.
+    slave_ = ::open(::ptsname(master_), O_RDWR | O_NOCTTY | O_CLOEXEC);
+    winsize size = {24, 80, 0, 0};
+    if (slave_ < 0 || ::ioctl(slave_, TIOCSWINSZ, &size) != 0) throw std::runtime_error("no terminal");
+    process_ = ::fork();
+    if (process_ < 0) throw std::runtime_error("cannot fork");
+    if (process_ == 0) {
+      ::setsid();
+      ::ioctl(slave_, TIOCSCTTY, 0);
+      for (const int file : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) ::dup2(slave_, file);
+      ::execl("/bin/sh", "sh", "-c", command.c_str(), static_cast<char*>(nullptr));
+      ::_exit(127);
+    }
+  }
+  Terminal(const Terminal&) = delete;
+  Terminal& operator=(const Terminal&) = delete;
+  ~Terminal() {
+    if (process_ > 0) ::kill(process_, SIGKILL);
+    if (process_ > 0) ::waitpid(process_, nullptr, 0);
+    ::close(slave_);
+    ::close(master_);
+  }
+
+  /// Types keys, all of them, reading what is shown meanwhile.
+  void type(const std::string& keys) {
+    std::size_t typed = 0;
+    while (typed < keys.size()) {
+      pollfd file = {master_, POLLIN | POLLOUT, 0};
+      ::poll(&file, 1, -1);
+      if ((file.revents & POLLIN) != 0) read();
+      if ((file.revents & POLLOUT) == 0) continue;
+      const ssize_t written = ::write(master_, keys.data() + typed, std::min<std::size_t>(keys.size() - typed, 512));
+      if (written > 0) typed += static_cast<std::size_t>(written);
+    }
+  }
+
+  /// Waits until `text` is shown once more, and returns all that came since the last call.
+  /// Throws after a minute.
+  std::string until(const std::string& text) {
+    const auto start = std::chrono::steady_clock::now();
+    std::size_t found = 0;
+    while ((found = shown_.find(text, seen_)) == std::string::npos) {
+      if (std::chrono::steady_clock::now() - start > std::chrono::minutes(1)) {
+        throw std::runtime_error("'" + text + "' is not shown, but: " + shown_.substr(seen_));
+      }
+      pollfd file = {master_, POLLIN, 0};
+      if (::poll(&file, 1, 100) > 0) read();
+    }
+    const std::string more = shown_.substr(seen_, found + text.size() - seen_);
+    seen_ = found + text.size();
+    return more;
+  }
+
+  void signal(int number) { ::kill(process_, number); }
+
+  /// Its exit status once it has ended; minus 1000 for a signal that killed it.
+  int wait() {
+    int status = 0;
+    while (::waitpid(process_, &status, WNOHANG) == 0) {
+      pollfd file = {master_, POLLIN, 0};
+      if (::poll(&file, 1, 20) > 0) read();
+    }
+    process_ = -1;
+    pollfd file = {master_, POLLIN, 0};
+    while (::poll(&file, 1, 0) > 0 && read()) {
+    }
+    return WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status) - 1000;
+  }
+
+  /// All that was shown.
+  const std::string& shown() const { return shown_; }
+
+  termios mode() const {
+    termios mode = {};
+    ::tcgetattr(slave_, &mode);
+    return mode;
+  }
+
+ private:
+  bool read() {
+    char bytes[4096];
+    const ssize_t got = ::read(master_, bytes, sizeof bytes);
+    if (got > 0) shown_.append(bytes, static_cast<std::size_t>(got));
+    return got > 0;
+  }
+
+  pid_t process_ = -1;
+  int master_ = -1, slave_ = -1;
+  std::string shown_;
+  std::size_t seen_ = 0;
+};
+
+}  // namespace nibkv::test
