@@ -19,6 +19,7 @@
 #include "bench/llm/output_file.hpp"
 #include "bench/llm/policy_settings.hpp"
 #include "bench/llm/profile_maker.hpp"
+#include "bench/llm/progress.hpp"
 #include "bench/llm/signals.hpp"
 #include "bench/llm/store_arguments.hpp"
 
@@ -76,8 +77,11 @@ constexpr const char* kChatHelp =
 constexpr std::size_t kCalibrationContext = 2048;
 constexpr std::size_t kDefaultTokens = 4096;
 
+constexpr const char* kProgram = "nibkv-assistant";
+constexpr double kQuietSeconds = 0.5;  // a message that is read within them shows no progress
+
 void say(const std::string& line) {
-  std::cerr << "nibkv-assistant: " << line << '\n';
+  std::cerr << kProgram << ": " << line << '\n';
 }
 
 struct Settings {
@@ -160,18 +164,23 @@ class LineReader {
 /// A conversation with a person or a script.
 class Session {
  public:
-  explicit Session(Conversation& conversation) : conversation_(conversation) {}
+  Session(Conversation& conversation, Progress& reading) : conversation_(conversation), reading_(reading) {}
 
   /// Returns false when the answer was stopped by a signal. @throws Error as Conversation::answer does
   bool ask(const std::string& message) {
-    const auto print = [](std::string_view text) { std::cout << text << std::flush; };
+    const auto print = [this](std::string_view text) {
+      reading_.hide();
+      std::cout << text << std::flush;
+    };
     Ending ending = Ending::kStopped;
     try {
       ending = conversation_.answer(message, print, stop_asked);
     } catch (const Error&) {
+      reading_.hide();
       std::cout << std::endl;
       throw;
     }
+    reading_.hide();
     std::cout << std::endl;
     if (!std::cout) throw Error("cannot write to standard output");
     return ending != Ending::kStopped;
@@ -223,6 +232,7 @@ class Session {
   }
 
   Conversation& conversation_;
+  Progress& reading_;  // of the messages
   bool is_terminal_ = ::isatty(STDIN_FILENO) != 0;
 };
 
@@ -233,7 +243,10 @@ std::vector<std::byte> choose_profile(const Settings& settings, Model& model, Th
   const auto make = [&] {
     say("making a profile of the model's keys and values, once");
     const std::size_t context = std::min(model.config().context, kCalibrationContext);
-    return make_profile(model, pool, calibration_tokens(tokenizer, chat), context, {});
+    const std::vector<std::int32_t> tokens = calibration_tokens(tokenizer, chat);
+    Progress line(kProgram);
+    return make_profile(model, pool, tokens, context,
+                        [&](std::size_t done) { line.show("profile", done, tokens.size()); });
   };
   return find_or_make_profile(profile_places(settings.model), model.config(), make, say);
 }
@@ -292,12 +305,20 @@ int run(Settings settings) {
   describe(store, chat, settings);
 
   if (!settings.conversation.system) settings.conversation.system = chat.default_system();
-  settings.conversation.say = say;
+  Progress reading(kProgram, kQuietSeconds);
+  settings.conversation.reading = [&](std::size_t done, std::size_t all) {
+    if (done == 0) reading.start();
+    reading.show("reading", done, all);
+  };
+  settings.conversation.say = [&](const std::string& line) {
+    reading.hide();
+    say(line);
+  };
   Conversation conversation(model, tokenizer, chat, store, settings.conversation);
   const std::uint64_t fingerprint = settings.save || settings.load ? model_fingerprint(file) : 0;
   const std::string words = cache_words(store, settings);
   if (settings.load) load(conversation, *settings.load, fingerprint, words);
-  Session session(conversation);
+  Session session(conversation, reading);
   catch_signals();
   constexpr int kInterrupted = 128 + SIGINT;
   int result = 0;

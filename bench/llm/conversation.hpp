@@ -36,6 +36,8 @@ struct ConversationOptions {
   std::size_t max_tokens = 256;       ///< of an answer, at least 1
   std::optional<std::string> system;  ///< what the conversation begins with
   std::size_t limit = 0;              ///< most tokens that the model reads without a break, 0: as it was trained for
+  /// Gets how much of what is new was read, while it is read.
+  std::function<void(std::size_t done, std::size_t all)> reading;
   /// Gets a line where the conversation comes to the limit.
   std::function<void(const std::string&)> say;
 };

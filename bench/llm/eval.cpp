@@ -22,7 +22,9 @@ const std::vector<Command>& commands() {
 }
 
 void print_help() {
-  std::string help = "nibkv-eval COMMAND [options]: measure what a nibkv cache does to a language model\n";
+  std::string help =
+      "nibkv-eval COMMAND [options]: measure what a nibkv cache does to a language model\n\n"
+      "Standard error shows how far a command is: in one line on a terminal, elsewhere in one every 30 seconds.\n";
   for (const Command& command : commands()) help += std::string("\n") + command.help;
   print(help + "\nnibkv-eval --help      print this and end\n");
 }
