@@ -17,6 +17,7 @@
 #include "bench/llm/output_file.hpp"
 #include "bench/llm/policy_settings.hpp"
 #include "bench/llm/profile_maker.hpp"
+#include "bench/llm/progress.hpp"
 #include "bench/llm/signals.hpp"
 #include "nibkv/version.h"
 
@@ -27,6 +28,8 @@ namespace {
 
 constexpr std::size_t kCalibrationContext = 2048;
 constexpr std::size_t kDefaultTokens = 4096;
+
+constexpr double kQuietSeconds = 0.5;  // a message that is read within them shows no progress
 
 std::string ports() {
   std::string lines;
@@ -52,7 +55,10 @@ std::vector<std::byte> choose_profile(const Settings& settings, Model& model, Th
   const auto make = [&] {
     say("making a profile of the model's keys and values, once");
     const std::size_t context = std::min(model.config().context, kCalibrationContext);
-    return make_profile(model, pool, calibration_tokens(tokenizer, chat), context, {});
+    const std::vector<std::int32_t> tokens = calibration_tokens(tokenizer, chat);
+    Progress line(kProgram);
+    return make_profile(model, pool, tokens, context,
+                        [&](std::size_t done) { line.show("profile", done, tokens.size()); });
   };
   return find_or_make_profile(profile_places(settings.model), model.config(), make, say);
 }
@@ -112,12 +118,20 @@ int run(Settings settings) {
   describe(store, chat, settings);
 
   if (!settings.conversation.system) settings.conversation.system = chat.default_system();
-  settings.conversation.say = say;
+  Progress reading(kProgram, kQuietSeconds);
+  settings.conversation.reading = [&](std::size_t done, std::size_t all) {
+    if (done == 0) reading.start();
+    reading.show("reading", done, all);
+  };
+  settings.conversation.say = [&](const std::string& line) {
+    reading.hide();
+    say(line);
+  };
   Conversation conversation(model, tokenizer, chat, store, settings.conversation);
   const std::uint64_t fingerprint = settings.save || settings.load ? model_fingerprint(file) : 0;
   const std::string words = cache_words(store, settings);
   if (settings.load) load(conversation, *settings.load, fingerprint, words);
-  Session session(conversation);
+  Session session(conversation, reading);
   catch_signals();
   constexpr int kInterrupted = 128 + SIGINT;
   int result = 0;

@@ -29,18 +29,23 @@ bool is_command(const std::string& line) {
 }  // namespace
 
 void say(const std::string& line) {
-  std::cerr << "nibkv-assistant: " << line << '\n';
+  std::cerr << kProgram << ": " << line << '\n';
 }
 
 bool Session::ask(const std::string& message) {
-  const auto print = [](std::string_view text) { std::cout << text << std::flush; };
+  const auto print = [this](std::string_view text) {
+    reading_.hide();
+    std::cout << text << std::flush;
+  };
   Ending ending = Ending::kStopped;
   try {
     ending = conversation_.answer(message, print, stop_asked);
   } catch (const Error&) {
+    reading_.hide();
     std::cout << std::endl;
     throw;
   }
+  reading_.hide();
   std::cout << std::endl;
   if (!std::cout) throw Error("cannot write to standard output");
   if (ending == Ending::kCut) {

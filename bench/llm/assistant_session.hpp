@@ -3,8 +3,11 @@
 #include <string>
 
 #include "bench/llm/conversation.hpp"
+#include "bench/llm/progress.hpp"
 
 namespace nibkv::llm {
+
+inline constexpr const char* kProgram = "nibkv-assistant";
 
 /// A line on standard error, after the program's name.
 void say(const std::string& line);
@@ -12,9 +15,11 @@ void say(const std::string& line);
 /// A conversation with a person or a script.
 class Session {
  public:
-  explicit Session(Conversation& conversation) : conversation_(conversation) {}
+  /// @param reading  shows how much of a message was read
+  Session(Conversation& conversation, Progress& reading) : conversation_(conversation), reading_(reading) {}
 
-  /// Returns false when the answer was stopped by a signal. @throws Error as Conversation::answer does
+  /// Returns false when a signal stopped the answer.
+  /// @throws Error as Conversation::answer does
   bool ask(const std::string& message);
 
   /// Answers the messages of standard input until it ends, or a signal or /quit comes.
@@ -24,6 +29,7 @@ class Session {
   void obey(const std::string& command);
 
   Conversation& conversation_;
+  Progress& reading_;
 };
 
 }  // namespace nibkv::llm

@@ -126,7 +126,9 @@ void Conversation::require_room(std::size_t held, std::size_t tokens) const {
 // Feeds the pending tokens; the logits are those after the last of them. Returns
 // false if stopped before.
 bool Conversation::feed(const Stop& stop) {
+  const std::size_t all = pending_.size();
   while (!pending_.empty()) {
+    if (options_.reading && all > 1) options_.reading(all - pending_.size(), all);
     if (stop && stop()) return false;
     const std::size_t count = std::min(pending_.size(), store_.max_batch());
     const std::size_t rows = count == pending_.size() ? 1 : 0;

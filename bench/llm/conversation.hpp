@@ -37,6 +37,8 @@ struct ConversationOptions {
   std::optional<std::string> system;  ///< system message at the beginning of the conversation
   std::size_t limit = 0;              ///< maximum tokens that the model reads in one sequence; 0: as many as
                                       ///< it was trained for
+  /// Gets how much of what is new was read, while it is read.
+  std::function<void(std::size_t done, std::size_t all)> reading;
   /// Gets a line when the conversation reaches the limit.
   std::function<void(const std::string&)> say;
 };

@@ -1,6 +1,5 @@
 #include "bench/llm/eval_common.hpp"
 
-#include <cmath>
 #include <cstdio>
 #include <iostream>
 
@@ -42,27 +41,13 @@ std::string as_json(const Report& report) {
 }  // namespace
 
 void say(const std::string& line) {
-  std::cerr << "nibkv-eval: " << line << '\n';
+  std::cerr << kProgram << ": " << line << '\n';
 }
 
 std::string required(const Arguments& arguments, const std::string& name) {
   const auto given = arguments.text(name);
   if (!given || given->empty()) throw UsageError("--" + name + " is missing");
   return *given;
-}
-
-void ProgressLine::show(const std::string& what, double done) {
-  if (!is_terminal_) return;
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-  std::cerr << "\r\033[K" << what;
-  if (done > 0) std::cerr << ", " << std::llround(seconds * (1 - done) / done) << " s left";
-  std::cerr << std::flush;
-  shown_ = true;
-}
-
-void ProgressLine::hide() {
-  if (shown_) std::cerr << "\r\033[K" << std::flush;
-  shown_ = false;
 }
 
 Subject::Subject(const std::string& model_path, const std::string& text_path, std::size_t threads)

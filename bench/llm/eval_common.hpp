@@ -1,8 +1,5 @@
 #pragma once
 
-#include <unistd.h>
-
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -15,6 +12,7 @@
 #include "bench/llm/arguments.hpp"
 #include "bench/llm/model.hpp"
 #include "bench/llm/output_file.hpp"
+#include "bench/llm/progress.hpp"
 #include "bench/llm/store_arguments.hpp"
 #include "bench/llm/tile_store.hpp"
 #include "bench/llm/tokenizer.hpp"
@@ -26,32 +24,14 @@ namespace nibkv::llm {
 /// What a command does after its options were found valid.
 using Job = std::function<void()>;
 
+inline constexpr const char* kProgram = "nibkv-eval";
+
 /// Writes a line to standard error, after the program's name.
 void say(const std::string& line);
 
 /// The value of a required option.
 /// @throws UsageError if it is missing
 std::string required(const Arguments& arguments, const std::string& name);
-
-/// One line on a terminal that is rewritten; nothing elsewhere.
-class ProgressLine {
- public:
-  ProgressLine() = default;
-  ProgressLine(const ProgressLine&) = delete;
-  ProgressLine& operator=(const ProgressLine&) = delete;
-  ~ProgressLine() { hide(); }
-
-  /// Removes the line until it is shown again.
-  void hide();
-
-  /// @param done  share of the work, [0, 1]
-  void show(const std::string& what, double done);
-
- private:
-  bool is_terminal_ = ::isatty(STDERR_FILENO) != 0;
-  bool shown_ = false;
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-};
 
 /// Named figures, in the order in which they are printed.
 using Report = std::vector<std::pair<std::string, std::variant<std::uint64_t, double, std::string>>>;

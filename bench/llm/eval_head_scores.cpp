@@ -62,9 +62,9 @@ void HeadScoresJob::operator()() const {
   const Haystack haystack(tokenizer, subject.tokens);
   HeadScores measured;
   {
-    ProgressLine line;
+    Progress line(kProgram);
     measured = measure_head_scores(*subject.model, tokenizer, haystack, options,
-                                   [&](double done) { line.show("needles", done); });
+                                   [&](std::size_t done, std::size_t all) { line.show("needles", done, all); });
   }
   require(set_head_scores(profile, shape_of(config, {}), measured.scores), "head scores");
   write_file(out_, profile);

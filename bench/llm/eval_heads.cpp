@@ -40,13 +40,12 @@ void HeadsJob::operator()() {
   const StoreOptions options = measured.store(subject.model->config());
   TileStore store(subject.model->config(), options);
   {
-    ProgressLine line;
+    Progress line(kProgram);
     const std::span<const std::int32_t> tokens(subject.tokens);
     for (std::size_t at = 0; at < context; at += store.max_batch()) {
       const std::size_t count = std::min(store.max_batch(), context - at);
       subject.model->forward(tokens.subspan(at, count), at, store, nullptr, 0);
-      line.show(std::to_string(at + count) + " of " + std::to_string(context) + " tokens",
-                static_cast<double>(at + count) / static_cast<double>(context));
+      line.show("prefill", at + count, context);
     }
   }
   const std::string policy = policy_text(options);

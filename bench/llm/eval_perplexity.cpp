@@ -50,11 +50,11 @@ void PerplexityJob::operator()() {
   }
   PerplexityFigures figures;
   {
-    ProgressLine line;
+    Progress line(kProgram);
     figures = measure_perplexity(*subject.model, subject.pool, subject.tokens, options, [&](const auto& progress) {
       std::string what = "window " + std::to_string(progress.windows_done) + " of " + std::to_string(windows);
       if (progress.cross_entropy > 0) what += ", cross-entropy " + std::to_string(progress.cross_entropy);
-      line.show(what, progress.done);
+      line.show(what, progress.fed, progress.all);
     });
   }
   publish(report(figures), measured.json);

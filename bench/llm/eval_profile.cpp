@@ -60,14 +60,10 @@ void ProfileJob::operator()() const {
   const std::size_t of_context = context != 0 ? context : std::min<std::size_t>(largest, 4096);
   std::vector<std::byte> profile;
   {
-    ProgressLine line;
+    Progress line(kProgram);
     profile = make_profile(
         *subject.model, subject.pool, std::span(subject.tokens).first(used), of_context,
-        [&](std::size_t done) {
-          line.show(std::to_string(done) + " of " + std::to_string(used) + " tokens",
-                    static_cast<double>(done) / static_cast<double>(used));
-        },
-        align);
+        [&](std::size_t done) { line.show("profile", done, used); }, align);
   }
   write_file(out, profile);
   if (!header.empty()) write_profile_header(header, profile);

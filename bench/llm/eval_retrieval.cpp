@@ -235,13 +235,13 @@ SweepStore RetrievalJob::store_for(const Config& config, const Tested& cache, st
 
 void RetrievalJob::ask(Subject& subject, const Tokenizer& tokenizer) {
   const Haystack haystack(tokenizer, subject.tokens);
-  double work = 0, done = 0;
+  std::size_t all = 0, done = 0;  // tokens
   for (const Tested& cache : caches_) {
     for (const std::size_t length : lengths_) {
-      work += static_cast<double>(open_rows(cache, length).size()) * static_cast<double>(length);
+      all += open_rows(cache, length).size() * length;
     }
   }
-  ProgressLine line;
+  Progress line(kProgram);
   for (const Tested& cache : caches_) {
     for (const std::size_t length : lengths_) {
       std::vector<RetrievalRow> rows = open_rows(cache, length);
@@ -251,7 +251,7 @@ void RetrievalJob::ask(Subject& subject, const Tokenizer& tokenizer) {
         RetrievalRow& row = rows[i];
         line.show(cache.name + ", " + row.mode + ", length " + std::to_string(length) + ", question " +
                       std::to_string(i + 1) + " of " + std::to_string(rows.size()),
-                  done / work);
+                  done, all);
         Hiding hiding = hiding_;
         hiding.length = prompt_length(length, subject.model->config());
         hiding.depth = row.depth;
@@ -263,7 +263,7 @@ void RetrievalJob::ask(Subject& subject, const Tokenizer& tokenizer) {
             hide_and_ask(*subject.model, tokenizer, haystack, store.store(), hiding, row.seed, before_answer).right;
         row.arena_bytes = store.arena_bytes();
         report_.rows.push_back(row);
-        done += static_cast<double>(length);
+        done += length;
         keep(false);
       }
     }

@@ -37,7 +37,12 @@ void SpeedJob::operator()() {
   if (!measured.json.empty() && measured.json != "-") check_place(measured.json);
   Subject subject(measured.model, measured.text, measured.cache.threads);
   const StoreOptions store = measured.store(subject.model->config());
-  const SpeedFigures figures = measure_speed(*subject.model, subject.tokens, context, decoded, store);
+  SpeedFigures figures;
+  {
+    Progress line(kProgram);
+    figures = measure_speed(*subject.model, subject.tokens, context, decoded, store,
+                            [&](std::size_t done, std::size_t all) { line.show("prefill and decode", done, all); });
+  }
   publish({{"context", std::uint64_t{context}},
            {"decoded", std::uint64_t{decoded}},
            {"storage", std::string(store.storage == Storage::kQ4 ? "q4" : "f32")},

@@ -92,14 +92,15 @@ void SweepJob::operator()() {
       const std::string shared = SweepStore(model.config(), options.store, what, options.context).fold();
       say("note: layers that share under " + name_of(what) + ", budget " + what.budget + ": " + shared);
     }
-    ProgressLine line;
+    const std::string caches = std::to_string(cases_.size()) + (cases_.size() == 1 ? " cache" : " caches");
+    Progress line(kProgram);
     measure_sweep(
         model, pool, tokens, options, cases_,
         [&](const auto& rows, double reference) {
           line.hide();
           keep(rows, reference);
         },
-        [&](double done) { line.show(std::to_string(cases_.size()) + " caches to measure", done); });
+        [&](std::size_t done, std::size_t all) { line.show(caches, done, all); });
   }
   if (measured_.json == "-") print(report_.as_json());
   if (has_file && !is_replaced(measured_.json)) write_file(measured_.json, report_.as_json());

@@ -73,12 +73,14 @@ void WatchedStore::watch(std::size_t first, std::size_t count) {
 }
 
 HeadScores measure_head_scores(Model& model, const Tokenizer& tokenizer, const Haystack& haystack,
-                               const HeadScoreOptions& options, const std::function<void(double)>& progress) {
+                               const HeadScoreOptions& options, const TokensDone& progress) {
   const Config& config = model.config();
   const std::size_t probes = options.lengths.size() * options.depths * options.seeds;
   std::vector<double> sums(config.layers * config.kv_heads);
   WatchedStore store(config);
   HeadScores result;
+  std::size_t all = 0, asked = 0;  // tokens
+  for (const std::size_t length : options.lengths) all += length * options.depths * options.seeds;
   for (std::size_t probe = 0; probe < probes; ++probe) {
     const std::size_t place = probe / options.seeds % options.depths;
     Hiding hiding;
@@ -98,7 +100,8 @@ HeadScores measure_head_scores(Model& model, const Tokenizer& tokenizer, const H
       const auto steps = static_cast<double>(store.steps());
       for (std::size_t i = 0; i < sums.size(); ++i) sums[i] += store.shares()[i] / steps;
     }
-    if (progress) progress(static_cast<double>(probe + 1) / static_cast<double>(probes));
+    asked += hiding.length;
+    if (progress) progress(asked, all);
   }
   if (result.answered == 0) {
     throw Error("the model finds none of " + std::to_string(result.asked) +

@@ -8,6 +8,7 @@
 #include "bench/llm/model.hpp"
 #include "bench/llm/needles.hpp"
 #include "bench/llm/plain_store.hpp"
+#include "bench/llm/progress.hpp"
 
 namespace nibkv::llm {
 
@@ -61,9 +62,9 @@ struct HeadScores {
 /// are hidden in a haystack, and the score of a head is the share of its attention that goes
 /// to the needle while the model says the answer, averaged over the needles that it finds.
 ///
-/// @param progress  called with the share of the work done so far; may be empty
+/// @param progress  counts the tokens of prompts; may be empty
 /// @throws Error if the model finds no needle, and as Haystack::hide does
 HeadScores measure_head_scores(Model& model, const Tokenizer& tokenizer, const Haystack& haystack,
-                               const HeadScoreOptions& options, const std::function<void(double)>& progress);
+                               const HeadScoreOptions& options, const TokensDone& progress);
 
 }  // namespace nibkv::llm

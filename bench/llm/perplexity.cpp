@@ -178,9 +178,8 @@ PerplexityFigures measure_perplexity(Model& model, ThreadPool& pool, std::span<c
     measurement.run_window(tokens.subspan(window * context, context), [&](std::size_t fed) {
       if (!progress) return;
       const ScoreTotals& totals = measurement.totals();
-      progress({window + (fed == context ? 1 : 0),
-                static_cast<double>(window * context + fed) / static_cast<double>(windows * context),
-                totals.mean(totals.loss)});
+      progress(
+          {window + (fed == context ? 1 : 0), window * context + fed, windows * context, totals.mean(totals.loss)});
     });
   }
   PerplexityFigures figures = measurement.figures();

@@ -75,7 +75,8 @@ struct PerplexityFigures {
 /// The progress of a measurement.
 struct PerplexityProgress {
   std::size_t windows_done = 0;
-  double done = 0;           ///< share of all tokens fed, [0, 1]
+  std::size_t fed = 0;       ///< tokens
+  std::size_t all = 0;       ///< of so many
   double cross_entropy = 0;  ///< so far; 0 before the first scored token
 };
 

@@ -1,6 +1,7 @@
 #include "bench/llm/speed.hpp"
 
 #include <chrono>
+#include <functional>
 #include <vector>
 
 namespace nibkv::llm {
@@ -13,7 +14,8 @@ double now() {
 /// A store that measures how long the wrapped one takes.
 class TimedStore : public KvStore {
  public:
-  explicit TimedStore(KvStore& store) : store_(store) {}
+  /// @param appended  gets the tokens of each chunk once
+  TimedStore(KvStore& store, const std::function<void(std::size_t)>& appended) : store_(store), appended_(appended) {}
 
   std::size_t max_chunk() const override { return store_.max_chunk(); }
   std::size_t max_batch() const override { return store_.max_batch(); }
@@ -21,6 +23,7 @@ class TimedStore : public KvStore {
     const double start = now();
     store_.append(layer, count, keys, values);
     append_seconds += now() - start;
+    if (layer == 0) appended_(count);
   }
   void attend(int layer, std::size_t count, const float* queries, float* out, ThreadPool& pool) override {
     const double start = now();
@@ -33,12 +36,13 @@ class TimedStore : public KvStore {
 
  private:
   KvStore& store_;
+  const std::function<void(std::size_t)>& appended_;
 };
 
 }  // namespace
 
 SpeedFigures measure_speed(Model& model, std::span<const std::int32_t> tokens, std::size_t context, std::size_t decoded,
-                           const StoreOptions& options) {
+                           const StoreOptions& options, const TokensDone& progress) {
   if (tokens.size() < context + decoded) {
     throw Error("the text has " + std::to_string(tokens.size()) + " tokens; " + std::to_string(context + decoded) +
                 " are needed");
@@ -46,11 +50,16 @@ SpeedFigures measure_speed(Model& model, std::span<const std::int32_t> tokens, s
   TileStore store(model.config(), options);
   std::vector<float> logits(model.config().vocabulary);
 
-  TimedStore prefill(store);
+  std::size_t done = 0;
+  const std::function<void(std::size_t)> note = [&](std::size_t count) {
+    done += count;
+    if (progress) progress(done, context + decoded);
+  };
+  TimedStore prefill(store, note);
   const double start = now();
   model.forward(tokens.first(context), 0, prefill, logits.data(), 1);
   const double middle = now();
-  TimedStore decode(store);
+  TimedStore decode(store, note);
   for (std::size_t i = 0; i < decoded; ++i)
     model.forward(tokens.subspan(context + i, 1), context + i, decode, logits.data(), 1);
   const double end = now();

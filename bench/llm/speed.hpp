@@ -6,6 +6,7 @@
 #include <string>
 
 #include "bench/llm/model.hpp"
+#include "bench/llm/progress.hpp"
 #include "bench/llm/tile_store.hpp"
 
 namespace nibkv::llm {
@@ -24,8 +25,9 @@ struct SpeedFigures {
 /// Feeds `context` tokens into an empty store, then `decoded` more one by one (taken from the
 /// text, without sampling).
 /// @param tokens  at least context + decoded
+/// @param progress  may be empty
 /// @throws Error for a text that is too short
 SpeedFigures measure_speed(Model& model, std::span<const std::int32_t> tokens, std::size_t context, std::size_t decoded,
-                           const StoreOptions& options);
+                           const StoreOptions& options, const TokensDone& progress = {});
 
 }  // namespace nibkv::llm

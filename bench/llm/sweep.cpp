@@ -166,8 +166,7 @@ void check(const Config& model, std::size_t tokens, const SweepOptions& options)
 }  // namespace
 
 void measure_sweep(Model& model, ThreadPool& pool, std::span<const std::int32_t> tokens, const SweepOptions& options,
-                   std::span<const SweepCase> cases, const SweepDone& done,
-                   const std::function<void(double)>& progress) {
+                   std::span<const SweepCase> cases, const SweepDone& done, const TokensDone& progress) {
   check(model.config(), tokens.size(), options);
   // Errors must be reported now and not after an hour.
   for (const SweepCase& what : cases) SweepStore(model.config(), options.store, what, options.context);
@@ -181,12 +180,11 @@ void measure_sweep(Model& model, ThreadPool& pool, std::span<const std::int32_t>
     const Hiding hiding = hiding_of(options, place);
     questions += haystack->hide(make_needle(hiding.kind, hiding.seed), hiding).tokens.size();
   }
-  const double all =
-      static_cast<double>((cases.size() + groups) * windows * options.context + cases.size() * questions);
-  double fed = 0;
+  const std::size_t all = (cases.size() + groups) * windows * options.context + cases.size() * questions;
+  std::size_t fed = 0;
   const auto note = [&](std::size_t count) {
-    fed += static_cast<double>(count);
-    if (progress) progress(fed / all);
+    fed += count;
+    if (progress) progress(fed, all);
   };
   for (std::size_t first = 0; first < cases.size(); first += together) {
     SideBySide group(model, pool, options, cases.subspan(first, std::min(together, cases.size() - first)));

@@ -9,6 +9,7 @@
 
 #include "bench/llm/model.hpp"
 #include "bench/llm/needles.hpp"
+#include "bench/llm/progress.hpp"
 #include "bench/llm/sweep_store.hpp"
 #include "bench/llm/tokenizer.hpp"
 
@@ -59,11 +60,10 @@ using SweepDone = std::function<void(const std::vector<SweepRow>& rows, double r
 /// figures do not change.
 ///
 /// @param tokens    of the text
-/// @param progress  gets the share of the work done so far, [0, 1]; may be empty
+/// @param progress  counts a token once for each cache that it goes through; may be empty
 /// @throws Error when the text is shorter than a window, the context larger than the model's, too
 ///         small for a needle, or a cache is refused: that before anything is measured
 void measure_sweep(Model& model, ThreadPool& pool, std::span<const std::int32_t> tokens, const SweepOptions& options,
-                   std::span<const SweepCase> cases, const SweepDone& done,
-                   const std::function<void(double)>& progress);
+                   std::span<const SweepCase> cases, const SweepDone& done, const TokensDone& progress);
 
 }  // namespace nibkv::llm

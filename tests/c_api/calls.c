@@ -4,9 +4,12 @@
 #define SHAPE 2, 4, 2, 32, 0, 8, 2, NIBKV_Q4
 static const nibkv_shape kShape = {SHAPE, {0, 0, 0, 0}};
 static _Alignas(NIBKV_ARENA_ALIGNMENT) unsigned char arena[NIBKV_FOOTPRINT_EMS(64, SHAPE)];
-_Static_assert(
-    NIBKV_FOOTPRINT_FULL(32, 1, 1, 1, 16, 0, 1, 1, NIBKV_Q4) == 64 + 64 + 64 + 128 + 512 + (64 + 64 + 64 + 2048 + 512),
-    "header, chain, link, side data, codes, scratch, which has the 576 bytes of a row too: added up by hand");
+_Static_assert(NIBKV_FOOTPRINT_FULL(32, 1, 1, 1, 16, 0, 1, 1, NIBKV_Q4) ==
+                   64 + 64 + 64 + 128 + 512 + (64 + 64 + 64 + 2048 + 512),
+               "header, chain, link, side data, codes, scratch (more than the 576 of encoding): added up by hand");
+_Static_assert(NIBKV_FOOTPRINT_EMS(32, 1, 1, 1, 16, 0, 1, 1, NIBKV_Q4) ==
+                   64 + 64 + 2 * 64 + 2 * 448 + 2 * 512 + (1280 + 576 + 48 * 16 + 4096),
+               "header, chain, links, bases, side data and codes of 2 tiles, workspace (more than scratch): by hand");
 _Static_assert(sizeof(nibkv_cache) == NIBKV_CACHE_BYTES && NIBKV_CACHE_BYTES % 8 == 0, "the handle");
 #if NIBKV_VERSION_MAJOR < 0 || NIBKV_VERSION_MINOR < 0 || NIBKV_VERSION_PATCH < 0
 #error "versions are numbers that the preprocessor reads"

@@ -111,6 +111,18 @@ TEST_F(ConversationTest, FeedsNothingTwice) {
   EXPECT_EQ(talk.conversation->position() - before, 1 + 4 + 2u);
 }
 
+TEST_F(ConversationTest, SaysHowMuchOfAMessageIsReadAndNothingOfTheAnswer) {
+  std::vector<std::size_t> seen;
+  ConversationOptions options = greedy(5);
+  options.reading = [&](std::size_t done, std::size_t all) {
+    EXPECT_EQ(all, 101u) << "one begins the text";
+    seen.push_back(done);
+  };
+  Talk talk = this->talk("ems", 512, options);
+  ask(talk, std::string(100, 'a'));
+  EXPECT_EQ(seen, (std::vector<std::size_t>{0, 32, 64, 96}));
+}
+
 TEST_F(ConversationTest, SaysUnderFullThatTheArenaIsFullAndLeavesItUnchanged) {
   Talk talk = this->talk("full", 64, greedy(8));
   ask(talk, std::string(40, 'a'));
