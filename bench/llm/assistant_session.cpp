@@ -88,7 +88,7 @@ void Session::obey(const std::string& command) {
     std::cerr << summary(conversation_);
   } else if (command == "/reset") {
     conversation_.reset();
-    say("the conversation begins anew");
+    say("the conversation starts again");
   } else {
     say("unknown command " + command + "; /help lists them");
   }

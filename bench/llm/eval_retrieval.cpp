@@ -16,14 +16,14 @@ namespace {
 
 constexpr const char* kHelp =
     R"(nibkv-eval retrieval --text PATH [options]
-  Needles in a haystack: facts are hidden in the prose of a text, and the model is asked for one behind it, greedily.
+  Needles in a haystack: facts are hidden in the prose of a text, and the model is asked for one after it, greedily.
 
   --policies LIST      of nibkv's (nibkv-eval perplexity --help), and f32: an f32 cache that keeps everything (default).
                        Also what there is without nibkv: f16_last, the last tokens in f16, and f16_sinks, the first 4
                        and the last; as many as fit the whole arena of ems at --tokens
   --policy NAME        one of them
   --tokens N           that a head holds; of no meaning to f32 and full
-  --mode MODE          unseen: the haystack streams through the cache, and the question comes behind it; seen: the cache
+  --mode MODE          unseen: the haystack streams through the cache, and the question comes after it; seen: the cache
                        holds the whole prompt and is cut back once, question included, before the model answers; or both
                        (default). 'seen' is for policies that keep scores; others are left out there
   --lengths LIST       tokens of the prompt, question included (default 1024,2048); so many fewer as an answer needs

@@ -87,7 +87,7 @@ std::vector<float> product(const Matrix& matrix, const std::vector<float>& input
   std::vector<float> outputs(count * matrix.rows() + 1, 12345.0f);
   const Product products[] = {{&matrix, outputs.data()}};
   multiply(products, activations, pool);
-  EXPECT_EQ(outputs.back(), 12345.0f) << "wrote behind the outputs";
+  EXPECT_EQ(outputs.back(), 12345.0f) << "wrote after the outputs";
   outputs.pop_back();
   return outputs;
 }

@@ -172,7 +172,7 @@ TEST(SmallestArena, IsHalfAMebibyteUnderEmsWhateverTheThreads) {
 /// The tiny model on stores of any size.
 class SmallStore : public testing::Test {
  protected:
-  // Logits behind a text that is fed in pieces, and a snapshot of what the store holds then.
+  // Logits after a text that is fed in pieces, and a snapshot of what the store holds then.
   std::pair<std::vector<float>, std::vector<std::byte>> feed(const StoreOptions& options, std::size_t threads,
                                                              std::size_t piece) {
     ThreadPool pool(threads);
