@@ -49,7 +49,8 @@ bool Session::ask(const std::string& message) {
   std::cout << std::endl;
   if (!std::cout) throw Error("cannot write to standard output");
   if (ending == Ending::kCut) {
-    say("the answer was cut after " + std::to_string(conversation_.max_tokens()) + " tokens (--max-tokens)");
+    const std::size_t most = conversation_.max_tokens();
+    say("the answer was cut after " + std::to_string(most) + (most == 1 ? " token" : " tokens") + " (--max-tokens)");
   }
   return ending != Ending::kStopped;
 }

@@ -120,7 +120,7 @@ void Conversation::require_room(std::size_t held, std::size_t tokens) const {
   if (held + tokens <= room) return;
   const std::string next = tokens == 1 ? "another one does" : std::to_string(tokens) + " more do";
   throw Error("the arena is full: it holds " + std::to_string(held) + " of " + std::to_string(room) + " tokens, " +
-              next + " not fit, and policy 'full' drops none");
+              next + " not fit, and its policy drops none");
 }
 
 // Feeds the pending tokens; the logits are those after the last of them. Returns

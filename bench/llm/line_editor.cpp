@@ -70,7 +70,8 @@ bool is_paste(const std::string& piece) {
 
 Shown shown_piece(const std::string& piece) {
   if (!is_paste(piece)) return shown(piece);
-  return shown(std::string("[").append(std::to_string(std::count(piece.begin(), piece.end(), '\n') + 1)) + " lines]");
+  const auto lines = std::count(piece.begin(), piece.end(), '\n') + (piece.ends_with('\n') ? 0 : 1);
+  return shown(std::string("[").append(std::to_string(lines)) + " lines]");
 }
 
 std::string joined(const std::vector<std::string>& pieces) {
@@ -100,6 +101,7 @@ LineEditor::Event LineEditor::go_on() {
 LineEditor::Event LineEditor::press(const std::string& key) {
   if (key == "\r" || key == "\n") return Event::kMessage;
   if (key == "\x04" && pieces_.empty()) return Event::kEnd;
+  if (key == "\x03") return Event::kInterrupt;
   if (key == "\x1a") return Event::kSuspend;
   if (key == "\x1c") return Event::kQuit;
   if (key == "\x0c") clears_screen_ = true;

@@ -15,8 +15,8 @@ namespace nibkv::llm {
 /// up to the beginning and the end, Ctrl-W a word; Up and Down bring earlier messages; Ctrl-L clears the screen.
 class LineEditor {
  public:
-  /// What a key asks for that is not about the line: its end, the end of input, Ctrl-Z, Ctrl-\.
-  enum class Event : unsigned char { kNone, kMessage, kEnd, kSuspend, kQuit };
+  /// What a key asks for that is not about the line: its end, the end of input, Ctrl-C, Ctrl-Z, Ctrl-\.
+  enum class Event : unsigned char { kNone, kMessage, kEnd, kInterrupt, kSuspend, kQuit };
 
   /// Bytes of the terminal, in pieces of any size.
   void push(std::string_view bytes) { input_ += bytes; }
@@ -31,7 +31,7 @@ class LineEditor {
   void begin(const std::string& remembered = "");
 
   /// One row that shows the part around the cursor, with the cursor in its place.
-  /// @param columns  of the terminal, more than the prompt and 20
+  /// @param columns  of the terminal, more than the prompt and 1
   std::string drawn(std::string_view prompt, std::size_t columns);
 
   /// The row again with all of the message, and a line break. Control characters are not among it.

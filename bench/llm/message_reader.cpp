@@ -23,8 +23,8 @@ void show(std::string_view text) {
   std::cerr << text << std::flush;
 }
 
-// Keys one by one, and marks around what is pasted, as long as it lives. Ctrl-C is a signal all the same; Ctrl-Z and
-// Ctrl-\ are keys, so that the terminal can be put back first.
+// Keys one by one, and marks around what is pasted, as long as it lives. Ctrl-C, Ctrl-Z and Ctrl-\ are
+// keys, so that a paste may contain them and the terminal can be put back first.
 class EditingMode {
  public:
   EditingMode() {
@@ -33,7 +33,7 @@ class EditingMode {
     mode.c_lflag &= ~static_cast<tcflag_t>(ICANON | ECHO | IEXTEN);
     mode.c_cc[VMIN] = 1;
     mode.c_cc[VTIME] = 0;
-    mode.c_cc[VSUSP] = mode.c_cc[VQUIT] = _POSIX_VDISABLE;
+    mode.c_cc[VINTR] = mode.c_cc[VSUSP] = mode.c_cc[VQUIT] = _POSIX_VDISABLE;
     is_set_ = ::tcsetattr(STDIN_FILENO, TCSANOW, &mode) == 0;
     show("\x1b[?2004h");
   }
@@ -55,7 +55,7 @@ bool can_edit() {
 }
 
 std::size_t columns_of_terminal() {
-  constexpr std::size_t kLeast = 24, kUsual = 80;
+  constexpr std::size_t kLeast = 8, kUsual = 80;  // terminals that know no size say 0
   winsize size = {};
   if (::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col < kLeast) return kUsual;
   return size.ws_col;
@@ -107,7 +107,12 @@ std::optional<std::string> MessageReader::edited() {
       return message;
     }
     if (event == Event::kEnd) return std::nullopt;
-    if (event != Event::kNone) {
+    if (event == Event::kInterrupt) {
+      // Ctrl-C forgets what was typed; where nothing was, it ends the wait.
+      if (editor_.text().empty()) return std::nullopt;
+      editor_.begin();
+      show("^C\n");
+    } else if (event != Event::kNone) {
       mode.reset();
       show("\n");
       ::kill(0, event == Event::kSuspend ? SIGTSTP : SIGQUIT);
@@ -115,14 +120,7 @@ std::optional<std::string> MessageReader::edited() {
     }
     show(editor_.drawn(kPrompt, columns_of_terminal()));
     if (event != Event::kNone) continue;
-    if (!read_more(more)) {
-      // Ctrl-C forgets what was typed; where nothing was, it ends the wait.
-      if (ended_by() != 0 || !stop_asked() || editor_.text().empty()) return std::nullopt;
-      forget_interrupt();
-      editor_.begin();
-      show("^C\n");
-      continue;
-    }
+    if (!read_more(more)) return std::nullopt;
     editor_.push(more);
   }
 }

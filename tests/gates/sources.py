@@ -87,7 +87,7 @@ def link_faults(root, path, text):
     for number, line in enumerate(text.splitlines(), 1):
         for target, heading in re.findall(r"\]\((?![a-z]+:)([^)#]*)#?([^)]*)\)", line):
             page = root / path if not target else (root / path).parent / target
-            if not page.exists() or (heading and heading not in headings(page.read_text("utf-8", "replace"))):
+            if not page.exists() or (heading and (not page.is_file() or heading not in headings(page.read_text("utf-8", "replace")))):
                 yield f"{path}:{number}: a link to nothing, {target}#{heading}"
 
 

@@ -71,6 +71,18 @@ TEST(LineEditor, TakesTheSameFromPiecesOfAnySize) {
   EXPECT_EQ(message(editor, "\r"), whole);
 }
 
+TEST(LineEditor, CountsTheLinesOfAPasteAndLeavesCtrlCToItsOwner) {
+  LineEditor editor;
+  EXPECT_EQ(row(editor, pasted("one\ntwo")).text, "[2 lines]");
+  editor.begin();
+  EXPECT_EQ(row(editor, pasted("one\ntwo\n")).text, "[2 lines]") << "the second ends there";
+  editor.begin();
+  EXPECT_EQ(row(editor, "abcdefghijk", 8).text, "ghijk") << "a narrow terminal";
+  editor.push("\x03");
+  EXPECT_EQ(editor.go_on(), Event::kInterrupt);
+  EXPECT_EQ(editor.text(), "abcdefghijk");
+}
+
 TEST(LineEditor, MovesAndErasesByCharacters) {
   EXPECT_EQ(message("ab\xC3\xA4\x7f"
                     "c\r"),

@@ -84,6 +84,22 @@ TEST_F(TerminalTest, EarlierMessagesComeBackAndCtrlCForgetsWhatIsTyped) {
   EXPECT_EQ(terminal.wait(), 0) << "at an empty prompt it ends the program";
 }
 
+TEST_F(TerminalTest, CtrlCInAPasteIsAPartOfIt) {
+  Terminal terminal(chat());
+  terminal.until(kPrompt);
+  terminal.type("\x1b[200~one\ntwo\x03three\n/quit\nfour\x1b[201~");
+  terminal.until("[4 lines]");
+  terminal.type("\x03");
+  terminal.until("^C\r\n");
+  terminal.until(kPrompt);
+  terminal.type("/stats\r");
+  terminal.until("held / seen");
+  terminal.until(kPrompt);
+  EXPECT_EQ(terminal.shown().find("--max-tokens"), std::string::npos) << "nothing was asked";
+  terminal.type("\x04");
+  EXPECT_EQ(terminal.wait(), 0);
+}
+
 TEST_F(TerminalTest, IsLeftAsItWasHoweverTheProgramEnds) {
   const auto count = [](const std::string& text, const std::string& part) {
     std::size_t times = 0;

@@ -116,6 +116,19 @@ TEST(TokensThatFit, IsExactlyWhatInitTakes) {
   }
 }
 
+// Two shares of 50 % leave nothing of a budget, but of 1 token both are 0.
+TEST(SmallestFootprint, IsZeroWhereOnlySomeSmallBudgetsAreValid) {
+  constexpr Shape kShape{.layers = 1, .query_heads = 1, .kv_heads = 1, .head_dim = 64};
+  const auto halves = [](std::uint32_t tokens) {
+    Policy policy = ems(tokens);
+    policy.sinks = policy.recent = tokens / 2;
+    return policy;
+  };
+  EXPECT_TRUE(valid(halves(1), kShape));
+  EXPECT_FALSE(valid(halves(64), kShape));
+  EXPECT_EQ(smallest_footprint(kShape, halves), 0u);
+}
+
 TEST(SmallestFootprint, IsWhatFitsAndOneByteLessDoesNot) {
   const Shape shapes[] = {
       kSmall,

@@ -362,22 +362,23 @@ constexpr std::uint32_t tokens_that_fit(const Shape& shape, const Policy& policy
 }
 
 /// Bytes of the smallest arena that a preset can have: its footprint with the smallest budget that is valid. There
-/// tokens_that_fit is not 0; with one byte fewer it is 0. 0 where no budget is valid. What makes it smaller: fewer
-/// workers, a smaller max_chunk, fewer outlier channels, another policy; ask again with each.
+/// tokens_that_fit is not 0; with one byte fewer it is 0. 0 where large budgets are not valid, such as
+/// those whose windows are shares of them and leave nothing. What makes it smaller: fewer workers, a
+/// smaller max_chunk, fewer outlier channels, another policy; ask again with each.
 ///
 /// @param preset  as of tokens_that_fit. Where a budget is valid, larger ones must be.
 /// Cost: about 24 evaluations of valid, and one of footprint.
 template <typename Preset>
 requires std::is_invocable_r_v<Policy, const Preset&, std::uint32_t>
 constexpr std::size_t smallest_footprint(const Shape& shape, const Preset& preset) {
-  if (!valid(shape)) return 0;
+  if (!valid(shape) || !valid(preset(kMaxTokens), shape)) return 0;
   std::uint32_t low = 0;
-  std::uint32_t high = kMaxTokens + 1;  // the smallest that is valid
+  std::uint32_t high = kMaxTokens;  // the smallest that is valid
   while (high - low > 1) {
     const std::uint32_t middle = low + (high - low) / 2;
     (valid(preset(middle), shape) ? high : low) = middle;
   }
-  return high <= kMaxTokens ? footprint(shape, preset(high)) : 0;
+  return footprint(shape, preset(high));
 }
 
 /// The same for a preset by its name. 0 also for a name that find_policy does not know.
