@@ -16,7 +16,7 @@ inline constexpr unsigned kShorter = 60, kEvery = 31, kStride = 61;
 #elif !defined(__x86_64__) && !defined(__i386__)
 inline constexpr unsigned kShorter = 10, kEvery = 7, kStride = 11;
 #elif defined(NIBKV_SANITIZED)
-inline constexpr unsigned kShorter = 4, kEvery = 3, kStride = 1;
+inline constexpr unsigned kShorter = 8, kEvery = 5, kStride = 1;
 #else
 inline constexpr unsigned kShorter = 1, kEvery = 1, kStride = 1;
 #endif
