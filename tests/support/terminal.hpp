@@ -16,24 +16,35 @@
 
 namespace nibkv::test {
 
+/// Both ends of a new pseudo terminal.
+struct TerminalEnds {
+  int master = -1, slave = -1;
+};
+
+inline TerminalEnds open_terminal(unsigned short columns) {
+  TerminalEnds ends;
+  ends.master = ::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+  if (ends.master < 0 || ::grantpt(ends.master) != 0 || ::unlockpt(ends.master) != 0) {
+    throw std::runtime_error("no terminal");
+  }
+  ends.slave = ::open(::ptsname(ends.master), O_RDWR | O_NOCTTY | O_CLOEXEC);
+  winsize size = {24, columns, 0, 0};
+  if (ends.slave < 0 || ::ioctl(ends.slave, TIOCSWINSZ, &size) != 0) throw std::runtime_error("no terminal");
+  return ends;
+}
+
 /// A command that runs on a terminal of its own, where the test is the person: what is typed goes in, and what the
 /// terminal shows comes out.
 class Terminal {
  public:
   /// @param command  for a shell, which it replaces
   explicit Terminal(const std::string& command) {
-    master_ = ::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
-    if (master_ < 0 || ::grantpt(master_) != 0 || ::unlockpt(master_) != 0) throw std::runtime_error("no terminal");
-    // Stays open, so that what the program leaves behind can be read.
-    slave_ = ::open(::ptsname(master_), O_RDWR | O_NOCTTY | O_CLOEXEC);
-    winsize size = {24, 80, 0, 0};
-    if (slave_ < 0 || ::ioctl(slave_, TIOCSWINSZ, &size) != 0) throw std::runtime_error("no terminal");
     process_ = ::fork();
     if (process_ < 0) throw std::runtime_error("cannot fork");
     if (process_ == 0) {
       ::setsid();
-      ::ioctl(slave_, TIOCSCTTY, 0);
-      for (const int file : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) ::dup2(slave_, file);
+      ::ioctl(ends_.slave, TIOCSCTTY, 0);
+      for (const int file : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) ::dup2(ends_.slave, file);
       ::execl("/bin/sh", "sh", "-c", command.c_str(), static_cast<char*>(nullptr));
       ::_exit(127);
     }
@@ -43,19 +54,20 @@ class Terminal {
   ~Terminal() {
     if (process_ > 0) ::kill(process_, SIGKILL);
     if (process_ > 0) ::waitpid(process_, nullptr, 0);
-    ::close(slave_);
-    ::close(master_);
+    ::close(ends_.slave);
+    ::close(ends_.master);
   }
 
   /// Types keys, all of them, reading what is shown meanwhile.
   void type(const std::string& keys) {
     std::size_t typed = 0;
     while (typed < keys.size()) {
-      pollfd file = {master_, POLLIN | POLLOUT, 0};
+      pollfd file = {ends_.master, POLLIN | POLLOUT, 0};
       ::poll(&file, 1, -1);
       if ((file.revents & POLLIN) != 0) read();
       if ((file.revents & POLLOUT) == 0) continue;
-      const ssize_t written = ::write(master_, keys.data() + typed, std::min<std::size_t>(keys.size() - typed, 512));
+      const ssize_t written =
+          ::write(ends_.master, keys.data() + typed, std::min<std::size_t>(keys.size() - typed, 512));
       if (written > 0) typed += static_cast<std::size_t>(written);
     }
   }
@@ -69,7 +81,7 @@ class Terminal {
       if (std::chrono::steady_clock::now() - start > std::chrono::minutes(1)) {
         throw std::runtime_error("'" + text + "' is not shown, but: " + shown_.substr(seen_));
       }
-      pollfd file = {master_, POLLIN, 0};
+      pollfd file = {ends_.master, POLLIN, 0};
       if (::poll(&file, 1, 100) > 0) read();
     }
     const std::string more = shown_.substr(seen_, found + text.size() - seen_);
@@ -83,11 +95,11 @@ class Terminal {
   int wait() {
     int status = 0;
     while (::waitpid(process_, &status, WNOHANG) == 0) {
-      pollfd file = {master_, POLLIN, 0};
+      pollfd file = {ends_.master, POLLIN, 0};
       if (::poll(&file, 1, 20) > 0) read();
     }
     process_ = -1;
-    pollfd file = {master_, POLLIN, 0};
+    pollfd file = {ends_.master, POLLIN, 0};
     while (::poll(&file, 1, 0) > 0 && read()) {
     }
     return WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status) - 1000;
@@ -98,20 +110,20 @@ class Terminal {
 
   termios mode() const {
     termios mode = {};
-    ::tcgetattr(slave_, &mode);
+    ::tcgetattr(ends_.slave, &mode);
     return mode;
   }
 
  private:
   bool read() {
     char bytes[4096];
-    const ssize_t got = ::read(master_, bytes, sizeof bytes);
+    const ssize_t got = ::read(ends_.master, bytes, sizeof bytes);
     if (got > 0) shown_.append(bytes, static_cast<std::size_t>(got));
     return got > 0;
   }
 
   pid_t process_ = -1;
-  int master_ = -1, slave_ = -1;
+  const TerminalEnds ends_ = open_terminal(80);  // the slave stays open, so that what the program leaves can be read
   std::string shown_;
   std::size_t seen_ = 0;
 };
@@ -124,11 +136,7 @@ struct TerminalResult {
 
 /// @param command  for a shell, which sends standard output elsewhere
 inline TerminalResult run_on_terminal(const std::string& command, unsigned short columns = 100) {
-  const int master = ::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
-  if (master < 0 || ::grantpt(master) != 0 || ::unlockpt(master) != 0) throw std::runtime_error("no terminal");
-  const int slave = ::open(::ptsname(master), O_RDWR | O_NOCTTY | O_CLOEXEC);
-  winsize size = {24, columns, 0, 0};
-  if (slave < 0 || ::ioctl(slave, TIOCSWINSZ, &size) != 0) throw std::runtime_error("no terminal");
+  const auto [master, slave] = open_terminal(columns);
   const pid_t process = ::fork();
   if (process == 0) {
     ::dup2(slave, STDERR_FILENO);
