@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <fstream>
 
-#include "access.hpp"
+#include "arena/access.hpp"
 #include "bench/stages/benchmarks.hpp"
 #include "bench/stages/plain_attention.hpp"
 #include "tests/support/random.hpp"

@@ -2,7 +2,7 @@
 include(${CMAKE_CURRENT_LIST_DIR}/run.cmake)
 
 file(STRINGS ${ROOT}/lib/sources.txt listed)
-file(GLOB there RELATIVE ${ROOT} ${ROOT}/lib/src/*.cpp ${ROOT}/ports/*.cpp ${ROOT}/ports/scalar/*.cpp)
+file(GLOB_RECURSE there RELATIVE ${ROOT} ${ROOT}/lib/src/*.cpp ${ROOT}/ports/scalar/*.cpp)
 list(SORT listed)
 list(SORT there)
 if(NOT listed STREQUAL there)

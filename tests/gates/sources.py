@@ -10,6 +10,8 @@ import sys
 
 STANDARD = {"algorithm", "array", "bit", "cstddef", "cstdint", "cstring", "limits", "span", "string_view", "type_traits"}
 PORT_STANDARD = {"cstddef", "cstdint"}
+# Folders of lib/src, lowest first: a file includes its own folder and those below.
+FOLDERS = ("numbers", "arena", "profile", "codec", "fold", "pipeline", "snapshot")
 INTRINSICS = {"immintrin.h", "smmintrin.h", "arm_neon.h", "arm_mve.h", "arm_acle.h"}
 # The one place that asks which CPU this is.
 ASKS_THE_SYSTEM = {"ports/ports.hpp": {"sys/auxv.h", "sys/sysctl.h"}}
@@ -63,6 +65,12 @@ def allowed_headers(path):
     return STANDARD | ASKS_THE_SYSTEM.get(path, set())
 
 
+def folders_above(path):
+    """Folders of lib/src whose files a file may not include."""
+    folder = path.split("/")[2] if path.startswith("lib/src/") else ""
+    return FOLDERS[FOLDERS.index(folder) + 1:] if folder in FOLDERS else ()
+
+
 def code_faults(path, text):
     for number, line in enumerate(text.splitlines(), 1):
         include = re.match(r"\s*#\s*include\s*(?:<(.*)>|\"(.*)\")", line)
@@ -70,6 +78,9 @@ def code_faults(path, text):
             yield f"{path}:{number}: header <{include[1]}>"
         if include and include[2] and re.match(r"(bench|tests)/|\.\./|/", include[2]):
             yield f"{path}:{number}: header \"{include[2]}\""
+        above = re.match(r"\s*#\s*include\s*\"(\w+)/", line)
+        if above and above[1] in folders_above(path):
+            yield f"{path}:{number}: lib/src/{above[1]} is above this folder"
     for number, line in enumerate(code_only(text).splitlines(), 1):
         if path.startswith("lib/") and re.match(r"\s*#\s*(el)?if", line) and ISA.search(line):
             yield f"{path}:{number}: a condition on the CPU outside ports/"

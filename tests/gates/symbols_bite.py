@@ -12,15 +12,15 @@ import symbols
 
 # file, what is appended to it, what the gate must say
 PLANTS = [
-    ("lib/src/status.cpp", "", None),
+    ("lib/src/arena/status.cpp", "", None),
     ("ports/scalar/scalar.cpp", "", None),
-    ("lib/src/status.cpp", "#include <vector>\nint planted(int n) { return std::vector<int>(n).back(); }\n", "needs _Znw"),
-    ("lib/src/status.cpp", "#include <cstdlib>\nvoid* planted() { return std::malloc(8); }\n", "needs malloc"),
-    ("lib/src/status.cpp", "#include <cstdio>\nvoid planted() { std::puts(\"planted\"); }\n", "needs puts"),
-    ("lib/src/status.cpp", "int planted() { throw 1; }\n", "needs __cxa_"),
-    ("lib/src/status.cpp", "int planted;\n", "writable"),
-    ("lib/src/status.cpp", "int planted() { static int calls = 5; return ++calls; }\n", "writable"),
-    ("lib/src/status.cpp", "int planted(); const int kPlanted = planted();\nint read() { return kPlanted; }\n", "before main"),
+    ("lib/src/arena/status.cpp", "#include <vector>\nint planted(int n) { return std::vector<int>(n).back(); }\n", "needs _Znw"),
+    ("lib/src/arena/status.cpp", "#include <cstdlib>\nvoid* planted() { return std::malloc(8); }\n", "needs malloc"),
+    ("lib/src/arena/status.cpp", "#include <cstdio>\nvoid planted() { std::puts(\"planted\"); }\n", "needs puts"),
+    ("lib/src/arena/status.cpp", "int planted() { throw 1; }\n", "needs __cxa_"),
+    ("lib/src/arena/status.cpp", "int planted;\n", "writable"),
+    ("lib/src/arena/status.cpp", "int planted() { static int calls = 5; return ++calls; }\n", "writable"),
+    ("lib/src/arena/status.cpp", "int planted(); const int kPlanted = planted();\nint read() { return kPlanted; }\n", "before main"),
     ("ports/scalar/scalar.cpp", "int planted() { return 1; }\n", "beside its table"),
     ("ports/scalar/scalar.cpp", "inline int planted() { return 1; }\n"
      "namespace { [[gnu::used]] int (*const kUse)() = planted; }\n", "may be shared"),

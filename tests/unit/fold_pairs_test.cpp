@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "nibkv/nibkv.hpp"
-#include "profile_format.hpp"
+#include "profile/format.hpp"
 #include "tests/support/rig.hpp"
 
 namespace nibkv {

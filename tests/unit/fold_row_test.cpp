@@ -1,4 +1,4 @@
-#include "fold_row.hpp"
+#include "fold/fold_row.hpp"
 
 #include <gtest/gtest.h>
 
@@ -7,7 +7,7 @@
 #include <cstring>
 #include <numbers>
 
-#include "ports/select.hpp"
+#include "arena/select.hpp"
 #include "tests/reference/arena_model.hpp"
 #include "tests/reference/attention.hpp"
 #include "tests/support/rig.hpp"

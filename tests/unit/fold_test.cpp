@@ -5,7 +5,7 @@
 #include <cmath>
 #include <numeric>
 
-#include "fold_row.hpp"
+#include "fold/fold_row.hpp"
 #include "nibkv/nibkv.hpp"
 #include "tests/reference/attention.hpp"
 #include "tests/support/effort.hpp"

@@ -6,7 +6,7 @@
 #include <numeric>
 
 #include "nibkv/nibkv.hpp"
-#include "profile_format.hpp"
+#include "profile/format.hpp"
 #include "tests/reference/arena_model.hpp"
 #include "tests/reference/attention.hpp"
 #include "tests/reference/rotary.hpp"

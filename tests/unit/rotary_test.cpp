@@ -1,5 +1,5 @@
 // Rotating keys by their positions, compared with the definition in double precision.
-#include "rotary.hpp"
+#include "codec/rotary.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,0 +1,34 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "arena/access.hpp"
+
+namespace nibkv {
+
+/// Whether every head can be given its budget.
+/// @param table  Options::budgets, read for Budget::kTable
+/// @returns kBadPolicy when the table has the wrong size, a budget out of range, or too much in all; kBadProfile when
+///          the policy needs head scores and there are none
+Status check_budgets(const Shape& shape, const Policy& policy, const ProfileView& profile,
+                     std::span<const std::uint32_t> table);
+
+/// Sets every chain's budget in tokens. check_budgets must have accepted the arguments.
+void set_budgets(const Access& to, std::span<const std::uint32_t> table);
+
+/// Distributes `tokens` a head among all heads, for kPyramid and kScores, whose shares never
+/// change: writes the budgets.
+void share_heads(const Access& to, Budget how, std::uint32_t tokens);
+
+/// The limits of what share_layer gives a head, in tiles, and the rest of its tokens. The heads
+/// of a layer have `mean` tiles on average.
+struct LayerShares {
+  std::uint32_t least;
+  std::uint32_t most;
+  std::uint32_t mean;
+  std::uint32_t rest;  ///< tokens that every head has in addition to its tiles
+};
+LayerShares layer_shares(const Policy& policy, std::uint32_t tokens);
+
+}  // namespace nibkv

@@ -1,0 +1,135 @@
+#include "nibkv/cache.hpp"
+
+#include "arena/access.hpp"
+#include "arena/budget.hpp"
+#include "arena/select.hpp"
+
+namespace nibkv {
+namespace {
+
+// The number of tiles in a chain's own run.
+std::uint32_t own_tiles(const Access& to, std::uint32_t layer, const Chain& chain) {
+  const Layout& layout = to.layout();
+  if (equal_runs(to.policy(), layout)) return layout.tiles_per_head;
+  if (to.folds()) return to.paired(layer) ? layout.paired_tiles : layout.tiles_per_head;
+  return tiles_of(chain.budget + detail::slack_of(to.shape(), to.policy()));
+}
+
+// Gives both layers of a pair the views of the pair's own entries.
+void reset_folded(const Access& to) {
+  for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) {
+    const bool lower = detail::is_lower(to.policy(), layer);
+    for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) {
+      FoldedPart& part = to.folded_part(to.chain(layer, head));
+      if (!lower && to.paired(layer)) continue;  // done with the layer below
+      part = {};
+      if (!lower) continue;
+      const std::uint32_t first = to.first_view(layer, head);
+      const std::uint32_t end = first + 2 * to.layout().paired_entries;
+      for (std::uint32_t view = first; view < end; ++view) to.links()[view] = view + 2 < end ? view + 2 : kNoTile;
+      part.free = first;
+      for (std::uint32_t i = 0; i < to.layout().most_retained; ++i) to.distances(layer, head)[i] = kUnknownDistance;
+      to.folded_part(to.chain(layer + 1, head)) = part;
+      to.folded_part(to.chain(layer + 1, head)).free = first + 1;
+    }
+  }
+}
+
+// Makes all chains empty. They keep their budgets, and each gets its own tiles in
+// one run of the pool.
+void reset(const Access& to) {
+  const Layout& layout = to.layout();
+  ArenaHeader& header = to.header();
+  std::memset(&header, 0, sizeof header);
+  header.magic = kArenaMagic;
+  const std::size_t heads = std::size_t{to.shape().layers} * to.shape().kv_heads;
+  std::uint32_t* links = to.links();
+  std::uint32_t tile = 0;
+  for (std::size_t i = 0; i < heads; ++i) {
+    Chain& chain = to.at<Chain>(layout.chains)[i];
+    if (to.policy().budget == Budget::kAdaptive) chain.budget = to.policy().tokens;
+    const std::uint32_t own = own_tiles(to, static_cast<std::uint32_t>(i / to.shape().kv_heads), chain);
+    const std::uint32_t end = i + 1 == heads ? static_cast<std::uint32_t>(layout.tiles) : tile + own;
+    chain = {kNoTile, kNoTile, 0, 0, tile, chain.budget, 0, 0};
+    for (; tile + 1 < end; ++tile) links[tile] = tile + 1;
+    links[tile++] = kNoTile;
+  }
+  if (to.folds()) reset_folded(to);
+}
+
+}  // namespace
+
+Status Cache::init(std::span<std::byte> arena, const Shape& shape, const Policy& policy, const Options& options) {
+  if (!valid(shape)) return Status::kBadShape;
+  const std::size_t need = footprint(shape, policy);
+  if (need == 0) return Status::kBadPolicy;
+  if (reinterpret_cast<std::uintptr_t>(arena.data()) % kArenaAlignment != 0) return Status::kMisaligned;
+  if (arena.size() < need) return Status::kArenaTooSmall;
+
+  const Kernels* kernels = nullptr;
+  if (const Status found = select_port(options.port, kernels); found != Status::kOk) return found;
+
+  ProfileView profile;
+  if (!options.profile.empty()) {
+    if (const Status read = profile.open(options.profile, shape); read != Status::kOk) return read;
+    if (options.weights != 0 && profile.weights() != 0 && options.weights != profile.weights())
+      return Status::kBadProfile;
+  } else if (shape.outlier_channels != 0) {
+    return Status::kBadProfile;
+  }
+
+  const bool aligned = !policy.fold.aligned_keys.empty() || !policy.fold.aligned_values.empty();
+  if (aligned && !profile.has_maps()) return Status::kBadProfile;
+
+  if (const Status shared = check_budgets(shape, policy, profile, options.budgets); shared != Status::kOk)
+    return shared;
+
+  std::memset(arena.data(), 0, need);
+  Access::set(*this, arena.data(), shape, policy, layout_of(shape, policy), profile, *kernels);
+  set_budgets(Access{*this}, options.budgets);
+  reset(Access{*this});
+  return Status::kOk;
+}
+
+Status Cache::clear() {
+  if (!ready()) return Status::kNotReady;
+  reset(Access{*this});
+  return Status::kOk;
+}
+
+std::string_view Cache::port() const {
+  return ready() ? std::string_view{kernels_->name} : std::string_view{};
+}
+
+Usage Cache::usage() const {
+  if (!ready()) return {};
+  const Access to{*this};
+  const ArenaHeader& header = to.header();
+  const std::uint64_t heads = std::uint64_t{shape_.layers} * shape_.kv_heads;
+  const std::uint64_t chain_bytes = heads * (sizeof(Chain) + (to.folds() ? sizeof(FoldedPart) : 0));
+  const std::uint64_t used = to.folds() ? header.used_bytes : header.used_tiles * to.bytes_of(0);
+  const std::uint64_t peak = to.folds() ? header.peak_bytes : header.peak_tiles * to.bytes_of(0);
+  return {static_cast<std::size_t>(layout_.total),
+          static_cast<std::size_t>(chain_bytes + used),
+          static_cast<std::size_t>(chain_bytes + peak),
+          static_cast<std::uint32_t>(layout_.tiles),
+          header.used_tiles,
+          header.peak_tiles};
+}
+
+std::uint32_t Cache::held(std::uint32_t layer, std::uint32_t kv_head) const {
+  if (!ready() || layer >= shape_.layers || kv_head >= shape_.kv_heads) return 0;
+  return Access{*this}.chain(layer, kv_head).used;
+}
+
+std::uint32_t Cache::budget(std::uint32_t layer, std::uint32_t kv_head) const {
+  if (!ready() || layer >= shape_.layers || kv_head >= shape_.kv_heads) return 0;
+  return Access{*this}.chain(layer, kv_head).budget;
+}
+
+std::uint32_t Cache::seen(std::uint32_t layer) const {
+  if (!ready() || layer >= shape_.layers) return 0;
+  return Access{*this}.chain(layer, 0).seen;
+}
+
+}  // namespace nibkv

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "arena/access.hpp"
+
+namespace nibkv {
+
+/// The arrays of the arena's plan region, each large enough for a chain. Under Keep::kRecent
+/// only the first exists.
+struct PlanArrays {
+  explicit PlanArrays(const Access& to)
+      : target(to.plan()),
+        score(target + stride(to)),
+        rank(score + stride(to)),
+        first(rank + stride(to)),
+        next(first + stride(to)),
+        other(to.folds() ? next + stride(to) : nullptr),
+        droppable(to.folds() ? other + stride(to) : nullptr) {}
+
+  static std::size_t stride(const Access& to) { return std::size_t{to.layout().chain_tiles} * kTileSlots; }
+
+  std::uint32_t* target;
+  std::uint32_t* score;  // the weights for merging
+  std::uint32_t* rank;   // decides which slots stay
+  std::uint32_t* first;  // the first of the members of a new slot; the others follow in `next`
+  std::uint32_t* next;
+  std::uint32_t* other;      // if layers share codes: the upper layer's scores,
+  std::uint32_t* droppable;  // and one bit per slot, for Droppable
+};
+
+}  // namespace nibkv

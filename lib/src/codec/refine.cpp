@@ -1,0 +1,137 @@
+#include "codec/refine.hpp"
+
+namespace nibkv {
+namespace {
+
+constexpr int kSweeps = 3;
+
+// Halfway between the levels of codes k - 1 and k, with sentinels at both ends.
+struct Midpoints {
+  float at[17];
+};
+constexpr Midpoints make_midpoints() {
+  Midpoints table{};
+  table.at[0] = -1e30f;
+  for (int k = 1; k < 16; ++k) table.at[k] = static_cast<float>(ports::kLevels[k - 1] + ports::kLevels[k]) / 2;
+  table.at[16] = 1e30f;
+  return table;
+}
+constexpr Midpoints kMidpoints = make_midpoints();
+
+// The code whose level is nearest to `level`, searched from `code`.
+std::uint8_t nearest_code(float level, std::uint8_t code) {
+  while (code < 15 && level > kMidpoints.at[code + 1]) ++code;
+  while (code > 0 && level < kMidpoints.at[code]) --code;
+  return code;
+}
+
+// A sum in eight parts, so that compilers can keep them in one vector. The order is still fixed.
+float dot(const float* a, const float* b, std::uint32_t count) {
+  float parts[8] = {};
+  for (std::uint32_t c = 0; c < count; c += 8) {
+    for (std::uint32_t i = 0; i < 8; ++i) parts[i] += a[c + i] * b[c + i];
+  }
+  return ((parts[0] + parts[4]) + (parts[2] + parts[6])) + ((parts[1] + parts[5]) + (parts[3] + parts[7]));
+}
+
+// The blocks of the transform: the largest power of two first.
+std::uint32_t block_at(std::uint32_t head_dim, std::uint32_t start) {
+  std::uint32_t block = kMaxHeadDim;
+  for (std::uint32_t at = 0;; block /= 2) {
+    if ((head_dim & block) == 0) continue;
+    if (at == start) return block;
+    at += block;
+  }
+}
+
+}  // namespace
+
+KeyRefiner::KeyRefiner(const Kernels& kernels, const Basis& basis, std::uint32_t head_dim, float* buffers)
+    : kernels_(kernels),
+      head_dim_(head_dim),
+      weights_(buffers),
+      moments_(buffers + head_dim),
+      levels_(buffers + 5 * head_dim),
+      weighed_row_(buffers + 6 * head_dim),
+      weighed_(buffers + 7 * head_dim) {
+  known_ = basis.weigh_errors(weights_);
+  if (!known_) return;
+  std::memcpy(moments_, weights_, head_dim * sizeof(float));
+  kernels.rotate(moments_, static_cast<int>(head_dim));
+  // The transform so far is orthonormal; M's row is the plain transform divided by
+  // the block's length.
+  for (std::uint32_t start = 0; start < head_dim;) {
+    const std::uint32_t block = block_at(head_dim, start);
+    float sum = 0;
+    for (std::uint32_t i = 0; i < block; ++i) sum += weights_[start + i];
+    const float norm = sum / static_cast<float>(block) / moments_[start];
+    for (std::uint32_t i = 0; i < block; ++i) moments_[start + i] *= norm;
+    start += block;
+  }
+  for (std::uint32_t turn = 1; turn < 4; ++turn) {
+    for (std::uint32_t c = 0; c < head_dim; ++c) moments_[turn * head_dim + c] = moments_[c ^ turn];
+  }
+}
+
+// Adds `move` times row `i` of M to the weighted levels of i's block: M[i][j] is moment i xor j.
+// Groups of four channels lie side by side in the copy for i % 4.
+void KeyRefiner::add_row(std::uint32_t start, std::uint32_t block, std::uint32_t i, float move) const {
+  const float* __restrict moments = moments_ + i % 4 * head_dim_ + start;
+  float* __restrict sums = weighed_ + start;
+  for (std::uint32_t j = 0; j < block; j += 4) {
+    const float* four = moments + (j ^ (i - i % 4));
+    for (std::uint32_t k = 0; k < 4; ++k) sums[j + k] += move * four[k];
+  }
+}
+
+void KeyRefiner::apply(float* row) const {
+  kernels_.rotate(row, static_cast<int>(head_dim_));
+  for (std::uint32_t c = 0; c < head_dim_; ++c) row[c] *= weights_[c];
+  kernels_.rotate(row, static_cast<int>(head_dim_));
+}
+
+// The least-squares scale under M; 0 if there is none.
+float KeyRefiner::fit(const float* row, const float* levels, const float* weighed) const {
+  const float product = dot(row, weighed, head_dim_);
+  const float energy = dot(levels, weighed, head_dim_);
+  return product > 0 && energy > 0 ? product / energy : 0.0f;
+}
+
+std::uint16_t KeyRefiner::refine(const float* row, std::uint8_t* codes, std::uint16_t scale) const {
+  if (!known_) return scale;
+  for (std::uint32_t c = 0; c < head_dim_; ++c) levels_[c] = static_cast<float>(ports::kLevels[codes[c]]);
+  std::memcpy(weighed_row_, row, head_dim_ * sizeof(float));
+  apply(weighed_row_);
+  std::memcpy(weighed_, levels_, head_dim_ * sizeof(float));
+  apply(weighed_);
+
+  // The buffers do not overlap. This way the compiler need not check.
+  float* __restrict levels = levels_;
+  const float* __restrict weighed_row = weighed_row_;
+  float step = fit(row, levels_, weighed_);
+  for (int sweep = 0; sweep < kSweeps && step > 0; ++sweep) {
+    bool changed = false;
+    for (std::uint32_t start = 0; start < head_dim_;) {
+      const std::uint32_t block = block_at(head_dim_, start);
+      const float per_step = 1.0f / (step * moments_[start]);
+      for (std::uint32_t i = 0; i < block; ++i) {
+        const std::uint32_t c = start + i;
+        const float wanted = levels[c] + (weighed_row[c] - step * weighed_[c]) * per_step;
+        if (!(wanted > kMidpoints.at[codes[c] + 1]) && !(wanted < kMidpoints.at[codes[c]])) continue;
+        changed = true;
+        codes[c] = nearest_code(wanted, codes[c]);
+        const float level = static_cast<float>(ports::kLevels[codes[c]]);
+        add_row(start, block, i, level - levels[c]);
+        levels[c] = level;
+      }
+      start += block;
+    }
+    const float fitted = fit(row, levels_, weighed_);
+    if (!(fitted > 0)) break;
+    step = fitted;
+    if (!changed) break;
+  }
+  return step >= ports::kSmallest && step <= 0x1p100f ? to_scale16(step) : scale;
+}
+
+}  // namespace nibkv

@@ -1,0 +1,59 @@
+#include "codec/row.hpp"
+
+#include "codec/rotation.hpp"
+#include "codec/slot.hpp"
+
+namespace nibkv {
+namespace {
+
+void to_levels(const std::uint8_t* codes, std::uint32_t head_dim, std::int8_t* levels) {
+  for (std::uint32_t c = 0; c < head_dim; ++c) levels[c] = ports::kLevels[codes[c]];
+}
+
+}  // namespace
+
+void key_row(const Access& to, std::uint32_t tile, std::uint32_t lane, std::uint8_t* row) {
+  get_key_codes(to.key_codes(tile), lane, to.shape().head_dim, row);
+}
+
+void value_row(const Access& to, std::uint32_t tile, std::uint32_t lane, std::uint8_t* row) {
+  get_value_codes(to.value_codes(tile), lane, to.shape().head_dim, row);
+}
+
+void key_levels(const Access& to, std::uint32_t tile, std::uint32_t lane, std::int8_t* levels) {
+  std::uint8_t codes[kMaxHeadDim];
+  key_row(to, tile, lane, codes);
+  to_levels(codes, to.shape().head_dim, levels);
+}
+
+void value_levels(const Access& to, std::uint32_t tile, std::uint32_t lane, std::int8_t* levels) {
+  std::uint8_t codes[kMaxHeadDim];
+  value_row(to, tile, lane, codes);
+  to_levels(codes, to.shape().head_dim, levels);
+}
+
+void restore_key(const Access& to, const Basis& basis, std::uint32_t tile, std::uint32_t lane, float* row) {
+  std::int8_t levels[kMaxHeadDim];
+  std::int8_t outliers[kMaxOutlierChannels];
+  const std::uint32_t dim = to.shape().head_dim;
+  key_levels(to, tile, lane, levels);
+  const float scale = from_scale16(to.key_scales(tile)[lane]);
+  for (std::uint32_t c = 0; c < dim; ++c) row[c] = static_cast<float>(levels[c]) * scale;
+  rotate_out(to.kernels(), row, dim, row);
+  for (std::uint32_t n = 0; n < to.shape().outlier_channels; ++n)
+    outliers[n] = to.outliers(tile)[outlier_byte(lane, n)];
+  basis.join_key(row, outliers);
+}
+
+void put_key(const Access& to, std::uint32_t tile, std::uint32_t lane, const std::uint8_t* codes, std::uint16_t scale) {
+  to.key_scales(tile)[lane] = scale < kMostKeyScale16 ? scale : kMostKeyScale16;
+  put_key_codes(to.key_codes(tile), lane, to.shape().head_dim, codes);
+}
+
+void put_value(const Access& to, std::uint32_t tile, std::uint32_t lane, const std::uint8_t* codes,
+               std::uint16_t scale) {
+  to.value_scales(tile)[lane] = scale < kMostValueScale16 ? scale : kMostValueScale16;
+  put_value_codes(to.value_codes(tile), lane, to.shape().head_dim, codes);
+}
+
+}  // namespace nibkv

@@ -1,0 +1,90 @@
+#include "codec/slot.hpp"
+
+namespace nibkv {
+namespace {
+
+// Codes are packed in little-endian words. These are read and written in separate loops, which
+// compilers can vectorise.
+std::uint32_t word_at(const std::uint8_t* codes, std::uint32_t index) {
+  std::uint32_t word;
+  std::memcpy(&word, codes + index * 4, sizeof word);
+  return word;
+}
+void put_word(std::uint8_t* codes, std::uint32_t index, std::uint32_t word) {
+  std::memcpy(codes + index * 4, &word, sizeof word);
+}
+
+}  // namespace
+
+// A word holds four channels of a slot and of the slot 16 after it.
+void get_key_codes(const std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_dim, std::uint8_t* codes) {
+  const std::uint32_t shift = lane < 16 ? 0 : 4;
+  for (std::uint32_t g = 0; g < head_dim / 4; ++g) {
+    put_word(codes, g, word_at(tile, g * 16 + lane % 16) >> shift & 0x0f0f0f0f);
+  }
+}
+
+void put_key_codes(std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_dim, const std::uint8_t* codes) {
+  const std::uint32_t shift = lane < 16 ? 0 : 4;
+  const std::uint32_t others = ~(std::uint32_t{0x0f0f0f0f} << shift);
+  for (std::uint32_t g = 0; g < head_dim / 4; ++g) {
+    const std::uint32_t index = g * 16 + lane % 16;
+    put_word(tile, index, (word_at(tile, index) & others) | word_at(codes, g) << shift);
+  }
+}
+
+// A word holds one channel of four slots and of the four slots 16 after them.
+void get_value_codes(const std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_dim, std::uint8_t* codes) {
+  const std::uint32_t shift = lane % 4 * 8 + (lane < 16 ? 0 : 4);
+  tile += lane % 16 / 4 * head_dim * 4;
+  for (std::uint32_t c = 0; c < head_dim; ++c) codes[c] = static_cast<std::uint8_t>(word_at(tile, c) >> shift & 15);
+}
+
+void put_value_codes(std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_dim, const std::uint8_t* codes) {
+  const std::uint32_t shift = lane % 4 * 8 + (lane < 16 ? 0 : 4);
+  const std::uint32_t others = ~(std::uint32_t{15} << shift);
+  tile += lane % 16 / 4 * head_dim * 4;
+  for (std::uint32_t start = 0; start < head_dim; start += 16) {
+    std::uint32_t words[16];  // apart from the codes, which compilers could not know otherwise
+    std::memcpy(words, tile + start * 4, sizeof words);
+    for (std::uint32_t c = 0; c < 16; ++c) words[c] = (words[c] & others) | std::uint32_t{codes[start + c]} << shift;
+    std::memcpy(tile + start * 4, words, sizeof words);
+  }
+}
+
+void move_slot(const Access& to, std::uint32_t from_tile, std::uint32_t from_lane, std::uint32_t to_tile,
+               std::uint32_t to_lane) {
+  const Shape& shape = to.shape();
+  if (shape.storage == Storage::kF32) {
+    for (std::uint32_t c = 0; c < shape.head_dim; ++c) {
+      to.key_rows(to_tile)[c * kTileSlots + to_lane] = to.key_rows(from_tile)[c * kTileSlots + from_lane];
+    }
+    std::memmove(to.value_rows(to_tile) + to_lane * shape.head_dim,
+                 to.value_rows(from_tile) + from_lane * shape.head_dim, shape.head_dim * sizeof(float));
+    return;
+  }
+  // The codes that two layers share moved with the lower one.
+  const bool upper = to.is_view(to_tile) && to.is_upper(to_tile);
+  std::uint8_t codes[kMaxHeadDim];
+  if (!upper || !to.shares_keys(to_tile)) {
+    get_key_codes(to.key_codes(from_tile), from_lane, shape.head_dim, codes);
+    put_key_codes(to.key_codes(to_tile), to_lane, shape.head_dim, codes);
+  }
+  if (!upper || !to.shares_values(to_tile)) {
+    get_value_codes(to.value_codes(from_tile), from_lane, shape.head_dim, codes);
+    put_value_codes(to.value_codes(to_tile), to_lane, shape.head_dim, codes);
+  }
+  for (std::uint32_t n = 0; n < shape.outlier_channels; ++n) {
+    to.outliers(to_tile)[outlier_byte(to_lane, n)] = to.outliers(from_tile)[outlier_byte(from_lane, n)];
+  }
+  to.key_scales(to_tile)[to_lane] = to.key_scales(from_tile)[from_lane];
+  to.value_scales(to_tile)[to_lane] = to.value_scales(from_tile)[from_lane];
+  if (keeps_global(to.policy())) to.global(to_tile)[to_lane] = to.global(from_tile)[from_lane];
+  if (keeps_local(to.policy())) to.local(to_tile)[to_lane] = to.local(from_tile)[from_lane];
+  if (merges(to.policy())) {
+    to.bias(to_tile)[to_lane] = to.bias(from_tile)[from_lane];
+    to.merged(to_tile)[to_lane] = to.merged(from_tile)[from_lane];
+  }
+}
+
+}  // namespace nibkv

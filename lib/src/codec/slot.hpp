@@ -1,0 +1,26 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "arena/access.hpp"
+
+namespace nibkv {
+
+/// Index of the outlier byte of the n-th outlier channel in slot `lane`.
+constexpr std::size_t outlier_byte(std::uint32_t lane, std::uint32_t n) {
+  return n / 4 * 128 + lane * 4 + n % 4;
+}
+
+/// Reads one slot's 4-bit codes, u8[head_dim], from the key or value codes of a tile, or writes
+/// them. See lib/FORMAT.md.
+void get_key_codes(const std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_dim, std::uint8_t* codes);
+void put_key_codes(std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_dim, const std::uint8_t* codes);
+void get_value_codes(const std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_dim, std::uint8_t* codes);
+void put_value_codes(std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_dim, const std::uint8_t* codes);
+
+/// Copies one slot: codes and side data, but not the position.
+void move_slot(const Access& to, std::uint32_t from_tile, std::uint32_t from_lane, std::uint32_t to_tile,
+               std::uint32_t to_lane);
+
+}  // namespace nibkv

@@ -1,0 +1,148 @@
+#include "nibkv/append.hpp"
+
+#include "codec/basis.hpp"
+#include "codec/refine.hpp"
+#include "codec/rotation.hpp"
+#include "codec/row.hpp"
+#include "codec/slot.hpp"
+#include "fold/fold.hpp"
+#include "pipeline/compact_chain.hpp"
+#include "pipeline/plan_chain.hpp"
+#include "pipeline/share_layer.hpp"
+#include "profile/format.hpp"
+
+namespace nibkv {
+namespace {
+
+void store_f32(const Access& to, std::uint32_t tile, std::uint32_t lane, const float* key, const float* value) {
+  const std::uint32_t dim = to.shape().head_dim;
+  for (std::uint32_t c = 0; c < dim; ++c) to.key_rows(tile)[c * kTileSlots + lane] = key[c];
+  std::memcpy(to.value_rows(tile) + lane * dim, value, dim * sizeof(float));
+}
+
+// Transforms a value to the basis of the layer below.
+void map_value(const std::uint8_t* map, std::uint32_t dim, const float* value, float* row) {
+  for (std::uint32_t i = 0; i < dim; ++i) {
+    float sum = 0;
+    for (std::uint32_t j = 0; j < dim; ++j) sum += static_cast<float>(i16_at(map, i * dim + j)) * value[j];
+    row[i] = sum * 0x1p-15f;
+  }
+}
+
+void store_q4(const Access& to, const Basis& basis, const KeyRefiner& refiner, const std::uint8_t* value_map,
+              std::uint32_t tile, std::uint32_t lane, const float* key, const float* value) {
+  const std::uint32_t dim = to.shape().head_dim;
+  float* row = to.encoding();
+  std::uint8_t codes[kMaxHeadDim];
+  std::int8_t outliers[kMaxOutlierChannels];
+
+  if (!basis.empty()) {
+    std::memcpy(row, key, dim * sizeof(float));
+    basis.split_key(row, outliers);
+  }
+  rotate_in(to.kernels(), basis.empty() ? key : row, dim, row);
+  std::uint16_t scale = to.kernels().encode_row(row, static_cast<int>(dim), codes);
+  if (scale != 0) scale = refiner.refine(row, codes, scale);
+  put_key(to, tile, lane, codes, scale);
+  for (std::uint32_t n = 0; n < to.shape().outlier_channels; ++n)
+    to.outliers(tile)[outlier_byte(lane, n)] = outliers[n];
+
+  if (value_map != nullptr) map_value(value_map, dim, value, row);
+  rotate_in(to.kernels(), value_map != nullptr ? row : value, dim, row);
+  scale = to.kernels().encode_row(row, static_cast<int>(dim), codes);
+  put_value(to, tile, lane, codes, scale);
+}
+
+// A new slot has only its position.
+void start_slot(const Access& to, std::uint32_t tile, std::uint32_t lane, std::uint32_t position) {
+  to.set_position(tile, lane, position);
+  if (keeps_global(to.policy())) to.global(tile)[lane] = 0;
+  if (keeps_local(to.policy())) to.local(tile)[lane] = 0;
+  if (merges(to.policy())) to.bias(tile)[lane] = to.merged(tile)[lane] = 0;
+}
+
+// Cuts back every chain of a layer that `count` more tokens would make too long. All are cut back
+// before the first of them grows, since a head whose budget has grown takes tiles that others give
+// back. The lower layer of a pair makes room for both.
+void make_room(const Access& to, std::uint32_t layer, std::uint32_t count) {
+  const auto too_long = [&](std::uint32_t head) {
+    const Chain& chain = to.chain(layer, head);
+    return chain.used + count > capacity_of(to, chain);
+  };
+  const std::uint32_t heads = to.shape().kv_heads;
+  bool any = false;
+  for (std::uint32_t head = 0; head < heads; ++head) any = any || too_long(head);
+  if (any && to.policy().budget == Budget::kAdaptive) share_layer(to, layer, to.policy().tokens);
+  for (std::uint32_t head = 0; head < heads; ++head) {
+    if (!too_long(head)) continue;
+    const PlanArrays arrays(to);
+    Chain& chain = to.chain(layer, head);
+    plan_chain(to, chain, layer, head, count, arrays, arrays.target);
+    carry_out(to, layer, head, arrays.target, arrays);
+  }
+}
+
+// Of two layers that share codes the lower one is appended first, then the upper one with the
+// same number of tokens.
+bool in_turn(const Access& to, std::uint32_t layer, std::uint32_t count) {
+  if (!to.paired(layer)) return true;
+  const std::uint32_t seen = to.chain(layer, 0).seen;
+  const std::uint32_t other = to.chain(to.partner(layer), 0).seen;
+  return detail::is_lower(to.policy(), layer) ? seen == other : seen + count == other;
+}
+
+}  // namespace
+
+Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, std::span<const float> values) {
+  if (!cache.ready()) return Status::kNotReady;
+  const Access to{cache};
+  const Shape& shape = to.shape();
+  if (layer >= shape.layers) return Status::kBadArgument;
+  const std::size_t stride = std::size_t{shape.kv_heads} * shape.head_dim;
+  const std::size_t tokens = keys.size() / stride;
+  if (tokens == 0 || tokens > shape.max_chunk || keys.size() != tokens * stride || values.size() != keys.size()) {
+    return Status::kBadArgument;
+  }
+  if (!all_finite(keys.data(), keys.size()) || !all_finite(values.data(), values.size())) return Status::kBadArgument;
+  const auto count = static_cast<std::uint32_t>(tokens);
+  if (!in_turn(to, layer, count)) return Status::kBadArgument;
+  const bool makes_room = to.policy().keep != Keep::kAll;
+
+  // A bounded chain never needs more than its own tiles. Otherwise the pool must have the tiles
+  // that all heads need together.
+  std::uint64_t needed = 0;
+  for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
+    const Chain& chain = to.chain(layer, head);
+    const std::uint32_t own = to.own_slots(chain);
+    needed += tiles_of(own + count) - tiles_of(own);
+    if (!makes_room && to.folds() && chain.used + count > capacity_of(to, chain)) return Status::kFull;
+  }
+  if (!makes_room && needed > to.layout().tiles - to.header().used_tiles) return Status::kFull;
+
+  if (makes_room) make_room(to, layer, count);
+  for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
+    Chain& chain = to.chain(layer, head);
+    const bool exact = shape.storage == Storage::kF32;
+    const Basis basis(to, layer, head);
+    const KeyRefiner refiner(to.kernels(), basis, shape.head_dim, to.encoding() + shape.head_dim);
+    const std::uint8_t* value_map = to.value_map(layer, head);
+    for (std::uint32_t i = 0; i < count; ++i) {
+      const std::uint32_t lane = to.own_slots(chain) % kTileSlots;
+      const std::uint32_t tile = lane == 0 ? to.grow(chain) : chain.last;
+      const float* key = keys.data() + i * stride + head * shape.head_dim;
+      const float* value = values.data() + i * stride + head * shape.head_dim;
+      if (exact) {
+        store_f32(to, tile, lane, key, value);
+      } else {
+        store_q4(to, basis, refiner, value_map, tile, lane, key, value);
+        if (to.policy().keep == Keep::kScore) start_slot(to, tile, lane, chain.seen + i);
+      }
+      chain.used += 1;
+    }
+    chain.seen += count;
+  }
+  if (to.follows(layer)) fold_pair(to, layer - 1);
+  return Status::kOk;
+}
+
+}  // namespace nibkv

@@ -1,0 +1,390 @@
+#include "nibkv/attend.hpp"
+
+#include "arena/prefetch.hpp"
+#include "codec/basis.hpp"
+#include "codec/rotation.hpp"
+#include "pipeline/attend_f32.hpp"
+#include "pipeline/score_rows.hpp"
+#include "profile/format.hpp"
+
+namespace nibkv {
+namespace {
+
+// A tile more than this many octaves below the largest one so far cannot change a float.
+constexpr std::int32_t kNegligible = 40;
+
+struct Rows {
+  std::int32_t count;
+  float* sums;
+  std::int8_t* queries;
+  float* row;
+  std::int8_t* outlier_queries;
+  std::int32_t* dots;  // [tile of a batch][row][32]; the next two likewise
+  std::int32_t* outlier_dots;
+  std::uint8_t* weights;
+  std::uint16_t* softmax;         // [tile of the chain][row][32] and
+  std::int32_t* exponents;        // [tile of the chain][row], for the scores; nullptr if there are none
+  const std::uint8_t* value_map;  // or nullptr
+  float query_scales[kMaxRows];
+  float outlier_ratios[kMaxRows];
+  std::int32_t query_sums[kMaxRows];
+  std::int32_t outlier_query_sums[kMaxRows];
+  std::uint32_t limits[kMaxRows];
+  RowState states[kMaxRows];
+};
+
+Rows rows_in(const Access& to, std::uint32_t worker) {
+  const Scratch at = to.scratch_layout();
+  std::byte* base = to.scratch(worker);
+  Rows rows{};
+  rows.row = in_place<float>(base + at.row);
+  rows.sums = in_place<float>(base + at.sums);
+  rows.queries = in_place<std::int8_t>(base + at.queries);
+  rows.outlier_queries = in_place<std::int8_t>(base + at.outlier_queries);
+  rows.dots = in_place<std::int32_t>(base + at.dots);
+  rows.outlier_dots = to.shape().outlier_channels == 0 ? nullptr : in_place<std::int32_t>(base + at.outlier_dots);
+  rows.weights = in_place<std::uint8_t>(base + at.weights);
+  const bool scored = scores_attention(to.policy());
+  rows.softmax = scored ? in_place<std::uint16_t>(base + at.softmax) : nullptr;
+  rows.exponents = scored ? in_place<std::int32_t>(base + at.exponents) : nullptr;
+  return rows;
+}
+
+float bounded(float scale) {
+  return scale < kMostQueryScale ? scale : kMostQueryScale;
+}
+
+void add_row(const Access& to, const Basis& basis, Rows& rows, const float* query, std::uint32_t limit) {
+  const auto dim = static_cast<int>(to.shape().head_dim);
+  const auto channels = static_cast<int>(to.shape().outlier_channels);
+  const std::int32_t i = rows.count++;
+  float outliers[kMaxOutlierChannels];
+  if (!basis.empty()) {
+    std::memcpy(rows.row, query, static_cast<std::size_t>(dim) * sizeof(float));
+    basis.split_query(rows.row, outliers);
+  }
+  rotate_in(to.kernels(), basis.empty() ? query : rows.row, to.shape().head_dim, rows.row);
+  std::int8_t* codes = rows.queries + i * dim;
+  std::int8_t* outlier_codes = rows.outlier_queries + i * channels;
+  float scale = bounded(to.kernels().quantise_query(rows.row, dim, codes));
+  float ratio = 0;
+  if (channels != 0) {
+    const float outlier_scale = bounded(to.kernels().quantise_query(outliers, channels, outlier_codes));
+    if (outlier_scale > scale * kMostQueryScale) {  // the rest of this query is negligible
+      std::memset(codes, 0, static_cast<std::size_t>(dim));
+      scale = outlier_scale;
+    }
+    if (outlier_scale != 0) ratio = outlier_scale / scale;
+  }
+  if (scale == 0) scale = 1;  // all codes are 0
+  rows.query_scales[i] = scale * octaves_per_logit(to.shape().head_dim);
+  rows.outlier_ratios[i] = ratio;
+  rows.query_sums[i] = sum_of_codes(codes, to.shape().head_dim);
+  rows.outlier_query_sums[i] = sum_of_codes(outlier_codes, to.shape().outlier_channels);
+  rows.limits[i] = limit;
+  rows.states[i] = {-(1 << 30), 0};  // below every exponent
+  std::memset(rows.sums + i * dim, 0, static_cast<std::size_t>(dim) * sizeof(float));
+}
+
+// Scales a row's sums to a larger exponent. Powers of two are exact. What is too small to matter
+// becomes zero on every CPU, also on those that flush denormals.
+void raise(RowState& state, float* sums, int dim, std::int32_t exponent) {
+  const std::int32_t octaves = exponent - state.exponent;
+  state.exponent = exponent;
+  state.mass = octaves < 64 ? state.mass >> octaves : 0;
+  const float factor = octaves < kNegligible ? power_of_two(-octaves) : 0.0f;
+  for (int c = 0; c < dim; ++c) {
+    const float sum = sums[c] * factor;
+    sums[c] = sum > 0x1p-100f || sum < -0x1p-100f ? sum : 0.0f;
+  }
+}
+
+// The keys of a batch are read before its values, so no hardware prefetcher sees a single stream.
+// A tile is prefetched when the fourth tile before it is processed: its keys and side data together
+// with that tile's keys, its values together with that tile's values. Prefetching earlier, or in
+// bursts, makes the requests wait for one another; later, memory is slower than the arithmetic.
+// The target is the second-level cache, because the first can track fewer requests than a tile has
+// lines. (lib/EXPERIMENTS.md has the figures.)
+constexpr int kTilesAhead = 4;
+
+// A run of a chain's slots: its folded part, which lies in views, or the slots in its own tiles.
+// `begin` is the first slot of the tile `first`. The address of a tile's codes is linear
+// in the tile's number.
+struct Run {
+  std::uint32_t begin;
+  std::uint32_t end;
+  std::uint32_t tiles_before;
+  std::uint32_t first;  // tile
+  const std::uint8_t* first_keys;
+  const std::uint8_t* first_values;
+  std::ptrdiff_t step;
+  const Run* next;  // of the same chain, or nullptr
+
+  static Run of(const Access& to, std::uint32_t first, std::uint32_t begin, std::uint32_t end,
+                std::uint32_t tiles_before) {
+    return {begin, end, tiles_before, first, to.key_codes(first), to.value_codes(first), to.code_step(first), nullptr};
+  }
+  const std::uint8_t* keys(std::uint32_t tile) const { return first_keys + offset(tile); }
+  const std::uint8_t* values(std::uint32_t tile) const { return first_values + offset(tile); }
+  std::ptrdiff_t offset(std::uint32_t tile) const {
+    return (static_cast<std::ptrdiff_t>(tile) - static_cast<std::ptrdiff_t>(first)) * step;
+  }
+};
+
+// The state of a pass over a run.
+struct Cursor {
+  std::uint32_t tile;
+  std::uint32_t ahead;  // the tile kTilesAhead after it, or kNoTile
+  const Run* ahead_in;  // this run or the next one
+
+  static Cursor at_start(const Access& to, const Run& run) {
+    Cursor cursor{run.first, run.first, &run};
+    for (int i = 0; i < kTilesAhead; ++i) cursor.look_further(to);
+    return cursor;
+  }
+  void move_on(const Access& to) {
+    tile = to.links()[tile];
+    look_further(to);
+  }
+  void look_further(const Access& to) {
+    if (ahead == kNoTile) return;
+    ahead = to.links()[ahead];
+    if (ahead != kNoTile || ahead_in->next == nullptr) return;
+    ahead_in = ahead_in->next;
+    ahead = ahead_in->first;
+  }
+};
+
+[[gnu::always_inline]] inline void prefetch_keys(const Access& to, const Cursor& cursor) {
+  if (cursor.ahead == kNoTile) return;
+  prefetch(cursor.ahead_in->keys(cursor.ahead), to.layout().code_bytes / 2);
+  prefetch(to.side(cursor.ahead), to.layout().side_bytes);
+}
+
+[[gnu::always_inline]] inline void prefetch_values(const Access& to, const Cursor& cursor) {
+  if (cursor.ahead != kNoTile) prefetch(cursor.ahead_in->values(cursor.ahead), to.layout().code_bytes / 2);
+}
+
+// The results of tile_weights for a batch of tiles, [tile][row].
+struct Batch {
+  TileWeights tiles[kMaxRows];
+  Cursor at[kMaxRows];
+  std::int32_t visible[kMaxRows];
+  std::int32_t exponents[kMaxRows];
+  std::uint32_t masses[kMaxRows];
+  float scales[kMaxRows];
+};
+
+// The biases of a tile's slots, or nullptr when nothing was merged into any.
+const std::uint8_t* biases_of(const Access& to, std::uint32_t tile) {
+  if (!merges(to.policy())) return nullptr;
+  std::uint64_t parts[kTileSlots / 8];
+  std::memcpy(parts, to.bias(tile), sizeof parts);
+  return (parts[0] | parts[1] | parts[2] | parts[3]) != 0 ? to.bias(tile) : nullptr;
+}
+
+// Computes dots and weights of up to `most` tiles of a run, starting at slot `first_slot`. Returns
+// how many, and advances `cursor`.
+int weigh_tiles(const Access& to, const Rows& rows, const Run& run, std::uint32_t first_slot, int most, Cursor& cursor,
+                Batch& batch) {
+  const auto dim = static_cast<int>(to.shape().head_dim);
+  const auto channels = static_cast<int>(to.shape().outlier_channels);
+  const Kernels& kernels = to.kernels();
+  const std::size_t tiles_before = run.tiles_before + (first_slot - run.begin) / kTileSlots;
+  const std::size_t first_pair = tiles_before * static_cast<std::uint32_t>(rows.count);
+  std::uint16_t* softmax = rows.softmax == nullptr ? nullptr : rows.softmax + first_pair * kTileSlots;
+  int count = 0;
+  for (std::uint32_t slot = first_slot; slot < run.end && count < most; slot += kTileSlots, ++count) {
+    const int at = count * rows.count;
+    for (int i = 0; i < rows.count; ++i) {
+      const std::uint32_t limit = rows.limits[i] < run.end ? rows.limits[i] : run.end;
+      const std::uint32_t left = limit > slot ? limit - slot : 0;
+      batch.visible[at + i] = static_cast<std::int32_t>(left < kTileSlots ? left : kTileSlots);
+    }
+    const std::uint32_t tile = cursor.tile;
+    prefetch_keys(to, cursor);
+    std::int32_t* outlier_dots = channels != 0 ? rows.outlier_dots + at * kTileSlots : nullptr;
+    kernels.key_dots(run.keys(tile), dim, rows.queries, rows.query_sums, rows.count, rows.dots + at * kTileSlots);
+    if (channels != 0) {
+      kernels.outlier_dots(to.outliers(tile), channels, rows.outlier_queries, rows.outlier_query_sums, rows.count,
+                           outlier_dots);
+    }
+    batch.tiles[count] = {.dots = rows.dots + at * kTileSlots,
+                          .outlier_dots = outlier_dots,
+                          .key_scales = to.key_scales(tile),
+                          .value_scales = to.value_scales(tile),
+                          .query_scales = rows.query_scales,
+                          .outlier_ratios = rows.outlier_ratios,
+                          .visible = batch.visible + at,
+                          .biases = biases_of(to, tile),
+                          .weights = rows.weights + at * kTileSlots,
+                          .value_units = batch.scales + at,
+                          .exponents = batch.exponents + at,
+                          .softmax = softmax == nullptr ? nullptr : softmax + at * kTileSlots,
+                          .masses = batch.masses + at};
+    batch.at[count] = cursor;
+    cursor.move_on(to);
+  }
+  kernels.tile_weights(batch.tiles, count, rows.count);
+  if (softmax != nullptr) {
+    for (int p = 0; p < count * rows.count; ++p) {
+      rows.exponents[first_pair + static_cast<std::uint32_t>(p)] = batch.visible[p] != 0 ? batch.exponents[p] : kUnseen;
+    }
+  }
+  return count;
+}
+
+// Adds a weighted tile to the sums of all rows.
+void add_tile(const Access& to, Rows& rows, const TileWeights& tile, const std::uint8_t* values) {
+  const auto dim = static_cast<int>(to.shape().head_dim);
+  for (int i = 0; i < rows.count; ++i) {
+    RowState& state = rows.states[i];
+    if (tile.visible[i] != 0 && tile.exponents[i] > state.exponent)
+      raise(state, rows.sums + i * dim, dim, tile.exponents[i]);
+    const std::int32_t below = state.exponent - tile.exponents[i];
+    if (tile.visible[i] == 0 || below >= kNegligible) {
+      tile.value_units[i] = 0;
+      continue;
+    }
+    state.mass += static_cast<std::uint64_t>(tile.masses[i]) << 24 >> below;
+    tile.value_units[i] *= power_of_two(-below);
+  }
+  to.kernels().value_sums(values, dim, tile.weights, tile.value_units, rows.count, rows.sums);
+}
+
+void finish_row(const Access& to, const Rows& rows, std::int32_t i, float* out) {
+  const auto dim = static_cast<int>(to.shape().head_dim);
+  float* sums = rows.sums + i * dim;
+  // The weights of the values are Q0.16; the mass is in units of 2^-40. It is not 0: the largest
+  // tile adds 2^14 or more.
+  const float per_mass = 0x1p24f / static_cast<float>(rows.states[i].mass);
+  for (int c = 0; c < dim; ++c) sums[c] *= per_mass;
+  rotate_out(to.kernels(), sums, to.shape().head_dim, rows.value_map != nullptr ? sums : out);
+  if (rows.value_map == nullptr) return;
+  // Back from the basis of the layer below: the map's transpose.
+  for (int c = 0; c < dim; ++c) out[c] = 0;
+  std::size_t at = 0;
+  for (int r = 0; r < dim; ++r) {
+    const float sum = sums[r] * 0x1p-15f;
+    for (int c = 0; c < dim; ++c, ++at) out[c] += static_cast<float>(i16_at(rows.value_map, at)) * sum;
+  }
+}
+
+// How a run of rows affects the scores.
+struct Scoring {
+  std::int32_t local_from = 0;
+  std::uint32_t fade = 0;
+};
+
+void attend_run(const Access& to, Rows& rows, const Run& run) {
+  const int most_tiles = static_cast<int>(kMaxRows) / rows.count;
+  Batch batch;
+  Cursor cursor = Cursor::at_start(to, run);
+  for (std::uint32_t slot = run.begin; slot < run.end;) {
+    const int count = weigh_tiles(to, rows, run, slot, most_tiles, cursor, batch);
+    for (int j = 0; j < count; ++j) {
+      prefetch_values(to, batch.at[j]);
+      add_tile(to, rows, batch.tiles[j], run.values(batch.at[j].tile));
+    }
+    slot += static_cast<std::uint32_t>(count) * kTileSlots;
+  }
+}
+
+void attend_rows(const Access& to, Chain& chain, Rows& rows, float* const* outs, const Scoring& scoring) {
+  if (rows.count == 0) return;
+  std::uint32_t end = 0;
+  for (int i = 0; i < rows.count; ++i) end = rows.limits[i] > end ? rows.limits[i] : end;
+  const std::uint32_t folded = to.folded(chain) < end ? to.folded(chain) : end;
+  const std::uint32_t tiles = tiles_of(folded) + tiles_of(end - folded);
+  const bool any_own = folded < end;
+  Run own = any_own ? Run::of(to, chain.first, folded, end, tiles_of(folded)) : Run{};
+  if (folded != 0) {
+    Run views = Run::of(to, to.folded_part(chain).first, 0, folded, 0);
+    if (any_own) views.next = &own;
+    attend_run(to, rows, views);
+  }
+  if (any_own) attend_run(to, rows, own);
+  for (int i = 0; i < rows.count; ++i) finish_row(to, rows, i, outs[i]);
+  if (rows.softmax != nullptr) {
+    score_rows(to, chain,
+               {rows.softmax, rows.exponents, rows.states, rows.count, scoring.local_from, tiles, scoring.fade});
+  }
+  rows.count = 0;
+}
+
+void attend_head(const Access& to, std::uint32_t layer, std::uint32_t head, std::uint32_t tokens, const float* queries,
+                 float* out, const Part& part) {
+  const Shape& shape = to.shape();
+  Chain& chain = to.chain(layer, head);
+  const Basis basis(to, layer, head);
+  Rows rows = rows_in(to, part.worker);
+  rows.value_map = to.value_map(layer, head);
+  float* outs[kMaxRows];
+  // Scores need all heads of a query in the same pass, if they fit.
+  const std::uint32_t group = shape.group();
+  const std::uint32_t most_rows =
+      rows.softmax != nullptr && group < shape.rows() ? shape.rows() / group * group : shape.rows();
+  // Rows from this one on, counted from the part's first, belong to the last `window` queries.
+  const std::uint32_t window = to.policy().window;
+  const std::uint32_t local_row = tokens > window ? (tokens - window) * group : 0;
+  std::uint32_t fade = tokens < window ? tokens * 65536 / window : 65536;
+  std::uint32_t done = 0;
+  const auto run = [&] {
+    const auto count = static_cast<std::uint32_t>(rows.count);
+    const std::uint32_t before = local_row > done ? local_row - done : 0;
+    attend_rows(to, chain, rows, outs, {static_cast<std::int32_t>(before < count ? before : count), fade});
+    fade = 0;
+    done += count;
+  };
+  for (std::uint32_t query = part.first_query; query < part.first_query + part.queries; ++query) {
+    for (std::uint32_t member = 0; member < group; ++member) {
+      const std::size_t at = (std::size_t{query} * shape.query_heads + head * group + member) * shape.head_dim;
+      outs[rows.count] = out + at;
+      add_row(to, basis, rows, queries + at, chain.used - (tokens - 1 - query));
+      if (static_cast<std::uint32_t>(rows.count) == most_rows) run();
+    }
+  }
+  run();
+}
+
+}  // namespace
+
+Status attend(const Cache& cache, std::uint32_t layer, std::span<const float> queries, std::span<float> out,
+              const Part& part) {
+  if (!cache.ready()) return Status::kNotReady;
+  const Access to{cache};
+  const Shape& shape = to.shape();
+  const std::size_t stride = std::size_t{shape.query_heads} * shape.head_dim;
+  const std::size_t tokens = queries.size() / stride;
+  if (layer >= shape.layers || tokens == 0 || tokens > shape.max_chunk || queries.size() != tokens * stride ||
+      out.size() != queries.size()) {
+    return Status::kBadArgument;
+  }
+  const auto count = static_cast<std::uint32_t>(tokens);
+  Part whole = part;
+  if (part.worker >= shape.workers || part.first_head >= shape.kv_heads || part.first_query >= count)
+    return Status::kBadArgument;
+  if (part.heads == 0) whole.heads = shape.kv_heads - part.first_head;
+  if (part.queries == 0) whole.queries = count - part.first_query;
+  if (whole.heads > shape.kv_heads - part.first_head || whole.queries > count - part.first_query)
+    return Status::kBadArgument;
+  if (scores_attention(to.policy()) && whole.queries != count) return Status::kBadArgument;
+  for (std::uint32_t head = part.first_head; head < part.first_head + whole.heads; ++head) {
+    if (to.chain(layer, head).used < count) return Status::kBadArgument;
+  }
+  const std::size_t group_floats = std::size_t{shape.group()} * shape.head_dim;
+  for (std::uint32_t query = whole.first_query; query < whole.first_query + whole.queries; ++query) {
+    const float* rows = queries.data() + query * stride + part.first_head * group_floats;
+    if (!all_finite(rows, whole.heads * group_floats)) return Status::kBadArgument;
+  }
+  for (std::uint32_t head = part.first_head; head < part.first_head + whole.heads; ++head) {
+    if (shape.storage == Storage::kF32) {
+      attend_head_f32(to, layer, head, count, queries.data(), out.data(), whole);
+    } else {
+      attend_head(to, layer, head, count, queries.data(), out.data(), whole);
+    }
+  }
+  return Status::kOk;
+}
+
+}  // namespace nibkv

@@ -1,0 +1,78 @@
+#include "pipeline/attend_f32.hpp"
+
+namespace nibkv {
+namespace {
+
+// 2^x for x <= 0, with a relative error below 2^-22; results below 2^-126 become 2^-126. Free
+// of branches, so that compilers can vectorise it.
+inline float exp2_f32(float x) {
+  x = x > -126.0f ? x : -126.0f;
+  int whole = static_cast<int>(x);
+  whole -= static_cast<float>(whole) > x ? 1 : 0;
+  const float f = x - static_cast<float>(whole);
+  float p = 1.8775767e-3f;
+  p = p * f + 8.9893397e-3f;
+  p = p * f + 5.5826318e-2f;
+  p = p * f + 2.4015361e-1f;
+  p = p * f + 6.9315308e-1f;
+  p = p * f + 9.9999994e-1f;
+  return p * power_of_two(whole);
+}
+
+void attend_row(const Access& to, const Chain& chain, const float* query, std::uint32_t limit, float* sums,
+                float* out) {
+  const std::uint32_t dim = to.shape().head_dim;
+  const float to_octaves = octaves_per_logit(dim);
+  float most = -1e30f;
+  float mass = 0;
+  std::memset(sums, 0, dim * sizeof(float));
+  std::uint32_t tile = chain.first;
+  for (std::uint32_t slot = 0; slot < limit; slot += kTileSlots) {
+    const std::uint32_t visible = limit - slot < kTileSlots ? limit - slot : kTileSlots;
+    const float* keys = to.key_rows(tile);
+    const float* values = to.value_rows(tile);
+    float logits[kTileSlots] = {};
+    for (std::uint32_t c = 0; c < dim; ++c) {
+      for (std::uint32_t t = 0; t < kTileSlots; ++t) logits[t] += query[c] * keys[c * kTileSlots + t];
+    }
+    float tile_most = -1e30f;
+    for (std::uint32_t t = 0; t < visible; ++t) {
+      logits[t] *= to_octaves;
+      tile_most = logits[t] > tile_most ? logits[t] : tile_most;
+    }
+    if (tile_most > most) {
+      const float factor = exp2_f32(most - tile_most);
+      mass *= factor;
+      for (std::uint32_t c = 0; c < dim; ++c) sums[c] *= factor;
+      most = tile_most;
+    }
+    for (std::uint32_t t = 0; t < kTileSlots; ++t) logits[t] = t < visible ? exp2_f32(logits[t] - most) : 0.0f;
+    for (std::uint32_t t = 0; t < kTileSlots; t += 4) {
+      const float* row = values + t * dim;
+      mass += (logits[t] + logits[t + 1]) + (logits[t + 2] + logits[t + 3]);
+      for (std::uint32_t c = 0; c < dim; ++c) {
+        sums[c] += (logits[t] * row[c] + logits[t + 1] * row[dim + c]) +
+                   (logits[t + 2] * row[2 * dim + c] + logits[t + 3] * row[3 * dim + c]);
+      }
+    }
+    tile = to.links()[tile];
+  }
+  for (std::uint32_t c = 0; c < dim; ++c) out[c] = sums[c] / mass;
+}
+
+}  // namespace
+
+void attend_head_f32(const Access& to, std::uint32_t layer, std::uint32_t head, std::uint32_t tokens,
+                     const float* queries, float* out, const Part& part) {
+  const Shape& shape = to.shape();
+  const Chain& chain = to.chain(layer, head);
+  auto* sums = in_place<float>(to.scratch(part.worker) + to.scratch_layout().sums);
+  for (std::uint32_t query = part.first_query; query < part.first_query + part.queries; ++query) {
+    for (std::uint32_t member = 0; member < shape.group(); ++member) {
+      const std::size_t at = (std::size_t{query} * shape.query_heads + head * shape.group() + member) * shape.head_dim;
+      attend_row(to, chain, queries + at, chain.used - (tokens - 1 - query), sums, out + at);
+    }
+  }
+}
+
+}  // namespace nibkv

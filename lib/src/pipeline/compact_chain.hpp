@@ -1,0 +1,30 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "pipeline/plan_chain.hpp"
+
+namespace nibkv {
+
+/// The largest bias, 2 octaves: without a limit, a slot that absorbs many others would drown
+/// the rest (lib/DESIGN.md).
+inline constexpr std::uint32_t kMostBias = 2 * 16;
+
+/// The body of compact() for a plan that is known to be valid. If two layers share codes, it is
+/// carried out on both, and they must have seen the same tokens.
+/// @param arrays  must hold the scores of the slots if there are members; planning leaves them
+///                there. All other arrays except the target are written, and for layers that share
+///                codes the scores too
+void carry_out(const Access& to, std::uint32_t layer, std::uint32_t kv_head, const std::uint32_t* target,
+               const PlanArrays& arrays);
+
+/// Whether a plan merges anything.
+bool has_members(std::span<const std::uint32_t> target);
+
+/// Merges the members of a plan into their centres without moving any slot; in both of two
+/// layers that share codes.
+void merge_members(const Access& to, std::uint32_t layer, std::uint32_t kv_head, const std::uint32_t* target,
+                   const PlanArrays& arrays);
+
+}  // namespace nibkv

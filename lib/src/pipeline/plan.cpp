@@ -1,0 +1,60 @@
+#include "nibkv/plan.hpp"
+
+#include "pipeline/plan_chain.hpp"
+
+namespace nibkv {
+namespace {
+
+void plan_recent(const Access& to, const Chain& chain, std::uint32_t incoming, std::uint32_t* target) {
+  const Policy& policy = to.policy();
+  std::uint32_t drop = 0;
+  if (policy.keep == Keep::kRecent && chain.used + incoming > capacity_of(to, chain)) {
+    // Drop, in whole tiles, what the next token does not need in order to see a full budget: then
+    // the tiles after the first gap move as they are. Less than a tile beyond the budget remains,
+    // and a chain has space for that.
+    drop = (chain.used + 1 - policy.tokens) / kTileSlots * kTileSlots;
+  }
+  for (std::uint32_t slot = 0; slot < chain.used; ++slot) {
+    const bool dropped = slot >= policy.sinks && slot - policy.sinks < drop;
+    target[slot] = dropped ? kDrop : slot < policy.sinks ? slot : slot - drop;
+  }
+}
+
+}  // namespace
+
+void plan_chain(const Access& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
+                std::uint32_t incoming, const PlanArrays& arrays, std::uint32_t* target) {
+  if (to.policy().keep != Keep::kScore) {
+    plan_recent(to, chain, incoming, target);
+    return;
+  }
+  const std::uint32_t kept = chain.used + incoming > capacity_of(to, chain) ? chain.budget : chain.used;
+  plan_by_score(to, chain, layer, kv_head, kept, arrays, target);
+}
+
+Status plan(const Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::uint32_t incoming,
+            std::span<std::uint32_t> target) {
+  if (!cache.ready()) return Status::kNotReady;
+  const Access to{cache};
+  if (layer >= to.shape().layers || kv_head >= to.shape().kv_heads || incoming > to.shape().max_chunk)
+    return Status::kBadArgument;
+  const Chain& chain = to.chain(layer, kv_head);
+  if (target.size() != chain.used || !to.in_step(layer)) return Status::kBadArgument;
+  plan_chain(to, chain, layer, kv_head, incoming, PlanArrays(to), target.data());
+  return Status::kOk;
+}
+
+Status check_plan(std::span<const std::uint32_t> target) {
+  std::uint32_t next = 0;
+  for (const std::uint32_t to : target) {
+    if (to >= kMember) continue;
+    if (to != next) return Status::kBadPlan;
+    ++next;
+  }
+  for (const std::uint32_t to : target) {
+    if (to >= kMember && to != kDrop && to - kMember >= next) return Status::kBadPlan;
+  }
+  return Status::kOk;
+}
+
+}  // namespace nibkv

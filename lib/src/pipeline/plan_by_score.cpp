@@ -1,0 +1,183 @@
+#include "codec/row.hpp"
+#include "nibkv/plan.hpp"
+#include "pipeline/plan_chain.hpp"
+
+namespace nibkv {
+namespace {
+
+// Scores are scaled to this mean before they are combined.
+constexpr std::uint64_t kMean = 1u << 12;
+
+std::uint32_t saturated(std::uint64_t value) {
+  return value < 0xffffffff ? static_cast<std::uint32_t>(value) : 0xffffffff;
+}
+
+// The sum over the queries, or 2^16 times the mean over those that could see the slot.
+std::uint64_t global_of(const Policy& policy, std::uint32_t score, std::uint32_t queries) {
+  return policy.per_query ? (std::uint64_t{score} << 16) / (queries != 0 ? queries : 1) : score;
+}
+
+// A score from the norm of the key: the bit pattern of a float ranks like its value. A key
+// of norm 0 ranks first.
+std::uint32_t norm_score(float squared_norm) {
+  return 0x7f800000 - bits_from_float(squared_norm);
+}
+
+void pool_scores(const std::uint32_t* score, std::uint32_t used, std::uint32_t width, std::uint32_t* rank) {
+  const std::uint32_t side = width / 2;
+  for (std::uint32_t i = 0; i < used; ++i) {
+    const std::uint32_t begin = i > side ? i - side : 0;
+    const std::uint32_t end = i + side + 1 < used ? i + side + 1 : used;
+    rank[i] = 0;
+    for (std::uint32_t j = begin; j < end; ++j) rank[i] = score[j] > rank[i] ? score[j] : rank[i];
+  }
+}
+
+// The scores that decide. For a pair they are the sums of both layers' scores.
+void score_planned(const Access& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
+                   const PlanArrays& arrays) {
+  score_slots(to, chain, layer, kv_head, arrays.score);
+  if (!to.paired(layer)) return;
+  const std::uint32_t other = to.partner(layer);
+  score_slots(to, to.chain(other, kv_head), other, kv_head, arrays.other);
+  for (std::uint32_t i = 0; i < chain.used; ++i) {
+    arrays.score[i] = saturated(std::uint64_t{arrays.score[i]} + arrays.other[i]);
+  }
+}
+
+}  // namespace
+
+Droppable::Droppable(const Access& to, const Chain& chain) {
+  const Policy& policy = to.policy();
+  begin_ = policy.sinks < chain.used ? policy.sinks : chain.used;
+  end_ = chain.used > policy.recent ? chain.used - policy.recent : 0;
+  if (to.folds() && (to.folded_part(chain).used | to.folded_part(chain).retained) != 0) {
+    choose(to, chain);
+    return;
+  }
+  if (end_ < begin_) end_ = begin_;
+  count_ = end_ - begin_;
+}
+
+// The slots after the folded and the retained ones are in order, and newer than those.
+void Droppable::choose(const Access& to, const Chain& chain) {
+  const Policy& policy = to.policy();
+  const std::uint32_t folded = to.folded(chain);
+  const std::uint32_t mixed = folded + to.folded_part(chain).retained;
+  const std::uint32_t newest = chain.used > policy.recent ? chain.used - policy.recent : 0;
+  begin_ = 0;
+  end_ = chain.used;
+  bits_ = PlanArrays(to).droppable;
+  for (std::uint32_t i = 0; i < tiles_of(chain.used); ++i) bits_[i] = 0;
+  SlotCursor at = to.first_slot(chain);
+  for (std::uint32_t i = 0; i < chain.used; ++i, at.next(to.links())) {
+    const bool sink = i >= folded && i - folded < policy.sinks;
+    const bool by_position = i < mixed && newest < mixed;
+    const bool recent = by_position ? std::uint64_t{to.position(at.tile, at.lane)} + policy.recent >= chain.seen
+                                    : i >= mixed && i >= newest;
+    if (sink || recent) continue;
+    bits_[i / 32] |= 1u << i % 32;
+    ++count_;
+  }
+}
+
+void score_slots(const Access& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
+                 std::uint32_t* score) {
+  const Policy& policy = to.policy();
+  const std::uint32_t* links = to.links();
+  if (policy.score == Score::kKeyNorm) {
+    const Basis basis(to, layer, kv_head);
+    float* row = to.encoding();
+    SlotCursor at = to.first_slot(chain);
+    for (std::uint32_t i = 0; i < chain.used; ++i, at.next(links)) {
+      restore_key(to, basis, at.tile, at.lane, row);
+      float energy = 0;
+      for (std::uint32_t c = 0; c < to.shape().head_dim; ++c) energy += row[c] * row[c];
+      score[i] = norm_score(energy);
+    }
+    return;
+  }
+  const Droppable inner(to, chain);
+  const std::uint64_t count = inner.count();
+  std::uint64_t globals = 0;
+  std::uint64_t locals = 0;
+  const auto read = [&](const SlotCursor& at, std::uint64_t& global, std::uint64_t& local) {
+    global = keeps_global(policy)
+                 ? global_of(policy, to.global(at.tile)[at.lane], chain.seen - to.position(at.tile, at.lane))
+                 : 0;
+    local = keeps_local(policy) ? to.local(at.tile)[at.lane] : 0;
+  };
+  std::uint64_t global = 0;
+  std::uint64_t local = 0;
+  SlotCursor at = to.first_slot(chain);
+  for (std::uint32_t i = 0; i < chain.used; ++i, at.next(links)) {
+    read(at, global, local);
+    if (!inner.has(i)) continue;
+    globals += global;  // below 2^48 * 2^24
+    locals += local;
+  }
+  // Scales both to the same mean over the slots that may be dropped. Each is below 2^48, so a shift
+  // keeps the products within 64 bits.
+  const std::uint64_t global_mean = count != 0 && globals / count != 0 ? globals / count : 1;
+  const std::uint64_t local_mean256 = count != 0 && locals * 256 / count != 0 ? locals * 256 / count : 1;
+  at = to.first_slot(chain);
+  for (std::uint32_t i = 0; i < chain.used; ++i, at.next(links)) {
+    read(at, global, local);
+    const std::uint64_t aligned_global = global * kMean / global_mean;
+    const std::uint64_t aligned_local = local * 256 * kMean / local_mean256;
+    score[i] = saturated(policy.combine == Combine::kSum  ? aligned_global + aligned_local
+                         : aligned_global > aligned_local ? aligned_global
+                                                          : aligned_local);
+  }
+}
+
+void plan_by_score(const Access& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head, std::uint32_t kept,
+                   const PlanArrays& arrays, std::uint32_t* target) {
+  const Policy& policy = to.policy();
+  const Droppable inner(to, chain);
+  const std::uint32_t always = chain.used - inner.count();
+  if (kept >= chain.used) {
+    for (std::uint32_t i = 0; i < chain.used; ++i) target[i] = i;
+    return;
+  }
+  const std::uint32_t centres = kept > always ? kept - always : 0;
+  score_planned(to, chain, layer, kv_head, arrays);
+  const std::uint32_t* rank = arrays.score;
+  if (policy.pool > 1) {
+    pool_scores(arrays.score, chain.used, policy.pool, arrays.rank);
+    rank = arrays.rank;
+  }
+  std::uint32_t limit = 0xffffffff;
+  std::uint32_t above = 0;
+  if (centres != 0) {
+    limit = largest_that([&](std::uint32_t least) {
+      std::uint32_t reach = 0;
+      inner.each([&](std::uint32_t i) { reach += rank[i] >= least ? 1 : 0; });
+      return reach >= centres;
+    });
+    inner.each([&](std::uint32_t i) { above += rank[i] > limit ? 1 : 0; });
+  }
+  // Of the slots at the limit, the newest stay.
+  std::uint32_t at_limit = centres - above;
+  inner.each_back([&](std::uint32_t i) {
+    bool stays = centres != 0 && rank[i] > limit;
+    if (centres != 0 && rank[i] == limit && at_limit != 0) {
+      stays = true;
+      --at_limit;
+    }
+    target[i] = stays ? 0 : kDrop;
+  });
+  std::uint32_t next = 0;
+  for (std::uint32_t i = 0; i < chain.used; ++i) {
+    if (inner.has(i) && target[i] == kDrop) continue;
+    target[i] = next++;
+  }
+  if (!merges(policy) || centres == 0) return;
+  if (!to.paired(layer)) return assign_members(to, chain, layer, kv_head, arrays, target);
+  // By the scores of the layer that is nearer to what both share.
+  const std::uint32_t lower = to.lower_of(layer);
+  const std::uint32_t nearer = policy.fold.t < 128 ? lower : lower + 1;
+  assign_members(to, to.chain(nearer, kv_head), nearer, kv_head, arrays, target);
+}
+
+}  // namespace nibkv

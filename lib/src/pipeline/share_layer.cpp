@@ -1,0 +1,63 @@
+#include "pipeline/share_layer.hpp"
+
+#include "arena/budget.hpp"
+#include "pipeline/plan_chain.hpp"
+
+namespace nibkv {
+
+void share_layer(const Access& to, std::uint32_t layer, std::uint32_t tokens) {
+  const Shape& shape = to.shape();
+  const Policy& policy = to.policy();
+  const std::uint32_t always = policy.sinks + policy.recent;
+  const auto score_of = [&](const Chain& chain, const SlotCursor& at) -> std::uint32_t {
+    if (keeps_local(policy)) return to.local(at.tile)[at.lane];
+    if (!keeps_global(policy)) return 0;
+    const std::uint32_t queries = chain.seen - to.position(at.tile, at.lane);
+    // Heads may have halved their scores a different number of times. A mean is at most 2^24; a sum
+    // is scaled to reach that after 2^8 queries.
+    const std::uint64_t score = std::uint64_t{to.global(at.tile)[at.lane]}
+                                << (chain.exponent < 31 ? chain.exponent : 31);
+    const std::uint64_t share = policy.per_query ? score / (queries != 0 ? queries : 1) : score >> 8;
+    return share < 0xffffffff ? static_cast<std::uint32_t>(share) : 0xffffffff;
+  };
+  // The number of slots of a head that may be dropped and score at least `limit`.
+  const auto reach = [&](std::uint32_t head, std::uint32_t limit) {
+    const Chain& chain = to.chain(layer, head);
+    const Droppable inner(to, chain);
+    std::uint32_t count = 0;
+    SlotCursor at = to.first_slot(chain);
+    for (std::uint32_t i = 0; i < chain.used; ++i, at.next(to.links())) {
+      if (inner.has(i) && score_of(chain, at) >= limit) ++count;
+    }
+    return count;
+  };
+  const std::uint64_t wanted = std::uint64_t{shape.kv_heads} * (tokens - always);
+  const std::uint32_t limit = largest_that([&](std::uint32_t least_score) {
+    std::uint64_t count = 0;
+    for (std::uint32_t head = 0; head < shape.kv_heads; ++head) count += reach(head, least_score);
+    return count >= wanted;
+  });
+  const auto [least, most, mean, rest] = layer_shares(policy, tokens);
+  std::int64_t left = std::int64_t{mean} * shape.kv_heads;
+  for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
+    const std::uint32_t slots = always + reach(head, limit);
+    std::uint32_t tiles = slots > rest ? (slots - rest) / kTileSlots : 0;
+    tiles = tiles < least ? least : tiles > most ? most : tiles;
+    to.chain(layer, head).budget = tiles * kTileSlots + rest;
+    left -= tiles;
+  }
+  // Corrects for rounding and the limits: takes a tile from, or gives one to, one
+  // head after the other.
+  for (std::uint32_t head = 0; left != 0; head = head + 1 < shape.kv_heads ? head + 1 : 0) {
+    std::uint32_t& budget = to.chain(layer, head).budget;
+    if (left > 0 && budget / kTileSlots < most) {
+      budget += kTileSlots;
+      --left;
+    } else if (left < 0 && budget / kTileSlots > least) {
+      budget -= kTileSlots;
+      ++left;
+    }
+  }
+}
+
+}  // namespace nibkv

@@ -1,0 +1,233 @@
+#include "arena/access.hpp"
+#include "numbers/crc32.hpp"
+#include "snapshot/fingerprint.hpp"
+#include "snapshot/format.hpp"
+#include "snapshot/parts.hpp"
+
+namespace nibkv {
+namespace {
+
+// Collects pieces of any length into chunks of equal length, and computes the checksum of the
+// section being written.
+class Writer {
+ public:
+  explicit Writer(const SnapshotSink& sink) : sink_(sink) {}
+
+  void put(const void* bytes, std::size_t count) {
+    const auto* from = static_cast<const std::byte*>(bytes);
+    crc_ = crc32(crc_, from, count);
+    while (count != 0) {
+      const std::size_t room = kSnapshotChunk - filled_;
+      const std::size_t part = count < room ? count : room;
+      std::memcpy(chunk_ + filled_, from, part);
+      filled_ += part;
+      from += part;
+      count -= part;
+      if (filled_ == kSnapshotChunk) flush();
+    }
+  }
+  void start(Section kind, std::uint64_t bytes) {
+    const SectionHeader header{kind, 0, bytes};
+    put(&header, sizeof header);
+  }
+  // Writes the checksum of everything so far; the next section's checksum continues from it.
+  void seal() {
+    const std::uint32_t crc = crc_;
+    put(&crc, sizeof crc);
+    crc_ = crc;
+  }
+  bool finish() {
+    flush();
+    return good_;
+  }
+
+ private:
+  void flush() {
+    if (good_ && filled_ != 0) good_ = sink_.write(sink_.context, chunk_, filled_);
+    filled_ = 0;
+  }
+
+  const SnapshotSink& sink_;
+  std::uint32_t crc_ = 0;
+  std::size_t filled_ = 0;
+  bool good_ = true;
+  std::byte chunk_[kSnapshotChunk];
+};
+
+// Writes arrays of 32 slots of `bytes_of_slot` each, one after the other. All but the first `live`
+// slots are written as 0.
+void put_slots(Writer& to, const std::byte* array, std::uint32_t bytes, std::uint32_t bytes_of_slot,
+               std::uint32_t live) {
+  for (std::uint32_t at = 0; at < bytes; at += bytes_of_slot) {
+    constexpr std::byte kDead[4] = {};
+    if (at / bytes_of_slot % kTileSlots < live) {
+      to.put(array + at, bytes_of_slot);
+    } else {
+      for (std::uint32_t i = 0; i < bytes_of_slot; i += 4) {
+        to.put(kDead, bytes_of_slot - i < 4 ? bytes_of_slot - i : 4);
+      }
+    }
+  }
+}
+
+void put_side(Writer& to, const Access& from, std::uint32_t tile, std::uint32_t live) {
+  if (from.policy().keep == Keep::kScore) to.put(&from.base(tile), 4);
+  const std::byte* side = from.side(tile);
+  const Side& at = from.layout().side;
+  if (live == kTileSlots) {
+    to.put(side, at.total);
+    return;
+  }
+  const std::uint32_t ends[] = {at.value_scales, at.outliers, at.global, at.positions,
+                                at.local,        at.bias,     at.merged, at.total};
+  std::uint32_t start = 0;
+  for (const std::uint32_t end : ends) {
+    const bool outliers = start == at.outliers && end == at.global;  // in groups of four
+    if (end != start) put_slots(to, side + start, end - start, outliers ? 4 : (end - start) / kTileSlots, live);
+    start = end;
+  }
+}
+
+// Writes the 4-bit codes of the keys or the values of a tile.
+void put_plane(Writer& to, const Access& from, const std::uint8_t* plane, bool keys, std::uint32_t live) {
+  const std::uint32_t bytes = from.layout().code_bytes / 2;
+  const std::uint32_t dim = from.shape().head_dim;
+  constexpr std::uint32_t kPiece = 64;  // divides 16 * head_dim
+  std::uint8_t piece[kPiece];
+  for (std::uint32_t start = 0; start < bytes; start += kPiece) {
+    for (std::uint32_t n = 0; n < kPiece; ++n) {
+      const std::uint32_t i = start + n;
+      const std::uint32_t lane = keys ? i / 4 % 16 : i / (4 * dim) * 4 + i % 4;
+      const std::uint32_t mask = (lane < live ? 0x0fu : 0u) | (lane + 16 < live ? 0xf0u : 0u);
+      piece[n] = static_cast<std::uint8_t>(plane[i] & mask);
+    }
+    to.put(piece, kPiece);
+  }
+}
+
+void put_codes(Writer& to, const Access& from, std::uint32_t tile, std::uint32_t live) {
+  const std::byte* codes = from.codes(tile);
+  const std::uint32_t bytes = from.layout().code_bytes;
+  const std::uint32_t half = bytes / 2;
+  if (live == kTileSlots) {
+    to.put(codes, bytes);
+  } else if (from.shape().storage == Storage::kF32) {
+    put_slots(to, codes, half, 4, live);
+    put_slots(to, codes + half, half, 4 * from.shape().head_dim, live);
+  } else {
+    put_plane(to, from, from.key_codes(tile), true, live);
+    put_plane(to, from, from.value_codes(tile), false, live);
+  }
+}
+
+void put_entry(Writer& to, const Access& from, std::uint32_t lower_view, std::uint32_t live) {
+  each_plane(from, lower_view, [&](const std::uint8_t* plane, bool keys) { put_plane(to, from, plane, keys, live); });
+}
+
+// Calls `put(writer, access, tile, slots in it)` for the `wanted` tiles in use, in the
+// order of their chains.
+template <typename Wanted, typename Put>
+void put_tiles(Writer& to, const Access& from, Wanted wanted, Put put) {
+  for (std::size_t i = 0; i < heads_of(from.shape()); ++i) {
+    const Chain& chain = from.at<Chain>(from.layout().chains)[i];
+    for (TileCursor at = from.first_tile(chain); at.tile != kNoTile; at.next(from.links())) {
+      const std::uint32_t left = at.end(chain.used) - at.slot;
+      if (wanted(from, at.tile)) put(to, from, at.tile, left < kTileSlots ? left : kTileSlots);
+    }
+  }
+}
+
+detail::SnapshotCounts counts_of(const Access& of) {
+  detail::SnapshotCounts counts;
+  for (std::uint32_t layer = 0; layer < of.shape().layers; ++layer) {
+    for (std::uint32_t head = 0; head < of.shape().kv_heads; ++head) {
+      const Chain& chain = of.chain(layer, head);
+      count_chain(counts, of.policy(), layer, chain.used, of.folded(chain));
+    }
+  }
+  return counts;
+}
+
+ChainRecord record_of(const Access& from, std::size_t index) {
+  const Chain& chain = from.at<Chain>(from.layout().chains)[index];
+  ChainRecord record{chain.used, chain.seen, chain.budget, chain.heaviest, chain.exponent, 0, 0, 0};
+  const auto layer = static_cast<std::uint32_t>(index / from.shape().kv_heads);
+  if (!from.paired(layer)) return record;
+  const FoldedPart& part = from.folded_part(chain);
+  record.folded = part.used;
+  record.retained = part.retained;
+  const bool lower = detail::is_lower(from.policy(), layer);
+  record.reach = lower ? part.nearest
+                       : from.folded_part(from.at<Chain>(from.layout().chains)[index - from.shape().kv_heads]).farthest;
+  return record;
+}
+
+// A sink that is a span.
+struct SpanEnd {
+  std::byte* next;
+};
+bool write_span(void* context, const std::byte* bytes, std::size_t count) {
+  auto& end = *static_cast<SpanEnd*>(context);
+  std::memcpy(end.next, bytes, count);
+  end.next += count;
+  return true;
+}
+}  // namespace
+
+std::uint64_t snapshot_bytes(const Cache& cache, std::uint64_t note_bytes) {
+  if (!cache.ready()) return 0;
+  const Access from{cache};
+  return detail::snapshot_bytes(from.shape(), from.policy(), from.layout(), counts_of(from), note_bytes);
+}
+
+Status save(const Cache& cache, const SnapshotSink& sink, const SaveOptions& options) {
+  if (!cache.ready()) return Status::kNotReady;
+  if (sink.write == nullptr) return Status::kBadArgument;
+  const Access from{cache};
+  const std::size_t heads = heads_of(from.shape());
+  const detail::SnapshotCounts counts = counts_of(from);
+  SnapshotHeader header{};
+  header.magic = kSnapshotMagic;
+  header.version = kSnapshotVersion;
+  header.header_bytes = sizeof header;
+  header.bytes = snapshot_bytes(cache, options.note.size());
+  header.shape = fingerprint(from.shape(), from.policy());
+  header.policy = fingerprint(from.policy(), from.folds());
+  header.profile = profile_of(from);
+  header.used_tiles = from.header().used_tiles;
+  header.peak_tiles = from.header().peak_tiles;
+  header.peak_bytes = from.header().peak_bytes;
+  header.sequence = options.sequence;
+
+  Writer to(sink);
+  to.put(&header, offsetof(SnapshotHeader, crc));
+  to.seal();
+  to.start(kNote, options.note.size());
+  to.put(options.note.data(), options.note.size());
+  to.seal();
+  to.start(kChains, heads * sizeof(ChainRecord));
+  for (std::size_t i = 0; i < heads; ++i) {
+    const ChainRecord record = record_of(from, i);
+    to.put(&record, sizeof record);
+  }
+  to.seal();
+  to.start(kSides, side_section_bytes(from, counts));
+  put_tiles(to, from, all_tiles, put_side);
+  to.seal();
+  to.start(kCodes, counts.tiles * from.layout().code_bytes);
+  put_tiles(to, from, pool_tiles, put_codes);
+  to.seal();
+  to.start(kShared, shared_section_bytes(from, counts));
+  put_tiles(to, from, lower_views, put_entry);
+  to.seal();
+  return to.finish() ? Status::kOk : Status::kStorageFailed;
+}
+
+Status save(const Cache& cache, std::span<std::byte> bytes, const SaveOptions& options) {
+  if (!cache.ready()) return Status::kNotReady;
+  if (bytes.size() < snapshot_bytes(cache, options.note.size())) return Status::kBadArgument;
+  SpanEnd end{bytes.data()};
+  return save(cache, SnapshotSink{write_span, &end}, options);
+}
+
+}  // namespace nibkv
