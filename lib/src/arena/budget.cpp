@@ -56,7 +56,7 @@ void share_by_weights(const Access& to, Budget how, std::uint32_t tokens) {
   for (bool any = true; left != 0 && any;) {
     any = false;
     for (std::uint32_t i = 0; i < heads && left != 0; ++i) {
-      Chain& chain = to.at<Chain>(to.layout().chains)[i];
+      Chain& chain = to.chains()[i];
       if (chain.budget / kTileSlots >= most) continue;
       chain.budget += kTileSlots;
       --left;
@@ -88,11 +88,9 @@ Status check_budgets(const Shape& shape, const Policy& policy, const ProfileView
 
 void set_budgets(const Access& to, std::span<const std::uint32_t> table) {
   const Policy& policy = to.policy();
-  const std::size_t heads = std::size_t{to.shape().layers} * to.shape().kv_heads;
-  Chain* chains = to.at<Chain>(to.layout().chains);
-  for (std::size_t i = 0; i < heads; ++i) {
+  for (std::size_t i = 0; i < to.heads(); ++i) {
     const bool own = policy.keep == Keep::kScore && policy.budget == Budget::kTable;
-    chains[i].budget = own ? table[i] / kTileSlots * kTileSlots : policy.tokens;
+    to.chains()[i].budget = own ? table[i] / kTileSlots * kTileSlots : policy.tokens;
   }
   if (policy.keep == Keep::kScore) share_heads(to, policy.budget, policy.tokens);
 }

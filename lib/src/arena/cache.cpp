@@ -1,39 +1,11 @@
 #include "nibkv/cache.hpp"
 
-#include "arena/access.hpp"
 #include "arena/budget.hpp"
+#include "arena/pool.hpp"
 #include "arena/select.hpp"
 
 namespace nibkv {
 namespace {
-
-// The number of tiles in a chain's own run.
-std::uint32_t own_tiles(const Access& to, std::uint32_t layer, const Chain& chain) {
-  const Layout& layout = to.layout();
-  if (equal_runs(to.policy(), layout)) return layout.tiles_per_head;
-  if (to.folds()) return to.paired(layer) ? layout.paired_tiles : layout.tiles_per_head;
-  return tiles_of(chain.budget + detail::slack_of(to.shape(), to.policy()));
-}
-
-// Gives both layers of a pair the views of the pair's own entries.
-void reset_folded(const Access& to) {
-  for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) {
-    const bool lower = detail::is_lower(to.policy(), layer);
-    for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) {
-      FoldedPart& part = to.folded_part(to.chain(layer, head));
-      if (!lower && to.paired(layer)) continue;  // done with the layer below
-      part = {};
-      if (!lower) continue;
-      const std::uint32_t first = to.first_view(layer, head);
-      const std::uint32_t end = first + 2 * to.layout().paired_entries;
-      for (std::uint32_t view = first; view < end; ++view) to.links()[view] = view + 2 < end ? view + 2 : kNoTile;
-      part.free = first;
-      for (std::uint32_t i = 0; i < to.layout().most_retained; ++i) to.distances(layer, head)[i] = kUnknownDistance;
-      to.folded_part(to.chain(layer + 1, head)) = part;
-      to.folded_part(to.chain(layer + 1, head)).free = first + 1;
-    }
-  }
-}
 
 // Makes all chains empty. They keep their budgets, and each gets its own tiles in
 // one run of the pool.
@@ -42,19 +14,18 @@ void reset(const Access& to) {
   ArenaHeader& header = to.header();
   std::memset(&header, 0, sizeof header);
   header.magic = kArenaMagic;
-  const std::size_t heads = std::size_t{to.shape().layers} * to.shape().kv_heads;
   std::uint32_t* links = to.links();
   std::uint32_t tile = 0;
-  for (std::size_t i = 0; i < heads; ++i) {
-    Chain& chain = to.at<Chain>(layout.chains)[i];
+  for (std::size_t i = 0; i < to.heads(); ++i) {
+    Chain& chain = to.chains()[i];
     if (to.policy().budget == Budget::kAdaptive) chain.budget = to.policy().tokens;
-    const std::uint32_t own = own_tiles(to, static_cast<std::uint32_t>(i / to.shape().kv_heads), chain);
-    const std::uint32_t end = i + 1 == heads ? static_cast<std::uint32_t>(layout.tiles) : tile + own;
+    const std::uint32_t own = run_tiles(to, static_cast<std::uint32_t>(i / to.shape().kv_heads), chain);
+    const std::uint32_t end = i + 1 == to.heads() ? static_cast<std::uint32_t>(layout.tiles) : tile + own;
     chain = {kNoTile, kNoTile, 0, 0, tile, chain.budget, 0, 0};
     for (; tile + 1 < end; ++tile) links[tile] = tile + 1;
     links[tile++] = kNoTile;
   }
-  if (to.folds()) reset_folded(to);
+  reset_bands(to);
 }
 
 }  // namespace
@@ -105,10 +76,10 @@ Usage Cache::usage() const {
   if (!ready()) return {};
   const Access to{*this};
   const ArenaHeader& header = to.header();
-  const std::uint64_t heads = std::uint64_t{shape_.layers} * shape_.kv_heads;
-  const std::uint64_t chain_bytes = heads * (sizeof(Chain) + (to.folds() ? sizeof(FoldedPart) : 0));
-  const std::uint64_t used = to.folds() ? header.used_bytes : header.used_tiles * to.bytes_of(0);
-  const std::uint64_t peak = to.folds() ? header.peak_bytes : header.peak_tiles * to.bytes_of(0);
+  const bool counted = folds(to);
+  const std::uint64_t chain_bytes = to.heads() * (sizeof(Chain) + (counted ? sizeof(FoldedPart) : 0));
+  const std::uint64_t used = counted ? header.used_bytes : header.used_tiles * bytes_of_tile(to, 0);
+  const std::uint64_t peak = counted ? header.peak_bytes : header.peak_tiles * bytes_of_tile(to, 0);
   return {static_cast<std::size_t>(layout_.total),
           static_cast<std::size_t>(chain_bytes + used),
           static_cast<std::size_t>(chain_bytes + peak),

@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "arena/access.hpp"
+#include "arena/band.hpp"
 
 namespace nibkv {
 
@@ -16,8 +16,8 @@ struct PlanArrays {
         rank(score + stride(to)),
         first(rank + stride(to)),
         next(first + stride(to)),
-        other(to.folds() ? next + stride(to) : nullptr),
-        droppable(to.folds() ? other + stride(to) : nullptr) {}
+        other(folds(to) ? next + stride(to) : nullptr),
+        droppable(folds(to) ? other + stride(to) : nullptr) {}
 
   static std::size_t stride(const Access& to) { return std::size_t{to.layout().chain_tiles} * kTileSlots; }
 

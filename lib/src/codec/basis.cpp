@@ -1,14 +1,15 @@
 #include "codec/basis.hpp"
 
+#include "arena/band.hpp"
 #include "profile/format.hpp"
 
 namespace nibkv {
 
 Basis::Basis(const Access& to, std::uint32_t layer, std::uint32_t kv_head)
     : empty_(to.profile().empty() || to.shape().storage == Storage::kF32),
-      centred_(to.centred(layer)),
+      centred_(is_centred(to, layer)),
       rotary_(to.profile().rotary()),
-      turns_(to.key_turns(layer, kv_head)),
+      turns_(key_turns(to, layer, kv_head)),
       head_dim_(to.shape().head_dim),
       channels_(to.shape().outlier_channels) {
   if (!empty_) head_ = to.profile().head(layer, kv_head);

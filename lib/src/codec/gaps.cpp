@@ -18,36 +18,36 @@ bool moves_whole(const std::uint32_t* target, std::uint32_t first_target, std::u
 
 }  // namespace
 
-std::uint32_t close_gaps(const Access& to, TileList& list, const std::uint32_t* target, std::uint32_t first_target) {
+std::uint32_t move_forward(const Access& to, Segment& segment, const std::uint32_t* target) {
   std::uint32_t* links = to.links();
-  // The written tiles are a prefix of the list, up to `last`. Tiles between it and the one being
+  // The written tiles are a prefix of the segment, up to `last`. Tiles between it and the one being
   // read may be overwritten, since a target never comes after its slot.
   std::uint32_t last = kNoTile;
-  std::uint32_t open = list.first;  // the first tile not yet written
-  std::uint32_t reading = list.first;
+  std::uint32_t open = segment.first;  // the first tile not yet written
+  std::uint32_t reading = segment.first;
   std::uint32_t before_reading = kNoTile;
   std::uint32_t kept = 0;
-  for (std::uint32_t slot = 0; slot < list.used; slot += kTileSlots) {
+  for (std::uint32_t slot = 0; slot < segment.slots; slot += kTileSlots) {
     const std::uint32_t next = links[reading];
-    if (open != reading && moves_whole(target, first_target, slot, list.used)) {
+    if (open != reading && moves_whole(target, segment.begin, slot, segment.slots)) {
       // Unlink the tile and insert it where the next written one belongs.
       links[before_reading] = next;
       links[reading] = open;
       if (last == kNoTile) {
-        list.first = reading;
+        segment.first = reading;
       } else {
         links[last] = reading;
       }
       last = reading;
-      kept += list.used - slot < kTileSlots ? list.used - slot : kTileSlots;
+      kept += segment.slots - slot < kTileSlots ? segment.slots - slot : kTileSlots;
       reading = next;
       continue;
     }
     const bool positioned = to.policy().keep == Keep::kScore;
     const std::uint32_t base = positioned ? to.base(reading) : 0;  // it changes when a slot moves to the tile's start
-    for (std::uint32_t lane = 0; lane < kTileSlots && slot + lane < list.used; ++lane) {
+    for (std::uint32_t lane = 0; lane < kTileSlots && slot + lane < segment.slots; ++lane) {
       if (target[slot + lane] >= kMember) continue;
-      const std::uint32_t new_lane = (target[slot + lane] - first_target) % kTileSlots;
+      const std::uint32_t new_lane = (target[slot + lane] - segment.begin) % kTileSlots;
       if (new_lane == 0) {
         last = open;
         open = links[open];
@@ -61,29 +61,15 @@ std::uint32_t close_gaps(const Access& to, TileList& list, const std::uint32_t* 
     reading = next;
   }
   // The tiles after the last written one are left over.
-  const std::uint32_t spare = last == kNoTile ? list.first : links[last];
+  const std::uint32_t spare = last == kNoTile ? segment.first : links[last];
   if (last == kNoTile) {
-    list.first = kNoTile;
+    segment.first = kNoTile;
   } else {
     links[last] = kNoTile;
   }
-  list.last = last;
-  list.used = kept;
+  segment.last = last;
+  segment.slots = kept;
   return spare;
-}
-
-void compact_own(const Access& to, Chain& chain, std::uint32_t own, const std::uint32_t* target,
-                 std::uint32_t first_target) {
-  TileList list{chain.first, chain.last, own};
-  std::uint32_t spare = close_gaps(to, list, target, first_target);
-  chain.first = list.first;
-  chain.last = list.last;
-  chain.used = first_target + list.used;
-  while (spare != kNoTile) {
-    const std::uint32_t next = to.links()[spare];
-    to.give_back(chain, spare);
-    spare = next;
-  }
 }
 
 }  // namespace nibkv

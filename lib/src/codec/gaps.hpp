@@ -2,24 +2,35 @@
 
 #include <cstdint>
 
-#include "arena/access.hpp"
+#include "arena/pool.hpp"
 
 namespace nibkv {
 
-/// Slots in a list of tiles, all but the last of which are full.
-struct TileList {
-  std::uint32_t first;
-  std::uint32_t last;
-  std::uint32_t used;
-};
-
-/// Moves forward those slots of a list that a plan keeps.
-/// @param target        the plan of the list's slots; kept slots go to `first_target`, `first_target` + 1, ...
+/// Moves forward those slots of a segment that a plan keeps.
+/// @param segment  changed: its new list and number of slots. Its `begin` is already the new one: kept slots go to
+///                 `begin`, `begin` + 1, ...
+/// @param target   the plan of the segment's slots
 /// @returns the first of the tiles left over, which form a list, or kNoTile
-std::uint32_t close_gaps(const Access& to, TileList& list, const std::uint32_t* target, std::uint32_t first_target);
+std::uint32_t move_forward(const Access& to, Segment& segment, const std::uint32_t* target);
 
-/// The same for the `own` slots in a chain's own tiles. Tiles left over go back to the pool.
-void compact_own(const Access& to, Chain& chain, std::uint32_t own, const std::uint32_t* target,
-                 std::uint32_t first_target);
+/// The same for a list of tiles, those left over given back.
+/// @param list    a chain, for its own tiles, or a folded part; its number of slots is the caller's to set
+/// @param slots   how many are in the list
+/// @param begin   how many slots of the chain will come before it
+/// @returns the slots that remain
+template <typename List>
+std::uint32_t close_gaps(const Access& to, List& list, std::uint32_t slots, const std::uint32_t* target,
+                         std::uint32_t begin) {
+  Segment segment{list.first, list.last, begin, slots};
+  std::uint32_t spare = move_forward(to, segment, target);
+  list.first = segment.first;
+  list.last = segment.last;
+  while (spare != kNoTile) {
+    const std::uint32_t next = to.links()[spare];
+    give_back(to, list, spare);
+    spare = next;
+  }
+  return segment.slots;
+}
 
 }  // namespace nibkv

@@ -1,5 +1,7 @@
 #include "codec/slot.hpp"
 
+#include "arena/band.hpp"
+
 namespace nibkv {
 namespace {
 
@@ -63,14 +65,12 @@ void move_slot(const Access& to, std::uint32_t from_tile, std::uint32_t from_lan
                  to.value_rows(from_tile) + from_lane * shape.head_dim, shape.head_dim * sizeof(float));
     return;
   }
-  // The codes that two layers share moved with the lower one.
-  const bool upper = to.is_view(to_tile) && to.is_upper(to_tile);
   std::uint8_t codes[kMaxHeadDim];
-  if (!upper || !to.shares_keys(to_tile)) {
+  if (owns_keys(to, to_tile)) {
     get_key_codes(to.key_codes(from_tile), from_lane, shape.head_dim, codes);
     put_key_codes(to.key_codes(to_tile), to_lane, shape.head_dim, codes);
   }
-  if (!upper || !to.shares_values(to_tile)) {
+  if (owns_values(to, to_tile)) {
     get_value_codes(to.value_codes(from_tile), from_lane, shape.head_dim, codes);
     put_value_codes(to.value_codes(to_tile), to_lane, shape.head_dim, codes);
   }

@@ -19,7 +19,8 @@ void put_key_codes(std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_di
 void get_value_codes(const std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_dim, std::uint8_t* codes);
 void put_value_codes(std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_dim, const std::uint8_t* codes);
 
-/// Copies one slot: codes and side data, but not the position.
+/// Copies one slot: codes and side data, but not the position. Codes that two layers share move with
+/// the lower one.
 void move_slot(const Access& to, std::uint32_t from_tile, std::uint32_t from_lane, std::uint32_t to_tile,
                std::uint32_t to_lane);
 

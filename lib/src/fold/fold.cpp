@@ -19,19 +19,19 @@ class HeadPair {
         keys_(to.policy().fold.keys.has(lower)),
         values_(to.policy().fold.values.has(lower)),
         chains_{&to.chain(lower, kv_head), &to.chain(lower + 1, kv_head)},
-        parts_{&to.folded_part(*chains_[0]), &to.folded_part(*chains_[1])},
-        distances_(to.distances(lower, kv_head)) {}
+        parts_{&folded_part(to, *chains_[0]), &folded_part(to, *chains_[1])},
+        distances_(distances(to, lower, kv_head)) {}
 
   /// Folds the 32 most similar of the old slots, if enough slots are old and a free
   /// entry can hold them.
   bool fold_some();
 
  private:
-  SlotCursor own_slot(std::uint32_t which, std::uint32_t index) const;
-  std::uint32_t distance(const SlotCursor (&at)[2]) const;
+  Cursor own_slot(std::uint32_t which, std::uint32_t index) const;
+  std::uint32_t distance(const Place (&at)[2]) const;
   std::uint32_t in_range(const std::uint32_t* distances, std::uint32_t count);
   void choose(const std::uint32_t* distances, std::uint32_t count, std::uint32_t* target) const;
-  void fold_slot(const SlotCursor (&at)[2]);
+  void fold_slot(const Place (&at)[2]);
 
   const Access& to_;
   bool keys_;
@@ -41,19 +41,21 @@ class HeadPair {
   std::uint32_t* distances_;  // distances of the retained slots
 };
 
-SlotCursor HeadPair::own_slot(std::uint32_t which, std::uint32_t index) const {
-  SlotCursor at{chains_[which]->first, index % kTileSlots};
-  for (std::uint32_t i = 0; i < index / kTileSlots; ++i) at.tile = to_.links()[at.tile];
+Cursor HeadPair::own_slot(std::uint32_t which, std::uint32_t index) const {
+  Segments own;
+  own.add(to_.own(*chains_[which]));
+  Cursor at(own);
+  for (std::uint32_t i = 0; i < index; ++i) at.next_slot(to_.links());
   return at;
 }
 
 // The angle between both layers' rows, of keys and values together if both fold. A row of
 // zeros matches any other.
-std::uint32_t HeadPair::distance(const SlotCursor (&at)[2]) const {
+std::uint32_t HeadPair::distance(const Place (&at)[2]) const {
   std::int8_t levels[2][kMaxHeadDim] = {};
   const std::uint32_t dim = to_.shape().head_dim;
   std::uint32_t sum = 0;
-  const auto scale = [](const std::uint16_t* scales, const SlotCursor& slot) { return scales[slot.lane]; };
+  const auto scale = [](const std::uint16_t* scales, const Place& slot) { return scales[slot.lane]; };
   if (keys_ && scale(to_.key_scales(at[0].tile), at[0]) != 0 && scale(to_.key_scales(at[1].tile), at[1]) != 0) {
     for (std::uint32_t w = 0; w < 2; ++w) key_levels(to_, at[w].tile, at[w].lane, levels[w]);
     sum += Arc(levels[0], levels[1], dim).angle();
@@ -100,17 +102,17 @@ void HeadPair::choose(const std::uint32_t* distances, std::uint32_t count, std::
 }
 
 // Appends a slot to the folded part.
-void HeadPair::fold_slot(const SlotCursor (&at)[2]) {
+void HeadPair::fold_slot(const Place (&at)[2]) {
   const std::uint32_t lane = parts_[0]->used % kTileSlots;
   for (std::uint32_t w = 0; w < 2; ++w) {
-    if (lane == 0) to_.grow_folded(*parts_[w]);
+    if (lane == 0) grow(to_, *parts_[w]);
     move_slot(to_, at[w].tile, at[w].lane, parts_[w]->last, lane);
     if (to_.policy().keep == Keep::kScore) {
       to_.set_position(parts_[w]->last, lane, to_.position(at[w].tile, at[w].lane));
     }
     parts_[w]->used += 1;
   }
-  const SlotCursor into[2] = {{parts_[0]->last, lane}, {parts_[1]->last, lane}};
+  const Place into[2] = {{parts_[0]->last, lane}, {parts_[1]->last, lane}};
   if (keys_) SharedRow(to_, at, true).fold_into(into);
   if (values_) SharedRow(to_, at, false).fold_into(into);
 }
@@ -131,12 +133,12 @@ bool HeadPair::fold_some() {
 
   std::uint32_t* target = to_.plan();
   std::uint32_t* distances = target + PlanArrays::stride(to_);
-  SlotCursor at[2] = {own_slot(0, sinks), own_slot(1, sinks)};
-  const SlotCursor first[2] = {at[0], at[1]};
+  Cursor at[2] = {own_slot(0, sinks), own_slot(1, sinks)};
+  const Cursor first[2] = {at[0], at[1]};
   for (std::uint32_t i = 0; i < count; ++i) {
     const bool known = i < weighed && distances_[i] != kUnknownDistance;
-    distances[i] = known ? distances_[i] : distance(at);
-    for (SlotCursor& cursor : at) cursor.next(to_.links());
+    distances[i] = known ? distances_[i] : distance({at[0], at[1]});
+    for (Cursor& cursor : at) cursor.next_slot(to_.links());
   }
   if (ranges) {
     const std::uint32_t far = in_range(distances, count);
@@ -149,11 +151,11 @@ bool HeadPair::fold_some() {
   at[1] = first[1];
   for (std::uint32_t i = 0, kept = 0; i < count; ++i) {
     if (target[sinks + i] == kDrop) {
-      fold_slot(at);
+      fold_slot({at[0], at[1]});
     } else {
       distances_[kept++] = distances[i];
     }
-    for (SlotCursor& cursor : at) cursor.next(to_.links());
+    for (Cursor& cursor : at) cursor.next_slot(to_.links());
   }
   for (std::uint32_t i = 0, next = 0; i < own; ++i) {
     const bool leaves = i >= sinks && i < sinks + count && target[i] == kDrop;
@@ -161,17 +163,17 @@ bool HeadPair::fold_some() {
   }
   for (std::uint32_t w = 0; w < 2; ++w) {
     parts_[w]->retained = sinks + count - kTileSlots;
-    compact_own(to_, *chains_[w], own, target, 0);
-    chains_[w]->used += parts_[w]->used;
+    chains_[w]->used = parts_[w]->used + close_gaps(to_, *chains_[w], own, target, 0);
   }
   return true;
 }
 
 }  // namespace
 
-void fold_pair(const Access& to, std::uint32_t lower) {
+void fold_old_slots(const Access& to, const Band& band) {
+  if (band.layers == 1) return;
   for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) {
-    HeadPair pair(to, lower, head);
+    HeadPair pair(to, band.first, head);
     while (pair.fold_some()) {
     }
   }

@@ -2,13 +2,12 @@
 
 #include <cstdint>
 
-#include "arena/access.hpp"
+#include "arena/band.hpp"
 
 namespace nibkv {
 
-/// Folds the old slots of two layers that share codes, as many as the entries can hold. append
-/// calls it when both layers have seen the same tokens (lib/DESIGN.md).
-/// @param lower  the lower layer of the pair
-void fold_pair(const Access& to, std::uint32_t lower);
+/// Folds the old slots of the layers of a band that share codes, as many as the entries can hold.
+/// append calls it when all of them have seen the same tokens (lib/DESIGN.md).
+void fold_old_slots(const Access& to, const Band& band);
 
 }  // namespace nibkv

@@ -10,10 +10,10 @@ namespace nibkv {
 struct SharedRow {
   /// Loads what the slots hold.
   /// @param at  the slot in the lower and in the upper layer
-  SharedRow(const Access& to, const SlotCursor (&at)[2], bool keys);
+  SharedRow(const Access& to, const Place (&at)[2], bool keys);
 
   /// Folds the rows and writes them to slots of views of one entry.
-  void fold_into(const SlotCursor (&at)[2]) const;
+  void fold_into(const Place (&at)[2]) const;
 
   std::uint8_t codes[2][kMaxHeadDim];
   std::uint16_t scales[2];

@@ -1,5 +1,6 @@
 #include "nibkv/append.hpp"
 
+#include "arena/pool.hpp"
 #include "codec/basis.hpp"
 #include "codec/refine.hpp"
 #include "codec/rotation.hpp"
@@ -29,7 +30,7 @@ void map_value(const std::uint8_t* map, std::uint32_t dim, const float* value, f
   }
 }
 
-void store_q4(const Access& to, const Basis& basis, const KeyRefiner& refiner, const std::uint8_t* value_map,
+void store_q4(const Access& to, const Basis& basis, const KeyRefiner& refiner, const std::uint8_t* map,
               std::uint32_t tile, std::uint32_t lane, const float* key, const float* value) {
   const std::uint32_t dim = to.shape().head_dim;
   float* row = to.encoding();
@@ -47,8 +48,8 @@ void store_q4(const Access& to, const Basis& basis, const KeyRefiner& refiner, c
   for (std::uint32_t n = 0; n < to.shape().outlier_channels; ++n)
     to.outliers(tile)[outlier_byte(lane, n)] = outliers[n];
 
-  if (value_map != nullptr) map_value(value_map, dim, value, row);
-  rotate_in(to.kernels(), value_map != nullptr ? row : value, dim, row);
+  if (map != nullptr) map_value(map, dim, value, row);
+  rotate_in(to.kernels(), map != nullptr ? row : value, dim, row);
   scale = to.kernels().encode_row(row, static_cast<int>(dim), codes);
   put_value(to, tile, lane, codes, scale);
 }
@@ -63,7 +64,7 @@ void start_slot(const Access& to, std::uint32_t tile, std::uint32_t lane, std::u
 
 // Cuts back every chain of a layer that `count` more tokens would make too long. All are cut back
 // before the first of them grows, since a head whose budget has grown takes tiles that others give
-// back. The lower layer of a pair makes room for both.
+// back. The lowest layer of a band makes room for all.
 void make_room(const Access& to, std::uint32_t layer, std::uint32_t count) {
   const auto too_long = [&](std::uint32_t head) {
     const Chain& chain = to.chain(layer, head);
@@ -80,15 +81,6 @@ void make_room(const Access& to, std::uint32_t layer, std::uint32_t count) {
     plan_chain(to, chain, layer, head, count, arrays, arrays.target);
     carry_out(to, layer, head, arrays.target, arrays);
   }
-}
-
-// Of two layers that share codes the lower one is appended first, then the upper one with the
-// same number of tokens.
-bool in_turn(const Access& to, std::uint32_t layer, std::uint32_t count) {
-  if (!to.paired(layer)) return true;
-  const std::uint32_t seen = to.chain(layer, 0).seen;
-  const std::uint32_t other = to.chain(to.partner(layer), 0).seen;
-  return detail::is_lower(to.policy(), layer) ? seen == other : seen + count == other;
 }
 
 }  // namespace
@@ -113,9 +105,9 @@ Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, st
   std::uint64_t needed = 0;
   for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
     const Chain& chain = to.chain(layer, head);
-    const std::uint32_t own = to.own_slots(chain);
+    const std::uint32_t own = to.own(chain).slots;
     needed += tiles_of(own + count) - tiles_of(own);
-    if (!makes_room && to.folds() && chain.used + count > capacity_of(to, chain)) return Status::kFull;
+    if (!makes_room && chain.used + count > most_slots(to)) return Status::kFull;
   }
   if (!makes_room && needed > to.layout().tiles - to.header().used_tiles) return Status::kFull;
 
@@ -125,23 +117,23 @@ Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, st
     const bool exact = shape.storage == Storage::kF32;
     const Basis basis(to, layer, head);
     const KeyRefiner refiner(to.kernels(), basis, shape.head_dim, to.encoding() + shape.head_dim);
-    const std::uint8_t* value_map = to.value_map(layer, head);
+    const std::uint8_t* map = value_map(to, layer, head);
     for (std::uint32_t i = 0; i < count; ++i) {
-      const std::uint32_t lane = to.own_slots(chain) % kTileSlots;
-      const std::uint32_t tile = lane == 0 ? to.grow(chain) : chain.last;
+      const std::uint32_t lane = to.own(chain).slots % kTileSlots;
+      const std::uint32_t tile = lane == 0 ? grow(to, chain) : chain.last;
       const float* key = keys.data() + i * stride + head * shape.head_dim;
       const float* value = values.data() + i * stride + head * shape.head_dim;
       if (exact) {
         store_f32(to, tile, lane, key, value);
       } else {
-        store_q4(to, basis, refiner, value_map, tile, lane, key, value);
+        store_q4(to, basis, refiner, map, tile, lane, key, value);
         if (to.policy().keep == Keep::kScore) start_slot(to, tile, lane, chain.seen + i);
       }
       chain.used += 1;
     }
     chain.seen += count;
   }
-  if (to.follows(layer)) fold_pair(to, layer - 1);
+  if (ends_turn(band_of(to, layer), layer)) fold_old_slots(to, band_of(to, layer));
   return Status::kOk;
 }
 

@@ -1,5 +1,6 @@
 #include "nibkv/attend.hpp"
 
+#include "arena/band.hpp"
 #include "arena/prefetch.hpp"
 #include "codec/basis.hpp"
 #include "codec/rotation.hpp"
@@ -107,28 +108,43 @@ void raise(RowState& state, float* sums, int dim, std::int32_t exponent) {
 // lines. (lib/EXPERIMENTS.md has the figures.)
 constexpr int kTilesAhead = 4;
 
-// A run of a chain's slots: its folded part, which lies in views, or the slots in its own tiles.
-// `begin` is the first slot of the tile `first`. The address of a tile's codes is linear
-// in the tile's number.
-struct Run {
-  std::uint32_t begin;
-  std::uint32_t end;
-  std::uint32_t tiles_before;
-  std::uint32_t first;  // tile
-  const std::uint8_t* first_keys;
-  const std::uint8_t* first_values;
-  std::ptrdiff_t step;
-  const Run* next;  // of the same chain, or nullptr
+// A segment that a pass reads, and where its codes lie: the address is linear in the tile's number.
+struct Run : Segment {
+  std::uint32_t tiles_before = 0;
+  const std::uint8_t* first_keys = nullptr;
+  const std::uint8_t* first_values = nullptr;
+  std::ptrdiff_t step = 0;
+  const Run* next = nullptr;  // of the same chain
 
-  static Run of(const Access& to, std::uint32_t first, std::uint32_t begin, std::uint32_t end,
-                std::uint32_t tiles_before) {
-    return {begin, end, tiles_before, first, to.key_codes(first), to.value_codes(first), to.code_step(first), nullptr};
-  }
   const std::uint8_t* keys(std::uint32_t tile) const { return first_keys + offset(tile); }
   const std::uint8_t* values(std::uint32_t tile) const { return first_values + offset(tile); }
   std::ptrdiff_t offset(std::uint32_t tile) const {
     return (static_cast<std::ptrdiff_t>(tile) - static_cast<std::ptrdiff_t>(first)) * step;
   }
+};
+
+// The runs of a chain's first slots.
+struct Runs {
+  Run at[Segments::kMost];
+  std::uint32_t count = 0;
+  std::uint32_t tiles = 0;
+
+  Runs(const Access& to, const Segments& segments, std::uint32_t end) {
+    for (std::uint32_t i = 0; i < segments.count && segments.at[i].begin < end; ++i) {
+      Run& run = at[count];
+      static_cast<Segment&>(run) = segments.at[i];
+      if (run.end() > end) run.slots = end - run.begin;
+      run.tiles_before = tiles;
+      run.first_keys = to.key_codes(run.first);
+      run.first_values = to.value_codes(run.first);
+      run.step = code_step(to, run.first);
+      if (count != 0) at[count - 1].next = &run;
+      tiles += tiles_of(run.slots);
+      ++count;
+    }
+  }
+  Runs(const Runs&) = delete;
+  Runs& operator=(const Runs&) = delete;
 };
 
 // The state of a pass over a run.
@@ -194,10 +210,10 @@ int weigh_tiles(const Access& to, const Rows& rows, const Run& run, std::uint32_
   const std::size_t first_pair = tiles_before * static_cast<std::uint32_t>(rows.count);
   std::uint16_t* softmax = rows.softmax == nullptr ? nullptr : rows.softmax + first_pair * kTileSlots;
   int count = 0;
-  for (std::uint32_t slot = first_slot; slot < run.end && count < most; slot += kTileSlots, ++count) {
+  for (std::uint32_t slot = first_slot; slot < run.end() && count < most; slot += kTileSlots, ++count) {
     const int at = count * rows.count;
     for (int i = 0; i < rows.count; ++i) {
-      const std::uint32_t limit = rows.limits[i] < run.end ? rows.limits[i] : run.end;
+      const std::uint32_t limit = rows.limits[i] < run.end() ? rows.limits[i] : run.end();
       const std::uint32_t left = limit > slot ? limit - slot : 0;
       batch.visible[at + i] = static_cast<std::int32_t>(left < kTileSlots ? left : kTileSlots);
     }
@@ -280,7 +296,7 @@ void attend_run(const Access& to, Rows& rows, const Run& run) {
   const int most_tiles = static_cast<int>(kMaxRows) / rows.count;
   Batch batch;
   Cursor cursor = Cursor::at_start(to, run);
-  for (std::uint32_t slot = run.begin; slot < run.end;) {
+  for (std::uint32_t slot = run.begin; slot < run.end();) {
     const int count = weigh_tiles(to, rows, run, slot, most_tiles, cursor, batch);
     for (int j = 0; j < count; ++j) {
       prefetch_values(to, batch.at[j]);
@@ -294,20 +310,12 @@ void attend_rows(const Access& to, Chain& chain, Rows& rows, float* const* outs,
   if (rows.count == 0) return;
   std::uint32_t end = 0;
   for (int i = 0; i < rows.count; ++i) end = rows.limits[i] > end ? rows.limits[i] : end;
-  const std::uint32_t folded = to.folded(chain) < end ? to.folded(chain) : end;
-  const std::uint32_t tiles = tiles_of(folded) + tiles_of(end - folded);
-  const bool any_own = folded < end;
-  Run own = any_own ? Run::of(to, chain.first, folded, end, tiles_of(folded)) : Run{};
-  if (folded != 0) {
-    Run views = Run::of(to, to.folded_part(chain).first, 0, folded, 0);
-    if (any_own) views.next = &own;
-    attend_run(to, rows, views);
-  }
-  if (any_own) attend_run(to, rows, own);
+  const Runs runs(to, to.segments(chain), end);
+  for (std::uint32_t i = 0; i < runs.count; ++i) attend_run(to, rows, runs.at[i]);
   for (int i = 0; i < rows.count; ++i) finish_row(to, rows, i, outs[i]);
   if (rows.softmax != nullptr) {
     score_rows(to, chain,
-               {rows.softmax, rows.exponents, rows.states, rows.count, scoring.local_from, tiles, scoring.fade});
+               {rows.softmax, rows.exponents, rows.states, rows.count, scoring.local_from, runs.tiles, scoring.fade});
   }
   rows.count = 0;
 }
@@ -318,7 +326,7 @@ void attend_head(const Access& to, std::uint32_t layer, std::uint32_t head, std:
   Chain& chain = to.chain(layer, head);
   const Basis basis(to, layer, head);
   Rows rows = rows_in(to, part.worker);
-  rows.value_map = to.value_map(layer, head);
+  rows.value_map = value_map(to, layer, head);
   float* outs[kMaxRows];
   // Scores need all heads of a query in the same pass, if they fit.
   const std::uint32_t group = shape.group();

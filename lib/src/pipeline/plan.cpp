@@ -39,7 +39,7 @@ Status plan(const Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std:
   if (layer >= to.shape().layers || kv_head >= to.shape().kv_heads || incoming > to.shape().max_chunk)
     return Status::kBadArgument;
   const Chain& chain = to.chain(layer, kv_head);
-  if (target.size() != chain.used || !to.in_step(layer)) return Status::kBadArgument;
+  if (target.size() != chain.used || !in_step(to, band_of(to, layer))) return Status::kBadArgument;
   plan_chain(to, chain, layer, kv_head, incoming, PlanArrays(to), target.data());
   return Status::kOk;
 }

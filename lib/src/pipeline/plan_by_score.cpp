@@ -33,15 +33,17 @@ void pool_scores(const std::uint32_t* score, std::uint32_t used, std::uint32_t w
   }
 }
 
-// The scores that decide. For a pair they are the sums of both layers' scores.
+// The scores that decide: the sums over the layers of the band.
 void score_planned(const Access& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
                    const PlanArrays& arrays) {
   score_slots(to, chain, layer, kv_head, arrays.score);
-  if (!to.paired(layer)) return;
-  const std::uint32_t other = to.partner(layer);
-  score_slots(to, to.chain(other, kv_head), other, kv_head, arrays.other);
-  for (std::uint32_t i = 0; i < chain.used; ++i) {
-    arrays.score[i] = saturated(std::uint64_t{arrays.score[i]} + arrays.other[i]);
+  const Band band = band_of(to, layer);
+  for (std::uint32_t other = band.first; other < band.end(); ++other) {
+    if (other == layer) continue;
+    score_slots(to, to.chain(other, kv_head), other, kv_head, arrays.other);
+    for (std::uint32_t i = 0; i < chain.used; ++i) {
+      arrays.score[i] = saturated(std::uint64_t{arrays.score[i]} + arrays.other[i]);
+    }
   }
 }
 
@@ -51,7 +53,7 @@ Droppable::Droppable(const Access& to, const Chain& chain) {
   const Policy& policy = to.policy();
   begin_ = policy.sinks < chain.used ? policy.sinks : chain.used;
   end_ = chain.used > policy.recent ? chain.used - policy.recent : 0;
-  if (to.folds() && (to.folded_part(chain).used | to.folded_part(chain).retained) != 0) {
+  if (to.unordered(chain) != 0) {
     choose(to, chain);
     return;
   }
@@ -59,19 +61,19 @@ Droppable::Droppable(const Access& to, const Chain& chain) {
   count_ = end_ - begin_;
 }
 
-// The slots after the folded and the retained ones are in order, and newer than those.
+// The slots after the unordered ones are in order, and newer than those.
 void Droppable::choose(const Access& to, const Chain& chain) {
   const Policy& policy = to.policy();
-  const std::uint32_t folded = to.folded(chain);
-  const std::uint32_t mixed = folded + to.folded_part(chain).retained;
+  const std::uint32_t own = to.own(chain).begin;
+  const std::uint32_t mixed = to.unordered(chain);
   const std::uint32_t newest = chain.used > policy.recent ? chain.used - policy.recent : 0;
   begin_ = 0;
   end_ = chain.used;
   bits_ = PlanArrays(to).droppable;
   for (std::uint32_t i = 0; i < tiles_of(chain.used); ++i) bits_[i] = 0;
-  SlotCursor at = to.first_slot(chain);
-  for (std::uint32_t i = 0; i < chain.used; ++i, at.next(to.links())) {
-    const bool sink = i >= folded && i - folded < policy.sinks;
+  Cursor at = to.first_slot(chain);
+  for (std::uint32_t i = 0; i < chain.used; ++i, at.next_slot(to.links())) {
+    const bool sink = i >= own && i - own < policy.sinks;
     const bool by_position = i < mixed && newest < mixed;
     const bool recent = by_position ? std::uint64_t{to.position(at.tile, at.lane)} + policy.recent >= chain.seen
                                     : i >= mixed && i >= newest;
@@ -88,8 +90,8 @@ void score_slots(const Access& to, const Chain& chain, std::uint32_t layer, std:
   if (policy.score == Score::kKeyNorm) {
     const Basis basis(to, layer, kv_head);
     float* row = to.encoding();
-    SlotCursor at = to.first_slot(chain);
-    for (std::uint32_t i = 0; i < chain.used; ++i, at.next(links)) {
+    Cursor at = to.first_slot(chain);
+    for (std::uint32_t i = 0; i < chain.used; ++i, at.next_slot(links)) {
       restore_key(to, basis, at.tile, at.lane, row);
       float energy = 0;
       for (std::uint32_t c = 0; c < to.shape().head_dim; ++c) energy += row[c] * row[c];
@@ -101,7 +103,7 @@ void score_slots(const Access& to, const Chain& chain, std::uint32_t layer, std:
   const std::uint64_t count = inner.count();
   std::uint64_t globals = 0;
   std::uint64_t locals = 0;
-  const auto read = [&](const SlotCursor& at, std::uint64_t& global, std::uint64_t& local) {
+  const auto read = [&](const Place& at, std::uint64_t& global, std::uint64_t& local) {
     global = keeps_global(policy)
                  ? global_of(policy, to.global(at.tile)[at.lane], chain.seen - to.position(at.tile, at.lane))
                  : 0;
@@ -109,8 +111,8 @@ void score_slots(const Access& to, const Chain& chain, std::uint32_t layer, std:
   };
   std::uint64_t global = 0;
   std::uint64_t local = 0;
-  SlotCursor at = to.first_slot(chain);
-  for (std::uint32_t i = 0; i < chain.used; ++i, at.next(links)) {
+  Cursor at = to.first_slot(chain);
+  for (std::uint32_t i = 0; i < chain.used; ++i, at.next_slot(links)) {
     read(at, global, local);
     if (!inner.has(i)) continue;
     globals += global;  // below 2^48 * 2^24
@@ -121,7 +123,7 @@ void score_slots(const Access& to, const Chain& chain, std::uint32_t layer, std:
   const std::uint64_t global_mean = count != 0 && globals / count != 0 ? globals / count : 1;
   const std::uint64_t local_mean256 = count != 0 && locals * 256 / count != 0 ? locals * 256 / count : 1;
   at = to.first_slot(chain);
-  for (std::uint32_t i = 0; i < chain.used; ++i, at.next(links)) {
+  for (std::uint32_t i = 0; i < chain.used; ++i, at.next_slot(links)) {
     read(at, global, local);
     const std::uint64_t aligned_global = global * kMean / global_mean;
     const std::uint64_t aligned_local = local * 256 * kMean / local_mean256;
@@ -173,11 +175,8 @@ void plan_by_score(const Access& to, const Chain& chain, std::uint32_t layer, st
     target[i] = next++;
   }
   if (!merges(policy) || centres == 0) return;
-  if (!to.paired(layer)) return assign_members(to, chain, layer, kv_head, arrays, target);
-  // By the scores of the layer that is nearer to what both share.
-  const std::uint32_t lower = to.lower_of(layer);
-  const std::uint32_t nearer = policy.fold.t < 128 ? lower : lower + 1;
-  assign_members(to, to.chain(nearer, kv_head), nearer, kv_head, arrays, target);
+  const std::uint32_t judge = judging_layer(to, band_of(to, layer));
+  assign_members(to, to.chain(judge, kv_head), judge, kv_head, arrays, target);
 }
 
 }  // namespace nibkv

@@ -40,18 +40,18 @@ void make_headroom(const Access& to, Chain& chain, std::uint32_t queries) {
   };
   if (chain.heaviest + most_more() > 0xffffffff) {
     std::uint32_t heaviest = 0;
-    const std::uint32_t folded = to.folded(chain);
-    SlotCursor at = to.first_slot(chain);
-    for (std::uint32_t slot = 0; slot < chain.used; ++slot, at.next(to.links())) {
+    const std::uint32_t own = to.own(chain).begin;
+    Cursor at = to.first_slot(chain);
+    for (std::uint32_t slot = 0; slot < chain.used; ++slot, at.next_slot(to.links())) {
       const std::uint32_t score = to.global(at.tile)[at.lane];
-      const bool sink = slot >= folded && slot - folded < to.policy().sinks;
+      const bool sink = slot >= own && slot - own < to.policy().sinks;
       if (!sink && score > heaviest) heaviest = score;
     }
     std::uint32_t halvings = 0;
     for (; (heaviest >> halvings) + most_more() > 0xffffffff; ++halvings) ++chain.exponent;
     chain.heaviest = heaviest >> halvings;
     if (halvings != 0) {
-      for (TileCursor each = to.first_tile(chain); each.tile != kNoTile; each.next(to.links())) {
+      for (Cursor each = to.first_slot(chain); each.any(); each.next_tile(to.links())) {
         for (std::uint32_t lane = 0; lane < kTileSlots; ++lane) to.global(each.tile)[lane] >>= halvings;
       }
     }
@@ -75,8 +75,8 @@ void score_rows(const Access& to, Chain& chain, const ScoredRows& rows) {
   TileScores scores{};
   scores.group = mean ? 1 : static_cast<int>(group);
   std::int16_t factors[kMaxRows];
-  TileCursor each = to.first_tile(chain);
-  for (std::uint32_t k = 0; k < rows.tiles; ++k, each.next(to.links())) {
+  Cursor each = to.first_slot(chain);
+  for (std::uint32_t k = 0; k < rows.tiles; ++k, each.next_tile(to.links())) {
     const std::uint32_t tile = each.tile;
     const std::int32_t* exponents = rows.exponents + k * static_cast<std::uint32_t>(rows.count);
     std::int32_t top = -(1 << 30);
@@ -118,12 +118,12 @@ Status explain(const Cache& cache, std::uint32_t layer, std::uint32_t kv_head, s
   const Chain& chain = to.chain(layer, kv_head);
   if (slots.size() != chain.used) return Status::kBadArgument;
   const Policy& policy = to.policy();
-  SlotCursor at = to.first_slot(chain);
-  for (std::uint32_t i = 0; i < chain.used; ++i, at.next(to.links())) {
+  Cursor at = to.first_slot(chain);
+  for (std::uint32_t i = 0; i < chain.used; ++i, at.next_slot(to.links())) {
     SlotInfo info;
     if (policy.keep == Keep::kScore) {
       info.position = to.position(at.tile, at.lane);
-    } else if (to.paired(layer) && i < to.folded(chain) + to.folded_part(chain).retained) {
+    } else if (i < to.unordered(chain)) {
       info.position = kNoPosition;
     } else {
       info.position = i < policy.sinks ? i : chain.seen - chain.used + i;

@@ -9,7 +9,7 @@ void share_layer(const Access& to, std::uint32_t layer, std::uint32_t tokens) {
   const Shape& shape = to.shape();
   const Policy& policy = to.policy();
   const std::uint32_t always = policy.sinks + policy.recent;
-  const auto score_of = [&](const Chain& chain, const SlotCursor& at) -> std::uint32_t {
+  const auto score_of = [&](const Chain& chain, const Place& at) -> std::uint32_t {
     if (keeps_local(policy)) return to.local(at.tile)[at.lane];
     if (!keeps_global(policy)) return 0;
     const std::uint32_t queries = chain.seen - to.position(at.tile, at.lane);
@@ -25,8 +25,8 @@ void share_layer(const Access& to, std::uint32_t layer, std::uint32_t tokens) {
     const Chain& chain = to.chain(layer, head);
     const Droppable inner(to, chain);
     std::uint32_t count = 0;
-    SlotCursor at = to.first_slot(chain);
-    for (std::uint32_t i = 0; i < chain.used; ++i, at.next(to.links())) {
+    Cursor at = to.first_slot(chain);
+    for (std::uint32_t i = 0; i < chain.used; ++i, at.next_slot(to.links())) {
       if (inner.has(i) && score_of(chain, at) >= limit) ++count;
     }
     return count;

@@ -78,25 +78,23 @@ class Batch {
   Candidate& operator[](std::uint32_t i) { return candidates_[i]; }
 
   void clear() { count_ = 0; }
-  void add(std::uint32_t slot, const SlotCursor& at);
-  /// Compares all candidates with the kept slots of a tile, whose slots end before `end`.
-  /// `centres` has their targets.
-  void compare(const TileCursor& in, std::uint32_t end, const std::uint32_t* energies, const Droppable& centres,
-               const std::uint32_t* target);
+  void add(std::uint32_t slot, const Place& at);
+  /// Compares all candidates with the kept slots of a tile.
+  void compare(const Cursor& in, const std::uint32_t* energies, const Droppable& centres, const std::uint32_t* target);
   /// The energies of the keys in a tile, as bit patterns of floats.
   void find_energies(std::uint32_t tile, std::uint32_t* energies) const;
 
  private:
   std::uint32_t dim() const { return to_.shape().head_dim; }
   std::uint32_t channels() const { return to_.shape().outlier_channels; }
-  void add_held_key(std::uint32_t i, const SlotCursor& at);
-  void add_turned_key(std::uint32_t i, const SlotCursor& at);
-  bool turn_key(const SlotCursor& at, float* row) const;
+  void add_held_key(std::uint32_t i, const Place& at);
+  void add_turned_key(std::uint32_t i, const Place& at);
+  bool turn_key(const Place& at, float* row) const;
   void compare_held(std::uint32_t tile, const std::uint32_t* energies, std::uint32_t lanes,
                     const std::uint32_t* target);
   void compare_turned(std::uint32_t tile, std::uint32_t lanes, const std::uint32_t* target);
   void multiply(std::uint32_t tile);
-  void consider(std::uint32_t i, float similarity, const SlotCursor& at, std::uint32_t centre);
+  void consider(std::uint32_t i, float similarity, const Place& at, std::uint32_t centre);
   float value_cosine(const Candidate& candidate, std::uint32_t i, std::uint32_t tile, std::uint32_t lane) const;
 
   const Access& to_;
@@ -117,7 +115,7 @@ class Batch {
 };
 
 // Prepares the key as a query of key_dots and outlier_dots.
-void Batch::add_held_key(std::uint32_t i, const SlotCursor& at) {
+void Batch::add_held_key(std::uint32_t i, const Place& at) {
   Candidate& candidate = candidates_[i];
   std::int8_t* levels = levels_ + i * dim();
   key_levels(to_, at.tile, at.lane, levels);
@@ -137,7 +135,7 @@ void Batch::add_held_key(std::uint32_t i, const SlotCursor& at) {
 
 // The key before rotary embedding, scaled to length 1.
 // @returns false for a key of length 0
-bool Batch::turn_key(const SlotCursor& at, float* row) const {
+bool Batch::turn_key(const Place& at, float* row) const {
   restore_key(to_, basis_, at.tile, at.lane, row);
   turner_.turn(row, -std::int64_t{to_.position(at.tile, at.lane)});
   float energy = 0;
@@ -149,14 +147,14 @@ bool Batch::turn_key(const SlotCursor& at, float* row) const {
   return true;
 }
 
-void Batch::add_turned_key(std::uint32_t i, const SlotCursor& at) {
+void Batch::add_turned_key(std::uint32_t i, const Place& at) {
   float* row = to_.merging();
   const bool any = turn_key(at, row);
   candidates_[i].energy = any ? 1.0f : 0.0f;
   for (std::uint32_t c = 0; c < dim(); ++c) to_.turned()[c * kBatch + i] = any ? row[c] : 0.0f;
 }
 
-void Batch::add(std::uint32_t slot, const SlotCursor& at) {
+void Batch::add(std::uint32_t slot, const Place& at) {
   const std::uint32_t i = count_++;
   Candidate& candidate = candidates_[i];
   candidate = {slot, from_scale16(to_.key_scales(at.tile)[at.lane]), 0, 0, 0, 0, 0};
@@ -205,7 +203,7 @@ void Batch::find_energies(std::uint32_t tile, std::uint32_t* energies) const {
 }
 
 // A similarity is the square of the keys' cosine, clamped at 0, times the candidate's energy.
-void Batch::consider(std::uint32_t i, float similarity, const SlotCursor& at, std::uint32_t centre) {
+void Batch::consider(std::uint32_t i, float similarity, const Place& at, std::uint32_t centre) {
   Candidate& candidate = candidates_[i];
   if (to_.policy().similarity != Similarity::kKey) {
     const float value = value_cosine(candidate, i, at.tile, at.lane);
@@ -271,12 +269,12 @@ void Batch::compare_turned(std::uint32_t tile, std::uint32_t lanes, const std::u
   }
 }
 
-void Batch::compare(const TileCursor& in, std::uint32_t end, const std::uint32_t* energies, const Droppable& centres,
+void Batch::compare(const Cursor& in, const std::uint32_t* energies, const Droppable& centres,
                     const std::uint32_t* target) {
   const std::uint32_t tile = in.tile;
-  const std::uint32_t slot = in.slot;
+  const std::uint32_t slot = in.first_slot();
   std::uint32_t lanes = 0;
-  for (std::uint32_t t = 0; t < kTileSlots && slot + t < end; ++t) {
+  for (std::uint32_t t = 0; t < in.slots_in_tile(); ++t) {
     if (centres.has(slot + t) && target[slot + t] < kMember) lanes |= 1u << t;
   }
   if (lanes == 0) return;
@@ -315,18 +313,18 @@ void assign_members(const Access& to, const Chain& chain, std::uint32_t layer, s
   Batch batch(to, basis);
   std::uint32_t* energies = arrays.rank;  // no longer needed: it is known which slots stay
   if (!policy.position_free) {
-    for (TileCursor each = to.first_tile(chain); each.tile != kNoTile; each.next(links)) {
+    for (Cursor each = to.first_slot(chain); each.any(); each.next_tile(links)) {
       const std::uint32_t ahead = links[each.tile];
       if (ahead != kNoTile) prefetch(to.key_codes(ahead), to.layout().code_bytes / 2);
-      batch.find_energies(each.tile, energies + each.slot);
+      batch.find_energies(each.tile, energies + each.first_slot());
     }
   }
   float cosine_sum = 0;
   std::uint32_t candidates = 0;
-  SlotCursor at = to.first_slot(chain);
+  Cursor at = to.first_slot(chain);
   const auto flush = [&] {
-    for (TileCursor each = to.first_tile(chain); each.tile != kNoTile; each.next(links)) {
-      batch.compare(each, each.end(chain.used), energies, inner, target);
+    for (Cursor each = to.first_slot(chain); each.any(); each.next_tile(links)) {
+      batch.compare(each, energies, inner, target);
     }
     for (std::uint32_t i = 0; i < batch.count(); ++i) {
       const Candidate& candidate = batch[i];
@@ -339,7 +337,7 @@ void assign_members(const Access& to, const Chain& chain, std::uint32_t layer, s
     }
     batch.clear();
   };
-  for (std::uint32_t i = 0; i < chain.used; ++i, at.next(links)) {
+  for (std::uint32_t i = 0; i < chain.used; ++i, at.next_slot(links)) {
     arrays.next[i] = kDrop;
     if (target[i] != kDrop || arrays.score[i] < least) continue;
     batch.add(i, at);

@@ -2,15 +2,10 @@
 
 #include <cstdint>
 
-#include "arena/access.hpp"
+#include "arena/band.hpp"
 #include "nibkv/snapshot.hpp"
 
 namespace nibkv {
-
-/// The number of chains of all layers.
-inline std::size_t heads_of(const Shape& shape) {
-  return std::size_t{shape.layers} * shape.kv_heads;
-}
 
 /// What a snapshot says about the profile.
 inline std::uint32_t profile_of(const Access& to) {
@@ -26,9 +21,9 @@ inline std::uint32_t side_record_bytes(const Access& to) {
 template <typename Visit>
 inline void each_plane(const Access& of, std::uint32_t lower_view, Visit visit) {
   visit(of.key_codes(lower_view), true);
-  if (!of.shares_keys(lower_view)) visit(of.key_codes(lower_view + 1), true);
+  if (!shares_keys(of, lower_view)) visit(of.key_codes(lower_view + 1), true);
   visit(of.value_codes(lower_view), false);
-  if (!of.shares_values(lower_view)) visit(of.value_codes(lower_view + 1), false);
+  if (!shares_values(of, lower_view)) visit(of.value_codes(lower_view + 1), false);
 }
 
 /// Which tiles of the chains a section contains.
@@ -36,10 +31,10 @@ inline bool all_tiles(const Access&, std::uint32_t) {
   return true;
 }
 inline bool pool_tiles(const Access& of, std::uint32_t tile) {
-  return !of.is_view(tile);
+  return !is_view(of, tile);
 }
 inline bool lower_views(const Access& of, std::uint32_t tile) {
-  return of.is_view(tile) && !of.is_upper(tile);
+  return is_view(of, tile) && !is_upper(of, tile);
 }
 
 /// The number of planes in an entry of `layer` if it is the lower one of a pair, else 0.

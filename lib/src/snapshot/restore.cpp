@@ -1,5 +1,5 @@
-#include "arena/access.hpp"
 #include "arena/budget.hpp"
+#include "arena/pool.hpp"
 #include "nibkv/check.hpp"
 #include "numbers/crc32.hpp"
 #include "pipeline/plan_chain.hpp"
@@ -122,7 +122,7 @@ class ChainJudge {
 // such ones. Other heads must have the cache's own budgets.
 bool ChainJudge::right_budget(const ChainRecord& record) {
   if (to_.policy().budget != Budget::kAdaptive) {
-    return record.budget == to_.at<Chain>(to_.layout().chains)[index_].budget;
+    return record.budget == to_.chains()[index_].budget;
   }
   const std::uint32_t tiles = record.budget / kTileSlots;
   all_shared_ =
@@ -135,7 +135,7 @@ bool ChainJudge::right_budget(const ChainRecord& record) {
 // Checks what a chain says about its folded part, without the other layer.
 bool ChainJudge::sound_fold(const ChainRecord& record) const {
   const auto layer = static_cast<std::uint32_t>(index_ / to_.shape().kv_heads);
-  if (!to_.paired(layer)) return record.folded == 0 && record.retained == 0 && record.reach == 0;
+  if (!is_paired(to_, layer)) return record.folded == 0 && record.retained == 0 && record.reach == 0;
   const Policy& policy = to_.policy();
   const std::uint64_t most_folded = std::uint64_t{to_.layout().paired_entries} * kTileSlots;
   if (record.folded > most_folded || record.folded > record.used) return false;
@@ -161,14 +161,14 @@ bool ChainJudge::sound(const ChainRecord& record) {
   const std::uint64_t tiles = counts_.tiles - tiles_before;
   layer_tiles_ += tiles;
   if (counts_.tiles > to_.layout().tiles) return false;
-  if (to_.folds()) return record.used <= capacity_of(to_, to_.at<Chain>(to_.layout().chains)[index_]);
+  if (folds(to_)) return record.used <= capacity_of(to_, to_.chains()[index_]);
   if (to_.policy().keep == Keep::kAll) return true;
   // After compact_now, a chain may be longer than its adaptive budget until the next append.
   if (tiles > to_.layout().chain_tiles) return false;
   if (to_.policy().budget == Budget::kAdaptive) {
     return layer_tiles_ <= std::uint64_t{to_.shape().kv_heads} * to_.layout().tiles_per_head;
   }
-  return record.used <= capacity_of(to_, to_.at<Chain>(to_.layout().chains)[index_]);
+  return record.used <= capacity_of(to_, to_.chains()[index_]);
 }
 
 Status ChainJudge::take(const ChainRecord& record) {
@@ -272,15 +272,15 @@ Status check_pairs(const Access& to, const SnapshotSource& source, const Parts& 
 
 // The bytes that Usage counts for the given tiles, views and planes, if layers share codes.
 std::uint64_t bytes_in_use(const Access& to, const detail::SnapshotCounts& counts) {
-  const std::uint64_t beside = to.bytes_of(0) - to.layout().code_bytes;
-  return counts.tiles * to.bytes_of(0) + counts.views * beside + counts.planes * (to.layout().code_bytes / 2);
+  const std::uint64_t beside = bytes_of_tile(to, 0) - to.layout().code_bytes;
+  return counts.tiles * bytes_of_tile(to, 0) + counts.views * beside + counts.planes * (to.layout().code_bytes / 2);
 }
 
 bool sound_peaks(const Access& to, const SnapshotHeader& header, const detail::SnapshotCounts& counts) {
   const Layout& layout = to.layout();
   if (header.used_tiles != counts.tiles || header.peak_tiles < header.used_tiles || header.peak_tiles > layout.tiles)
     return false;
-  if (!to.folds()) return header.peak_bytes == 0;
+  if (!folds(to)) return header.peak_bytes == 0;
   const std::uint64_t planes = 2 * layout.both_entries + 3 * (layout.views / 2 - layout.both_entries);
   return header.peak_bytes >= bytes_in_use(to, counts) &&
          header.peak_bytes <= bytes_in_use(to, {layout.tiles, layout.views, planes});
@@ -289,14 +289,14 @@ bool sound_peaks(const Access& to, const SnapshotHeader& header, const detail::S
 // Compares the header with the cache.
 Status check_header(const Access& to, const SnapshotHeader& header) {
   if (header.shape != fingerprint(to.shape(), to.policy())) return Status::kOtherShape;
-  if (header.policy != fingerprint(to.policy(), to.folds())) return Status::kOtherPolicy;
+  if (header.policy != fingerprint(to.policy(), folds(to))) return Status::kOtherPolicy;
   if (header.profile != profile_of(to)) return Status::kOtherProfile;
   return Status::kOk;
 }
 
 // Checks the content of sections whose checksums are right: everything that restoring relies on.
 Status check_content(const Access& to, const SnapshotSource& source, const Parts& parts) {
-  const std::size_t heads = heads_of(to.shape());
+  const std::size_t heads = to.heads();
   if (parts.bytes[kChains] != heads * sizeof(ChainRecord)) return Status::kCorrupt;
   ChainJudge judge(to);
   Reader records(source, parts.offset[kChains]);
@@ -310,7 +310,7 @@ Status check_content(const Access& to, const SnapshotSource& source, const Parts
   if (parts.bytes[kSides] != side_section_bytes(to, counts)) return Status::kCorrupt;
   if (parts.bytes[kCodes] != counts.tiles * to.layout().code_bytes) return Status::kCorrupt;
   if (parts.bytes[kShared] != shared_section_bytes(to, counts)) return Status::kCorrupt;
-  if (to.folds()) {
+  if (folds(to)) {
     if (const Status paired = check_pairs(to, source, parts); paired != Status::kOk) return paired;
   }
   if (to.shape().storage != Storage::kQ4) return Status::kOk;
@@ -344,9 +344,8 @@ bool load_tiles(const Access& to, const SnapshotSource& source, const Parts& par
   Reader reader(source, parts.offset[kind] - sizeof(SectionHeader), parts.crc[kind - 1]);
   SectionHeader header;
   if (!reader.get(&header, sizeof header)) return false;
-  for (std::size_t i = 0; i < heads_of(to.shape()); ++i) {
-    TileCursor at = to.first_tile(to.at<Chain>(to.layout().chains)[i]);
-    for (; at.tile != kNoTile; at.next(to.links())) {
+  for (std::size_t i = 0; i < to.heads(); ++i) {
+    for (Cursor at = to.first_slot(to.chains()[i]); at.any(); at.next_tile(to.links())) {
       if (wanted(to, at.tile) && !get(reader, at.tile)) return false;
     }
   }
@@ -355,14 +354,14 @@ bool load_tiles(const Access& to, const SnapshotSource& source, const Parts& par
 
 // Takes the entries that the record names for a chain that is empty.
 void load_folded(const Access& to, std::uint32_t layer, std::uint32_t kv_head, const ChainRecord& record) {
-  FoldedPart& part = to.folded_part(to.chain(layer, kv_head));
-  for (std::uint32_t left = tiles_of(record.folded); left != 0; --left) to.grow_folded(part);
+  FoldedPart& part = folded_part(to, to.chain(layer, kv_head));
+  for (std::uint32_t left = tiles_of(record.folded); left != 0; --left) grow(to, part);
   part.used = record.folded;
   part.retained = record.retained;
   if (detail::is_lower(to.policy(), layer)) {
     part.nearest = record.reach;
   } else {
-    to.folded_part(to.chain(layer - 1, kv_head)).farthest = record.reach;
+    folded_part(to, to.chain(layer - 1, kv_head)).farthest = record.reach;
   }
 }
 
@@ -373,18 +372,18 @@ bool load_chains(const Access& to, const SnapshotSource& source, const Parts& pa
   SectionHeader header;
   if (!reader.get(&header, sizeof header)) return false;
   ChainJudge judge(to);
-  for (std::size_t i = 0; i < heads_of(to.shape()); ++i) {
+  for (std::size_t i = 0; i < to.heads(); ++i) {
     ChainRecord record;
     if (!reader.get(&record, sizeof record) || judge.take(record) != Status::kOk) return false;
-    Chain& chain = to.at<Chain>(to.layout().chains)[i];
-    for (std::uint32_t left = tiles_of(record.used - record.folded); left != 0; --left) to.grow(chain);
+    Chain& chain = to.chains()[i];
+    for (std::uint32_t left = tiles_of(record.used - record.folded); left != 0; --left) grow(to, chain);
     chain.used = record.used;
     chain.seen = record.seen;
     chain.budget = record.budget;
     chain.heaviest = record.heaviest;
     chain.exponent = record.exponent;
     const auto layer = static_cast<std::uint32_t>(i / to.shape().kv_heads);
-    if (to.paired(layer)) load_folded(to, layer, static_cast<std::uint32_t>(i % to.shape().kv_heads), record);
+    if (is_paired(to, layer)) load_folded(to, layer, static_cast<std::uint32_t>(i % to.shape().kv_heads), record);
   }
   to.header().peak_tiles = parts.header.peak_tiles;
   to.header().peak_bytes = parts.header.peak_bytes;

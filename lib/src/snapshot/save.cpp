@@ -128,11 +128,9 @@ void put_entry(Writer& to, const Access& from, std::uint32_t lower_view, std::ui
 // order of their chains.
 template <typename Wanted, typename Put>
 void put_tiles(Writer& to, const Access& from, Wanted wanted, Put put) {
-  for (std::size_t i = 0; i < heads_of(from.shape()); ++i) {
-    const Chain& chain = from.at<Chain>(from.layout().chains)[i];
-    for (TileCursor at = from.first_tile(chain); at.tile != kNoTile; at.next(from.links())) {
-      const std::uint32_t left = at.end(chain.used) - at.slot;
-      if (wanted(from, at.tile)) put(to, from, at.tile, left < kTileSlots ? left : kTileSlots);
+  for (std::size_t i = 0; i < from.heads(); ++i) {
+    for (Cursor at = from.first_slot(from.chains()[i]); at.any(); at.next_tile(from.links())) {
+      if (wanted(from, at.tile)) put(to, from, at.tile, at.slots_in_tile());
     }
   }
 }
@@ -142,23 +140,22 @@ detail::SnapshotCounts counts_of(const Access& of) {
   for (std::uint32_t layer = 0; layer < of.shape().layers; ++layer) {
     for (std::uint32_t head = 0; head < of.shape().kv_heads; ++head) {
       const Chain& chain = of.chain(layer, head);
-      count_chain(counts, of.policy(), layer, chain.used, of.folded(chain));
+      count_chain(counts, of.policy(), layer, chain.used, of.own(chain).begin);
     }
   }
   return counts;
 }
 
 ChainRecord record_of(const Access& from, std::size_t index) {
-  const Chain& chain = from.at<Chain>(from.layout().chains)[index];
+  const Chain& chain = from.chains()[index];
   ChainRecord record{chain.used, chain.seen, chain.budget, chain.heaviest, chain.exponent, 0, 0, 0};
   const auto layer = static_cast<std::uint32_t>(index / from.shape().kv_heads);
-  if (!from.paired(layer)) return record;
-  const FoldedPart& part = from.folded_part(chain);
+  if (!is_paired(from, layer)) return record;
+  const FoldedPart& part = folded_part(from, chain);
   record.folded = part.used;
   record.retained = part.retained;
   const bool lower = detail::is_lower(from.policy(), layer);
-  record.reach = lower ? part.nearest
-                       : from.folded_part(from.at<Chain>(from.layout().chains)[index - from.shape().kv_heads]).farthest;
+  record.reach = lower ? part.nearest : folded_part(from, from.chains()[index - from.shape().kv_heads]).farthest;
   return record;
 }
 
@@ -184,7 +181,7 @@ Status save(const Cache& cache, const SnapshotSink& sink, const SaveOptions& opt
   if (!cache.ready()) return Status::kNotReady;
   if (sink.write == nullptr) return Status::kBadArgument;
   const Access from{cache};
-  const std::size_t heads = heads_of(from.shape());
+  const std::size_t heads = from.heads();
   const detail::SnapshotCounts counts = counts_of(from);
   SnapshotHeader header{};
   header.magic = kSnapshotMagic;
@@ -192,7 +189,7 @@ Status save(const Cache& cache, const SnapshotSink& sink, const SaveOptions& opt
   header.header_bytes = sizeof header;
   header.bytes = snapshot_bytes(cache, options.note.size());
   header.shape = fingerprint(from.shape(), from.policy());
-  header.policy = fingerprint(from.policy(), from.folds());
+  header.policy = fingerprint(from.policy(), folds(from));
   header.profile = profile_of(from);
   header.used_tiles = from.header().used_tiles;
   header.peak_tiles = from.header().peak_tiles;
