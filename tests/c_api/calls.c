@@ -5,11 +5,11 @@
 static const nibkv_shape kShape = {SHAPE, {0, 0, 0, 0}};
 static _Alignas(NIBKV_ARENA_ALIGNMENT) unsigned char arena[NIBKV_FOOTPRINT_EMS(64, SHAPE)];
 _Static_assert(NIBKV_FOOTPRINT_FULL(32, 1, 1, 1, 16, 0, 1, 1, NIBKV_Q4) ==
-                   64 + 64 + 64 + 128 + 512 + (64 + 64 + 64 + 2048 + 512),
-               "header, chain, link, side data, codes, scratch (more than the 576 of encoding): added up by hand");
+                   64 + 256 + 64 + 64 + 128 + 512 + (64 + 64 + 64 + 2048 + 512),
+               "header, layout, chain, link, side data, codes, scratch (more than the 576 of encoding): added up by hand");
 _Static_assert(NIBKV_FOOTPRINT_EMS(32, 1, 1, 1, 16, 0, 1, 1, NIBKV_Q4) ==
-                   64 + 64 + 2 * 64 + 2 * 448 + 2 * 512 + (1280 + 576 + 48 * 16 + 4096),
-               "header, chain, links, bases, side data and codes of 2 tiles, workspace (more than scratch): by hand");
+                   64 + 256 + 64 + 2 * 64 + 2 * 448 + 2 * 512 + (1280 + 576 + 48 * 16 + 4096),
+               "header, layout, chain, links, bases, side data and codes of 2 tiles, workspace (more than scratch): by hand");
 _Static_assert(sizeof(nibkv_cache) == NIBKV_CACHE_BYTES && NIBKV_CACHE_BYTES % 8 == 0, "the handle");
 #if NIBKV_VERSION_MAJOR < 0 || NIBKV_VERSION_MINOR < 0 || NIBKV_VERSION_PATCH < 0
 #error "versions are numbers that the preprocessor reads"
@@ -121,7 +121,7 @@ uint64_t macro_footprint_of(const nibkv_policy* policy, const nibkv_shape* shape
   const bool both = policy->score == NIBKV_SCORE_GLOBAL_LOCAL;
   const bool global = scores && (both || policy->score == NIBKV_SCORE_GLOBAL);
   const bool local = scores && (both || policy->score == NIBKV_SCORE_LOCAL);
-  const bool merge = scores && policy->merge != NIBKV_MERGE_NONE;
+  const int merge = !scores || policy->merge == NIBKV_MERGE_NONE ? 0 : policy->position_free ? 2 : 1;
   return NIBKV_FOOTPRINT(OF(shape), policy->tokens, policy->keep, global, local, merge,
                          policy->budget == NIBKV_BUDGET_UNIFORM);
 }

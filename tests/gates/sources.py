@@ -11,7 +11,7 @@ import sys
 STANDARD = {"algorithm", "array", "bit", "cstddef", "cstdint", "cstring", "limits", "span", "string_view", "type_traits"}
 PORT_STANDARD = {"cstddef", "cstdint"}
 # Folders of lib/src, lowest first: a file includes its own folder and those below.
-FOLDERS = ("numbers", "arena", "profile", "codec", "fold", "pipeline", "snapshot")
+FOLDERS = ("numbers", "arena", "profile", "codec", "fold", "pipeline", "snapshot", "c_api")
 INTRINSICS = {"immintrin.h", "smmintrin.h", "arm_neon.h", "arm_mve.h", "arm_acle.h"}
 # The one place that asks which CPU this is.
 ASKS_THE_SYSTEM = {"ports/ports.hpp": {"sys/auxv.h", "sys/sysctl.h"}}
@@ -102,6 +102,23 @@ def link_faults(root, path, text):
                 yield f"{path}:{number}: a link to nothing, {target}#{heading}"
 
 
+def file_faults(root, file):
+    path = file.relative_to(root).as_posix()
+    data = file.read_bytes()
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if not line.isascii():
+            yield f"{path}:{number}: a character beyond ASCII"
+        if file.suffix != ".py" and UNBOUNDED.search(line.decode("utf-8", "replace")):
+            yield f"{path}:{number}: a parallel build without a bound"
+    text = data.decode("utf-8", "replace")
+    if file.suffix in (".c", ".h", ".cpp", ".hpp", ".inc"):
+        yield from lone_words(path, text)
+    if file.suffix == ".md":
+        yield from link_faults(root, path, text)
+    if path.startswith(("lib/", "ports/")) and file.suffix in (".cpp", ".hpp", ".inc") and path not in HOSTED:
+        yield from code_faults(path, text)
+
+
 def faults(root):
     found, count = [], 0
     for folder in ("README.md", "lib", "ports", "tests", "bench", "toolchains", ".ci", ".github"):
@@ -109,19 +126,7 @@ def faults(root):
             if not file.is_file() or file.suffix not in TEXT or NO_TEXT.intersection(file.parts):
                 continue
             count += 1
-            path = file.relative_to(root).as_posix()
-            data = file.read_bytes()
-            for number, line in enumerate(data.split(b"\n"), 1):
-                if not line.isascii():
-                    found.append(f"{path}:{number}: a character beyond ASCII")
-                if file.suffix != ".py" and UNBOUNDED.search(line.decode("utf-8", "replace")):
-                    found.append(f"{path}:{number}: a parallel build without a bound")
-            if file.suffix in (".c", ".h", ".cpp", ".hpp", ".inc"):
-                found.extend(lone_words(path, data.decode("utf-8", "replace")))
-            if file.suffix == ".md":
-                found.extend(link_faults(root, path, data.decode("utf-8", "replace")))
-            if folder in ("lib", "ports") and file.suffix in (".cpp", ".hpp", ".inc") and path not in HOSTED:
-                found.extend(code_faults(path, data.decode("utf-8", "replace")))
+            found.extend(file_faults(root, file))
     if count == 0:
         found.append(f"{root}: no sources")
     return found, count

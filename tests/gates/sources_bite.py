@@ -38,7 +38,7 @@ PLANTS = [
     ("lib/src/fold/fold.cpp", "#  include \"pipeline/plan_chain.hpp\"\n", "lib/src/pipeline is above"),
     # Not faults:
     ("lib/src/pipeline/plan.cpp", "#include \"arena/access.hpp\"\n#include \"pipeline/score_rows.hpp\"\n", None),
-    ("lib/src/c_api.cpp", "#include \"snapshot/parts.hpp\"\n", None),
+    ("lib/src/c_api/c_api.cpp", "#include \"snapshot/parts.hpp\"\n", None),
     ("lib/examples/engine.cpp", "#include <thread>\nstd::vector<int> planted;\n", None),
     ("lib/FORMAT.md", "[one](#scale16), [another](EXPERIMENTS.md#making-space), [a site](https://example.org/none.md)\n", None),
     ("README.md", "    cmake --build build -j 2 && cmake --build build -j \"$(nproc)\"\n", None),
@@ -56,12 +56,12 @@ def main():
         for part in ("lib", "ports", "bench"):
             shutil.copytree(root / part, copy / part)
         shutil.copy(root / "README.md", copy)
-        before, _ = sources.faults(copy)
         for path, text, expected in PLANTS:
             file = copy / path
             original = file.read_bytes()
+            before = list(sources.file_faults(copy, file))
             file.write_bytes(original + text.encode())
-            found = [fault for fault in sources.faults(copy)[0] if fault not in before]
+            found = [fault for fault in sources.file_faults(copy, file) if fault not in before]
             file.write_bytes(original)
             good = not found if expected is None else any(expected in fault for fault in found)
             print("passed" if good else "FAILED", path, repr(text), "expected", expected, "found", found)

@@ -43,10 +43,11 @@ struct Layout {
   std::uint64_t distances = 0;       ///< u32[pairs][kv_heads][most_retained]: of the retained slots after the sinks
   std::uint64_t shared = 0;          ///< codes of the shared entries
   std::uint64_t plan = 0;            ///< u32[0 to 6][chain_tiles * 32]: plans, and slots that fold (lib/FORMAT.md)
-  std::uint64_t encoding = 0;        ///< f32[9][head_dim]: the row being quantised, and the workspace of KeyRefiner
-  std::uint64_t merging = 0;         ///< rows being merged or compared (lib/FORMAT.md)
+  std::uint64_t encoding = 0;        ///< f32[1 + kRefinerRows][head_dim]: the row being quantised, and KeyRefiner's
+  std::uint64_t merging = 0;         ///< rows being merged or compared: MergeSpace
   std::uint64_t turned = 0;          ///< f32[head_dim][16], under Policy::position_free: keys being compared
   std::uint64_t scratch = 0;         ///< [workers][scratch_bytes], from plan on: attend never runs while those are read
+  std::uint64_t layout = 0;          ///< this struct
   std::uint64_t total = 0;           ///< the footprint
   std::uint64_t tiles = 0;           ///< tiles of the pool
   std::uint64_t views = 0;           ///< tile numbers after those: two for each entry, for the lower
@@ -64,6 +65,41 @@ struct Layout {
   std::uint32_t scratch_bytes = 0;
   Side side = {};
 };
+
+/// Rows of workspace that refining the codes of a key takes, f32[head_dim] each.
+inline constexpr std::uint32_t kRefinerRows = 8;
+
+/// The region for merging and for finding who joins whom: byte offsets from its start.
+struct MergeSpace {
+  std::uint32_t key = 0;           ///< f32[head_dim]
+  std::uint32_t value = 0;         ///< f32[head_dim]
+  std::uint32_t row = 0;           ///< f32[head_dim]
+  std::uint32_t rotary_steps = 0;  ///< u64[head_dim / 2]
+  std::uint32_t levels = 0;        ///< i8[16][head_dim], of the keys of candidates; the next likewise
+  std::uint32_t values = 0;
+  std::uint32_t dots = 0;          ///< i32[16][32]
+  std::uint32_t outlier_dots = 0;  ///< i32[16][32]
+  std::uint32_t total = 0;
+};
+constexpr MergeSpace merge_space_of(std::uint32_t head_dim) {
+  MergeSpace at;
+  const auto take = [&at](std::uint32_t bytes) {
+    const std::uint32_t start = at.total;
+    at.total += bytes;
+    return start;
+  };
+  at.key = take(head_dim * 4);
+  at.value = take(head_dim * 4);
+  at.row = take(head_dim * 4);
+  at.rotary_steps = take(head_dim / 2 * 8);
+  at.levels = take(kMaxRows * head_dim);
+  at.values = take(kMaxRows * head_dim);
+  at.dots = take(kMaxRows * kTileSlots * 4);
+  at.outlier_dots = take(kMaxRows * kTileSlots * 4);
+  return at;
+}
+
+static_assert(sizeof(Layout) > 192 && sizeof(Layout) <= 256, "lib/FORMAT.md and nibkv.h say 256 bytes");
 
 /// The scratch of one worker, sized for rows() query rows: byte offsets from its start, each
 /// a multiple of 64.
@@ -103,26 +139,70 @@ constexpr bool merges(const Policy& policy) {
   return policy.keep == Keep::kScore && policy.merge != Merge::kNone;
 }
 
+/// A field of a tile's side data: arrays of 32 elements, one for each slot.
+struct SideField {
+  /// Under which policies it exists.
+  enum class Reader : std::uint8_t { kAll, kGlobal, kScore, kLocal, kMerge };
+  /// What a new slot has in it, and what must be true of it (snapshot/side_checks.cpp).
+  enum class Rule : std::uint8_t { kKeyScale, kValueScale, kOutliers, kGlobal, kPosition, kLocal, kBias, kMerged };
+
+  std::uint32_t Side::*offset;
+  std::uint8_t bytes;  ///< of an element: 1, 2 or 4
+  Reader reader;
+  Rule rule;
+
+  /// The number of arrays.
+  constexpr std::uint32_t arrays(const Shape& shape, const Policy& policy) const {
+    if (shape.storage != Storage::kQ4) return 0;
+    if (rule == Rule::kOutliers) return shape.outlier_channels / bytes;
+    switch (reader) {
+      case Reader::kAll:
+        return 1;
+      case Reader::kGlobal:
+        return keeps_global(policy) ? 1 : 0;
+      case Reader::kScore:
+        return policy.keep == Keep::kScore ? 1 : 0;
+      case Reader::kLocal:
+        return keeps_local(policy) ? 1 : 0;
+      case Reader::kMerge:
+        return merges(policy) ? 1 : 0;
+    }
+    return 0;
+  }
+  /// Whether a slot begins with 0 in it. Rows have their scales and outliers, and each slot its position.
+  constexpr bool starts_at_zero() const { return reader != Reader::kAll && rule != Rule::kPosition; }
+};
+
+/// All fields, in the order in which they lie. What lays out, moves, starts, checks or saves side data
+/// goes through this table.
+inline constexpr SideField kSideFields[] = {
+    {&Side::key_scales, 2, SideField::Reader::kAll, SideField::Rule::kKeyScale},
+    {&Side::value_scales, 2, SideField::Reader::kAll, SideField::Rule::kValueScale},
+    {&Side::outliers, 4, SideField::Reader::kAll, SideField::Rule::kOutliers},  // four channels of a slot
+    {&Side::global, 4, SideField::Reader::kGlobal, SideField::Rule::kGlobal},
+    {&Side::positions, 2, SideField::Reader::kScore, SideField::Rule::kPosition},
+    {&Side::local, 2, SideField::Reader::kLocal, SideField::Rule::kLocal},
+    {&Side::bias, 1, SideField::Reader::kMerge, SideField::Rule::kBias},
+    {&Side::merged, 1, SideField::Reader::kMerge, SideField::Rule::kMerged},
+};
+
 constexpr Side side_of(const Shape& shape, const Policy& policy) {
   Side at;
-  std::uint32_t end = 0;
-  const auto take = [&end](std::uint32_t bytes_of_slot) {
-    const std::uint32_t start = end;
-    end += kTileSlots * bytes_of_slot;
-    return start;
-  };
-  if (shape.storage != Storage::kQ4) return at;
-  at.key_scales = take(2);
-  at.value_scales = take(2);
-  at.outliers = take(shape.outlier_channels);
-  at.global = take(keeps_global(policy) ? 4 : 0);
-  at.positions = take(policy.keep == Keep::kScore ? 2 : 0);
-  at.local = take(keeps_local(policy) ? 2 : 0);
-  at.bias = take(merges(policy) ? 1 : 0);
-  at.merged = take(merges(policy) ? 1 : 0);
-  at.total = end;
+  for (const SideField& field : kSideFields) {
+    at.*field.offset = at.total;
+    at.total += field.arrays(shape, policy) * kTileSlots * field.bytes;
+  }
   return at;
 }
+
+/// Of the most side data that a tile may have.
+inline constexpr std::uint32_t kMostSideBytes = [] {
+  std::uint32_t bytes = 0;
+  for (const SideField& field : kSideFields) {
+    bytes += (field.rule == SideField::Rule::kOutliers ? kMaxOutlierChannels : field.bytes) * kTileSlots;
+  }
+  return bytes;
+}();
 
 constexpr Scratch scratch_of(const Shape& shape, const Policy& policy, std::uint64_t chain_tiles) {
   const std::uint32_t rows = shape.rows();
@@ -215,12 +295,83 @@ constexpr PairCounts count_pairs(const Policy& policy, std::uint32_t end) {
 }
 }  // namespace detail
 
+/// A region of an arena. Its bytes follow from the fields of Layout that come after `total`.
+struct Region {
+  std::uint64_t Layout::*offset;
+  std::uint64_t (*bytes)(const Shape& shape, const Policy& policy, const Layout& at);
+};
+
+namespace detail {
+constexpr std::uint64_t all_heads(const Shape& shape) {
+  return std::uint64_t{shape.layers} * shape.kv_heads;
+}
+/// Planes of all entries: 2 of those that share keys and values, 3 of any other.
+constexpr std::uint64_t all_planes(const Layout& at) {
+  return at.both_entries * 2 + (at.views / 2 - at.both_entries) * 3;
+}
+/// Arrays of the plan region, one number a slot, and the bits of slots that may be dropped.
+constexpr std::uint64_t plan_bytes(const Policy& policy, const Layout& at) {
+  const bool shares = at.views != 0;
+  const bool scored = policy.keep == Keep::kScore;
+  const std::uint64_t arrays = scored ? (shares ? 6 : 5) : shares ? 2 : policy.keep != Keep::kAll ? 1 : 0;
+  return arrays * at.chain_tiles * kTileSlots * 4 + (scored && shares ? at.chain_tiles * 4u : 0);
+}
+}  // namespace detail
+
+/// All regions, in the order in which they lie; each begins at a multiple of kArenaAlignment. The state
+/// of a cache, up to `plan`, is written by the verbs that change what it holds; what follows is their
+/// workspace, and holds nothing between calls. The scratch of attend's workers lies where the
+/// workspace does, as both are never in use at the same time.
+inline constexpr Region kRegions[] = {
+    {&Layout::chains,  // init, append, compact, restore; attend: bounds of scores
+     [](const Shape& shape, const Policy&, const Layout&) { return detail::all_heads(shape) * detail::kChainBytes; }},
+    {&Layout::links,  // init, append, compact, restore
+     [](const Shape&, const Policy&, const Layout& at) { return (at.tiles + at.views) * 4; }},
+    {&Layout::bases,  // append, compact, restore
+     [](const Shape&, const Policy& policy, const Layout& at) {
+       return policy.keep == Keep::kScore ? (at.tiles + at.views) * 4 : 0;
+     }},
+    {&Layout::sides,  // append, compact, restore; attend: scores
+     [](const Shape&, const Policy&, const Layout& at) { return (at.tiles + at.views) * at.side_bytes; }},
+    {&Layout::codes,  // append, compact, restore
+     [](const Shape&, const Policy&, const Layout& at) { return at.tiles * at.code_bytes; }},
+    {&Layout::folds,  // init, append, compact, restore
+     [](const Shape& shape, const Policy&, const Layout& at) {
+       return at.views != 0 ? detail::all_heads(shape) * detail::kFoldedPartBytes : 0;
+     }},
+    {&Layout::distances,  // append, compact
+     [](const Shape&, const Policy&, const Layout& at) {
+       return at.views != 0 ? at.views / 2 / at.paired_entries * at.most_retained * 4 : 0;
+     }},
+    {&Layout::shared,  // append, compact, restore
+     [](const Shape&, const Policy&, const Layout& at) { return detail::all_planes(at) * (at.code_bytes / 2); }},
+    {&Layout::plan,  // plan, append, compact
+     [](const Shape&, const Policy& policy, const Layout& at) { return detail::plan_bytes(policy, at); }},
+    {&Layout::encoding,  // plan, append, compact
+     [](const Shape& shape, const Policy&, const Layout&) -> std::uint64_t {
+       return shape.storage == Storage::kQ4 ? (1 + kRefinerRows) * shape.head_dim * 4u : 0;
+     }},
+    {&Layout::merging,  // plan, append, compact
+     [](const Shape& shape, const Policy& policy, const Layout&) -> std::uint64_t {
+       return merges(policy) ? merge_space_of(shape.head_dim).total : 0;
+     }},
+    {&Layout::turned,  // plan, append
+     [](const Shape& shape, const Policy& policy, const Layout&) -> std::uint64_t {
+       return merges(policy) && policy.position_free ? kMaxRows * shape.head_dim * 4u : 0;
+     }},
+    {&Layout::scratch,  // attend, check
+     [](const Shape& shape, const Policy&, const Layout& at) {
+       return std::uint64_t{shape.workers} * at.scratch_bytes;
+     }},
+    {&Layout::layout,  // init
+     [](const Shape&, const Policy&, const Layout&) -> std::uint64_t { return sizeof(Layout); }},
+};
+
 namespace detail {
 /// @param share  whether pairs of layers share codes
 constexpr Layout layout_as(const Shape& shape, const Policy& policy, bool share) {
   Layout at;
   const std::uint64_t heads = std::uint64_t{shape.layers} * shape.kv_heads;
-  const bool bounded = policy.keep != Keep::kAll;
   // Scored budgets differ from head to head by whole tiles, whose total equals
   // that of equal budgets.
   at.tiles_per_head = (policy.tokens + slack_of(shape, policy) + kTileSlots - 1) / kTileSlots;
@@ -243,38 +394,22 @@ constexpr Layout layout_as(const Shape& shape, const Policy& policy, bool share)
       std::uint64_t{at.tiles_per_head} * most < at.tiles ? at.tiles_per_head * most : at.tiles);
   // The folded slots may end within a tile, and so may the others.
   if (at.views != 0) at.chain_tiles = at.tiles_per_head + 1;
-  const bool q4 = shape.storage == Storage::kQ4;
   at.side = side_of(shape, policy);
   at.side_bytes = at.side.total;
-  at.code_bytes = kTileSlots * shape.head_dim * (q4 ? 1 : 8);
+  at.code_bytes = kTileSlots * shape.head_dim * (shape.storage == Storage::kQ4 ? 1 : 8);
   at.scratch_bytes = scratch_of(shape, policy, at.chain_tiles).total;
   std::uint64_t end = kHeaderBytes;
-  const auto take = [&end](std::uint64_t bytes) {
-    const std::uint64_t start = end;
-    end += round_up(bytes, kArenaAlignment);
-    return start;
-  };
-  at.chains = take(heads * kChainBytes);
-  const std::uint64_t numbers = at.tiles + at.views;
-  at.links = take(numbers * 4);
-  at.bases = take(policy.keep == Keep::kScore ? numbers * 4 : 0);
-  at.sides = take(numbers * at.side_bytes);
-  at.codes = take(at.tiles * at.code_bytes);
-  at.folds = take(at.views != 0 ? heads * kFoldedPartBytes : 0);
-  const std::uint64_t paired_heads = at.views != 0 ? at.views / 2 / at.paired_entries : 0;
-  at.distances = take(paired_heads * at.most_retained * 4);
-  // An entry that shares keys and values has 2 planes, any other has 3.
-  at.shared = take((at.both_entries * 2 + (at.views / 2 - at.both_entries) * 3) * (at.code_bytes / 2));
-  const bool shares = at.views != 0;
-  const std::uint64_t arrays = policy.keep == Keep::kScore ? (shares ? 6 : 5) : shares ? 2 : bounded ? 1 : 0;
-  const std::uint64_t bits = policy.keep == Keep::kScore && shares ? at.chain_tiles * 4u : 0;
-  at.plan = take(arrays * at.chain_tiles * kTileSlots * 4 + bits);
-  at.encoding = take(q4 ? 9u * shape.head_dim * 4u : 0);
-  at.merging = take(merges(policy) ? 48u * shape.head_dim + kTileSlots * kTileSlots * 4 : 0);
-  at.turned = take(merges(policy) && policy.position_free ? kMaxRows * shape.head_dim * 4u : 0);
-  at.scratch = at.plan;
-  const std::uint64_t end_of_scratch = at.scratch + std::uint64_t{shape.workers} * at.scratch_bytes;
-  at.total = end > end_of_scratch ? end : end_of_scratch;
+  for (const Region& region : kRegions) {
+    if (region.offset == &Layout::scratch) {
+      at.scratch = at.plan;
+      const std::uint64_t end_of_scratch = at.scratch + region.bytes(shape, policy, at);
+      end = end > end_of_scratch ? end : round_up(end_of_scratch, kArenaAlignment);
+      continue;
+    }
+    at.*region.offset = end;
+    end += round_up(region.bytes(shape, policy, at), kArenaAlignment);
+  }
+  at.total = end;
   return at;
 }
 }  // namespace detail

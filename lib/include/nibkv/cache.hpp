@@ -99,7 +99,7 @@ class Cache {
   std::byte* base_ = nullptr;
   Shape shape_ = {};
   Policy policy_ = {};
-  Layout layout_ = {};
+  const Layout* layout_ = nullptr;  // in the arena
   ProfileView profile_ = {};
   const Kernels* kernels_ = nullptr;
 };

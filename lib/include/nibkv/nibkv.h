@@ -538,16 +538,17 @@ NIBKV_API bool nibkv_port_runs(const char* name);
 #define NIBKV_FOOTPRINT_EMS_FOLD(tokens, ...) NIBKV_FOOTPRINT_EMS(tokens, __VA_ARGS__)
 
 /* The footprint of a policy of your own. keep: 0, 1, 2 as NIBKV_KEEP_ALL, ...; the others are 0 or 1, and 0 unless keep
- * is 2. global: score is GLOBAL_LOCAL or GLOBAL; local: it is GLOBAL_LOCAL or LOCAL; merge: not MERGE_NONE; uniform:
+ * is 2. global: score is GLOBAL_LOCAL or GLOBAL; local: it is GLOBAL_LOCAL or LOCAL; merge: not
+ * MERGE_NONE, and 2 with position_free; uniform:
  * BUDGET_UNIFORM (1 unless keep is 2). layout_of in arena.hpp has the same in readable form. */
 #define NIBKV_FOOTPRINT(...) NIBKV_FOOTPRINT_(__VA_ARGS__)
 #define NIBKV_FOOTPRINT_(layers, query_heads, kv_heads, head_dim, outlier_channels, max_chunk, workers, storage,     \
                          tokens, keep, global, local, merge, uniform)                                                \
-  (NIBKV_ROUND_(64) + NIBKV_ROUND_(NIBKV_HEADS_(layers, kv_heads) * 32) +                                            \
+  (NIBKV_ROUND_(64) + NIBKV_LAYOUT_ + NIBKV_ROUND_(NIBKV_HEADS_(layers, kv_heads) * 32) +                            \
    NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) * 4) * ((keep) == 2 ? 2 : 1) +               \
    NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) *                                            \
                 ((storage) == 0 ? 32 * (UINT64_C(4) + (outlier_channels) + ((keep) == 2 ? 2 : 0) + 4 * (global) +    \
-                                        2 * (local) + 2 * (merge))                                                   \
+                                        2 * (local) + ((merge) ? 2 : 0))                                             \
                                 : UINT64_C(0))) +                                                                    \
    NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) * 32 * (head_dim) *                          \
                 ((storage) == 0 ? 1 : 8)) +                                                                          \
@@ -556,6 +557,7 @@ NIBKV_API bool nibkv_port_runs(const char* name);
                (workers)*NIBKV_SCRATCH_(NIBKV_ROWS_((query_heads) / (kv_heads)*UINT64_C(1) * (max_chunk)), head_dim, \
                                         outlier_channels, storage, (global) || (local),                              \
                                         NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, max_chunk, uniform))))
+#define NIBKV_LAYOUT_ UINT64_C(256)
 #define NIBKV_ROUND_(bytes) (((bytes) + UINT64_C(63)) / 64 * 64)
 #define NIBKV_LEAST_(a, b) ((a) < (b) ? (a) : (b))
 #define NIBKV_ROWS_(all) NIBKV_LEAST_(all, UINT64_C(16))
@@ -572,7 +574,8 @@ NIBKV_API bool nibkv_port_runs(const char* name);
 #define NIBKV_WORKSPACE_(head_dim, storage, keep, merge, chain_tiles)       \
   ((chain_tiles)*128 * ((keep) == 2 ? 5 : (keep) == 1) +                    \
    NIBKV_ROUND_((storage) == 0 ? UINT64_C(36) * (head_dim) : UINT64_C(0)) + \
-   NIBKV_ROUND_((merge) ? UINT64_C(48) * (head_dim) + 4096 : UINT64_C(0)))
+   NIBKV_ROUND_((merge) ? UINT64_C(48) * (head_dim) + 4096 : UINT64_C(0)) + \
+   ((merge) == 2 ? UINT64_C(64) * (head_dim) : UINT64_C(0)))
 #define NIBKV_SCRATCH_(rows, head_dim, outlier_channels, storage, scores, chain_tiles)                               \
   (NIBKV_ROUND_((head_dim)*4) + NIBKV_ROUND_((rows) * (head_dim)*4) +                                                \
    NIBKV_ROUND_((rows) * (head_dim) * ((storage) == 0 ? 1 : 4)) + NIBKV_ROUND_((rows) * (outlier_channels)) + 2048 + \

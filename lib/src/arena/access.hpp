@@ -30,23 +30,27 @@ constexpr bool equal_runs(const Policy& policy, const Layout& layout) {
   return (policy.budget == Budget::kUniform || policy.budget == Budget::kAdaptive) && layout.views == 0;
 }
 
+/// Scales and outliers come first under every policy, at the same offsets.
+inline constexpr Side kFirstSides = side_of(Shape{}, Policy{});
+
 /// The only access to an arena's bytes: offsets become typed pointers here and nowhere else.
 struct Access {
   const Cache& cache;
 
+  /// @param layout  in the arena
   static void set(Cache& to, std::byte* base, const Shape& shape, const Policy& policy, const Layout& layout,
                   const ProfileView& profile, const Kernels& kernels) {
     to.base_ = base;
     to.shape_ = shape;
     to.policy_ = policy;
-    to.layout_ = layout;
+    to.layout_ = &layout;
     to.profile_ = profile;
     to.kernels_ = &kernels;
   }
 
   const Shape& shape() const { return cache.shape_; }
   const Policy& policy() const { return cache.policy_; }
-  const Layout& layout() const { return cache.layout_; }
+  const Layout& layout() const { return *cache.layout_; }
   const ProfileView& profile() const { return cache.profile_; }
   const Kernels& kernels() const { return *cache.kernels_; }
 
@@ -59,10 +63,13 @@ struct Access {
   std::uint32_t* links() const { return at<std::uint32_t>(layout().links); }
   std::uint32_t* plan() const { return at<std::uint32_t>(layout().plan); }
   float* encoding() const { return at<float>(layout().encoding); }
-  float* merging() const { return at<float>(layout().merging); }
-  /// The last of the four rows of merging(): the rotation steps of KeyTurner's
-  /// pairs, u64[head_dim / 2].
-  std::uint64_t* rotary_steps() const { return at<std::uint64_t>(layout().merging + 12u * shape().head_dim); }
+  std::byte* merging() const { return at<std::byte>(layout().merging); }
+  /// The workspace of KeyRefiner.
+  float* refining() const { return encoding() + shape().head_dim; }
+  /// The rotation steps of KeyTurner's pairs, u64[head_dim / 2].
+  std::uint64_t* rotary_steps() const {
+    return at<std::uint64_t>(layout().merging + merge_space_of(shape().head_dim).rotary_steps);
+  }
   float* turned() const { return at<float>(layout().turned); }
   std::byte* scratch(std::uint32_t worker) const {
     return at<std::byte>(layout().scratch + std::uint64_t{worker} * layout().scratch_bytes);
@@ -92,9 +99,13 @@ struct Access {
   T* side_array(std::uint32_t tile, std::uint32_t offset) const {
     return in_place<T>(side(tile) + offset);
   }
-  std::uint16_t* key_scales(std::uint32_t tile) const { return side_array<std::uint16_t>(tile, 0); }
-  std::uint16_t* value_scales(std::uint32_t tile) const { return key_scales(tile) + kTileSlots; }
-  std::int8_t* outliers(std::uint32_t tile) const { return side_array<std::int8_t>(tile, kTileSlots * 4); }
+  std::uint16_t* key_scales(std::uint32_t tile) const {
+    return side_array<std::uint16_t>(tile, kFirstSides.key_scales);
+  }
+  std::uint16_t* value_scales(std::uint32_t tile) const {
+    return side_array<std::uint16_t>(tile, kFirstSides.value_scales);
+  }
+  std::int8_t* outliers(std::uint32_t tile) const { return side_array<std::int8_t>(tile, kFirstSides.outliers); }
   // Arrays that the policy does not read do not exist: do not access them.
   std::uint32_t* global(std::uint32_t tile) const { return side_array<std::uint32_t>(tile, layout().side.global); }
   std::uint16_t* positions(std::uint32_t tile) const {

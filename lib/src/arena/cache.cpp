@@ -56,7 +56,10 @@ Status Cache::init(std::span<std::byte> arena, const Shape& shape, const Policy&
     return shared;
 
   std::memset(arena.data(), 0, need);
-  Access::set(*this, arena.data(), shape, policy, layout_of(shape, policy), profile, *kernels);
+  const Layout layout = layout_of(shape, policy);
+  auto* kept = in_place<Layout>(arena.data() + static_cast<std::size_t>(layout.layout));
+  std::memcpy(kept, &layout, sizeof layout);
+  Access::set(*this, arena.data(), shape, policy, *kept, profile, *kernels);
   set_budgets(Access{*this}, options.budgets);
   reset(Access{*this});
   return Status::kOk;
@@ -80,10 +83,10 @@ Usage Cache::usage() const {
   const std::uint64_t chain_bytes = to.heads() * (sizeof(Chain) + (counted ? sizeof(FoldedPart) : 0));
   const std::uint64_t used = counted ? header.used_bytes : header.used_tiles * bytes_of_tile(to, 0);
   const std::uint64_t peak = counted ? header.peak_bytes : header.peak_tiles * bytes_of_tile(to, 0);
-  return {static_cast<std::size_t>(layout_.total),
+  return {static_cast<std::size_t>(to.layout().total),
           static_cast<std::size_t>(chain_bytes + used),
           static_cast<std::size_t>(chain_bytes + peak),
-          static_cast<std::uint32_t>(layout_.tiles),
+          static_cast<std::uint32_t>(to.layout().tiles),
           header.used_tiles,
           header.peak_tiles};
 }

@@ -18,9 +18,10 @@ class Merger {
         dim_(to.shape().head_dim),
         channels_(to.shape().outlier_channels),
         turner_(to.policy().rephase ? to.shape().rotary : Rotary{}, to.rotary_steps()) {
-    key_ = to.merging();
-    value_ = key_ + dim_;
-    row_ = value_ + dim_;
+    const MergeSpace at = merge_space_of(dim_);
+    key_ = in_place<float>(to.merging() + at.key);
+    value_ = in_place<float>(to.merging() + at.value);
+    row_ = in_place<float>(to.merging() + at.row);
     if (channels_ != 0) basis.outlier_scales(outlier_scales_);
   }
 

@@ -17,7 +17,7 @@ namespace nibkv {
 /// sweep the scale is fitted again.
 class KeyRefiner {
  public:
-  static constexpr std::uint32_t kBuffers = 8;  ///< f32[head_dim] each
+  static constexpr std::uint32_t kBuffers = kRefinerRows;  ///< f32[head_dim] each
 
   /// @param buffers  f32[kBuffers * head_dim], kept
   KeyRefiner(const Kernels& kernels, const Basis& basis, std::uint32_t head_dim, float* buffers);

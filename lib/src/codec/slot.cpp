@@ -16,6 +16,12 @@ void put_word(std::uint8_t* codes, std::uint32_t index, std::uint32_t word) {
   std::memcpy(codes + index * 4, &word, sizeof word);
 }
 
+// The slot's element of the n-th array of a side field.
+std::byte* side_element(const Access& to, const SideField& field, std::uint32_t tile, std::uint32_t n,
+                        std::uint32_t lane) {
+  return to.side(tile) + to.layout().side.*field.offset + (n * kTileSlots + lane) * field.bytes;
+}
+
 }  // namespace
 
 // A word holds four channels of a slot and of the slot 16 after it.
@@ -54,6 +60,14 @@ void put_value_codes(std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_
   }
 }
 
+void start_slot(const Access& to, std::uint32_t tile, std::uint32_t lane, std::uint32_t position) {
+  to.set_position(tile, lane, position);
+  for (const SideField& field : kSideFields) {
+    if (!field.starts_at_zero() || field.arrays(to.shape(), to.policy()) == 0) continue;
+    std::memset(side_element(to, field, tile, 0, lane), 0, field.bytes);
+  }
+}
+
 void move_slot(const Access& to, std::uint32_t from_tile, std::uint32_t from_lane, std::uint32_t to_tile,
                std::uint32_t to_lane) {
   const Shape& shape = to.shape();
@@ -74,16 +88,12 @@ void move_slot(const Access& to, std::uint32_t from_tile, std::uint32_t from_lan
     get_value_codes(to.value_codes(from_tile), from_lane, shape.head_dim, codes);
     put_value_codes(to.value_codes(to_tile), to_lane, shape.head_dim, codes);
   }
-  for (std::uint32_t n = 0; n < shape.outlier_channels; ++n) {
-    to.outliers(to_tile)[outlier_byte(to_lane, n)] = to.outliers(from_tile)[outlier_byte(from_lane, n)];
-  }
-  to.key_scales(to_tile)[to_lane] = to.key_scales(from_tile)[from_lane];
-  to.value_scales(to_tile)[to_lane] = to.value_scales(from_tile)[from_lane];
-  if (keeps_global(to.policy())) to.global(to_tile)[to_lane] = to.global(from_tile)[from_lane];
-  if (keeps_local(to.policy())) to.local(to_tile)[to_lane] = to.local(from_tile)[from_lane];
-  if (merges(to.policy())) {
-    to.bias(to_tile)[to_lane] = to.bias(from_tile)[from_lane];
-    to.merged(to_tile)[to_lane] = to.merged(from_tile)[from_lane];
+  for (const SideField& field : kSideFields) {
+    if (field.rule == SideField::Rule::kPosition) continue;
+    for (std::uint32_t n = 0; n < field.arrays(shape, to.policy()); ++n) {
+      std::memcpy(side_element(to, field, to_tile, n, to_lane), side_element(to, field, from_tile, n, from_lane),
+                  field.bytes);
+    }
   }
 }
 

@@ -54,14 +54,6 @@ void store_q4(const Access& to, const Basis& basis, const KeyRefiner& refiner, c
   put_value(to, tile, lane, codes, scale);
 }
 
-// A new slot has only its position.
-void start_slot(const Access& to, std::uint32_t tile, std::uint32_t lane, std::uint32_t position) {
-  to.set_position(tile, lane, position);
-  if (keeps_global(to.policy())) to.global(tile)[lane] = 0;
-  if (keeps_local(to.policy())) to.local(tile)[lane] = 0;
-  if (merges(to.policy())) to.bias(tile)[lane] = to.merged(tile)[lane] = 0;
-}
-
 // Cuts back every chain of a layer that `count` more tokens would make too long. All are cut back
 // before the first of them grows, since a head whose budget has grown takes tiles that others give
 // back. The lowest layer of a band makes room for all.
@@ -116,7 +108,7 @@ Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, st
     Chain& chain = to.chain(layer, head);
     const bool exact = shape.storage == Storage::kF32;
     const Basis basis(to, layer, head);
-    const KeyRefiner refiner(to.kernels(), basis, shape.head_dim, to.encoding() + shape.head_dim);
+    const KeyRefiner refiner(to.kernels(), basis, shape.head_dim, to.refining());
     const std::uint8_t* map = value_map(to, layer, head);
     for (std::uint32_t i = 0; i < count; ++i) {
       const std::uint32_t lane = to.own(chain).slots % kTileSlots;

@@ -110,7 +110,7 @@ void add_class(const Access& to, const Merging& in, Merger& merger, std::uint32_
 void merge_layer(const Access& to, const Merging& in, const std::uint32_t* target, const PlanArrays& arrays) {
   const Policy& policy = to.policy();
   const Basis basis(to, in.layer, in.kv_head);
-  const KeyRefiner refiner(to.kernels(), basis, to.shape().head_dim, to.encoding() + to.shape().head_dim);
+  const KeyRefiner refiner(to.kernels(), basis, to.shape().head_dim, to.refining());
   Merger merger(to, basis);
   for (std::uint32_t i = 0; i < in.chain.used; ++i) {
     if (target[i] >= kMember || arrays.first[target[i]] == kNone) continue;

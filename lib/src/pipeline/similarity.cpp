@@ -66,10 +66,12 @@ class Batch {
         basis_(basis),
         turns_(to.policy().position_free),
         turner_(turns_ ? to.shape().rotary : Rotary{}, to.rotary_steps()) {
-    levels_ = in_place<std::int8_t>(to.merging() + 4 * dim());
-    values_ = levels_ + kBatch * dim();
-    dots_ = in_place<std::int32_t>(values_ + kBatch * dim());
-    outlier_dots_ = dots_ + kBatch * kTileSlots;
+    const MergeSpace at = merge_space_of(dim());
+    row_ = in_place<float>(to.merging() + at.row);
+    levels_ = in_place<std::int8_t>(to.merging() + at.levels);
+    values_ = in_place<std::int8_t>(to.merging() + at.values);
+    dots_ = in_place<std::int32_t>(to.merging() + at.dots);
+    outlier_dots_ = in_place<std::int32_t>(to.merging() + at.outlier_dots);
     const std::uint32_t channels = to.shape().outlier_channels;
     if (channels != 0) basis.outlier_scales(outlier_scales_);
   }
@@ -105,7 +107,8 @@ class Batch {
   Candidate candidates_[kBatch];
   float outlier_scales_[kMaxOutlierChannels] = {};
   std::int8_t outliers_[kBatch * kMaxOutlierChannels];
-  // In the arena, after the rows of Merger: too large for a small device's stack.
+  // In the arena: too large for a small device's stack.
+  float* row_;                  // [head_dim]
   std::int8_t* levels_;         // [candidate][head_dim], of keys
   std::int8_t* values_;         // [candidate][head_dim]
   std::int32_t* dots_;          // [candidate][32]
@@ -148,7 +151,7 @@ bool Batch::turn_key(const Place& at, float* row) const {
 }
 
 void Batch::add_turned_key(std::uint32_t i, const Place& at) {
-  float* row = to_.merging();
+  float* row = row_;
   const bool any = turn_key(at, row);
   candidates_[i].energy = any ? 1.0f : 0.0f;
   for (std::uint32_t c = 0; c < dim(); ++c) to_.turned()[c * kBatch + i] = any ? row[c] : 0.0f;
@@ -255,7 +258,7 @@ void Batch::compare_held(std::uint32_t tile, const std::uint32_t* held_energies,
 
 // Sums are in the order of the channels, candidates side by side.
 void Batch::compare_turned(std::uint32_t tile, std::uint32_t lanes, const std::uint32_t* target) {
-  float* row = to_.merging();
+  float* row = row_;
   const float* keys = to_.turned();
   for (std::uint32_t t = 0; t < kTileSlots; ++t) {
     if ((lanes >> t & 1) == 0 || !turn_key({tile, t}, row)) continue;

@@ -326,7 +326,6 @@ Status check_content(const Access& to, const SnapshotSource& source, const Parts
     chain.heaviest = record.heaviest;
     SideChecks sound(to.shape(), to.policy(), to.layout().side, chain, record.folded);
     for (std::uint32_t left = tiles_of(record.folded) + tiles_of(chain.used - record.folded); left != 0; --left) {
-      constexpr std::uint32_t kMostSideBytes = kTileSlots * (2 + 2 + kMaxOutlierChannels + 4 + 2 + 2 + 1 + 1);
       std::uint32_t base = 0;
       std::byte side[kMostSideBytes];
       if (to.policy().keep == Keep::kScore && !sides.get(&base, sizeof base)) return Status::kStorageFailed;

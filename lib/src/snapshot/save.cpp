@@ -78,13 +78,9 @@ void put_side(Writer& to, const Access& from, std::uint32_t tile, std::uint32_t 
     to.put(side, at.total);
     return;
   }
-  const std::uint32_t ends[] = {at.value_scales, at.outliers, at.global, at.positions,
-                                at.local,        at.bias,     at.merged, at.total};
-  std::uint32_t start = 0;
-  for (const std::uint32_t end : ends) {
-    const bool outliers = start == at.outliers && end == at.global;  // in groups of four
-    if (end != start) put_slots(to, side + start, end - start, outliers ? 4 : (end - start) / kTileSlots, live);
-    start = end;
+  for (const SideField& field : kSideFields) {
+    const std::uint32_t bytes = field.arrays(from.shape(), from.policy()) * kTileSlots * field.bytes;
+    put_slots(to, side + at.*field.offset, bytes, field.bytes, live);
   }
 }
 

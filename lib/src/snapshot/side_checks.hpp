@@ -20,6 +20,8 @@ class SideChecks {
 
  private:
   bool sound_slot(const std::byte* side, std::uint32_t base, std::uint32_t lane);
+  bool sound_element(const SideField& field, const std::byte* element, std::uint32_t base, std::uint32_t lane);
+  bool sound_position(std::uint32_t base, std::uint32_t offset, std::uint32_t lane);
 
   const Shape& shape_;
   const Policy& policy_;

@@ -1,0 +1,218 @@
+// The C interface: turns C arguments into spans and structs of C++. All rules are
+// checked by the C++ verbs.
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+
+#include "c_api/convert.hpp"
+
+namespace nibkv {
+namespace {
+
+// Texts of the library are literals, so they end in 0.
+const char* literal(std::string_view text) {
+  return text.data();
+}
+
+// The number of floats of `count` tokens. The product cannot overflow: a size_t of 32 bits
+// holds 4096 * 1024 * 256 = 2^30.
+std::size_t floats(const Cache& cache, std::uint32_t count, std::uint32_t heads) {
+  return std::size_t{count} * heads * cache.shape().head_dim;
+}
+
+}  // namespace
+}  // namespace nibkv
+
+using namespace nibkv;
+
+const char* nibkv_status_text(nibkv_status status) {
+  const int value = status;
+  return literal(text(value >= 0 && value <= 127 ? static_cast<Status>(value) : Status{-1}));
+}
+
+const char* nibkv_version(void) {
+  return NIBKV_VERSION_STRING;
+}
+
+nibkv_status nibkv_find_policy(const char* name, uint32_t tokens, nibkv_policy* policy) {
+  if (policy == nullptr) return NIBKV_BAD_ARGUMENT;
+  Policy found;
+  const Status status = find_policy(view(name), tokens, found);
+  if (status == Status::kOk) *policy = to_c(found);
+  return to_c(status);
+}
+
+const char* nibkv_policy_name(uint32_t index) {
+  return literal(policy_name(index));
+}
+
+size_t nibkv_footprint(const nibkv_shape* shape, const nibkv_policy* policy) {
+  return shape == nullptr || policy == nullptr ? 0 : footprint(to_cpp(*shape), to_cpp(*policy));
+}
+
+uint32_t nibkv_preset_tokens_that_fit(const nibkv_shape* shape, const char* preset, uint64_t bytes) {
+  return shape == nullptr ? 0 : tokens_that_fit(to_cpp(*shape), view(preset), bytes);
+}
+
+uint32_t nibkv_tokens_that_fit(const nibkv_shape* shape, const nibkv_policy* policy, uint64_t bytes) {
+  return shape == nullptr || policy == nullptr ? 0 : tokens_that_fit(to_cpp(*shape), to_cpp(*policy), bytes);
+}
+
+size_t nibkv_preset_smallest_footprint(const nibkv_shape* shape, const char* preset) {
+  return shape == nullptr ? 0 : smallest_footprint(to_cpp(*shape), view(preset));
+}
+
+size_t nibkv_smallest_footprint(const nibkv_shape* shape, const nibkv_policy* policy) {
+  return shape == nullptr || policy == nullptr ? 0 : smallest_footprint(to_cpp(*shape), to_cpp(*policy));
+}
+
+void* nibkv_aligned(void* buffer, size_t* bytes) {
+  if (bytes == nullptr) return nullptr;
+  const std::span<std::byte> part = aligned({static_cast<std::byte*>(buffer), buffer != nullptr ? *bytes : 0});
+  *bytes = part.size();
+  return part.data();
+}
+
+nibkv_status nibkv_fold_pairs(const nibkv_shape* shape, nibkv_policy* policy, const void* profile, size_t profile_bytes,
+                              uint32_t start_layer) {
+  if (shape == nullptr || policy == nullptr) return NIBKV_BAD_ARGUMENT;
+  const Shape of = to_cpp(*shape);
+  ProfileView view;
+  if (profile != nullptr) {
+    const Status status = view.open({static_cast<const std::byte*>(profile), profile_bytes}, of);
+    if (status != Status::kOk) return to_c(status);
+  }
+  *policy = to_c(fold_pairs(of, to_cpp(*policy), view, start_layer));
+  return NIBKV_OK;
+}
+
+size_t nibkv_cache_bytes(void) {
+  return sizeof(nibkv_cache);
+}
+
+nibkv_status nibkv_init(nibkv_cache* cache, void* arena, size_t arena_bytes, const nibkv_shape* shape,
+                        const nibkv_policy* policy, const nibkv_options* options) {
+  if (cache == nullptr || arena == nullptr || shape == nullptr || policy == nullptr) return NIBKV_BAD_ARGUMENT;
+  Options chosen;
+  if (options != nullptr) {
+    const auto& [port, profile, profile_bytes, budgets, budget_count, weights] = *options;
+    if ((profile == nullptr && profile_bytes != 0) || (budgets == nullptr && budget_count != 0))
+      return NIBKV_BAD_ARGUMENT;
+    auto& [to_port, to_profile, to_budgets, to_weights] = chosen;
+    to_weights = weights;
+    to_port = view(port);
+    if (profile != nullptr) to_profile = {static_cast<const std::byte*>(profile), profile_bytes};
+    if (budgets != nullptr) to_budgets = {budgets, budget_count};
+  }
+  Cache made;
+  const Status status =
+      made.init({static_cast<std::byte*>(arena), arena_bytes}, to_cpp(*shape), to_cpp(*policy), chosen);
+  if (status == Status::kOk) std::memcpy(cache->opaque, &made, sizeof made);
+  return to_c(status);
+}
+
+nibkv_status nibkv_clear(nibkv_cache* cache) {
+  Cache* const in = ready(cache);
+  return in == nullptr ? NIBKV_NOT_READY : to_c(in->clear());
+}
+
+nibkv_status nibkv_append(nibkv_cache* cache, uint32_t layer, uint32_t count, const float* keys, const float* values) {
+  Cache* const in = ready(cache);
+  if (in == nullptr) return NIBKV_NOT_READY;
+  if (count > in->shape().max_chunk || keys == nullptr || values == nullptr) return NIBKV_BAD_ARGUMENT;
+  const std::size_t size = floats(*in, count, in->shape().kv_heads);
+  return to_c(append(*in, layer, {keys, size}, {values, size}));
+}
+
+nibkv_status nibkv_attend(const nibkv_cache* cache, uint32_t layer, uint32_t count, const float* queries, float* out,
+                          const nibkv_part* part) {
+  const Cache* const in = ready(cache);
+  if (in == nullptr) return NIBKV_NOT_READY;
+  if (count > in->shape().max_chunk || queries == nullptr || out == nullptr) return NIBKV_BAD_ARGUMENT;
+  Part of;
+  if (part != nullptr) {
+    const auto& [first_head, heads, first_query, query_count, worker] = *part;
+    auto& [to_first_head, to_heads, to_first_query, to_queries, to_worker] = of;
+    to_first_head = first_head;
+    to_heads = heads;
+    to_first_query = first_query;
+    to_queries = query_count;
+    to_worker = worker;
+  }
+  const std::size_t size = floats(*in, count, in->shape().query_heads);
+  return to_c(attend(*in, layer, {queries, size}, {out, size}, of));
+}
+
+nibkv_status nibkv_explain(const nibkv_cache* cache, uint32_t layer, uint32_t kv_head, nibkv_slot* slots,
+                           size_t count) {
+  const Cache* const in = ready(cache);
+  if (in == nullptr) return NIBKV_NOT_READY;
+  if (slots == nullptr && count != 0) return NIBKV_BAD_ARGUMENT;
+  return to_c(explain(*in, layer, kv_head, {reinterpret_cast<SlotInfo*>(slots), count}));
+}
+
+nibkv_status nibkv_plan(const nibkv_cache* cache, uint32_t layer, uint32_t kv_head, uint32_t incoming, uint32_t* target,
+                        size_t count) {
+  const Cache* const in = ready(cache);
+  if (in == nullptr) return NIBKV_NOT_READY;
+  if (target == nullptr && count != 0) return NIBKV_BAD_ARGUMENT;
+  return to_c(plan(*in, layer, kv_head, incoming, {target, count}));
+}
+
+nibkv_status nibkv_check_plan(const uint32_t* target, size_t count) {
+  if (target == nullptr && count != 0) return NIBKV_BAD_ARGUMENT;
+  return to_c(check_plan({target, count}));
+}
+
+nibkv_status nibkv_check(const nibkv_cache* cache) {
+  const Cache* const in = ready(cache);
+  return in == nullptr ? NIBKV_NOT_READY : to_c(check(*in));
+}
+
+nibkv_status nibkv_compact(nibkv_cache* cache, uint32_t layer, uint32_t kv_head, const uint32_t* target, size_t count) {
+  Cache* const in = ready(cache);
+  if (in == nullptr) return NIBKV_NOT_READY;
+  if (target == nullptr && count != 0) return NIBKV_BAD_ARGUMENT;
+  return to_c(compact(*in, layer, kv_head, {target, count}));
+}
+
+nibkv_status nibkv_compact_now(nibkv_cache* cache, uint32_t tokens, nibkv_budget how) {
+  Cache* const in = ready(cache);
+  return in == nullptr ? NIBKV_NOT_READY : to_c(compact_now(*in, tokens, static_cast<Budget>(how)));
+}
+
+uint32_t nibkv_held(const nibkv_cache* cache, uint32_t layer, uint32_t kv_head) {
+  const Cache* const in = ready(cache);
+  return in == nullptr ? 0 : in->held(layer, kv_head);
+}
+
+uint32_t nibkv_head_budget(const nibkv_cache* cache, uint32_t layer, uint32_t kv_head) {
+  const Cache* const in = ready(cache);
+  return in == nullptr ? 0 : in->budget(layer, kv_head);
+}
+
+uint32_t nibkv_seen(const nibkv_cache* cache, uint32_t layer) {
+  const Cache* const in = ready(cache);
+  return in == nullptr ? 0 : in->seen(layer);
+}
+
+nibkv_usage nibkv_usage_now(const nibkv_cache* cache) {
+  const Cache* const in = ready(cache);
+  if (in == nullptr) return {};
+  const auto& [arena_bytes, used_bytes, peak_bytes, tiles, used_tiles, peak_tiles] = in->usage();
+  return {arena_bytes, used_bytes, peak_bytes, tiles, used_tiles, peak_tiles};
+}
+
+const char* nibkv_port(const nibkv_cache* cache) {
+  const Cache* const in = ready(cache);
+  return in == nullptr ? nullptr : literal(in->port());
+}
+
+const char* nibkv_port_name(uint32_t index) {
+  return literal(port_name(index));
+}
+
+bool nibkv_port_runs(const char* name) {
+  return port_runs(view(name));
+}

@@ -1,0 +1,97 @@
+#include "c_api/convert.hpp"
+
+#include <cstring>
+
+namespace nibkv {
+
+// The structured bindings here name every field, so that a field added on either side does not
+// compile until it is converted.
+Shape to_cpp(const nibkv_shape& from) {
+  const auto& [layers, query_heads, kv_heads, head_dim, outlier_channels, max_chunk, workers, storage, rotary] = from;
+  Shape to;
+  auto& [to_layers, to_query_heads, to_kv_heads, to_head_dim, to_outlier_channels, to_max_chunk, to_workers, to_storage,
+         to_rotary] = to;
+  to_layers = layers;
+  to_query_heads = query_heads;
+  to_kv_heads = kv_heads;
+  to_head_dim = head_dim;
+  to_outlier_channels = outlier_channels;
+  to_max_chunk = max_chunk;
+  to_workers = workers;
+  to_storage = Storage{storage};
+  if (rotary.dims != 0) to_rotary = {rotary.base, rotary.scale, rotary.dims, rotary.adjacent};
+  return to;
+}
+
+static Fold to_cpp(const nibkv_fold& from) {
+  const auto& [keys, values, aligned_keys, aligned_values, recent, t, retained, retain, centred, min_cosine] = from;
+  Fold to;
+  auto& [to_keys, to_values, to_aligned_keys, to_aligned_values, to_recent, to_t, to_retained, to_retain, to_centred,
+         to_min_cosine] = to;
+  std::memcpy(to_keys.words, keys, sizeof keys);
+  std::memcpy(to_values.words, values, sizeof values);
+  std::memcpy(to_aligned_keys.words, aligned_keys, sizeof aligned_keys);
+  std::memcpy(to_aligned_values.words, aligned_values, sizeof aligned_values);
+  to_recent = recent;
+  to_t = t;
+  to_retained = retained;
+  to_retain = Retain{retain};
+  to_centred = centred;
+  to_min_cosine = min_cosine;
+  return to;
+}
+
+Policy to_cpp(const nibkv_policy& from) {
+  const auto& [keep, tokens, sinks, recent, score, group, combine, per_query, window, pool, merge, rephase, similarity,
+               position_free, mass, mean_threshold, threshold, candidate_mass, budget, fold] = from;
+  Policy to;
+  auto& [to_keep, to_tokens, to_sinks, to_recent, to_score, to_group, to_combine, to_per_query, to_window, to_pool,
+         to_merge, to_rephase, to_similarity, to_position_free, to_mass, to_mean_threshold, to_threshold,
+         to_candidate_mass, to_budget, to_fold] = to;
+  to_keep = Keep{keep};
+  to_tokens = tokens;
+  to_sinks = sinks;
+  to_recent = recent;
+  to_score = Score{score};
+  to_group = Group{group};
+  to_combine = Combine{combine};
+  to_per_query = per_query;
+  to_window = window;
+  to_pool = pool;
+  to_merge = Merge{merge};
+  to_rephase = rephase;
+  to_similarity = Similarity{similarity};
+  to_position_free = position_free;
+  to_mass = Mass{mass};
+  to_mean_threshold = mean_threshold;
+  to_threshold = threshold;
+  to_candidate_mass = candidate_mass;
+  to_budget = Budget{budget};
+  to_fold = to_cpp(fold);
+  return to;
+}
+
+template <typename Enum>
+static constexpr std::uint8_t number(Enum value) {
+  return static_cast<std::uint8_t>(value);
+}
+
+static nibkv_fold to_c(const Fold& from) {
+  const auto& [keys, values, aligned_keys, aligned_values, recent, t, retained, retain, centred, min_cosine] = from;
+  nibkv_fold to = {{}, {}, {}, {}, recent, t, retained, number(retain), centred, min_cosine};
+  std::memcpy(to.keys, keys.words, sizeof to.keys);
+  std::memcpy(to.values, values.words, sizeof to.values);
+  std::memcpy(to.aligned_keys, aligned_keys.words, sizeof to.aligned_keys);
+  std::memcpy(to.aligned_values, aligned_values.words, sizeof to.aligned_values);
+  return to;
+}
+
+nibkv_policy to_c(const Policy& from) {
+  const auto& [keep, tokens, sinks, recent, score, group, combine, per_query, window, pool, merge, rephase, similarity,
+               position_free, mass, mean_threshold, threshold, candidate_mass, budget, fold] = from;
+  return {number(keep), tokens,         sinks,     recent,         number(score),  number(group),      number(combine),
+          per_query,    window,         pool,      number(merge),  rephase,        number(similarity), position_free,
+          number(mass), mean_threshold, threshold, candidate_mass, number(budget), to_c(fold)};
+}
+
+}  // namespace nibkv
