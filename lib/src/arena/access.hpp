@@ -91,6 +91,10 @@ struct Access {
   /// How many of a chain's first slots are not in the order of their positions.
   std::uint32_t unordered(const Chain& chain) const;
   Cursor first_slot(const Chain& chain) const { return Cursor(segments(chain)); }
+  template <typename Visit>
+  void each_slot(const Chain& chain, Visit visit) const {
+    nibkv::each_slot(segments(chain), links(), visit);
+  }
 
   std::byte* side(std::uint32_t tile) const {
     return at<std::byte>(layout().sides + std::uint64_t{tile} * layout().side_bytes);

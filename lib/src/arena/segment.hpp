@@ -86,4 +86,18 @@ class Cursor : public Place {
   std::uint32_t slot_ = 0;
 };
 
+/// Calls visit(number in the chain, place) for all slots, in order.
+template <typename Visit>
+inline void each_slot(const Segments& segments, const std::uint32_t* links, Visit visit) {
+  for (std::uint32_t i = 0; i < segments.count; ++i) {
+    const Segment& segment = segments.at[i];
+    std::uint32_t slot = segment.begin;
+    for (std::uint32_t tile = segment.first; slot < segment.end(); tile = links[tile]) {
+      const std::uint32_t left = segment.end() - slot;
+      const std::uint32_t lanes = left < kTileSlots ? left : kTileSlots;
+      for (std::uint32_t lane = 0; lane < lanes; ++lane, ++slot) visit(slot, Place{tile, lane});
+    }
+  }
+}
+
 }  // namespace nibkv

@@ -62,6 +62,7 @@ void put_value_codes(std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_
 
 void start_slot(const Access& to, std::uint32_t tile, std::uint32_t lane, std::uint32_t position) {
   to.set_position(tile, lane, position);
+#pragma GCC unroll 8
   for (const SideField& field : kSideFields) {
     if (!field.starts_at_zero() || field.arrays(to.shape(), to.policy()) == 0) continue;
     std::memset(side_element(to, field, tile, 0, lane), 0, field.bytes);
@@ -88,6 +89,7 @@ void move_slot(const Access& to, std::uint32_t from_tile, std::uint32_t from_lan
     get_value_codes(to.value_codes(from_tile), from_lane, shape.head_dim, codes);
     put_value_codes(to.value_codes(to_tile), to_lane, shape.head_dim, codes);
   }
+#pragma GCC unroll 8
   for (const SideField& field : kSideFields) {
     if (field.rule == SideField::Rule::kPosition) continue;
     for (std::uint32_t n = 0; n < field.arrays(shape, to.policy()); ++n) {

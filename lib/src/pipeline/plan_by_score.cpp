@@ -71,32 +71,29 @@ void Droppable::choose(const Access& to, const Chain& chain) {
   end_ = chain.used;
   bits_ = PlanArrays(to).droppable;
   for (std::uint32_t i = 0; i < tiles_of(chain.used); ++i) bits_[i] = 0;
-  Cursor at = to.first_slot(chain);
-  for (std::uint32_t i = 0; i < chain.used; ++i, at.next_slot(to.links())) {
+  to.each_slot(chain, [&](std::uint32_t i, const Place& at) {
     const bool sink = i >= own && i - own < policy.sinks;
     const bool by_position = i < mixed && newest < mixed;
     const bool recent = by_position ? std::uint64_t{to.position(at.tile, at.lane)} + policy.recent >= chain.seen
                                     : i >= mixed && i >= newest;
-    if (sink || recent) continue;
+    if (sink || recent) return;
     bits_[i / 32] |= 1u << i % 32;
     ++count_;
-  }
+  });
 }
 
 void score_slots(const Access& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
                  std::uint32_t* score) {
   const Policy& policy = to.policy();
-  const std::uint32_t* links = to.links();
   if (policy.score == Score::kKeyNorm) {
     const Basis basis(to, layer, kv_head);
     float* row = to.encoding();
-    Cursor at = to.first_slot(chain);
-    for (std::uint32_t i = 0; i < chain.used; ++i, at.next_slot(links)) {
+    to.each_slot(chain, [&](std::uint32_t i, const Place& at) {
       restore_key(to, basis, at.tile, at.lane, row);
       float energy = 0;
       for (std::uint32_t c = 0; c < to.shape().head_dim; ++c) energy += row[c] * row[c];
       score[i] = norm_score(energy);
-    }
+    });
     return;
   }
   const Droppable inner(to, chain);
@@ -111,26 +108,24 @@ void score_slots(const Access& to, const Chain& chain, std::uint32_t layer, std:
   };
   std::uint64_t global = 0;
   std::uint64_t local = 0;
-  Cursor at = to.first_slot(chain);
-  for (std::uint32_t i = 0; i < chain.used; ++i, at.next_slot(links)) {
+  to.each_slot(chain, [&](std::uint32_t i, const Place& at) {
     read(at, global, local);
-    if (!inner.has(i)) continue;
+    if (!inner.has(i)) return;
     globals += global;  // below 2^48 * 2^24
     locals += local;
-  }
+  });
   // Scales both to the same mean over the slots that may be dropped. Each is below 2^48, so a shift
   // keeps the products within 64 bits.
   const std::uint64_t global_mean = count != 0 && globals / count != 0 ? globals / count : 1;
   const std::uint64_t local_mean256 = count != 0 && locals * 256 / count != 0 ? locals * 256 / count : 1;
-  at = to.first_slot(chain);
-  for (std::uint32_t i = 0; i < chain.used; ++i, at.next_slot(links)) {
+  to.each_slot(chain, [&](std::uint32_t i, const Place& at) {
     read(at, global, local);
     const std::uint64_t aligned_global = global * kMean / global_mean;
     const std::uint64_t aligned_local = local * 256 * kMean / local_mean256;
     score[i] = saturated(policy.combine == Combine::kSum  ? aligned_global + aligned_local
                          : aligned_global > aligned_local ? aligned_global
                                                           : aligned_local);
-  }
+  });
 }
 
 void plan_by_score(const Access& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head, std::uint32_t kept,

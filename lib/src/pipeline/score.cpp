@@ -41,12 +41,11 @@ void make_headroom(const Access& to, Chain& chain, std::uint32_t queries) {
   if (chain.heaviest + most_more() > 0xffffffff) {
     std::uint32_t heaviest = 0;
     const std::uint32_t own = to.own(chain).begin;
-    Cursor at = to.first_slot(chain);
-    for (std::uint32_t slot = 0; slot < chain.used; ++slot, at.next_slot(to.links())) {
+    to.each_slot(chain, [&](std::uint32_t slot, const Place& at) {
       const std::uint32_t score = to.global(at.tile)[at.lane];
       const bool sink = slot >= own && slot - own < to.policy().sinks;
       if (!sink && score > heaviest) heaviest = score;
-    }
+    });
     std::uint32_t halvings = 0;
     for (; (heaviest >> halvings) + most_more() > 0xffffffff; ++halvings) ++chain.exponent;
     chain.heaviest = heaviest >> halvings;
@@ -118,8 +117,7 @@ Status explain(const Cache& cache, std::uint32_t layer, std::uint32_t kv_head, s
   const Chain& chain = to.chain(layer, kv_head);
   if (slots.size() != chain.used) return Status::kBadArgument;
   const Policy& policy = to.policy();
-  Cursor at = to.first_slot(chain);
-  for (std::uint32_t i = 0; i < chain.used; ++i, at.next_slot(to.links())) {
+  to.each_slot(chain, [&](std::uint32_t i, const Place& at) {
     SlotInfo info;
     if (policy.keep == Keep::kScore) {
       info.position = to.position(at.tile, at.lane);
@@ -135,7 +133,7 @@ Status explain(const Cache& cache, std::uint32_t layer, std::uint32_t kv_head, s
       info.merged = to.merged(at.tile)[at.lane];
     }
     slots[i] = info;
-  }
+  });
   return Status::kOk;
 }
 

@@ -25,10 +25,9 @@ void share_layer(const Access& to, std::uint32_t layer, std::uint32_t tokens) {
     const Chain& chain = to.chain(layer, head);
     const Droppable inner(to, chain);
     std::uint32_t count = 0;
-    Cursor at = to.first_slot(chain);
-    for (std::uint32_t i = 0; i < chain.used; ++i, at.next_slot(to.links())) {
+    to.each_slot(chain, [&](std::uint32_t i, const Place& at) {
       if (inner.has(i) && score_of(chain, at) >= limit) ++count;
-    }
+    });
     return count;
   };
   const std::uint64_t wanted = std::uint64_t{shape.kv_heads} * (tokens - always);

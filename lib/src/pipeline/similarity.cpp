@@ -251,7 +251,8 @@ void Batch::compare_held(std::uint32_t tile, const std::uint32_t* held_energies,
       if (better == 0) continue;
     }
     for (std::uint32_t t = 0; t < kTileSlots; ++t) {
-      if ((lanes >> t & 1) != 0) consider(i, similarities[t], {tile, t}, target[t]);
+      if ((lanes >> t & 1) == 0 || (keys_only && !(similarities[t] > candidates_[i].best))) continue;
+      consider(i, similarities[t], {tile, t}, target[t]);
     }
   }
 }
@@ -324,7 +325,6 @@ void assign_members(const Access& to, const Chain& chain, std::uint32_t layer, s
   }
   float cosine_sum = 0;
   std::uint32_t candidates = 0;
-  Cursor at = to.first_slot(chain);
   const auto flush = [&] {
     for (Cursor each = to.first_slot(chain); each.any(); each.next_tile(links)) {
       batch.compare(each, energies, inner, target);
@@ -340,12 +340,12 @@ void assign_members(const Access& to, const Chain& chain, std::uint32_t layer, s
     }
     batch.clear();
   };
-  for (std::uint32_t i = 0; i < chain.used; ++i, at.next_slot(links)) {
+  to.each_slot(chain, [&](std::uint32_t i, const Place& at) {
     arrays.next[i] = kDrop;
-    if (target[i] != kDrop || arrays.score[i] < least) continue;
+    if (target[i] != kDrop || arrays.score[i] < least) return;
     batch.add(i, at);
     if (batch.count() == kBatch) flush();
-  }
+  });
   if (batch.count() != 0) flush();
   const float threshold = policy.mean_threshold ? (candidates != 0 ? cosine_sum / static_cast<float>(candidates) : 0)
                                                 : static_cast<float>(policy.threshold) / 256.0f;
