@@ -56,7 +56,7 @@ ColdCache& filled_cache(const Case& at) {
 // `count` queries per call: 1 is decoding, more is prefill.
 void attend_tiles(benchmark::State& state, const Case& at, std::string_view port, std::uint32_t count) {
   ColdCache& cold = filled_cache(at);
-  const Cache& cache = cold.cache(port);
+  Cache& cache = cold.cache(port);
   const std::size_t floats = std::size_t{count} * cold.shape().query_heads * cold.shape().head_dim;
   const auto queries = cold.queries().first(floats);
   std::vector<float> out(floats);
@@ -121,7 +121,7 @@ void append_rows(benchmark::State& state, const Case& at, const Policy& policy, 
 // A snapshot of the whole cache to memory and back. The cost is mostly that of its checksums: over
 // everything once to save; over side data three times, and over codes twice, to restore.
 void save_cache(benchmark::State& state, const Case& at, std::string_view port) {
-  const Cache& cache = filled_cache(at).cache(port);
+  Cache& cache = filled_cache(at).cache(port);
   std::vector<std::byte> bytes(static_cast<std::size_t>(snapshot_bytes(cache)));
   for (auto _ : state) {
     must(save(cache, bytes));

@@ -21,7 +21,7 @@ nibkv_status init_static(nibkv_cache* cache, size_t less) {
   return status != NIBKV_OK ? status : nibkv_init(cache, arena, sizeof arena - less, &kShape, &policy, NULL);
 }
 
-static nibkv_status attend_in_two(const nibkv_cache* cache, uint32_t layer, const float* queries, float* out) {
+static nibkv_status attend_in_two(nibkv_cache* cache, uint32_t layer, const float* queries, float* out) {
   nibkv_part part = {0, 1, 0, 0, 0};
   nibkv_status status = nibkv_attend(cache, layer, 1, queries, out, &part);
   if (status != NIBKV_OK) return status;

@@ -207,7 +207,7 @@ std::span<const std::byte> Rig::state() const {
   return arena_.bytes().first(static_cast<std::size_t>(layout_of(shape(), policy()).plan));
 }
 
-std::vector<float> attend_all(const Cache& cache, std::uint32_t layer, std::span<const float> queries) {
+std::vector<float> attend_all(Cache& cache, std::uint32_t layer, std::span<const float> queries) {
   std::vector<float> out(queries.size());
   EXPECT_EQ(attend(cache, layer, queries, out), Status::kOk) << words(cache.shape(), cache.policy(), cache.port());
   return out;

@@ -112,7 +112,7 @@ class Rig {
 };
 
 /// Returns the attention of the last `count` tokens; fails the test if attend does.
-std::vector<float> attend_all(const Cache& cache, std::uint32_t layer, std::span<const float> queries);
+std::vector<float> attend_all(Cache& cache, std::uint32_t layer, std::span<const float> queries);
 
 /// True when two arrays of floats are the same bytes.
 bool same_bytes(std::span<const float> a, std::span<const float> b);

@@ -32,7 +32,7 @@ class Broken {
     }
   }
 
-  const Cache& cache() const { return cache_; }
+  Cache& cache() { return cache_; }
   const Layout& layout() const { return layout_; }
 
   template <typename T>
@@ -71,7 +71,8 @@ class Broken {
 };
 
 TEST(Check, NeedsACache) {
-  EXPECT_EQ(check(Cache{}), Status::kNotReady);
+  Cache cache;
+  EXPECT_EQ(check(cache), Status::kNotReady);
 }
 
 TEST(Check, HeaderCountsMustBeThoseOfTheTiles) {

@@ -26,7 +26,7 @@ using test::Random;
 using test::Rig;
 using test::words;
 
-std::vector<std::uint32_t> plan_of(const Rig& rig, std::uint32_t head, std::uint32_t incoming) {
+std::vector<std::uint32_t> plan_of(Rig& rig, std::uint32_t head, std::uint32_t incoming) {
   std::vector<std::uint32_t> target(rig.cache().held(0, head));
   EXPECT_EQ(plan(rig.cache(), 0, head, incoming, target), Status::kOk) << words(rig.shape(), rig.policy());
   EXPECT_EQ(check_plan(target), Status::kOk) << words(rig.shape(), rig.policy());

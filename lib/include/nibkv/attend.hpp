@@ -26,8 +26,8 @@ struct Part {
 ///
 /// out = softmax(q k / sqrt(head_dim)) v with the softmax in fixed point (lib/DESIGN.md states its error).
 ///
-/// Under Keep::kScore this adds the attention of these queries to the scores of the slots
-/// (score.hpp), so the queries of each token must be passed exactly once.
+/// Writes the scratch of its worker. Under Keep::kScore it also adds the attention of these queries to
+/// the scores of the slots (score.hpp), so the queries of each token must be passed exactly once.
 ///
 /// @param layer    [0, layers)
 /// @param queries  f32, finite, shape [count][query_heads][head_dim], after rotary embedding; count in [1, max_chunk]
@@ -37,7 +37,7 @@ struct Part {
 ///          that holds fewer than `count` tokens, or for a query of the part that is not finite.
 ///          Nothing is written unless kOk.
 /// Cost: O(count * query_heads * held * head_dim).
-Status attend(const Cache& cache, std::uint32_t layer, std::span<const float> queries, std::span<float> out,
+Status attend(Cache& cache, std::uint32_t layer, std::span<const float> queries, std::span<float> out,
               const Part& part = {});
 
 }  // namespace nibkv

@@ -11,10 +11,10 @@ namespace nibkv {
 /// can write. For tests, for arenas loaded from a file, and for finding stray writes.
 ///
 /// The rows themselves are not checked, as any codes are possible. Uses the scratch of worker 0.
-/// @returns kNotReady; kCorrupt at the first inconsistency. The cache is unchanged.
+/// @returns kNotReady; kCorrupt at the first inconsistency. What the cache holds is unchanged.
 /// Cost: O(tiles) for each pass; the scratch of one worker holds a bit for each
 /// tile that a pass covers.
-Status check(const Cache& cache);
+Status check(Cache& cache);
 
 }  // namespace nibkv
 

@@ -299,7 +299,7 @@ typedef struct nibkv_part {
  * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT for a layer, count or part out of range, or a query of the part
  * that is not finite. Nothing is written unless NIBKV_OK.
  * Cost: O(count * query_heads * held * head_dim). */
-NIBKV_API nibkv_status nibkv_attend(const nibkv_cache* cache, uint32_t layer, uint32_t count, const float* queries,
+NIBKV_API nibkv_status nibkv_attend(nibkv_cache* cache, uint32_t layer, uint32_t count, const float* queries,
                                     float* out, const nibkv_part* part);
 
 /* What is known about one slot of a chain. score.hpp says how the scores are computed. */
@@ -339,7 +339,7 @@ NIBKV_API nibkv_status nibkv_explain(const nibkv_cache* cache, uint32_t layer, u
  * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT for an index or `incoming` out of range, for a wrong count, or when
  * two layers that share codes have not seen the same tokens.
  * Cost: O(held), and for a policy that merges O(candidates * held * head_dim). */
-NIBKV_API nibkv_status nibkv_plan(const nibkv_cache* cache, uint32_t layer, uint32_t kv_head, uint32_t incoming,
+NIBKV_API nibkv_status nibkv_plan(nibkv_cache* cache, uint32_t layer, uint32_t kv_head, uint32_t incoming,
                                   uint32_t* target, size_t count);
 
 /* Returns NIBKV_OK when `target` is a plan for a chain of `count` slots, else NIBKV_BAD_PLAN. Cost: O(count). */
@@ -348,7 +348,7 @@ NIBKV_API nibkv_status nibkv_check_plan(const uint32_t* target, size_t count);
 /* Checks an arena for consistency: for tests, and for finding stray writes. Uses the scratch of worker 0.
  * Returns NIBKV_NOT_READY; NIBKV_CORRUPT at the first inconsistency. The cache is unchanged.
  * Cost: O(tiles) for each pass; the scratch of one worker holds a bit for each tile that a pass covers. */
-NIBKV_API nibkv_status nibkv_check(const nibkv_cache* cache);
+NIBKV_API nibkv_status nibkv_check(nibkv_cache* cache);
 
 /* Carries out a plan on one chain, in place. If two layers share codes, a plan for either is carried out on both.
  *

@@ -16,7 +16,7 @@ inline constexpr std::uint32_t kDrop = 0xffffffff;
 inline constexpr std::uint32_t kMember = 0x80000000;
 
 /// Plans what the policy would do to one chain now to fit `incoming` more tokens into its budget.
-/// Changes nothing. Under Budget::kAdaptive the budget is the one from the last time that append
+/// Changes nothing of what the cache holds; it writes the arena's workspace. Under Budget::kAdaptive the budget is the one from the last time that append
 /// divided the layer's budget among its heads.
 ///
 /// @param layer     in range
@@ -30,7 +30,7 @@ inline constexpr std::uint32_t kMember = 0x80000000;
 ///       Policy::position_free these are f32 products, and each kept slot is decoded, transformed and
 ///       rotated once for every 16 candidates: O(head_dim log head_dim), and a cosine and a sine for
 ///       each pair of rotary channels.
-Status plan(const Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::uint32_t incoming,
+Status plan(Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::uint32_t incoming,
             std::span<std::uint32_t> target);
 
 /// @returns kOk when `target` is a plan for a chain of target.size() slots, else kBadPlan.

@@ -125,9 +125,9 @@ nibkv_status nibkv_append(nibkv_cache* cache, uint32_t layer, uint32_t count, co
   return to_c(append(*in, layer, {keys, size}, {values, size}));
 }
 
-nibkv_status nibkv_attend(const nibkv_cache* cache, uint32_t layer, uint32_t count, const float* queries, float* out,
+nibkv_status nibkv_attend(nibkv_cache* cache, uint32_t layer, uint32_t count, const float* queries, float* out,
                           const nibkv_part* part) {
-  const Cache* const in = ready(cache);
+  Cache* const in = ready(cache);
   if (in == nullptr) return NIBKV_NOT_READY;
   if (count > in->shape().max_chunk || queries == nullptr || out == nullptr) return NIBKV_BAD_ARGUMENT;
   Part of;
@@ -152,9 +152,9 @@ nibkv_status nibkv_explain(const nibkv_cache* cache, uint32_t layer, uint32_t kv
   return to_c(explain(*in, layer, kv_head, {reinterpret_cast<SlotInfo*>(slots), count}));
 }
 
-nibkv_status nibkv_plan(const nibkv_cache* cache, uint32_t layer, uint32_t kv_head, uint32_t incoming, uint32_t* target,
+nibkv_status nibkv_plan(nibkv_cache* cache, uint32_t layer, uint32_t kv_head, uint32_t incoming, uint32_t* target,
                         size_t count) {
-  const Cache* const in = ready(cache);
+  Cache* const in = ready(cache);
   if (in == nullptr) return NIBKV_NOT_READY;
   if (target == nullptr && count != 0) return NIBKV_BAD_ARGUMENT;
   return to_c(plan(*in, layer, kv_head, incoming, {target, count}));
@@ -165,8 +165,8 @@ nibkv_status nibkv_check_plan(const uint32_t* target, size_t count) {
   return to_c(check_plan({target, count}));
 }
 
-nibkv_status nibkv_check(const nibkv_cache* cache) {
-  const Cache* const in = ready(cache);
+nibkv_status nibkv_check(nibkv_cache* cache) {
+  Cache* const in = ready(cache);
   return in == nullptr ? NIBKV_NOT_READY : to_c(check(*in));
 }
 

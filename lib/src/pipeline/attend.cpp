@@ -357,7 +357,7 @@ void attend_head(const Access& to, std::uint32_t layer, std::uint32_t head, std:
 
 }  // namespace
 
-Status attend(const Cache& cache, std::uint32_t layer, std::span<const float> queries, std::span<float> out,
+Status attend(Cache& cache, std::uint32_t layer, std::span<const float> queries, std::span<float> out,
               const Part& part) {
   if (!cache.ready()) return Status::kNotReady;
   const Access to{cache};

@@ -32,7 +32,7 @@ void plan_chain(const Access& to, const Chain& chain, std::uint32_t layer, std::
   plan_by_score(to, chain, layer, kv_head, kept, arrays, target);
 }
 
-Status plan(const Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::uint32_t incoming,
+Status plan(Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::uint32_t incoming,
             std::span<std::uint32_t> target) {
   if (!cache.ready()) return Status::kNotReady;
   const Access to{cache};

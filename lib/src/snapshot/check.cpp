@@ -143,7 +143,7 @@ bool sound_slots(const Access& to, const Chain& chain) {
 
 }  // namespace
 
-Status check(const Cache& cache) {
+Status check(Cache& cache) {
   if (!cache.ready()) return Status::kNotReady;
   const Access to{cache};
   const ArenaHeader& header = to.header();

@@ -389,7 +389,8 @@ bool load_chains(const Access& to, const SnapshotSource& source, const Parts& pa
   return reader.crc() == parts.crc[kChains];
 }
 
-bool load(const Access& to, const SnapshotSource& source, const Parts& parts) {
+bool load(Cache& cache, const SnapshotSource& source, const Parts& parts) {
+  const Access to{cache};
   if (!load_chains(to, source, parts)) return false;
   const bool positioned = to.policy().keep == Keep::kScore;
   const auto get_side = [&](Reader& from, std::uint32_t tile) {
@@ -406,7 +407,7 @@ bool load(const Access& to, const SnapshotSource& source, const Parts& parts) {
   };
   return load_tiles(to, source, parts, kSides, all_tiles, get_side) &&
          load_tiles(to, source, parts, kCodes, pool_tiles, get_codes) &&
-         load_tiles(to, source, parts, kShared, lower_views, get_entry) && check(to.cache) == Status::kOk;
+         load_tiles(to, source, parts, kShared, lower_views, get_entry) && check(cache) == Status::kOk;
 }
 
 // A source that is a span.
@@ -439,7 +440,7 @@ Status restore(Cache& cache, const SnapshotSource& source) {
   if (const Status fits = check_header(to, parts.header); fits != Status::kOk) return fits;
   if (const Status sound = check_content(to, source, parts); sound != Status::kOk) return sound;
   if (cache.clear() != Status::kOk) return Status::kNotReady;
-  if (load(to, source, parts)) return Status::kOk;
+  if (load(cache, source, parts)) return Status::kOk;
   return cache.clear() == Status::kOk ? Status::kLost : Status::kNotReady;
 }
 
