@@ -33,10 +33,17 @@ PLANTS = [
     ("README.md", "[a page](lib/NONE.md)\n", "a link to nothing"),
     ("lib/DESIGN.md", "[a section](EXPERIMENTS.md#none)\n", "a link to nothing"),
     ("lib/FORMAT.md", "[a section](#none)\n", "a link to nothing"),
+    ("README.md", "[a page][none]\n", "a link to nothing, [none]"),
+    ("README.md", "[a page][]\n", "a link to nothing, [a page]"),
+    ("README.md", "[a page][b]\n\n[b]: lib/NONE.md\n", "a link to nothing, lib/NONE.md#"),
+    ("lib/FORMAT.md", "# Planted\n\n# Planted\n\n[the third](#planted-2)\n", "a link to nothing, #planted-2"),
     ("lib/examples/firmware.cpp", "#include <vector>\n", "header <vector>"),
     # Not faults:
     ("lib/examples/engine.cpp", "#include <thread>\nstd::vector<int> planted;\n", None),
     ("lib/FORMAT.md", "[one](#scale16), [another](EXPERIMENTS.md#making-space), [a site](https://example.org/none.md)\n", None),
+    ("README.md", "[a page][b], [A][], `a[i][j]`, M[i][j]\n\n    a [i][j]\n\n```cpp\n[&](int x) { return a[i][j]; }\n```\n\n"
+     "[b]: lib/DESIGN.md\n[a]: https://example.org/none.md\n", None),
+    ("lib/FORMAT.md", "# Planted\n\n# Planted\n\n[one](#planted), [the other](#planted-1)\n", None),
     ("README.md", "    cmake --build build -j 2 && cmake --build build -j \"$(nproc)\"\n", None),
     ("lib/src/status.cpp", "// a new tile, not malloc\nstruct Planted { Planted(const Planted&) = delete; };\n", None),
     ("lib/src/status.cpp", "// A comment with an example:\n//     word\n\n// Another.\n// - item\n/// One\n/// two, three\n", None),
