@@ -16,7 +16,9 @@ namespace fs = std::filesystem;
 using nibkv::llm::test::GgufWriter;
 using nibkv::llm::test::with_metadata;
 using nibkv::test::contents;
+using nibkv::test::columns_of;
 using nibkv::test::in_quotes;
+using nibkv::test::count_of;
 using nibkv::test::Result;
 
 constexpr const char* kQuestion =
@@ -149,18 +151,15 @@ TEST_F(AssistantTest, SaysWhenAnAnswerWasCut) {
   EXPECT_EQ(prompt.out, "907\n");
   EXPECT_NE(prompt.err.find(line), std::string::npos) << prompt.err;
   const Result chat = run("--model " + in_quotes(model_) + " --profile none --greedy --max-tokens 3", "a\nb\n");
-  std::size_t times = 0;
-  for (std::size_t at = 0; (at = chat.err.find(line, at)) != std::string::npos; ++at) ++times;
-  EXPECT_EQ(times, 2u) << chat.err;
+  EXPECT_EQ(count_of(chat.err, line), 2u) << chat.err;
 }
 
 TEST_F(AssistantTest, SaysWhenStandardInputCannotBeRead) {
   const std::string options = "--model " + in_quotes(model_) + " --profile none";
-  const int status = std::system((command_line(options) + " </ 2>" + in_quotes(folder_ + "/err")).c_str());
-  EXPECT_EQ(WEXITSTATUS(status), 1);
-  EXPECT_NE(contents(folder_ + "/err").find("nibkv-assistant: cannot read standard input: Is a directory\n"),
-            std::string::npos)
-      << contents(folder_ + "/err");
+  const Result result = shell(command_line(options) + " </");
+  EXPECT_EQ(result.status, 1);
+  EXPECT_NE(result.err.find("nibkv-assistant: cannot read standard input: Is a directory\n"), std::string::npos)
+      << result.err;
 }
 
 TEST_F(AssistantTest, DrawsTheSameTextFromTheSameSeed) {
@@ -283,9 +282,7 @@ TEST_F(AssistantTest, GoesOnPastTheLengthThatTheModelWasTrainedForAndSaysSo) {
   EXPECT_EQ(result.status, 0) << result.err;
   const std::string line =
       "nibkv-assistant: the conversation has come to the 1024 tokens that the model was trained for; it forgets";
-  std::size_t lines = 0;
-  for (std::size_t at = 0; (at = result.err.find(line, at)) != std::string::npos; ++at) ++lines;
-  EXPECT_EQ(lines, 4u) << result.err;
+  EXPECT_EQ(count_of(result.err, line), 4u) << result.err;
   EXPECT_EQ(figure(result, "tokens read again"), "1,520");
 
   // Saved and loaded in between, it continues in the same way.
@@ -329,59 +326,6 @@ TEST_F(AssistantTest, AnswersAfterResetAsInANewStartWithTheSameSeed) {
   ASSERT_EQ(used.status, 0) << used.err;
   EXPECT_GT(fresh.out.size(), 30u);
   EXPECT_TRUE(used.out.ends_with("\n" + fresh.out)) << used.out << "\nand\n" << fresh.out;
-}
-
-TEST_F(AssistantTest, FeedsOnlyTheNewTurnAfterLoad) {
-  const std::string options = "--model " + in_quotes(model_) + " --profile none --greedy --max-tokens 5 --tokens 512";
-  const std::string file = in_quotes(folder_ + "/two-turns");
-  const Result first = run(options + " --save " + file, kQuestion);
-  const Result second = run(options + " --load " + file, "And again?\n");
-  ASSERT_EQ(second.status, 0) << second.err;
-  // The last token of the previous answer, and ten bytes; then four of five tokens of the answer.
-  EXPECT_EQ(figure(second, "tokens, prompt / answer"), "11 / 5");
-  const std::string held = figure(first, "tokens, held / seen");
-  EXPECT_EQ(figure(second, "tokens, held / seen"),
-            std::to_string(std::stoi(held) + 15) + " / " + std::to_string(std::stoi(held) + 15));
-}
-
-TEST_F(AssistantTest, GoesOnWithASavedConversationAsIfItHadNeverStopped) {
-  const std::string options = "--model " + in_quotes(model_) + " --temperature 1 --seed 5 --max-tokens 20 --tokens 96";
-  const std::string file = in_quotes(folder_ + "/talk"), whole_file = in_quotes(folder_ + "/whole");
-  const std::string messages[] = {"The code for willow is 90717. They walked along the river.\n", "What then?\n",
-                                  "And what is the code for willow?\n", "Why?\n"};
-  std::string all, pieces;
-  for (const std::string& message : messages) all += message;
-  const Result whole = run(options + " --save " + whole_file, all);
-  ASSERT_EQ(whole.status, 0) << whole.err;
-  for (int i = 0; i < 4; ++i) {
-    const std::string threads = " --threads " + std::to_string(i + 1) + (i % 2 == 0 ? "" : " --port scalar");
-    const Result piece = run(options + threads + (i == 0 ? "" : " --load " + file) + " --save " + file, messages[i]);
-    ASSERT_EQ(piece.status, 0) << piece.err;
-    EXPECT_EQ(piece.err.find("goes on after ") != std::string::npos, i != 0) << piece.err;
-    pieces += piece.out;
-  }
-  EXPECT_EQ(pieces, whole.out);
-  EXPECT_EQ(contents(folder_ + "/talk"), contents(folder_ + "/whole"));
-}
-
-TEST_F(AssistantTest, SaysWhyASavedConversationCannotGoOn) {
-  const std::string file = folder_ + "/kept", quoted = in_quotes(file);
-  const Result saved = ask("--greedy --max-tokens 3 --profile none --tokens 96 --save " + quoted);
-  ASSERT_EQ(saved.status, 0) << saved.err;
-  const std::string load = "--profile none --load " + quoted;
-  expect_error(
-      ask(load + " --tokens 128"), 1,
-      "it was saved with a cache of 96 tokens, policy ems, 0 outlier channels, no profile; this one is of 128");
-  expect_error(ask("--tokens 96 --outliers 0 --load " + quoted), 1, "another profile");
-  expect_error(ask("--load /no/such.file"), 1, "/no/such.file");
-  expect_error(ask("--save /no/such/folder/file"), 1, "cannot write /no/such/folder/file");
-  std::ofstream(folder_ + "/half", std::ios::binary) << contents(file).substr(0, 500);
-  expect_error(ask("--profile none --tokens 96 --load " + in_quotes(folder_ + "/half")), 1, "damaged");
-  std::string other = contents(model_);
-  other[other.size() - 1] = static_cast<char>(other[other.size() - 1] ^ 1);
-  std::ofstream(folder_ + "/other.gguf", std::ios::binary) << other;
-  expect_error(run("--model " + in_quotes(folder_ + "/other.gguf") + " --tokens 96 --prompt x " + load), 1,
-               "a conversation with another model");
 }
 
 }  // namespace

@@ -7,10 +7,8 @@
 #include <fstream>
 #include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
-#include "bench/llm/builtin_text.hpp"
 #include "nibkv/nibkv.hpp"
 #include "tests/support/gguf_writer.hpp"
 #include "tests/support/program.hpp"
@@ -20,29 +18,18 @@ namespace {
 namespace fs = std::filesystem;
 
 using nibkv::test::contents;
+using nibkv::test::count_of;
 using nibkv::test::in_quotes;
 using nibkv::test::Result;
 
 class EvalTest : public nibkv::test::ProgramTest {
  protected:
-  static void SetUpTestSuite() {
-    ProgramTest::SetUpTestSuite();
-    std::ofstream file(at("text"), std::ios::binary);
-    for (const std::string_view part : nibkv::llm::builtin_text()) file << part << '\n';
-  }
-
   EvalTest() : ProgramTest("nibkv-eval") {}
 
-  static std::string at(const std::string& name) { return folder_ + "/" + name; }
-  static std::string quoted(const std::string& name) { return in_quotes(at(name)); }
-
-  Result perplexity(const std::string& options) const {
-    return run("perplexity --model " + in_quotes(model_) + " --text " + quoted("text") + " " + options);
-  }
+  Result perplexity(const std::string& options) const { return run(on_text("perplexity") + " " + options); }
 
   Result profile(const std::string& options, const std::string& out = "profile") const {
-    return run("profile --model " + in_quotes(model_) + " --text " + quoted("text") + " -o " + quoted(out) + " " +
-               options);
+    return run(on_text("profile") + " -o " + quoted(out) + " " + options);
   }
 
   // The result for a model with two layers.
@@ -244,9 +231,7 @@ TEST_F(EvalTest, SweepsPoliciesAndBudgetsAndGoesOn) {
   const std::string longer = contents(at("sweep.json"));
   const std::size_t end = json.rfind("    }\n  ]");
   EXPECT_EQ(longer.substr(0, end), json.substr(0, end));
-  std::size_t rows = 0;
-  for (std::size_t place = 0; (place = longer.find("\"policy\"", place)) != std::string::npos; ++place) ++rows;
-  EXPECT_EQ(rows, 5u);
+  EXPECT_EQ(count_of(longer, "\"policy\""), 5u);
   EXPECT_EQ(contents(at("sweep.svg")).substr(0, 5), "<svg ");
 
   const Result nothing = run(base + " --policies streaming_llm --budgets 50% --resume");

@@ -4,7 +4,6 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <sstream>
 #include <string>
 
 #include "nibkv/version.h"
@@ -14,7 +13,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-using nibkv::test::contents;
+using nibkv::test::columns_of;
+using nibkv::test::count_of;
 using nibkv::test::in_quotes;
 using nibkv::test::Result;
 
@@ -51,9 +51,9 @@ TEST_F(AssistantOptionsTest, PrintsItsVersion) {
 TEST_F(AssistantOptionsTest, SaysThatItCannotPrint) {
   if (!fs::exists("/dev/full")) GTEST_SKIP() << "there is no /dev/full here, which is always full: Linux has one";
   for (const char* words : {"--help", "--version", "--list-ports"}) {
-    const int status = std::system((command_line(words) + " >/dev/full 2>" + in_quotes(folder_ + "/err")).c_str());
-    EXPECT_EQ(WEXITSTATUS(status), 1) << words;
-    EXPECT_EQ(contents(folder_ + "/err"), "nibkv-assistant: cannot write to standard output\n");
+    const Result result = shell(command_line(words) + " >/dev/full");
+    EXPECT_EQ(result.status, 1) << words;
+    EXPECT_EQ(result.err, "nibkv-assistant: cannot write to standard output\n");
   }
 }
 
@@ -72,8 +72,8 @@ TEST_F(AssistantOptionsTest, ReadsAMessageThatAShellWouldHaveTroubleWithFromAFil
   expect_error(run(options + " --prompt-file -", "\n"), 1, "standard input has no message in it");
   expect_error(run(options + " --prompt-file /no/such"), 1, "cannot read /no/such: No such file or directory");
   expect_error(run(options + " --prompt-file " + in_quotes(folder_)), 1, folder_ + ": Is a directory");
-  std::system((command_line(options + " --prompt-file -") + " </ 2>" + in_quotes(folder_ + "/err")).c_str());
-  EXPECT_EQ(contents(folder_ + "/err").find("nibkv-assistant: cannot read standard input: Is a directory\n"), 0u);
+  expect_error(shell(command_line(options + " --prompt-file -") + " </"), 1,
+               "cannot read standard input: Is a directory");
   expect_error(run(options + " --prompt-file - --prompt x"), 2, "--prompt and --prompt-file exclude each other");
 }
 
@@ -140,10 +140,8 @@ TEST_F(EvalOptionsTest, PrintsTheHelpOfACommandWithAllOfItsOptions) {
       // Flags say that they take no value, options that they need one; what a command does not have is unknown.
       const bool is_taken =
           run(std::string(command) + " " + name + "=").err.find("unknown option") == std::string::npos;
-      std::size_t times = 0;
-      for (const std::string& begin : {"\n  " + name + " ", "\n  -o, " + name + " "}) {
-        for (std::size_t at = 0; (at = result.out.find(begin, at)) != std::string::npos; ++at) ++times;
-      }
+      const std::size_t times =
+          count_of(result.out, "\n  " + name + " ") + count_of(result.out, "\n  -o, " + name + " ");
       EXPECT_EQ(times, is_taken ? 1u : 0u) << command << " " << name;
     }
   }

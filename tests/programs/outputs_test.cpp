@@ -6,9 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
-#include <string_view>
 
-#include "bench/llm/builtin_text.hpp"
 #include "tests/support/program.hpp"
 
 namespace {
@@ -22,9 +20,6 @@ using nibkv::test::Result;
 class OutputsTest : public nibkv::test::ProgramTest {
  protected:
   explicit OutputsTest(const std::string& program) : ProgramTest(program) {}
-
-  static std::string at(const std::string& name) { return folder_ + "/" + name; }
-  static std::string quoted(const std::string& name) { return in_quotes(at(name)); }
 
   static mode_t mode_of(const std::string& path) {
     struct stat status = {};
@@ -62,14 +57,8 @@ class EvalOutputsTest : public OutputsTest {
  protected:
   EvalOutputsTest() : OutputsTest("nibkv-eval") {}
 
-  static void SetUpTestSuite() {
-    ProgramTest::SetUpTestSuite();
-    std::ofstream file(at("text"), std::ios::binary);
-    for (const std::string_view part : nibkv::llm::builtin_text()) file << part << '\n';
-  }
-
   static std::string words(const std::string& command, const std::string& options) {
-    return command + " --model " + in_quotes(model_) + " --text " + quoted("text") + " --threads 2 " + options;
+    return on_text(command) + " --threads 2 " + options;
   }
 };
 

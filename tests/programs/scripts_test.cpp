@@ -13,7 +13,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
+using nibkv::test::columns_of;
 using nibkv::test::contents;
+using nibkv::test::count_of;
 using nibkv::test::in_quotes;
 using nibkv::test::Result;
 
@@ -46,9 +48,7 @@ class ScriptsTest : public nibkv::test::ProgramTest {
     const std::string command = "PATH=" + in_quotes(folder_ + "/bin") +
                                 ":$PATH BUILD=" + in_quotes(folder_ + "/build") +
                                 " NIBKV_CACHE=" + in_quotes(folder_ + "/cache") + " " + variables + " " + path + words;
-    const int status = std::system(
-        (command + " </dev/null >" + in_quotes(folder_ + "/out") + " 2>" + in_quotes(folder_ + "/err")).c_str());
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, contents(folder_ + "/out"), contents(folder_ + "/err")};
+    return shell(command);
   }
 
   static std::string calls() { return contents(folder_ + "/calls"); }

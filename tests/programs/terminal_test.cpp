@@ -11,6 +11,7 @@
 namespace {
 
 using nibkv::test::contents;
+using nibkv::test::count_of;
 using nibkv::test::in_quotes;
 using nibkv::test::Terminal;
 
@@ -101,11 +102,6 @@ TEST_F(TerminalTest, CtrlCInAPasteIsAPartOfIt) {
 }
 
 TEST_F(TerminalTest, IsLeftAsItWasHoweverTheProgramEnds) {
-  const auto count = [](const std::string& text, const std::string& part) {
-    std::size_t times = 0;
-    for (std::size_t at = 0; (at = text.find(part, at)) != std::string::npos; ++at) ++times;
-    return times;
-  };
   struct Case {
     const char* keys;
     int signal, status;
@@ -126,8 +122,8 @@ TEST_F(TerminalTest, IsLeftAsItWasHoweverTheProgramEnds) {
     const termios after = terminal.mode();
     EXPECT_EQ(std::memcmp(&before, &after, sizeof before), 0);
     const std::string& shown = terminal.shown();
-    EXPECT_GE(count(shown, "\x1b[?2004h"), 1u);
-    EXPECT_EQ(count(shown, "\x1b[?2004h"), count(shown, "\x1b[?2004l"));
+    EXPECT_GE(count_of(shown, "\x1b[?2004h"), 1u);
+    EXPECT_EQ(count_of(shown, "\x1b[?2004h"), count_of(shown, "\x1b[?2004l"));
     EXPECT_LT(shown.rfind("\x1b[?2004h"), shown.rfind("\x1b[?2004l"));
   }
 }
