@@ -314,6 +314,9 @@ TEST_F(AssistantTest, RefusesAMessageThatIsLongerThanTheModelReadsAndKeepsTheCon
       << result.err;
   EXPECT_EQ(contents(folder_ + "/kept-after"), contents(folder_ + "/kept-talk"));
 }
+  const std::size_t help = result.err.find("  /context"), end = result.err.find("ones back.\n");
+  ASSERT_LT(help, end) << result.err;
+  EXPECT_LE(columns_of(result.err.substr(help, end - help)), 100u) << result.err;
 
 // LostRuins/koboldcpp#2151
 TEST_F(AssistantTest, AnswersAfterResetAsInANewStartWithTheSameSeed) {

