@@ -39,6 +39,7 @@ void HeadsJob::operator()() {
                 std::to_string(context) + " asked for");
   }
   const StoreOptions options = measured.store(subject.model->config());
+  say_notes(subject.model->config(), options);
   TileStore store(subject.model->config(), options);
   {
     Progress line(kProgram);

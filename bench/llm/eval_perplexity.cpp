@@ -44,6 +44,7 @@ void PerplexityJob::operator()() {
   if (!measured.json.empty() && measured.json != "-") check_place(measured.json);
   Subject subject(measured.model, measured.text, measured.cache.threads);
   options.store = measured.store(subject.model->config());
+  say_notes(subject.model->config(), options.store);
   const std::size_t windows = std::min(options.windows, subject.tokens.size() / options.context);
   if (windows != 0 && windows < options.windows) {
     say("note: the text has " + std::to_string(subject.tokens.size()) + " tokens, enough for " +

@@ -164,6 +164,9 @@ void RetrievalJob::begin(const Config& config) {
     if (cache.options.storage == Storage::kF32) continue;
     cache.options.profile = common.profile;
     cache.options.outlier_channels = common.outlier_channels;
+    StoreOptions sized = cache.options;
+    if (sized.tokens == 0) sized.tokens = static_cast<std::uint32_t>(lengths_.front() + kAnswerTokens);
+    say_notes(config, sized);
   }
   report_.model = measured_.model;
   report_.text = measured_.text;

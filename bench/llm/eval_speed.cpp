@@ -38,6 +38,7 @@ void SpeedJob::operator()() {
   if (!measured.json.empty() && measured.json != "-") check_place(measured.json);
   Subject subject(measured.model, measured.text, measured.cache.threads);
   const StoreOptions store = measured.store(subject.model->config());
+  say_notes(subject.model->config(), store);
   SpeedFigures figures;
   {
     Progress line(kProgram);

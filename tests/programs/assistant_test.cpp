@@ -155,6 +155,21 @@ TEST_F(AssistantTest, SaysWhenAnAnswerWasCut) {
 }
 
 TEST_F(AssistantTest, SaysWhenStandardInputCannotBeRead) {
+TEST_F(AssistantTest, SaysWhatAPolicyCannotDoWithTheProfile) {
+  const std::string options = " --tokens 64 --max-tokens 1";
+  EXPECT_EQ(figure(ask("--policy head_kv" + options), "policy 'head_kv' gives all heads the same budget"),
+            ": the profile has no head scores (nibkv-eval head-scores)");
+  for (const std::string profile : {"", " --profile none"}) {
+    const Result result = ask("--policy minicache --tokens 256 --max-tokens 1" + profile);
+    EXPECT_EQ(result.status, 0) << result.err;
+    EXPECT_EQ(count_of(result.err, "policy 'minicache' folds no layers: "), 1u) << result.err;
+  }
+  expect_error(ask("--policy minicache --set fold=aligned --arena 1K"), 1,
+               "policy 'minicache fold=aligned' needs a profile with maps");
+  expect_error(ask("--policy head_kv --profile none" + options), 1,
+               "policy 'head_kv' needs a profile with head scores");
+}
+
   const std::string options = "--model " + in_quotes(model_) + " --profile none";
   const Result result = shell(command_line(options) + " </");
   EXPECT_EQ(result.status, 1);

@@ -277,6 +277,30 @@ TEST_F(EvalTest, SaysWhatIsWrongWithASweep) {
                "cannot write /no/such/x.json");
 }
 
+TEST_F(EvalTest, SaysWhatAPolicyCannotDoWithTheProfile) {
+  ASSERT_EQ(profile("--tokens 300", "plain").status, 0);
+  const std::string same =
+      "nibkv-eval: note: policy 'head_kv' gives all heads the same budget: the profile has no head";
+  const std::string none = "nibkv-eval: note: policy 'minicache' folds no layers: ";
+  const std::string head_kv = " --policy head_kv --tokens 64 --profile " + quoted("plain");
+  const std::string options = " --threads 1 --context 128";
+  const std::string retrieval = on_text("retrieval") + " --lengths 128 --depths 1 --seeds 1 --needles code --threads 1";
+  for (const std::string& command :
+       {on_text("perplexity") + options + " --windows 1", on_text("speed") + options + " --decode 1",
+        on_text("heads") + options + " --svg " + quoted("notes.svg"), retrieval}) {
+    const Result scored = run(command + head_kv);
+    EXPECT_EQ(scored.status, 0) << scored.err;
+    EXPECT_EQ(count_of(scored.err, same), 1u) << scored.err;
+    const Result folded = run(command + " --policy minicache");
+    EXPECT_EQ(folded.status, 0) << folded.err;
+    EXPECT_EQ(count_of(folded.err, none), 1u) << folded.err;
+  }
+  const Result sweep =
+      run(on_text("sweep") + options + " --policies head_kv --budgets 32,64 --profile " + quoted("plain"));
+  EXPECT_EQ(sweep.status, 0) << sweep.err;
+  EXPECT_EQ(count_of(sweep.err, same), 1u) << sweep.err;
+}
+
 TEST_F(EvalTest, SaysWhatOfASweepDoesNotFit) {
   const std::string base =
       "sweep --json - --policies streaming_llm --model " + in_quotes(model_) + " --text " + quoted("text") + " ";
