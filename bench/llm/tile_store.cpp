@@ -132,6 +132,7 @@ TileStore::TileStore(const Config& model, const StoreOptions& options)
   const CachePlan plan = plan_cache(model, options);
   const std::size_t bytes = footprint(plan.shape, plan.policy);
   if (bytes == 0) require(valid(plan.shape) ? Status::kBadPolicy : Status::kBadShape, "cache");
+  if (bytes > physical_memory()) throw Error(too_large_text(model, options, bytes, physical_memory()));
   arena_.reset(static_cast<std::byte*>(std::aligned_alloc(kArenaAlignment, bytes)));
   if (arena_ == nullptr) throw Error("no memory for an arena of " + std::to_string(bytes) + " bytes");
   Options cache_options;

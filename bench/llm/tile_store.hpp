@@ -35,7 +35,8 @@ struct StoreOptions {
 /// A KvStore in one nibkv arena, which uses the library as any program would.
 class TileStore : public KvStore {
  public:
-  /// @throws Error with the status text for whatever nibkv refuses, and as plan_cache does
+  /// @throws Error with the status text for whatever nibkv refuses, as plan_cache does, and for an
+  ///         arena larger than the memory of the machine; nothing is allocated then
   TileStore(const Config& model, const StoreOptions& options);
 
   std::size_t max_chunk() const override { return cache_.shape().max_chunk; }

@@ -307,7 +307,8 @@ TEST_F(EvalTest, SaysWhatOfASweepDoesNotFit) {
   expect_error(run(base + "--context 2048"), 1, "a context of 2048 tokens is larger than the model's 1024");
   expect_error(run(base + "--context 256 --from 100000000"), 1, "less than 100000000");
   expect_error(run(base + "--context 256 --budgets 4"), 1, "streaming_llm, budget 4: ");
-  expect_error(run(base + "--context 256 --budgets 1K"), 1, "holds no token");
+  expect_error(run(base + "--context 256 --budgets 1K"), 1,
+               "streaming_llm, budget 1K: an arena of 1024 bytes is too small");
 }
 
 TEST_F(EvalTest, UsesWhatThereIsOfAShortTextAndSaysSo) {
