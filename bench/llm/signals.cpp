@@ -48,10 +48,10 @@ void catch_signals() {
 }
 
 void open_standard_files() {
-  for (int file = ::open("/dev/null", O_RDWR); file >= 0; file = ::open("/dev/null", O_RDWR)) {
-    if (file <= STDERR_FILENO) continue;
-    ::close(file);
-    return;
+  for (const int file : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    const bool is_closed = ::fcntl(file, F_GETFD) < 0 && errno == EBADF;
+    // It gets the lowest number that is free: this one.
+    if (is_closed) ::open("/dev/null", file == STDOUT_FILENO ? O_RDONLY : O_RDWR);
   }
 }
 

@@ -9,7 +9,8 @@ namespace nibkv::llm {
 void catch_signals();
 
 /// Opens /dev/null in place of standard input, output and error if they are closed, so that no file
-/// or pipe gets their numbers.
+/// or pipe gets their numbers. Input is at its end then, errors are lost, and output cannot be written,
+/// which is an error as on a full disk.
 void open_standard_files();
 
 /// Whether work should stop, because one of them came.

@@ -58,6 +58,19 @@ TEST_F(AssistantOptionsTest, SaysThatItCannotPrint) {
   }
 }
 
+TEST_F(AssistantOptionsTest, SaysThatItCannotPrintWhereOutputIsClosed) {
+  const std::string error = "nibkv-assistant: cannot write to standard output\n";
+  for (const char* words : {"--help", "--version", "--list-ports"}) {
+    const Result result = shell(command_line(words) + " >&-");
+    EXPECT_EQ(result.status, 1) << words;
+    EXPECT_EQ(result.err, error);
+  }
+  const Result answer = shell(
+      command_line("--model " + in_quotes(model_) + " --profile none --tokens 64 --max-tokens 2 --prompt x") + " >&-");
+  EXPECT_EQ(answer.status, 1);
+  EXPECT_EQ(count_of(answer.err, error), 1u) << answer.err;
+}
+
 TEST_F(AssistantOptionsTest, ReadsAMessageThatAShellWouldHaveTroubleWithFromAFileOrStandardInput) {
   const std::string odd = "It's \"so\" $HOME `x` \\ !\n\n--greedy\n";
   const std::string options = "--model " + in_quotes(model_) + " --profile none --greedy --max-tokens 5";
@@ -158,6 +171,15 @@ TEST_F(EvalOptionsTest, PrintsItsVersion) {
 }
 
 TEST_F(EvalOptionsTest, CallsWrongCommandsAndOptionsUsageErrors) {
+TEST_F(EvalOptionsTest, SaysThatItCannotPrintWhereOutputIsClosed) {
+  for (const std::string& words : {std::string("--help"), std::string("--version"), std::string("speed --help"),
+                                   on_text("speed") + " --context 32 --decode 1 --threads 1"}) {
+    const Result result = shell(command_line(words) + " >&-");
+    EXPECT_EQ(result.status, 1) << words;
+    EXPECT_EQ(result.err, "nibkv-eval: cannot write to standard output\n") << words;
+  }
+}
+
   expect_error(run(""), 2, "no command");
   expect_error(run("perplexities"), 2, "unknown command 'perplexities'; the commands are perplexity, speed, profile");
   expect_error(run("--modle x"), 2, "unknown option --modle");

@@ -126,6 +126,7 @@ TEST_F(AssistantOutputsTest, AreRefusedBeforeTheModelIsReadWhereTheyCannotBe) {
     EXPECT_EQ(result.err.find("such.gguf"), std::string::npos) << result.err;
   };
   refuses("/no/such/file", "there is no such folder");
+  refuses("/proc/none", "no file can be made there");
   refuses(folder_, "it is a directory");
   refuses(at("full"), "File too large", "ulimit -f 1; ");
 }
