@@ -99,8 +99,8 @@ void load(Conversation& conversation, const std::string& path, std::uint64_t mod
 int run(Settings settings) {
   if (settings.prompt_file) settings.prompt = read_message(*settings.prompt_file);
   if (settings.save) check_place(*settings.save);
-  const bool is_builtin = settings.model == NIBKV_TINY_MODEL;
-  say("model " + settings.model + (is_builtin ? " (tiny, built in: it shows that all works, and knows nothing)" : ""));
+  const bool is_tiny = settings.model == tiny_model();
+  say("model " + settings.model + (is_tiny ? " (tiny: it shows that all works, and knows nothing)" : ""));
   const Gguf file = Gguf::open(settings.model);
   const Config config = Config::from(file);
   check_shape(config, settings.model);

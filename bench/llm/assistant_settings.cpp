@@ -99,7 +99,7 @@ Settings parse_assistant(int count, const char* const* words) {
   if (settings.chat_template && find_chat_template(*settings.chat_template) == nullptr) {
     throw UsageError("unknown template '" + *settings.chat_template + "'; there are " + chat_template_names());
   }
-  settings.model = choose_model(arguments);
+  if (!settings.list_ports) settings.model = choose_model(arguments);
   settings.save = arguments.text("save");
   settings.load = arguments.text("load");
   read_sampling(arguments, settings.conversation);

@@ -47,6 +47,18 @@ class AssistantTest : public nibkv::test::ProgramTest {
 };
 
 TEST_F(AssistantTest, SaysWhatIsWrongWithFiles) {
+TEST_F(AssistantTest, FindsTheTinyModelBesideItselfOrInItsDataFolderOnceItIsMoved) {
+  for (const char* folder : {"moved/bin", "moved/share/nibkv"}) fs::create_directories(at(folder));
+  fs::copy_file(NIBKV_PROGRAMS "/nibkv-assistant", at("moved/bin/nibkv-assistant"));
+  for (const char* place : {"moved/share/nibkv/tiny-recall.gguf", "moved/bin/tiny-recall.gguf"}) {
+    fs::copy_file(model_, at(place));
+    const Result result = shell("NIBKV_MODEL= " NIBKV_EMULATOR " " + quoted("moved/bin/nibkv-assistant") +
+                                " --profile none --tokens 64 --max-tokens 1 --prompt x");
+    EXPECT_EQ(result.status, 0) << result.err;
+    EXPECT_NE(result.err.find("/" + std::string(place) + " (tiny: "), std::string::npos) << result.err;
+  }
+}
+
   expect_error(run("--model /no/such.gguf --prompt x"), 1, "/no/such.gguf");
   expect_error(ask("--profile /no/such.profile"), 1, "/no/such.profile");
   std::ofstream(folder_ + "/bad") << "no profile";
