@@ -22,7 +22,25 @@ int ended_by();
 /// Clears a SIGINT that was meant for work that has stopped.
 void forget_interrupt();
 
-/// Waits until standard input can be read. Returns false if a signal came before.
-bool wait_for_input();
+/// What comes from outside while a program has changed the modes of the terminal: as long as this lives, SIGTSTP and
+/// SIGQUIT are only recorded, so that the terminal can be put back first, and SIGCONT is, so that its modes can be set
+/// again, which somebody else may have changed meanwhile. Those that were ignored before still are.
+class TerminalSignals {
+ public:
+  TerminalSignals();
+  TerminalSignals(const TerminalSignals&) = delete;
+  TerminalSignals& operator=(const TerminalSignals&) = delete;
+  ~TerminalSignals();
+};
+
+/// The one of them that came since the last call; 0 for none.
+int take_terminal_signal();
+
+/// What ends a wait: input that can be read, the end of the time, or a signal.
+enum class Waited : unsigned char { kInput, kLate, kSignal };
+
+/// Waits until standard input can be read, or any of these signals comes.
+/// @param milliseconds  at most; -1 for any time
+Waited wait_for_input(int milliseconds = -1);
 
 }  // namespace nibkv::llm
