@@ -28,6 +28,8 @@ be written --name VALUE or --name=VALUE.
   --top-p X            draw only from the likeliest tokens that together have this share (default
                        0.9)
   --greedy             the same as --temperature 0
+  --repeat-penalty X   how much less likely tokens become that are among the last 64; 1.1 is a usual
+                       value, 1 is none (default 1)
   --seed N             of the draws; the same seed gives the same text (default 1)
   --max-tokens N       of an answer (default 256)
   --tokens N           tokens that the cache holds (default: the model's context, at most 4096)
@@ -71,6 +73,7 @@ void read_sampling(const Arguments& arguments, ConversationOptions& options) {
   SamplerOptions& sampler = options.sampler;
   sampler.temperature = arguments.flag("greedy") ? 0 : arguments.number("temperature", sampler.temperature, 0, 100);
   sampler.top_p = arguments.number("top-p", sampler.top_p, 0, 1);
+  sampler.repeat_penalty = arguments.number("repeat-penalty", sampler.repeat_penalty, 1, 10);
   sampler.seed = arguments.integer("seed", sampler.seed, 0, ~std::uint64_t{0});
   options.max_tokens = static_cast<std::size_t>(arguments.integer("max-tokens", options.max_tokens, 1, kMaxTokens));
   options.system = arguments.text("system");
@@ -79,11 +82,11 @@ void read_sampling(const Arguments& arguments, ConversationOptions& options) {
 }  // namespace
 
 Settings parse_assistant(int count, const char* const* words) {
-  const Arguments arguments(
-      count, words,
-      {"prompt", "prompt-file", "system", "model", "temperature", "top-p", "seed", "max-tokens", "tokens", "arena",
-       "policy", "set", "profile", "outliers", "port", "threads", "save", "load", "template"},
-      {"greedy", "list-ports"}, {"system"});
+  const Arguments arguments(count, words,
+                            {"prompt",   "prompt-file", "system",  "model", "temperature", "top-p",   "repeat-penalty",
+                             "seed",     "max-tokens",  "tokens",  "arena", "policy",      "set",     "profile",
+                             "outliers", "port",        "threads", "save",  "load",        "template"},
+                            {"greedy", "list-ports"}, {"system"});
   Settings settings;
   settings.help = arguments.flag("help");
   settings.version = arguments.flag("version");

@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -15,10 +16,10 @@ namespace fs = std::filesystem;
 
 using nibkv::llm::test::GgufWriter;
 using nibkv::llm::test::with_metadata;
-using nibkv::test::contents;
 using nibkv::test::columns_of;
-using nibkv::test::in_quotes;
+using nibkv::test::contents;
 using nibkv::test::count_of;
+using nibkv::test::in_quotes;
 using nibkv::test::Result;
 
 constexpr const char* kQuestion =
@@ -46,7 +47,6 @@ class AssistantTest : public nibkv::test::ProgramTest {
   }
 };
 
-TEST_F(AssistantTest, SaysWhatIsWrongWithFiles) {
 TEST_F(AssistantTest, FindsTheTinyModelBesideItselfOrInItsDataFolderOnceItIsMoved) {
   for (const char* folder : {"moved/bin", "moved/share/nibkv"}) fs::create_directories(at(folder));
   fs::copy_file(NIBKV_PROGRAMS "/nibkv-assistant", at("moved/bin/nibkv-assistant"));
@@ -59,6 +59,7 @@ TEST_F(AssistantTest, FindsTheTinyModelBesideItselfOrInItsDataFolderOnceItIsMove
   }
 }
 
+TEST_F(AssistantTest, SaysWhatIsWrongWithFiles) {
   expect_error(run("--model /no/such.gguf --prompt x"), 1, "/no/such.gguf");
   expect_error(ask("--profile /no/such.profile"), 1, "/no/such.profile");
   std::ofstream(folder_ + "/bad") << "no profile";
@@ -154,6 +155,21 @@ TEST_F(AssistantTest, StartsInTheArenaThatItsErrorNamesAndNotInAByteLess) {
   }
 }
 
+TEST_F(AssistantTest, SaysWhatAPolicyCannotDoWithTheProfile) {
+  const std::string options = " --tokens 64 --max-tokens 1";
+  EXPECT_EQ(figure(ask("--policy head_kv" + options), "policy 'head_kv' gives all heads the same budget"),
+            ": the profile has no head scores (nibkv-eval head-scores)");
+  for (const std::string profile : {"", " --profile none"}) {
+    const Result result = ask("--policy minicache --tokens 256 --max-tokens 1" + profile);
+    EXPECT_EQ(result.status, 0) << result.err;
+    EXPECT_EQ(count_of(result.err, "policy 'minicache' folds no layers: "), 1u) << result.err;
+  }
+  expect_error(ask("--policy minicache --set fold=aligned --arena 1K"), 1,
+               "policy 'minicache fold=aligned' needs a profile with maps");
+  expect_error(ask("--policy head_kv --profile none" + options), 1,
+               "policy 'head_kv' needs a profile with head scores");
+}
+
 TEST_F(AssistantTest, AnswersTheSameWithAnyNumberOfThreadsAndAnyPort) {
   const Result first = ask("--greedy --max-tokens 5 --threads 1");
   EXPECT_EQ(first.status, 0) << first.err;
@@ -175,21 +191,6 @@ TEST_F(AssistantTest, SaysWhenAnAnswerWasCut) {
 }
 
 TEST_F(AssistantTest, SaysWhenStandardInputCannotBeRead) {
-TEST_F(AssistantTest, SaysWhatAPolicyCannotDoWithTheProfile) {
-  const std::string options = " --tokens 64 --max-tokens 1";
-  EXPECT_EQ(figure(ask("--policy head_kv" + options), "policy 'head_kv' gives all heads the same budget"),
-            ": the profile has no head scores (nibkv-eval head-scores)");
-  for (const std::string profile : {"", " --profile none"}) {
-    const Result result = ask("--policy minicache --tokens 256 --max-tokens 1" + profile);
-    EXPECT_EQ(result.status, 0) << result.err;
-    EXPECT_EQ(count_of(result.err, "policy 'minicache' folds no layers: "), 1u) << result.err;
-  }
-  expect_error(ask("--policy minicache --set fold=aligned --arena 1K"), 1,
-               "policy 'minicache fold=aligned' needs a profile with maps");
-  expect_error(ask("--policy head_kv --profile none" + options), 1,
-               "policy 'head_kv' needs a profile with head scores");
-}
-
   const std::string options = "--model " + in_quotes(model_) + " --profile none";
   const Result result = shell(command_line(options) + " </");
   EXPECT_EQ(result.status, 1);
@@ -202,6 +203,16 @@ TEST_F(AssistantTest, DrawsTheSameTextFromTheSameSeed) {
   const Result first = ask(options + "7");
   EXPECT_EQ(ask(options + "7").out, first.out);
   EXPECT_NE(ask(options + "8").out, first.out);
+}
+
+TEST_F(AssistantTest, RepeatsItselfLessWithAPenalty) {
+  const std::string options = "--greedy --max-tokens 60 --profile none --repeat-penalty ";
+  const auto kinds = [&](const std::string& penalty) {
+    const std::string text = ask(options + penalty).out;
+    return std::set<char>(text.begin(), text.end()).size();
+  };
+  EXPECT_EQ(ask(options + "1").out, ask("--greedy --max-tokens 60 --profile none").out);
+  EXPECT_GT(kinds("3"), kinds("1"));
 }
 
 TEST_F(AssistantTest, EndsWithATableThatShowsNoHeapAllocationByNibkv) {
@@ -303,6 +314,9 @@ TEST_F(AssistantTest, ObeysCommandsAndTakesOtherLinesWithASlashAsText) {
                             "/help\n/nonsense\n/context\nabc\n/reset\n/etc/hosts is\n/quit\nnever read\n");
   EXPECT_EQ(result.status, 0) << result.err;
   EXPECT_NE(result.err.find("/reset"), std::string::npos);
+  const std::size_t help = result.err.find("  /context"), end = result.err.find("ones back.\n");
+  ASSERT_LT(help, end) << result.err;
+  EXPECT_LE(columns_of(result.err.substr(help, end - help)), 100u) << result.err;
   EXPECT_NE(result.err.find("  the cache is empty\n"), std::string::npos);
   EXPECT_NE(result.err.find("unknown command /nonsense"), std::string::npos);
   EXPECT_EQ(figure(result, "tokens, prompt / answer"), "14 / 2") << "since the reset";
@@ -349,9 +363,6 @@ TEST_F(AssistantTest, RefusesAMessageThatIsLongerThanTheModelReadsAndKeepsTheCon
       << result.err;
   EXPECT_EQ(contents(folder_ + "/kept-after"), contents(folder_ + "/kept-talk"));
 }
-  const std::size_t help = result.err.find("  /context"), end = result.err.find("ones back.\n");
-  ASSERT_LT(help, end) << result.err;
-  EXPECT_LE(columns_of(result.err.substr(help, end - help)), 100u) << result.err;
 
 // LostRuins/koboldcpp#2151
 TEST_F(AssistantTest, AnswersAfterResetAsInANewStartWithTheSameSeed) {

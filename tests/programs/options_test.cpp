@@ -111,6 +111,7 @@ TEST_F(AssistantOptionsTest, CallsWrongOptionsUsageErrors) {
   expect_error(run("--tokens 0"), 2, "--tokens");
   expect_error(run("--arena 2Q"), 2, "--arena takes a size");
   expect_error(run("--top-p 1.5"), 2, "--top-p");
+  expect_error(run("--repeat-penalty 0.9"), 2, "--repeat-penalty takes a number from 1");
   expect_error(run("--temperature warm"), 2, "--temperature");
 }
 
@@ -131,6 +132,7 @@ TEST_F(EvalOptionsTest, ListsItsCommands) {
   for (const char* command : kCommands) {
     EXPECT_NE(result.out.find("\n  " + std::string(command) + " "), std::string::npos) << command;
   }
+  EXPECT_LE(columns_of(result.out), 100u) << result.out;
   EXPECT_EQ(run("-h").out, result.out);
 }
 
@@ -144,7 +146,6 @@ TEST_F(EvalOptionsTest, PrintsTheHelpOfACommandWithAllOfItsOptions) {
     EXPECT_EQ(run(std::string(command) + " -h").out, result.out);
     EXPECT_LE(columns_of(result.out), 100u) << result.out;
     // Each option that it takes is described once, and an option that it does not take is not.
-  EXPECT_LE(columns_of(result.out), 100u) << result.out;
     for (const char* option :
          {"model",      "text",    "context",  "windows",  "storage", "policy", "set",       "force-fold", "tokens",
           "arena",      "profile", "outliers", "port",     "threads", "json",   "decode",    "out",        "header",
@@ -170,7 +171,6 @@ TEST_F(EvalOptionsTest, PrintsItsVersion) {
   }
 }
 
-TEST_F(EvalOptionsTest, CallsWrongCommandsAndOptionsUsageErrors) {
 TEST_F(EvalOptionsTest, SaysThatItCannotPrintWhereOutputIsClosed) {
   for (const std::string& words : {std::string("--help"), std::string("--version"), std::string("speed --help"),
                                    on_text("speed") + " --context 32 --decode 1 --threads 1"}) {
@@ -180,6 +180,7 @@ TEST_F(EvalOptionsTest, SaysThatItCannotPrintWhereOutputIsClosed) {
   }
 }
 
+TEST_F(EvalOptionsTest, CallsWrongCommandsAndOptionsUsageErrors) {
   expect_error(run(""), 2, "no command");
   expect_error(run("perplexities"), 2, "unknown command 'perplexities'; the commands are perplexity, speed, profile");
   expect_error(run("--modle x"), 2, "unknown option --modle");

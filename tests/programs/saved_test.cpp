@@ -40,7 +40,7 @@ TEST_F(SavedTest, FeedsOnlyTheNewTurnAfterLoad) {
 
 TEST_F(SavedTest, GoesOnWithASavedConversationAsIfItHadNeverStopped) {
   const std::string options =
-      "--model " + in_quotes(model_) + " --temperature 1 --seed 5 --max-tokens 20 --tokens 96";
+      "--model " + in_quotes(model_) + " --temperature 1 --seed 5 --repeat-penalty 1.2 --max-tokens 20 --tokens 96";
   const std::string file = quoted("talk"), whole_file = quoted("whole");
   const std::string messages[] = {"The code for willow is 90717. They walked along the river.\n", "What then?\n",
                                   "And what is the code for willow?\n", "Why?\n"};
