@@ -15,7 +15,7 @@ struct Model {
   std::uint16_t head_dim;
 };
 
-constexpr Model kModels[] = {{"tiny-recall (built in)", 5, 4, 2, 64},
+constexpr Model kModels[] = {{"tiny-recall", 5, 4, 2, 64},
                              {"SmolLM2-135M", 30, 9, 3, 64},
                              {"Qwen2.5-0.5B", 24, 14, 2, 64},
                              {"Llama-3.2-1B", 16, 32, 8, 64},

@@ -15,6 +15,7 @@
 #include "bench/llm/fingerprint.hpp"
 #include "bench/llm/gguf_cursor.hpp"
 #include "bench/llm/output_file.hpp"
+#include "bench/llm/policy_notes.hpp"
 #include "bench/llm/policy_settings.hpp"
 #include "bench/llm/profile_maker.hpp"
 #include "bench/llm/progress.hpp"
@@ -76,6 +77,7 @@ void describe(const TileStore& store, const Chat& chat, const Settings& settings
   say("cache of " + std::to_string(cache.policy().tokens) + " tokens in " + std::to_string(cache.usage().arena_bytes) +
       " bytes, policy " + policy_text(settings.cache.store) + ", port " + std::string(cache.port()) + ", " +
       std::to_string(cache.shape().outlier_channels) + " outlier channels, " + std::string(chat.format().title));
+  for (const std::string& note : policy_notes(settings.cache.store, {cache.shape(), cache.policy()})) say(note);
   if (settings.conversation.system) return;
   if (chat.default_system())
     say("system message of the model's chat template: " + detail::quoted(*chat.default_system()));
@@ -97,8 +99,8 @@ void load(Conversation& conversation, const std::string& path, std::uint64_t mod
 int run(Settings settings) {
   if (settings.prompt_file) settings.prompt = read_message(*settings.prompt_file);
   if (settings.save) check_place(*settings.save);
-  const bool is_builtin = settings.model == NIBKV_TINY_MODEL;
-  say("model " + settings.model + (is_builtin ? " (tiny, built in: it shows that all works, and knows nothing)" : ""));
+  const bool is_tiny = settings.model == tiny_model();
+  say("model " + settings.model + (is_tiny ? " (tiny: it shows that all works, and knows nothing)" : ""));
   const Gguf file = Gguf::open(settings.model);
   const Config config = Config::from(file);
   check_shape(config, settings.model);

@@ -17,8 +17,8 @@ constexpr const char* kChatHelp = R"(  /context  draw which tokens the cache hol
   /stats    what it took so far
   /quit     end (so do Ctrl-D and the end of input)
   Ctrl-C    stop an answer, or forget what is typed
-On a terminal what is pasted is one message, however many lines it has. Arrows, Home, End, Delete, Ctrl-U, Ctrl-K and
-Ctrl-W edit it; Up brings earlier ones back.
+On a terminal what is pasted is one message, however many lines it has. Arrows, Home, End, Delete,
+Ctrl-U, Ctrl-K and Ctrl-W edit it; Up brings earlier ones back.
 )";
 
 bool is_command(const std::string& line) {

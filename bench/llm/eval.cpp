@@ -33,8 +33,9 @@ nibkv-eval COMMAND --help   print the options of a command and end
 nibkv-eval --help           print this and end (-h too)
 nibkv-eval --version        print the version and end
 
-Standard error shows how far a command is: in one line on a terminal, elsewhere in one every 30 seconds.
-Options may be written --name VALUE or --name=VALUE. Exit status: 0; 1 after an error; 2 for wrong options.
+Standard error shows how far a command is: in one line on a terminal, elsewhere in one every 30
+seconds. Options may be written --name VALUE or --name=VALUE. Exit status: 0; 1 after an error; 2
+for wrong options.
 )");
 }
 

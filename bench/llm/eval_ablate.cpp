@@ -12,12 +12,14 @@ namespace {
 
 constexpr const char* kHelp =
     R"(nibkv-eval ablate --text PATH [options]
-  What each part of the policy ems is worth: the policy as it is, and with one setting changed at a time. Settings that
-  turn keys by their positions (rephase, position_free) are left out for a model whose frequencies are divided.
+  What each part of the policy ems is worth: the policy as it is, and with one setting changed at a
+  time. Settings that turn keys by their positions (rephase, position_free) are left out for a model
+  whose frequencies are divided.
 
-  --budgets LIST       of a head: tokens such as 410, shares of the context such as 10%, or bytes of arena such as 1M
-                       (default 5%,10%)
-  --json PATH          write the rows as JSON, anew whenever there are more; - prints JSON instead of a table
+  --budgets LIST       of a head: tokens such as 410, shares of the context such as 10%, or bytes of
+                       arena such as 1M (default 5%,10%)
+  --json PATH          write the rows as JSON, anew whenever there are more; - prints JSON instead
+                       of a table
 )";
 
 // The values to try in addition to the default, which is skipped if a list has it.

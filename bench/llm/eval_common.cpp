@@ -2,9 +2,11 @@
 
 #include <cstdio>
 #include <iostream>
+#include <set>
 
 #include "bench/llm/conversation.hpp"
 #include "bench/llm/json.hpp"
+#include "bench/llm/policy_notes.hpp"
 #include "bench/llm/profile_maker.hpp"
 
 namespace nibkv::llm {
@@ -86,6 +88,13 @@ void publish(const Report& report, const std::string& json) {
   // The file first, because the reader of the lines may go away.
   if (!json.empty() && json != "-") write_file(json, as_json(report));
   print(json == "-" ? as_json(report) : as_lines(report));
+}
+
+void say_notes(const Config& model, const StoreOptions& options) {
+  static std::set<std::string> said;
+  for (const std::string& note : policy_notes(options, plan_cache(model, options))) {
+    if (said.insert(note).second) say("note: " + note);
+  }
 }
 
 std::size_t context_of(const Arguments& arguments, std::size_t otherwise) {

@@ -62,6 +62,9 @@ struct Measured {
   StoreOptions store(const Config& config) const;
 };
 
+/// Says what policy_notes has of a cache, each line once in the life of the program.
+void say_notes(const Config& model, const StoreOptions& options);
+
 /// --context
 std::size_t context_of(const Arguments& arguments, std::size_t otherwise);
 

@@ -14,9 +14,9 @@ namespace {
 
 constexpr const char* kHelp =
     R"(nibkv-eval head-scores --text PATH --profile PATH -o PATH [options]
-  How much each KV head looks answers up in far text: needles are hidden in the text and asked for, and the score of a
-  head is the share of its attention that goes to the needle while the model answers. The scores go into a copy of the
-  profile, where policy head_kv reads them.
+  How much each KV head looks answers up in far text: needles are hidden in the text and asked for,
+  and the score of a head is the share of its attention that goes to the needle while the model
+  answers. The scores go into a copy of the profile, where policy head_kv reads them.
 
   --profile PATH       to be copied
   -o, --out PATH       the profile with head scores; may be the same

@@ -14,7 +14,8 @@ constexpr const char* kHelp =
   Draws which tokens of a text each KV head holds once it has gone through the cache.
 
   --context N          tokens of the text (default 1024)
-  --svg PATH           the picture: a row a head, a mark where a token is held, a darker one where others joined it
+  --svg PATH           the picture: a row a head, a mark where a token is held, a darker one where
+                       others joined it
 )";
 
 struct HeadsJob {
@@ -38,6 +39,7 @@ void HeadsJob::operator()() {
                 std::to_string(context) + " asked for");
   }
   const StoreOptions options = measured.store(subject.model->config());
+  say_notes(subject.model->config(), options);
   TileStore store(subject.model->config(), options);
   {
     Progress line(kProgram);

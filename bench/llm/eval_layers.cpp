@@ -18,8 +18,9 @@ namespace {
 
 constexpr const char* kHelp =
     R"(nibkv-eval layers --profile PATH [options]
-  How similar the keys and values of neighbouring layers are, and which layers may share codes: those whose mean cosine
-  is large enough, as they are (direct) or through the maps of the profile (aligned); others may not (refuse).
+  How similar the keys and values of neighbouring layers are, and which layers may share codes:
+  those whose mean cosine is large enough, as they are (direct) or through the maps of the profile
+  (aligned); others may not (refuse).
 
   --profile PATH       made with --align, or only the direct cosines are known
   --min-cosine X       of layers that may share (default 0.7)

@@ -14,10 +14,11 @@ namespace {
 
 constexpr const char* kHelp =
     R"(nibkv-eval perplexity --text PATH [options]
-  The perplexity of a text as llama.cpp measures it. The text is tokenised whole, without a beginning-of-sequence token,
-  and cut into windows of N tokens. Each is fed into an empty cache, and the tokens at positions N/2 to N-1 are scored:
-  N/2 a window, foretold by the rows of logits N/2-1 to N-2. The same model with an f32 cache that keeps everything runs
-  side by side as the reference. cross_entropy and kl_divergence (of the cache from the reference) are means over the
+  The perplexity of a text as llama.cpp measures it. The text is tokenised whole, without a
+  beginning-of-sequence token, and cut into windows of N tokens. Each is fed into an empty cache,
+  and the tokens at positions N/2 to N-1 are scored: N/2 a window, predicted by the rows of logits
+  N/2-1 to N-2. The same model with an f32 cache that keeps everything runs side by side as the
+  reference. cross_entropy and kl_divergence (of the cache from the reference) are means over the
   scored tokens, in nats.
 
   --context N          tokens of a window (default 1024)
@@ -43,6 +44,7 @@ void PerplexityJob::operator()() {
   if (!measured.json.empty() && measured.json != "-") check_place(measured.json);
   Subject subject(measured.model, measured.text, measured.cache.threads);
   options.store = measured.store(subject.model->config());
+  say_notes(subject.model->config(), options.store);
   const std::size_t windows = std::min(options.windows, subject.tokens.size() / options.context);
   if (windows != 0 && windows < options.windows) {
     say("note: the text has " + std::to_string(subject.tokens.size()) + " tokens, enough for " +

@@ -19,7 +19,8 @@ constexpr const char* kHelp =
   --header PATH        write it as a C++ header too
   --context N          tokens of a context (default 4096, at most the model's)
   --tokens N           tokens of the text that are used (default 12288)
-  --align              also measure which orthogonal maps bring each layer to the basis of the layer below, and add them
+  --align              also measure which orthogonal maps bring each layer to the basis of the layer
+                       below, and add them
 )";
 
 struct ProfileJob {

@@ -16,23 +16,27 @@ namespace {
 
 constexpr const char* kHelp =
     R"(nibkv-eval retrieval --text PATH [options]
-  Needles in a haystack: facts are hidden in the prose of a text, and the model is asked for one after it, greedily.
+  Needles in a haystack: facts are hidden in the prose of a text, and the model is asked for one
+  after it, greedily.
 
-  --policies LIST      of nibkv's (nibkv-eval perplexity --help), and f32: an f32 cache that keeps everything (default).
-                       Also what there is without nibkv: f16_last, the last tokens in f16, and f16_sinks, the first 4
-                       and the last; as many as fit the whole arena of ems at --tokens
+  --policies LIST      of nibkv's (nibkv-eval perplexity --help), and f32: an f32 cache that keeps
+                       everything (default). Also what there is without nibkv: f16_last, the last
+                       tokens in f16, and f16_sinks, the first 4 and the last; as many as fit the
+                       whole arena of ems at --tokens
   --policy NAME        one of them
   --tokens N           that a head holds; of no meaning to f32 and full
-  --mode MODE          unseen: the haystack streams through the cache, and the question comes after it; seen: the cache
-                       holds the whole prompt and is cut back once, question included, before the model answers; or both
-                       (default). 'seen' is for policies that keep scores; others are left out there
-  --lengths LIST       tokens of the prompt, question included (default 1024,2048); so many fewer as an answer needs
-                       when that is all of the model's context
+  --mode MODE          unseen: the haystack streams through the cache, and the question comes after
+                       it; seen: the cache holds the whole prompt and is cut back once, question
+                       included, before the model answers; or both (default). 'seen' is for policies
+                       that keep scores; others are left out there
+  --lengths LIST       tokens of the prompt, question included (default 1024,2048); so many fewer as
+                       an answer needs when that is all of the model's context
   --depths N           places of the needle, equally far from one another (default 9)
   --seeds N            needles at each place (default 3)
   --json PATH          write rows and sums as JSON, anew while there are more
   --resume             ask only what that file has no row for
-  --svg PATH           draw depth against length; with several caches the name of each goes before .svg
+  --svg PATH           draw depth against length; with several caches the name of each goes
+                       before .svg
 )";
 
 constexpr const char* kExact = "f32";
@@ -160,6 +164,9 @@ void RetrievalJob::begin(const Config& config) {
     if (cache.options.storage == Storage::kF32) continue;
     cache.options.profile = common.profile;
     cache.options.outlier_channels = common.outlier_channels;
+    StoreOptions sized = cache.options;
+    if (sized.tokens == 0) sized.tokens = static_cast<std::uint32_t>(lengths_.front() + kAnswerTokens);
+    say_notes(config, sized);
   }
   report_.model = measured_.model;
   report_.text = measured_.text;

@@ -12,7 +12,8 @@ namespace {
 
 constexpr const char* kHelp =
     R"(nibkv-eval speed --text PATH [options]
-  Tokens per second of the whole model: prefill of a context, then decoding after it, one token of the text at a time.
+  Tokens per second of the whole model: prefill of a context, then decoding after it, one token of
+  the text at a time.
 
   --context N          tokens of the prefill (default 4096)
   --decode N           tokens decoded after it (default 64)
@@ -37,6 +38,7 @@ void SpeedJob::operator()() {
   if (!measured.json.empty() && measured.json != "-") check_place(measured.json);
   Subject subject(measured.model, measured.text, measured.cache.threads);
   const StoreOptions store = measured.store(subject.model->config());
+  say_notes(subject.model->config(), store);
   SpeedFigures figures;
   {
     Progress line(kProgram);

@@ -13,20 +13,25 @@ namespace {
 
 constexpr const char* kHelp =
     R"(nibkv-eval sweep --text PATH [options]
-  What policies make of budgets: a text is read as a stream, each cache keeps what its policy chooses without knowing
-  what comes, and what is foretold is scored against an f32 cache that keeps everything.
+  What policies make of budgets: a text is read as a stream, each cache keeps what its policy
+  chooses without knowing what comes, and what the model predicts is scored against an f32 cache
+  that keeps everything.
 
-  --policies LIST      of nibkv's (nibkv-eval perplexity --help), and what there is without nibkv, in the bytes that
-                       the tiles of streaming_llm take at the budget: f16_last, the last tokens in f16, and f16_sinks,
-                       the first 4 and the last; and all tokens in f16 with the layers folded that minicache folds:
-                       f16_fold, where each head retains tokens of its own, and f16_fold_tokens, where all retain the
-                       same
-                       (default: all but head_kv, whose profile needs head scores, and those that fold)
-  --budgets LIST       of a head: tokens such as 410, shares of the context such as 10%, or bytes of arena such as 1M
-                       (default 2%,5%,10%,25%)
-  --set KEY=VALUE,...  fields of the policies that have them (nibkv-eval perplexity --help); f16_fold reads what
-                       minicache does of folding, but fold_centred and fold=aligned
-  --json PATH          write the rows as JSON, anew whenever there are more; - prints JSON instead of a table
+  --policies LIST      of nibkv's (nibkv-eval perplexity --help), and what there is without nibkv,
+                       in the bytes that the tiles of streaming_llm take at the budget: f16_last,
+                       the last tokens in f16, and f16_sinks, the first 4 and the last; and all
+                       tokens in f16 with the layers folded that minicache folds: f16_fold, where
+                       each head retains tokens of its own, and f16_fold_tokens, where all retain
+                       the same
+                       (default: all but head_kv, whose profile needs head scores, and those that
+                       fold)
+  --budgets LIST       of a head: tokens such as 410, shares of the context such as 10%, or bytes of
+                       arena such as 1M (default 2%,5%,10%,25%)
+  --set KEY=VALUE,...  fields of the policies that have them (nibkv-eval perplexity --help);
+                       f16_fold reads what minicache does of folding, but fold_centred and
+                       fold=aligned
+  --json PATH          write the rows as JSON, anew whenever there are more; - prints JSON instead
+                       of a table
 )";
 
 std::vector<std::string> all_policies() {

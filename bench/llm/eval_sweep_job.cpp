@@ -87,11 +87,7 @@ void SweepJob::operator()() {
     options.tokenizer = &tokenizer;
     const auto tokens = tokenizer.encode(text_from(measured_.text, report_.text_from), false, false);
     Model model(file, pool);
-    for (const SweepCase& what : cases_) {
-      if (!may_fold(what.policy)) continue;
-      const std::string shared = SweepStore(model.config(), options.store, what, options.context).fold();
-      say("note: layers that share under " + name_of(what) + ", budget " + what.budget + ": " + shared);
-    }
+    for (const SweepCase& what : cases_) say_notes_of(what, model.config());
     const std::string caches = std::to_string(cases_.size()) + (cases_.size() == 1 ? " cache" : " caches");
     Progress line(kProgram);
     measure_sweep(
@@ -105,6 +101,19 @@ void SweepJob::operator()() {
   if (measured_.json == "-") print(report_.as_json());
   if (has_file && !is_replaced(measured_.json)) write_file(measured_.json, report_.as_json());
   if (!svg_.empty()) write_file(svg_, report_.as_svg());
+}
+
+void SweepJob::say_notes_of(const SweepCase& what, const Config& model) const {
+  if (may_fold(what.policy)) {
+    const std::string shared = SweepStore(model, options_.store, what, options_.context).fold();
+    say("note: layers that share under " + name_of(what) + ", budget " + what.budget + ": " + shared);
+    return;
+  }
+  try {
+    say_notes(model, store_options(options_.store, what, options_.context));
+  } catch (const Error&) {
+    // A cache that cannot be is refused, by its name, when its turn comes.
+  }
 }
 
 // Rows that the file already has are not measured again.

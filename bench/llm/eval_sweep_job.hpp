@@ -32,6 +32,7 @@ class SweepJob {
 
  private:
   void go_on();
+  void say_notes_of(const SweepCase& what, const Config& model) const;
   void keep(const std::vector<SweepRow>& rows, double reference_cross_entropy);
 
   SweepOptions options_;

@@ -122,7 +122,8 @@ KeptMap kept_map_of(const Cache& cache, const std::string& title) {
   map.kv_heads = shape.kv_heads;
   const Policy& policy = cache.policy();
   map.sinks = policy.sinks;
-  map.recent = policy.keep == Keep::kScore ? policy.recent : policy.tokens;
+  // Without scores, all that is held after the sinks is there because it is new, even beyond the budget.
+  map.recent = policy.keep == Keep::kScore ? policy.recent : cache.seen(0);
   for (std::uint32_t layer = 0; layer < shape.layers; ++layer) {
     for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
       std::vector<SlotInfo>& slots = map.rows.emplace_back(cache.held(layer, head));

@@ -1,5 +1,8 @@
 #include "bench/llm/line_editor.hpp"
 
+#include <locale.h>
+#include <wchar.h>
+
 #include <algorithm>
 
 #include "bench/llm/unicode.hpp"
@@ -29,21 +32,24 @@ std::size_t key_size(std::string_view bytes) {
   return bytes.size() < kLongestSequence ? 0 : kLongestSequence;
 }
 
+// Whether `bytes` may be the beginning of a longer sequence of the terminal, all of them.
+bool is_open_sequence(std::string_view bytes) {
+  return bytes.starts_with('\x1b') && key_size(bytes) == 0;
+}
+
 bool is_control(const CodePoint& point) {
   return point.value < 0x20 || (point.value >= 0x7f && point.value < 0xa0);
 }
 
-// Columns of a character: 2 for those of East Asia and pictures, 0 for marks on the one before.
+// Columns of a character: 2 for those of East Asia and pictures, 0 for marks on the one before. As the C library knows
+// them, in a locale that every system has; without it, or for what it does not know, 1.
 std::size_t columns_of(char32_t value) {
-  struct Range {
-    char32_t first, last;
-  };
-  constexpr Range kNone[] = {{0x300, 0x36f}, {0x200b, 0x200f}, {0x20d0, 0x20ff}, {0xfe00, 0xfe0f}, {0xfe20, 0xfe2f}};
-  constexpr Range kTwo[] = {{0x1100, 0x115f}, {0x2e80, 0xa4cf}, {0xac00, 0xd7a3},   {0xf900, 0xfaff},  {0xfe30, 0xfe6f},
-                            {0xff00, 0xff60}, {0xffe0, 0xffe6}, {0x1f300, 0x1faff}, {0x20000, 0x3fffd}};
-  const auto has = [value](const Range& range) { return value >= range.first && value <= range.last; };
-  if (std::any_of(std::begin(kNone), std::end(kNone), has)) return 0;
-  return std::any_of(std::begin(kTwo), std::end(kTwo), has) ? 2 : 1;
+  static const locale_t utf8 = ::newlocale(LC_CTYPE_MASK, "C.UTF-8", locale_t{});
+  if (utf8 == locale_t{}) return 1;
+  const locale_t before = ::uselocale(utf8);
+  const int columns = ::wcwidth(static_cast<wchar_t>(value));
+  ::uselocale(before);
+  return columns < 0 ? 1 : static_cast<std::size_t>(columns);
 }
 
 struct Shown {
@@ -96,6 +102,14 @@ LineEditor::Event LineEditor::go_on() {
     if (event != Event::kNone) return event;
   }
   return Event::kNone;
+}
+
+bool LineEditor::waits_for_sequence() const {
+  return !is_pasting_ && is_open_sequence(input_);
+}
+
+void LineEditor::drop_sequence() {
+  if (waits_for_sequence()) input_.clear();
 }
 
 LineEditor::Event LineEditor::press(const std::string& key) {

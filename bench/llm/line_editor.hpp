@@ -24,6 +24,13 @@ class LineEditor {
   /// Takes keys until one asks for something, or all that are complete are taken: kNone.
   Event go_on();
 
+  /// Whether Escape came, or more of what may be the sequence of a key, and not the rest. A terminal sends the rest at
+  /// once, so that after a short time it can only be that Escape itself was pressed.
+  bool waits_for_sequence() const;
+
+  /// Forgets that; the next key is taken for itself.
+  void drop_sequence();
+
   /// The message so far, without line breaks at its end.
   std::string text() const;
 

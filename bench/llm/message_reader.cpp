@@ -23,19 +23,20 @@ void show(std::string_view text) {
   std::cerr << text << std::flush;
 }
 
+constexpr int kSequenceMilliseconds = 50;  // in which the rest of a key's sequence comes
+
 // Keys one by one, and marks around what is pasted, as long as it lives. Ctrl-C, Ctrl-Z and Ctrl-\ are
 // keys, so that a paste may contain them and the terminal can be put back first.
 class EditingMode {
  public:
   EditingMode() {
     if (::tcgetattr(STDIN_FILENO, &before_) != 0) return;
-    termios mode = before_;
-    mode.c_lflag &= ~static_cast<tcflag_t>(ICANON | ECHO | IEXTEN);
-    mode.c_cc[VMIN] = 1;
-    mode.c_cc[VTIME] = 0;
-    mode.c_cc[VINTR] = mode.c_cc[VSUSP] = mode.c_cc[VQUIT] = _POSIX_VDISABLE;
-    is_set_ = ::tcsetattr(STDIN_FILENO, TCSANOW, &mode) == 0;
-    show("\x1b[?2004h");
+    mode_ = before_;
+    mode_.c_lflag &= ~static_cast<tcflag_t>(ICANON | ECHO | IEXTEN);
+    mode_.c_cc[VMIN] = 1;
+    mode_.c_cc[VTIME] = 0;
+    mode_.c_cc[VINTR] = mode_.c_cc[VSUSP] = mode_.c_cc[VQUIT] = _POSIX_VDISABLE;
+    set();
   }
   EditingMode(const EditingMode&) = delete;
   EditingMode& operator=(const EditingMode&) = delete;
@@ -44,10 +45,26 @@ class EditingMode {
     show("\x1b[?2004l");
   }
 
+  // Again, after others may have had the terminal.
+  void set() {
+    is_set_ = ::tcsetattr(STDIN_FILENO, TCSANOW, &mode_) == 0;
+    show("\x1b[?2004h");
+  }
+
  private:
-  termios before_ = {};
+  TerminalSignals signals_;  // outlives the mode
+  termios before_ = {}, mode_ = {};
   bool is_set_ = false;
 };
+
+// What the terminal does on Ctrl-Z and Ctrl-\, where keys do not: the others of the group first, then this process, at
+// this place.
+void signal_group(int signal) {
+  const auto handler = ::signal(signal, SIG_IGN);
+  ::kill(0, signal);
+  ::signal(signal, handler);
+  ::raise(signal);
+}
 
 bool can_edit() {
   const char* term = std::getenv("TERM");
@@ -61,6 +78,15 @@ std::size_t columns_of_terminal() {
   return size.ws_col;
 }
 
+// Stops or ends the program with the terminal as it was. Goes on when the program does.
+template <typename Act>
+void leave(std::optional<EditingMode>& mode, const Act& act) {
+  mode.reset();
+  show("\n");
+  act();
+  mode.emplace();
+}
+
 }  // namespace
 
 MessageReader::MessageReader() : is_terminal_(::isatty(STDIN_FILENO) != 0), edits_(is_terminal_ && can_edit()) {}
@@ -71,10 +97,9 @@ std::optional<std::string> MessageReader::next() {
   return line();
 }
 
-// False at the end of input and after a signal.
+// False at the end of input.
 bool MessageReader::read_more(std::string& bytes) const {
   char block[4096];
-  if (!wait_for_input()) return false;
   const ssize_t got = ::read(STDIN_FILENO, block, sizeof block);
   // A terminal that is gone has no more to say.
   if (got < 0 && errno != EIO) throw Error(std::string("cannot read standard input: ") + std::strerror(errno));
@@ -85,7 +110,9 @@ bool MessageReader::read_more(std::string& bytes) const {
 std::optional<std::string> MessageReader::line() {
   std::size_t end = 0;
   std::string more;
-  while ((end = buffer_.find('\n')) == std::string::npos && read_more(more)) buffer_ += more;
+  while ((end = buffer_.find('\n')) == std::string::npos && wait_for_input() == Waited::kInput && read_more(more)) {
+    buffer_ += more;
+  }
   if (stop_asked() || buffer_.empty()) return std::nullopt;
   std::string line = buffer_.substr(0, end);
   buffer_.erase(0, end == std::string::npos ? end : end + 1);
@@ -113,15 +140,22 @@ std::optional<std::string> MessageReader::edited() {
       editor_.begin();
       show("^C\n");
     } else if (event != Event::kNone) {
-      mode.reset();
-      show("\n");
-      ::kill(0, event == Event::kSuspend ? SIGTSTP : SIGQUIT);
-      mode.emplace();
+      leave(mode, [&] { signal_group(event == Event::kSuspend ? SIGTSTP : SIGQUIT); });
     }
     show(editor_.drawn(kPrompt, columns_of_terminal()));
     if (event != Event::kNone) continue;
-    if (!read_more(more)) return std::nullopt;
-    editor_.push(more);
+    const Waited waited = wait_for_input(editor_.waits_for_sequence() ? kSequenceMilliseconds : -1);
+    if (stop_asked()) return std::nullopt;
+    if (waited == Waited::kInput) {
+      if (!read_more(more)) return std::nullopt;
+      editor_.push(more);
+    } else if (waited == Waited::kLate) {
+      editor_.drop_sequence();
+    } else if (const int signal = take_terminal_signal(); signal == SIGCONT) {
+      mode->set();
+    } else if (signal != 0) {
+      leave(mode, [&] { ::raise(signal); });
+    }
   }
 }
 

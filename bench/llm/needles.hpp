@@ -19,7 +19,7 @@ enum class NeedleKind : std::uint8_t {
   kPasskey,   ///< a number of five digits, said twice
   kSentence,  ///< a plain sentence; the answer is a word of it
   kSeveral,   ///< the pass keys of three people, one of which is asked for
-  kCode,      ///< the form that the tiny built-in model was trained on
+  kCode,      ///< the form that the tiny model was trained on
 };
 
 /// "passkey", "sentence", "several", "code".

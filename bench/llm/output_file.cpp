@@ -26,7 +26,17 @@ namespace fs = std::filesystem;
 }
 
 [[noreturn]] void fail(const std::string& path, int error) {
-  fail(path, error == ENOENT ? "there is no such folder" : std::strerror(error));
+  fail(path, std::strerror(error));
+}
+
+// For a file that cannot be made at `target`, which `path` leads to. Some folders, such as /proc, say that there is no
+// such file.
+[[noreturn]] void fail_to_make(const std::string& path, const std::string& target, int error) {
+  if (error != ENOENT) fail(path, error);
+  std::error_code ignored;
+  const fs::path folder = fs::path(target).parent_path();
+  const bool has_folder = !target.empty() && fs::is_directory(folder.empty() ? "." : folder, ignored);
+  fail(path, has_folder ? "no file can be made there" : "there is no such folder");
 }
 
 /// The target of a path.
@@ -64,7 +74,7 @@ Place find_place(const std::string& path) {
   if (failed == 0) {
     place.old = status;
   } else if (errno != ENOENT || place.path.empty()) {
-    fail(path, errno);
+    fail_to_make(path, place.path, errno);
   }
   if (place.path.ends_with('/') || (place.old && S_ISDIR(place.old->st_mode))) fail(path, "it is a directory");
   if (place.old && !place.descriptor && ::access(place.path.c_str(), W_OK) != 0) fail(path, errno);
@@ -90,7 +100,7 @@ class Part {
     constexpr const char kSuffix[] = ".part";
     name_ = place.path + ".XXXXXX" + kSuffix;
     file_ = ::mkstemps(name_.data(), sizeof kSuffix - 1);
-    if (file_ < 0) fail(asked_, errno);
+    if (file_ < 0) fail_to_make(asked_, place.path, errno);
   }
   Part(const Part&) = delete;
   Part& operator=(const Part&) = delete;
@@ -108,7 +118,7 @@ class Part {
   void take_the_place(Readers readers) {
     if (::fchmod(file_, mode(readers)) != 0) fail(asked_, errno);
     if (::close(std::exchange(file_, -1)) != 0) fail(asked_, errno);
-    if (std::rename(name_.c_str(), place_.path.c_str()) != 0) fail(asked_, errno);
+    if (std::rename(name_.c_str(), place_.path.c_str()) != 0) fail_to_make(asked_, place_.path, errno);
     name_.clear();
   }
 

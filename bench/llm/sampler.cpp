@@ -74,7 +74,19 @@ std::uint64_t Sampler::random_below(std::uint64_t bound) {
   return value % bound;
 }
 
-std::int32_t Sampler::sample(std::span<const float> logits) {
+std::span<const float> Sampler::with_penalty(std::span<const float> logits, std::span<const std::int32_t> before) {
+  if (options_.repeat_penalty == 1 || before.empty()) return logits;
+  penalised_.assign(logits.begin(), logits.end());
+  for (const std::int32_t id : before.last(std::min(before.size(), kRepeatTokens))) {
+    const double logit = logits[static_cast<std::size_t>(id)];
+    const double changed = logit > 0 ? logit / options_.repeat_penalty : logit * options_.repeat_penalty;
+    penalised_[static_cast<std::size_t>(id)] = static_cast<float>(changed);
+  }
+  return penalised_;
+}
+
+std::int32_t Sampler::sample(std::span<const float> all, std::span<const std::int32_t> before) {
+  const std::span<const float> logits = with_penalty(all, before);
   const std::size_t best = likeliest(logits);
   if (options_.temperature <= 0) return static_cast<std::int32_t>(best);
 

@@ -9,7 +9,8 @@ namespace nibkv::llm {
 void catch_signals();
 
 /// Opens /dev/null in place of standard input, output and error if they are closed, so that no file
-/// or pipe gets their numbers.
+/// or pipe gets their numbers. Input is at its end then, errors are lost, and output cannot be written,
+/// which is an error as on a full disk.
 void open_standard_files();
 
 /// Whether work should stop, because one of them came.
@@ -21,7 +22,25 @@ int ended_by();
 /// Clears a SIGINT that was meant for work that has stopped.
 void forget_interrupt();
 
-/// Waits until standard input can be read. Returns false if a signal came before.
-bool wait_for_input();
+/// What comes from outside while a program has changed the modes of the terminal: as long as this lives, SIGTSTP and
+/// SIGQUIT are only recorded, so that the terminal can be put back first, and SIGCONT is, so that its modes can be set
+/// again, which somebody else may have changed meanwhile. Those that were ignored before still are.
+class TerminalSignals {
+ public:
+  TerminalSignals();
+  TerminalSignals(const TerminalSignals&) = delete;
+  TerminalSignals& operator=(const TerminalSignals&) = delete;
+  ~TerminalSignals();
+};
+
+/// The one of them that came since the last call; 0 for none.
+int take_terminal_signal();
+
+/// What ends a wait: input that can be read, the end of the time, or a signal.
+enum class Waited : unsigned char { kInput, kLate, kSignal };
+
+/// Waits until standard input can be read, or any of these signals comes.
+/// @param milliseconds  at most; -1 for any time
+Waited wait_for_input(int milliseconds = -1);
 
 }  // namespace nibkv::llm

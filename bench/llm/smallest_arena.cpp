@@ -1,6 +1,9 @@
 #include "bench/llm/smallest_arena.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <limits>
 #include <string_view>
 #include <vector>
 
@@ -16,9 +19,9 @@ struct Change {
   std::uint64_t bytes = 0;
 };
 
-// Rounded up, so that --arena takes it.
-std::string in_kilobytes(std::uint64_t bytes) {
-  return std::to_string((bytes + 1023) / 1024) + "K";
+// The bytes, and what to write for them, rounded up.
+std::string arena_text(std::uint64_t bytes) {
+  return std::to_string(bytes) + " (--arena " + std::to_string((bytes + 1023) / 1024) + "K)";
 }
 
 // Whether a policy can take the place of another one: it drops tokens or not, as asked, reads what is set, and needs no
@@ -59,7 +62,7 @@ std::vector<Change> single_changes(const Config& model, const StoreOptions& opti
   for (Change& change : changes) change.bytes = smallest_arena(model, change.options);
   changes.push_back(with_other_policy(model, options, true));
   changes.push_back(with_other_policy(model, options, false));
-  changes.back().words += " (which drops no token: it stops when it is full)";
+  changes.back().words += " (drops no token: stops when full)";
   std::erase_if(changes, [&](const Change& change) { return change.bytes == 0 || change.bytes >= now; });
   std::stable_sort(changes.begin(), changes.end(), [](const Change& a, const Change& b) { return a.bytes > b.bytes; });
   return changes;
@@ -84,18 +87,29 @@ std::uint64_t smallest_arena(const Config& model, const StoreOptions& options) {
 
 std::string too_small_text(const Config& model, const StoreOptions& options) {
   const std::uint64_t now = smallest_arena(model, options);
-  std::string text = "an arena of " + std::to_string(options.arena_bytes) +
-                     " bytes holds no token of this model; the smallest has " + std::to_string(now) + " (--arena " +
-                     in_kilobytes(now) + ")";
+  std::string text =
+      "an arena of " + std::to_string(options.arena_bytes) + " bytes is too small; the smallest has " + arena_text(now);
   const std::vector<Change> changes = single_changes(model, options, now);
-  if (changes.empty()) return text;
-  text += "; smaller ones: ";
-  for (const Change& change : changes) {
-    text += std::to_string(change.bytes) + " (" + in_kilobytes(change.bytes) + ") with " + change.words + ", ";
-  }
-  if (changes.size() == 1) return text.substr(0, text.size() - 2);
-  const std::uint64_t least = with_all_changes(model, options);
-  return text + std::to_string(least) + " (" + in_kilobytes(least) + ") with all of that";
+  for (const Change& change : changes) text += "\n  " + arena_text(change.bytes) + " with " + change.words;
+  if (changes.size() > 1) text += "\n  " + arena_text(with_all_changes(model, options)) + " with all of that";
+  return text;
+}
+
+std::uint64_t physical_memory() {
+  const long pages = ::sysconf(_SC_PHYS_PAGES), page = ::sysconf(_SC_PAGESIZE);
+  if (pages <= 0 || page <= 0) return std::numeric_limits<std::uint64_t>::max();
+  return static_cast<std::uint64_t>(pages) * static_cast<std::uint64_t>(page);
+}
+
+std::string too_large_text(const Config& model, const StoreOptions& options, std::uint64_t bytes,
+                           std::uint64_t memory) {
+  const std::uint64_t megabytes = memory / 2 >> 20;
+  StoreOptions half = options;
+  half.tokens = 0;
+  half.arena_bytes = megabytes << 20;
+  return "an arena of " + std::to_string(bytes) + " bytes exceeds this machine's memory of " + std::to_string(memory) +
+         "\n  half of it holds --tokens " + std::to_string(plan_cache(model, half).policy.tokens) + " (--arena " +
+         std::to_string(megabytes) + "M)";
 }
 
 }  // namespace nibkv::llm

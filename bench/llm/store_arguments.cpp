@@ -2,13 +2,17 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <filesystem>
 #include <string_view>
 #include <thread>
+#include <vector>
 
 #include "bench/llm/policy_settings.hpp"
 
 namespace nibkv::llm {
 namespace {
+
+namespace fs = std::filesystem;
 
 // `name` if `name_at` gives it for some index.
 std::string known(const std::string& what, const std::string& name, std::string_view (*name_at)(std::uint32_t)) {
@@ -45,10 +49,31 @@ StoreArguments read_store_arguments(const Arguments& arguments, const std::strin
   return read;
 }
 
+std::string find_tiny_model(const std::string& folder, const std::string& sources) {
+  const fs::path program(folder), name = fs::path(sources).filename();
+  std::vector<fs::path> places;
+  if (!folder.empty()) places = {program / name, program / NIBKV_DATA_FOLDER / name};
+  places.emplace_back(sources);
+  for (const fs::path& path : places) {
+    std::error_code ignored;
+    if (fs::is_regular_file(path, ignored)) return path.lexically_normal().string();
+  }
+  return "";
+}
+
+std::string tiny_model() {
+  std::error_code ignored;
+  return find_tiny_model(fs::read_symlink("/proc/self/exe", ignored).parent_path().string(), NIBKV_TINY_MODEL);
+}
+
 std::string choose_model(const Arguments& arguments) {
   if (const auto given = arguments.text("model")) return *given;
   const char* path = std::getenv("NIBKV_MODEL");
-  return path != nullptr && *path != '\0' ? std::string(path) : std::string(NIBKV_TINY_MODEL);
+  if (path != nullptr && *path != '\0') return path;
+  std::string tiny = tiny_model();
+  if (!tiny.empty()) return tiny;
+  throw UsageError("--model is missing, and " + fs::path(NIBKV_TINY_MODEL).filename().string() +
+                   ", the tiny model, is not beside this program; bench/llm/get_model downloads one");
 }
 
 }  // namespace nibkv::llm

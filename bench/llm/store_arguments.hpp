@@ -23,7 +23,17 @@ struct StoreArguments {
 StoreArguments read_store_arguments(const Arguments& arguments, const std::string& default_policy,
                                     const std::string& default_profile);
 
-/// --model, or otherwise NIBKV_MODEL of the environment, or otherwise the tiny built-in model.
+/// The tiny model that comes with the programs: beside the program, or else in the data folder that it is installed
+/// with, or else in the sources that it was built from. Empty where it is in none of them.
+/// @param folder   of the program; empty where it is not known
+/// @param sources  the model's path there
+std::string find_tiny_model(const std::string& folder, const std::string& sources);
+
+/// That of this program.
+std::string tiny_model();
+
+/// --model, or otherwise NIBKV_MODEL of the environment, or otherwise the tiny model.
+/// @throws UsageError where there is none
 std::string choose_model(const Arguments& arguments);
 
 }  // namespace nibkv::llm

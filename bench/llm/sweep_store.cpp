@@ -66,16 +66,20 @@ void set_budget(const std::string& budget, std::size_t context, StoreOptions& op
                    budget + "'");
 }
 
-SweepStore::SweepStore(const Config& model, const StoreOptions& base, const SweepCase& what, std::size_t context) try {
-  if (is_f16_fold(what.policy) && fold_choice(what.settings).how == FoldChoice::How::kAligned) {
-    throw UsageError(what.policy + " aligns no layers");
-  }
+StoreOptions store_options(const StoreOptions& base, const SweepCase& what, std::size_t context) {
   StoreOptions options = base;
   options.storage = Storage::kQ4;
   options.policy = is_f16(what.policy) ? "streaming_llm" : is_f16_fold(what.policy) ? "minicache" : what.policy;
   options.settings = what.settings;
   set_budget(what.budget, context, options);
-  tiles_ = std::make_unique<TileStore>(model, options);
+  return options;
+}
+
+SweepStore::SweepStore(const Config& model, const StoreOptions& base, const SweepCase& what, std::size_t context) try {
+  if (is_f16_fold(what.policy) && fold_choice(what.settings).how == FoldChoice::How::kAligned) {
+    throw UsageError(what.policy + " aligns no layers");
+  }
+  tiles_ = std::make_unique<TileStore>(model, store_options(base, what, context));
   const Cache& cache = tiles_->cache();
   if (is_f16(what.policy)) {
     window_ = std::make_unique<F16Store>(model, what.policy, bytes_in_use(cache, context));

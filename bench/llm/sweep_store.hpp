@@ -32,12 +32,15 @@ std::string name_of(const SweepCase& what);
 /// @throws UsageError for another form, or a budget that does not fit `context` tokens
 void set_budget(const std::string& budget, std::size_t context, StoreOptions& options);
 
+/// The cache in an arena, or the one from which an f16 cache takes its size.
+/// @param base  what all caches of a sweep have in common: port, profile, outlier channels, workers
+StoreOptions store_options(const StoreOptions& base, const SweepCase& what, std::size_t context);
+
 /// A cache to be measured: one in an arena, or an f16 one.
 class SweepStore {
  public:
   /// An f16 cache gets as many bytes as the tiles of streaming_llm use at the budget. One that
   /// folds keeps all tokens, and pairs the layers that minicache pairs without alignment.
-  /// @param base  what all caches of a sweep have in common: port, profile, outlier channels, workers
   /// @throws Error naming the case if nibkv refuses it
   SweepStore(const Config& model, const StoreOptions& base, const SweepCase& what, std::size_t context);
   explicit SweepStore(std::unique_ptr<TileStore> tiles);

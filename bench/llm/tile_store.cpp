@@ -47,6 +47,18 @@ std::uint32_t tokens_of_arena(const Config& model, const StoreOptions& options, 
   throw Error(too_small_text(model, options));
 }
 
+// What a policy reads in a profile must be there; a cache would only say that the profile is missing or damaged.
+void require_profile(const Policy& policy, const StoreOptions& options, const Shape& shape) {
+  const std::string name = "policy '" + policy_text(options) + "' ";
+  if (policy.keep == Keep::kScore && policy.budget == Budget::kScores && options.profile.empty()) {
+    throw Error(name + "needs a profile with head scores (nibkv-eval profile, then head-scores)");
+  }
+  if (policy.fold.aligned_keys.empty() && policy.fold.aligned_values.empty()) return;
+  ProfileView profile;
+  if (!options.profile.empty()) require(profile.open(options.profile, shape), "profile");
+  if (!profile.has_maps()) throw Error(name + "needs a profile with maps (nibkv-eval profile --align)");
+}
+
 // The policy with its budget, and the chunks and workers that it takes.
 Policy choose_policy(const Config& model, const StoreOptions& options, Shape& shape) {
   // First without a budget, since the recent share of it says nothing about the bytes.
@@ -56,10 +68,11 @@ Policy choose_policy(const Config& model, const StoreOptions& options, Shape& sh
   if (keep != Keep::kAll) shape.max_chunk = std::min<std::uint16_t>(shape.max_chunk, kTileSlots);
   // Slots of a chunk do not fold, and there must be space for one more.
   if (may_fold(options.policy)) shape.max_chunk = std::min<std::uint16_t>(shape.max_chunk, kFoldChunk);
-  if (const Policy wanted = policy_of(options, shape, options.tokens);
-      (wanted.rephase || wanted.position_free) && !shape.rotary.known()) {
+  const Policy wanted = policy_of(options, shape, options.tokens);
+  if ((wanted.rephase || wanted.position_free) && !shape.rotary.known()) {
     throw Error("this model's rotary embedding is not one by which keys can be turned: no rephase or position_free");
   }
+  require_profile(wanted, options, shape);
   shape.workers = workers_of(shape, keep);
   const Policy policy =
       policy_of(options, shape, options.tokens != 0 ? options.tokens : tokens_of_arena(model, options, shape));
@@ -107,12 +120,19 @@ Policy policy_of(const StoreOptions& options, const Shape& shape, std::uint32_t 
   return policy;
 }
 
+CachePlan plan_cache(const Config& model, const StoreOptions& options) {
+  CachePlan plan;
+  plan.shape = shape_of(model, options);
+  plan.policy = choose_policy(model, options, plan.shape);
+  return plan;
+}
+
 TileStore::TileStore(const Config& model, const StoreOptions& options)
     : profile_(options.profile), compacted_by_(options.compacted_by) {
-  Shape shape = shape_of(model, options);
-  const Policy policy = choose_policy(model, options, shape);
-  const std::size_t bytes = footprint(shape, policy);
-  if (bytes == 0) require(valid(shape) ? Status::kBadPolicy : Status::kBadShape, "cache");
+  const CachePlan plan = plan_cache(model, options);
+  const std::size_t bytes = footprint(plan.shape, plan.policy);
+  if (bytes == 0) require(valid(plan.shape) ? Status::kBadPolicy : Status::kBadShape, "cache");
+  if (bytes > physical_memory()) throw Error(too_large_text(model, options, bytes, physical_memory()));
   arena_.reset(static_cast<std::byte*>(std::aligned_alloc(kArenaAlignment, bytes)));
   if (arena_ == nullptr) throw Error("no memory for an arena of " + std::to_string(bytes) + " bytes");
   Options cache_options;
@@ -120,7 +140,7 @@ TileStore::TileStore(const Config& model, const StoreOptions& options)
   cache_options.weights = model.weights;
   if (options.storage == Storage::kQ4) cache_options.profile = profile_;
   const std::string what = options.port.empty() ? "cache" : "cache on port '" + options.port + "'";
-  require(watched([&] { return cache_.init({arena_.get(), bytes}, shape, policy, cache_options); }), what);
+  require(watched([&] { return cache_.init({arena_.get(), bytes}, plan.shape, plan.policy, cache_options); }), what);
 }
 
 // Matrix products share unpacked weights among the tokens of a batch, so small chunks would be slow without it. A

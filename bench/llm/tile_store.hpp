@@ -35,8 +35,8 @@ struct StoreOptions {
 /// A KvStore in one nibkv arena, which uses the library as any program would.
 class TileStore : public KvStore {
  public:
-  /// @throws Error with the status text for whatever nibkv refuses, and for an arena too small for
-  ///         one chunk of tokens.
+  /// @throws Error with the status text for whatever nibkv refuses, as plan_cache does, and for an
+  ///         arena larger than the memory of the machine; nothing is allocated then
   TileStore(const Config& model, const StoreOptions& options);
 
   std::size_t max_chunk() const override { return cache_.shape().max_chunk; }
@@ -82,6 +82,16 @@ std::uint16_t workers_of(const Shape& shape, Keep keep);
 
 /// The policy with a budget of `tokens` a head, what is set and the layers that share.
 Policy policy_of(const StoreOptions& options, const Shape& shape, std::uint32_t tokens);
+
+/// A cache as a TileStore makes it.
+struct CachePlan {
+  Shape shape;
+  Policy policy;
+};
+
+/// @throws Error for a policy that cannot be what it should with these options, and for an arena too small for one
+///         token
+CachePlan plan_cache(const Config& model, const StoreOptions& options);
 
 /// Throws Error(what: text(status)) unless kOk.
 void require(Status status, const std::string& what);

@@ -110,26 +110,25 @@ bool is_special_type(TokenType type) {
   return type == TokenType::kControl || type == TokenType::kUnknown;
 }
 
-// Whether a token that the file takes for text is one that text shall never become.
-bool is_protocol(const Vocabulary& vocabulary, std::size_t index) {
-  const TokenType type = vocabulary.types[index];
-  const std::string& spelling = vocabulary.tokens[index];
-  // Byte-level BPE makes a normal token from text only where a merge says so.
-  const bool is_found = type == TokenType::kUserDefined ||
-                        (type == TokenType::kNormal && vocabulary.model == TokenizerModel::kSentencePiece);
-  if (!is_found) return false;
-  const auto known = std::find(std::begin(kProtocolSpellings), std::end(kProtocolSpellings), spelling);
-  if (type == TokenType::kUserDefined && known != std::end(kProtocolSpellings)) return true;
-  const auto id = static_cast<std::int32_t>(index);
-  const bool is_named = id == vocabulary.bos || id == vocabulary.eos || id == vocabulary.eot || id == vocabulary.eom;
-  // Not a line break, which ends the texts of some small models.
-  return is_named && spelling.size() > 2 && spelling.starts_with('<') && spelling.ends_with('>');
-}
-
 std::string piece_of(TokenizerModel model, TokenType type, const std::string& spelling) {
   if (is_special_type(type) || type == TokenType::kUserDefined) return spelling;
   if (model == TokenizerModel::kBytePairs) return bytes_of_spelling(spelling);
   return type == TokenType::kByte ? std::string(1, byte_of(spelling)) : with_spaces(spelling);
+}
+
+// Whether a token that the file takes for text is one that text shall never become.
+bool is_protocol(const Vocabulary& vocabulary, std::size_t index) {
+  const TokenType type = vocabulary.types[index];
+  const std::string& spelling = vocabulary.tokens[index];
+  if (type != TokenType::kUserDefined && type != TokenType::kNormal) return false;
+  const auto known = std::find(std::begin(kProtocolSpellings), std::end(kProtocolSpellings), spelling);
+  if (type == TokenType::kUserDefined && known != std::end(kProtocolSpellings)) return true;
+  const auto id = static_cast<std::int32_t>(index);
+  const bool is_named = id == vocabulary.bos || id == vocabulary.eos || id == vocabulary.eot || id == vocabulary.eom;
+  if (!is_named) return false;
+  // Not line breaks, which end the texts of some small models, nor what no other tokens spell.
+  const std::string text = piece_of(vocabulary.model, type, spelling);
+  return text.size() > 2 && text.find_first_not_of(" \t\r\n") != std::string::npos;
 }
 
 }  // namespace

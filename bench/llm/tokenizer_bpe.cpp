@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <functional>
 #include <queue>
+#include <unordered_set>
 #include <utility>
 
 #include "bench/llm/gguf_cursor.hpp"
@@ -59,13 +60,18 @@ class BytePairEncoder final : public TextEncoder {
       : splitter_(vocabulary.splitter), whole_words_first_(vocabulary.splitter == PreSplitter::kLlama3) {
     ids_.reserve(pieces.size());
     for (std::size_t i = 0; i < pieces.size(); ++i) {
-      if (is_text_type(vocabulary.types[i])) ids_.insert_or_assign(pieces[i], static_cast<std::int32_t>(i));
+      if (is_text_type(vocabulary.types[i])) {
+        ids_.insert_or_assign(pieces[i], static_cast<std::int32_t>(i));
+      } else {
+        protocol_.insert(pieces[i]);
+      }
     }
     for (std::size_t byte = 0; byte < kBytes; ++byte) {
       byte_ids_[byte] = find(std::string(1, static_cast<char>(byte))).value_or(kNoToken);
     }
     merges_.reserve(vocabulary.merges.size());
     for (const std::string& merge : vocabulary.merges) add_merge(merge);
+    protocol_.clear();
   }
 
   void encode(std::string_view text, std::vector<std::int32_t>& ids) const override {
@@ -103,6 +109,8 @@ class BytePairEncoder final : public TextEncoder {
     const auto right_id = find(right);
     const auto merged_id = find(left + right);
     if (!left_id || !right_id || !merged_id) {
+      // No text may become such a token, so nothing merges to it or goes on from it.
+      if (protocol_.contains(left + right) || protocol_.contains(left) || protocol_.contains(right)) return;
       throw Error("tokenizer: merge " + detail::quoted(merge) + " names an unknown token");
     }
     const auto rank = static_cast<std::uint32_t>(merges_.size());
@@ -158,6 +166,8 @@ class BytePairEncoder final : public TextEncoder {
   PreSplitter splitter_;
   bool whole_words_first_;  // a word that is a token is used as such, whatever the merges say
   TextMap ids_;
+  std::unordered_set<std::string>
+      protocol_;  // spellings of tokens that no text becomes; empty once the merges are read
   std::array<std::int32_t, kBytes> byte_ids_{};
   std::unordered_map<std::uint64_t, Merge> merges_;
 };

@@ -31,6 +31,15 @@ if(NOT parts)
       message(FATAL_ERROR "${name} --help: ${help}")
     endif()
   endforeach()
+  if(PROGRAMS)
+    # Without --model: on the tiny model that is installed and was moved with it.
+    run(${CMAKE_COMMAND} -E env --unset=NIBKV_MODEL ${EMULATOR} ${WORK}/moved/bin/nibkv-assistant --profile none --tokens 64
+        --max-tokens 1 --prompt x ERRORS said)
+    string(FIND "${said}" "model ${WORK}/moved/share/nibkv/tiny-recall.gguf (tiny: " found)
+    if(found EQUAL -1)
+      message(FATAL_ERROR "nibkv-assistant without a model: ${said}")
+    endif()
+  endif()
 endif()
 # While the version is 0.x, a minor version may change the interface, so programs load the one they were built for.
 file(GLOB_RECURSE libraries RELATIVE ${WORK}/moved ${WORK}/moved/*/libnibkv.so*)

@@ -1,9 +1,13 @@
-# Runs a command; if it fails, the test fails. With OUTPUT name, its output goes to that variable.
+# Runs a command; if it fails, the test fails. With OUTPUT name, its output goes to that variable; with ERRORS name, what
+# it says on standard error.
 function(run)
-  cmake_parse_arguments(PARSE_ARGV 0 WITH "" "OUTPUT" "")
+  cmake_parse_arguments(PARSE_ARGV 0 WITH "" "OUTPUT;ERRORS" "")
   set(said)
   if(WITH_OUTPUT)
     set(said OUTPUT_VARIABLE output OUTPUT_STRIP_TRAILING_WHITESPACE)
+  endif()
+  if(WITH_ERRORS)
+    list(APPEND said ERROR_VARIABLE errors)
   endif()
   execute_process(COMMAND ${WITH_UNPARSED_ARGUMENTS} RESULT_VARIABLE result ${said})
   if(NOT result EQUAL 0)
@@ -11,6 +15,9 @@ function(run)
   endif()
   if(WITH_OUTPUT)
     set(${WITH_OUTPUT} "${output}" PARENT_SCOPE)
+  endif()
+  if(WITH_ERRORS)
+    set(${WITH_ERRORS} "${errors}" PARENT_SCOPE)
   endif()
 endfunction()
 

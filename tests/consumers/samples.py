@@ -3,7 +3,7 @@
 
     samples.py ROOT --cpp "COMPILER FLAGS" [--c "COMPILER FLAGS"] [--cmake "COMMAND OPTIONS"]
 
-Every block fenced as ```cpp, ```c or ```cmake is a sample. One that is no whole file says what else belongs to the file in a comment
+Every block fenced as ```cpp, ```c or ```cmake, or with ~~~, is a sample. One that is no whole file says what else belongs to the file in a comment
 before its fence, which readers do not see. A line `...` stands for the sample, which comes last where there is none:
 
     <!-- sample
@@ -24,9 +24,11 @@ import subprocess
 import sys
 import tempfile
 
-PAGES = ("README.md", ".github/**/*.md", "bench/**/*.md", "lib/**/*.md", "ports/**/*.md", "tests/**/*.md")
+PAGES = ("README.md", ".github/**/*.md", "bench/**/*.md", "lib/**/*.md", "ports/**/*.md", "tests/**/*.md",
+         "toolchains/**/*.md")
 CODE = {"cpp": ".cpp", "c": ".c", "cmake": ""}
 NO_CODE = {"text", "sh", "console", "json", "mermaid"}
+FENCE = re.compile(r"(`{3,}|~{3,})\s*([^\s`]*)\s*")
 LOOKS_LIKE_CODE = re.compile(r"(    |\t)\s*(#include\b|(nibkv|std)::|nibkv_\w+\s*\(|add_subdirectory\s*\(|find_package\s*\()")
 FLAGS = {"cpp": ["-std=c++20"], "c": ["-std=c11", "-pedantic"]}
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-Wno-unused-variable", "-Wno-unused-const-variable"]
@@ -42,10 +44,10 @@ def read_page(page, text):
     found, faults, above, comment = [], [], {}, None
     lines = iter(enumerate(text.split("\n"), 1))
 
-    def up_to(end):
+    def up_to(end, ends=None):
         body = []
         for _, line in lines:
-            if line.strip() == end:
+            if ends.fullmatch(line.strip()) if ends else line.strip() == end:
                 return body
             body.append(line)
         faults.append(f"{where}: no {end} after this")
@@ -55,8 +57,9 @@ def read_page(page, text):
         where = f"{page}:{number}"
         if line.strip() in ("<!-- sample", "<!-- sample: goes on"):
             comment = (where, line.strip().endswith("goes on"), up_to("-->"))
-        elif line.strip().startswith("```"):
-            language, body = line.strip()[3:], up_to("```")
+        elif FENCE.fullmatch(line.strip()):
+            fence, language = FENCE.fullmatch(line.strip()).groups()
+            body = up_to(fence, re.compile(f"{fence[0]}{{{len(fence)},}}"))
             if language in CODE:
                 goes_on, more = comment[1:] if comment else (False, [])
                 stands = more.index("...") if "..." in more else len(more)

@@ -11,7 +11,7 @@ import tempfile
 import samples
 
 HEADER = "```cpp\n#include \"nibkv/nibkv.hpp\"\n"
-# a page, what must be said of it; None: nothing
+# a page, after its path unless that is lib/page.md, and what must be said of it; None: nothing
 PLANTS = [
     (HEADER + "auto footprint = nibkv::no_such_name;\n```\n", "lib/page.md:3:"),
     (HEADER + "void f(nibkv::Cache& cache) { nibkv::append(cache, 0, {}, {}); }\n```\n", "lib/page.md:3:"),  # [[nodiscard]]
@@ -21,6 +21,10 @@ PLANTS = [
     ("```\nnibkv::Cache cache;\n```\n", "a fence of ''"),
     ("```c++\nnibkv::Cache cache;\n```\n", "a fence of 'c++'"),
     (HEADER, "lib/page.md:1: no ``` after this"),
+    ("~~~cpp\nint x = no_such_name;\n~~~\n", "lib/page.md:2:"),
+    ("~~~\nnibkv::Cache cache;\n~~~\n", "a fence of ''"),
+    ("~~~~cpp\nint x;\n~~~\n```\n", "lib/page.md:1: no ~~~~ after this"),
+    ("toolchains/page.md", "```cpp\nint x = no_such_name;\n```\n", "toolchains/page.md:2:"),
     ("Text:\n\n    nibkv::Cache cache;\n", "lib/page.md:3: code that is not fenced"),
     ("<!-- sample\nint x;\n-->\n\nText.\n", "lib/page.md:1: no sample follows"),
     ("<!-- sample\nint x;\n", "lib/page.md:1: no --> after this"),
@@ -32,15 +36,16 @@ PLANTS = [
     ("```cmake\ncmake_minimum_required(VERSION 3.20)\nproject(app CXX)\nadd_executable(app app.cpp)\nfind_package(nibkv 0.1 REQUIRED)\n"
      "target_link_libraries(app PRIVATE nibkv::nibkv)\n```\n", None),
     ("```sh\nls\n```\n\n    cmake -S . -B build\n", None),
+    ("~~~~cpp\nint x;\n~~~~~\n\n~~~text\n```\n~~~\n", None),
 ]
 
 
 def main():
     tools = {name[2:]: shlex.split(command) for name, command in zip(sys.argv[2::2], sys.argv[3::2])}
     failed = 0
-    for text, expected in PLANTS:
+    for *path, text, expected in PLANTS:
         with tempfile.TemporaryDirectory() as folder:
-            page = pathlib.Path(folder, "lib/page.md")
+            page = pathlib.Path(folder, *(path or ["lib/page.md"]))
             page.parent.mkdir()
             page.write_text(text)
             found, _, left = samples.check(pathlib.Path(folder), pathlib.Path(sys.argv[1]).resolve(), tools)

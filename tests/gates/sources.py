@@ -90,13 +90,34 @@ def code_faults(path, text):
 
 
 def headings(text):
-    """Names by which links find the headings of a page, as GitHub makes them."""
-    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ +(.*?) *$", text, flags=re.M)}
+    """Names by which links find the headings of a page, as GitHub makes them: the second of a name ends in -1."""
+    names, times = set(), {}
+    for title in re.findall(r"^#+ +(.*?) *$", text, flags=re.M):
+        plain = name = re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+        while name in names:
+            times[plain] = times.get(plain, 0) + 1
+            name = f"{plain}-{times[plain]}"
+        names.add(name)
+    return names
+
+
+def prose_only(text):
+    """A page with its code blanked, lines kept."""
+    code = r"^ *(```+|~~~+).*?^ *\1[`~]*$|^(?:    |\t).*?$|(?<!`)(`+)(?!`)(?:(?!\n\n).)+?(?<!`)\2(?!`)"
+    return re.sub(code, lambda match: re.sub(r"[^\n]", " ", match[0]), text, flags=re.DOTALL | re.MULTILINE)
 
 
 def link_faults(root, path, text):
-    for number, line in enumerate(text.splitlines(), 1):
-        for target, heading in re.findall(r"\]\((?![a-z]+:)([^)#]*)#?([^)]*)\)", line):
+    lines = prose_only(text).splitlines()
+    label = lambda words: " ".join(words.lower().split())
+    defined = {label(words) for line in lines for words in re.findall(r"^ {0,3}\[([^\]]+)\]:", line)}
+    for number, line in enumerate(lines, 1):
+        for words, name in re.findall(r"(?<![\w\]])\[([^\[\]]+)\]\[([^\[\]]*)\]", line):  # after a letter it is an index
+            if label(name or words) not in defined:
+                yield f"{path}:{number}: a link to nothing, [{name or words}]"
+        targets = re.findall(r"\]\((?![a-z]+:)([^)#]*)#?([^)]*)\)", line)
+        targets += re.findall(r"^ {0,3}\[[^\]]+\]: *<?(?![a-z]+:)([^\s#>]*)#?([^\s>]*)", line)
+        for target, heading in targets:
             page = root / path if not target else (root / path).parent / target
             if not page.exists() or (heading and (not page.is_file() or heading not in headings(page.read_text("utf-8", "replace")))):
                 yield f"{path}:{number}: a link to nothing, {target}#{heading}"

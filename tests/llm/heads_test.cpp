@@ -143,7 +143,10 @@ TEST_F(HeadsTest, AFullCacheIsOneRectangleARow) {
 }
 
 TEST_F(HeadsTest, AWindowHasItsSinksAndItsEnd) {
-  for (const auto& row : map_of("streaming_llm", 128).rows) {
+  const KeptMap map = map_of("streaming_llm", 128);
+  EXPECT_NE(as_text(map).find(": 4 sinks, "), std::string::npos) << as_text(map);
+  EXPECT_NE(as_text(map).find(" recent, 0 between;"), std::string::npos) << as_text(map);
+  for (const auto& row : map.rows) {
     ASSERT_GT(row.size(), 5u);
     EXPECT_EQ(row[3].position, 3u);
     EXPECT_GT(row[4].position, 100u);

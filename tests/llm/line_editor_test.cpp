@@ -122,6 +122,26 @@ TEST(LineEditor, IgnoresKeysThatItDoesNotKnow) {
       << "bytes that are no UTF-8 stay what they are";
 }
 
+TEST(LineEditor, DropsASequenceThatHasNoEnd) {
+  for (const char* begin : {"\x1b", "\x1b[", "\x1bO", "\x1b[200"}) {
+    LineEditor editor;
+    editor.push(begin);
+    EXPECT_EQ(editor.go_on(), Event::kNone);
+    EXPECT_TRUE(editor.waits_for_sequence()) << begin + 1;
+    editor.drop_sequence();
+    EXPECT_FALSE(editor.waits_for_sequence());
+    EXPECT_EQ(message(editor, "OK\r"), "OK");
+  }
+  LineEditor editor;
+  EXPECT_FALSE(editor.waits_for_sequence());
+  for (const char* whole : {"a", "\x1b[A", "\xC3", "\x1b[200~a\x1b[20"}) {
+    editor.push(whole);
+    EXPECT_EQ(editor.go_on(), Event::kNone);
+    EXPECT_FALSE(editor.waits_for_sequence()) << "a paste takes its time";
+    editor.drop_sequence();
+  }
+}
+
 TEST(LineEditor, BringsEarlierMessagesBack) {
   LineEditor editor;
   EXPECT_EQ(message(editor, "one\r"), "one");
@@ -163,6 +183,23 @@ TEST(LineEditor, ShowsTheMessageInOneRow) {
             "\xE6\xBC\xA2\xE5\xAD\x97"
             "e\xCC\x81?");
   EXPECT_EQ(row(editor, "").cursor, 6u);
+  // Pictures and marks of all scripts.
+  const struct {
+    const char* character;
+    std::size_t columns;
+  } characters[] = {{"\xE2\x8C\x9A", 2},      // a watch
+                    {"\xE2\x9C\x85", 2},      // a check mark
+                    {"\xF0\x9F\x80\x84", 2},  // a tile
+                    {"\xF0\x9F\x99\x82", 2},  // a face
+                    {"\xE0\xB8\xB1", 0},      // a Thai vowel above
+                    {"\xE0\xA5\x8D", 0},      // a Hindi virama
+                    {"\xE0\xA5\x81", 0},      // a Hindi vowel below
+                    {"\xE2\x80\x8D", 0},      // a joiner
+                    {"\xC3\xA9", 1}};
+  for (const auto& [character, columns] : characters) {
+    editor.begin();
+    EXPECT_EQ(row(editor, "a" + std::string(character)).cursor, 1 + columns) << character;
+  }
   EXPECT_NE(editor.drawn("> ", 80).find("\x1b[K"), std::string::npos);
   editor.push("\x0c");
   EXPECT_EQ(editor.go_on(), Event::kNone);

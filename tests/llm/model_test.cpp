@@ -30,7 +30,7 @@ constexpr char kProse[] =
     "sit "
     "down. She looked at him for a moment without speaking, and then she went into the house and called her father.";
 
-/// Tokens of the built-in model: the beginning of a sequence, then one token per byte.
+/// Tokens of the tiny model: the beginning of a sequence, then one token per byte.
 std::vector<std::int32_t> byte_tokens(std::string_view text) {
   std::vector<std::int32_t> tokens = {1};
   for (const char c : text) tokens.push_back(static_cast<unsigned char>(c) + 3);

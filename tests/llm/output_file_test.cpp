@@ -217,6 +217,7 @@ TEST_F(OutputFile, IsRefusedBeforeTheWorkWhereItCannotBe) {
   expect_both_refuse(at("folder"), "it is a directory");
   expect_both_refuse(at("new/"), "it is a directory");
   expect_both_refuse("/no/such/file", "there is no such folder");
+  expect_both_refuse("/proc/none", "no file can be made there");
   expect_both_refuse(at("file/name"), "Not a directory");
   expect_both_refuse(at(std::string(300, 'x')), "File name too long");
 }

@@ -225,7 +225,7 @@ TEST(PolicySettings, ReachTheCache) {
     Shape shape = scored.cache().shape();
     shape.max_chunk = 1;
     const std::string bytes = std::to_string(footprint(shape, least));
-    const std::string expected = "an arena of 65536 bytes holds no token of this model; the smallest has " + bytes;
+    const std::string expected = "an arena of 65536 bytes is too small; the smallest has " + bytes;
     EXPECT_EQ(std::string(error.what()).substr(0, expected.size()), expected);
   }
 }

@@ -95,6 +95,28 @@ TEST(Sampler, GivesTheSameTokensForTheSameSeedAndOthersForAnother) {
   EXPECT_NE(sequence(3), sequence(4));
 }
 
+TEST(Sampler, MakesTokensOfLatelyLessLikely) {
+  SamplerOptions options = drawing(0, 1);
+  options.repeat_penalty = 1.5;
+  Sampler greedy(options);
+  using Logits = std::vector<float>;
+  using Ids = std::vector<std::int32_t>;
+  EXPECT_EQ(greedy.sample(Logits{3, 2.5f, 1}), 0) << "nothing came before";
+  EXPECT_EQ(greedy.sample(Logits{3, 2.5f, 1}, Ids{0}), 1) << "2 and 2.5";
+  EXPECT_EQ(greedy.sample(Logits{3, 2.5f, 1}, Ids{0, 1}), 0) << "2 and 1.67";
+  EXPECT_EQ(greedy.sample(Logits{3, 1.5f, 1}, Ids{0, 0, 0}), 0) << "once, however often it came";
+  EXPECT_EQ(greedy.sample(Logits{-2, -2.5f, -4}, Ids{0}), 1) << "-3 and -2.5";
+  Ids long_ago(kRepeatTokens + 1, 2);
+  long_ago[0] = 0;
+  EXPECT_EQ(greedy.sample(Logits{3, 2.5f, 1}, long_ago), 0);
+  long_ago[1] = 0;
+  EXPECT_EQ(greedy.sample(Logits{3, 2.5f, 1}, long_ago), 1);
+  // Without a penalty, what came before changes nothing.
+  const std::vector<float> logits = random_logits(500, 7);
+  Sampler one(drawing(0.8, 0.95)), other(drawing(0.8, 0.95));
+  for (int i = 0; i < 50; ++i) EXPECT_EQ(one.sample(logits), other.sample(logits, Ids{1, 2, 3}));
+}
+
 TEST(Sampler, GivesTheseTokensOnEveryMachine) {
   Sampler sampler(drawing(1.0, 0.9, 42));
   std::vector<std::int32_t> ids;

@@ -49,31 +49,45 @@ StoreOptions options_of(const std::string& policy, std::size_t workers, std::uin
   return options;
 }
 
-// What the error says, or nothing when the arena is large enough.
-std::string error_of(StoreOptions options, std::uint64_t bytes) {
-  options.arena_bytes = bytes;
+// What the error says, or nothing when there is none.
+std::string error_of(const Config& config, const StoreOptions& options) {
   try {
-    const TileStore store(model(), options);
-    EXPECT_LE(store.cache().usage().arena_bytes, bytes);
+    const TileStore store(config, options);
+    EXPECT_TRUE(options.tokens != 0 || store.cache().usage().arena_bytes <= options.arena_bytes);
     return "";
   } catch (const Error& error) {
     return error.what();
   }
 }
 
-/// Figures of a line that says "BYTES (nK) with WORDS".
+std::string error_of(StoreOptions options, std::uint64_t bytes) {
+  options.arena_bytes = bytes;
+  return error_of(model(), options);
+}
+
+/// Figures of a line that says "  BYTES (--arena nK) with WORDS".
 struct Offer {
   std::uint64_t bytes, kilobytes;
   std::string words;
 };
 
-std::vector<Offer> offers_in(const std::string& line) {
+std::vector<Offer> offers_in(const std::string& lines) {
   std::vector<Offer> offers;
-  const std::regex form(R"((\d+) \((\d+)K\) with ([^(,]+))");
-  for (std::sregex_iterator at(line.begin(), line.end(), form), end; at != end; ++at) {
+  const std::regex form(R"(\n  (\d+) \(--arena (\d+)K\) with ([^\n]+))");
+  for (std::sregex_iterator at(lines.begin(), lines.end(), form), end; at != end; ++at) {
     offers.push_back({std::stoull((*at)[1]), std::stoull((*at)[2]), (*at)[3]});
   }
   return offers;
+}
+
+// Columns of the longest line.
+std::size_t widest(const std::string& lines) {
+  std::size_t most = 0, start = 0;
+  for (std::size_t end = 0; end != std::string::npos; start = end + 1) {
+    end = lines.find('\n', start);
+    most = std::max(most, (end == std::string::npos ? lines.size() : end) - start);
+  }
+  return most;
 }
 
 // The options that an offer names.
@@ -113,7 +127,9 @@ TEST(SmallestArena, NamesWhatMakesItSmallerEachWithTheBytesThatItTakes) {
       const std::string line = error_of(options, 1000);
       const std::vector<Offer> offers = offers_in(line);
       ASSERT_FALSE(offers.empty()) << line;
-      EXPECT_EQ(line.find('\n'), std::string::npos);
+      EXPECT_EQ(static_cast<std::size_t>(std::count(line.begin(), line.end(), '\n')), offers.size())
+          << "a line each: " << line;
+      EXPECT_LE(widest(line), 80u) << line;
       std::uint64_t last = now;
       for (const Offer& offer : offers) {
         const StoreOptions other = changed(options, offer.words);
@@ -134,7 +150,7 @@ TEST(SmallestArena, NamesWhatMakesItSmallerEachWithTheBytesThatItTakes) {
 
 TEST(SmallestArena, OffersNothingThatDoesNotHelp) {
   const std::string line = error_of(options_of("full", 1, 0), 1000);
-  EXPECT_EQ(line.find(';'), line.rfind(';')) << line;
+  EXPECT_EQ(line.find('\n'), std::string::npos) << line;
   EXPECT_TRUE(offers_in(line).empty()) << line;
 }
 
@@ -167,6 +183,42 @@ TEST(SmallestArena, IsHalfAMebibyteUnderEmsWhateverTheThreads) {
   for (const std::size_t workers : {1, 2, 3, 4, 8, 64}) {
     EXPECT_LE(smallest_arena(model(), options_of("ems", workers, 8)), 512u << 10) << workers;
   }
+}
+
+TEST(LargestArena, IsWhatTheMachineHasAndNothingIsAllocatedForMore) {
+  if (sizeof(std::size_t) < 8) GTEST_SKIP() << "no arena is larger than this machine's addresses";
+  Config large = model();
+  large.layers = 64;
+  large.query_heads = large.kv_heads = 64;
+  large.head_dim = 256;
+  StoreOptions options;
+  options.tokens = kMaxTokens;  // more than 10 TB
+  const std::string error = error_of(large, options);
+  const CachePlan plan = plan_cache(large, options);
+  const std::string bytes = std::to_string(footprint(plan.shape, plan.policy));
+  EXPECT_EQ(error.find("an arena of " + bytes + " bytes exceeds this machine's memory of "), 0u) << error;
+  EXPECT_LE(widest(error), 83u) << error;
+  options.tokens = 0;
+  options.arena_bytes = std::uint64_t{1} << 40;
+  if (physical_memory() < std::uint64_t{1} << 39) EXPECT_NE(error_of(large, options), "");
+
+  // What it names instead fits half of the memory, and takes more than nine tenths of that.
+  constexpr std::uint64_t kMemory = std::uint64_t{1} << 34;
+  const std::string text = too_large_text(model(), options_of("ems", 2, 8), kMemory + 1, kMemory);
+  const std::regex form(R"(\n  half of it holds --tokens (\d+) \(--arena (\d+)M\))");
+  std::smatch found;
+  ASSERT_TRUE(std::regex_search(text, found, form)) << text;
+  EXPECT_EQ(std::stoull(found[2]), kMemory / 2 >> 20);
+  StoreOptions named = options_of("ems", 2, 8);
+  named.tokens = static_cast<std::uint32_t>(std::stoul(found[1]));
+  const CachePlan half = plan_cache(model(), named);
+  EXPECT_LE(footprint(half.shape, half.policy), kMemory / 2);
+  EXPECT_GT(footprint(half.shape, half.policy), kMemory / 20 * 9);
+}
+
+TEST(LargestArena, MemoryOfThisMachineIsKnown) {
+  EXPECT_GT(physical_memory(), std::uint64_t{64} << 20);
+  EXPECT_LT(physical_memory(), std::uint64_t{1} << 50);
 }
 
 /// The tiny model on stores of any size.

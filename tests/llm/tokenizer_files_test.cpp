@@ -15,7 +15,7 @@
 #include "tests/llm/vocabularies.hpp"
 #include "tests/support/outside_data.hpp"
 
-// Tokenizers made from files: small ones written here, the built-in tiny model, and, if
+// Tokenizers made from files: small ones written here, the tiny model, and, if
 // the environment names them, reference vocabularies and texts (NIBKV_TEST_DATA, a folder) and
 // SmolLM2-135M-Instruct (NIBKV_MODEL, a file).
 

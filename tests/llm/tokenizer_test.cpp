@@ -244,6 +244,22 @@ TEST(Tokenizer, NeverMakesATokenOfTheProtocolFromTextWhateverItsType) {
       }
     }
   }
+  // Where merges would build it.
+  for (const PreSplitter splitter : kSplitters) {
+    for (const std::string spelling : {"<|>", "end"}) {
+      const std::string one = spelling.substr(0, 1), two = spelling.substr(1, 1), three = spelling.substr(2);
+      const Vocabulary text = byte_pairs(splitter, {one + " " + two, one + two + " " + three});
+      ASSERT_EQ(encode(Tokenizer(text), spelling), Ids{257});
+      for (auto id : {&Vocabulary::bos, &Vocabulary::eos, &Vocabulary::eot, &Vocabulary::eom}) {
+        Vocabulary named = text;
+        named.*id = 257;
+        const Tokenizer tokenizer(std::move(named));
+        EXPECT_EQ(encode(tokenizer, spelling), (Ids{256, three[0]})) << "what is below it merges as before";
+        EXPECT_EQ(tokenizer.encode(spelling, true, false), Ids{257});
+        EXPECT_TRUE(tokenizer.is_special(257));
+      }
+    }
+  }
   // A line break that ends texts is text.
   Vocabulary lines = byte_pairs(PreSplitter::kGpt2);
   lines.eos = '\n';

@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -15,7 +16,9 @@ namespace fs = std::filesystem;
 
 using nibkv::llm::test::GgufWriter;
 using nibkv::llm::test::with_metadata;
+using nibkv::test::columns_of;
 using nibkv::test::contents;
+using nibkv::test::count_of;
 using nibkv::test::in_quotes;
 using nibkv::test::Result;
 
@@ -43,6 +46,18 @@ class AssistantTest : public nibkv::test::ProgramTest {
     return ProgramTest::figure(result.err, name);
   }
 };
+
+TEST_F(AssistantTest, FindsTheTinyModelBesideItselfOrInItsDataFolderOnceItIsMoved) {
+  for (const char* folder : {"moved/bin", "moved/share/nibkv"}) fs::create_directories(at(folder));
+  fs::copy_file(NIBKV_PROGRAMS "/nibkv-assistant", at("moved/bin/nibkv-assistant"));
+  for (const char* place : {"moved/share/nibkv/tiny-recall.gguf", "moved/bin/tiny-recall.gguf"}) {
+    fs::copy_file(model_, at(place));
+    const Result result = shell("NIBKV_MODEL= " NIBKV_EMULATOR " " + quoted("moved/bin/nibkv-assistant") +
+                                " --profile none --tokens 64 --max-tokens 1 --prompt x");
+    EXPECT_EQ(result.status, 0) << result.err;
+    EXPECT_NE(result.err.find("/" + std::string(place) + " (tiny: "), std::string::npos) << result.err;
+  }
+}
 
 TEST_F(AssistantTest, SaysWhatIsWrongWithFiles) {
   expect_error(run("--model /no/such.gguf --prompt x"), 1, "/no/such.gguf");
@@ -109,7 +124,12 @@ TEST_F(AssistantTest, NamesTheChannelsOfHeadsThatItCannotTakeBeforeItReadsWeight
 }
 
 TEST_F(AssistantTest, SaysThatAnArenaIsTooSmall) {
-  expect_error(ask("--arena 1K --profile none"), 1, "an arena of 1024 bytes holds no token of this model");
+  const Result small = ask("--arena 1K --profile none --threads 4");
+  EXPECT_EQ(small.status, 1);
+  const std::size_t error = small.err.find("nibkv-assistant: an arena of 1024 bytes is too small; the smallest has ");
+  ASSERT_NE(error, std::string::npos) << small.err;
+  EXPECT_LE(columns_of(small.err.substr(error)), 100u) << small.err;
+  EXPECT_GE(count_of(small.err.substr(error), "K) with --"), 2u) << small.err;
   expect_error(ask("--policy streaming_llm --tokens 3 --profile none"), 1, "more than 4 tokens");
 }
 
@@ -120,9 +140,12 @@ TEST_F(AssistantTest, StartsInTheArenaThatItsErrorNamesAndNotInAByteLess) {
     const Result small = ask("--policy " + policy + options + "1");
     const std::string bytes = figure(small, "the smallest has ");
     const std::uint64_t least = std::stoull(bytes);
-    expect_error(
-        ask("--policy " + policy + options + std::to_string(least - 1)), 1,
-        "the smallest has " + std::to_string(least) + " (--arena " + std::to_string((least + 1023) / 1024) + "K)");
+    const Result less = ask("--policy " + policy + options + std::to_string(least - 1));
+    EXPECT_EQ(less.status, 1);
+    const std::string kilobytes = std::to_string((least + 1023) / 1024);
+    EXPECT_NE(less.err.find("the smallest has " + std::to_string(least) + " (--arena " + kilobytes + "K)\n"),
+              std::string::npos)
+        << less.err;
     const Result exact =
         run("--model " + in_quotes(model_) + " --prompt a --policy " + policy + options + std::to_string(least));
     EXPECT_EQ(exact.status, 0) << exact.err;
@@ -130,6 +153,21 @@ TEST_F(AssistantTest, StartsInTheArenaThatItsErrorNamesAndNotInAByteLess) {
     // Under ems both heads' scratch lies where making room works anyway.
     EXPECT_EQ(small.err.find("--threads 1") != std::string::npos, policy != "ems") << small.err;
   }
+}
+
+TEST_F(AssistantTest, SaysWhatAPolicyCannotDoWithTheProfile) {
+  const std::string options = " --tokens 64 --max-tokens 1";
+  EXPECT_EQ(figure(ask("--policy head_kv" + options), "policy 'head_kv' gives all heads the same budget"),
+            ": the profile has no head scores (nibkv-eval head-scores)");
+  for (const std::string profile : {"", " --profile none"}) {
+    const Result result = ask("--policy minicache --tokens 256 --max-tokens 1" + profile);
+    EXPECT_EQ(result.status, 0) << result.err;
+    EXPECT_EQ(count_of(result.err, "policy 'minicache' folds no layers: "), 1u) << result.err;
+  }
+  expect_error(ask("--policy minicache --set fold=aligned --arena 1K"), 1,
+               "policy 'minicache fold=aligned' needs a profile with maps");
+  expect_error(ask("--policy head_kv --profile none" + options), 1,
+               "policy 'head_kv' needs a profile with head scores");
 }
 
 TEST_F(AssistantTest, AnswersTheSameWithAnyNumberOfThreadsAndAnyPort) {
@@ -149,18 +187,15 @@ TEST_F(AssistantTest, SaysWhenAnAnswerWasCut) {
   EXPECT_EQ(prompt.out, "907\n");
   EXPECT_NE(prompt.err.find(line), std::string::npos) << prompt.err;
   const Result chat = run("--model " + in_quotes(model_) + " --profile none --greedy --max-tokens 3", "a\nb\n");
-  std::size_t times = 0;
-  for (std::size_t at = 0; (at = chat.err.find(line, at)) != std::string::npos; ++at) ++times;
-  EXPECT_EQ(times, 2u) << chat.err;
+  EXPECT_EQ(count_of(chat.err, line), 2u) << chat.err;
 }
 
 TEST_F(AssistantTest, SaysWhenStandardInputCannotBeRead) {
   const std::string options = "--model " + in_quotes(model_) + " --profile none";
-  const int status = std::system((command_line(options) + " </ 2>" + in_quotes(folder_ + "/err")).c_str());
-  EXPECT_EQ(WEXITSTATUS(status), 1);
-  EXPECT_NE(contents(folder_ + "/err").find("nibkv-assistant: cannot read standard input: Is a directory\n"),
-            std::string::npos)
-      << contents(folder_ + "/err");
+  const Result result = shell(command_line(options) + " </");
+  EXPECT_EQ(result.status, 1);
+  EXPECT_NE(result.err.find("nibkv-assistant: cannot read standard input: Is a directory\n"), std::string::npos)
+      << result.err;
 }
 
 TEST_F(AssistantTest, DrawsTheSameTextFromTheSameSeed) {
@@ -168,6 +203,16 @@ TEST_F(AssistantTest, DrawsTheSameTextFromTheSameSeed) {
   const Result first = ask(options + "7");
   EXPECT_EQ(ask(options + "7").out, first.out);
   EXPECT_NE(ask(options + "8").out, first.out);
+}
+
+TEST_F(AssistantTest, RepeatsItselfLessWithAPenalty) {
+  const std::string options = "--greedy --max-tokens 60 --profile none --repeat-penalty ";
+  const auto kinds = [&](const std::string& penalty) {
+    const std::string text = ask(options + penalty).out;
+    return std::set<char>(text.begin(), text.end()).size();
+  };
+  EXPECT_EQ(ask(options + "1").out, ask("--greedy --max-tokens 60 --profile none").out);
+  EXPECT_GT(kinds("3"), kinds("1"));
 }
 
 TEST_F(AssistantTest, EndsWithATableThatShowsNoHeapAllocationByNibkv) {
@@ -269,6 +314,9 @@ TEST_F(AssistantTest, ObeysCommandsAndTakesOtherLinesWithASlashAsText) {
                             "/help\n/nonsense\n/context\nabc\n/reset\n/etc/hosts is\n/quit\nnever read\n");
   EXPECT_EQ(result.status, 0) << result.err;
   EXPECT_NE(result.err.find("/reset"), std::string::npos);
+  const std::size_t help = result.err.find("  /context"), end = result.err.find("ones back.\n");
+  ASSERT_LT(help, end) << result.err;
+  EXPECT_LE(columns_of(result.err.substr(help, end - help)), 100u) << result.err;
   EXPECT_NE(result.err.find("  the cache is empty\n"), std::string::npos);
   EXPECT_NE(result.err.find("unknown command /nonsense"), std::string::npos);
   EXPECT_EQ(figure(result, "tokens, prompt / answer"), "14 / 2") << "since the reset";
@@ -283,9 +331,7 @@ TEST_F(AssistantTest, GoesOnPastTheLengthThatTheModelWasTrainedForAndSaysSo) {
   EXPECT_EQ(result.status, 0) << result.err;
   const std::string line =
       "nibkv-assistant: the conversation has come to the 1024 tokens that the model was trained for; it forgets";
-  std::size_t lines = 0;
-  for (std::size_t at = 0; (at = result.err.find(line, at)) != std::string::npos; ++at) ++lines;
-  EXPECT_EQ(lines, 4u) << result.err;
+  EXPECT_EQ(count_of(result.err, line), 4u) << result.err;
   EXPECT_EQ(figure(result, "tokens read again"), "1,520");
 
   // Saved and loaded in between, it continues in the same way.
@@ -329,59 +375,6 @@ TEST_F(AssistantTest, AnswersAfterResetAsInANewStartWithTheSameSeed) {
   ASSERT_EQ(used.status, 0) << used.err;
   EXPECT_GT(fresh.out.size(), 30u);
   EXPECT_TRUE(used.out.ends_with("\n" + fresh.out)) << used.out << "\nand\n" << fresh.out;
-}
-
-TEST_F(AssistantTest, FeedsOnlyTheNewTurnAfterLoad) {
-  const std::string options = "--model " + in_quotes(model_) + " --profile none --greedy --max-tokens 5 --tokens 512";
-  const std::string file = in_quotes(folder_ + "/two-turns");
-  const Result first = run(options + " --save " + file, kQuestion);
-  const Result second = run(options + " --load " + file, "And again?\n");
-  ASSERT_EQ(second.status, 0) << second.err;
-  // The last token of the previous answer, and ten bytes; then four of five tokens of the answer.
-  EXPECT_EQ(figure(second, "tokens, prompt / answer"), "11 / 5");
-  const std::string held = figure(first, "tokens, held / seen");
-  EXPECT_EQ(figure(second, "tokens, held / seen"),
-            std::to_string(std::stoi(held) + 15) + " / " + std::to_string(std::stoi(held) + 15));
-}
-
-TEST_F(AssistantTest, GoesOnWithASavedConversationAsIfItHadNeverStopped) {
-  const std::string options = "--model " + in_quotes(model_) + " --temperature 1 --seed 5 --max-tokens 20 --tokens 96";
-  const std::string file = in_quotes(folder_ + "/talk"), whole_file = in_quotes(folder_ + "/whole");
-  const std::string messages[] = {"The code for willow is 90717. They walked along the river.\n", "What then?\n",
-                                  "And what is the code for willow?\n", "Why?\n"};
-  std::string all, pieces;
-  for (const std::string& message : messages) all += message;
-  const Result whole = run(options + " --save " + whole_file, all);
-  ASSERT_EQ(whole.status, 0) << whole.err;
-  for (int i = 0; i < 4; ++i) {
-    const std::string threads = " --threads " + std::to_string(i + 1) + (i % 2 == 0 ? "" : " --port scalar");
-    const Result piece = run(options + threads + (i == 0 ? "" : " --load " + file) + " --save " + file, messages[i]);
-    ASSERT_EQ(piece.status, 0) << piece.err;
-    EXPECT_EQ(piece.err.find("goes on after ") != std::string::npos, i != 0) << piece.err;
-    pieces += piece.out;
-  }
-  EXPECT_EQ(pieces, whole.out);
-  EXPECT_EQ(contents(folder_ + "/talk"), contents(folder_ + "/whole"));
-}
-
-TEST_F(AssistantTest, SaysWhyASavedConversationCannotGoOn) {
-  const std::string file = folder_ + "/kept", quoted = in_quotes(file);
-  const Result saved = ask("--greedy --max-tokens 3 --profile none --tokens 96 --save " + quoted);
-  ASSERT_EQ(saved.status, 0) << saved.err;
-  const std::string load = "--profile none --load " + quoted;
-  expect_error(
-      ask(load + " --tokens 128"), 1,
-      "it was saved with a cache of 96 tokens, policy ems, 0 outlier channels, no profile; this one is of 128");
-  expect_error(ask("--tokens 96 --outliers 0 --load " + quoted), 1, "another profile");
-  expect_error(ask("--load /no/such.file"), 1, "/no/such.file");
-  expect_error(ask("--save /no/such/folder/file"), 1, "cannot write /no/such/folder/file");
-  std::ofstream(folder_ + "/half", std::ios::binary) << contents(file).substr(0, 500);
-  expect_error(ask("--profile none --tokens 96 --load " + in_quotes(folder_ + "/half")), 1, "damaged");
-  std::string other = contents(model_);
-  other[other.size() - 1] = static_cast<char>(other[other.size() - 1] ^ 1);
-  std::ofstream(folder_ + "/other.gguf", std::ios::binary) << other;
-  expect_error(run("--model " + in_quotes(folder_ + "/other.gguf") + " --tokens 96 --prompt x " + load), 1,
-               "a conversation with another model");
 }
 
 }  // namespace

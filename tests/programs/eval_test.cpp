@@ -7,10 +7,8 @@
 #include <fstream>
 #include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
-#include "bench/llm/builtin_text.hpp"
 #include "nibkv/nibkv.hpp"
 #include "tests/support/gguf_writer.hpp"
 #include "tests/support/program.hpp"
@@ -20,29 +18,18 @@ namespace {
 namespace fs = std::filesystem;
 
 using nibkv::test::contents;
+using nibkv::test::count_of;
 using nibkv::test::in_quotes;
 using nibkv::test::Result;
 
 class EvalTest : public nibkv::test::ProgramTest {
  protected:
-  static void SetUpTestSuite() {
-    ProgramTest::SetUpTestSuite();
-    std::ofstream file(at("text"), std::ios::binary);
-    for (const std::string_view part : nibkv::llm::builtin_text()) file << part << '\n';
-  }
-
   EvalTest() : ProgramTest("nibkv-eval") {}
 
-  static std::string at(const std::string& name) { return folder_ + "/" + name; }
-  static std::string quoted(const std::string& name) { return in_quotes(at(name)); }
-
-  Result perplexity(const std::string& options) const {
-    return run("perplexity --model " + in_quotes(model_) + " --text " + quoted("text") + " " + options);
-  }
+  Result perplexity(const std::string& options) const { return run(on_text("perplexity") + " " + options); }
 
   Result profile(const std::string& options, const std::string& out = "profile") const {
-    return run("profile --model " + in_quotes(model_) + " --text " + quoted("text") + " -o " + quoted(out) + " " +
-               options);
+    return run(on_text("profile") + " -o " + quoted(out) + " " + options);
   }
 
   // The result for a model with two layers.
@@ -244,9 +231,7 @@ TEST_F(EvalTest, SweepsPoliciesAndBudgetsAndGoesOn) {
   const std::string longer = contents(at("sweep.json"));
   const std::size_t end = json.rfind("    }\n  ]");
   EXPECT_EQ(longer.substr(0, end), json.substr(0, end));
-  std::size_t rows = 0;
-  for (std::size_t place = 0; (place = longer.find("\"policy\"", place)) != std::string::npos; ++place) ++rows;
-  EXPECT_EQ(rows, 5u);
+  EXPECT_EQ(count_of(longer, "\"policy\""), 5u);
   EXPECT_EQ(contents(at("sweep.svg")).substr(0, 5), "<svg ");
 
   const Result nothing = run(base + " --policies streaming_llm --budgets 50% --resume");
@@ -292,13 +277,38 @@ TEST_F(EvalTest, SaysWhatIsWrongWithASweep) {
                "cannot write /no/such/x.json");
 }
 
+TEST_F(EvalTest, SaysWhatAPolicyCannotDoWithTheProfile) {
+  ASSERT_EQ(profile("--tokens 300", "plain").status, 0);
+  const std::string same =
+      "nibkv-eval: note: policy 'head_kv' gives all heads the same budget: the profile has no head";
+  const std::string none = "nibkv-eval: note: policy 'minicache' folds no layers: ";
+  const std::string head_kv = " --policy head_kv --tokens 64 --profile " + quoted("plain");
+  const std::string options = " --threads 1 --context 128";
+  const std::string retrieval = on_text("retrieval") + " --lengths 128 --depths 1 --seeds 1 --needles code --threads 1";
+  for (const std::string& command :
+       {on_text("perplexity") + options + " --windows 1", on_text("speed") + options + " --decode 1",
+        on_text("heads") + options + " --svg " + quoted("notes.svg"), retrieval}) {
+    const Result scored = run(command + head_kv);
+    EXPECT_EQ(scored.status, 0) << scored.err;
+    EXPECT_EQ(count_of(scored.err, same), 1u) << scored.err;
+    const Result folded = run(command + " --policy minicache");
+    EXPECT_EQ(folded.status, 0) << folded.err;
+    EXPECT_EQ(count_of(folded.err, none), 1u) << folded.err;
+  }
+  const Result sweep =
+      run(on_text("sweep") + options + " --policies head_kv --budgets 32,64 --profile " + quoted("plain"));
+  EXPECT_EQ(sweep.status, 0) << sweep.err;
+  EXPECT_EQ(count_of(sweep.err, same), 1u) << sweep.err;
+}
+
 TEST_F(EvalTest, SaysWhatOfASweepDoesNotFit) {
   const std::string base =
       "sweep --json - --policies streaming_llm --model " + in_quotes(model_) + " --text " + quoted("text") + " ";
   expect_error(run(base + "--context 2048"), 1, "a context of 2048 tokens is larger than the model's 1024");
   expect_error(run(base + "--context 256 --from 100000000"), 1, "less than 100000000");
   expect_error(run(base + "--context 256 --budgets 4"), 1, "streaming_llm, budget 4: ");
-  expect_error(run(base + "--context 256 --budgets 1K"), 1, "holds no token");
+  expect_error(run(base + "--context 256 --budgets 1K"), 1,
+               "streaming_llm, budget 1K: an arena of 1024 bytes is too small");
 }
 
 TEST_F(EvalTest, UsesWhatThereIsOfAShortTextAndSaysSo) {

@@ -28,7 +28,7 @@ using nibkv::test::in_quotes;
 
 constexpr std::uint32_t kWidth = 512, kFfn = 2048, kLayers = 40;
 
-/// Writes a model of zeros with the built-in model's vocabulary. Its file is sparse,
+/// Writes a model of zeros with the tiny model's vocabulary. Its file is sparse,
 /// except for the header.
 class LargeModel {
  public:

@@ -4,7 +4,6 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <sstream>
 #include <string>
 
 #include "nibkv/version.h"
@@ -14,7 +13,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-using nibkv::test::contents;
+using nibkv::test::columns_of;
+using nibkv::test::count_of;
 using nibkv::test::in_quotes;
 using nibkv::test::Result;
 
@@ -27,6 +27,7 @@ TEST_F(AssistantOptionsTest, PrintsItsHelp) {
   const Result result = run("--help");
   EXPECT_EQ(result.status, 0);
   EXPECT_EQ(result.err, "");
+  EXPECT_LE(columns_of(result.out), 100u) << result.out;
   EXPECT_EQ(run("-h").out, result.out);
   EXPECT_EQ(run("--help hello --policy lru").out, result.out) << "before anything else is read";
   for (const char* option :
@@ -51,10 +52,23 @@ TEST_F(AssistantOptionsTest, PrintsItsVersion) {
 TEST_F(AssistantOptionsTest, SaysThatItCannotPrint) {
   if (!fs::exists("/dev/full")) GTEST_SKIP() << "there is no /dev/full here, which is always full: Linux has one";
   for (const char* words : {"--help", "--version", "--list-ports"}) {
-    const int status = std::system((command_line(words) + " >/dev/full 2>" + in_quotes(folder_ + "/err")).c_str());
-    EXPECT_EQ(WEXITSTATUS(status), 1) << words;
-    EXPECT_EQ(contents(folder_ + "/err"), "nibkv-assistant: cannot write to standard output\n");
+    const Result result = shell(command_line(words) + " >/dev/full");
+    EXPECT_EQ(result.status, 1) << words;
+    EXPECT_EQ(result.err, "nibkv-assistant: cannot write to standard output\n");
   }
+}
+
+TEST_F(AssistantOptionsTest, SaysThatItCannotPrintWhereOutputIsClosed) {
+  const std::string error = "nibkv-assistant: cannot write to standard output\n";
+  for (const char* words : {"--help", "--version", "--list-ports"}) {
+    const Result result = shell(command_line(words) + " >&-");
+    EXPECT_EQ(result.status, 1) << words;
+    EXPECT_EQ(result.err, error);
+  }
+  const Result answer = shell(
+      command_line("--model " + in_quotes(model_) + " --profile none --tokens 64 --max-tokens 2 --prompt x") + " >&-");
+  EXPECT_EQ(answer.status, 1);
+  EXPECT_EQ(count_of(answer.err, error), 1u) << answer.err;
 }
 
 TEST_F(AssistantOptionsTest, ReadsAMessageThatAShellWouldHaveTroubleWithFromAFileOrStandardInput) {
@@ -72,8 +86,8 @@ TEST_F(AssistantOptionsTest, ReadsAMessageThatAShellWouldHaveTroubleWithFromAFil
   expect_error(run(options + " --prompt-file -", "\n"), 1, "standard input has no message in it");
   expect_error(run(options + " --prompt-file /no/such"), 1, "cannot read /no/such: No such file or directory");
   expect_error(run(options + " --prompt-file " + in_quotes(folder_)), 1, folder_ + ": Is a directory");
-  std::system((command_line(options + " --prompt-file -") + " </ 2>" + in_quotes(folder_ + "/err")).c_str());
-  EXPECT_EQ(contents(folder_ + "/err").find("nibkv-assistant: cannot read standard input: Is a directory\n"), 0u);
+  expect_error(shell(command_line(options + " --prompt-file -") + " </"), 1,
+               "cannot read standard input: Is a directory");
   expect_error(run(options + " --prompt-file - --prompt x"), 2, "--prompt and --prompt-file exclude each other");
 }
 
@@ -97,6 +111,7 @@ TEST_F(AssistantOptionsTest, CallsWrongOptionsUsageErrors) {
   expect_error(run("--tokens 0"), 2, "--tokens");
   expect_error(run("--arena 2Q"), 2, "--arena takes a size");
   expect_error(run("--top-p 1.5"), 2, "--top-p");
+  expect_error(run("--repeat-penalty 0.9"), 2, "--repeat-penalty takes a number from 1");
   expect_error(run("--temperature warm"), 2, "--temperature");
 }
 
@@ -117,6 +132,7 @@ TEST_F(EvalOptionsTest, ListsItsCommands) {
   for (const char* command : kCommands) {
     EXPECT_NE(result.out.find("\n  " + std::string(command) + " "), std::string::npos) << command;
   }
+  EXPECT_LE(columns_of(result.out), 100u) << result.out;
   EXPECT_EQ(run("-h").out, result.out);
 }
 
@@ -128,8 +144,7 @@ TEST_F(EvalOptionsTest, PrintsTheHelpOfACommandWithAllOfItsOptions) {
     EXPECT_EQ(result.out.find("nibkv-eval " + std::string(command) + " "), 0u) << result.out;
     EXPECT_EQ(result.out.find("as above"), std::string::npos) << result.out;
     EXPECT_EQ(run(std::string(command) + " -h").out, result.out);
-    std::istringstream lines(result.out);
-    for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 120u) << line;
+    EXPECT_LE(columns_of(result.out), 100u) << result.out;
     // Each option that it takes is described once, and an option that it does not take is not.
     for (const char* option :
          {"model",      "text",    "context",  "windows",  "storage", "policy", "set",       "force-fold", "tokens",
@@ -140,10 +155,8 @@ TEST_F(EvalOptionsTest, PrintsTheHelpOfACommandWithAllOfItsOptions) {
       // Flags say that they take no value, options that they need one; what a command does not have is unknown.
       const bool is_taken =
           run(std::string(command) + " " + name + "=").err.find("unknown option") == std::string::npos;
-      std::size_t times = 0;
-      for (const std::string& begin : {"\n  " + name + " ", "\n  -o, " + name + " "}) {
-        for (std::size_t at = 0; (at = result.out.find(begin, at)) != std::string::npos; ++at) ++times;
-      }
+      const std::size_t times =
+          count_of(result.out, "\n  " + name + " ") + count_of(result.out, "\n  -o, " + name + " ");
       EXPECT_EQ(times, is_taken ? 1u : 0u) << command << " " << name;
     }
   }
@@ -155,6 +168,15 @@ TEST_F(EvalOptionsTest, PrintsItsVersion) {
     EXPECT_EQ(result.status, 0);
     EXPECT_EQ(result.out, "nibkv-eval " NIBKV_VERSION_STRING "\n");
     EXPECT_EQ(result.err, "");
+  }
+}
+
+TEST_F(EvalOptionsTest, SaysThatItCannotPrintWhereOutputIsClosed) {
+  for (const std::string& words : {std::string("--help"), std::string("--version"), std::string("speed --help"),
+                                   on_text("speed") + " --context 32 --decode 1 --threads 1"}) {
+    const Result result = shell(command_line(words) + " >&-");
+    EXPECT_EQ(result.status, 1) << words;
+    EXPECT_EQ(result.err, "nibkv-eval: cannot write to standard output\n") << words;
   }
 }
 

@@ -6,9 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
-#include <string_view>
 
-#include "bench/llm/builtin_text.hpp"
 #include "tests/support/program.hpp"
 
 namespace {
@@ -22,9 +20,6 @@ using nibkv::test::Result;
 class OutputsTest : public nibkv::test::ProgramTest {
  protected:
   explicit OutputsTest(const std::string& program) : ProgramTest(program) {}
-
-  static std::string at(const std::string& name) { return folder_ + "/" + name; }
-  static std::string quoted(const std::string& name) { return in_quotes(at(name)); }
 
   static mode_t mode_of(const std::string& path) {
     struct stat status = {};
@@ -62,14 +57,8 @@ class EvalOutputsTest : public OutputsTest {
  protected:
   EvalOutputsTest() : OutputsTest("nibkv-eval") {}
 
-  static void SetUpTestSuite() {
-    ProgramTest::SetUpTestSuite();
-    std::ofstream file(at("text"), std::ios::binary);
-    for (const std::string_view part : nibkv::llm::builtin_text()) file << part << '\n';
-  }
-
   static std::string words(const std::string& command, const std::string& options) {
-    return command + " --model " + in_quotes(model_) + " --text " + quoted("text") + " --threads 2 " + options;
+    return on_text(command) + " --threads 2 " + options;
   }
 };
 
@@ -137,6 +126,7 @@ TEST_F(AssistantOutputsTest, AreRefusedBeforeTheModelIsReadWhereTheyCannotBe) {
     EXPECT_EQ(result.err.find("such.gguf"), std::string::npos) << result.err;
   };
   refuses("/no/such/file", "there is no such folder");
+  refuses("/proc/none", "no file can be made there");
   refuses(folder_, "it is a directory");
   refuses(at("full"), "File too large", "ulimit -f 1; ");
 }

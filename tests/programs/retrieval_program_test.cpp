@@ -4,9 +4,7 @@
 #include <fstream>
 #include <span>
 #include <string>
-#include <string_view>
 
-#include "bench/llm/builtin_text.hpp"
 #include "bench/llm/gguf.hpp"
 #include "bench/llm/model_config.hpp"
 #include "bench/llm/retrieval_report.hpp"
@@ -19,35 +17,21 @@ namespace {
 namespace fs = std::filesystem;
 
 using nibkv::test::contents;
+using nibkv::test::count_of;
 using nibkv::test::in_quotes;
 using nibkv::test::Result;
 
 class RetrievalProgramTest : public nibkv::test::ProgramTest {
  protected:
-  static void SetUpTestSuite() {
-    ProgramTest::SetUpTestSuite();
-    std::ofstream file(at("text"), std::ios::binary);
-    for (const std::string_view part : nibkv::llm::builtin_text()) file << part << '\n';
-  }
-
   RetrievalProgramTest() : ProgramTest("nibkv-eval") {}
 
-  static std::string at(const std::string& name) { return folder_ + "/" + name; }
-  static std::string quoted(const std::string& name) { return in_quotes(at(name)); }
-
   Result command(const std::string& name, const std::string& options) const {
-    return run(name + " --model " + in_quotes(model_) + " --text " + quoted("text") + " --threads 2 " + options);
+    return run(on_text(name) + " --threads 2 " + options);
   }
   Result retrieval(const std::string& options) const {
     return command("retrieval", "--needles code --lengths 256 --depths 3 --seeds 2 " + options);
   }
-  static std::size_t rows(const std::string& json) {
-    std::size_t count = 0;
-    for (std::size_t found = json.find("\"seed\""); found != std::string::npos;
-         found = json.find("\"seed\"", found + 1))
-      ++count;
-    return count;
-  }
+  static std::size_t rows(const std::string& json) { return count_of(json, "\"seed\""); }
 };
 
 TEST_F(RetrievalProgramTest, AsksAndKeepsRowsSumsAndAMap) {
@@ -82,7 +66,7 @@ TEST_F(RetrievalProgramTest, NamesOneMapForEachCacheAndMode) {
 }
 
 TEST_F(RetrievalProgramTest, AsksF16CachesAsLargeAsTheArenaOfEms) {
-  const Result good = run("retrieval --model " + in_quotes(model_) + " --text " + quoted("text") +
+  const Result good = run(on_text("retrieval") +
                           " --threads 1 --needles code --lengths 256 --depths 3 --seeds 2 --tokens 100 --policies "
                           "ems,f16_last,f16_sinks --json " +
                           quoted("f16.json"));

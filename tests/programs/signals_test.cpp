@@ -5,10 +5,8 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
-#include <string_view>
 #include <thread>
 
-#include "bench/llm/builtin_text.hpp"
 #include "tests/support/child.hpp"
 #include "tests/support/program.hpp"
 
@@ -18,6 +16,7 @@ namespace fs = std::filesystem;
 
 using nibkv::test::Child;
 using nibkv::test::contents;
+using nibkv::test::count_of;
 using nibkv::test::in_quotes;
 using nibkv::test::Result;
 
@@ -48,8 +47,8 @@ class AssistantSignalsTest : public nibkv::test::ProgramTest {
 TEST_F(AssistantSignalsTest, AClosedStandardInputIsItsEnd) {
   const std::string options =
       "--model " + in_quotes(model_) + " --profile none --tokens 96 --save " + in_quotes(saved());
-  const int status = std::system(("timeout 60 env " + command_line(options) + " <&- >/dev/null 2>&1").c_str());
-  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+  const Result result = shell("timeout 60 env " + command_line(options) + " <&-");
+  EXPECT_EQ(result.status, 0) << result.err;
   fs::remove(saved());
 }
 
@@ -110,52 +109,40 @@ class EvalSignalsTest : public nibkv::test::ProgramTest {
  protected:
   EvalSignalsTest() : ProgramTest("nibkv-eval") {}
 
-  static void SetUpTestSuite() {
-    ProgramTest::SetUpTestSuite();
-    std::ofstream text(folder_ + "/text", std::ios::binary);
-    for (const std::string_view part : nibkv::llm::builtin_text()) text << part << '\n';
-  }
-
   static std::string sweep(const std::string& json) {
-    return "sweep --context 128 --together 1 --budgets 48,64,80 --policies streaming_llm --model " + in_quotes(model_) +
-           " --text " + in_quotes(folder_ + "/text") + " --json " + in_quotes(folder_ + json);
+    return on_text("sweep") + " --context 128 --together 1 --budgets 48,64,80 --policies streaming_llm --json " +
+           quoted(json);
   }
 
-  static std::size_t rows(const std::string& json) {
-    const std::string text = contents(folder_ + json);
-    std::size_t count = 0;
-    for (std::size_t at = 0; (at = text.find("\"budget\"", at)) != std::string::npos; ++at) ++count;
-    return count;
-  }
+  static std::size_t rows(const std::string& json) { return count_of(contents(at(json)), "\"budget\""); }
 };
 
 TEST_F(EvalSignalsTest, LeaveWhatWasMeasuredToGoOnFrom) {
-  ASSERT_EQ(run(sweep("/whole")).status, 0);
+  ASSERT_EQ(run(sweep("whole")).status, 0);
   for (const int signal : {SIGTERM, SIGHUP, SIGINT, SIGPIPE}) {
-    fs::remove(folder_ + "/part");
-    Child child("exec env " + command_line(sweep("/part")));
-    while (rows("/part") == 0) ASSERT_FALSE(child.read().empty());
+    fs::remove(at("part"));
+    Child child("exec env " + command_line(sweep("part")));
+    while (rows("part") == 0) ASSERT_FALSE(child.read().empty());
     if (signal == SIGPIPE) {
       child.stop_reading();
     } else {
       child.signal(signal);
     }
     child.wait();
-    EXPECT_GE(rows("/part"), 1u);
-    EXPECT_EQ(run(sweep("/part") + " --resume").status, 0);
-    EXPECT_EQ(rows("/part"), rows("/whole"));
+    EXPECT_GE(rows("part"), 1u);
+    EXPECT_EQ(run(sweep("part") + " --resume").status, 0);
+    EXPECT_EQ(rows("part"), rows("whole"));
   }
 }
 
 TEST_F(EvalSignalsTest, WritesTheFileBeforeTheLinesThatNobodyMayRead) {
   for (const char* const command : {"perplexity --windows 1", "speed --decode 4"}) {
-    const std::string words = std::string(command) + " --context 64 --model " + in_quotes(model_) + " --text " +
-                              in_quotes(folder_ + "/text") + " --json " + in_quotes(folder_ + "/json");
+    const std::string words = on_text(command) + " --context 64 --json " + quoted("json");
     Child other("exec env " + command_line(words));
     other.stop_reading();
     EXPECT_EQ(other.wait(), SIGPIPE - 1000);
-    EXPECT_GT(contents(folder_ + "/json").size(), 100u) << command;
-    fs::remove(folder_ + "/json");
+    EXPECT_GT(contents(at("json")).size(), 100u) << command;
+    fs::remove(at("json"));
   }
 }
 

@@ -11,6 +11,7 @@
 namespace {
 
 using nibkv::test::contents;
+using nibkv::test::count_of;
 using nibkv::test::in_quotes;
 using nibkv::test::Terminal;
 
@@ -101,18 +102,14 @@ TEST_F(TerminalTest, CtrlCInAPasteIsAPartOfIt) {
 }
 
 TEST_F(TerminalTest, IsLeftAsItWasHoweverTheProgramEnds) {
-  const auto count = [](const std::string& text, const std::string& part) {
-    std::size_t times = 0;
-    for (std::size_t at = 0; (at = text.find(part, at)) != std::string::npos; ++at) ++times;
-    return times;
-  };
   struct Case {
     const char* keys;
     int signal, status;
   };
   for (const auto& [keys, signal, status] :
        {Case{"/quit\r", 0, 0}, Case{"\x04", 0, 0}, Case{"\x03", 0, 0}, Case{"\x1c", 0, SIGQUIT - 1000},
-        Case{"abc", SIGTERM, 143}, Case{"abc", SIGHUP, 129}, Case{"", SIGTERM, 143}}) {
+        Case{"abc", SIGTERM, 143}, Case{"abc", SIGHUP, 129}, Case{"", SIGTERM, 143},
+        Case{"abc", SIGQUIT, SIGQUIT - 1000}}) {
     Terminal terminal("ulimit -c 0; " + chat());
     const termios before = terminal.mode();
     terminal.until(kPrompt);
@@ -126,8 +123,8 @@ TEST_F(TerminalTest, IsLeftAsItWasHoweverTheProgramEnds) {
     const termios after = terminal.mode();
     EXPECT_EQ(std::memcmp(&before, &after, sizeof before), 0);
     const std::string& shown = terminal.shown();
-    EXPECT_GE(count(shown, "\x1b[?2004h"), 1u);
-    EXPECT_EQ(count(shown, "\x1b[?2004h"), count(shown, "\x1b[?2004l"));
+    EXPECT_GE(count_of(shown, "\x1b[?2004h"), 1u);
+    EXPECT_EQ(count_of(shown, "\x1b[?2004h"), count_of(shown, "\x1b[?2004l"));
     EXPECT_LT(shown.rfind("\x1b[?2004h"), shown.rfind("\x1b[?2004l"));
   }
 }
@@ -144,6 +141,43 @@ TEST_F(TerminalTest, IsAsOtherProgramsHaveItWhileTheModelAnswersAndOnCtrlZ) {
   terminal.until("\x1b[?2004l");
   EXPECT_NE(terminal.mode().c_lflag & ICANON, 0u);
   terminal.type("\x03");  // stops the answer
+  terminal.until(kPrompt);
+  terminal.type("\x04");
+  EXPECT_EQ(terminal.wait(), 0);
+}
+
+TEST_F(TerminalTest, IsPutBackBeforeASignalStopsTheProgramAndEditsAgainWhenItGoesOn) {
+  Terminal terminal(chat());
+  const termios before = terminal.mode();
+  terminal.until(kPrompt);
+  terminal.type("abc");
+  terminal.until("> abc\x1b[K");
+  // As on Ctrl-Z, nobody is there to bring it back.
+  terminal.signal(SIGTSTP);
+  terminal.until("\x1b[?2004l");
+  terminal.until("\x1b[?2004h");
+  terminal.until("> abc\x1b[K");
+  // Stopped by what no program can catch, it finds the terminal as others left it.
+  terminal.signal(SIGSTOP);
+  terminal.set_mode(before);
+  terminal.signal(SIGCONT);
+  terminal.until("\x1b[?2004h");
+  terminal.until("> abc\x1b[K");
+  EXPECT_EQ(terminal.mode().c_lflag & ICANON, 0u);
+  terminal.type("\x15\x04");
+  EXPECT_EQ(terminal.wait(), 0);
+  const termios after = terminal.mode();
+  EXPECT_EQ(std::memcmp(&before, &after, sizeof before), 0);
+}
+
+TEST_F(TerminalTest, EscapeAloneIsForgottenAfterAWhile) {
+  Terminal terminal(chat());
+  terminal.until(kPrompt);
+  terminal.type("\x1b");
+  terminal.until(kPrompt);  // it may be the beginning of a key
+  terminal.until(kPrompt);  // it was none
+  terminal.type("Oh\r");
+  EXPECT_NE(terminal.until("--max-tokens").find("> Oh\r\n"), std::string::npos) << terminal.shown();
   terminal.until(kPrompt);
   terminal.type("\x04");
   EXPECT_EQ(terminal.wait(), 0);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -11,6 +12,9 @@
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <string_view>
+
+#include "bench/llm/builtin_text.hpp"
 
 // Runs a program as a user does. NIBKV_PROGRAMS is the folder of the programs. NIBKV_EMULATOR, if
 // defined, is put before their path.
@@ -35,9 +39,24 @@ inline std::string in_quotes(const std::string& word) {
   return "'" + word + "'";
 }
 
+/// How often `part` is in `text`.
+inline std::size_t count_of(const std::string& text, const std::string& part) {
+  std::size_t count = 0;
+  for (std::size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++count;
+  return count;
+}
+
+/// The length of the longest line.
+inline std::size_t columns_of(const std::string& text) {
+  std::size_t columns = 0;
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) columns = std::max(columns, line.size());
+  return columns;
+}
+
 /// Tests of one program in a folder with a copy of the tiny model, since the profile is
-/// kept next to a model. All tests of a suite share the folder, as making the profile takes
-/// a while on slow machines.
+/// kept next to a model, and a text. All tests of a suite share the folder, as making the
+/// profile takes a while on slow machines.
 class ProgramTest : public testing::Test {
  protected:
   static void SetUpTestSuite() {
@@ -45,6 +64,8 @@ class ProgramTest : public testing::Test {
     if (::mkdtemp(folder_.data()) == nullptr) throw std::runtime_error("cannot create " + folder_);
     model_ = folder_ + "/tiny.gguf";
     std::filesystem::copy_file(NIBKV_TINY_MODEL, model_);
+    std::ofstream text(at("text"), std::ios::binary);
+    for (const std::string_view part : llm::builtin_text()) text << part << '\n';
   }
   static void TearDownTestSuite() {
     std::error_code ignored;
@@ -56,11 +77,20 @@ class ProgramTest : public testing::Test {
   /// @param options  as a shell reads them
   /// @param before   what the shell does first
   Result run(const std::string& options, const std::string& input = "", const std::string& before = "") const {
-    std::ofstream(folder_ + "/in", std::ios::binary) << input;
-    const std::string redirected =
-        " <" + in_quotes(folder_ + "/in") + " >" + in_quotes(folder_ + "/out") + " 2>" + in_quotes(folder_ + "/err");
-    const int status = std::system((before + command_line(options) + redirected).c_str());
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, contents(folder_ + "/out"), contents(folder_ + "/err")};
+    std::ofstream(at("in"), std::ios::binary) << input;
+    return outcome(before + command_line(options) + " <" + quoted("in"));
+  }
+
+  /// Any command, which may send its input and outputs elsewhere: then nothing is returned of these.
+  static Result shell(const std::string& command) { return outcome("{ " + command + "; } </dev/null"); }
+
+  /// A file of the folder, as it is and for a shell.
+  static std::string at(const std::string& name) { return folder_ + "/" + name; }
+  static std::string quoted(const std::string& name) { return in_quotes(at(name)); }
+
+  /// A command of nibkv-eval on the tiny model and the text.
+  static std::string on_text(const std::string& command) {
+    return command + " --model " + in_quotes(model_) + " --text " + quoted("text");
   }
 
   /// The program's, for a shell.
@@ -104,6 +134,11 @@ class ProgramTest : public testing::Test {
   inline static std::string model_;
 
  private:
+  static Result outcome(const std::string& command) {
+    const int status = std::system((command + " >" + quoted("out") + " 2>" + quoted("err")).c_str());
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, contents(at("out")), contents(at("err"))};
+  }
+
   std::string program_;
 };
 

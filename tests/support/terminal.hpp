@@ -114,6 +114,9 @@ class Terminal {
     return mode;
   }
 
+  /// As another program would that has the terminal for a while.
+  void set_mode(const termios& mode) { ::tcsetattr(ends_.slave, TCSANOW, &mode); }
+
  private:
   bool read() {
     char bytes[4096];
