@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "arena/assert.hpp"
 #include "arena/segment.hpp"
 #include "nibkv/cache.hpp"
 #include "numbers/numbers.hpp"
@@ -72,6 +73,7 @@ struct Access {
   }
   float* turned() const { return at<float>(layout().turned); }
   std::byte* scratch(std::uint32_t worker) const {
+    NIBKV_ASSERT(worker < shape().workers);
     return at<std::byte>(layout().scratch + std::uint64_t{worker} * layout().scratch_bytes);
   }
 
@@ -82,7 +84,10 @@ struct Access {
   std::size_t head_index(std::uint32_t layer, std::uint32_t kv_head) const {
     return std::size_t{layer} * shape().kv_heads + kv_head;
   }
-  Chain& chain(std::uint32_t layer, std::uint32_t kv_head) const { return chains()[head_index(layer, kv_head)]; }
+  Chain& chain(std::uint32_t layer, std::uint32_t kv_head) const {
+    NIBKV_ASSERT(layer < shape().layers && kv_head < shape().kv_heads);
+    return chains()[head_index(layer, kv_head)];
+  }
 
   /// What is asked of a band, and of what its layers share, is in band.hpp.
   Segments segments(const Chain& chain) const;
@@ -97,6 +102,7 @@ struct Access {
   }
 
   std::byte* side(std::uint32_t tile) const {
+    NIBKV_ASSERT(tile < layout().tiles + layout().views);
     return at<std::byte>(layout().sides + std::uint64_t{tile} * layout().side_bytes);
   }
   template <typename T>
@@ -111,19 +117,33 @@ struct Access {
   }
   std::int8_t* outliers(std::uint32_t tile) const { return side_array<std::int8_t>(tile, kFirstSides.outliers); }
   // Arrays that the policy does not read do not exist: do not access them.
-  std::uint32_t* global(std::uint32_t tile) const { return side_array<std::uint32_t>(tile, layout().side.global); }
+  std::uint32_t* global(std::uint32_t tile) const {
+    NIBKV_ASSERT(keeps_global(policy()));
+    return side_array<std::uint32_t>(tile, layout().side.global);
+  }
   std::uint16_t* positions(std::uint32_t tile) const {
+    NIBKV_ASSERT(policy().keep == Keep::kScore);
     return side_array<std::uint16_t>(tile, layout().side.positions);
   }
-  std::uint16_t* local(std::uint32_t tile) const { return side_array<std::uint16_t>(tile, layout().side.local); }
-  std::uint8_t* bias(std::uint32_t tile) const { return side_array<std::uint8_t>(tile, layout().side.bias); }
-  std::uint8_t* merged(std::uint32_t tile) const { return side_array<std::uint8_t>(tile, layout().side.merged); }
+  std::uint16_t* local(std::uint32_t tile) const {
+    NIBKV_ASSERT(keeps_local(policy()));
+    return side_array<std::uint16_t>(tile, layout().side.local);
+  }
+  std::uint8_t* bias(std::uint32_t tile) const {
+    NIBKV_ASSERT(merges(policy()));
+    return side_array<std::uint8_t>(tile, layout().side.bias);
+  }
+  std::uint8_t* merged(std::uint32_t tile) const {
+    NIBKV_ASSERT(merges(policy()));
+    return side_array<std::uint8_t>(tile, layout().side.merged);
+  }
   std::uint32_t& base(std::uint32_t tile) const { return at<std::uint32_t>(layout().bases)[tile]; }
 
   std::uint32_t position(std::uint32_t tile, std::uint32_t lane) const { return base(tile) + positions(tile)[lane]; }
   /// Lane 0 of a tile must be set first. Offsets from the tile's base saturate at 65535. Folded
   /// slots are in no order, so the base decreases to the smallest position in the tile.
   void set_position(std::uint32_t tile, std::uint32_t lane, std::uint32_t position) const {
+    NIBKV_ASSERT(lane < kTileSlots);
     if (lane == 0) base(tile) = position;
     if (position < base(tile)) {
       const std::uint32_t down = base(tile) - position;
@@ -139,6 +159,7 @@ struct Access {
   }
 
   std::byte* codes(std::uint32_t tile) const {
+    NIBKV_ASSERT(tile < layout().tiles);
     return at<std::byte>(layout().codes + std::uint64_t{tile} * layout().code_bytes);
   }
   /// Also of views.

@@ -1,6 +1,7 @@
 #include "nibkv/cache.hpp"
 
 #include "arena/budget.hpp"
+#include "arena/poison.hpp"
 #include "arena/pool.hpp"
 #include "arena/select.hpp"
 
@@ -55,6 +56,7 @@ Status Cache::init(std::span<std::byte> arena, const Shape& shape, const Policy&
   if (const Status shared = check_budgets(shape, policy, profile, options.budgets); shared != Status::kOk)
     return shared;
 
+  unpoison(arena);
   std::memset(arena.data(), 0, need);
   const Layout layout = layout_of(shape, policy);
   auto* kept = in_place<Layout>(arena.data() + static_cast<std::size_t>(layout.layout));
@@ -62,6 +64,7 @@ Status Cache::init(std::span<std::byte> arena, const Shape& shape, const Policy&
   Access::set(*this, arena.data(), shape, policy, *kept, profile, *kernels);
   set_budgets(Access{*this}, options.budgets);
   reset(Access{*this});
+  poison_gaps(Access{*this});
   return Status::kOk;
 }
 

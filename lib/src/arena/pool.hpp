@@ -40,7 +40,11 @@ inline void count_bytes(const Access& to, std::uint32_t tile, bool taken) {
 /// (lib/DESIGN.md has the gain).
 inline std::uint32_t grow(const Access& to, Chain& chain) {
   Chain* lender = &chain;
-  for (Chain* other = to.chains(); lender->free == kNoTile; ++other) lender = other;
+  NIBKV_ASSERT(to.header().used_tiles < to.layout().tiles);
+  for (Chain* other = to.chains(); lender->free == kNoTile; ++other) {
+    NIBKV_ASSERT(other < to.chains() + to.heads());
+    lender = other;
+  }
   const std::uint32_t tile = lender->free;
   lender->free = to.links()[tile];
   ArenaHeader& head = to.header();
@@ -55,6 +59,7 @@ inline std::uint32_t grow(const Access& to, Chain& chain) {
 /// are of equal length.
 inline void give_back(const Access& to, Chain& chain, std::uint32_t tile) {
   const bool equal = equal_runs(to.policy(), to.layout());
+  NIBKV_ASSERT(tile < to.layout().tiles && to.header().used_tiles != 0);
   Chain& owner = equal ? to.chains()[tile / to.layout().tiles_per_head] : chain;
   to.links()[tile] = owner.free;
   owner.free = tile;
@@ -66,6 +71,7 @@ inline void give_back(const Access& to, Chain& chain, std::uint32_t tile) {
 /// chains that share codes.
 inline void grow(const Access& to, FoldedPart& part) {
   const std::uint32_t view = part.free;
+  NIBKV_ASSERT(view != kNoTile && is_view(to, view));
   part.free = to.links()[view];
   add_to_list(part, view, to.links());
   if (is_upper(to, view)) return;  // an entry is counted once

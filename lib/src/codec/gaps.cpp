@@ -52,6 +52,7 @@ std::uint32_t move_forward(const Access& to, Segment& segment, const std::uint32
         last = open;
         open = links[open];
       }
+      NIBKV_ASSERT(last != kNoTile && target[slot + lane] == segment.begin + kept);
       const std::uint32_t position = positioned ? base + to.positions(reading)[lane] : 0;
       if (last != reading || new_lane != lane) move_slot(to, reading, lane, last, new_lane);
       if (positioned) to.set_position(last, new_lane, position);

@@ -10,6 +10,22 @@ void to_levels(const std::uint8_t* codes, std::uint32_t head_dim, std::int8_t* l
   for (std::uint32_t c = 0; c < head_dim; ++c) levels[c] = ports::kLevels[codes[c]];
 }
 
+// For each byte of codes: the square of the level of its low nibble, plus 2^16 times
+// that of its high nibble.
+struct SquareTable {
+  std::uint32_t at[256];
+};
+constexpr SquareTable make_squares() {
+  SquareTable table{};
+  for (std::uint32_t byte = 0; byte < 256; ++byte) {
+    const std::int32_t low = ports::kLevels[byte & 15];
+    const std::int32_t high = ports::kLevels[byte >> 4];
+    table.at[byte] = static_cast<std::uint32_t>(low * low + high * high * 65536);
+  }
+  return table;
+}
+constexpr SquareTable kSquares = make_squares();
+
 }  // namespace
 
 void key_row(const Access& to, std::uint32_t tile, std::uint32_t lane, std::uint8_t* row) {
@@ -46,14 +62,35 @@ void restore_key(const Access& to, const Basis& basis, std::uint32_t tile, std::
 }
 
 void put_key(const Access& to, std::uint32_t tile, std::uint32_t lane, const std::uint8_t* codes, std::uint16_t scale) {
+  NIBKV_ASSERT(lane < kTileSlots && (scale == 0 || scale >= 256));
   to.key_scales(tile)[lane] = scale < kMostKeyScale16 ? scale : kMostKeyScale16;
   put_key_codes(to.key_codes(tile), lane, to.shape().head_dim, codes);
 }
 
 void put_value(const Access& to, std::uint32_t tile, std::uint32_t lane, const std::uint8_t* codes,
                std::uint16_t scale) {
+  NIBKV_ASSERT(lane < kTileSlots && (scale == 0 || scale >= 256));
   to.value_scales(tile)[lane] = scale < kMostValueScale16 ? scale : kMostValueScale16;
   put_value_codes(to.value_codes(tile), lane, to.shape().head_dim, codes);
+}
+
+// A sum of 16 squares fits 16 bits: 16 * 63^2 < 2^16.
+void key_energies(const Access& to, std::uint32_t tile, float* energies) {
+  for (std::uint32_t t = 0; t < kTileSlots; ++t) energies[t] = 0;
+  const std::uint8_t* codes = to.key_codes(tile);
+  for (std::uint32_t c = 0; c < to.shape().head_dim; c += 16) {
+    std::uint32_t sums[16] = {};
+    for (std::uint32_t group = c / 4; group < c / 4 + 4; ++group) {
+      for (std::uint32_t t = 0; t < 16; ++t) {
+        const std::uint8_t* four = codes + group * 64 + t * 4;
+        sums[t] += kSquares.at[four[0]] + kSquares.at[four[1]] + kSquares.at[four[2]] + kSquares.at[four[3]];
+      }
+    }
+    for (std::uint32_t t = 0; t < 16; ++t) {
+      energies[t] += static_cast<float>(sums[t] & 0xffff);
+      energies[t + 16] += static_cast<float>(sums[t] >> 16);
+    }
+  }
 }
 
 }  // namespace nibkv

@@ -15,6 +15,9 @@ void value_row(const Access& to, std::uint32_t tile, std::uint32_t lane, std::ui
 void key_levels(const Access& to, std::uint32_t tile, std::uint32_t lane, std::int8_t* levels);
 void value_levels(const Access& to, std::uint32_t tile, std::uint32_t lane, std::int8_t* levels);
 
+/// The squared levels of the keys of all slots of a tile, each summed over channels: f32[32].
+void key_energies(const Access& to, std::uint32_t tile, float* energies);
+
 /// The key that a slot holds, f32[head_dim], as it was appended, except for quantisation.
 void restore_key(const Access& to, const Basis& basis, std::uint32_t tile, std::uint32_t lane, float* row);
 

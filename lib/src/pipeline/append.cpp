@@ -124,6 +124,7 @@ Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, st
       chain.used += 1;
     }
     chain.seen += count;
+    NIBKV_ASSERT(chain.used <= chain.seen);
   }
   if (ends_turn(band_of(to, layer), layer)) fold_old_slots(to, band_of(to, layer));
   return Status::kOk;

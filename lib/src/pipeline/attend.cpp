@@ -59,6 +59,7 @@ void add_row(const Access& to, const Basis& basis, Rows& rows, const float* quer
   const auto dim = static_cast<int>(to.shape().head_dim);
   const auto channels = static_cast<int>(to.shape().outlier_channels);
   const std::int32_t i = rows.count++;
+  NIBKV_ASSERT(i < static_cast<std::int32_t>(to.shape().rows()) && limit != 0);
   float outliers[kMaxOutlierChannels];
   if (!basis.empty()) {
     std::memcpy(rows.row, query, static_cast<std::size_t>(dim) * sizeof(float));

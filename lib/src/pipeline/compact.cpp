@@ -24,6 +24,7 @@ void carry_out(const Access& to, std::uint32_t layer, std::uint32_t kv_head, con
                const PlanArrays& arrays) {
   if (merges(to.policy())) merge_members(to, layer, kv_head, target, arrays);
   const Band band = band_of(to, layer);
+  NIBKV_ASSERT(in_step(to, band));
   for (std::uint32_t each = band.first; each < band.end(); ++each) compact_chain(to, each, kv_head, target);
 }
 

@@ -169,6 +169,7 @@ void plan_by_score(const Access& to, const Chain& chain, std::uint32_t layer, st
     if (inner.has(i) && target[i] == kDrop) continue;
     target[i] = next++;
   }
+  NIBKV_ASSERT(next == always + centres);
   if (!merges(policy) || centres == 0) return;
   const std::uint32_t judge = judging_layer(to, band_of(to, layer));
   assign_members(to, to.chain(judge, kv_head), judge, kv_head, arrays, target);

@@ -55,6 +55,7 @@ void make_headroom(const Access& to, Chain& chain, std::uint32_t queries) {
       }
     }
   }
+  NIBKV_ASSERT(chain.heaviest + most_more() <= 0xffffffff);
   chain.heaviest += static_cast<std::uint32_t>(most_more());
 }
 

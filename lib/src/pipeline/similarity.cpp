@@ -8,41 +8,6 @@
 namespace nibkv {
 namespace {
 
-// For each byte of codes: the square of the level of its low nibble, plus 2^16 times
-// that of its high nibble.
-struct SquareTable {
-  std::uint32_t at[256];
-};
-constexpr SquareTable make_squares() {
-  SquareTable table{};
-  for (std::uint32_t byte = 0; byte < 256; ++byte) {
-    const std::int32_t low = ports::kLevels[byte & 15];
-    const std::int32_t high = ports::kLevels[byte >> 4];
-    table.at[byte] = static_cast<std::uint32_t>(low * low + high * high * 65536);
-  }
-  return table;
-}
-constexpr SquareTable kSquares = make_squares();
-
-// Squared levels of all slots of a tile, summed over channels. A sum of 16 squares fits 16 bits: 16 * 63^2 < 2^16.
-void level_energies(const Access& to, std::uint32_t tile, float* energies) {
-  for (std::uint32_t t = 0; t < kTileSlots; ++t) energies[t] = 0;
-  const std::uint8_t* codes = to.key_codes(tile);
-  for (std::uint32_t c = 0; c < to.shape().head_dim; c += 16) {
-    std::uint32_t sums[16] = {};
-    for (std::uint32_t group = c / 4; group < c / 4 + 4; ++group) {
-      for (std::uint32_t t = 0; t < 16; ++t) {
-        const std::uint8_t* four = codes + group * 64 + t * 4;
-        sums[t] += kSquares.at[four[0]] + kSquares.at[four[1]] + kSquares.at[four[2]] + kSquares.at[four[3]];
-      }
-    }
-    for (std::uint32_t t = 0; t < 16; ++t) {
-      energies[t] += static_cast<float>(sums[t] & 0xffff);
-      energies[t + 16] += static_cast<float>(sums[t] >> 16);
-    }
-  }
-}
-
 // A slot that may be merged, and the kept slot most similar to it.
 struct Candidate {
   std::uint32_t slot;
@@ -193,7 +158,7 @@ void Batch::multiply(std::uint32_t tile) {
 
 void Batch::find_energies(std::uint32_t tile, std::uint32_t* energies) const {
   float sums[kTileSlots];
-  level_energies(to_, tile, sums);
+  key_energies(to_, tile, sums);
   for (std::uint32_t t = 0; t < kTileSlots; ++t) {
     const float scale = from_scale16(to_.key_scales(tile)[t]);
     float energy = scale * scale * sums[t];

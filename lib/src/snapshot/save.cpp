@@ -1,5 +1,6 @@
 #include "arena/access.hpp"
 #include "numbers/crc32.hpp"
+#include "snapshot/bands.hpp"
 #include "snapshot/fingerprint.hpp"
 #include "snapshot/format.hpp"
 #include "snapshot/parts.hpp"
@@ -146,12 +147,7 @@ ChainRecord record_of(const Access& from, std::size_t index) {
   const Chain& chain = from.chains()[index];
   ChainRecord record{chain.used, chain.seen, chain.budget, chain.heaviest, chain.exponent, 0, 0, 0};
   const auto layer = static_cast<std::uint32_t>(index / from.shape().kv_heads);
-  if (!is_paired(from, layer)) return record;
-  const FoldedPart& part = folded_part(from, chain);
-  record.folded = part.used;
-  record.retained = part.retained;
-  const bool lower = detail::is_lower(from.policy(), layer);
-  record.reach = lower ? part.nearest : folded_part(from, from.chains()[index - from.shape().kv_heads]).farthest;
+  record_fold(from, layer, chain, record);
   return record;
 }
 

@@ -1,0 +1,106 @@
+#include "snapshot/bands.hpp"
+
+#include "arena/pool.hpp"
+#include "snapshot/judge.hpp"
+
+namespace nibkv {
+namespace {
+
+// Distances of folded slots are below this (fold.cpp).
+constexpr std::uint32_t kDistances = 1u << 19;
+
+// Whether two chains of a pair match. The lower one may be a chunk ahead.
+bool in_step(const Access& to, const ChainRecord& lower, const ChainRecord& upper) {
+  if (lower.folded != upper.folded || lower.retained != upper.retained) return false;
+  if (lower.seen < upper.seen || lower.seen - upper.seen > to.shape().max_chunk) return false;
+  if (lower.used < upper.used || lower.used - upper.used != lower.seen - upper.seen) return false;
+  if (upper.retained > upper.used - upper.folded) return false;
+  const FoldedPart none;
+  if (lower.reach == none.nearest) return upper.reach == none.farthest;
+  return lower.reach <= upper.reach;
+}
+
+// Checks that both chains of a pair hold the same positions, slot for slot.
+Status check_positions(const Access& to, const SnapshotSource& source, const ChainReader (&pair)[2]) {
+  const std::uint32_t folded = pair[0].record().folded;
+  const std::uint32_t own = pair[1].record().used - folded;
+  const std::uint32_t tiles = tiles_of(folded) + tiles_of(own);
+  for (std::uint32_t n = 0; n < tiles; ++n) {
+    std::uint32_t base[2];
+    std::uint16_t offset[2][kTileSlots];
+    for (int i = 0; i < 2; ++i) {
+      Reader bases(source, pair[i].tile(n));
+      Reader offsets(source, pair[i].tile(n) + sizeof(std::uint32_t) + to.layout().side.positions);
+      if (!bases.get(&base[i], sizeof base[i]) || !offsets.get(offset[i], sizeof offset[i]))
+        return Status::kStorageFailed;
+    }
+    const bool view = n < tiles_of(folded);
+    const std::uint32_t left = view ? folded - n * kTileSlots : own - (n - tiles_of(folded)) * kTileSlots;
+    for (std::uint32_t lane = 0; lane < kTileSlots && lane < left; ++lane) {
+      if (base[0] + offset[0][lane] != base[1] + offset[1][lane]) return Status::kCorrupt;
+    }
+  }
+  return Status::kOk;
+}
+
+}  // namespace
+
+void record_fold(const Access& from, std::uint32_t layer, const Chain& chain, ChainRecord& record) {
+  if (!is_paired(from, layer)) return;
+  const FoldedPart& part = folded_part(from, chain);
+  record.folded = part.used;
+  record.retained = part.retained;
+  const bool lower = detail::is_lower(from.policy(), layer);
+  record.reach = lower ? part.nearest : folded_part(from, *(&chain - from.shape().kv_heads)).farthest;
+}
+
+bool sound_fold(const Access& to, std::uint32_t layer, const ChainRecord& record) {
+  if (!is_paired(to, layer)) return record.folded == 0 && record.retained == 0 && record.reach == 0;
+  const Policy& policy = to.policy();
+  const std::uint64_t most_folded = std::uint64_t{to.layout().paired_entries} * kTileSlots;
+  if (record.folded > most_folded || record.folded > record.used) return false;
+  // A chain that holds more than this would have folded, and its own tiles could not
+  // hold the next tokens.
+  const std::uint64_t most_retained = policy.sinks + detail::retained_beside(policy, most_folded);
+  const std::uint64_t always = most_retained + detail::unfolded(to.shape(), policy) + kTileSlots - 1;
+  const bool lower = detail::is_lower(policy, layer);
+  const std::uint32_t own = record.used - record.folded;
+  if (own > always + (lower ? to.shape().max_chunk : 0)) return false;
+  if (record.retained > own || record.retained > most_retained) return false;
+  const FoldedPart none;
+  if (policy.fold.retain != Retain::kFarRange) return record.reach == (lower ? none.nearest : none.farthest);
+  return record.reach < kDistances || (lower && record.reach == none.nearest);
+}
+
+Status check_pairs(const Access& to, const SnapshotSource& source, const Parts& parts) {
+  if (!folds(to)) return Status::kOk;
+  const std::uint32_t heads = to.shape().kv_heads;
+  ChainReader pair[2] = {{to, source, parts}, {to, source, parts}};
+  for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) {
+    for (std::uint32_t head = 0; head < heads; ++head) {
+      if (!pair[1].next()) return Status::kStorageFailed;
+      if (layer == 0) continue;
+      if (!pair[0].next()) return Status::kStorageFailed;
+      if (!detail::is_lower(to.policy(), layer - 1)) continue;
+      if (!in_step(to, pair[0].record(), pair[1].record())) return Status::kCorrupt;
+      if (to.policy().keep != Keep::kScore) continue;
+      if (const Status same = check_positions(to, source, pair); same != Status::kOk) return same;
+    }
+  }
+  return Status::kOk;
+}
+
+void load_fold(const Access& to, std::uint32_t layer, std::uint32_t kv_head, const ChainRecord& record) {
+  if (!is_paired(to, layer)) return;
+  FoldedPart& part = folded_part(to, to.chain(layer, kv_head));
+  for (std::uint32_t left = tiles_of(record.folded); left != 0; --left) grow(to, part);
+  part.used = record.folded;
+  part.retained = record.retained;
+  if (detail::is_lower(to.policy(), layer)) {
+    part.nearest = record.reach;
+  } else {
+    folded_part(to, to.chain(layer - 1, kv_head)).farthest = record.reach;
+  }
+}
+
+}  // namespace nibkv

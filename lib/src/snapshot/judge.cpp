@@ -1,0 +1,115 @@
+#include "snapshot/judge.hpp"
+
+#include "arena/pool.hpp"
+#include "pipeline/plan_chain.hpp"
+#include "snapshot/bands.hpp"
+#include "snapshot/side_checks.hpp"
+
+namespace nibkv {
+namespace {
+
+// The bytes that Usage counts for the given tiles, views and planes, if layers share codes.
+std::uint64_t bytes_in_use(const Access& to, const detail::SnapshotCounts& counts) {
+  const std::uint64_t beside = bytes_of_tile(to, 0) - to.layout().code_bytes;
+  return counts.tiles * bytes_of_tile(to, 0) + counts.views * beside + counts.planes * (to.layout().code_bytes / 2);
+}
+
+bool sound_peaks(const Access& to, const SnapshotHeader& header, const detail::SnapshotCounts& counts) {
+  const Layout& layout = to.layout();
+  if (header.used_tiles != counts.tiles || header.peak_tiles < header.used_tiles || header.peak_tiles > layout.tiles)
+    return false;
+  if (!folds(to)) return header.peak_bytes == 0;
+  const std::uint64_t planes = 2 * layout.both_entries + 3 * (layout.views / 2 - layout.both_entries);
+  return header.peak_bytes >= bytes_in_use(to, counts) &&
+         header.peak_bytes <= bytes_in_use(to, {layout.tiles, layout.views, planes});
+}
+
+}  // namespace
+
+// Competing heads must have budgets that share_layer can give, and equal budgets of `tokens` are
+// such ones. Other heads must have the cache's own budgets.
+bool ChainJudge::right_budget(const ChainRecord& record) {
+  if (to_.policy().budget != Budget::kAdaptive) {
+    return record.budget == to_.chains()[index_].budget;
+  }
+  const std::uint32_t tiles = record.budget / kTileSlots;
+  all_shared_ =
+      all_shared_ && record.budget % kTileSlots == shares_.rest && tiles >= shares_.least && tiles <= shares_.most;
+  layer_budget_ += record.budget;
+  if (index_ % to_.shape().kv_heads != to_.shape().kv_heads - 1u) return true;
+  return all_shared_ && layer_budget_ == std::uint64_t{to_.policy().tokens} * to_.shape().kv_heads;
+}
+
+bool ChainJudge::sound(const ChainRecord& record) {
+  const auto layer = static_cast<std::uint32_t>(index_ / to_.shape().kv_heads);
+  if (record.used > record.seen || record.seen != layer_seen_ || !sound_fold(to_, layer, record)) return false;
+  if (!keeps_global(to_.policy()) && (record.heaviest != 0 || record.exponent != 0)) return false;
+  const std::uint64_t tiles_before = counts_.tiles;
+  count_chain(counts_, to_.policy(), layer, record.used, record.folded);
+  const std::uint64_t tiles = counts_.tiles - tiles_before;
+  layer_tiles_ += tiles;
+  if (counts_.tiles > to_.layout().tiles) return false;
+  if (folds(to_)) return record.used <= capacity_of(to_, to_.chains()[index_]);
+  if (to_.policy().keep == Keep::kAll) return true;
+  // After compact_now, a chain may be longer than its adaptive budget until the next append.
+  if (tiles > to_.layout().chain_tiles) return false;
+  if (to_.policy().budget == Budget::kAdaptive) {
+    return layer_tiles_ <= std::uint64_t{to_.shape().kv_heads} * to_.layout().tiles_per_head;
+  }
+  return record.used <= capacity_of(to_, to_.chains()[index_]);
+}
+
+Status ChainJudge::take(const ChainRecord& record) {
+  if (index_ % to_.shape().kv_heads == 0) {
+    layer_seen_ = record.seen;
+    layer_tiles_ = layer_budget_ = 0;
+    all_shared_ = true;
+  }
+  if (!right_budget(record)) {
+    return to_.policy().budget == Budget::kAdaptive ? Status::kCorrupt : Status::kOtherPolicy;
+  }
+  if (!sound(record)) return Status::kCorrupt;
+  ++index_;
+  return Status::kOk;
+}
+
+Status check_content(const Access& to, const SnapshotSource& source, const Parts& parts) {
+  const std::size_t heads = to.heads();
+  if (parts.bytes[kChains] != heads * sizeof(ChainRecord)) return Status::kCorrupt;
+  ChainJudge judge(to);
+  Reader records(source, parts.offset[kChains]);
+  for (std::size_t i = 0; i < heads; ++i) {
+    ChainRecord record;
+    if (!records.get(&record, sizeof record)) return Status::kStorageFailed;
+    if (const Status taken = judge.take(record); taken != Status::kOk) return taken;
+  }
+  const detail::SnapshotCounts& counts = judge.counts();
+  if (!sound_peaks(to, parts.header, counts)) return Status::kCorrupt;
+  if (parts.bytes[kSides] != side_section_bytes(to, counts)) return Status::kCorrupt;
+  if (parts.bytes[kCodes] != counts.tiles * to.layout().code_bytes) return Status::kCorrupt;
+  if (parts.bytes[kShared] != shared_section_bytes(to, counts)) return Status::kCorrupt;
+  if (const Status paired = check_pairs(to, source, parts); paired != Status::kOk) return paired;
+  if (to.shape().storage != Storage::kQ4) return Status::kOk;
+
+  ChainReader again(to, source, parts);
+  Reader sides(source, parts.offset[kSides]);
+  for (std::size_t i = 0; i < heads; ++i) {
+    if (!again.next()) return Status::kStorageFailed;
+    const ChainRecord& record = again.record();
+    Chain chain;
+    chain.used = record.used;
+    chain.seen = record.seen;
+    chain.heaviest = record.heaviest;
+    SideChecks sound(to.shape(), to.policy(), to.layout().side, chain, record.folded);
+    for (std::uint32_t left = tiles_of(record.folded) + tiles_of(chain.used - record.folded); left != 0; --left) {
+      std::uint32_t base = 0;
+      std::byte side[kMostSideBytes];
+      if (to.policy().keep == Keep::kScore && !sides.get(&base, sizeof base)) return Status::kStorageFailed;
+      if (!sides.get(side, to.layout().side_bytes)) return Status::kStorageFailed;
+      if (!sound.next(side, base)) return Status::kCorrupt;
+    }
+  }
+  return Status::kOk;
+}
+
+}  // namespace nibkv

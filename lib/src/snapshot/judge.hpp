@@ -1,0 +1,67 @@
+#pragma once
+
+#include "arena/budget.hpp"
+#include "snapshot/parts.hpp"
+#include "snapshot/reader.hpp"
+
+namespace nibkv {
+
+/// Takes the records of chains, one after the other, and checks them.
+class ChainJudge {
+ public:
+  explicit ChainJudge(const Access& to) : to_(to), shares_(layer_shares(to.policy(), to.policy().tokens)) {}
+
+  Status take(const ChainRecord& record);
+  /// The totals of all chains so far.
+  const detail::SnapshotCounts& counts() const { return counts_; }
+
+ private:
+  bool sound(const ChainRecord& record);
+  bool right_budget(const ChainRecord& record);
+
+  const Access& to_;
+  LayerShares shares_;
+  std::size_t index_ = 0;
+  detail::SnapshotCounts counts_;
+  std::uint32_t layer_seen_ = 0;    // the layer's first head's
+  std::uint64_t layer_tiles_ = 0;   // tiles in use, of its heads so far
+  std::uint64_t layer_budget_ = 0;  // of its heads so far, in tokens
+  bool all_shared_ = true;          // whether all budgets of the layer so far are ones that share_layer can give
+};
+
+/// Reads the records of chains, one after the other, and computes where their tiles begin in
+/// the section of sides.
+class ChainReader {
+ public:
+  ChainReader(const Access& to, const SnapshotSource& source, const Parts& parts)
+      : reader_(source, parts.offset[kChains]),
+        next_(parts.offset[kSides]),
+        end_(next_ + parts.bytes[kSides]),
+        stride_(side_record_bytes(to)) {}
+
+  /// @returns false also when a record has changed since it was checked, and has more
+  ///          tiles than there are
+  bool next() {
+    at_ = next_;
+    if (!reader_.get(&record_, sizeof record_) || record_.folded > record_.used) return false;
+    const std::uint32_t tiles = tiles_of(record_.folded) + tiles_of(record_.used - record_.folded);
+    next_ += std::uint64_t{tiles} * stride_;
+    return next_ <= end_;
+  }
+  const ChainRecord& record() const { return record_; }
+  /// The offset of the record of the chain's n-th tile.
+  std::uint64_t tile(std::uint32_t n) const { return at_ + std::uint64_t{n} * stride_; }
+
+ private:
+  Reader reader_;
+  ChainRecord record_{};
+  std::uint64_t at_ = 0;
+  std::uint64_t next_;
+  std::uint64_t end_;
+  std::uint32_t stride_;
+};
+
+/// Checks the content of sections whose checksums are right: everything that restoring relies on.
+Status check_content(const Access& to, const SnapshotSource& source, const Parts& parts);
+
+}  // namespace nibkv

@@ -1,0 +1,61 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "numbers/crc32.hpp"
+#include "snapshot/format.hpp"
+
+namespace nibkv {
+
+/// Where the sections of a snapshot begin, and their checksums.
+struct Parts {
+  SnapshotHeader header;
+  std::uint64_t offset[detail::kSections];  // of what follows the section's header
+  std::uint64_t bytes[detail::kSections];
+  std::uint32_t crc[detail::kSections];
+};
+
+/// Reads sequentially from an offset and updates the checksum.
+class Reader {
+ public:
+  Reader(const SnapshotSource& source, std::uint64_t offset, std::uint32_t crc = 0)
+      : source_(source), offset_(offset), crc_(crc) {}
+
+  bool get(void* bytes, std::size_t count) {
+    auto* to = static_cast<std::byte*>(bytes);
+    while (count != 0) {
+      const std::size_t part = count < kSnapshotChunk ? count : kSnapshotChunk;
+      if (!source_.read(source_.context, offset_, to, part)) return false;
+      crc_ = crc32(crc_, to, part);
+      offset_ += part;
+      to += part;
+      count -= part;
+    }
+    return true;
+  }
+  bool skip(std::uint64_t count) {
+    std::byte chunk[kSnapshotChunk];
+    while (count != 0) {
+      const std::size_t part = count < kSnapshotChunk ? static_cast<std::size_t>(count) : kSnapshotChunk;
+      if (!get(chunk, part)) return false;
+      count -= part;
+    }
+    return true;
+  }
+  std::uint32_t crc() const { return crc_; }
+
+ private:
+  const SnapshotSource& source_;
+  std::uint64_t offset_;
+  std::uint32_t crc_;
+};
+
+/// Finds the sections and compares all checksums.
+Status read_parts(const SnapshotSource& source, Parts& parts);
+
+/// A source that is a span, which must outlive it.
+SnapshotSource source_of(std::span<const std::byte> bytes);
+
+}  // namespace nibkv
