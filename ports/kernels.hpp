@@ -75,12 +75,12 @@ struct TileWeights {
   const std::int32_t* dots;           ///< i32[count][32] of key_dots
   const std::int32_t* outlier_dots;   ///< i32[count][32] of outlier_dots, or nullptr
   const std::uint16_t* key_scales;    ///< scale16[32], 0 or in [2^-70, 2^50]
-  const std::uint16_t* value_scales;  ///< scale16[32], 0 or in [2^-70, 2^100]; those of slots that a row does not
-                                      ///< see have no effect
+  const std::uint16_t* value_scales;  ///< scale16[32], 0 or in [2^-70, 2^100]
   const float* query_scales;          ///< f32[count] in [2^-80, 2^40]: a logit in octaves (log2) is
                                       ///< (dot * key scale + outlier dot * outlier ratio) * query scale
   const float* outlier_ratios;        ///< f32[count], 0 or in [2^-110, 2^40], not read without outlier_dots
-  const std::int32_t* visible;        ///< i32[count] in [0, 32]: slots from this number on have weight 0
+  const std::uint32_t* seen;          ///< u32[count], any mask: bit t is set if the row sees slot t. Other slots have
+                                      ///< weight 0, and what they hold has no effect; of a mask of 0, all slots
   const std::uint8_t* biases;         ///< u8[32]: 1/16 octaves added to the logits, or nullptr
 
   std::uint8_t* weights;    ///< u8[count][32], written: weight * value scale, relative to the row's largest, [0, 127]
@@ -144,6 +144,8 @@ inline constexpr std::int16_t kExp1 = 22713;
 inline constexpr std::int16_t kExp2 = -7853;
 inline constexpr std::int16_t kExp3 = 1744;
 inline constexpr std::int16_t kExp4 = -220;
+
+inline constexpr std::uint32_t kAllSeen = 0xffffffff;  ///< TileWeights::seen of a row that sees all slots
 
 inline constexpr float kSmallest = 0x1p-60f;      ///< a row whose largest magnitude is below this is stored as zero
 inline constexpr float kHidden = -1e38f;          ///< replaces the logit of a slot that a query may not see

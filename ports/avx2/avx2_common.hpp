@@ -354,11 +354,17 @@ inline __m256i most_of_word_pairs(__m256i words) {
   return _mm256_max_epi16(_mm256_and_si256(words, _mm256_set1_epi32(0xffff)), _mm256_srli_epi32(words, 16));
 }
 
-// Hides the slots that a row does not see. Rare: only a chain's last tiles have any.
-inline void hide_logits(float* logits, float* largest, int visible, float factor) {
-  for (int t = visible; t < 32; ++t) logits[t] = kHidden;
-  __m256 most = _mm256_load_ps(logits);
-  for (int t = 8; t < 32; t += 8) most = _mm256_max_ps(_mm256_load_ps(logits + t), most);
+// Hides the slots that a row does not see.
+inline void hide_logits(float* logits, float* largest, std::uint32_t seen, float factor) {
+  const __m256i to_sign = _mm256_setr_epi32(31, 30, 29, 28, 27, 26, 25, 24);  // what blendv reads
+  const __m256 hidden = _mm256_set1_ps(kHidden);
+  __m256 most = hidden;
+  for (int t = 0; t < 32; t += 8, seen >>= 8) {
+    const __m256i lanes = _mm256_sllv_epi32(_mm256_set1_epi32(static_cast<std::int32_t>(seen)), to_sign);
+    const __m256 logit = _mm256_blendv_ps(hidden, _mm256_load_ps(logits + t), _mm256_castsi256_ps(lanes));
+    _mm256_store_ps(logits + t, logit);
+    most = _mm256_max_ps(logit, most);
+  }
   _mm256_store_ps(largest, _mm256_mul_ps(most, _mm256_set1_ps(factor)));
 }
 

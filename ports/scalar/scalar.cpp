@@ -168,13 +168,22 @@ struct ValueScales {
   std::int32_t q15[32] = {};
 };
 
-ValueScales value_scales_of(const std::uint16_t* scales16, int visible) {
+bool sees(std::uint32_t seen, int t) {
+  return (seen >> t & 1) != 0;
+}
+
+ValueScales value_scales_of(const std::uint16_t* scales16, std::uint32_t seen) {
+  std::uint16_t visible[32];
+  if (seen != kAllSeen) {
+    for (int t = 0; t < 32; ++t) visible[t] = sees(seen, t) ? scales16[t] : 0;
+    scales16 = visible;
+  }
   ValueScales scales;
-  for (int t = 0; t < visible; ++t) {
+  for (int t = 0; t < 32; ++t) {
     const std::int32_t exponent = scales16[t] >> 8;
     scales.exponent = exponent > scales.exponent ? exponent : scales.exponent;
   }
-  for (int t = 0; t < visible; ++t) {
+  for (int t = 0; t < 32; ++t) {
     const std::int32_t octaves = scales.exponent - (scales16[t] >> 8);
     const std::int32_t mantissa = ((scales16[t] & 255) | 256) << 6;
     scales.q15[t] = octaves < 15 ? multiply_high(mantissa, 32768 >> octaves) : 0;
@@ -194,7 +203,7 @@ void tile_weights_of_row(const TileWeights& tile, int i) {
       logit = logit + static_cast<float>(tile.outlier_dots[i * 32 + t]) * tile.outlier_ratios[i];
     }
     if (tile.biases != nullptr) logit = logit * tile.query_scales[i] + static_cast<float>(tile.biases[t]) * 0.0625f;
-    logits[t] = t < tile.visible[i] ? logit : kHidden;
+    logits[t] = sees(tile.seen[i], t) ? logit : kHidden;
     most = logits[t] > most ? logits[t] : most;
   }
   most = most * factor;
@@ -203,7 +212,7 @@ void tile_weights_of_row(const TileWeights& tile, int i) {
   const float bounded = whole < kExponentLimit ? whole : kExponentLimit;
   tile.exponents[i] = static_cast<std::int32_t>(bounded > -kExponentLimit ? bounded : -kExponentLimit) + 2;
 
-  const ValueScales scales = value_scales_of(tile.value_scales, tile.visible[i]);
+  const ValueScales scales = value_scales_of(tile.value_scales, tile.seen[i]);
   const float top = (whole + 1.0f) * 2048.0f + 0.5f;
   const float scale = factor * 2048.0f;
   std::uint32_t mass = 0;

@@ -284,19 +284,23 @@ void widen(const std::uint16_t* scales, float* wide) {
   }
 }
 
+// All ones in the words of slots that the row sees, by the lowest 8 bits of `seen`.
+__m128i words_seen(std::uint32_t seen) {
+  const __m128i bits = _mm_set_epi16(128, 64, 32, 16, 8, 4, 2, 1);
+  return _mm_cmpeq_epi16(_mm_and_si128(_mm_set1_epi16(static_cast<short>(seen)), bits), bits);
+}
+
 // The value scales that a row sees, in Q15 of the power of two above the largest.
 struct ValueScales {
   std::int32_t exponent;
   __m128i q15[4];
 
-  ValueScales(const std::uint16_t* scales16, int visible) {
+  ValueScales(const std::uint16_t* scales16, std::uint32_t seen) {
     __m128i scales[4];
     __m128i most = _mm_set1_epi16(kLeastExponent << 8);
-    __m128i slots = _mm_set_epi16(7, 6, 5, 4, 3, 2, 1, 0);
     for (int v = 0; v < 4; ++v) {
-      const __m128i seen = _mm_cmplt_epi16(slots, _mm_set1_epi16(static_cast<short>(visible)));
-      slots = _mm_add_epi16(slots, _mm_set1_epi16(8));
-      scales[v] = _mm_and_si128(load(scales16 + v * 8), seen);
+      scales[v] = load(scales16 + v * 8);
+      if (seen != kAllSeen) scales[v] = _mm_and_si128(scales[v], words_seen(seen >> (v * 8)));
       most = _mm_max_epu16(scales[v], most);
     }
     exponent = largest_lane(most) >> 8;
@@ -326,11 +330,17 @@ struct PairBuffers {
   float powers[kMostRows];                     // of the value scales' exponent
 };
 
-// Hides the slots that a row does not see. Rare: only a chain's last tiles have any.
-__m128 hide_logits(float* logits, int visible) {
-  for (int t = visible; t < 32; ++t) logits[t] = kHidden;
-  __m128 most = _mm_load_ps(logits);
-  for (int t = 4; t < 32; t += 4) most = _mm_max_ps(_mm_load_ps(logits + t), most);
+// Hides the slots that a row does not see, and returns the largest logits that are left.
+__m128 hide_logits(float* logits, std::uint32_t seen) {
+  const __m128i bits = _mm_set_epi32(8, 4, 2, 1);
+  __m128 most = _mm_set1_ps(kHidden);
+  for (int t = 0; t < 32; t += 4, seen >>= 4) {
+    const __m128i lanes = _mm_and_si128(_mm_set1_epi32(static_cast<std::int32_t>(seen)), bits);
+    const __m128 hidden = _mm_castsi128_ps(_mm_cmpeq_epi32(lanes, _mm_setzero_si128()));
+    const __m128 logit = _mm_blendv_ps(_mm_load_ps(logits + t), _mm_set1_ps(kHidden), hidden);
+    _mm_store_ps(logits + t, logit);
+    most = _mm_max_ps(logit, most);
+  }
   return most;
 }
 
@@ -363,7 +373,7 @@ void logits_of(const TileWeights& tile, int count, int p, PairBuffers& pair) {
       most = _mm_max_ps(logit, most);
       _mm_store_ps(pair.logits[p] + t, logit);
     }
-    if (tile.visible[i] != 32) most = hide_logits(pair.logits[p], tile.visible[i]);
+    if (tile.seen[i] != kAllSeen) most = hide_logits(pair.logits[p], tile.seen[i]);
     pair.most[p] = largest_lane(most) * factor;
     pair.scales[p] = factor * 2048.0f;
   }
@@ -398,9 +408,9 @@ __m128i octaves_below(__m128 top, const float* logits, __m128 scale) {
 }
 
 void find_products(const TileWeights& tile, int count, int p, PairBuffers& pair) {
-  ValueScales values(tile.value_scales, tile.visible[0]);
+  ValueScales values(tile.value_scales, tile.seen[0]);
   for (int i = 0; i < count; ++i, ++p) {
-    if (i != 0 && tile.visible[i] != tile.visible[i - 1]) values = ValueScales(tile.value_scales, tile.visible[i]);
+    if (i != 0 && tile.seen[i] != tile.seen[i - 1]) values = ValueScales(tile.value_scales, tile.seen[i]);
     const __m128 top = _mm_set1_ps(pair.tops[p]);
     const __m128 scale = _mm_set1_ps(pair.scales[p]);
     __m128i masses = _mm_setzero_si128();
