@@ -155,6 +155,21 @@ inline constexpr float kFaintest = 31744.5f;      ///< 15.5 octaves, in 1 / 2048
 inline constexpr int kLeastExponent = 15;         ///< of scale16, so that a scale of 0 is 15 octaves below any other
 inline constexpr float kByteRange = 127.0f * 128.0f * 32768.0f;  ///< bytes in Q7, factors in Q15
 
+/// The kernels of the scalar port, for what another port does not speed up: in its table, or for the rest of a row.
+namespace scalar {
+void rotate(float* row, int head_dim);
+std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes);
+float quantise_query(const float* row, int head_dim, std::int8_t* codes);
+void key_dots(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, const std::int32_t* query_sums,
+              int count, std::int32_t* dots);
+void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* queries, const std::int32_t* query_sums,
+                  int count, std::int32_t* dots);
+void tile_weights(const TileWeights* tiles, int tile_count, int count);
+void add_scores(const TileScores& tile);
+void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales, int count,
+                float* sums);
+}  // namespace scalar
+
 }  // namespace ports
 
 // The tables of all ports. A build contains those it was configured with.

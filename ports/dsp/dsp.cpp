@@ -137,26 +137,16 @@ void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* wei
   if (count == 1) value_sums_of<1>(codes, head_dim, weights, scales, sums);
 }
 
-// The scalar port's functions, called through its table, as they are not declared here.
-void rotate(float* row, int head_dim) {
-  kScalarKernels.rotate(row, head_dim);
-}
-std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
-  return kScalarKernels.encode_row(row, head_dim, codes);
-}
-float quantise_query(const float* row, int head_dim, std::int8_t* codes) {
-  return kScalarKernels.quantise_query(row, head_dim, codes);
-}
-void tile_weights(const TileWeights* tiles, int tile_count, int count) {
-  kScalarKernels.tile_weights(tiles, tile_count, count);
-}
-void add_scores(const TileScores& tile) {
-  kScalarKernels.add_scores(tile);
-}
-
 }  // namespace
 
-constexpr Kernels kDspKernels = {"dsp",        rotate,       encode_row, quantise_query, key_dots,
-                                 outlier_dots, tile_weights, add_scores, value_sums};
+constexpr Kernels kDspKernels = {.name = "dsp",
+                                 .rotate = scalar::rotate,
+                                 .encode_row = scalar::encode_row,
+                                 .quantise_query = scalar::quantise_query,
+                                 .key_dots = key_dots,
+                                 .outlier_dots = outlier_dots,
+                                 .tile_weights = scalar::tile_weights,
+                                 .add_scores = scalar::add_scores,
+                                 .value_sums = value_sums};
 
 }  // namespace nibkv

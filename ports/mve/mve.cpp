@@ -79,7 +79,7 @@ void rotate(float* row, int head_dim) {
 
 std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
   const float most = largest_magnitude(row, head_dim);
-  if (!(most >= kSmallest)) return kScalarKernels.encode_row(row, head_dim, codes);
+  if (!(most >= kSmallest)) return scalar::encode_row(row, head_dim, codes);
   const float to_normal = 16383.0f / most;
   std::int16_t normalised[256];
   for (int c = 0; c < head_dim; c += 4) {
@@ -126,7 +126,7 @@ std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
 
 float quantise_query(const float* row, int head_dim, std::int8_t* codes) {
   const float most = largest_magnitude(row, head_dim);
-  if (!(most >= kSmallest)) return kScalarKernels.quantise_query(row, head_dim, codes);
+  if (!(most >= kSmallest)) return scalar::quantise_query(row, head_dim, codes);
   const float to_code = 127.0f / most;
   for (int c = 0; c < head_dim; c += 4) {
     vstrbq_s32(codes + c, round_biased(vmulq_n_f32(vld1q_f32(row + c), to_code), 128));
@@ -361,7 +361,14 @@ void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* wei
 
 }  // namespace
 
-constexpr Kernels kMveKernels = {"mve",        rotate,       encode_row, quantise_query, key_dots,
-                                 outlier_dots, tile_weights, add_scores, value_sums};
+constexpr Kernels kMveKernels = {.name = "mve",
+                                 .rotate = rotate,
+                                 .encode_row = encode_row,
+                                 .quantise_query = quantise_query,
+                                 .key_dots = key_dots,
+                                 .outlier_dots = outlier_dots,
+                                 .tile_weights = tile_weights,
+                                 .add_scores = add_scores,
+                                 .value_sums = value_sums};
 
 }  // namespace nibkv

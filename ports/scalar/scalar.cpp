@@ -2,9 +2,8 @@
 #include "ports/kernels.hpp"
 
 namespace nibkv {
+namespace ports::scalar {
 namespace {
-
-using namespace ports;
 
 float magnitude(float x) {
   return x < 0 ? -x : x;
@@ -48,6 +47,8 @@ void rotate_block(float* row, int n, float norm) {
   for (int i = 0; i < n; ++i) row[i] *= norm;
 }
 
+}  // namespace
+
 void rotate(float* row, int head_dim) {
   int at = 0;
   for (int k = 4; k >= 0; --k) {
@@ -58,11 +59,15 @@ void rotate(float* row, int head_dim) {
   }
 }
 
+namespace {
+
 int level_index(std::int32_t normalised, const std::int16_t* thresholds) {
   int index = 0;
   for (int j = 0; j < 7; ++j) index += normalised > thresholds[j] ? 1 : 0;
   return index;
 }
+
+}  // namespace
 
 std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
   const float most = largest_magnitude(row, head_dim);
@@ -138,6 +143,8 @@ void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* 
     }
   }
 }
+
+namespace {
 
 // (a * b * 2 + 2^15) >> 16, as pmulhrsw and vqrdmulh compute it. Never called with both -32768.
 std::int32_t multiply_high(std::int32_t a, std::int32_t b) {
@@ -248,6 +255,8 @@ void tile_weights_of_row(const TileWeights& tile, int i) {
   }
 }
 
+}  // namespace
+
 void tile_weights(const TileWeights* tiles, int tile_count, int count) {
   for (int j = 0; j < tile_count; ++j) {
     for (int i = 0; i < count; ++i) tile_weights_of_row(tiles[j], i);
@@ -295,9 +304,16 @@ void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* wei
   }
 }
 
-}  // namespace
+}  // namespace ports::scalar
 
-constexpr Kernels kScalarKernels = {"scalar",     rotate,       encode_row, quantise_query, key_dots,
-                                    outlier_dots, tile_weights, add_scores, value_sums};
+constexpr Kernels kScalarKernels = {.name = "scalar",
+                                    .rotate = ports::scalar::rotate,
+                                    .encode_row = ports::scalar::encode_row,
+                                    .quantise_query = ports::scalar::quantise_query,
+                                    .key_dots = ports::scalar::key_dots,
+                                    .outlier_dots = ports::scalar::outlier_dots,
+                                    .tile_weights = ports::scalar::tile_weights,
+                                    .add_scores = ports::scalar::add_scores,
+                                    .value_sums = ports::scalar::value_sums};
 
 }  // namespace nibkv
