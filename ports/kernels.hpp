@@ -39,6 +39,7 @@ struct Kernels {
 
   /// row[c] ~ codes[c] * returned scale, codes in [-127, 127] by the largest magnitude; a row whose
   /// largest magnitude is below 2^-60 gives zeros, and returns 0.
+  /// @param head_dim  also 4, 8 or 12: a query's outlier channels
   float (*quantise_query)(const float* row, int head_dim, std::int8_t* codes);
 
   /// dots[i][t] = sum over channels of level(key code [t][c]) * queries[i][c].

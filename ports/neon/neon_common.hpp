@@ -194,6 +194,7 @@ std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
 }
 
 float quantise_query(const float* row, int head_dim, std::int8_t* codes) {
+  if (head_dim % 16 != 0) return scalar::quantise_query(row, head_dim, codes);  // a few outlier channels
   const float most = largest_magnitude(row, head_dim);
   if (!(most >= kSmallest)) {
     for (int c = 0; c < head_dim; c += 16) vst1q_s8(codes + c, vdupq_n_s8(0));
