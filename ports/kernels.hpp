@@ -3,16 +3,18 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "nibkv/limits.hpp"
+
 namespace nibkv {
 
-/// The maximum number of query rows in one call: `count` is in [1, 16] everywhere below.
-inline constexpr int kMostRows = 16;
+static_assert(kTileSlots == 32);  // ports write the number: their vectors depend on it
 
 /// A port: the few functions that a CPU's vector instructions speed up. Every port writes the same
 /// bytes as the scalar one.
 ///
 /// Units and layouts (lib/FORMAT.md draws them):
-/// - head_dim: number of channels, a multiple of 16 in [16, 256]. A tile has 32 slots.
+/// - count: number of query rows, in [1, kMaxRows].
+/// - head_dim: number of channels, a multiple of 16 in [16, kMaxHeadDim]. A tile has 32 slots.
 /// - key codes, 16 * head_dim bytes: for each group of 4 channels 64 bytes; byte (t % 16) * 4 + c % 4
 ///   holds slot t in its low nibble for t < 16, and in its high nibble for t >= 16.
 /// - value codes, 16 * head_dim bytes: for each group of 4 slots, t % 16 / 4, head_dim * 4 bytes;
@@ -57,7 +59,7 @@ struct Kernels {
 
   /// Computes the weights of the values of some tiles from their dots: logits, block-floating
   /// softmax, value scales folded in. Tiles do not depend on one another; they are passed together
-  /// because each is a long chain of dependent instructions. tile_count * count <= 16.
+  /// because each is a long chain of dependent instructions. tile_count * count <= kMaxRows.
   void (*tile_weights)(const struct TileWeights* tiles, int tile_count, int count);
 
   /// Adds the attention that the slots of one tile received to their scores.

@@ -15,6 +15,7 @@ namespace {
 
 constexpr int kHeadDims[] = {64, 128};
 constexpr int kRows[] = {3, 4, 16};
+constexpr int kMostRows = kMaxRows;
 constexpr int kSlots = 32;
 constexpr int kTiles = 4;  // that a kernel processes: enough that nothing is forwarded from the previous call
 constexpr int kChannels = 8;

@@ -257,18 +257,18 @@ inline __m256i sum_of_each(const float (*rows)[8]) {
 
 // What the steps of tile_weights pass on, for each pair of tile and row.
 struct PairBuffers {
-  alignas(64) float logits[kMostRows][32];           // without the factor query_scale, if there are no biases
-  alignas(64) std::int16_t products[kMostRows][32];  // Q15: weight times value scale
-  alignas(32) float largest[kMostRows][8];           // to be joined: logits
-  alignas(32) float masses[kMostRows][8];            // to be joined: i32
-  alignas(32) float largest_products[kMostRows][8];  // to be joined: i32
-  float scales[kMostRows];                           // the factor from logits to 1 / 2048 octaves
-  alignas(32) float tops[kMostRows];                 // (whole octave above the largest logit) * 2048 + 0.5
-  alignas(32) std::int32_t exponents[kMostRows];
-  alignas(32) std::int32_t ups[kMostRows];     // shifts that bring the largest product to [2^14, 2^15)
-  alignas(32) std::int32_t ranges[kMostRows];  // factors from products shifted like this to bytes
-  alignas(32) float units[kMostRows];          // what a byte of 1 stands for, without the value scales' exponent
-  alignas(32) std::int32_t mass[kMostRows];
+  alignas(64) float logits[kMaxRows][32];           // without the factor query_scale, if there are no biases
+  alignas(64) std::int16_t products[kMaxRows][32];  // Q15: weight times value scale
+  alignas(32) float largest[kMaxRows][8];           // to be joined: logits
+  alignas(32) float masses[kMaxRows][8];            // to be joined: i32
+  alignas(32) float largest_products[kMaxRows][8];  // to be joined: i32
+  float scales[kMaxRows];                           // the factor from logits to 1 / 2048 octaves
+  alignas(32) float tops[kMaxRows];                 // (whole octave above the largest logit) * 2048 + 0.5
+  alignas(32) std::int32_t exponents[kMaxRows];
+  alignas(32) std::int32_t ups[kMaxRows];     // shifts that bring the largest product to [2^14, 2^15)
+  alignas(32) std::int32_t ranges[kMaxRows];  // factors from products shifted like this to bytes
+  alignas(32) float units[kMaxRows];          // what a byte of 1 stands for, without the value scales' exponent
+  alignas(32) std::int32_t mass[kMaxRows];
 };
 
 // The sums over rows of softmax times factor, or of the largest such product in each group of rows:

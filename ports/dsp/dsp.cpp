@@ -47,7 +47,7 @@ Quad widen4(const std::int8_t* from) {
 template <int kRows>
 void key_dots_of(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, std::int32_t* dots) {
   // As int16, in the order in which four channels of a slot are processed: 0 2, 1 3.
-  std::uint32_t wide[kRows][128];
+  std::uint32_t wide[kRows][kMaxHeadDim / 2];
 #pragma GCC unroll 4
   for (int r = 0; r < kRows; ++r) {
     for (int c = 0; c < head_dim; c += 4) {

@@ -81,7 +81,7 @@ std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
   const float most = largest_magnitude(row, head_dim);
   if (!(most >= kSmallest)) return scalar::encode_row(row, head_dim, codes);
   const float to_normal = 16383.0f / most;
-  std::int16_t normalised[256];
+  std::int16_t normalised[kMaxHeadDim];
   for (int c = 0; c < head_dim; c += 4) {
     vstrhq_s32(normalised + c, round_biased(vmulq_n_f32(vld1q_f32(row + c), to_normal), 16384));
   }

@@ -150,7 +150,7 @@ std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
     return 0;
   }
   const float32x4_t to_normal = vdupq_n_f32(16383.0f / most);
-  std::int16_t normalised[256];
+  std::int16_t normalised[kMaxHeadDim];
   for (int c = 0; c < head_dim; c += 8) {
     const int32x4_t low = round_biased(vmulq_f32(vld1q_f32(row + c), to_normal), 16384);
     const int32x4_t high = round_biased(vmulq_f32(vld1q_f32(row + c + 4), to_normal), 16384);
@@ -392,7 +392,7 @@ void compute_bytes(const TileWeights& tile, int count, const WeightsRow* rows) {
 }
 
 void tile_weights(const TileWeights* tiles, int tile_count, int count) {
-  WeightsRow rows[kMostRows];
+  WeightsRow rows[kMaxRows];
   for (int j = 0; j < tile_count; ++j) compute_logits(tiles[j], count, rows + j * count);
   for (int j = 0; j < tile_count; ++j) compute_products(tiles[j], count, rows + j * count);
   for (int j = 0; j < tile_count; ++j) compute_bytes(tiles[j], count, rows + j * count);

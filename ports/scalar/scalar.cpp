@@ -76,7 +76,7 @@ std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
     return 0;
   }
   const float to_normal = 16383.0f / most;
-  std::int16_t normalised[256];
+  std::int16_t normalised[kMaxHeadDim];
   for (int c = 0; c < head_dim; ++c) normalised[c] = static_cast<std::int16_t>(round_biased(row[c] * to_normal, 16384));
   int best = 0;
   float best_gain = -1;

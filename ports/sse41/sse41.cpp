@@ -132,8 +132,8 @@ std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
     return 0;
   }
   const __m128 to_normal = _mm_set1_ps(16383.0f / most);
-  alignas(16) std::int16_t normalised[256];
-  alignas(16) std::int16_t sizes[256];
+  alignas(16) std::int16_t normalised[kMaxHeadDim];
+  alignas(16) std::int16_t sizes[kMaxHeadDim];
   for (int c = 0; c < head_dim; c += 8) {
     const __m128i low = round_biased(_mm_mul_ps(_mm_loadu_ps(row + c), to_normal), 16384);
     const __m128i high = round_biased(_mm_mul_ps(_mm_loadu_ps(row + c + 4), to_normal), 16384);
@@ -318,17 +318,17 @@ struct ValueScales {
 // What the steps of tile_weights pass on, for each pair of tile and row. Each step runs over all
 // pairs before the next one starts, because within a pair each step depends on the one before.
 struct PairBuffers {
-  alignas(16) float logits[kMostRows][32];           // without the factor query_scale when there are no biases
-  alignas(16) std::int16_t products[kMostRows][32];  // Q15: weight times value scale
-  alignas(16) float most[kMostRows] = {};            // largest logits
-  alignas(16) float tops[kMostRows];                 // (whole octave above the largest logit) * 2048 + 0.5
-  alignas(16) std::int32_t exponents[kMostRows];
-  alignas(16) std::int32_t most_products[kMostRows] = {};
-  alignas(16) std::int32_t ups[kMostRows];     // shifts that bring the largest product to [2^14, 2^15)
-  alignas(16) std::int32_t ranges[kMostRows];  // factors from products shifted like this to bytes
-  alignas(16) float units[kMostRows];          // what a byte of 1 stands for, without the value scales' exponent
-  float scales[kMostRows];                     // the factor from logits to 1 / 2048 octaves
-  float powers[kMostRows];                     // of the value scales' exponent
+  alignas(16) float logits[kMaxRows][32];           // without the factor query_scale when there are no biases
+  alignas(16) std::int16_t products[kMaxRows][32];  // Q15: weight times value scale
+  alignas(16) float most[kMaxRows] = {};            // largest logits
+  alignas(16) float tops[kMaxRows];                 // (whole octave above the largest logit) * 2048 + 0.5
+  alignas(16) std::int32_t exponents[kMaxRows];
+  alignas(16) std::int32_t most_products[kMaxRows] = {};
+  alignas(16) std::int32_t ups[kMaxRows];     // shifts that bring the largest product to [2^14, 2^15)
+  alignas(16) std::int32_t ranges[kMaxRows];  // factors from products shifted like this to bytes
+  alignas(16) float units[kMaxRows];          // what a byte of 1 stands for, without the value scales' exponent
+  float scales[kMaxRows];                     // the factor from logits to 1 / 2048 octaves
+  float powers[kMaxRows];                     // of the value scales' exponent
 };
 
 // Hides the slots that a row does not see, and returns the largest logits that are left.
