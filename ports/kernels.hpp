@@ -3,16 +3,18 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "nibkv/limits.hpp"
+
 namespace nibkv {
 
-/// The maximum number of query rows in one call: `count` is in [1, 16] everywhere below.
-inline constexpr int kMostRows = 16;
+static_assert(kTileSlots == 32);  // ports write the number: their vectors depend on it
 
 /// A port: the few functions that a CPU's vector instructions speed up. Every port writes the same
 /// bytes as the scalar one.
 ///
 /// Units and layouts (lib/FORMAT.md draws them):
-/// - head_dim: number of channels, a multiple of 16 in [16, 256]. A tile has 32 slots.
+/// - count: number of query rows, in [1, kMaxRows].
+/// - head_dim: number of channels, a multiple of 16 in [16, kMaxHeadDim]. A tile has 32 slots.
 /// - key codes, 16 * head_dim bytes: for each group of 4 channels 64 bytes; byte (t % 16) * 4 + c % 4
 ///   holds slot t in its low nibble for t < 16, and in its high nibble for t >= 16.
 /// - value codes, 16 * head_dim bytes: for each group of 4 slots, t % 16 / 4, head_dim * 4 bytes;
@@ -39,6 +41,7 @@ struct Kernels {
 
   /// row[c] ~ codes[c] * returned scale, codes in [-127, 127] by the largest magnitude; a row whose
   /// largest magnitude is below 2^-60 gives zeros, and returns 0.
+  /// @param head_dim  also 4, 8 or 12: a query's outlier channels
   float (*quantise_query)(const float* row, int head_dim, std::int8_t* codes);
 
   /// dots[i][t] = sum over channels of level(key code [t][c]) * queries[i][c].
@@ -56,7 +59,7 @@ struct Kernels {
 
   /// Computes the weights of the values of some tiles from their dots: logits, block-floating
   /// softmax, value scales folded in. Tiles do not depend on one another; they are passed together
-  /// because each is a long chain of dependent instructions. tile_count * count <= 16.
+  /// because each is a long chain of dependent instructions. tile_count * count <= kMaxRows.
   void (*tile_weights)(const struct TileWeights* tiles, int tile_count, int count);
 
   /// Adds the attention that the slots of one tile received to their scores.
@@ -75,12 +78,12 @@ struct TileWeights {
   const std::int32_t* dots;           ///< i32[count][32] of key_dots
   const std::int32_t* outlier_dots;   ///< i32[count][32] of outlier_dots, or nullptr
   const std::uint16_t* key_scales;    ///< scale16[32], 0 or in [2^-70, 2^50]
-  const std::uint16_t* value_scales;  ///< scale16[32], 0 or in [2^-70, 2^100]; those of slots that a row does not
-                                      ///< see have no effect
+  const std::uint16_t* value_scales;  ///< scale16[32], 0 or in [2^-70, 2^100]
   const float* query_scales;          ///< f32[count] in [2^-80, 2^40]: a logit in octaves (log2) is
                                       ///< (dot * key scale + outlier dot * outlier ratio) * query scale
   const float* outlier_ratios;        ///< f32[count], 0 or in [2^-110, 2^40], not read without outlier_dots
-  const std::int32_t* visible;        ///< i32[count] in [0, 32]: slots from this number on have weight 0
+  const std::uint32_t* seen;          ///< u32[count], any mask: bit t is set if the row sees slot t. Other slots have
+                                      ///< weight 0, and what they hold has no effect; of a mask of 0, all slots
   const std::uint8_t* biases;         ///< u8[32]: 1/16 octaves added to the logits, or nullptr
 
   std::uint8_t* weights;    ///< u8[count][32], written: weight * value scale, relative to the row's largest, [0, 127]
@@ -145,6 +148,8 @@ inline constexpr std::int16_t kExp2 = -7853;
 inline constexpr std::int16_t kExp3 = 1744;
 inline constexpr std::int16_t kExp4 = -220;
 
+inline constexpr std::uint32_t kAllSeen = 0xffffffff;  ///< TileWeights::seen of a row that sees all slots
+
 inline constexpr float kSmallest = 0x1p-60f;      ///< a row whose largest magnitude is below this is stored as zero
 inline constexpr float kHidden = -1e38f;          ///< replaces the logit of a slot that a query may not see
 inline constexpr float kExponentLimit = 0x1p29f;  ///< a tile's exponent saturates at this magnitude
@@ -152,6 +157,21 @@ inline constexpr float kFlat = 0x1p-100f;         ///< a largest logit closer to
 inline constexpr float kFaintest = 31744.5f;      ///< 15.5 octaves, in 1 / 2048, and a half: a weight this small is 0
 inline constexpr int kLeastExponent = 15;         ///< of scale16, so that a scale of 0 is 15 octaves below any other
 inline constexpr float kByteRange = 127.0f * 128.0f * 32768.0f;  ///< bytes in Q7, factors in Q15
+
+/// The kernels of the scalar port, for what another port does not speed up: in its table, or for the rest of a row.
+namespace scalar {
+void rotate(float* row, int head_dim);
+std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes);
+float quantise_query(const float* row, int head_dim, std::int8_t* codes);
+void key_dots(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, const std::int32_t* query_sums,
+              int count, std::int32_t* dots);
+void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* queries, const std::int32_t* query_sums,
+                  int count, std::int32_t* dots);
+void tile_weights(const TileWeights* tiles, int tile_count, int count);
+void add_scores(const TileScores& tile);
+void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales, int count,
+                float* sums);
+}  // namespace scalar
 
 }  // namespace ports
 

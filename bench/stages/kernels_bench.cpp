@@ -15,6 +15,7 @@ namespace {
 
 constexpr int kHeadDims[] = {64, 128};
 constexpr int kRows[] = {3, 4, 16};
+constexpr int kMostRows = kMaxRows;
 constexpr int kSlots = 32;
 constexpr int kTiles = 4;  // that a kernel processes: enough that nothing is forwarded from the previous call
 constexpr int kChannels = 8;
@@ -115,7 +116,7 @@ void weights_of(benchmark::State& state, const Kernels& kernels, Arguments& with
   const int tiles = kMostRows / with.rows;
   const std::vector<std::uint16_t> scales(kSlots, 0x7800);  // 2^-7
   const std::vector<float> query_scales(kMostRows, 0x1p-6f);
-  const std::vector<std::int32_t> visible(kMostRows, kSlots);
+  const std::vector<std::uint32_t> seen(kMostRows, ports::kAllSeen);
   const std::vector<std::uint8_t> biases(kSlots, 16);
   float units[kMostRows];
   std::int32_t exponents[kMostRows];
@@ -129,7 +130,7 @@ void weights_of(benchmark::State& state, const Kernels& kernels, Arguments& with
                 .value_scales = scales.data(),
                 .query_scales = query_scales.data(),
                 .outlier_ratios = query_scales.data(),
-                .visible = visible.data(),
+                .seen = seen.data(),
                 .biases = which == Weights::kBiases ? biases.data() : nullptr,
                 .weights = with.weights.data() + at * kSlots,
                 .value_units = units + at,

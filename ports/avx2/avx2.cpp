@@ -64,19 +64,25 @@ void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* 
   }
 }
 
+// All ones in the words of slots that the row sees, by the lowest 16 bits of `seen`.
+inline __m256i words_seen(std::uint32_t seen) {
+  const __m256i bits =
+      _mm256_setr_epi16(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, INT16_MIN);
+  return _mm256_cmpeq_epi16(_mm256_and_si256(_mm256_set1_epi16(static_cast<short>(seen)), bits), bits);
+}
+
 // The value scales that a row sees, lanes in the order in which the octaves are packed.
 struct ValueScales {
   __m256i q15[2];
   float power;  // of their exponent, for value_units
 
-  ValueScales(const std::uint16_t* scales16, int visible) {
-    alignas(32) std::uint16_t seen[32];
-    if (visible != 32) {
-      for (int t = 0; t < 32; ++t) seen[t] = t < visible ? scales16[t] : 0;
-      scales16 = seen;
+  ValueScales(const std::uint16_t* scales16, std::uint32_t seen) {
+    __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(scales16));
+    __m256i high = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(scales16 + 16));
+    if (seen != kAllSeen) {
+      low = _mm256_and_si256(low, words_seen(seen));
+      high = _mm256_and_si256(high, words_seen(seen >> 16));
     }
-    const __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(scales16));
-    const __m256i high = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(scales16 + 16));
     const std::int32_t most = most_of_words(_mm256_max_epu16(low, high)) >> 8;
     const std::int32_t exponent = most > kLeastExponent ? most : kLeastExponent;
     power = power_of_two(exponent - 104);
@@ -113,16 +119,15 @@ struct Steps {
       }
       _mm256_store_ps(pair.largest[p], _mm256_mul_ps(most, _mm256_set1_ps(factor)));
       pair.scales[p] = factor * 2048.0f;
-      if (tile.visible[i] != 32) hide_logits(pair.logits[p], pair.largest[p], tile.visible[i], factor);
+      if (tile.seen[i] != kAllSeen) hide_logits(pair.logits[p], pair.largest[p], tile.seen[i], factor);
     }
   }
 
   static void find_products(const TileWeights& tile, int first, int last, int pairs, PairBuffers& pair) {
-    ValueScales values(tile.value_scales, tile.visible[first]);
+    ValueScales values(tile.value_scales, tile.seen[first]);
     for (int i = first; i < last; ++i) {
       const int p = pairs + i;
-      if (i != first && tile.visible[i] != tile.visible[i - 1])
-        values = ValueScales(tile.value_scales, tile.visible[i]);
+      if (i != first && tile.seen[i] != tile.seen[i - 1]) values = ValueScales(tile.value_scales, tile.seen[i]);
       const __m256 top = _mm256_set1_ps(pair.tops[p]);
       const __m256 scale = _mm256_set1_ps(pair.scales[p]);
       __m256i mass = _mm256_setzero_si256();
@@ -231,7 +236,14 @@ void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* wei
 
 }  // namespace
 
-constexpr Kernels kAvx2Kernels = {"avx2",       rotate,       encode_row, quantise_query, key_dots,
-                                  outlier_dots, tile_weights, add_scores, value_sums};
+constexpr Kernels kAvx2Kernels = {.name = "avx2",
+                                  .rotate = rotate,
+                                  .encode_row = encode_row,
+                                  .quantise_query = quantise_query,
+                                  .key_dots = key_dots,
+                                  .outlier_dots = outlier_dots,
+                                  .tile_weights = tile_weights,
+                                  .add_scores = add_scores,
+                                  .value_sums = value_sums};
 
 }  // namespace nibkv

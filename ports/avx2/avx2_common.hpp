@@ -159,7 +159,7 @@ std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
 }
 
 float quantise_query(const float* row, int head_dim, std::int8_t* codes) {
-  if (head_dim % 16 != 0) return kScalarKernels.quantise_query(row, head_dim, codes);  // a few outlier channels
+  if (head_dim % 16 != 0) return scalar::quantise_query(row, head_dim, codes);  // a few outlier channels
   const float most = largest_magnitude(row, head_dim);
   if (!(most >= kSmallest)) {
     for (int c = 0; c < head_dim; ++c) codes[c] = 0;
@@ -257,18 +257,18 @@ inline __m256i sum_of_each(const float (*rows)[8]) {
 
 // What the steps of tile_weights pass on, for each pair of tile and row.
 struct PairBuffers {
-  alignas(64) float logits[kMostRows][32];           // without the factor query_scale, if there are no biases
-  alignas(64) std::int16_t products[kMostRows][32];  // Q15: weight times value scale
-  alignas(32) float largest[kMostRows][8];           // to be joined: logits
-  alignas(32) float masses[kMostRows][8];            // to be joined: i32
-  alignas(32) float largest_products[kMostRows][8];  // to be joined: i32
-  float scales[kMostRows];                           // the factor from logits to 1 / 2048 octaves
-  alignas(32) float tops[kMostRows];                 // (whole octave above the largest logit) * 2048 + 0.5
-  alignas(32) std::int32_t exponents[kMostRows];
-  alignas(32) std::int32_t ups[kMostRows];     // shifts that bring the largest product to [2^14, 2^15)
-  alignas(32) std::int32_t ranges[kMostRows];  // factors from products shifted like this to bytes
-  alignas(32) float units[kMostRows];          // what a byte of 1 stands for, without the value scales' exponent
-  alignas(32) std::int32_t mass[kMostRows];
+  alignas(64) float logits[kMaxRows][32];           // without the factor query_scale, if there are no biases
+  alignas(64) std::int16_t products[kMaxRows][32];  // Q15: weight times value scale
+  alignas(32) float largest[kMaxRows][8];           // to be joined: logits
+  alignas(32) float masses[kMaxRows][8];            // to be joined: i32
+  alignas(32) float largest_products[kMaxRows][8];  // to be joined: i32
+  float scales[kMaxRows];                           // the factor from logits to 1 / 2048 octaves
+  alignas(32) float tops[kMaxRows];                 // (whole octave above the largest logit) * 2048 + 0.5
+  alignas(32) std::int32_t exponents[kMaxRows];
+  alignas(32) std::int32_t ups[kMaxRows];     // shifts that bring the largest product to [2^14, 2^15)
+  alignas(32) std::int32_t ranges[kMaxRows];  // factors from products shifted like this to bytes
+  alignas(32) float units[kMaxRows];          // what a byte of 1 stands for, without the value scales' exponent
+  alignas(32) std::int32_t mass[kMaxRows];
 };
 
 // The sums over rows of softmax times factor, or of the largest such product in each group of rows:
@@ -354,11 +354,17 @@ inline __m256i most_of_word_pairs(__m256i words) {
   return _mm256_max_epi16(_mm256_and_si256(words, _mm256_set1_epi32(0xffff)), _mm256_srli_epi32(words, 16));
 }
 
-// Hides the slots that a row does not see. Rare: only a chain's last tiles have any.
-inline void hide_logits(float* logits, float* largest, int visible, float factor) {
-  for (int t = visible; t < 32; ++t) logits[t] = kHidden;
-  __m256 most = _mm256_load_ps(logits);
-  for (int t = 8; t < 32; t += 8) most = _mm256_max_ps(_mm256_load_ps(logits + t), most);
+// Hides the slots that a row does not see.
+inline void hide_logits(float* logits, float* largest, std::uint32_t seen, float factor) {
+  const __m256i to_sign = _mm256_setr_epi32(31, 30, 29, 28, 27, 26, 25, 24);  // what blendv reads
+  const __m256 hidden = _mm256_set1_ps(kHidden);
+  __m256 most = hidden;
+  for (int t = 0; t < 32; t += 8, seen >>= 8) {
+    const __m256i lanes = _mm256_sllv_epi32(_mm256_set1_epi32(static_cast<std::int32_t>(seen)), to_sign);
+    const __m256 logit = _mm256_blendv_ps(hidden, _mm256_load_ps(logits + t), _mm256_castsi256_ps(lanes));
+    _mm256_store_ps(logits + t, logit);
+    most = _mm256_max_ps(logit, most);
+  }
   _mm256_store_ps(largest, _mm256_mul_ps(most, _mm256_set1_ps(factor)));
 }
 

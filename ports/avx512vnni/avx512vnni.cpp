@@ -94,8 +94,7 @@ struct ValueScales {
   __m512i q15;
   float power;  // of their exponent, for value_units
 
-  ValueScales(const std::uint16_t* scales16, int visible) {
-    const auto seen = static_cast<__mmask32>((std::uint64_t{1} << visible) - 1);
+  ValueScales(const std::uint16_t* scales16, __mmask32 seen) {
     const __m512i scales = _mm512_maskz_loadu_epi16(seen, scales16);
     const std::int32_t most =
         most_of_words(_mm256_max_epu16(_mm512_castsi512_si256(scales), _mm512_extracti64x4_epi64(scales, 1))) >> 8;
@@ -133,16 +132,15 @@ struct Steps {
       const __m256 most = most_of_halves(_mm512_max_ps(logits[1], logits[0]));
       _mm256_store_ps(pair.largest[p], _mm256_mul_ps(most, _mm256_set1_ps(factor)));
       pair.scales[p] = factor * 2048.0f;
-      if (tile.visible[i] != 32) hide_logits(pair.logits[p], pair.largest[p], tile.visible[i], factor);
+      if (tile.seen[i] != kAllSeen) hide_logits(pair.logits[p], pair.largest[p], tile.seen[i], factor);
     }
   }
 
   static void find_products(const TileWeights& tile, int first, int last, int pairs, PairBuffers& pair) {
-    ValueScales values(tile.value_scales, tile.visible[first]);
+    ValueScales values(tile.value_scales, tile.seen[first]);
     for (int i = first; i < last; ++i) {
       const int p = pairs + i;
-      if (i != first && tile.visible[i] != tile.visible[i - 1])
-        values = ValueScales(tile.value_scales, tile.visible[i]);
+      if (i != first && tile.seen[i] != tile.seen[i - 1]) values = ValueScales(tile.value_scales, tile.seen[i]);
       const __m512 top = _mm512_set1_ps(pair.tops[p]);
       const __m512 scale = _mm512_set1_ps(pair.scales[p]);
       __m256i octaves[2];
@@ -264,7 +262,14 @@ void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* wei
 
 }  // namespace
 
-constexpr Kernels kAvx512vnniKernels = {"avx512vnni", rotate,       encode_row,    quantise_query, key_dots,
-                                        outlier_dots, tile_weights, add_scores512, value_sums};
+constexpr Kernels kAvx512vnniKernels = {.name = "avx512vnni",
+                                        .rotate = rotate,
+                                        .encode_row = encode_row,
+                                        .quantise_query = quantise_query,
+                                        .key_dots = key_dots,
+                                        .outlier_dots = outlier_dots,
+                                        .tile_weights = tile_weights,
+                                        .add_scores = add_scores512,
+                                        .value_sums = value_sums};
 
 }  // namespace nibkv

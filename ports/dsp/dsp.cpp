@@ -47,7 +47,7 @@ Quad widen4(const std::int8_t* from) {
 template <int kRows>
 void key_dots_of(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, std::int32_t* dots) {
   // As int16, in the order in which four channels of a slot are processed: 0 2, 1 3.
-  std::uint32_t wide[kRows][128];
+  std::uint32_t wide[kRows][kMaxHeadDim / 2];
 #pragma GCC unroll 4
   for (int r = 0; r < kRows; ++r) {
     for (int c = 0; c < head_dim; c += 4) {
@@ -137,26 +137,16 @@ void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* wei
   if (count == 1) value_sums_of<1>(codes, head_dim, weights, scales, sums);
 }
 
-// The scalar port's functions, called through its table, as they are not declared here.
-void rotate(float* row, int head_dim) {
-  kScalarKernels.rotate(row, head_dim);
-}
-std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
-  return kScalarKernels.encode_row(row, head_dim, codes);
-}
-float quantise_query(const float* row, int head_dim, std::int8_t* codes) {
-  return kScalarKernels.quantise_query(row, head_dim, codes);
-}
-void tile_weights(const TileWeights* tiles, int tile_count, int count) {
-  kScalarKernels.tile_weights(tiles, tile_count, count);
-}
-void add_scores(const TileScores& tile) {
-  kScalarKernels.add_scores(tile);
-}
-
 }  // namespace
 
-constexpr Kernels kDspKernels = {"dsp",        rotate,       encode_row, quantise_query, key_dots,
-                                 outlier_dots, tile_weights, add_scores, value_sums};
+constexpr Kernels kDspKernels = {.name = "dsp",
+                                 .rotate = scalar::rotate,
+                                 .encode_row = scalar::encode_row,
+                                 .quantise_query = scalar::quantise_query,
+                                 .key_dots = key_dots,
+                                 .outlier_dots = outlier_dots,
+                                 .tile_weights = scalar::tile_weights,
+                                 .add_scores = scalar::add_scores,
+                                 .value_sums = value_sums};
 
 }  // namespace nibkv

@@ -79,9 +79,9 @@ void rotate(float* row, int head_dim) {
 
 std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
   const float most = largest_magnitude(row, head_dim);
-  if (!(most >= kSmallest)) return kScalarKernels.encode_row(row, head_dim, codes);
+  if (!(most >= kSmallest)) return scalar::encode_row(row, head_dim, codes);
   const float to_normal = 16383.0f / most;
-  std::int16_t normalised[256];
+  std::int16_t normalised[kMaxHeadDim];
   for (int c = 0; c < head_dim; c += 4) {
     vstrhq_s32(normalised + c, round_biased(vmulq_n_f32(vld1q_f32(row + c), to_normal), 16384));
   }
@@ -126,7 +126,7 @@ std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
 
 float quantise_query(const float* row, int head_dim, std::int8_t* codes) {
   const float most = largest_magnitude(row, head_dim);
-  if (!(most >= kSmallest)) return kScalarKernels.quantise_query(row, head_dim, codes);
+  if (!(most >= kSmallest)) return scalar::quantise_query(row, head_dim, codes);
   const float to_code = 127.0f / most;
   for (int c = 0; c < head_dim; c += 4) {
     vstrbq_s32(codes + c, round_biased(vmulq_n_f32(vld1q_f32(row + c), to_code), 128));
@@ -193,25 +193,32 @@ int16x8_t exp2_q15(int16x8_t octaves) {
   return vdupq_m_n_s16(vqrdmulhq_s16(x, power), 0, vcmpgeq_n_s16(whole, 15));
 }
 
+// The words, of those from slot t on, that belong to slots which the row sees.
+mve_pred16_t words_seen(std::uint32_t seen, int t) {
+  constexpr std::uint16_t kBits[8] = {1, 2, 4, 8, 16, 32, 64, 128};
+  const uint16x8_t bits = vld1q_u16(kBits);
+  return vcmpeqq_u16(vandq_u16(vdupq_n_u16(static_cast<std::uint16_t>(seen >> t)), bits), bits);
+}
+
 // The value scales that a row sees, in Q15 of the power of two above the largest; returns its exponent.
-std::int32_t value_scales_of(const std::uint16_t* scales16, int visible, std::int16_t* q15) {
-  std::uint16_t most = 0;
+std::int32_t value_scales_of(const std::uint16_t* scales16, std::uint32_t seen, std::int16_t* q15) {
+  std::uint16_t visible[32];
+  std::uint16_t most = kLeastExponent << 8;
   for (int t = 0; t < 32; t += 8) {
-    const mve_pred16_t seen = vctp16q(static_cast<std::uint32_t>(visible > t ? visible - t : 0));
-    most = static_cast<std::uint16_t>(vmaxvq_p_u16(most, vld1q_u16(scales16 + t), seen));
+    const uint16x8_t scales = vldrhq_z_u16(scales16 + t, words_seen(seen, t));
+    vst1q_u16(visible + t, scales);
+    most = static_cast<std::uint16_t>(vmaxvq_u16(most, scales));
   }
-  const std::int32_t exponent = most >> 8 > kLeastExponent ? most >> 8 : kLeastExponent;
+  const std::int32_t exponent = most >> 8;
   for (int t = 0; t < 32; t += 8) {
-    const mve_pred16_t seen = vctp16q(static_cast<std::uint32_t>(visible > t ? visible - t : 0));
-    const uint16x8_t scales = vld1q_u16(scales16 + t);
+    const uint16x8_t scales = vld1q_u16(visible + t);
     const int16x8_t octaves =
         vsubq_s16(vdupq_n_s16(static_cast<std::int16_t>(exponent)), vreinterpretq_s16_u16(vshrq_n_u16(scales, 8)));
     const uint16x8_t mantissa = vshlq_n_u16(vorrq_u16(vandq_u16(scales, vdupq_n_u16(255)), vdupq_n_u16(256)), 6);
     // Both factors are negated, because 32768 does not fit int16, and -32768 does.
     const int16x8_t power = vshlq_s16(vdupq_n_s16(-32768), vnegq_s16(octaves));
     const int16x8_t scale = vqrdmulhq_s16(vnegq_s16(vreinterpretq_s16_u16(mantissa)), power);
-    const mve_pred16_t kept = vcmpltq_m_n_s16(octaves, 15, seen);
-    vst1q_s16(q15 + t, vdupq_m_n_s16(scale, 0, static_cast<mve_pred16_t>(~kept)));
+    vst1q_s16(q15 + t, vdupq_m_n_s16(scale, 0, vcmpgeq_n_s16(octaves, 15)));
   }
   return exponent;
 }
@@ -220,6 +227,21 @@ float floor_of(float x) {
   if (!(__builtin_fabsf(x) < 0x1p23f)) return x;  // whole, or not finite
   const auto whole = static_cast<float>(static_cast<std::int32_t>(x));
   return whole > x ? whole - 1.0f : whole;
+}
+
+// Hides the slots that a row does not see, and returns the largest logits that are left.
+float32x4_t hide_logits(float* logits, std::uint32_t seen) {
+  constexpr std::uint32_t kBits[4] = {1, 2, 4, 8};
+  const uint32x4_t bits = vld1q_u32(kBits);
+  const float32x4_t hidden = vdupq_n_f32(kHidden);
+  float32x4_t most4 = hidden;
+  for (int t = 0; t < 32; t += 4) {
+    const mve_pred16_t lanes = vcmpeqq_u32(vandq_u32(vdupq_n_u32(seen >> t), bits), bits);
+    const float32x4_t logit = vpselq_f32(vld1q_f32(logits + t), hidden, lanes);
+    vst1q_f32(logits + t, logit);
+    most4 = vmaxnmq_f32(most4, logit);
+  }
+  return most4;
 }
 
 void tile_weights_of_row(const TileWeights& tile, int i) {
@@ -237,19 +259,18 @@ void tile_weights_of_row(const TileWeights& tile, int i) {
       const float32x4_t bias = vcvtq_f32_u32(vldrbq_u32(tile.biases + t));
       logit = vaddq_f32(vmulq_n_f32(logit, tile.query_scales[i]), vmulq_n_f32(bias, 0.0625f));
     }
-    const std::int32_t visible = tile.visible[i] - t;
-    const mve_pred16_t seen = vctp32q(static_cast<std::uint32_t>(visible > 0 ? visible : 0));
-    logit = vpselq_f32(logit, vdupq_n_f32(kHidden), seen);
     vst1q_f32(logits + t, logit);
     most4 = vmaxnmq_f32(most4, logit);
   }
+  const std::uint32_t seen = tile.seen[i];
+  if (seen != kAllSeen) most4 = hide_logits(logits, seen);
   const float most = vmaxnmvq_f32(kHidden, most4) * factor;
   const float whole = __builtin_fabsf(most) < kFlat ? 0.0f : floor_of(most);
   const float bounded = whole < kExponentLimit ? whole : kExponentLimit;
   tile.exponents[i] = static_cast<std::int32_t>(bounded > -kExponentLimit ? bounded : -kExponentLimit) + 2;
 
   std::int16_t products[32];  // first the value scales; then Q15: weight times value scale
-  const std::int32_t exponent = value_scales_of(tile.value_scales, tile.visible[i], products);
+  const std::int32_t exponent = value_scales_of(tile.value_scales, seen, products);
   const float top = (whole + 1.0f) * 2048.0f + 0.5f;
   const float scale = factor * 2048.0f;
   std::uint32_t mass = 0;
@@ -340,7 +361,14 @@ void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* wei
 
 }  // namespace
 
-constexpr Kernels kMveKernels = {"mve",        rotate,       encode_row, quantise_query, key_dots,
-                                 outlier_dots, tile_weights, add_scores, value_sums};
+constexpr Kernels kMveKernels = {.name = "mve",
+                                 .rotate = rotate,
+                                 .encode_row = encode_row,
+                                 .quantise_query = quantise_query,
+                                 .key_dots = key_dots,
+                                 .outlier_dots = outlier_dots,
+                                 .tile_weights = tile_weights,
+                                 .add_scores = add_scores,
+                                 .value_sums = value_sums};
 
 }  // namespace nibkv

@@ -122,7 +122,14 @@ void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* wei
 
 }  // namespace
 
-constexpr Kernels kNeonKernels = {"neon",       rotate,       encode_row, quantise_query, key_dots,
-                                  outlier_dots, tile_weights, add_scores, value_sums};
+constexpr Kernels kNeonKernels = {.name = "neon",
+                                  .rotate = rotate,
+                                  .encode_row = encode_row,
+                                  .quantise_query = quantise_query,
+                                  .key_dots = key_dots,
+                                  .outlier_dots = outlier_dots,
+                                  .tile_weights = tile_weights,
+                                  .add_scores = add_scores,
+                                  .value_sums = value_sums};
 
 }  // namespace nibkv

@@ -150,7 +150,7 @@ std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
     return 0;
   }
   const float32x4_t to_normal = vdupq_n_f32(16383.0f / most);
-  std::int16_t normalised[256];
+  std::int16_t normalised[kMaxHeadDim];
   for (int c = 0; c < head_dim; c += 8) {
     const int32x4_t low = round_biased(vmulq_f32(vld1q_f32(row + c), to_normal), 16384);
     const int32x4_t high = round_biased(vmulq_f32(vld1q_f32(row + c + 4), to_normal), 16384);
@@ -194,6 +194,7 @@ std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
 }
 
 float quantise_query(const float* row, int head_dim, std::int8_t* codes) {
+  if (head_dim % 16 != 0) return scalar::quantise_query(row, head_dim, codes);  // a few outlier channels
   const float most = largest_magnitude(row, head_dim);
   if (!(most >= kSmallest)) {
     for (int c = 0; c < head_dim; c += 16) vst1q_s8(codes + c, vdupq_n_s8(0));
@@ -232,19 +233,22 @@ void widen(const std::uint16_t* scales, float32x4_t* wide) {
   for (int v = 0; v < 8; ++v) wide[v] = vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(scales + v * 4), 15));
 }
 
+// All ones in the words of slots that the row sees, by the lowest 8 bits of `seen`.
+uint16x8_t words_seen(std::uint32_t seen) {
+  constexpr std::uint16_t kBits[8] = {1, 2, 4, 8, 16, 32, 64, 128};
+  return vtstq_u16(vdupq_n_u16(static_cast<std::uint16_t>(seen)), vld1q_u16(kBits));
+}
+
 // The value scales that a row sees, in Q15 of the power of two above the largest.
 struct ValueScales {
   std::int32_t exponent;
   uint16x8_t q15[4];
 
-  ValueScales(const std::uint16_t* scales16, int visible) {
-    constexpr std::uint16_t kFirst[8] = {0, 1, 2, 3, 4, 5, 6, 7};
-    uint16x8_t slots = vld1q_u16(kFirst);
+  ValueScales(const std::uint16_t* scales16, std::uint32_t seen) {
     uint16x8_t most = vdupq_n_u16(kLeastExponent << 8);
     for (int v = 0; v < 4; ++v) {
-      const uint16x8_t seen = vcltq_u16(slots, vdupq_n_u16(static_cast<std::uint16_t>(visible)));
-      slots = vaddq_u16(slots, vdupq_n_u16(8));
-      q15[v] = vandq_u16(vld1q_u16(scales16 + v * 8), seen);
+      q15[v] = vld1q_u16(scales16 + v * 8);
+      if (seen != kAllSeen) q15[v] = vandq_u16(q15[v], words_seen(seen >> (v * 8)));
       most = vmaxq_u16(q15[v], most);
     }
     exponent = largest_lane(most) >> 8;
@@ -267,14 +271,13 @@ struct WeightsRow {
   std::int32_t exponent;  // of the value scales
 };
 
-// Hides the slots that a row does not see. Rare: only a chain's last tiles have any.
-float32x4_t hide_logits(float32x4_t* logits, int visible) {
-  constexpr std::int32_t kFirst[4] = {0, 1, 2, 3};
-  int32x4_t slots = vld1q_s32(kFirst);
+// Hides the slots that a row does not see, and returns the largest logits that are left.
+float32x4_t hide_logits(float32x4_t* logits, std::uint32_t seen) {
+  constexpr std::uint32_t kBits[4] = {1, 2, 4, 8};
+  const uint32x4_t bits = vld1q_u32(kBits);
   float32x4_t most = vdupq_n_f32(kHidden);
-  for (int v = 0; v < 8; ++v) {
-    logits[v] = vbslq_f32(vcltq_s32(slots, vdupq_n_s32(visible)), logits[v], vdupq_n_f32(kHidden));
-    slots = vaddq_s32(slots, vdupq_n_s32(4));
+  for (int v = 0; v < 8; ++v, seen >>= 4) {
+    logits[v] = vbslq_f32(vtstq_u32(vdupq_n_u32(seen), bits), logits[v], vdupq_n_f32(kHidden));
     most = vmaxq_f32(logits[v], most);
   }
   return most;
@@ -310,7 +313,7 @@ void logits_of(const TileWeights& tile, int count, WeightsRow* rows) {
       most = vmaxq_f32(logit, most);
       rows[i].logits[v] = logit;
     }
-    if (tile.visible[i] != 32) most = hide_logits(rows[i].logits, tile.visible[i]);
+    if (tile.seen[i] != kAllSeen) most = hide_logits(rows[i].logits, tile.seen[i]);
     rows[i].most = largest_lane(most) * factor;
     rows[i].scale = factor * 2048.0f;
   }
@@ -341,9 +344,9 @@ uint16x4_t octaves_below(float32x4_t top, float32x4_t logits, float32x4_t scale)
 }
 
 void compute_products(const TileWeights& tile, int count, WeightsRow* rows) {
-  ValueScales values(tile.value_scales, tile.visible[0]);
+  ValueScales values(tile.value_scales, tile.seen[0]);
   for (int i = 0; i < count; ++i) {
-    if (i != 0 && tile.visible[i] != tile.visible[i - 1]) values = ValueScales(tile.value_scales, tile.visible[i]);
+    if (i != 0 && tile.seen[i] != tile.seen[i - 1]) values = ValueScales(tile.value_scales, tile.seen[i]);
     const float whole = floor_of(rows[i].most);
     const float bounded = whole < kExponentLimit ? whole : kExponentLimit;
     tile.exponents[i] = static_cast<std::int32_t>(bounded > -kExponentLimit ? bounded : -kExponentLimit) + 2;
@@ -389,7 +392,7 @@ void compute_bytes(const TileWeights& tile, int count, const WeightsRow* rows) {
 }
 
 void tile_weights(const TileWeights* tiles, int tile_count, int count) {
-  WeightsRow rows[kMostRows];
+  WeightsRow rows[kMaxRows];
   for (int j = 0; j < tile_count; ++j) compute_logits(tiles[j], count, rows + j * count);
   for (int j = 0; j < tile_count; ++j) compute_products(tiles[j], count, rows + j * count);
   for (int j = 0; j < tile_count; ++j) compute_bytes(tiles[j], count, rows + j * count);

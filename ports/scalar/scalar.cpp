@@ -2,9 +2,8 @@
 #include "ports/kernels.hpp"
 
 namespace nibkv {
+namespace ports::scalar {
 namespace {
-
-using namespace ports;
 
 float magnitude(float x) {
   return x < 0 ? -x : x;
@@ -48,6 +47,8 @@ void rotate_block(float* row, int n, float norm) {
   for (int i = 0; i < n; ++i) row[i] *= norm;
 }
 
+}  // namespace
+
 void rotate(float* row, int head_dim) {
   int at = 0;
   for (int k = 4; k >= 0; --k) {
@@ -58,11 +59,15 @@ void rotate(float* row, int head_dim) {
   }
 }
 
+namespace {
+
 int level_index(std::int32_t normalised, const std::int16_t* thresholds) {
   int index = 0;
   for (int j = 0; j < 7; ++j) index += normalised > thresholds[j] ? 1 : 0;
   return index;
 }
+
+}  // namespace
 
 std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
   const float most = largest_magnitude(row, head_dim);
@@ -71,7 +76,7 @@ std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
     return 0;
   }
   const float to_normal = 16383.0f / most;
-  std::int16_t normalised[256];
+  std::int16_t normalised[kMaxHeadDim];
   for (int c = 0; c < head_dim; ++c) normalised[c] = static_cast<std::int16_t>(round_biased(row[c] * to_normal, 16384));
   int best = 0;
   float best_gain = -1;
@@ -139,6 +144,8 @@ void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* 
   }
 }
 
+namespace {
+
 // (a * b * 2 + 2^15) >> 16, as pmulhrsw and vqrdmulh compute it. Never called with both -32768.
 std::int32_t multiply_high(std::int32_t a, std::int32_t b) {
   return (a * b + 0x4000) >> 15;
@@ -168,13 +175,22 @@ struct ValueScales {
   std::int32_t q15[32] = {};
 };
 
-ValueScales value_scales_of(const std::uint16_t* scales16, int visible) {
+bool sees(std::uint32_t seen, int t) {
+  return (seen >> t & 1) != 0;
+}
+
+ValueScales value_scales_of(const std::uint16_t* scales16, std::uint32_t seen) {
+  std::uint16_t visible[32];
+  if (seen != kAllSeen) {
+    for (int t = 0; t < 32; ++t) visible[t] = sees(seen, t) ? scales16[t] : 0;
+    scales16 = visible;
+  }
   ValueScales scales;
-  for (int t = 0; t < visible; ++t) {
+  for (int t = 0; t < 32; ++t) {
     const std::int32_t exponent = scales16[t] >> 8;
     scales.exponent = exponent > scales.exponent ? exponent : scales.exponent;
   }
-  for (int t = 0; t < visible; ++t) {
+  for (int t = 0; t < 32; ++t) {
     const std::int32_t octaves = scales.exponent - (scales16[t] >> 8);
     const std::int32_t mantissa = ((scales16[t] & 255) | 256) << 6;
     scales.q15[t] = octaves < 15 ? multiply_high(mantissa, 32768 >> octaves) : 0;
@@ -194,7 +210,7 @@ void tile_weights_of_row(const TileWeights& tile, int i) {
       logit = logit + static_cast<float>(tile.outlier_dots[i * 32 + t]) * tile.outlier_ratios[i];
     }
     if (tile.biases != nullptr) logit = logit * tile.query_scales[i] + static_cast<float>(tile.biases[t]) * 0.0625f;
-    logits[t] = t < tile.visible[i] ? logit : kHidden;
+    logits[t] = sees(tile.seen[i], t) ? logit : kHidden;
     most = logits[t] > most ? logits[t] : most;
   }
   most = most * factor;
@@ -203,7 +219,7 @@ void tile_weights_of_row(const TileWeights& tile, int i) {
   const float bounded = whole < kExponentLimit ? whole : kExponentLimit;
   tile.exponents[i] = static_cast<std::int32_t>(bounded > -kExponentLimit ? bounded : -kExponentLimit) + 2;
 
-  const ValueScales scales = value_scales_of(tile.value_scales, tile.visible[i]);
+  const ValueScales scales = value_scales_of(tile.value_scales, tile.seen[i]);
   const float top = (whole + 1.0f) * 2048.0f + 0.5f;
   const float scale = factor * 2048.0f;
   std::uint32_t mass = 0;
@@ -238,6 +254,8 @@ void tile_weights_of_row(const TileWeights& tile, int i) {
     tile.weights[i * 32 + t] = static_cast<std::uint8_t>((multiply_high(products[t] << up, range) + 64) >> 7);
   }
 }
+
+}  // namespace
 
 void tile_weights(const TileWeights* tiles, int tile_count, int count) {
   for (int j = 0; j < tile_count; ++j) {
@@ -286,9 +304,16 @@ void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* wei
   }
 }
 
-}  // namespace
+}  // namespace ports::scalar
 
-constexpr Kernels kScalarKernels = {"scalar",     rotate,       encode_row, quantise_query, key_dots,
-                                    outlier_dots, tile_weights, add_scores, value_sums};
+constexpr Kernels kScalarKernels = {.name = "scalar",
+                                    .rotate = ports::scalar::rotate,
+                                    .encode_row = ports::scalar::encode_row,
+                                    .quantise_query = ports::scalar::quantise_query,
+                                    .key_dots = ports::scalar::key_dots,
+                                    .outlier_dots = ports::scalar::outlier_dots,
+                                    .tile_weights = ports::scalar::tile_weights,
+                                    .add_scores = ports::scalar::add_scores,
+                                    .value_sums = ports::scalar::value_sums};
 
 }  // namespace nibkv

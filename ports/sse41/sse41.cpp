@@ -132,8 +132,8 @@ std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
     return 0;
   }
   const __m128 to_normal = _mm_set1_ps(16383.0f / most);
-  alignas(16) std::int16_t normalised[256];
-  alignas(16) std::int16_t sizes[256];
+  alignas(16) std::int16_t normalised[kMaxHeadDim];
+  alignas(16) std::int16_t sizes[kMaxHeadDim];
   for (int c = 0; c < head_dim; c += 8) {
     const __m128i low = round_biased(_mm_mul_ps(_mm_loadu_ps(row + c), to_normal), 16384);
     const __m128i high = round_biased(_mm_mul_ps(_mm_loadu_ps(row + c + 4), to_normal), 16384);
@@ -181,6 +181,7 @@ std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
 }
 
 float quantise_query(const float* row, int head_dim, std::int8_t* codes) {
+  if (head_dim % 16 != 0) return scalar::quantise_query(row, head_dim, codes);  // a few outlier channels
   const float most = largest_magnitude(row, head_dim);
   if (!(most >= kSmallest)) {
     for (int c = 0; c < head_dim; c += 16) store(codes + c, _mm_setzero_si128());
@@ -284,19 +285,23 @@ void widen(const std::uint16_t* scales, float* wide) {
   }
 }
 
+// All ones in the words of slots that the row sees, by the lowest 8 bits of `seen`.
+__m128i words_seen(std::uint32_t seen) {
+  const __m128i bits = _mm_set_epi16(128, 64, 32, 16, 8, 4, 2, 1);
+  return _mm_cmpeq_epi16(_mm_and_si128(_mm_set1_epi16(static_cast<short>(seen)), bits), bits);
+}
+
 // The value scales that a row sees, in Q15 of the power of two above the largest.
 struct ValueScales {
   std::int32_t exponent;
   __m128i q15[4];
 
-  ValueScales(const std::uint16_t* scales16, int visible) {
+  ValueScales(const std::uint16_t* scales16, std::uint32_t seen) {
     __m128i scales[4];
     __m128i most = _mm_set1_epi16(kLeastExponent << 8);
-    __m128i slots = _mm_set_epi16(7, 6, 5, 4, 3, 2, 1, 0);
     for (int v = 0; v < 4; ++v) {
-      const __m128i seen = _mm_cmplt_epi16(slots, _mm_set1_epi16(static_cast<short>(visible)));
-      slots = _mm_add_epi16(slots, _mm_set1_epi16(8));
-      scales[v] = _mm_and_si128(load(scales16 + v * 8), seen);
+      scales[v] = load(scales16 + v * 8);
+      if (seen != kAllSeen) scales[v] = _mm_and_si128(scales[v], words_seen(seen >> (v * 8)));
       most = _mm_max_epu16(scales[v], most);
     }
     exponent = largest_lane(most) >> 8;
@@ -313,24 +318,30 @@ struct ValueScales {
 // What the steps of tile_weights pass on, for each pair of tile and row. Each step runs over all
 // pairs before the next one starts, because within a pair each step depends on the one before.
 struct PairBuffers {
-  alignas(16) float logits[kMostRows][32];           // without the factor query_scale when there are no biases
-  alignas(16) std::int16_t products[kMostRows][32];  // Q15: weight times value scale
-  alignas(16) float most[kMostRows] = {};            // largest logits
-  alignas(16) float tops[kMostRows];                 // (whole octave above the largest logit) * 2048 + 0.5
-  alignas(16) std::int32_t exponents[kMostRows];
-  alignas(16) std::int32_t most_products[kMostRows] = {};
-  alignas(16) std::int32_t ups[kMostRows];     // shifts that bring the largest product to [2^14, 2^15)
-  alignas(16) std::int32_t ranges[kMostRows];  // factors from products shifted like this to bytes
-  alignas(16) float units[kMostRows];          // what a byte of 1 stands for, without the value scales' exponent
-  float scales[kMostRows];                     // the factor from logits to 1 / 2048 octaves
-  float powers[kMostRows];                     // of the value scales' exponent
+  alignas(16) float logits[kMaxRows][32];           // without the factor query_scale when there are no biases
+  alignas(16) std::int16_t products[kMaxRows][32];  // Q15: weight times value scale
+  alignas(16) float most[kMaxRows] = {};            // largest logits
+  alignas(16) float tops[kMaxRows];                 // (whole octave above the largest logit) * 2048 + 0.5
+  alignas(16) std::int32_t exponents[kMaxRows];
+  alignas(16) std::int32_t most_products[kMaxRows] = {};
+  alignas(16) std::int32_t ups[kMaxRows];     // shifts that bring the largest product to [2^14, 2^15)
+  alignas(16) std::int32_t ranges[kMaxRows];  // factors from products shifted like this to bytes
+  alignas(16) float units[kMaxRows];          // what a byte of 1 stands for, without the value scales' exponent
+  float scales[kMaxRows];                     // the factor from logits to 1 / 2048 octaves
+  float powers[kMaxRows];                     // of the value scales' exponent
 };
 
-// Hides the slots that a row does not see. Rare: only a chain's last tiles have any.
-__m128 hide_logits(float* logits, int visible) {
-  for (int t = visible; t < 32; ++t) logits[t] = kHidden;
-  __m128 most = _mm_load_ps(logits);
-  for (int t = 4; t < 32; t += 4) most = _mm_max_ps(_mm_load_ps(logits + t), most);
+// Hides the slots that a row does not see, and returns the largest logits that are left.
+__m128 hide_logits(float* logits, std::uint32_t seen) {
+  const __m128i bits = _mm_set_epi32(8, 4, 2, 1);
+  __m128 most = _mm_set1_ps(kHidden);
+  for (int t = 0; t < 32; t += 4, seen >>= 4) {
+    const __m128i lanes = _mm_and_si128(_mm_set1_epi32(static_cast<std::int32_t>(seen)), bits);
+    const __m128 hidden = _mm_castsi128_ps(_mm_cmpeq_epi32(lanes, _mm_setzero_si128()));
+    const __m128 logit = _mm_blendv_ps(_mm_load_ps(logits + t), _mm_set1_ps(kHidden), hidden);
+    _mm_store_ps(logits + t, logit);
+    most = _mm_max_ps(logit, most);
+  }
   return most;
 }
 
@@ -363,7 +374,7 @@ void logits_of(const TileWeights& tile, int count, int p, PairBuffers& pair) {
       most = _mm_max_ps(logit, most);
       _mm_store_ps(pair.logits[p] + t, logit);
     }
-    if (tile.visible[i] != 32) most = hide_logits(pair.logits[p], tile.visible[i]);
+    if (tile.seen[i] != kAllSeen) most = hide_logits(pair.logits[p], tile.seen[i]);
     pair.most[p] = largest_lane(most) * factor;
     pair.scales[p] = factor * 2048.0f;
   }
@@ -398,9 +409,9 @@ __m128i octaves_below(__m128 top, const float* logits, __m128 scale) {
 }
 
 void find_products(const TileWeights& tile, int count, int p, PairBuffers& pair) {
-  ValueScales values(tile.value_scales, tile.visible[0]);
+  ValueScales values(tile.value_scales, tile.seen[0]);
   for (int i = 0; i < count; ++i, ++p) {
-    if (i != 0 && tile.visible[i] != tile.visible[i - 1]) values = ValueScales(tile.value_scales, tile.visible[i]);
+    if (i != 0 && tile.seen[i] != tile.seen[i - 1]) values = ValueScales(tile.value_scales, tile.seen[i]);
     const __m128 top = _mm_set1_ps(pair.tops[p]);
     const __m128 scale = _mm_set1_ps(pair.scales[p]);
     __m128i masses = _mm_setzero_si128();
@@ -571,7 +582,14 @@ void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* wei
 
 }  // namespace
 
-constexpr Kernels kSse41Kernels = {"sse41",      rotate,       encode_row, quantise_query, key_dots,
-                                   outlier_dots, tile_weights, add_scores, value_sums};
+constexpr Kernels kSse41Kernels = {.name = "sse41",
+                                   .rotate = rotate,
+                                   .encode_row = encode_row,
+                                   .quantise_query = quantise_query,
+                                   .key_dots = key_dots,
+                                   .outlier_dots = outlier_dots,
+                                   .tile_weights = tile_weights,
+                                   .add_scores = add_scores,
+                                   .value_sums = value_sums};
 
 }  // namespace nibkv

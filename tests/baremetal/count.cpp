@@ -57,7 +57,8 @@ struct Data {
   std::int32_t dots[kRows * 32], outlier_dots[kRows * 32];
   std::uint16_t key_scales[32], value_scales[32];
   float query_scales[kRows], outlier_ratios[kRows], value_units[kRows];
-  std::int32_t visible[kRows], exponents[kRows];
+  std::uint32_t seen[kRows];
+  std::int32_t exponents[kRows];
   std::uint8_t weights[kRows * 32];
   std::uint16_t softmax[kRows * 32];
   std::uint32_t masses[kRows];
@@ -83,7 +84,7 @@ void fill() {
     for (int c = 0; c < kDim; ++c) data.query_sums[i] += data.queries[i * kDim + c];
     data.query_scales[i] = 0x1p-12f;
     data.outlier_ratios[i] = 0x1p-6f;
-    data.visible[i] = 32;
+    data.seen[i] = nibkv::ports::kAllSeen;
     data.factors[i] = 20000;
   }
   for (float& x : data.row) x = random.bell();
@@ -111,12 +112,30 @@ void count(const Kernels& port) {
     line(one ? "outlier_dots, 1 row" : "outlier_dots, 3 rows", instructions_of([&] {
            port.outlier_dots(d.outliers, kOutliers, d.queries, d.query_sums, rows, d.outlier_dots);
          }));
-    const nibkv::TileWeights tile = {d.dots,           d.outlier_dots, d.key_scales, d.value_scales, d.query_scales,
-                                     d.outlier_ratios, d.visible,      nullptr,      d.weights,      d.value_units,
-                                     d.exponents,      d.softmax,      d.masses};
+    const nibkv::TileWeights tile = {.dots = d.dots,
+                                     .outlier_dots = d.outlier_dots,
+                                     .key_scales = d.key_scales,
+                                     .value_scales = d.value_scales,
+                                     .query_scales = d.query_scales,
+                                     .outlier_ratios = d.outlier_ratios,
+                                     .seen = d.seen,
+                                     .biases = nullptr,
+                                     .weights = d.weights,
+                                     .value_units = d.value_units,
+                                     .exponents = d.exponents,
+                                     .softmax = d.softmax,
+                                     .masses = d.masses};
     line(one ? "tile_weights, 1 row" : "tile_weights, 3 rows",
          instructions_of([&] { port.tile_weights(&tile, 1, rows); }));
-    const nibkv::TileScores scores = {d.softmax, d.factors, rows, 1, 4, 4, 100, d.global, d.local};
+    const nibkv::TileScores scores = {.softmax = d.softmax,
+                                      .factors = d.factors,
+                                      .count = rows,
+                                      .group = 1,
+                                      .global_shift = 4,
+                                      .local_shift = 4,
+                                      .fade = 100,
+                                      .global = d.global,
+                                      .local = d.local};
     line(one ? "add_scores, 1 row" : "add_scores, 3 rows", instructions_of([&] { port.add_scores(scores); }));
     line(one ? "value_sums, 1 row" : "value_sums, 3 rows",
          instructions_of([&] { port.value_sums(d.codes, kDim, d.weights, d.query_scales, rows, d.sums); }));

@@ -22,6 +22,7 @@ PLANTS = [
     ("lib/src/arena/status.cpp", "int planted() { static int calls = 5; return ++calls; }\n", "writable"),
     ("lib/src/arena/status.cpp", "int planted(); const int kPlanted = planted();\nint read() { return kPlanted; }\n", "before main"),
     ("ports/scalar/scalar.cpp", "int planted() { return 1; }\n", "beside its table"),
+    ("ports/scalar/scalar.cpp", "namespace nibkv::ports::scalar { int planted() { return 1; } }\n", "beside its table"),
     ("ports/scalar/scalar.cpp", "inline int planted() { return 1; }\n"
      "namespace { [[gnu::used]] int (*const kUse)() = planted; }\n", "may be shared"),
     ("ports/scalar/scalar.cpp", "inline constexpr int kPlanted[] = {1, 2};\n"

@@ -24,6 +24,8 @@ inline void PrintTo(const Port& port, std::ostream* out) {
 
 namespace parity {
 
+constexpr int kMostRows = kMaxRows;
+
 class Random {
  public:
   explicit Random(std::uint32_t seed) : engine_{seed} {}

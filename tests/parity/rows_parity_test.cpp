@@ -153,6 +153,24 @@ TEST_P(RowKernels, QuantisedQueriesHaveTheScalarBytes) {
   });
 }
 
+// The outlier channels of a query are a row of their own.
+TEST_P(RowKernels, QuantisedOutlierChannelsHaveTheScalarBytes) {
+  Random random{4};
+  for (int channels = 4; channels <= 16; channels += 4) {
+    for (int kind = 0; kind < static_cast<int>(Row::kCount); ++kind) {
+      for (int round = 0; round < 20; ++round) {
+        Unaligned<float> row{channels};
+        fill(static_cast<Row>(kind), random, row.data(), channels);
+        Output<std::int8_t> expected{channels};
+        Output<std::int8_t> actual{channels};
+        EXPECT_EQ(port().quantise_query(row.data(), channels, actual.data()),
+                  scalar().quantise_query(row.data(), channels, expected.data()));
+        EXPECT_TRUE(actual.same_bytes(expected)) << describe("row", channels, kind, round);
+      }
+    }
+  }
+}
+
 // Any result is allowed, but a port must return, and write only where it may.
 TEST_P(RowKernels, NumbersThatAreNotFiniteNeitherCrashNorWriteOutside) {
   Random random{9};

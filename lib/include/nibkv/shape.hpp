@@ -3,12 +3,10 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "nibkv/limits.hpp"
+
 namespace nibkv {
 
-inline constexpr std::uint32_t kTileSlots = 32;    ///< slots of a tile
-inline constexpr std::uint32_t kMaxHeadDim = 256;  ///< maximum channels of a head
-inline constexpr std::uint32_t kMaxOutlierChannels = 16;
-inline constexpr std::uint32_t kMaxRows = 16;       ///< maximum query rows that share one pass over a chain
 inline constexpr std::size_t kArenaAlignment = 64;  ///< bytes
 
 /// How keys and values are stored.

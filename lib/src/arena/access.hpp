@@ -23,7 +23,6 @@ struct ArenaHeader {
   std::uint32_t reserved[8];
 };
 static_assert(sizeof(ArenaHeader) == detail::kHeaderBytes);
-static_assert(kMaxRows == kMostRows);
 inline constexpr std::uint32_t kArenaMagic = 0x564b424e;  // "NBKV"
 
 /// Whether the pool is divided into runs of equal length, one for each chain.

@@ -186,7 +186,7 @@ struct Cursor {
 struct Batch {
   TileWeights tiles[kMaxRows];
   Cursor at[kMaxRows];
-  std::int32_t visible[kMaxRows];
+  std::uint32_t seen[kMaxRows];
   std::int32_t exponents[kMaxRows];
   std::uint32_t masses[kMaxRows];
   float scales[kMaxRows];
@@ -216,7 +216,7 @@ int weigh_tiles(const Access& to, const Rows& rows, const Run& run, std::uint32_
     for (int i = 0; i < rows.count; ++i) {
       const std::uint32_t limit = rows.limits[i] < run.end() ? rows.limits[i] : run.end();
       const std::uint32_t left = limit > slot ? limit - slot : 0;
-      batch.visible[at + i] = static_cast<std::int32_t>(left < kTileSlots ? left : kTileSlots);
+      batch.seen[at + i] = left < kTileSlots ? (1u << left) - 1 : ports::kAllSeen;
     }
     const std::uint32_t tile = cursor.tile;
     prefetch_keys(to, cursor);
@@ -232,7 +232,7 @@ int weigh_tiles(const Access& to, const Rows& rows, const Run& run, std::uint32_
                           .value_scales = to.value_scales(tile),
                           .query_scales = rows.query_scales,
                           .outlier_ratios = rows.outlier_ratios,
-                          .visible = batch.visible + at,
+                          .seen = batch.seen + at,
                           .biases = biases_of(to, tile),
                           .weights = rows.weights + at * kTileSlots,
                           .value_units = batch.scales + at,
@@ -245,7 +245,7 @@ int weigh_tiles(const Access& to, const Rows& rows, const Run& run, std::uint32_
   kernels.tile_weights(batch.tiles, count, rows.count);
   if (softmax != nullptr) {
     for (int p = 0; p < count * rows.count; ++p) {
-      rows.exponents[first_pair + static_cast<std::uint32_t>(p)] = batch.visible[p] != 0 ? batch.exponents[p] : kUnseen;
+      rows.exponents[first_pair + static_cast<std::uint32_t>(p)] = batch.seen[p] != 0 ? batch.exponents[p] : kUnseen;
     }
   }
   return count;
@@ -256,10 +256,10 @@ void add_tile(const Access& to, Rows& rows, const TileWeights& tile, const std::
   const auto dim = static_cast<int>(to.shape().head_dim);
   for (int i = 0; i < rows.count; ++i) {
     RowState& state = rows.states[i];
-    if (tile.visible[i] != 0 && tile.exponents[i] > state.exponent)
+    if (tile.seen[i] != 0 && tile.exponents[i] > state.exponent)
       raise(state, rows.sums + i * dim, dim, tile.exponents[i]);
     const std::int32_t below = state.exponent - tile.exponents[i];
-    if (tile.visible[i] == 0 || below >= kNegligible) {
+    if (tile.seen[i] == 0 || below >= kNegligible) {
       tile.value_units[i] = 0;
       continue;
     }
