@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <fstream>
 
-#include "arena/access.hpp"
+#include "arena/view.hpp"
 #include "bench/stages/benchmarks.hpp"
 #include "bench/stages/plain_attention.hpp"
 #include "tests/support/random.hpp"
@@ -132,7 +132,7 @@ std::size_t ColdCache::tile_bytes() const {
 }
 
 std::uint64_t ColdCache::read_layer(std::uint32_t layer) const {
-  const Access to{caches_[0]};
+  const ArenaView to{caches_[0]};
   std::uint64_t sum = 0;
   for (std::uint32_t head = 0; head < shape_.kv_heads; ++head) {
     for (std::uint32_t tile = to.chain(layer, head).first; tile != kNoTile; tile = to.links()[tile]) {

@@ -4,12 +4,14 @@
 #define SHAPE 2, 4, 2, 32, 0, 8, 2, NIBKV_Q4
 static const nibkv_shape kShape = {SHAPE, {0, 0, 0, 0}};
 static _Alignas(NIBKV_ARENA_ALIGNMENT) unsigned char arena[NIBKV_FOOTPRINT_EMS(64, SHAPE)];
-_Static_assert(NIBKV_FOOTPRINT_FULL(32, 1, 1, 1, 16, 0, 1, 1, NIBKV_Q4) ==
-                   64 + 256 + 64 + 64 + 128 + 512 + (64 + 64 + 64 + 2048 + 512),
-               "header, layout, chain, link, side data, codes, scratch (more than the 576 of encoding): added up by hand");
-_Static_assert(NIBKV_FOOTPRINT_EMS(32, 1, 1, 1, 16, 0, 1, 1, NIBKV_Q4) ==
-                   64 + 256 + 64 + 2 * 64 + 2 * 448 + 2 * 512 + (1280 + 576 + 48 * 16 + 4096),
-               "header, layout, chain, links, bases, side data and codes of 2 tiles, workspace (more than scratch): by hand");
+_Static_assert(
+    NIBKV_FOOTPRINT_FULL(32, 1, 1, 1, 16, 0, 1, 1, NIBKV_Q4) ==
+        64 + 256 + 64 + 64 + 128 + 512 + (64 + 64 + 64 + 2048 + 512),
+    "header, layout, chain, link, side data, codes, scratch (more than the 576 of encoding): added up by hand");
+_Static_assert(
+    NIBKV_FOOTPRINT_EMS(32, 1, 1, 1, 16, 0, 1, 1, NIBKV_Q4) ==
+        64 + 256 + 64 + 2 * 64 + 2 * 448 + 2 * 512 + (1280 + 576 + 48 * 16 + 4096),
+    "header, layout, chain, links, bases, side data and codes of 2 tiles, workspace (more than scratch): by hand");
 _Static_assert(sizeof(nibkv_cache) == NIBKV_CACHE_BYTES && NIBKV_CACHE_BYTES % 8 == 0, "the handle");
 #if NIBKV_VERSION_MAJOR < 0 || NIBKV_VERSION_MINOR < 0 || NIBKV_VERSION_PATCH < 0
 #error "versions are numbers that the preprocessor reads"
@@ -82,39 +84,6 @@ nibkv_status run_in_c(const setup* with, results* to) {
 #define OF(shape)                                                                                         \
   (shape)->layers, (shape)->query_heads, (shape)->kv_heads, (shape)->head_dim, (shape)->outlier_channels, \
       (shape)->max_chunk, (shape)->workers, (shape)->storage
-
-uint64_t macro_footprint(uint32_t preset, uint32_t tokens, const nibkv_shape* shape) {
-  switch (preset) {
-    case 0:
-      return NIBKV_FOOTPRINT_FULL(tokens, OF(shape));
-    case 1:
-      return NIBKV_FOOTPRINT_STREAMING_LLM(tokens, OF(shape));
-    case 2:
-      return NIBKV_FOOTPRINT_EMS(tokens, OF(shape));
-    case 3:
-      return NIBKV_FOOTPRINT_EMS_NO_MERGE(tokens, OF(shape));
-    case 4:
-      return NIBKV_FOOTPRINT_H2O(tokens, OF(shape));
-    case 5:
-      return NIBKV_FOOTPRINT_TOVA(tokens, OF(shape));
-    case 6:
-      return NIBKV_FOOTPRINT_SNAPKV(tokens, OF(shape));
-    case 7:
-      return NIBKV_FOOTPRINT_L2_NORM(tokens, OF(shape));
-    case 8:
-      return NIBKV_FOOTPRINT_PYRAMID_KV(tokens, OF(shape));
-    case 9:
-      return NIBKV_FOOTPRINT_ADA_KV(tokens, OF(shape));
-    case 10:
-      return NIBKV_FOOTPRINT_HEAD_KV(tokens, OF(shape));
-    case 11:
-      return NIBKV_FOOTPRINT_MINICACHE(tokens, OF(shape));
-    case 12:
-      return NIBKV_FOOTPRINT_EMS_FOLD(tokens, OF(shape));
-    default:
-      return 0;
-  }
-}
 
 uint64_t macro_footprint_of(const nibkv_policy* policy, const nibkv_shape* shape) {
   const bool scores = policy->keep == NIBKV_KEEP_SCORE;

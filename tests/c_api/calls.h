@@ -39,8 +39,7 @@ nibkv_status run_in_c(const setup* with, results* to);
  * is `less` bytes shorter. */
 nibkv_status init_static(nibkv_cache* cache, size_t less);
 
-/* The macro NIBKV_FOOTPRINT_... of the preset of that index, and one of a policy by its flags. */
-uint64_t macro_footprint(uint32_t preset, uint32_t tokens, const nibkv_shape* shape);
+/* The macro NIBKV_FOOTPRINT of a policy. */
 uint64_t macro_footprint_of(const nibkv_policy* policy, const nibkv_shape* shape);
 
 #ifdef __cplusplus

@@ -41,7 +41,7 @@ PLANTS = [
     ("lib/src/arena/status.cpp", "#include \"codec/row.hpp\"\n", "lib/src/codec is above"),
     ("lib/src/fold/fold.cpp", "#  include \"pipeline/plan_chain.hpp\"\n", "lib/src/pipeline is above"),
     # Not faults:
-    ("lib/src/pipeline/plan.cpp", "#include \"arena/access.hpp\"\n#include \"pipeline/score_rows.hpp\"\n", None),
+    ("lib/src/pipeline/plan.cpp", "#include \"arena/view.hpp\"\n#include \"pipeline/score_rows.hpp\"\n", None),
     ("lib/src/c_api/c_api.cpp", "#include \"snapshot/parts.hpp\"\n", None),
     ("lib/examples/engine.cpp", "#include <thread>\nstd::vector<int> planted;\n", None),
     ("lib/FORMAT.md", "[one](#scale16), [another](EXPERIMENTS.md#making-space), [a site](https://example.org/none.md)\n", None),

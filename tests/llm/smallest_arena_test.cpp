@@ -200,7 +200,9 @@ TEST(LargestArena, IsWhatTheMachineHasAndNothingIsAllocatedForMore) {
   EXPECT_LE(widest(error), 83u) << error;
   options.tokens = 0;
   options.arena_bytes = std::uint64_t{1} << 40;
-  if (physical_memory() < std::uint64_t{1} << 39) EXPECT_NE(error_of(large, options), "");
+  if (physical_memory() < std::uint64_t{1} << 39) {
+    EXPECT_NE(error_of(large, options), "");
+  }
 
   // What it names instead fits half of the memory, and takes more than nine tenths of that.
   constexpr std::uint64_t kMemory = std::uint64_t{1} << 34;

@@ -91,10 +91,14 @@ class Terminal {
 
   void signal(int number) { ::kill(process_, number); }
 
-  /// Its exit status once it has ended; minus 1000 for a signal that killed it.
+  /// Its exit status once it has ended; minus 1000 for a signal that killed it. Throws after a minute.
   int wait() {
+    const auto start = std::chrono::steady_clock::now();
     int status = 0;
     while (::waitpid(process_, &status, WNOHANG) == 0) {
+      if (std::chrono::steady_clock::now() - start > std::chrono::minutes(1)) {
+        throw std::runtime_error("it does not end, but shows: " + shown_.substr(seen_));
+      }
       pollfd file = {ends_.master, POLLIN, 0};
       if (::poll(&file, 1, 20) > 0) read();
     }

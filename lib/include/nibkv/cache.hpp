@@ -94,7 +94,7 @@ class Cache {
   std::uint32_t seen(std::uint32_t layer) const;
 
  private:
-  friend struct Access;
+  friend struct ArenaView;
 
   std::byte* base_ = nullptr;
   Shape shape_ = {};

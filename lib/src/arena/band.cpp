@@ -2,14 +2,14 @@
 
 namespace nibkv {
 
-bool in_step(const Access& to, const Band& band) {
+bool in_step(const ArenaView& to, const Band& band) {
   for (std::uint32_t layer = band.first; layer < band.end(); ++layer) {
     if (to.chain(layer, 0).seen != to.chain(band.first, 0).seen) return false;
   }
   return true;
 }
 
-bool in_turn(const Access& to, std::uint32_t layer, std::uint32_t count) {
+bool in_turn(const ArenaView& to, std::uint32_t layer, std::uint32_t count) {
   const Band band = band_of(to, layer);
   const std::uint32_t seen = to.chain(layer, 0).seen;
   for (std::uint32_t other = band.first; other < band.end(); ++other) {
@@ -18,31 +18,31 @@ bool in_turn(const Access& to, std::uint32_t layer, std::uint32_t count) {
   return true;
 }
 
-std::uint32_t judging_layer(const Access& to, const Band& band) {
+std::uint32_t judging_layer(const ArenaView& to, const Band& band) {
   return band.layers == 1 || to.policy().fold.t < 128 ? band.first : band.first + 1;
 }
 
-bool is_centred(const Access& to, std::uint32_t layer) {
+bool is_centred(const ArenaView& to, std::uint32_t layer) {
   const Fold& fold = to.policy().fold;
   return !folds(to) || fold.centred || !(fold.keys.has(layer) || (layer != 0 && fold.keys.has(layer - 1)));
 }
 
-const std::uint8_t* value_map(const Access& to, std::uint32_t layer, std::uint32_t kv_head) {
+const std::uint8_t* value_map(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head) {
   const bool maps = folds(to) && layer != 0 && to.policy().fold.aligned_values.has(layer - 1);
   return maps ? to.profile().value_map(layer, kv_head) : nullptr;
 }
 
-const std::uint8_t* key_turns(const Access& to, std::uint32_t layer, std::uint32_t kv_head) {
+const std::uint8_t* key_turns(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head) {
   const bool turns = folds(to) && layer != 0 && to.policy().fold.aligned_keys.has(layer - 1);
   return turns ? to.profile().key_turns(layer, kv_head) : nullptr;
 }
 
-std::uint32_t* distances(const Access& to, std::uint32_t lower, std::uint32_t kv_head) {
+std::uint32_t* distances(const ArenaView& to, std::uint32_t lower, std::uint32_t kv_head) {
   const std::size_t paired_head = entry_of(to, first_view(to, lower, kv_head)) / to.layout().paired_entries;
   return to.at<std::uint32_t>(to.layout().distances) + paired_head * to.layout().most_retained;
 }
 
-std::uint32_t first_view(const Access& to, std::uint32_t lower, std::uint32_t kv_head) {
+std::uint32_t first_view(const ArenaView& to, std::uint32_t lower, std::uint32_t kv_head) {
   const Policy& policy = to.policy();
   const detail::PairCounts all = detail::count_pairs(policy, to.shape().layers);
   const detail::PairCounts before = detail::count_pairs(policy, lower);
@@ -53,27 +53,27 @@ std::uint32_t first_view(const Access& to, std::uint32_t lower, std::uint32_t kv
          2 * to.layout().paired_entries * (pair * to.shape().kv_heads + kv_head);
 }
 
-std::ptrdiff_t code_step(const Access& to, std::uint32_t tile) {
+std::ptrdiff_t code_step(const ArenaView& to, std::uint32_t tile) {
   const auto plane_bytes = static_cast<std::ptrdiff_t>(to.layout().code_bytes / 2);
   if (!is_view(to, tile)) return 2 * plane_bytes;
   return static_cast<std::ptrdiff_t>(planes_of(to, tile)) * plane_bytes / 2;  // an entry has two numbers
 }
 
-std::uint8_t* plane_of(const Access& to, std::uint32_t view, std::uint32_t index) {
+std::uint8_t* plane_of(const ArenaView& to, std::uint32_t view, std::uint32_t index) {
   const std::uint64_t number = entry_of(to, view);
   const std::uint64_t both = to.layout().both_entries;
   const std::uint64_t before = number < both ? 2 * number : 2 * both + 3 * (number - both);
   return to.at<std::uint8_t>(to.layout().shared + (before + index) * (to.layout().code_bytes / 2));
 }
 
-std::uint32_t run_tiles(const Access& to, std::uint32_t layer, const Chain& chain) {
+std::uint32_t run_tiles(const ArenaView& to, std::uint32_t layer, const Chain& chain) {
   const Layout& layout = to.layout();
   if (equal_runs(to.policy(), layout)) return layout.tiles_per_head;
   if (folds(to)) return is_paired(to, layer) ? layout.paired_tiles : layout.tiles_per_head;
   return tiles_of(chain.budget + detail::slack_of(to.shape(), to.policy()));
 }
 
-void reset_bands(const Access& to) {
+void reset_bands(const ArenaView& to) {
   if (!folds(to)) return;
   for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) {
     const bool lower = is_lower(to, layer);

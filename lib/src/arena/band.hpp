@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "arena/access.hpp"
+#include "arena/view.hpp"
 
 // Layers that act together, and where the codes that two of them share lie. Only these files and
 // fold/ ask whether layers share codes; creating and checking a cache apart.
@@ -36,100 +36,148 @@ struct FoldedPart {
 static_assert(sizeof(FoldedPart) == detail::kFoldedPartBytes);
 
 /// Whether any layers share codes.
-inline bool folds(const Access& to) {
+inline bool folds(const ArenaView& to) {
   return to.layout().views != 0;
 }
-inline bool is_paired(const Access& to, std::uint32_t layer) {
+inline bool is_paired(const ArenaView& to, std::uint32_t layer) {
   return folds(to) && detail::is_paired(to.policy(), layer);
 }
-inline bool is_lower(const Access& to, std::uint32_t layer) {
+inline bool is_lower(const ArenaView& to, std::uint32_t layer) {
   return folds(to) && detail::is_lower(to.policy(), layer);
 }
 
-inline Band band_of(const Access& to, std::uint32_t layer) {
+inline Band band_of(const ArenaView& to, std::uint32_t layer) {
   if (!is_paired(to, layer)) return {layer, 1};
   return {detail::is_lower(to.policy(), layer) ? layer : layer - 1, 2};
 }
 /// Whether all layers of a band have seen the same tokens.
-bool in_step(const Access& to, const Band& band);
+bool in_step(const ArenaView& to, const Band& band);
 /// Whether a layer may append `count` tokens now. The layers of a band take turns, with equal
 /// numbers of tokens, the lowest first.
-bool in_turn(const Access& to, std::uint32_t layer, std::uint32_t count);
+bool in_turn(const ArenaView& to, std::uint32_t layer, std::uint32_t count);
 /// Whether `layer` ends a turn of its band.
 inline bool ends_turn(const Band& band, std::uint32_t layer) {
   return layer + 1 == band.end();
 }
 /// The layer of a band whose rows say which slots are similar: the nearer one to what both share.
-std::uint32_t judging_layer(const Access& to, const Band& band);
+std::uint32_t judging_layer(const ArenaView& to, const Band& band);
 
 /// Whether the profile's mean key is subtracted from a layer's keys.
-bool is_centred(const Access& to, std::uint32_t layer);
+bool is_centred(const ArenaView& to, std::uint32_t layer);
 /// The map of an upper layer's values, i16[head_dim][head_dim] in Q15, and the rotations of the
 /// pairs of its keys; null if they are not aligned.
-const std::uint8_t* value_map(const Access& to, std::uint32_t layer, std::uint32_t kv_head);
-const std::uint8_t* key_turns(const Access& to, std::uint32_t layer, std::uint32_t kv_head);
+const std::uint8_t* value_map(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head);
+const std::uint8_t* key_turns(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head);
 
 /// Exists only where layers share codes.
-inline FoldedPart& folded_part(const Access& to, const Chain& chain) {
+inline FoldedPart& folded_part(const ArenaView& to, const Chain& chain) {
   return to.at<FoldedPart>(to.layout().folds)[&chain - to.chains()];
 }
 /// The distances between the two layers of the slots that a head of a pair retains after its
 /// sinks, u32[most_retained]; kUnknownDistance if not computed.
-std::uint32_t* distances(const Access& to, std::uint32_t lower, std::uint32_t kv_head);
+std::uint32_t* distances(const ArenaView& to, std::uint32_t lower, std::uint32_t kv_head);
 
 // A view's tile number encodes its entry, and whether it belongs to the upper layer.
-inline bool is_view(const Access& to, std::uint32_t tile) {
+inline bool is_view(const ArenaView& to, std::uint32_t tile) {
   return tile >= to.layout().tiles;
 }
-inline std::uint32_t entry_of(const Access& to, std::uint32_t view) {
+inline std::uint32_t entry_of(const ArenaView& to, std::uint32_t view) {
   return (view - static_cast<std::uint32_t>(to.layout().tiles)) / 2;
 }
-inline bool is_upper(const Access& to, std::uint32_t view) {
+inline bool is_upper(const ArenaView& to, std::uint32_t view) {
   return ((view - static_cast<std::uint32_t>(to.layout().tiles)) & 1) != 0;
 }
 /// The lower layer's view of the first entry that a head of a pair has.
-std::uint32_t first_view(const Access& to, std::uint32_t lower, std::uint32_t kv_head);
+std::uint32_t first_view(const ArenaView& to, std::uint32_t lower, std::uint32_t kv_head);
 
 /// Whether another layer reads the same codes of keys, or of values.
-inline bool shares_keys(const Access& to, std::uint32_t tile) {
+inline bool shares_keys(const ArenaView& to, std::uint32_t tile) {
   return is_view(to, tile) &&
          (entry_of(to, tile) < to.layout().both_entries || entry_of(to, tile) >= to.layout().value_entries);
 }
-inline bool shares_values(const Access& to, std::uint32_t tile) {
+inline bool shares_values(const ArenaView& to, std::uint32_t tile) {
   return is_view(to, tile) && entry_of(to, tile) < to.layout().value_entries;
 }
 /// Whether the codes of a tile are its own, or shared and the lower layer's to move.
-inline bool owns_keys(const Access& to, std::uint32_t tile) {
+inline bool owns_keys(const ArenaView& to, std::uint32_t tile) {
   return !shares_keys(to, tile) || !is_upper(to, tile);
 }
-inline bool owns_values(const Access& to, std::uint32_t tile) {
+inline bool owns_values(const ArenaView& to, std::uint32_t tile) {
   return !shares_values(to, tile) || !is_upper(to, tile);
 }
 /// The bytes from the codes of a tile to those of the tile with the next number, of the
 /// same chain and kind.
-std::ptrdiff_t code_step(const Access& to, std::uint32_t tile);
+std::ptrdiff_t code_step(const ArenaView& to, std::uint32_t tile);
 /// The planes of an entry, each of code_bytes / 2.
-inline std::uint32_t planes_of(const Access& to, std::uint32_t view) {
+inline std::uint32_t planes_of(const ArenaView& to, std::uint32_t view) {
   return entry_of(to, view) < to.layout().both_entries ? 2 : 3;
 }
-std::uint8_t* plane_of(const Access& to, std::uint32_t view, std::uint32_t index);
+std::uint8_t* plane_of(const ArenaView& to, std::uint32_t view, std::uint32_t index);
 
 /// The maximum of slots of a chain under Keep::kAll, beside what the pool has left: where layers share
 /// codes, what its own tiles and entries hold.
-inline std::uint32_t most_slots(const Access& to) {
+inline std::uint32_t most_slots(const ArenaView& to) {
   return folds(to) ? to.layout().tiles_per_head * kTileSlots : 0xffffffff;
 }
 
 /// Tiles of a chain's own run in the pool.
-std::uint32_t run_tiles(const Access& to, std::uint32_t layer, const Chain& chain);
+std::uint32_t run_tiles(const ArenaView& to, std::uint32_t layer, const Chain& chain);
 /// Makes what layers share empty: both layers of a pair get the views of the pair's own entries.
-void reset_bands(const Access& to);
+void reset_bands(const ArenaView& to);
 
-inline Segment Access::own(const Chain& chain) const {
+/// Appends a tile to a list of tiles.
+template <typename List>
+void add_to_list(List& list, std::uint32_t tile, std::uint32_t* links) {
+  links[tile] = kNoTile;
+  if (list.first == kNoTile) {
+    list.first = tile;
+  } else {
+    links[list.last] = tile;
+  }
+  list.last = tile;
+}
+
+/// The bytes of a tile in use; if `tile` is a view, the bytes of its entry.
+inline std::uint64_t bytes_of_tile(const ArenaView& to, std::uint32_t tile) {
+  const Layout& at = to.layout();
+  const std::uint64_t beside = at.side_bytes + 4u + (to.policy().keep == Keep::kScore ? 4u : 0u);
+  if (!is_view(to, tile)) return at.code_bytes + beside;
+  return 2 * beside + planes_of(to, tile) * (at.code_bytes / 2);
+}
+
+/// Only where layers share codes: elsewhere the number of tiles says it.
+inline void count_bytes(const ArenaView& to, std::uint32_t tile, bool taken) {
+  if (!folds(to)) return;
+  ArenaHeader& head = to.header();
+  const std::uint64_t bytes = bytes_of_tile(to, tile);
+  head.used_bytes = taken ? head.used_bytes + bytes : head.used_bytes - bytes;
+  if (head.used_bytes > head.peak_bytes) head.peak_bytes = head.used_bytes;
+}
+
+/// Takes an entry for the folded part of a chain. Called once for each of the two
+/// chains that share codes.
+inline void grow(const ArenaView& to, FoldedPart& part) {
+  const std::uint32_t view = part.free;
+  NIBKV_ASSERT(view != kNoTile && is_view(to, view));
+  part.free = to.links()[view];
+  add_to_list(part, view, to.links());
+  if (is_upper(to, view)) return;  // an entry is counted once
+  to.header().used_entries += 1;
+  count_bytes(to, view, true);
+}
+inline void give_back(const ArenaView& to, FoldedPart& part, std::uint32_t view) {
+  to.links()[view] = part.free;
+  part.free = view;
+  if (is_upper(to, view)) return;
+  to.header().used_entries -= 1;
+  count_bytes(to, view, false);
+}
+
+inline Segment ArenaView::own(const Chain& chain) const {
   const std::uint32_t folded = folds(*this) ? folded_part(*this, chain).used : 0;
   return {chain.first, chain.last, folded, chain.used - folded};
 }
-inline Segments Access::segments(const Chain& chain) const {
+inline Segments ArenaView::segments(const Chain& chain) const {
   Segments all;
   if (folds(*this)) {
     const FoldedPart& part = folded_part(*this, chain);
@@ -138,14 +186,14 @@ inline Segments Access::segments(const Chain& chain) const {
   all.add(own(chain));
   return all;
 }
-inline std::uint32_t Access::unordered(const Chain& chain) const {
+inline std::uint32_t ArenaView::unordered(const Chain& chain) const {
   return folds(*this) ? folded_part(*this, chain).used + folded_part(*this, chain).retained : 0;
 }
-inline std::uint8_t* Access::key_codes(std::uint32_t tile) const {
+inline std::uint8_t* ArenaView::key_codes(std::uint32_t tile) const {
   if (!is_view(*this, tile)) return in_place<std::uint8_t>(codes(tile));
   return plane_of(*this, tile, owns_keys(*this, tile) && is_upper(*this, tile) ? 1 : 0);
 }
-inline std::uint8_t* Access::value_codes(std::uint32_t tile) const {
+inline std::uint8_t* ArenaView::value_codes(std::uint32_t tile) const {
   if (!is_view(*this, tile)) return in_place<std::uint8_t>(codes(tile)) + layout().code_bytes / 2;
   const std::uint32_t last = planes_of(*this, tile) - 1;
   return plane_of(*this, tile, shares_values(*this, tile) || is_upper(*this, tile) ? last : 1);

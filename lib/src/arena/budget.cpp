@@ -24,14 +24,14 @@ std::uint32_t least_tiles(const Policy& policy, Budget how, std::uint32_t tokens
 }
 
 // A head's share of what is left above the minimum, in any unit.
-std::uint64_t weight_of(const Access& to, Budget how, std::uint32_t layer, std::uint32_t kv_head) {
+std::uint64_t weight_of(const ArenaView& to, Budget how, std::uint32_t layer, std::uint32_t kv_head) {
   if (how == Budget::kScores) return to.profile().head(layer, kv_head).head_score;
   // From (2 - 1 / beta) times the mean in the first layer down to 1 / beta of it in the last.
   const std::uint64_t last = to.shape().layers > 1 ? to.shape().layers - 1 : 1;
   return (2 * kPyramidBeta - 1) * last - std::uint64_t{2 * kPyramidBeta - 2} * layer;
 }
 
-void share_by_weights(const Access& to, Budget how, std::uint32_t tokens) {
+void share_by_weights(const ArenaView& to, Budget how, std::uint32_t tokens) {
   const Shape& shape = to.shape();
   const std::uint64_t heads = std::uint64_t{shape.layers} * shape.kv_heads;
   const std::uint32_t mean = tokens / kTileSlots;
@@ -86,7 +86,7 @@ Status check_budgets(const Shape& shape, const Policy& policy, const ProfileView
   return tiles <= heads * (layout.tiles_per_head - slack) ? Status::kOk : Status::kBadPolicy;
 }
 
-void set_budgets(const Access& to, std::span<const std::uint32_t> table) {
+void set_budgets(const ArenaView& to, std::span<const std::uint32_t> table) {
   const Policy& policy = to.policy();
   for (std::size_t i = 0; i < to.heads(); ++i) {
     const bool own = policy.keep == Keep::kScore && policy.budget == Budget::kTable;
@@ -95,7 +95,7 @@ void set_budgets(const Access& to, std::span<const std::uint32_t> table) {
   if (policy.keep == Keep::kScore) share_heads(to, policy.budget, policy.tokens);
 }
 
-void share_heads(const Access& to, Budget how, std::uint32_t tokens) {
+void share_heads(const ArenaView& to, Budget how, std::uint32_t tokens) {
   if (how == Budget::kPyramid || how == Budget::kScores) share_by_weights(to, how, tokens);
 }
 

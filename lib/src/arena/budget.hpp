@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <span>
 
-#include "arena/access.hpp"
+#include "arena/view.hpp"
 
 namespace nibkv {
 
@@ -15,11 +15,11 @@ Status check_budgets(const Shape& shape, const Policy& policy, const ProfileView
                      std::span<const std::uint32_t> table);
 
 /// Sets every chain's budget in tokens. check_budgets must have accepted the arguments.
-void set_budgets(const Access& to, std::span<const std::uint32_t> table);
+void set_budgets(const ArenaView& to, std::span<const std::uint32_t> table);
 
 /// Distributes `tokens` a head among all heads, for kPyramid and kScores, whose shares never
 /// change: writes the budgets.
-void share_heads(const Access& to, Budget how, std::uint32_t tokens);
+void share_heads(const ArenaView& to, Budget how, std::uint32_t tokens);
 
 /// The limits of what share_layer gives a head, in tiles, and the rest of its tokens. The heads
 /// of a layer have `mean` tiles on average.

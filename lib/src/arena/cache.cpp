@@ -10,7 +10,7 @@ namespace {
 
 // Makes all chains empty. They keep their budgets, and each gets its own tiles in
 // one run of the pool.
-void reset(const Access& to) {
+void reset(const ArenaView& to) {
   const Layout& layout = to.layout();
   ArenaHeader& header = to.header();
   std::memset(&header, 0, sizeof header);
@@ -61,16 +61,16 @@ Status Cache::init(std::span<std::byte> arena, const Shape& shape, const Policy&
   const Layout layout = layout_of(shape, policy);
   auto* kept = in_place<Layout>(arena.data() + static_cast<std::size_t>(layout.layout));
   std::memcpy(kept, &layout, sizeof layout);
-  Access::set(*this, arena.data(), shape, policy, *kept, profile, *kernels);
-  set_budgets(Access{*this}, options.budgets);
-  reset(Access{*this});
-  poison_gaps(Access{*this});
+  ArenaView::set(*this, arena.data(), shape, policy, *kept, profile, *kernels);
+  set_budgets(ArenaView{*this}, options.budgets);
+  reset(ArenaView{*this});
+  poison_gaps(ArenaView{*this});
   return Status::kOk;
 }
 
 Status Cache::clear() {
   if (!ready()) return Status::kNotReady;
-  reset(Access{*this});
+  reset(ArenaView{*this});
   return Status::kOk;
 }
 
@@ -80,7 +80,7 @@ std::string_view Cache::port() const {
 
 Usage Cache::usage() const {
   if (!ready()) return {};
-  const Access to{*this};
+  const ArenaView to{*this};
   const ArenaHeader& header = to.header();
   const bool counted = folds(to);
   const std::uint64_t chain_bytes = to.heads() * (sizeof(Chain) + (counted ? sizeof(FoldedPart) : 0));
@@ -96,17 +96,17 @@ Usage Cache::usage() const {
 
 std::uint32_t Cache::held(std::uint32_t layer, std::uint32_t kv_head) const {
   if (!ready() || layer >= shape_.layers || kv_head >= shape_.kv_heads) return 0;
-  return Access{*this}.chain(layer, kv_head).used;
+  return ArenaView{*this}.chain(layer, kv_head).used;
 }
 
 std::uint32_t Cache::budget(std::uint32_t layer, std::uint32_t kv_head) const {
   if (!ready() || layer >= shape_.layers || kv_head >= shape_.kv_heads) return 0;
-  return Access{*this}.chain(layer, kv_head).budget;
+  return ArenaView{*this}.chain(layer, kv_head).budget;
 }
 
 std::uint32_t Cache::seen(std::uint32_t layer) const {
   if (!ready() || layer >= shape_.layers) return 0;
-  return Access{*this}.chain(layer, 0).seen;
+  return ArenaView{*this}.chain(layer, 0).seen;
 }
 
 }  // namespace nibkv

@@ -10,7 +10,7 @@ namespace nibkv {
 /// The arrays of the arena's plan region, each large enough for a chain. Under Keep::kRecent
 /// only the first exists.
 struct PlanArrays {
-  explicit PlanArrays(const Access& to)
+  explicit PlanArrays(const ArenaView& to)
       : target(to.plan()),
         score(target + stride(to)),
         rank(score + stride(to)),
@@ -19,7 +19,7 @@ struct PlanArrays {
         other(folds(to) ? next + stride(to) : nullptr),
         droppable(folds(to) ? other + stride(to) : nullptr) {}
 
-  static std::size_t stride(const Access& to) { return std::size_t{to.layout().chain_tiles} * kTileSlots; }
+  static std::size_t stride(const ArenaView& to) { return std::size_t{to.layout().chain_tiles} * kTileSlots; }
 
   std::uint32_t* target;
   std::uint32_t* score;  // the weights for merging

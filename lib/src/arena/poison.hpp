@@ -1,6 +1,6 @@
 #pragma once
 
-#include "arena/access.hpp"
+#include "arena/view.hpp"
 
 #if defined(__SANITIZE_ADDRESS__)
 #define NIBKV_POISONS 1
@@ -18,7 +18,7 @@ namespace nibkv {
 
 /// Under AddressSanitizer, with NIBKV_ASSERTS, what lies between the regions of an arena's state may not be
 /// read or written, until the arena is used for another cache.
-inline void poison_gaps(const Access& to) {
+inline void poison_gaps(const ArenaView& to) {
   for (const Region& region : kRegions) {
     const std::uint64_t begin = to.layout().*region.offset;
     if (region.offset != &Layout::layout && begin >= to.layout().plan) continue;  // scratch lies in these
@@ -35,7 +35,7 @@ inline void unpoison(std::span<std::byte> arena) {
 #else
 namespace nibkv {
 
-inline void poison_gaps(const Access&) {}
+inline void poison_gaps(const ArenaView&) {}
 inline void unpoison(std::span<std::byte>) {}
 
 }  // namespace nibkv

@@ -5,7 +5,7 @@
 
 namespace nibkv {
 
-Basis::Basis(const Access& to, std::uint32_t layer, std::uint32_t kv_head)
+Basis::Basis(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head)
     : empty_(to.profile().empty() || to.shape().storage == Storage::kF32),
       centred_(is_centred(to, layer)),
       rotary_(to.profile().rotary()),

@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "arena/access.hpp"
+#include "arena/view.hpp"
 
 namespace nibkv {
 
@@ -15,7 +15,7 @@ std::int8_t outlier_code(float channel, float scale);
 /// that of the rest; the mean key's product is left out.
 class Basis {
  public:
-  Basis(const Access& to, std::uint32_t layer, std::uint32_t kv_head);
+  Basis(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head);
 
   /// Whether there is anything to do.
   bool empty() const { return empty_; }

@@ -18,7 +18,7 @@ bool moves_whole(const std::uint32_t* target, std::uint32_t first_target, std::u
 
 }  // namespace
 
-std::uint32_t move_forward(const Access& to, Segment& segment, const std::uint32_t* target) {
+std::uint32_t move_forward(const ArenaView& to, Segment& segment, const std::uint32_t* target) {
   std::uint32_t* links = to.links();
   // The written tiles are a prefix of the segment, up to `last`. Tiles between it and the one being
   // read may be overwritten, since a target never comes after its slot.

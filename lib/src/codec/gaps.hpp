@@ -11,7 +11,7 @@ namespace nibkv {
 ///                 `begin`, `begin` + 1, ...
 /// @param target   the plan of the segment's slots
 /// @returns the first of the tiles left over, which form a list, or kNoTile
-std::uint32_t move_forward(const Access& to, Segment& segment, const std::uint32_t* target);
+std::uint32_t move_forward(const ArenaView& to, Segment& segment, const std::uint32_t* target);
 
 /// The same for a list of tiles, those left over given back.
 /// @param list    a chain, for its own tiles, or a folded part; its number of slots is the caller's to set
@@ -19,7 +19,7 @@ std::uint32_t move_forward(const Access& to, Segment& segment, const std::uint32
 /// @param begin   how many slots of the chain will come before it
 /// @returns the slots that remain
 template <typename List>
-std::uint32_t close_gaps(const Access& to, List& list, std::uint32_t slots, const std::uint32_t* target,
+std::uint32_t close_gaps(const ArenaView& to, List& list, std::uint32_t slots, const std::uint32_t* target,
                          std::uint32_t begin) {
   Segment segment{list.first, list.last, begin, slots};
   std::uint32_t spare = move_forward(to, segment, target);

@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "arena/access.hpp"
+#include "arena/view.hpp"
 #include "codec/basis.hpp"
 #include "codec/refine.hpp"
 #include "codec/rotary.hpp"
@@ -12,7 +12,7 @@ namespace nibkv {
 /// Adds up the rows of a class of slots for its centre: weighted sums of rotated rows.
 class Merger {
  public:
-  Merger(const Access& to, const Basis& basis)
+  Merger(const ArenaView& to, const Basis& basis)
       : to_(to),
         basis_(basis),
         dim_(to.shape().head_dim),
@@ -40,7 +40,7 @@ class Merger {
  private:
   float read_key(const Place& slot, std::int64_t positions, float* outliers);
 
-  const Access& to_;
+  const ArenaView& to_;
   const Basis& basis_;
   std::uint32_t dim_;
   std::uint32_t channels_;

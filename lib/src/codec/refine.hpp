@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "arena/access.hpp"
+#include "arena/view.hpp"
 #include "codec/basis.hpp"
 
 namespace nibkv {

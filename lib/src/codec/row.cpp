@@ -28,27 +28,27 @@ constexpr SquareTable kSquares = make_squares();
 
 }  // namespace
 
-void key_row(const Access& to, std::uint32_t tile, std::uint32_t lane, std::uint8_t* row) {
+void key_row(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, std::uint8_t* row) {
   get_key_codes(to.key_codes(tile), lane, to.shape().head_dim, row);
 }
 
-void value_row(const Access& to, std::uint32_t tile, std::uint32_t lane, std::uint8_t* row) {
+void value_row(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, std::uint8_t* row) {
   get_value_codes(to.value_codes(tile), lane, to.shape().head_dim, row);
 }
 
-void key_levels(const Access& to, std::uint32_t tile, std::uint32_t lane, std::int8_t* levels) {
+void key_levels(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, std::int8_t* levels) {
   std::uint8_t codes[kMaxHeadDim];
   key_row(to, tile, lane, codes);
   to_levels(codes, to.shape().head_dim, levels);
 }
 
-void value_levels(const Access& to, std::uint32_t tile, std::uint32_t lane, std::int8_t* levels) {
+void value_levels(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, std::int8_t* levels) {
   std::uint8_t codes[kMaxHeadDim];
   value_row(to, tile, lane, codes);
   to_levels(codes, to.shape().head_dim, levels);
 }
 
-void restore_key(const Access& to, const Basis& basis, std::uint32_t tile, std::uint32_t lane, float* row) {
+void restore_key(const ArenaView& to, const Basis& basis, std::uint32_t tile, std::uint32_t lane, float* row) {
   std::int8_t levels[kMaxHeadDim];
   std::int8_t outliers[kMaxOutlierChannels];
   const std::uint32_t dim = to.shape().head_dim;
@@ -61,13 +61,14 @@ void restore_key(const Access& to, const Basis& basis, std::uint32_t tile, std::
   basis.join_key(row, outliers);
 }
 
-void put_key(const Access& to, std::uint32_t tile, std::uint32_t lane, const std::uint8_t* codes, std::uint16_t scale) {
+void put_key(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, const std::uint8_t* codes,
+             std::uint16_t scale) {
   NIBKV_ASSERT(lane < kTileSlots && (scale == 0 || scale >= 256));
   to.key_scales(tile)[lane] = scale < kMostKeyScale16 ? scale : kMostKeyScale16;
   put_key_codes(to.key_codes(tile), lane, to.shape().head_dim, codes);
 }
 
-void put_value(const Access& to, std::uint32_t tile, std::uint32_t lane, const std::uint8_t* codes,
+void put_value(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, const std::uint8_t* codes,
                std::uint16_t scale) {
   NIBKV_ASSERT(lane < kTileSlots && (scale == 0 || scale >= 256));
   to.value_scales(tile)[lane] = scale < kMostValueScale16 ? scale : kMostValueScale16;
@@ -75,7 +76,7 @@ void put_value(const Access& to, std::uint32_t tile, std::uint32_t lane, const s
 }
 
 // A sum of 16 squares fits 16 bits: 16 * 63^2 < 2^16.
-void key_energies(const Access& to, std::uint32_t tile, float* energies) {
+void key_energies(const ArenaView& to, std::uint32_t tile, float* energies) {
   for (std::uint32_t t = 0; t < kTileSlots; ++t) energies[t] = 0;
   const std::uint8_t* codes = to.key_codes(tile);
   for (std::uint32_t c = 0; c < to.shape().head_dim; c += 16) {

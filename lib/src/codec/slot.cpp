@@ -17,7 +17,7 @@ void put_word(std::uint8_t* codes, std::uint32_t index, std::uint32_t word) {
 }
 
 // The slot's element of the n-th array of a side field.
-std::byte* side_element(const Access& to, const SideField& field, std::uint32_t tile, std::uint32_t n,
+std::byte* side_element(const ArenaView& to, const SideField& field, std::uint32_t tile, std::uint32_t n,
                         std::uint32_t lane) {
   return to.side(tile) + to.layout().side.*field.offset + (n * kTileSlots + lane) * field.bytes;
 }
@@ -60,7 +60,7 @@ void put_value_codes(std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_
   }
 }
 
-void start_slot(const Access& to, std::uint32_t tile, std::uint32_t lane, std::uint32_t position) {
+void start_slot(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, std::uint32_t position) {
   to.set_position(tile, lane, position);
 #pragma GCC unroll 8
   for (const SideField& field : kSideFields) {
@@ -69,7 +69,7 @@ void start_slot(const Access& to, std::uint32_t tile, std::uint32_t lane, std::u
   }
 }
 
-void move_slot(const Access& to, std::uint32_t from_tile, std::uint32_t from_lane, std::uint32_t to_tile,
+void move_slot(const ArenaView& to, std::uint32_t from_tile, std::uint32_t from_lane, std::uint32_t to_tile,
                std::uint32_t to_lane) {
   const Shape& shape = to.shape();
   if (shape.storage == Storage::kF32) {

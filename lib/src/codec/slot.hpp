@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "arena/access.hpp"
+#include "arena/view.hpp"
 
 namespace nibkv {
 
@@ -20,11 +20,11 @@ void get_value_codes(const std::uint8_t* tile, std::uint32_t lane, std::uint32_t
 void put_value_codes(std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_dim, const std::uint8_t* codes);
 
 /// Makes a slot new, under Keep::kScore: it has its position, and nothing is known of it.
-void start_slot(const Access& to, std::uint32_t tile, std::uint32_t lane, std::uint32_t position);
+void start_slot(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, std::uint32_t position);
 
 /// Copies one slot: codes and side data, but not the position. Codes that two layers share move with
 /// the lower one.
-void move_slot(const Access& to, std::uint32_t from_tile, std::uint32_t from_lane, std::uint32_t to_tile,
+void move_slot(const ArenaView& to, std::uint32_t from_tile, std::uint32_t from_lane, std::uint32_t to_tile,
                std::uint32_t to_lane);
 
 }  // namespace nibkv

@@ -14,7 +14,7 @@ std::uint32_t count_kept(const std::uint32_t* target, std::uint32_t count) {
 }
 
 // Moves the distances of retained slots along with the slots.
-void move_distances(const Access& to, std::uint32_t lower, std::uint32_t kv_head, std::uint32_t retained,
+void move_distances(const ArenaView& to, std::uint32_t lower, std::uint32_t kv_head, std::uint32_t retained,
                     const std::uint32_t* target) {
   std::uint32_t* known = distances(to, lower, kv_head);
   const std::uint32_t sinks = to.policy().sinks;
@@ -31,7 +31,7 @@ void move_distances(const Access& to, std::uint32_t lower, std::uint32_t kv_head
 
 }  // namespace
 
-std::uint32_t close_folded_gaps(const Access& to, std::uint32_t layer, std::uint32_t kv_head,
+std::uint32_t close_folded_gaps(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head,
                                 const std::uint32_t* target) {
   if (!is_paired(to, layer)) return 0;
   const Chain& chain = to.chain(layer, kv_head);
@@ -43,7 +43,7 @@ std::uint32_t close_folded_gaps(const Access& to, std::uint32_t layer, std::uint
   return part.used;
 }
 
-void forget_distance(const Access& to, std::uint32_t layer, std::uint32_t kv_head, std::uint32_t slot) {
+void forget_distance(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, std::uint32_t slot) {
   if (!is_paired(to, layer)) return;
   const FoldedPart& part = folded_part(to, to.chain(layer, kv_head));
   const std::uint32_t first = part.used + to.policy().sinks;

@@ -14,7 +14,7 @@ namespace {
 // The chains of one head in both layers of a pair. They have the same slots, positions and numbers of tiles.
 class HeadPair {
  public:
-  HeadPair(const Access& to, std::uint32_t lower, std::uint32_t kv_head)
+  HeadPair(const ArenaView& to, std::uint32_t lower, std::uint32_t kv_head)
       : to_(to),
         keys_(to.policy().fold.keys.has(lower)),
         values_(to.policy().fold.values.has(lower)),
@@ -33,7 +33,7 @@ class HeadPair {
   void choose(const std::uint32_t* distances, std::uint32_t count, std::uint32_t* target) const;
   void fold_slot(const Place (&at)[2]);
 
-  const Access& to_;
+  const ArenaView& to_;
   bool keys_;
   bool values_;
   Chain* chains_[2];
@@ -170,7 +170,7 @@ bool HeadPair::fold_some() {
 
 }  // namespace
 
-void fold_old_slots(const Access& to, const Band& band) {
+void fold_old_slots(const ArenaView& to, const Band& band) {
   if (band.layers == 1) return;
   for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) {
     HeadPair pair(to, band.first, head);

@@ -5,7 +5,7 @@
 
 namespace nibkv {
 
-SharedRow::SharedRow(const Access& to, const Place (&at)[2], bool keys) : to_(to), keys_(keys) {
+SharedRow::SharedRow(const ArenaView& to, const Place (&at)[2], bool keys) : to_(to), keys_(keys) {
   for (std::uint32_t w = 0; w < 2; ++w) {
     (keys ? key_row : value_row)(to, at[w].tile, at[w].lane, codes[w]);
     scales[w] = (keys ? to.key_scales(at[w].tile) : to.value_scales(at[w].tile))[at[w].lane];

@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "arena/access.hpp"
+#include "arena/view.hpp"
 
 namespace nibkv {
 
@@ -10,7 +10,7 @@ namespace nibkv {
 struct SharedRow {
   /// Loads what the slots hold.
   /// @param at  the slot in the lower and in the upper layer
-  SharedRow(const Access& to, const Place (&at)[2], bool keys);
+  SharedRow(const ArenaView& to, const Place (&at)[2], bool keys);
 
   /// Folds the rows and writes them to slots of views of one entry.
   void fold_into(const Place (&at)[2]) const;
@@ -19,7 +19,7 @@ struct SharedRow {
   std::uint16_t scales[2];
 
  private:
-  const Access& to_;
+  const ArenaView& to_;
   bool keys_;
 };
 

@@ -15,7 +15,7 @@
 namespace nibkv {
 namespace {
 
-void store_f32(const Access& to, std::uint32_t tile, std::uint32_t lane, const float* key, const float* value) {
+void store_f32(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, const float* key, const float* value) {
   const std::uint32_t dim = to.shape().head_dim;
   for (std::uint32_t c = 0; c < dim; ++c) to.key_rows(tile)[c * kTileSlots + lane] = key[c];
   std::memcpy(to.value_rows(tile) + lane * dim, value, dim * sizeof(float));
@@ -30,7 +30,7 @@ void map_value(const std::uint8_t* map, std::uint32_t dim, const float* value, f
   }
 }
 
-void store_q4(const Access& to, const Basis& basis, const KeyRefiner& refiner, const std::uint8_t* map,
+void store_q4(const ArenaView& to, const Basis& basis, const KeyRefiner& refiner, const std::uint8_t* map,
               std::uint32_t tile, std::uint32_t lane, const float* key, const float* value) {
   const std::uint32_t dim = to.shape().head_dim;
   float* row = to.encoding();
@@ -57,7 +57,7 @@ void store_q4(const Access& to, const Basis& basis, const KeyRefiner& refiner, c
 // Cuts back every chain of a layer that `count` more tokens would make too long. All are cut back
 // before the first of them grows, since a head whose budget has grown takes tiles that others give
 // back. The lowest layer of a band makes room for all.
-void make_room(const Access& to, std::uint32_t layer, std::uint32_t count) {
+void make_room(const ArenaView& to, std::uint32_t layer, std::uint32_t count) {
   const auto too_long = [&](std::uint32_t head) {
     const Chain& chain = to.chain(layer, head);
     return chain.used + count > capacity_of(to, chain);
@@ -79,7 +79,7 @@ void make_room(const Access& to, std::uint32_t layer, std::uint32_t count) {
 
 Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, std::span<const float> values) {
   if (!cache.ready()) return Status::kNotReady;
-  const Access to{cache};
+  const ArenaView to{cache};
   const Shape& shape = to.shape();
   if (layer >= shape.layers) return Status::kBadArgument;
   const std::size_t stride = std::size_t{shape.kv_heads} * shape.head_dim;

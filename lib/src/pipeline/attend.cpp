@@ -33,7 +33,7 @@ struct Rows {
   RowState states[kMaxRows];
 };
 
-Rows rows_in(const Access& to, std::uint32_t worker) {
+Rows rows_in(const ArenaView& to, std::uint32_t worker) {
   const Scratch at = to.scratch_layout();
   std::byte* base = to.scratch(worker);
   Rows rows{};
@@ -54,7 +54,7 @@ float bounded(float scale) {
   return scale < kMostQueryScale ? scale : kMostQueryScale;
 }
 
-void add_row(const Access& to, const Basis& basis, Rows& rows, const float* query, std::uint32_t limit) {
+void add_row(const ArenaView& to, const Basis& basis, Rows& rows, const float* query, std::uint32_t limit) {
   const auto dim = static_cast<int>(to.shape().head_dim);
   const auto channels = static_cast<int>(to.shape().outlier_channels);
   const std::int32_t i = rows.count++;
@@ -111,7 +111,7 @@ struct Batch {
 };
 
 // The biases of a tile's slots, or nullptr when nothing was merged into any.
-const std::uint8_t* biases_of(const Access& to, std::uint32_t tile) {
+const std::uint8_t* biases_of(const ArenaView& to, std::uint32_t tile) {
   if (!merges(to.policy())) return nullptr;
   std::uint64_t parts[kTileSlots / 8];
   std::memcpy(parts, to.bias(tile), sizeof parts);
@@ -120,7 +120,7 @@ const std::uint8_t* biases_of(const Access& to, std::uint32_t tile) {
 
 // Computes dots and weights of up to `most` tiles of a run, starting at slot `first_slot`. Returns
 // how many, and advances `cursor`.
-int weigh_tiles(const Access& to, const Rows& rows, const Run& run, std::uint32_t first_slot, int most,
+int weigh_tiles(const ArenaView& to, const Rows& rows, const Run& run, std::uint32_t first_slot, int most,
                 RunCursor& cursor, Batch& batch) {
   const auto dim = static_cast<int>(to.shape().head_dim);
   const auto channels = static_cast<int>(to.shape().outlier_channels);
@@ -170,7 +170,7 @@ int weigh_tiles(const Access& to, const Rows& rows, const Run& run, std::uint32_
 }
 
 // Adds a weighted tile to the sums of all rows.
-void add_tile(const Access& to, Rows& rows, const TileWeights& tile, const std::uint8_t* values) {
+void add_tile(const ArenaView& to, Rows& rows, const TileWeights& tile, const std::uint8_t* values) {
   const auto dim = static_cast<int>(to.shape().head_dim);
   for (int i = 0; i < rows.count; ++i) {
     RowState& state = rows.states[i];
@@ -187,7 +187,7 @@ void add_tile(const Access& to, Rows& rows, const TileWeights& tile, const std::
   to.kernels().value_sums(values, dim, tile.weights, tile.value_units, rows.count, rows.sums);
 }
 
-void finish_row(const Access& to, const Rows& rows, std::int32_t i, float* out) {
+void finish_row(const ArenaView& to, const Rows& rows, std::int32_t i, float* out) {
   const auto dim = static_cast<int>(to.shape().head_dim);
   float* sums = rows.sums + i * dim;
   // The weights of the values are Q0.16; the mass is in units of 2^-40. It is not 0: the largest
@@ -211,7 +211,7 @@ struct Scoring {
   std::uint32_t fade = 0;
 };
 
-void attend_run(const Access& to, Rows& rows, const Run& run) {
+void attend_run(const ArenaView& to, Rows& rows, const Run& run) {
   const int most_tiles = static_cast<int>(kMaxRows) / rows.count;
   Batch batch;
   RunCursor cursor = RunCursor::at_start(to, run);
@@ -225,7 +225,7 @@ void attend_run(const Access& to, Rows& rows, const Run& run) {
   }
 }
 
-void attend_rows(const Access& to, Chain& chain, Rows& rows, float* const* outs, const Scoring& scoring) {
+void attend_rows(const ArenaView& to, Chain& chain, Rows& rows, float* const* outs, const Scoring& scoring) {
   if (rows.count == 0) return;
   std::uint32_t end = 0;
   for (int i = 0; i < rows.count; ++i) end = rows.limits[i] > end ? rows.limits[i] : end;
@@ -239,8 +239,8 @@ void attend_rows(const Access& to, Chain& chain, Rows& rows, float* const* outs,
   rows.count = 0;
 }
 
-void attend_head(const Access& to, std::uint32_t layer, std::uint32_t head, std::uint32_t tokens, const float* queries,
-                 float* out, const Part& part) {
+void attend_head(const ArenaView& to, std::uint32_t layer, std::uint32_t head, std::uint32_t tokens,
+                 const float* queries, float* out, const Part& part) {
   const Shape& shape = to.shape();
   Chain& chain = to.chain(layer, head);
   const Basis basis(to, layer, head);
@@ -279,7 +279,7 @@ void attend_head(const Access& to, std::uint32_t layer, std::uint32_t head, std:
 Status attend(Cache& cache, std::uint32_t layer, std::span<const float> queries, std::span<float> out,
               const Part& part) {
   if (!cache.ready()) return Status::kNotReady;
-  const Access to{cache};
+  const ArenaView to{cache};
   const Shape& shape = to.shape();
   const std::size_t stride = std::size_t{shape.query_heads} * shape.head_dim;
   const std::size_t tokens = queries.size() / stride;

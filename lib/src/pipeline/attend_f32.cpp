@@ -19,7 +19,7 @@ inline float exp2_f32(float x) {
   return p * power_of_two(whole);
 }
 
-void attend_row(const Access& to, const Chain& chain, const float* query, std::uint32_t limit, float* sums,
+void attend_row(const ArenaView& to, const Chain& chain, const float* query, std::uint32_t limit, float* sums,
                 float* out) {
   const std::uint32_t dim = to.shape().head_dim;
   const float to_octaves = octaves_per_logit(dim);
@@ -62,7 +62,7 @@ void attend_row(const Access& to, const Chain& chain, const float* query, std::u
 
 }  // namespace
 
-void attend_head_f32(const Access& to, std::uint32_t layer, std::uint32_t head, std::uint32_t tokens,
+void attend_head_f32(const ArenaView& to, std::uint32_t layer, std::uint32_t head, std::uint32_t tokens,
                      const float* queries, float* out, const Part& part) {
   const Shape& shape = to.shape();
   const Chain& chain = to.chain(layer, head);

@@ -2,14 +2,14 @@
 
 #include <cstdint>
 
-#include "arena/access.hpp"
+#include "arena/view.hpp"
 #include "nibkv/attend.hpp"
 
 namespace nibkv {
 
 /// attend for one KV head with Storage::kF32: the softmax is in f32, and there are no tiles
 /// of codes. `tokens` is the number of queries of the call.
-void attend_head_f32(const Access& to, std::uint32_t layer, std::uint32_t head, std::uint32_t tokens,
+void attend_head_f32(const ArenaView& to, std::uint32_t layer, std::uint32_t head, std::uint32_t tokens,
                      const float* queries, float* out, const Part& part);
 
 }  // namespace nibkv

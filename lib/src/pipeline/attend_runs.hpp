@@ -37,7 +37,7 @@ struct Runs {
   std::uint32_t count = 0;
   std::uint32_t tiles = 0;
 
-  Runs(const Access& to, const Segments& segments, std::uint32_t end) {
+  Runs(const ArenaView& to, const Segments& segments, std::uint32_t end) {
     for (std::uint32_t i = 0; i < segments.count && segments.at[i].begin < end; ++i) {
       Run& run = at[count];
       static_cast<Segment&>(run) = segments.at[i];
@@ -61,16 +61,16 @@ struct RunCursor {
   std::uint32_t ahead;  // the tile kTilesAhead after it, or kNoTile
   const Run* ahead_in;  // this run or the next one
 
-  static RunCursor at_start(const Access& to, const Run& run) {
+  static RunCursor at_start(const ArenaView& to, const Run& run) {
     RunCursor cursor{run.first, run.first, &run};
     for (int i = 0; i < kTilesAhead; ++i) cursor.look_further(to);
     return cursor;
   }
-  void move_on(const Access& to) {
+  void move_on(const ArenaView& to) {
     tile = to.links()[tile];
     look_further(to);
   }
-  void look_further(const Access& to) {
+  void look_further(const ArenaView& to) {
     if (ahead == kNoTile) return;
     ahead = to.links()[ahead];
     if (ahead != kNoTile || ahead_in->next == nullptr) return;
@@ -79,13 +79,13 @@ struct RunCursor {
   }
 };
 
-[[gnu::always_inline]] inline void prefetch_keys(const Access& to, const RunCursor& cursor) {
+[[gnu::always_inline]] inline void prefetch_keys(const ArenaView& to, const RunCursor& cursor) {
   if (cursor.ahead == kNoTile) return;
   prefetch(cursor.ahead_in->keys(cursor.ahead), to.layout().code_bytes / 2);
   prefetch(to.side(cursor.ahead), to.layout().side_bytes);
 }
 
-[[gnu::always_inline]] inline void prefetch_values(const Access& to, const RunCursor& cursor) {
+[[gnu::always_inline]] inline void prefetch_values(const ArenaView& to, const RunCursor& cursor) {
   if (cursor.ahead != kNoTile) prefetch(cursor.ahead_in->values(cursor.ahead), to.layout().code_bytes / 2);
 }
 

@@ -11,7 +11,7 @@ namespace {
 
 // Moves the kept slots of one chain. The lowest layer of a band goes first: the codes that its layers
 // share move with it.
-void compact_chain(const Access& to, std::uint32_t layer, std::uint32_t kv_head, const std::uint32_t* target) {
+void compact_chain(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, const std::uint32_t* target) {
   Chain& chain = to.chain(layer, kv_head);
   const Segment own = to.own(chain);
   const std::uint32_t folded = close_folded_gaps(to, layer, kv_head, target);
@@ -20,7 +20,7 @@ void compact_chain(const Access& to, std::uint32_t layer, std::uint32_t kv_head,
 
 }  // namespace
 
-void carry_out(const Access& to, std::uint32_t layer, std::uint32_t kv_head, const std::uint32_t* target,
+void carry_out(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, const std::uint32_t* target,
                const PlanArrays& arrays) {
   if (merges(to.policy())) merge_members(to, layer, kv_head, target, arrays);
   const Band band = band_of(to, layer);
@@ -30,7 +30,7 @@ void carry_out(const Access& to, std::uint32_t layer, std::uint32_t kv_head, con
 
 Status compact(Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::span<const std::uint32_t> target) {
   if (!cache.ready()) return Status::kNotReady;
-  const Access to{cache};
+  const ArenaView to{cache};
   if (layer >= to.shape().layers || kv_head >= to.shape().kv_heads) return Status::kBadArgument;
   if (!in_step(to, band_of(to, layer))) return Status::kBadArgument;
   if (target.size() != to.chain(layer, kv_head).used) return Status::kBadPlan;
@@ -45,7 +45,7 @@ Status compact(Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::sp
 
 Status compact_now(Cache& cache, std::uint32_t tokens, Budget how) {
   if (!cache.ready()) return Status::kNotReady;
-  const Access to{cache};
+  const ArenaView to{cache};
   const Policy& policy = to.policy();
   if (policy.keep != Keep::kScore) return Status::kBadPolicy;
   if (how > Budget::kTable) return Status::kBadPolicy;

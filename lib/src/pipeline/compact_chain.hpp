@@ -16,7 +16,7 @@ inline constexpr std::uint32_t kMostBias = 2 * 16;
 /// @param arrays  must hold the scores of the slots if there are members; planning leaves them
 ///                there. All other arrays except the target are written, and for layers that share
 ///                codes the scores too
-void carry_out(const Access& to, std::uint32_t layer, std::uint32_t kv_head, const std::uint32_t* target,
+void carry_out(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, const std::uint32_t* target,
                const PlanArrays& arrays);
 
 /// Whether a plan merges anything.
@@ -24,7 +24,7 @@ bool has_members(std::span<const std::uint32_t> target);
 
 /// Merges the members of a plan into their centres without moving any slot; in both of two
 /// layers that share codes.
-void merge_members(const Access& to, std::uint32_t layer, std::uint32_t kv_head, const std::uint32_t* target,
+void merge_members(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, const std::uint32_t* target,
                    const PlanArrays& arrays);
 
 }  // namespace nibkv

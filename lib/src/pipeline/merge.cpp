@@ -18,7 +18,7 @@ std::uint32_t saturating_sum(std::uint32_t a, std::uint32_t b, std::uint32_t mos
 }
 
 // Adds what is known about a member to its centre.
-void add_scores_to(const Access& to, const Place& centre, const Place& member) {
+void add_scores_to(const ArenaView& to, const Place& centre, const Place& member) {
   if (keeps_global(to.policy())) {
     std::uint32_t& score = to.global(centre.tile)[centre.lane];
     score = saturating_sum(score, to.global(member.tile)[member.lane], 0xffffffff);
@@ -29,7 +29,7 @@ void add_scores_to(const Access& to, const Place& centre, const Place& member) {
   }
 }
 
-void raise_bias(const Access& to, const Place& centre, float ratio) {
+void raise_bias(const ArenaView& to, const Place& centre, float ratio) {
   if (!(ratio > 1)) return;
   std::uint8_t& bias = to.bias(centre.tile)[centre.lane];
   const auto steps = static_cast<std::uint32_t>(binary_logarithm(ratio) * kBiasSteps + 0.5f);
@@ -51,7 +51,7 @@ struct Merging {
   }
 };
 
-Merging start_merging(const Access& to, std::uint32_t layer, std::uint32_t kv_head, std::uint32_t* score,
+Merging start_merging(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, std::uint32_t* score,
                       std::uint32_t* tiles) {
   Chain& chain = to.chain(layer, kv_head);
   std::uint32_t count = 0;
@@ -93,7 +93,7 @@ Weight weigh_class(const Merging& in, std::uint32_t slot, std::uint32_t member, 
 }
 
 // Adds up the rows of a class.
-void add_class(const Access& to, const Merging& in, Merger& merger, std::uint32_t slot, std::uint32_t member,
+void add_class(const ArenaView& to, const Merging& in, Merger& merger, std::uint32_t slot, std::uint32_t member,
                const std::uint32_t* next) {
   const Place centre = in.at(slot);
   const std::int64_t position = to.position(centre.tile, centre.lane);
@@ -107,7 +107,7 @@ void add_class(const Access& to, const Merging& in, Merger& merger, std::uint32_
 
 // Merges the members of one layer. Of codes that another layer shares, only what
 // is each layer's own.
-void merge_layer(const Access& to, const Merging& in, const std::uint32_t* target, const PlanArrays& arrays) {
+void merge_layer(const ArenaView& to, const Merging& in, const std::uint32_t* target, const PlanArrays& arrays) {
   const Policy& policy = to.policy();
   const Basis basis(to, in.layer, in.kv_head);
   const KeyRefiner refiner(to.kernels(), basis, to.shape().head_dim, to.refining());
@@ -140,7 +140,7 @@ void merge_layer(const Access& to, const Merging& in, const std::uint32_t* targe
 // results are folded again.
 class SharedMerge {
  public:
-  SharedMerge(const Access& to, const Merging (&in)[2])
+  SharedMerge(const ArenaView& to, const Merging (&in)[2])
       : to_(to),
         in_(in),
         bases_{Basis(to, in[0].layer, in[0].kv_head), Basis(to, in[1].layer, in[1].kv_head)},
@@ -159,7 +159,7 @@ class SharedMerge {
  private:
   void fold_class(std::uint32_t slot, std::uint32_t member, const std::uint32_t* next, bool keys);
 
-  const Access& to_;
+  const ArenaView& to_;
   const Merging (&in_)[2];
   Basis bases_[2];
   Merger mergers_[2];
@@ -192,7 +192,7 @@ bool has_members(std::span<const std::uint32_t> target) {
   return false;
 }
 
-void merge_members(const Access& to, std::uint32_t layer, std::uint32_t kv_head, const std::uint32_t* target,
+void merge_members(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, const std::uint32_t* target,
                    const PlanArrays& arrays) {
   const std::uint32_t used = to.chain(layer, kv_head).used;
   if (!has_members({target, used})) return;

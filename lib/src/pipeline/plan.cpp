@@ -5,7 +5,7 @@
 namespace nibkv {
 namespace {
 
-void plan_recent(const Access& to, const Chain& chain, std::uint32_t incoming, std::uint32_t* target) {
+void plan_recent(const ArenaView& to, const Chain& chain, std::uint32_t incoming, std::uint32_t* target) {
   const Policy& policy = to.policy();
   std::uint32_t drop = 0;
   if (policy.keep == Keep::kRecent && chain.used + incoming > capacity_of(to, chain)) {
@@ -22,7 +22,7 @@ void plan_recent(const Access& to, const Chain& chain, std::uint32_t incoming, s
 
 }  // namespace
 
-void plan_chain(const Access& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
+void plan_chain(const ArenaView& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
                 std::uint32_t incoming, const PlanArrays& arrays, std::uint32_t* target) {
   if (to.policy().keep != Keep::kScore) {
     plan_recent(to, chain, incoming, target);
@@ -35,7 +35,7 @@ void plan_chain(const Access& to, const Chain& chain, std::uint32_t layer, std::
 Status plan(Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::uint32_t incoming,
             std::span<std::uint32_t> target) {
   if (!cache.ready()) return Status::kNotReady;
-  const Access to{cache};
+  const ArenaView to{cache};
   if (layer >= to.shape().layers || kv_head >= to.shape().kv_heads || incoming > to.shape().max_chunk)
     return Status::kBadArgument;
   const Chain& chain = to.chain(layer, kv_head);

@@ -34,7 +34,7 @@ void pool_scores(const std::uint32_t* score, std::uint32_t used, std::uint32_t w
 }
 
 // The scores that decide: the sums over the layers of the band.
-void score_planned(const Access& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
+void score_planned(const ArenaView& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
                    const PlanArrays& arrays) {
   score_slots(to, chain, layer, kv_head, arrays.score);
   const Band band = band_of(to, layer);
@@ -49,7 +49,7 @@ void score_planned(const Access& to, const Chain& chain, std::uint32_t layer, st
 
 }  // namespace
 
-Droppable::Droppable(const Access& to, const Chain& chain) {
+Droppable::Droppable(const ArenaView& to, const Chain& chain) {
   const Policy& policy = to.policy();
   begin_ = policy.sinks < chain.used ? policy.sinks : chain.used;
   end_ = chain.used > policy.recent ? chain.used - policy.recent : 0;
@@ -62,7 +62,7 @@ Droppable::Droppable(const Access& to, const Chain& chain) {
 }
 
 // The slots after the unordered ones are in order, and newer than those.
-void Droppable::choose(const Access& to, const Chain& chain) {
+void Droppable::choose(const ArenaView& to, const Chain& chain) {
   const Policy& policy = to.policy();
   const std::uint32_t own = to.own(chain).begin;
   const std::uint32_t mixed = to.unordered(chain);
@@ -82,7 +82,7 @@ void Droppable::choose(const Access& to, const Chain& chain) {
   });
 }
 
-void score_slots(const Access& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
+void score_slots(const ArenaView& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
                  std::uint32_t* score) {
   const Policy& policy = to.policy();
   if (policy.score == Score::kKeyNorm) {
@@ -128,8 +128,8 @@ void score_slots(const Access& to, const Chain& chain, std::uint32_t layer, std:
   });
 }
 
-void plan_by_score(const Access& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head, std::uint32_t kept,
-                   const PlanArrays& arrays, std::uint32_t* target) {
+void plan_by_score(const ArenaView& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
+                   std::uint32_t kept, const PlanArrays& arrays, std::uint32_t* target) {
   const Policy& policy = to.policy();
   const Droppable inner(to, chain);
   const std::uint32_t always = chain.used - inner.count();

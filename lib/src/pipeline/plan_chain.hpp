@@ -8,7 +8,7 @@ namespace nibkv {
 
 /// The number of slots that a chain may reach before it is cut back; the slots of all its tiles if
 /// nothing may be dropped.
-inline std::uint32_t capacity_of(const Access& to, const Chain& chain) {
+inline std::uint32_t capacity_of(const ArenaView& to, const Chain& chain) {
   if (to.policy().keep == Keep::kAll) return to.layout().tiles_per_head * kTileSlots;
   return chain.budget + detail::slack_of(to.shape(), to.policy());
 }
@@ -18,7 +18,7 @@ inline std::uint32_t capacity_of(const Access& to, const Chain& chain) {
 /// which slots are recent.
 class Droppable {
  public:
-  Droppable(const Access& to, const Chain& chain);
+  Droppable(const ArenaView& to, const Chain& chain);
 
   bool has(std::uint32_t slot) const {
     return slot >= begin_ && slot < end_ && (bits_ == nullptr || (bits_[slot / 32] >> slot % 32 & 1) != 0);
@@ -40,7 +40,7 @@ class Droppable {
   }
 
  private:
-  void choose(const Access& to, const Chain& chain);
+  void choose(const ArenaView& to, const Chain& chain);
 
   std::uint32_t begin_;
   std::uint32_t end_;
@@ -51,22 +51,22 @@ class Droppable {
 /// The body of plan(). append also calls it, to make room for `incoming` tokens.
 /// @param arrays  written, except their target
 /// @param target  written; may be that of the arrays
-void plan_chain(const Access& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
+void plan_chain(const ArenaView& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
                 std::uint32_t incoming, const PlanArrays& arrays, std::uint32_t* target);
 
 /// Plans which `kept` slots stay under Keep::kScore; the rest are merged or dropped. Two layers
 /// that share codes get one plan, by the sum of their scores, whichever of them is given. They must
 /// have seen the same tokens.
-void plan_by_score(const Access& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head, std::uint32_t kept,
-                   const PlanArrays& arrays, std::uint32_t* target);
+void plan_by_score(const ArenaView& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
+                   std::uint32_t kept, const PlanArrays& arrays, std::uint32_t* target);
 
 /// Computes the scores by which slots are ranked and merged, u32[chain.used]: see lib/DESIGN.md.
-void score_slots(const Access& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
+void score_slots(const ArenaView& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
                  std::uint32_t* score);
 
 /// For every slot that `target` drops and that may be merged, sets the target to the
 /// most similar kept slot.
-void assign_members(const Access& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
+void assign_members(const ArenaView& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
                     const PlanArrays& arrays, std::uint32_t* target);
 
 }  // namespace nibkv

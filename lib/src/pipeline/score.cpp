@@ -31,7 +31,7 @@ Share share_of(const RowState& state, std::uint32_t heads) {
 
 // Makes sure that no global score can overflow when `queries` more are added, except those of the
 // sinks, which are never dropped: all scores are halved together as often as necessary.
-void make_headroom(const Access& to, Chain& chain, std::uint32_t queries) {
+void make_headroom(const ArenaView& to, Chain& chain, std::uint32_t queries) {
   // A weight of 1, plus what rounding the shares and the factors may add to it (2^-13 and 2^-10
   // of it: a factor has 10 bits or more if 16 rows share the sum), plus the last rounding.
   const auto most_more = [&] {
@@ -61,7 +61,7 @@ void make_headroom(const Access& to, Chain& chain, std::uint32_t queries) {
 
 }  // namespace
 
-void score_rows(const Access& to, Chain& chain, const ScoredRows& rows) {
+void score_rows(const ArenaView& to, Chain& chain, const ScoredRows& rows) {
   const Policy& policy = to.policy();
   const std::uint32_t group = to.shape().group();
   const bool mean = policy.group == Group::kMean;
@@ -113,7 +113,7 @@ void score_rows(const Access& to, Chain& chain, const ScoredRows& rows) {
 
 Status explain(const Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::span<SlotInfo> slots) {
   if (!cache.ready()) return Status::kNotReady;
-  const Access to{cache};
+  const ArenaView to{cache};
   if (layer >= to.shape().layers || kv_head >= to.shape().kv_heads) return Status::kBadArgument;
   const Chain& chain = to.chain(layer, kv_head);
   if (slots.size() != chain.used) return Status::kBadArgument;

@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "arena/access.hpp"
+#include "arena/view.hpp"
 
 namespace nibkv {
 
@@ -27,6 +27,6 @@ struct ScoredRows {
 };
 
 /// Adds the attention of the rows to the scores of the chain's slots. See score.hpp.
-void score_rows(const Access& to, Chain& chain, const ScoredRows& rows);
+void score_rows(const ArenaView& to, Chain& chain, const ScoredRows& rows);
 
 }  // namespace nibkv

@@ -5,7 +5,7 @@
 
 namespace nibkv {
 
-void share_layer(const Access& to, std::uint32_t layer, std::uint32_t tokens) {
+void share_layer(const ArenaView& to, std::uint32_t layer, std::uint32_t tokens) {
   const Shape& shape = to.shape();
   const Policy& policy = to.policy();
   const std::uint32_t always = policy.sinks + policy.recent;

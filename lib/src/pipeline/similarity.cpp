@@ -26,7 +26,7 @@ constexpr float kNobody = std::numeric_limits<float>::infinity();
 // Candidates that pass over a chain together, as queries.
 class Batch {
  public:
-  Batch(const Access& to, const Basis& basis)
+  Batch(const ArenaView& to, const Basis& basis)
       : to_(to),
         basis_(basis),
         turns_(to.policy().position_free),
@@ -64,7 +64,7 @@ class Batch {
   void consider(std::uint32_t i, float similarity, const Place& at, std::uint32_t centre);
   float value_cosine(const Candidate& candidate, std::uint32_t i, std::uint32_t tile, std::uint32_t lane) const;
 
-  const Access& to_;
+  const ArenaView& to_;
   const Basis& basis_;
   bool turns_;
   KeyTurner turner_;
@@ -269,7 +269,7 @@ std::uint32_t least_candidate(const Policy& policy, const std::uint32_t* score, 
 
 }  // namespace
 
-void assign_members(const Access& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
+void assign_members(const ArenaView& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
                     const PlanArrays& arrays, std::uint32_t* target) {
   const Policy& policy = to.policy();
   const Basis basis(to, layer, kv_head);

@@ -2,6 +2,7 @@
 
 #include "arena/pool.hpp"
 #include "snapshot/judge.hpp"
+#include "snapshot/walk.hpp"
 
 namespace nibkv {
 namespace {
@@ -10,7 +11,7 @@ namespace {
 constexpr std::uint32_t kDistances = 1u << 19;
 
 // Whether two chains of a pair match. The lower one may be a chunk ahead.
-bool in_step(const Access& to, const ChainRecord& lower, const ChainRecord& upper) {
+bool in_step(const ArenaView& to, const ChainRecord& lower, const ChainRecord& upper) {
   if (lower.folded != upper.folded || lower.retained != upper.retained) return false;
   if (lower.seen < upper.seen || lower.seen - upper.seen > to.shape().max_chunk) return false;
   if (lower.used < upper.used || lower.used - upper.used != lower.seen - upper.seen) return false;
@@ -21,7 +22,7 @@ bool in_step(const Access& to, const ChainRecord& lower, const ChainRecord& uppe
 }
 
 // Checks that both chains of a pair hold the same positions, slot for slot.
-Status check_positions(const Access& to, const SnapshotSource& source, const ChainReader (&pair)[2]) {
+Status check_positions(const ArenaView& to, const SnapshotSource& source, const ChainReader (&pair)[2]) {
   const std::uint32_t folded = pair[0].record().folded;
   const std::uint32_t own = pair[1].record().used - folded;
   const std::uint32_t tiles = tiles_of(folded) + tiles_of(own);
@@ -43,9 +44,38 @@ Status check_positions(const Access& to, const SnapshotSource& source, const Cha
   return Status::kOk;
 }
 
+// The bytes that Usage counts for the given tiles, views and planes, if layers share codes.
+std::uint64_t bytes_in_use(const ArenaView& to, const detail::SnapshotCounts& counts) {
+  const std::uint64_t beside = bytes_of_tile(to, 0) - to.layout().code_bytes;
+  return counts.tiles * bytes_of_tile(to, 0) + counts.views * beside + counts.planes * (to.layout().code_bytes / 2);
+}
+
+// Whether both layers of a pair have the views of the same entries, all of them the pair's
+// own, in the same order.
+bool sound_views(Walk& walk, std::uint32_t lower, std::uint32_t kv_head) {
+  const ArenaView& to = walk.to;
+  const FoldedPart& part = folded_part(to, to.chain(lower, kv_head));
+  const FoldedPart& other = folded_part(to, to.chain(lower + 1, kv_head));
+  if (part.used != other.used || part.retained != other.retained) return false;
+  if (!sound_list(walk, {part.first, part.last, 0, part.used}, true)) return false;
+  if (!sound_list(walk, {other.first, other.last, 0, other.used}, true)) return false;
+  const std::uint32_t own = entry_of(to, first_view(to, lower, kv_head)) / to.layout().paired_entries;
+  std::uint32_t count = 0;
+  const auto in_step = [&](std::uint32_t view, std::uint32_t upper) {
+    for (; view != kNoTile; view = to.links()[view], upper = to.links()[upper], ++count) {
+      if (count == to.layout().paired_entries || upper != view + 1 || !is_view(to, view) || is_upper(to, view))
+        return false;
+      if (view >= to.layout().tiles + to.layout().views) return false;
+      if (entry_of(to, view) / to.layout().paired_entries != own) return false;
+    }
+    return upper == kNoTile;
+  };
+  return in_step(part.first, other.first) && in_step(part.free, other.free) && count == to.layout().paired_entries;
+}
+
 }  // namespace
 
-void record_fold(const Access& from, std::uint32_t layer, const Chain& chain, ChainRecord& record) {
+void record_fold(const ArenaView& from, std::uint32_t layer, const Chain& chain, ChainRecord& record) {
   if (!is_paired(from, layer)) return;
   const FoldedPart& part = folded_part(from, chain);
   record.folded = part.used;
@@ -54,7 +84,7 @@ void record_fold(const Access& from, std::uint32_t layer, const Chain& chain, Ch
   record.reach = lower ? part.nearest : folded_part(from, *(&chain - from.shape().kv_heads)).farthest;
 }
 
-bool sound_fold(const Access& to, std::uint32_t layer, const ChainRecord& record) {
+bool sound_fold(const ArenaView& to, std::uint32_t layer, const ChainRecord& record) {
   if (!is_paired(to, layer)) return record.folded == 0 && record.retained == 0 && record.reach == 0;
   const Policy& policy = to.policy();
   const std::uint64_t most_folded = std::uint64_t{to.layout().paired_entries} * kTileSlots;
@@ -72,7 +102,7 @@ bool sound_fold(const Access& to, std::uint32_t layer, const ChainRecord& record
   return record.reach < kDistances || (lower && record.reach == none.nearest);
 }
 
-Status check_pairs(const Access& to, const SnapshotSource& source, const Parts& parts) {
+Status check_pairs(const ArenaView& to, const SnapshotSource& source, const Parts& parts) {
   if (!folds(to)) return Status::kOk;
   const std::uint32_t heads = to.shape().kv_heads;
   ChainReader pair[2] = {{to, source, parts}, {to, source, parts}};
@@ -90,7 +120,17 @@ Status check_pairs(const Access& to, const SnapshotSource& source, const Parts& 
   return Status::kOk;
 }
 
-void load_fold(const Access& to, std::uint32_t layer, std::uint32_t kv_head, const ChainRecord& record) {
+bool sound_peaks(const ArenaView& to, const SnapshotHeader& header, const detail::SnapshotCounts& counts) {
+  const Layout& layout = to.layout();
+  if (header.used_tiles != counts.tiles || header.peak_tiles < header.used_tiles || header.peak_tiles > layout.tiles)
+    return false;
+  if (!folds(to)) return header.peak_bytes == 0;
+  const std::uint64_t planes = 2 * layout.both_entries + 3 * (layout.views / 2 - layout.both_entries);
+  return header.peak_bytes >= bytes_in_use(to, counts) &&
+         header.peak_bytes <= bytes_in_use(to, {layout.tiles, layout.views, planes});
+}
+
+void load_fold(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, const ChainRecord& record) {
   if (!is_paired(to, layer)) return;
   FoldedPart& part = folded_part(to, to.chain(layer, kv_head));
   for (std::uint32_t left = tiles_of(record.folded); left != 0; --left) grow(to, part);
@@ -101,6 +141,42 @@ void load_fold(const Access& to, std::uint32_t layer, std::uint32_t kv_head, con
   } else {
     folded_part(to, to.chain(layer - 1, kv_head)).farthest = record.reach;
   }
+}
+
+bool sound_folds(const ArenaView& to) {
+  if (!folds(to)) return true;
+  std::uint64_t entries = 0;
+  std::uint64_t bytes = std::uint64_t{to.header().used_tiles} * bytes_of_tile(to, 0);
+  for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) {
+    if (!detail::is_lower(to.policy(), layer)) continue;
+    for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) {
+      const Chain& chain = to.chain(layer, head);
+      const Chain& other = to.chain(layer + 1, head);
+      // The lower one may be a chunk ahead.
+      if (chain.seen < other.seen || chain.seen - other.seen != chain.used - other.used) return false;
+      if (chain.seen - other.seen > to.shape().max_chunk) return false;
+      const FoldedPart& part = folded_part(to, chain);
+      if (part.used > chain.used || part.used > other.used || part.retained > other.used - part.used) return false;
+      entries += tiles_of(part.used);
+      bytes += tiles_of(part.used) * bytes_of_tile(to, first_view(to, layer, head));
+      Walk walk{to, 0, 0};
+      if (!sound_views(walk, layer, head)) return false;
+    }
+  }
+  const ArenaHeader& header = to.header();
+  return entries == header.used_entries && bytes == header.used_bytes && bytes <= header.peak_bytes;
+}
+
+bool same_positions(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head) {
+  if (to.policy().keep != Keep::kScore || !is_lower(to, layer)) return true;
+  const Chain& chain = to.chain(layer, kv_head);
+  const Chain& other = to.chain(layer + 1, kv_head);
+  Cursor at[2] = {to.first_slot(chain), to.first_slot(other)};
+  for (std::uint32_t slot = 0; slot < other.used; ++slot) {
+    if (to.position(at[0].tile, at[0].lane) != to.position(at[1].tile, at[1].lane)) return false;
+    for (Cursor& cursor : at) cursor.next_slot(to.links());
+  }
+  return true;
 }
 
 }  // namespace nibkv

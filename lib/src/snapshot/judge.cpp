@@ -6,26 +6,6 @@
 #include "snapshot/side_checks.hpp"
 
 namespace nibkv {
-namespace {
-
-// The bytes that Usage counts for the given tiles, views and planes, if layers share codes.
-std::uint64_t bytes_in_use(const Access& to, const detail::SnapshotCounts& counts) {
-  const std::uint64_t beside = bytes_of_tile(to, 0) - to.layout().code_bytes;
-  return counts.tiles * bytes_of_tile(to, 0) + counts.views * beside + counts.planes * (to.layout().code_bytes / 2);
-}
-
-bool sound_peaks(const Access& to, const SnapshotHeader& header, const detail::SnapshotCounts& counts) {
-  const Layout& layout = to.layout();
-  if (header.used_tiles != counts.tiles || header.peak_tiles < header.used_tiles || header.peak_tiles > layout.tiles)
-    return false;
-  if (!folds(to)) return header.peak_bytes == 0;
-  const std::uint64_t planes = 2 * layout.both_entries + 3 * (layout.views / 2 - layout.both_entries);
-  return header.peak_bytes >= bytes_in_use(to, counts) &&
-         header.peak_bytes <= bytes_in_use(to, {layout.tiles, layout.views, planes});
-}
-
-}  // namespace
-
 // Competing heads must have budgets that share_layer can give, and equal budgets of `tokens` are
 // such ones. Other heads must have the cache's own budgets.
 bool ChainJudge::right_budget(const ChainRecord& record) {
@@ -73,7 +53,7 @@ Status ChainJudge::take(const ChainRecord& record) {
   return Status::kOk;
 }
 
-Status check_content(const Access& to, const SnapshotSource& source, const Parts& parts) {
+Status check_content(const ArenaView& to, const SnapshotSource& source, const Parts& parts) {
   const std::size_t heads = to.heads();
   if (parts.bytes[kChains] != heads * sizeof(ChainRecord)) return Status::kCorrupt;
   ChainJudge judge(to);

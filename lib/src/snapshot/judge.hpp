@@ -1,7 +1,7 @@
 #pragma once
 
 #include "arena/budget.hpp"
-#include "snapshot/parts.hpp"
+#include "snapshot/bands.hpp"
 #include "snapshot/reader.hpp"
 
 namespace nibkv {
@@ -9,7 +9,7 @@ namespace nibkv {
 /// Takes the records of chains, one after the other, and checks them.
 class ChainJudge {
  public:
-  explicit ChainJudge(const Access& to) : to_(to), shares_(layer_shares(to.policy(), to.policy().tokens)) {}
+  explicit ChainJudge(const ArenaView& to) : to_(to), shares_(layer_shares(to.policy(), to.policy().tokens)) {}
 
   Status take(const ChainRecord& record);
   /// The totals of all chains so far.
@@ -19,7 +19,7 @@ class ChainJudge {
   bool sound(const ChainRecord& record);
   bool right_budget(const ChainRecord& record);
 
-  const Access& to_;
+  const ArenaView& to_;
   LayerShares shares_;
   std::size_t index_ = 0;
   detail::SnapshotCounts counts_;
@@ -33,7 +33,7 @@ class ChainJudge {
 /// the section of sides.
 class ChainReader {
  public:
-  ChainReader(const Access& to, const SnapshotSource& source, const Parts& parts)
+  ChainReader(const ArenaView& to, const SnapshotSource& source, const Parts& parts)
       : reader_(source, parts.offset[kChains]),
         next_(parts.offset[kSides]),
         end_(next_ + parts.bytes[kSides]),
@@ -62,6 +62,6 @@ class ChainReader {
 };
 
 /// Checks the content of sections whose checksums are right: everything that restoring relies on.
-Status check_content(const Access& to, const SnapshotSource& source, const Parts& parts);
+Status check_content(const ArenaView& to, const SnapshotSource& source, const Parts& parts);
 
 }  // namespace nibkv

@@ -8,16 +8,16 @@ namespace nibkv {
 namespace {
 
 // Compares the header with the cache.
-Status check_header(const Access& to, const SnapshotHeader& header) {
+Status check_header(const ArenaView& to, const SnapshotHeader& header) {
   if (header.shape != fingerprint(to.shape(), to.policy())) return Status::kOtherShape;
-  if (header.policy != fingerprint(to.policy(), folds(to))) return Status::kOtherPolicy;
+  if (header.policy != policy_print(to)) return Status::kOtherPolicy;
   if (header.profile != profile_of(to)) return Status::kOtherProfile;
   return Status::kOk;
 }
 
 // Reads a section into the arena: calls `get(reader, tile)` for every wanted tile.
 template <typename Wanted, typename Get>
-bool load_tiles(const Access& to, const SnapshotSource& source, const Parts& parts, Section kind, Wanted wanted,
+bool load_tiles(const ArenaView& to, const SnapshotSource& source, const Parts& parts, Section kind, Wanted wanted,
                 Get get) {
   Reader reader(source, parts.offset[kind] - sizeof(SectionHeader), parts.crc[kind - 1]);
   SectionHeader header;
@@ -32,7 +32,7 @@ bool load_tiles(const Access& to, const SnapshotSource& source, const Parts& par
 
 // Fills empty chains with tiles as the records say.
 // @returns false when the source has changed
-bool load_chains(const Access& to, const SnapshotSource& source, const Parts& parts) {
+bool load_chains(const ArenaView& to, const SnapshotSource& source, const Parts& parts) {
   Reader reader(source, parts.offset[kChains] - sizeof(SectionHeader), parts.crc[kNote]);
   SectionHeader header;
   if (!reader.get(&header, sizeof header)) return false;
@@ -56,7 +56,7 @@ bool load_chains(const Access& to, const SnapshotSource& source, const Parts& pa
 }
 
 bool load(Cache& cache, const SnapshotSource& source, const Parts& parts) {
-  const Access to{cache};
+  const ArenaView to{cache};
   if (!load_chains(to, source, parts)) return false;
   const bool positioned = to.policy().keep == Keep::kScore;
   const auto get_side = [&](Reader& from, std::uint32_t tile) {
@@ -80,7 +80,7 @@ bool load(Cache& cache, const SnapshotSource& source, const Parts& parts) {
 
 Status restore(Cache& cache, const SnapshotSource& source) {
   if (!cache.ready()) return Status::kNotReady;
-  const Access to{cache};
+  const ArenaView to{cache};
   Parts parts;
   if (const Status read = read_parts(source, parts); read != Status::kOk) return read;
   if (const Status fits = check_header(to, parts.header); fits != Status::kOk) return fits;

@@ -1,4 +1,4 @@
-#include "arena/access.hpp"
+#include "arena/view.hpp"
 #include "numbers/crc32.hpp"
 #include "snapshot/bands.hpp"
 #include "snapshot/fingerprint.hpp"
@@ -71,7 +71,7 @@ void put_slots(Writer& to, const std::byte* array, std::uint32_t bytes, std::uin
   }
 }
 
-void put_side(Writer& to, const Access& from, std::uint32_t tile, std::uint32_t live) {
+void put_side(Writer& to, const ArenaView& from, std::uint32_t tile, std::uint32_t live) {
   if (from.policy().keep == Keep::kScore) to.put(&from.base(tile), 4);
   const std::byte* side = from.side(tile);
   const Side& at = from.layout().side;
@@ -86,7 +86,7 @@ void put_side(Writer& to, const Access& from, std::uint32_t tile, std::uint32_t 
 }
 
 // Writes the 4-bit codes of the keys or the values of a tile.
-void put_plane(Writer& to, const Access& from, const std::uint8_t* plane, bool keys, std::uint32_t live) {
+void put_plane(Writer& to, const ArenaView& from, const std::uint8_t* plane, bool keys, std::uint32_t live) {
   const std::uint32_t bytes = from.layout().code_bytes / 2;
   const std::uint32_t dim = from.shape().head_dim;
   constexpr std::uint32_t kPiece = 64;  // divides 16 * head_dim
@@ -102,7 +102,7 @@ void put_plane(Writer& to, const Access& from, const std::uint8_t* plane, bool k
   }
 }
 
-void put_codes(Writer& to, const Access& from, std::uint32_t tile, std::uint32_t live) {
+void put_codes(Writer& to, const ArenaView& from, std::uint32_t tile, std::uint32_t live) {
   const std::byte* codes = from.codes(tile);
   const std::uint32_t bytes = from.layout().code_bytes;
   const std::uint32_t half = bytes / 2;
@@ -117,14 +117,14 @@ void put_codes(Writer& to, const Access& from, std::uint32_t tile, std::uint32_t
   }
 }
 
-void put_entry(Writer& to, const Access& from, std::uint32_t lower_view, std::uint32_t live) {
+void put_entry(Writer& to, const ArenaView& from, std::uint32_t lower_view, std::uint32_t live) {
   each_plane(from, lower_view, [&](const std::uint8_t* plane, bool keys) { put_plane(to, from, plane, keys, live); });
 }
 
 // Calls `put(writer, access, tile, slots in it)` for the `wanted` tiles in use, in the
 // order of their chains.
 template <typename Wanted, typename Put>
-void put_tiles(Writer& to, const Access& from, Wanted wanted, Put put) {
+void put_tiles(Writer& to, const ArenaView& from, Wanted wanted, Put put) {
   for (std::size_t i = 0; i < from.heads(); ++i) {
     for (Cursor at = from.first_slot(from.chains()[i]); at.any(); at.next_tile(from.links())) {
       if (wanted(from, at.tile)) put(to, from, at.tile, at.slots_in_tile());
@@ -132,7 +132,7 @@ void put_tiles(Writer& to, const Access& from, Wanted wanted, Put put) {
   }
 }
 
-detail::SnapshotCounts counts_of(const Access& of) {
+detail::SnapshotCounts counts_of(const ArenaView& of) {
   detail::SnapshotCounts counts;
   for (std::uint32_t layer = 0; layer < of.shape().layers; ++layer) {
     for (std::uint32_t head = 0; head < of.shape().kv_heads; ++head) {
@@ -143,7 +143,7 @@ detail::SnapshotCounts counts_of(const Access& of) {
   return counts;
 }
 
-ChainRecord record_of(const Access& from, std::size_t index) {
+ChainRecord record_of(const ArenaView& from, std::size_t index) {
   const Chain& chain = from.chains()[index];
   ChainRecord record{chain.used, chain.seen, chain.budget, chain.heaviest, chain.exponent, 0, 0, 0};
   const auto layer = static_cast<std::uint32_t>(index / from.shape().kv_heads);
@@ -165,14 +165,14 @@ bool write_span(void* context, const std::byte* bytes, std::size_t count) {
 
 std::uint64_t snapshot_bytes(const Cache& cache, std::uint64_t note_bytes) {
   if (!cache.ready()) return 0;
-  const Access from{cache};
+  const ArenaView from{cache};
   return detail::snapshot_bytes(from.shape(), from.policy(), from.layout(), counts_of(from), note_bytes);
 }
 
 Status save(const Cache& cache, const SnapshotSink& sink, const SaveOptions& options) {
   if (!cache.ready()) return Status::kNotReady;
   if (sink.write == nullptr) return Status::kBadArgument;
-  const Access from{cache};
+  const ArenaView from{cache};
   const std::size_t heads = from.heads();
   const detail::SnapshotCounts counts = counts_of(from);
   SnapshotHeader header{};
@@ -181,7 +181,7 @@ Status save(const Cache& cache, const SnapshotSink& sink, const SaveOptions& opt
   header.header_bytes = sizeof header;
   header.bytes = snapshot_bytes(cache, options.note.size());
   header.shape = fingerprint(from.shape(), from.policy());
-  header.policy = fingerprint(from.policy(), folds(from));
+  header.policy = policy_print(from);
   header.profile = profile_of(from);
   header.used_tiles = from.header().used_tiles;
   header.peak_tiles = from.header().peak_tiles;
