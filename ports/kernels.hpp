@@ -83,7 +83,8 @@ struct TileWeights {
                                       ///< (dot * key scale + outlier dot * outlier ratio) * query scale
   const float* outlier_ratios;        ///< f32[count], 0 or in [2^-110, 2^40], not read without outlier_dots
   const std::uint32_t* seen;          ///< u32[count], any mask: bit t is set if the row sees slot t. Other slots have
-                                      ///< weight 0, and what they hold has no effect; of a mask of 0, all slots
+                                      ///< weight 0, and what they hold has no effect. With a mask of 0 the
+                                      ///< results are as if all slots were hidden; callers ignore them
   const std::uint8_t* biases;         ///< u8[32]: 1/16 octaves added to the logits, or nullptr
 
   std::uint8_t* weights;    ///< u8[count][32], written: weight * value scale, relative to the row's largest, [0, 127]

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <limits>
 
 #include "nibkv/attend.hpp"
@@ -29,6 +30,28 @@ using test::words;
 double relative_error(std::span<const double> row, const std::vector<double>& stored) {
   const double far = reference::distance(row, stored) / reference::norm(row);
   return far * far;
+}
+
+TEST(Append, IsFullAfterAsManyTokensAsPositionsHaveNumbersFor) {
+  constexpr Shape kOne = {.layers = 1, .query_heads = 1, .kv_heads = 1, .head_dim = 16, .max_chunk = 2};
+  for (const Policy& policy : {streaming_llm(40), ems(40)}) {
+    test::Arena arena(footprint(kOne, policy));
+    Cache cache;
+    ASSERT_EQ(cache.init(arena.bytes(), kOne, policy), Status::kOk);
+    const std::vector<float> rows(32, 1.0f);
+    const auto row = std::span(rows).first(16);
+    ASSERT_EQ(append(cache, 0, row, row), Status::kOk);
+    Chain chain;
+    std::byte* at = arena.bytes().data() + layout_of(kOne, policy).chains;
+    std::memcpy(&chain, at, sizeof chain);
+    chain.seen = 0xfffffffe;
+    std::memcpy(at, &chain, sizeof chain);
+    EXPECT_EQ(append(cache, 0, rows, rows), Status::kFull);
+    EXPECT_EQ(append(cache, 0, row, row), Status::kOk);
+    EXPECT_EQ(cache.seen(0), 0xffffffffu);
+    EXPECT_EQ(append(cache, 0, row, row), Status::kFull);
+    EXPECT_EQ(cache.held(0, 0), 2u);
+  }
 }
 
 TEST(Append, EveryErrorLeavesTheArenaAsItWas) {

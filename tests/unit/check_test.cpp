@@ -75,6 +75,17 @@ TEST(Check, NeedsACache) {
   EXPECT_EQ(check(cache), Status::kNotReady);
 }
 
+// It says where all else lies, and lies in the arena.
+TEST(Check, TheLayoutMustBeThatOfShapeAndPolicy) {
+  Broken arena(kShape, ems(100), 160);
+  ASSERT_EQ(check(arena.cache()), Status::kOk);
+  const std::size_t at = arena.layout().layout;
+  for (std::size_t offset = 0; offset + 4 <= sizeof(Layout); offset += 4) {
+    EXPECT_EQ(arena.with<std::uint32_t>(at + offset, 0x13579bdf), Status::kCorrupt) << offset;
+  }
+  EXPECT_EQ(check(arena.cache()), Status::kOk);
+}
+
 TEST(Check, HeaderCountsMustBeThoseOfTheTiles) {
   Broken arena(kShape, ems(100), 160);
   ASSERT_EQ(check(arena.cache()), Status::kOk);
@@ -206,6 +217,25 @@ TEST(Check, LayersThatShareCodesAreInStep) {
   EXPECT_EQ(arena.with<std::uint64_t>(24, 1), Status::kCorrupt) << "peak bytes";
   EXPECT_EQ(arena.with_chain(2, [](Chain& chain) { chain.seen += 1; }), Status::kCorrupt);
   EXPECT_EQ(arena.with_chain(0, [](Chain& chain) { chain.used += 1; }), Status::kCorrupt);
+}
+
+TEST(Check, ALayerInNoPairHasNoFoldedPart) {
+  Shape shape = kShape;
+  shape.layers = 3;
+  Broken arena(shape, minicache(400, pairs_from(0, 2)), 380);
+  ASSERT_EQ(check(arena.cache()), Status::kOk);
+  ASSERT_NE(arena.layout().views, 0u);
+  const std::uint64_t part = arena.layout().folds + 4 * 32;
+  EXPECT_EQ(arena.with<std::uint32_t>(part + 8, 5), Status::kCorrupt) << "used";
+  EXPECT_EQ(arena.with<std::uint32_t>(part + 12, 1), Status::kCorrupt) << "retained";
+}
+
+TEST(Check, NoCountOfSlotsWrapsAround) {
+  for (const Policy& policy : {full(200), ems(100)}) {
+    Broken arena(kShape, policy, 0);
+    ASSERT_EQ(check(arena.cache()), Status::kOk);
+    EXPECT_EQ(arena.with_chain(0, [](Chain& chain) { chain.used = chain.seen = 0xffffffff; }), Status::kCorrupt);
+  }
 }
 
 }  // namespace

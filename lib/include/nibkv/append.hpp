@@ -24,8 +24,8 @@ namespace nibkv {
 ///          finite, or for a call out of turn: of two layers that share codes the lower one must
 ///          be appended first, then the upper one with the same number of tokens; kFull under
 ///          Keep::kAll, when the pool has no tile left, or, if any layers share codes, when
-///          a head would hold more than Policy::tokens rounded up to whole tiles. The cache is
-///          unchanged unless kOk.
+///          a head would hold more than Policy::tokens rounded up to whole tiles; kFull under any
+///          policy after 2^32 - 1 tokens. The cache is unchanged unless kOk.
 /// Cost: O(count * kv_heads * head_dim * log head_dim).
 Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, std::span<const float> values);
 

@@ -29,6 +29,8 @@ struct Side {
   std::uint32_t bias = 0;          ///< u8: added to the slot's logit, in 1/16 octave
   std::uint32_t merged = 0;        ///< u8: number of slots merged into it, at most 255
   std::uint32_t total = 0;
+
+  constexpr bool operator==(const Side&) const = default;
 };
 
 /// The layout of an arena: byte offsets from its start, each a multiple of 64. lib/FORMAT.md
@@ -64,6 +66,9 @@ struct Layout {
   std::uint32_t code_bytes = 0;
   std::uint32_t scratch_bytes = 0;
   Side side = {};
+  std::uint32_t reserved = 0;
+
+  constexpr bool operator==(const Layout&) const = default;
 };
 
 /// Rows of workspace that refining the codes of a key takes, f32[head_dim] each.
@@ -99,7 +104,8 @@ constexpr MergeSpace merge_space_of(std::uint32_t head_dim) {
   return at;
 }
 
-static_assert(sizeof(Layout) > 192 && sizeof(Layout) <= 256, "lib/FORMAT.md and nibkv.h say 256 bytes");
+// An arena contains it, in 256 bytes.
+static_assert(sizeof(Layout) == 224 && std::has_unique_object_representations_v<Layout>);
 
 /// The scratch of one worker, sized for rows() query rows: byte offsets from its start, each
 /// a multiple of 64.
@@ -319,9 +325,9 @@ constexpr std::uint64_t plan_bytes(const Policy& policy, const Layout& at) {
 }  // namespace detail
 
 /// All regions, in the order in which they lie; each begins at a multiple of kArenaAlignment. The state
-/// of a cache, up to `plan`, is written by the verbs that change what it holds; what follows is their
-/// workspace, and holds nothing between calls. The scratch of attend's workers lies where the
-/// workspace does, as both are never in use at the same time.
+/// of a cache, up to `plan`, is written by the verbs that change what it holds. What follows is their
+/// workspace, and holds nothing between calls, but for the last region, which init writes. The scratch
+/// of attend's workers lies where the workspace does, as both are never in use at the same time.
 inline constexpr Region kRegions[] = {
     {&Layout::chains,  // init, append, compact, restore; attend: bounds of scores
      [](const Shape& shape, const Policy&, const Layout&) { return detail::all_heads(shape) * detail::kChainBytes; }},

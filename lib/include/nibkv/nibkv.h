@@ -330,7 +330,8 @@ NIBKV_API nibkv_status nibkv_explain(const nibkv_cache* cache, uint32_t layer, u
 #define NIBKV_DROP UINT32_C(0xffffffff)
 #define NIBKV_MEMBER UINT32_C(0x80000000)
 
-/* Plans what the policy would do to one chain now to fit `incoming` more tokens into its budget. Changes nothing.
+/* Plans what the policy would do to one chain now to fit `incoming` more tokens into its budget. Changes nothing of
+ * what the cache holds; it writes the arena's workspace.
  *
  * layer, kv_head:  in range
  * incoming:        tokens about to be appended, [0, max_chunk]
@@ -346,7 +347,7 @@ NIBKV_API nibkv_status nibkv_plan(nibkv_cache* cache, uint32_t layer, uint32_t k
 NIBKV_API nibkv_status nibkv_check_plan(const uint32_t* target, size_t count);
 
 /* Checks an arena for consistency: for tests, and for finding stray writes. Uses the scratch of worker 0.
- * Returns NIBKV_NOT_READY; NIBKV_CORRUPT at the first inconsistency. The cache is unchanged.
+ * Returns NIBKV_NOT_READY; NIBKV_CORRUPT at the first inconsistency. What the cache holds is unchanged.
  * Cost: O(tiles) for each pass; the scratch of one worker holds a bit for each tile that a pass covers. */
 NIBKV_API nibkv_status nibkv_check(nibkv_cache* cache);
 

@@ -16,8 +16,8 @@ inline constexpr std::uint32_t kDrop = 0xffffffff;
 inline constexpr std::uint32_t kMember = 0x80000000;
 
 /// Plans what the policy would do to one chain now to fit `incoming` more tokens into its budget.
-/// Changes nothing of what the cache holds; it writes the arena's workspace. Under Budget::kAdaptive the budget is the one from the last time that append
-/// divided the layer's budget among its heads.
+/// Changes nothing of what the cache holds; it writes the arena's workspace. Under Budget::kAdaptive
+/// the budget is the one from the last time that append divided the layer's budget among its heads.
 ///
 /// @param layer     in range
 /// @param kv_head   likewise

@@ -17,7 +17,7 @@ extern "C" void __asan_unpoison_memory_region(const volatile void* at, std::size
 namespace nibkv {
 
 /// Under AddressSanitizer, with NIBKV_ASSERTS, what lies between the regions of an arena's state may not be
-/// read or written, until the arena is used for another cache.
+/// read or written, until the arena is used for another cache: its memory must not serve anything else.
 inline void poison_gaps(const ArenaView& to) {
   for (const Region& region : kRegions) {
     const std::uint64_t begin = to.layout().*region.offset;

@@ -7,7 +7,7 @@
 namespace nibkv {
 
 constexpr std::uint32_t tiles_of(std::uint32_t slots) {
-  return (slots + kTileSlots - 1) / kTileSlots;
+  return slots / kTileSlots + (slots % kTileSlots != 0 ? 1 : 0);
 }
 
 /// A run of a chain's slots: a list of tiles, all full but the last.

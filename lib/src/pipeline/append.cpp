@@ -90,6 +90,7 @@ Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, st
   if (!all_finite(keys.data(), keys.size()) || !all_finite(values.data(), values.size())) return Status::kBadArgument;
   const auto count = static_cast<std::uint32_t>(tokens);
   if (!in_turn(to, layer, count)) return Status::kBadArgument;
+  if (to.chain(layer, 0).seen > 0xffffffff - count) return Status::kFull;  // positions have 32 bits
   const bool makes_room = to.policy().keep != Keep::kAll;
 
   // A bounded chain never needs more than its own tiles. Otherwise the pool must have the tiles

@@ -24,7 +24,6 @@ void carry_out(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, 
                const PlanArrays& arrays) {
   if (merges(to.policy())) merge_members(to, layer, kv_head, target, arrays);
   const Band band = band_of(to, layer);
-  NIBKV_ASSERT(in_step(to, band));
   for (std::uint32_t each = band.first; each < band.end(); ++each) compact_chain(to, each, kv_head, target);
 }
 
@@ -38,7 +37,9 @@ Status compact(Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::sp
   const bool any = has_members(target);
   if (any && !merges(to.policy())) return Status::kBadPlan;
   const PlanArrays arrays(to);
-  if (any) score_slots(to, to.chain(layer, kv_head), layer, kv_head, arrays.score);
+  if (any && band_of(to, layer).layers == 1) {  // the scores of other layers than this one are needed too
+    score_slots(to, to.chain(layer, kv_head), layer, kv_head, arrays.score);
+  }
   carry_out(to, layer, kv_head, target.data(), arrays);
   return Status::kOk;
 }

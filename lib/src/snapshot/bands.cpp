@@ -7,7 +7,7 @@
 namespace nibkv {
 namespace {
 
-// Distances of folded slots are below this (fold.cpp).
+// Distances of folded slots are below this (fold/fold.cpp).
 constexpr std::uint32_t kDistances = 1u << 19;
 
 // Whether two chains of a pair match. The lower one may be a chunk ahead.
@@ -61,7 +61,7 @@ bool sound_views(Walk& walk, std::uint32_t lower, std::uint32_t kv_head) {
   if (!sound_list(walk, {other.first, other.last, 0, other.used}, true)) return false;
   const std::uint32_t own = entry_of(to, first_view(to, lower, kv_head)) / to.layout().paired_entries;
   std::uint32_t count = 0;
-  const auto in_step = [&](std::uint32_t view, std::uint32_t upper) {
+  const auto same_entries = [&](std::uint32_t view, std::uint32_t upper) {
     for (; view != kNoTile; view = to.links()[view], upper = to.links()[upper], ++count) {
       if (count == to.layout().paired_entries || upper != view + 1 || !is_view(to, view) || is_upper(to, view))
         return false;
@@ -70,7 +70,8 @@ bool sound_views(Walk& walk, std::uint32_t lower, std::uint32_t kv_head) {
     }
     return upper == kNoTile;
   };
-  return in_step(part.first, other.first) && in_step(part.free, other.free) && count == to.layout().paired_entries;
+  return same_entries(part.first, other.first) && same_entries(part.free, other.free) &&
+         count == to.layout().paired_entries;
 }
 
 }  // namespace
@@ -125,7 +126,7 @@ bool sound_peaks(const ArenaView& to, const SnapshotHeader& header, const detail
   if (header.used_tiles != counts.tiles || header.peak_tiles < header.used_tiles || header.peak_tiles > layout.tiles)
     return false;
   if (!folds(to)) return header.peak_bytes == 0;
-  const std::uint64_t planes = 2 * layout.both_entries + 3 * (layout.views / 2 - layout.both_entries);
+  const std::uint64_t planes = detail::all_planes(layout);
   return header.peak_bytes >= bytes_in_use(to, counts) &&
          header.peak_bytes <= bytes_in_use(to, {layout.tiles, layout.views, planes});
 }
@@ -148,9 +149,13 @@ bool sound_folds(const ArenaView& to) {
   std::uint64_t entries = 0;
   std::uint64_t bytes = std::uint64_t{to.header().used_tiles} * bytes_of_tile(to, 0);
   for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) {
-    if (!detail::is_lower(to.policy(), layer)) continue;
     for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) {
       const Chain& chain = to.chain(layer, head);
+      if (!is_paired(to, layer)) {
+        const FoldedPart& none = folded_part(to, chain);
+        if ((none.used | none.retained) != 0) return false;
+      }
+      if (!is_lower(to, layer)) continue;
       const Chain& other = to.chain(layer + 1, head);
       // The lower one may be a chunk ahead.
       if (chain.seen < other.seen || chain.seen - other.seen != chain.used - other.used) return false;

@@ -35,7 +35,7 @@ inline bool lower_views(const ArenaView& of, std::uint32_t tile) {
 }
 
 /// The number of planes in an entry of `layer` if it is the lower one of a pair, else 0.
-inline std::uint32_t planes_of(const Policy& policy, std::uint32_t layer) {
+inline std::uint32_t planes_of_layer(const Policy& policy, std::uint32_t layer) {
   if (!detail::is_lower(policy, layer)) return 0;
   return policy.fold.keys.has(layer) && policy.fold.values.has(layer) ? 2 : 3;
 }
@@ -46,7 +46,7 @@ inline void count_chain(detail::SnapshotCounts& counts, const Policy& policy, st
   const auto tiles = [](std::uint64_t slots) { return (slots + kTileSlots - 1) / kTileSlots; };
   counts.tiles += tiles(used - folded);
   counts.views += tiles(folded);
-  counts.planes += tiles(folded) * planes_of(policy, layer);
+  counts.planes += tiles(folded) * planes_of_layer(policy, layer);
 }
 
 /// Adds what a chain's folded part is to its record.

@@ -121,7 +121,7 @@ void put_entry(Writer& to, const ArenaView& from, std::uint32_t lower_view, std:
   each_plane(from, lower_view, [&](const std::uint8_t* plane, bool keys) { put_plane(to, from, plane, keys, live); });
 }
 
-// Calls `put(writer, access, tile, slots in it)` for the `wanted` tiles in use, in the
+// Calls `put(writer, view, tile, slots in it)` for the `wanted` tiles in use, in the
 // order of their chains.
 template <typename Wanted, typename Put>
 void put_tiles(Writer& to, const ArenaView& from, Wanted wanted, Put put) {
