@@ -91,7 +91,7 @@ def try_sample(sample, pages, root, tools, folder):
     else:
         file = folder / f"sample{CODE[sample.language]}"
         file.write_text(sample.file)
-        command = [*tools[sample.language], *FLAGS[sample.language], *WARNINGS, "-fsyntax-only", f"-I{root}/lib/include", file]
+        command = [*tools[sample.language], *FLAGS[sample.language], *WARNINGS, "-fsyntax-only", f"-I{root}/lib/include", f"-I{root}", file]
     run = subprocess.run(command, cwd=pages, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
     return f"{sample.where}: {run.stdout}" if run.returncode else None
 

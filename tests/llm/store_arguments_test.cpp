@@ -16,13 +16,13 @@ namespace {
 namespace fs = std::filesystem;
 
 /// The folder of an installation: its programs are in bin/.
-class TinyModel : public testing::Test {
+class TinyModelPlace : public testing::Test {
  protected:
-  TinyModel() : folder_((fs::temp_directory_path() / "nibkv-tiny-XXXXXX").string()) {
+  TinyModelPlace() : folder_((fs::temp_directory_path() / "nibkv-tiny-XXXXXX").string()) {
     if (::mkdtemp(folder_.data()) == nullptr) throw std::runtime_error("cannot create " + folder_);
     for (const char* name : {"bin", "share/nibkv", "sources"}) fs::create_directories(at(name));
   }
-  ~TinyModel() override {
+  ~TinyModelPlace() override {
     std::error_code ignored;
     fs::remove_all(folder_, ignored);
   }
@@ -33,7 +33,7 @@ class TinyModel : public testing::Test {
   std::string folder_;
 };
 
-TEST_F(TinyModel, IsBesideTheProgramOrInItsDataFolderOrInTheSources) {
+TEST_F(TinyModelPlace, IsBesideTheProgramOrInItsDataFolderOrInTheSources) {
   EXPECT_EQ(found(), "");
   EXPECT_EQ(find_tiny_model("", at("sources/m.gguf")), "");
   // From the last place on, each goes before the ones before.
@@ -46,7 +46,7 @@ TEST_F(TinyModel, IsBesideTheProgramOrInItsDataFolderOrInTheSources) {
   EXPECT_EQ(found(), at("share/nibkv/m.gguf")) << "a folder is no model";
 }
 
-TEST_F(TinyModel, ComesAfterWhatIsAskedFor) {
+TEST_F(TinyModelPlace, ComesAfterWhatIsAskedFor) {
   const char* const kept = std::getenv("NIBKV_MODEL");  // other tests read it
   const std::optional<std::string> before = kept != nullptr ? std::optional<std::string>(kept) : std::nullopt;
   const char* const words[] = {"--model", "x.gguf"};

@@ -181,7 +181,7 @@ struct SideField {
 
 /// All fields, in the order in which they lie. What lays out, moves, starts, checks or saves side data
 /// goes through this table.
-inline constexpr SideField kSideFields[] = {
+[[gnu::visibility("hidden")]] inline constexpr SideField kSideFields[] = {
     {&Side::key_scales, 2, SideField::Reader::kAll, SideField::Rule::kKeyScale},
     {&Side::value_scales, 2, SideField::Reader::kAll, SideField::Rule::kValueScale},
     {&Side::outliers, 4, SideField::Reader::kAll, SideField::Rule::kOutliers},  // four channels of a slot
@@ -301,12 +301,6 @@ constexpr PairCounts count_pairs(const Policy& policy, std::uint32_t end) {
 }
 }  // namespace detail
 
-/// A region of an arena. Its bytes follow from the fields of Layout that come after `total`.
-struct Region {
-  std::uint64_t Layout::*offset;
-  std::uint64_t (*bytes)(const Shape& shape, const Policy& policy, const Layout& at);
-};
-
 namespace detail {
 constexpr std::uint64_t all_heads(const Shape& shape) {
   return std::uint64_t{shape.layers} * shape.kv_heads;
@@ -324,53 +318,83 @@ constexpr std::uint64_t plan_bytes(const Policy& policy, const Layout& at) {
 }
 }  // namespace detail
 
+/// A region of an arena. Its bytes follow from the fields of Layout that come after `total`.
+struct Region {
+  enum class Size : std::uint8_t {
+    kChains,
+    kLinks,
+    kBases,
+    kSides,
+    kCodes,
+    kFolds,
+    kDistances,
+    kShared,
+    kPlan,
+    kEncoding,
+    kMerging,
+    kTurned,
+    kScratch,
+    kLayout
+  };
+
+  std::uint64_t Layout::*offset;
+  Size size;
+
+  constexpr std::uint64_t bytes(const Shape& shape, const Policy& policy, const Layout& at) const {
+    const bool scored = policy.keep == Keep::kScore;
+    switch (size) {
+      case Size::kChains:
+        return detail::all_heads(shape) * detail::kChainBytes;
+      case Size::kLinks:
+        return (at.tiles + at.views) * 4;
+      case Size::kBases:
+        return scored ? (at.tiles + at.views) * 4 : 0;
+      case Size::kSides:
+        return (at.tiles + at.views) * at.side_bytes;
+      case Size::kCodes:
+        return at.tiles * at.code_bytes;
+      case Size::kFolds:
+        return at.views != 0 ? detail::all_heads(shape) * detail::kFoldedPartBytes : 0;
+      case Size::kDistances:
+        return at.views != 0 ? at.views / 2 / at.paired_entries * at.most_retained * 4 : 0;
+      case Size::kShared:
+        return detail::all_planes(at) * (at.code_bytes / 2);
+      case Size::kPlan:
+        return detail::plan_bytes(policy, at);
+      case Size::kEncoding:
+        return shape.storage == Storage::kQ4 ? (1 + kRefinerRows) * shape.head_dim * 4u : 0;
+      case Size::kMerging:
+        return merges(policy) ? merge_space_of(shape.head_dim).total : 0;
+      case Size::kTurned:
+        return merges(policy) && policy.position_free ? kMaxRows * shape.head_dim * 4u : 0;
+      case Size::kScratch:
+        return std::uint64_t{shape.workers} * at.scratch_bytes;
+      case Size::kLayout:
+        return sizeof(Layout);
+    }
+    return 0;
+  }
+};
+
 /// All regions, in the order in which they lie; each begins at a multiple of kArenaAlignment. The state
 /// of a cache, up to `plan`, is written by the verbs that change what it holds. What follows is their
 /// workspace, and holds nothing between calls, but for the last region, which init writes. The scratch
 /// of attend's workers lies where the workspace does, as both are never in use at the same time.
-inline constexpr Region kRegions[] = {
-    {&Layout::chains,  // init, append, compact, restore; attend: bounds of scores
-     [](const Shape& shape, const Policy&, const Layout&) { return detail::all_heads(shape) * detail::kChainBytes; }},
-    {&Layout::links,  // init, append, compact, restore
-     [](const Shape&, const Policy&, const Layout& at) { return (at.tiles + at.views) * 4; }},
-    {&Layout::bases,  // append, compact, restore
-     [](const Shape&, const Policy& policy, const Layout& at) {
-       return policy.keep == Keep::kScore ? (at.tiles + at.views) * 4 : 0;
-     }},
-    {&Layout::sides,  // append, compact, restore; attend: scores
-     [](const Shape&, const Policy&, const Layout& at) { return (at.tiles + at.views) * at.side_bytes; }},
-    {&Layout::codes,  // append, compact, restore
-     [](const Shape&, const Policy&, const Layout& at) { return at.tiles * at.code_bytes; }},
-    {&Layout::folds,  // init, append, compact, restore
-     [](const Shape& shape, const Policy&, const Layout& at) {
-       return at.views != 0 ? detail::all_heads(shape) * detail::kFoldedPartBytes : 0;
-     }},
-    {&Layout::distances,  // append, compact
-     [](const Shape&, const Policy&, const Layout& at) {
-       return at.views != 0 ? at.views / 2 / at.paired_entries * at.most_retained * 4 : 0;
-     }},
-    {&Layout::shared,  // append, compact, restore
-     [](const Shape&, const Policy&, const Layout& at) { return detail::all_planes(at) * (at.code_bytes / 2); }},
-    {&Layout::plan,  // plan, append, compact
-     [](const Shape&, const Policy& policy, const Layout& at) { return detail::plan_bytes(policy, at); }},
-    {&Layout::encoding,  // plan, append, compact
-     [](const Shape& shape, const Policy&, const Layout&) -> std::uint64_t {
-       return shape.storage == Storage::kQ4 ? (1 + kRefinerRows) * shape.head_dim * 4u : 0;
-     }},
-    {&Layout::merging,  // plan, append, compact
-     [](const Shape& shape, const Policy& policy, const Layout&) -> std::uint64_t {
-       return merges(policy) ? merge_space_of(shape.head_dim).total : 0;
-     }},
-    {&Layout::turned,  // plan, append
-     [](const Shape& shape, const Policy& policy, const Layout&) -> std::uint64_t {
-       return merges(policy) && policy.position_free ? kMaxRows * shape.head_dim * 4u : 0;
-     }},
-    {&Layout::scratch,  // attend, check
-     [](const Shape& shape, const Policy&, const Layout& at) {
-       return std::uint64_t{shape.workers} * at.scratch_bytes;
-     }},
-    {&Layout::layout,  // init
-     [](const Shape&, const Policy&, const Layout&) -> std::uint64_t { return sizeof(Layout); }},
+[[gnu::visibility("hidden")]] inline constexpr Region kRegions[] = {
+    {&Layout::chains, Region::Size::kChains},        // init, append, compact, restore; attend: bounds of scores
+    {&Layout::links, Region::Size::kLinks},          // init, append, compact, restore
+    {&Layout::bases, Region::Size::kBases},          // append, compact, restore
+    {&Layout::sides, Region::Size::kSides},          // append, compact, restore; attend: scores
+    {&Layout::codes, Region::Size::kCodes},          // append, compact, restore
+    {&Layout::folds, Region::Size::kFolds},          // init, append, compact, restore
+    {&Layout::distances, Region::Size::kDistances},  // append, compact
+    {&Layout::shared, Region::Size::kShared},        // append, compact, restore
+    {&Layout::plan, Region::Size::kPlan},            // plan, append, compact
+    {&Layout::encoding, Region::Size::kEncoding},    // plan, append, compact
+    {&Layout::merging, Region::Size::kMerging},      // plan, append, compact
+    {&Layout::turned, Region::Size::kTurned},        // plan, append
+    {&Layout::scratch, Region::Size::kScratch},      // attend, check
+    {&Layout::layout, Region::Size::kLayout},        // init
 };
 
 namespace detail {
@@ -406,7 +430,7 @@ constexpr Layout layout_as(const Shape& shape, const Policy& policy, bool share)
   at.scratch_bytes = scratch_of(shape, policy, at.chain_tiles).total;
   std::uint64_t end = kHeaderBytes;
   for (const Region& region : kRegions) {
-    if (region.offset == &Layout::scratch) {
+    if (region.size == Region::Size::kScratch) {
       at.scratch = at.plan;
       const std::uint64_t end_of_scratch = at.scratch + region.bytes(shape, policy, at);
       end = end > end_of_scratch ? end : round_up(end_of_scratch, kArenaAlignment);

@@ -93,4 +93,37 @@ void reset_bands(const ArenaView& to) {
   }
 }
 
+std::uint64_t bytes_of_tile(const ArenaView& to, std::uint32_t tile) {
+  const Layout& at = to.layout();
+  const std::uint64_t beside = at.side_bytes + 4u + (to.policy().keep == Keep::kScore ? 4u : 0u);
+  if (!is_view(to, tile)) return at.code_bytes + beside;
+  return 2 * beside + planes_of(to, tile) * (at.code_bytes / 2);
+}
+
+void count_bytes(const ArenaView& to, std::uint32_t tile, bool taken) {
+  if (!folds(to)) return;
+  ArenaHeader& head = to.header();
+  const std::uint64_t bytes = bytes_of_tile(to, tile);
+  head.used_bytes = taken ? head.used_bytes + bytes : head.used_bytes - bytes;
+  if (head.used_bytes > head.peak_bytes) head.peak_bytes = head.used_bytes;
+}
+
+void grow(const ArenaView& to, FoldedPart& part) {
+  const std::uint32_t view = part.free;
+  NIBKV_ASSERT(view != kNoTile && is_view(to, view));
+  part.free = to.links()[view];
+  add_to_list(part, view, to.links());
+  if (is_upper(to, view)) return;  // an entry is counted once
+  to.header().used_entries += 1;
+  count_bytes(to, view, true);
+}
+
+void give_back(const ArenaView& to, FoldedPart& part, std::uint32_t view) {
+  to.links()[view] = part.free;
+  part.free = view;
+  if (is_upper(to, view)) return;
+  to.header().used_entries -= 1;
+  count_bytes(to, view, false);
+}
+
 }  // namespace nibkv

@@ -31,6 +31,10 @@ void reset(const ArenaView& to) {
 
 }  // namespace
 
+bool has_own_layout(const ArenaView& to) {
+  return to.layout() == layout_of(to.shape(), to.policy());
+}
+
 Status Cache::init(std::span<std::byte> arena, const Shape& shape, const Policy& policy, const Options& options) {
   if (!valid(shape)) return Status::kBadShape;
   const std::size_t need = footprint(shape, policy);

@@ -21,7 +21,7 @@ namespace nibkv {
 inline void poison_gaps(const ArenaView& to) {
   for (const Region& region : kRegions) {
     const std::uint64_t begin = to.layout().*region.offset;
-    if (region.offset != &Layout::layout && begin >= to.layout().plan) continue;  // scratch lies in these
+    if (region.size != Region::Size::kLayout && begin >= to.layout().plan) continue;  // scratch lies in these
     const std::uint64_t end = begin + region.bytes(to.shape(), to.policy(), to.layout());
     __asan_poison_memory_region(to.at<std::byte>(end),
                                 static_cast<std::size_t>(detail::round_up(end, kArenaAlignment) - end));

@@ -9,33 +9,10 @@ namespace nibkv {
 /// Takes a tile from the pool, which must have one, and appends it to `chain`. It comes from
 /// the chain's own run if any is free there, so that a chain mostly lies in one piece of memory
 /// (lib/DESIGN.md has the gain).
-inline std::uint32_t grow(const ArenaView& to, Chain& chain) {
-  Chain* lender = &chain;
-  NIBKV_ASSERT(to.header().used_tiles < to.layout().tiles);
-  for (Chain* other = to.chains(); lender->free == kNoTile; ++other) {
-    NIBKV_ASSERT(other < to.chains() + to.heads());
-    lender = other;
-  }
-  const std::uint32_t tile = lender->free;
-  lender->free = to.links()[tile];
-  ArenaHeader& head = to.header();
-  head.used_tiles += 1;
-  if (head.used_tiles > head.peak_tiles) head.peak_tiles = head.used_tiles;
-  count_bytes(to, tile, true);
-  add_to_list(chain, tile, to.links());
-  return tile;
-}
+std::uint32_t grow(const ArenaView& to, Chain& chain);
 
 /// Returns a tile of `chain` to the pool: to the chain in whose run it lies, if all runs
 /// are of equal length.
-inline void give_back(const ArenaView& to, Chain& chain, std::uint32_t tile) {
-  const bool equal = equal_runs(to.policy(), to.layout());
-  NIBKV_ASSERT(tile < to.layout().tiles && to.header().used_tiles != 0);
-  Chain& owner = equal ? to.chains()[tile / to.layout().tiles_per_head] : chain;
-  to.links()[tile] = owner.free;
-  owner.free = tile;
-  to.header().used_tiles -= 1;
-  count_bytes(to, tile, false);
-}
+void give_back(const ArenaView& to, Chain& chain, std::uint32_t tile);
 
 }  // namespace nibkv

@@ -171,4 +171,11 @@ struct ArenaView {
 
 }  // namespace nibkv
 
+namespace nibkv {
+
+/// Whether the layout in an arena is that of its cache's shape and policy.
+bool has_own_layout(const ArenaView& to);
+
+}  // namespace nibkv
+
 #include "arena/band.hpp"  // defines what a band decides

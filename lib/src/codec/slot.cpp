@@ -2,6 +2,13 @@
 
 #include "arena/band.hpp"
 
+// Loops over the side fields of a slot, unrolled unless size matters more.
+#ifdef __OPTIMIZE_SIZE__
+#define NIBKV_UNROLL
+#else
+#define NIBKV_UNROLL _Pragma("GCC unroll 8")
+#endif
+
 namespace nibkv {
 namespace {
 
@@ -62,7 +69,7 @@ void put_value_codes(std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_
 
 void start_slot(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, std::uint32_t position) {
   to.set_position(tile, lane, position);
-#pragma GCC unroll 8
+  NIBKV_UNROLL
   for (const SideField& field : kSideFields) {
     if (!field.starts_at_zero() || field.arrays(to.shape(), to.policy()) == 0) continue;
     std::memset(side_element(to, field, tile, 0, lane), 0, field.bytes);
@@ -89,7 +96,7 @@ void move_slot(const ArenaView& to, std::uint32_t from_tile, std::uint32_t from_
     get_value_codes(to.value_codes(from_tile), from_lane, shape.head_dim, codes);
     put_value_codes(to.value_codes(to_tile), to_lane, shape.head_dim, codes);
   }
-#pragma GCC unroll 8
+  NIBKV_UNROLL
   for (const SideField& field : kSideFields) {
     if (field.rule == SideField::Rule::kPosition) continue;
     for (std::uint32_t n = 0; n < field.arrays(shape, to.policy()); ++n) {

@@ -57,7 +57,7 @@ Status check(Cache& cache) {
   if (!cache.ready()) return Status::kNotReady;
   const ArenaView to{cache};
   // It says where all else lies.
-  if (!(to.layout() == layout_of(to.shape(), to.policy()))) return Status::kCorrupt;
+  if (!has_own_layout(to)) return Status::kCorrupt;
   const ArenaHeader& header = to.header();
   if (header.magic != kArenaMagic || header.used_tiles > header.peak_tiles || header.peak_tiles > to.layout().tiles)
     return Status::kCorrupt;

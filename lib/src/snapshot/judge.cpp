@@ -53,6 +53,14 @@ Status ChainJudge::take(const ChainRecord& record) {
   return Status::kOk;
 }
 
+bool ChainReader::next() {
+  at_ = next_;
+  if (!reader_.get(&record_, sizeof record_) || record_.folded > record_.used) return false;
+  const std::uint32_t tiles = tiles_of(record_.folded) + tiles_of(record_.used - record_.folded);
+  next_ += std::uint64_t{tiles} * stride_;
+  return next_ <= end_;
+}
+
 Status check_content(const ArenaView& to, const SnapshotSource& source, const Parts& parts) {
   const std::size_t heads = to.heads();
   if (parts.bytes[kChains] != heads * sizeof(ChainRecord)) return Status::kCorrupt;

@@ -41,13 +41,7 @@ class ChainReader {
 
   /// @returns false also when a record has changed since it was checked, and has more
   ///          tiles than there are
-  bool next() {
-    at_ = next_;
-    if (!reader_.get(&record_, sizeof record_) || record_.folded > record_.used) return false;
-    const std::uint32_t tiles = tiles_of(record_.folded) + tiles_of(record_.used - record_.folded);
-    next_ += std::uint64_t{tiles} * stride_;
-    return next_ <= end_;
-  }
+  bool next();
   const ChainRecord& record() const { return record_; }
   /// The offset of the record of the chain's n-th tile.
   std::uint64_t tile(std::uint32_t n) const { return at_ + std::uint64_t{n} * stride_; }

@@ -27,6 +27,29 @@ bool read_span(void* context, std::uint64_t offset, std::byte* bytes, std::size_
 
 }  // namespace
 
+bool Reader::get(void* bytes, std::size_t count) {
+  auto* to = static_cast<std::byte*>(bytes);
+  while (count != 0) {
+    const std::size_t part = count < kSnapshotChunk ? count : kSnapshotChunk;
+    if (!source_.read(source_.context, offset_, to, part)) return false;
+    crc_ = crc32(crc_, to, part);
+    offset_ += part;
+    to += part;
+    count -= part;
+  }
+  return true;
+}
+
+bool Reader::skip(std::uint64_t count) {
+  std::byte chunk[kSnapshotChunk];
+  while (count != 0) {
+    const std::size_t part = count < kSnapshotChunk ? static_cast<std::size_t>(count) : kSnapshotChunk;
+    if (!get(chunk, part)) return false;
+    count -= part;
+  }
+  return true;
+}
+
 SnapshotSource source_of(std::span<const std::byte> bytes) {
   return {read_span, const_cast<std::byte*>(bytes.data()), bytes.size()};
 }

@@ -23,27 +23,8 @@ class Reader {
   Reader(const SnapshotSource& source, std::uint64_t offset, std::uint32_t crc = 0)
       : source_(source), offset_(offset), crc_(crc) {}
 
-  bool get(void* bytes, std::size_t count) {
-    auto* to = static_cast<std::byte*>(bytes);
-    while (count != 0) {
-      const std::size_t part = count < kSnapshotChunk ? count : kSnapshotChunk;
-      if (!source_.read(source_.context, offset_, to, part)) return false;
-      crc_ = crc32(crc_, to, part);
-      offset_ += part;
-      to += part;
-      count -= part;
-    }
-    return true;
-  }
-  bool skip(std::uint64_t count) {
-    std::byte chunk[kSnapshotChunk];
-    while (count != 0) {
-      const std::size_t part = count < kSnapshotChunk ? static_cast<std::size_t>(count) : kSnapshotChunk;
-      if (!get(chunk, part)) return false;
-      count -= part;
-    }
-    return true;
-  }
+  bool get(void* bytes, std::size_t count);
+  bool skip(std::uint64_t count);
   std::uint32_t crc() const { return crc_; }
 
  private:
