@@ -10,28 +10,6 @@
 
 namespace nibkv::test {
 
-/// The bytes of an arena, also of what AddressSanitizer may watch between its regions.
-#if defined(__clang__)
-[[clang::no_sanitize("address")]]
-#endif
-inline std::vector<std::byte>
-copy_of(std::span<const std::byte> bytes) {
-  std::vector<std::byte> copy(bytes.size());
-  const volatile std::byte* from = bytes.data();  // memcpy would be watched
-  for (std::byte& to : copy) to = *from++;
-  return copy;
-}
-
-/// The other way round.
-#if defined(__clang__)
-[[clang::no_sanitize("address")]]
-#endif
-inline void
-put_back(std::span<const std::byte> copy, std::span<std::byte> bytes) {
-  volatile std::byte* to = bytes.data();
-  for (const std::byte from : copy) *to++ = from;
-}
-
 /// Memory for an arena, filled with a pattern, between guard bytes.
 class Arena {
  public:
@@ -46,7 +24,7 @@ class Arena {
 
   std::span<std::byte> bytes() { return {storage_.data() + start_, size_}; }
   std::span<const std::byte> bytes() const { return {storage_.data() + start_, size_}; }
-  std::vector<std::byte> copy() const { return copy_of(bytes()); }
+  std::vector<std::byte> copy() const { return {bytes().begin(), bytes().end()}; }
 
   /// True if no byte before or after the arena was written.
   bool guards_intact() const {

@@ -102,7 +102,7 @@ class Rig {
 
   /// The bytes of the arena that hold state: all before the plan and the scratch.
   std::span<const std::byte> state() const;
-  std::vector<std::byte> copy_state() const { return copy_of(state()); }
+  std::vector<std::byte> copy_state() const { return {state().begin(), state().end()}; }
 
  private:
   Arena arena_;

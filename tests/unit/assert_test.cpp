@@ -8,7 +8,7 @@
 #include "tests/support/arena.hpp"
 #include "tests/support/random.hpp"
 
-// What the library checks of itself in tests (arena/assert.hpp, arena/poison.hpp).
+// What the library checks of itself in tests (arena/assert.hpp).
 
 namespace nibkv {
 namespace {
@@ -35,30 +35,6 @@ TEST(Asserts, StopAtWhatCannotBe) {
 #else
 TEST(Asserts, CostNothingWithoutNibkvAsserts) {
   append_to_a_full_pool();
-}
-#endif
-
-#if defined(NIBKV_ASSERTS) && defined(NIBKV_SANITIZED) && defined(__clang__)
-extern "C" int __asan_address_is_poisoned(const volatile void* at);
-
-TEST(Poison, LiesBetweenTheRegionsOfTheStateUntilTheArenaServesAgain) {
-  constexpr Policy kPolicy = ems(64);
-  const Layout at = layout_of(kShape, kPolicy);
-  test::Arena arena(footprint(kShape, kPolicy));
-  Cache cache;
-  ASSERT_EQ(cache.init(arena.bytes(), kShape, kPolicy), Status::kOk);
-  const std::byte* bytes = arena.bytes().data();
-  const auto watched = [&](std::uint64_t offset) { return __asan_address_is_poisoned(bytes + offset) != 0; };
-  // One chain of 32 bytes; links and bases of 3 tiles.
-  EXPECT_FALSE(watched(at.chains) || watched(at.chains + 31));
-  EXPECT_TRUE(watched(at.chains + 32) && watched(at.links - 1));
-  EXPECT_FALSE(watched(at.links) || watched(at.links + 4 * at.tiles - 1));
-  EXPECT_TRUE(watched(at.links + (4 * at.tiles + 7) / 8 * 8) && watched(at.bases - 1));
-  EXPECT_TRUE(watched(at.layout + sizeof(Layout)) && watched(at.total - 1));
-  EXPECT_DEATH(std::memset(arena.bytes().data() + at.links - 8, 0, 8), "use-after-poison");
-  ASSERT_EQ(cache.init(arena.bytes(), kShape, full(32)), Status::kOk);
-  const Layout next = layout_of(kShape, full(32));
-  for (std::uint64_t i = 0; i < next.tiles * next.code_bytes; ++i) ASSERT_FALSE(watched(next.codes + i)) << i;
 }
 #endif
 

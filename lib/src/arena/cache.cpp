@@ -1,7 +1,6 @@
 #include "nibkv/cache.hpp"
 
 #include "arena/budget.hpp"
-#include "arena/poison.hpp"
 #include "arena/pool.hpp"
 #include "arena/select.hpp"
 
@@ -60,7 +59,6 @@ Status Cache::init(std::span<std::byte> arena, const Shape& shape, const Policy&
   if (const Status shared = check_budgets(shape, policy, profile, options.budgets); shared != Status::kOk)
     return shared;
 
-  unpoison(arena);
   std::memset(arena.data(), 0, need);
   const Layout layout = layout_of(shape, policy);
   auto* kept = in_place<Layout>(arena.data() + static_cast<std::size_t>(layout.layout));
@@ -68,7 +66,6 @@ Status Cache::init(std::span<std::byte> arena, const Shape& shape, const Policy&
   ArenaView::set(*this, arena.data(), shape, policy, *kept, profile, *kernels);
   set_budgets(ArenaView{*this}, options.budgets);
   reset(ArenaView{*this});
-  poison_gaps(ArenaView{*this});
   return Status::kOk;
 }
 
