@@ -182,11 +182,12 @@ Ending Conversation::generate(const Output& output, const Stop& stop) {
     emit(stream.flush());
     return ending;
   };
-  std::vector<std::int32_t> before;
-  if (options_.sampler.repeat_penalty != 1) before = written(turns_);
+  const bool penalised = options_.sampler.repeat_penalty != 1;
+  std::vector<std::int32_t> before;  // empty where nobody reads it
+  if (penalised) before = written(turns_);
   for (std::size_t made = 1;; ++made) {
     const std::int32_t token = sampler_.sample(logits_, before);
-    before.push_back(token);
+    if (penalised) before.push_back(token);
     if (chat_.ends_answer(token)) return end(Ending::kComplete);
     pending_.assign(1, token);
     turns_.back().answer.push_back(token);

@@ -6,7 +6,6 @@
 
 #include "nibkv/nibkv.hpp"
 #include "tests/support/arena.hpp"
-#include "tests/support/random.hpp"
 
 // What the library checks of itself in tests (arena/assert.hpp).
 

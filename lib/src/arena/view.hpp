@@ -169,10 +169,6 @@ struct ArenaView {
   float* value_rows(std::uint32_t tile) const { return key_rows(tile) + kTileSlots * shape().head_dim; }
 };
 
-}  // namespace nibkv
-
-namespace nibkv {
-
 /// Whether the layout in an arena is that of its cache's shape and policy.
 bool has_own_layout(const ArenaView& to);
 

@@ -127,7 +127,7 @@ Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, st
     chain.seen += count;
     NIBKV_ASSERT(chain.used <= chain.seen);
   }
-  if (ends_turn(band_of(to, layer), layer)) fold_old_slots(to, band_of(to, layer));
+  if (const Band band = band_of(to, layer); ends_turn(band, layer)) fold_old_slots(to, band);
   return Status::kOk;
 }
 

@@ -1,6 +1,5 @@
 #include "nibkv/check.hpp"
 
-#include "arena/pool.hpp"
 #include "snapshot/bands.hpp"
 #include "snapshot/side_checks.hpp"
 #include "snapshot/walk.hpp"

@@ -1,11 +1,10 @@
 #include "snapshot/judge.hpp"
 
-#include "arena/pool.hpp"
 #include "pipeline/plan_chain.hpp"
-#include "snapshot/bands.hpp"
 #include "snapshot/side_checks.hpp"
 
 namespace nibkv {
+
 // Competing heads must have budgets that share_layer can give, and equal budgets of `tokens` are
 // such ones. Other heads must have the cache's own budgets.
 bool ChainJudge::right_budget(const ChainRecord& record) {

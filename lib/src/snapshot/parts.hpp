@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "arena/band.hpp"
+#include "arena/view.hpp"
 #include "nibkv/snapshot.hpp"
 
 namespace nibkv {
