@@ -14,6 +14,6 @@ set(CMAKE_FIND_ROOT_PATH_MODE_INCLUDE ONLY)
 set(CMAKE_FIND_ROOT_PATH_MODE_PACKAGE ONLY)
 set(CMAKE_CROSSCOMPILING_EMULATOR qemu-system-arm -M ${NIBKV_BOARD} -display none -monitor none -serial none -semihosting-config
     enable=on,target=native -kernel)
-# The runner of bench/llm wants files and threads.
+# The runner of bench/ wants files and threads.
 set(NIBKV_BENCH OFF CACHE BOOL "Build the assistant, the evaluation and the benchmarks")
 set(NIBKV_INSTALL OFF CACHE BOOL "Install the library and its package files")

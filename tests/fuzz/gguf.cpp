@@ -1,14 +1,14 @@
 // A GGUF file: an Error, or a model, a tokenizer and a chat made from it.
-#include "bench/llm/gguf.hpp"
+#include "bench/runner/gguf/gguf.hpp"
 
 #include <gtest/gtest.h>
 
-#include "bench/llm/chat.hpp"
-#include "bench/llm/conversation.hpp"
-#include "bench/llm/fingerprint.hpp"
-#include "bench/llm/model.hpp"
+#include "bench/assistant/conversation.hpp"
+#include "bench/runner/gguf/fingerprint.hpp"
+#include "bench/runner/model/model.hpp"
+#include "bench/runner/text/chat.hpp"
 #include "tests/fuzz/targets.hpp"
-#include "tests/llm/vocabularies.hpp"
+#include "tests/runner/text/vocabularies.hpp"
 #include "tests/support/gguf_writer.hpp"
 
 namespace nibkv::fuzz {

@@ -1,13 +1,13 @@
 // Any text with vocabularies of both kinds, and vocabularies made from the input.
-#include "bench/llm/tokenizer.hpp"
+#include "bench/runner/text/tokenizer.hpp"
 
 #include <gtest/gtest.h>
 
 #include <string_view>
 
-#include "bench/llm/conversation.hpp"
+#include "bench/runner/text/utf8_stream.hpp"
 #include "tests/fuzz/targets.hpp"
-#include "tests/llm/vocabularies.hpp"
+#include "tests/runner/text/vocabularies.hpp"
 
 namespace nibkv::fuzz {
 namespace {

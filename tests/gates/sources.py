@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Searches lib/ and ports/ for what they may not use, and all sources for characters beyond ASCII, builds without a bound,
-comments whose last word is alone on its line, and links to files and headings that do not exist.
+comments whose last word is alone on its line, links to files and headings that do not exist, and folders with too many
+sources.
 
     sources.py ROOT
 """
@@ -12,6 +13,7 @@ STANDARD = {"algorithm", "array", "bit", "cstddef", "cstdint", "cstring", "limit
 PORT_STANDARD = {"cstddef", "cstdint"}
 # Folders of lib/src, lowest first: a file includes its own folder and those below.
 FOLDERS = ("numbers", "arena", "profile", "codec", "fold", "pipeline", "snapshot", "c_api")
+MOST_SOURCES = 20  # of a folder; the public headers are one each for a verb
 INTRINSICS = {"immintrin.h", "smmintrin.h", "arm_neon.h", "arm_mve.h", "arm_acle.h"}
 # The one place that asks which CPU this is.
 ASKS_THE_SYSTEM = {"ports/ports.hpp": {"sys/auxv.h", "sys/sysctl.h"}}
@@ -29,6 +31,7 @@ HOSTED = {"lib/examples/engine.cpp"}
 UNBOUNDED = re.compile(r"(cmake --build|ninja|make)\b[^|&;`]*\s(-j|--parallel)(?! *[\d\"$])")
 COMMENT = re.compile(r"(\s*(?://[/!]?|/?\*)) (\S.*)")
 NO_TEXT = {"__pycache__", "findings"}  # a fuzzer's findings are bytes
+SOURCES = {".c", ".h", ".cpp", ".hpp", ".inc"}
 TEXT = {".cpp", ".hpp", ".inc", ".py", ".sh", ".cmake", ".txt", ".md", ".ld", ".c", ".h", ""}
 
 
@@ -132,7 +135,7 @@ def file_faults(root, file):
         if file.suffix != ".py" and UNBOUNDED.search(line.decode("utf-8", "replace")):
             yield f"{path}:{number}: a parallel build without a bound"
     text = data.decode("utf-8", "replace")
-    if file.suffix in (".c", ".h", ".cpp", ".hpp", ".inc"):
+    if file.suffix in SOURCES:
         yield from lone_words(path, text)
     if file.suffix == ".md":
         yield from link_faults(root, path, text)
@@ -140,8 +143,17 @@ def file_faults(root, file):
         yield from code_faults(path, text)
 
 
+def crowded(root):
+    """Folders with more sources than one looks through."""
+    for part in ("lib", "ports", "tests", "bench"):
+        for folder in sorted({file.parent for file in (root / part).rglob("*") if file.suffix in SOURCES}):
+            count = sum(file.suffix in SOURCES for file in folder.iterdir())
+            if count > MOST_SOURCES and folder.name != "nibkv":
+                yield f"{folder.relative_to(root).as_posix()}: {count} sources, more than {MOST_SOURCES}"
+
+
 def faults(root):
-    found, count = [], 0
+    found, count = list(crowded(root)), 0
     for folder in ("README.md", "lib", "ports", "tests", "bench", "toolchains", ".ci", ".github"):
         for file in sorted((root / folder).rglob("*")) or [root / folder]:
             if not file.is_file() or file.suffix not in TEXT or NO_TEXT.intersection(file.parts):

@@ -24,11 +24,11 @@ PLANTS = [
     ("lib/src/arena/status.cpp", "std::vector<int> planted;\n", "std::vector"),
     ("lib/src/arena/status.cpp", "void planted() { free(nullptr); }\n", "free("),
     ("ports/scalar/scalar.cpp", "struct Planted { virtual void f(); };\n", "virtual"),
-    ("bench/llm/chat.hpp", "// caf\u00e9\n", "beyond ASCII"),
+    ("bench/runner/text/chat.hpp", "// caf\u00e9\n", "beyond ASCII"),
     ("README.md", "    cmake --build build -j && ctest\n", "without a bound"),
-    ("bench/llm/chat", "cmake --build build --target x -j\n", "without a bound"),
+    ("bench/assistant/chat", "cmake --build build --target x -j\n", "without a bound"),
     ("lib/src/arena/status.cpp", "// A comment that was reflowed and leaves one\n// word.\n", "word. is alone"),
-    ("bench/llm/chat.hpp", "/// A comment that was reflowed and leaves one\n/// word\n", "word is alone"),
+    ("bench/runner/text/chat.hpp", "/// A comment that was reflowed and leaves one\n/// word\n", "word is alone"),
     ("lib/include/nibkv/nibkv.h", "/* A comment that was reflowed and leaves one\n * word. */\n", "word. is alone"),
     ("README.md", "[a page](lib/NONE.md)\n", "a link to nothing"),
     ("lib/DESIGN.md", "[a section](EXPERIMENTS.md#none)\n", "a link to nothing"),
@@ -73,7 +73,12 @@ def main():
             good = not found if expected is None else any(expected in fault for fault in found)
             print("passed" if good else "FAILED", path, repr(text), "expected", expected, "found", found)
             failed += not good
-    print(f"{len(PLANTS) - failed} passed, {failed} failed")
+        sources.MOST_SOURCES = 3
+        found = list(sources.crowded(copy))
+        good = any(fault.startswith("lib/src/arena: ") for fault in found) and not any("numbers" in fault for fault in found)
+        print("passed" if good else "FAILED", "folders of more than 3 sources:", found)
+        failed += not good
+    print(f"{len(PLANTS) + 1 - failed} passed, {failed} failed")
     return 1 if failed else 0
 
 

@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "tests/programs/program.hpp"
 #include "tests/support/gguf_writer.hpp"
-#include "tests/support/program.hpp"
 
 namespace {
 

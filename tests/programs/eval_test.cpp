@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "nibkv/nibkv.hpp"
+#include "tests/programs/program.hpp"
 #include "tests/support/gguf_writer.hpp"
-#include "tests/support/program.hpp"
 
 namespace {
 

@@ -9,11 +9,11 @@
 #include <string_view>
 #include <vector>
 
-#include "bench/llm/blocks.hpp"
-#include "bench/llm/gguf.hpp"
-#include "tests/support/child.hpp"
+#include "bench/runner/gguf/blocks.hpp"
+#include "bench/runner/gguf/gguf.hpp"
+#include "tests/programs/child.hpp"
+#include "tests/programs/program.hpp"
 #include "tests/support/gguf_writer.hpp"
-#include "tests/support/program.hpp"
 
 namespace {
 

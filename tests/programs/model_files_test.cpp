@@ -10,9 +10,9 @@
 #include <string_view>
 #include <vector>
 
+#include "tests/programs/program.hpp"
 #include "tests/support/effort.hpp"
 #include "tests/support/gguf_writer.hpp"
-#include "tests/support/program.hpp"
 
 namespace {
 

@@ -7,7 +7,7 @@
 #include <string>
 
 #include "nibkv/version.h"
-#include "tests/support/program.hpp"
+#include "tests/programs/program.hpp"
 
 namespace {
 

@@ -5,8 +5,8 @@
 #include <fstream>
 #include <string>
 
-#include "tests/support/program.hpp"
-#include "tests/support/terminal.hpp"
+#include "tests/programs/program.hpp"
+#include "tests/programs/terminal.hpp"
 
 namespace {
 
@@ -105,7 +105,7 @@ class GetModelTest : public nibkv::test::ProgramTest {
   }
 
   static std::string command() {
-    const fs::path script = fs::path(NIBKV_TINY_MODEL).parent_path().parent_path() / "get_model";
+    const fs::path script = fs::path(NIBKV_TINY_MODEL).parent_path() / "get_model";
     return "PATH=" + in_quotes(folder_ + "/bin") + ":\"$PATH\" NIBKV_CACHE=" + in_quotes(folder_ + "/cache") + " " +
            in_quotes(script.string()) + " >" + in_quotes(folder_ + "/out");
   }

@@ -5,12 +5,12 @@
 #include <span>
 #include <string>
 
-#include "bench/llm/gguf.hpp"
-#include "bench/llm/model_config.hpp"
-#include "bench/llm/retrieval_report.hpp"
-#include "bench/llm/sweep_report.hpp"
+#include "bench/eval/report/retrieval_report.hpp"
+#include "bench/eval/report/sweep_report.hpp"
+#include "bench/runner/gguf/gguf.hpp"
+#include "bench/runner/model/model_config.hpp"
 #include "nibkv/nibkv.hpp"
-#include "tests/support/program.hpp"
+#include "tests/programs/program.hpp"
 
 namespace {
 

@@ -4,7 +4,7 @@
 #include <fstream>
 #include <string>
 
-#include "tests/support/program.hpp"
+#include "tests/programs/program.hpp"
 
 namespace {
 

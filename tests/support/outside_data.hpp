@@ -18,7 +18,7 @@ inline std::optional<std::filesystem::path> named_by(const char* variable) {
 }
 
 inline constexpr const char* kNeedsModel =
-    "needs a real model: set NIBKV_MODEL to SmolLM2-135M-Instruct, NIBKV_MODEL=$(bench/llm/get_model)";
+    "needs a real model: set NIBKV_MODEL to SmolLM2-135M-Instruct, NIBKV_MODEL=$(bench/models/get_model)";
 
 /// @param files  in the folder, and where they come from
 inline std::string needs_data(const std::string& files) {

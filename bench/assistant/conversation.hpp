@@ -1,0 +1,127 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "bench/runner/model/model.hpp"
+#include "bench/runner/model/sampler.hpp"
+#include "bench/runner/stores/tile_store.hpp"
+#include "bench/runner/text/chat.hpp"
+#include "bench/runner/text/tokenizer.hpp"
+
+namespace nibkv::llm {
+
+/// How answers are made.
+struct ConversationOptions {
+  SamplerOptions sampler;
+  std::size_t max_tokens = 256;       ///< maximum tokens of an answer, at least 1
+  std::optional<std::string> system;  ///< system message at the beginning of the conversation
+  std::size_t limit = 0;              ///< maximum tokens that the model reads in one sequence; 0: as many as
+                                      ///< it was trained for
+  /// Gets how much of what is new was read, while it is read.
+  std::function<void(std::size_t done, std::size_t all)> reading;
+  /// Gets a line when the conversation reaches the limit.
+  std::function<void(const std::string&)> say;
+};
+
+/// Why an answer ended: the model said so, it was max_tokens long, or the caller stopped it.
+enum class Ending : std::uint8_t { kComplete, kCut, kStopped };
+
+/// What a conversation did since it began or was loaded.
+struct Counts {
+  std::uint64_t prompt_tokens = 0;  ///< fed as messages and the text around them
+  std::uint64_t answer_tokens = 0;  ///< chosen by the sampler and shown
+  std::uint64_t decode_steps = 0;   ///< single tokens of answers fed back
+  std::uint64_t read_again = 0;     ///< tokens fed a second time, at the limit
+  double prefill_seconds = 0;
+  double decode_seconds = 0;
+};
+
+/// Questions and answers with one store. What the store holds is never fed again: a turn
+/// feeds only what is new.
+///
+/// Models fail beyond the positions that they were trained for. When the next token would exceed
+/// the limit, the store is cleared, and the system message and the newest half of the conversation
+/// are read again: whole turns if one fits, otherwise the end of the newest. So a conversation has
+/// no end, and keeps at least half of what the model can read.
+class Conversation {
+ public:
+  /// Gets the text of an answer as it is generated, in whole UTF-8 characters.
+  using Output = std::function<void(std::string_view)>;
+  /// Called before each step; true ends the answer.
+  using Stop = std::function<bool()>;
+
+  /// @param store  empty. All references must outlive this object.
+  Conversation(Model& model, const Tokenizer& tokenizer, const Chat& chat, TileStore& store,
+               const ConversationOptions& options);
+
+  /// Asks the model and writes its answer to `output`. However the answer ended, the next
+  /// one continues from there: what was shown of it is part of the conversation, and
+  /// its turn is closed.
+  /// @throws Error if the message is empty and nothing is written around it, if it alone is longer
+  ///         than the limit, and when the store is full and its policy drops nothing. Then nothing
+  ///         of the message was fed, and all is as before; or the answer stands as far as shown.
+  Ending answer(std::string_view message, const Output& output, const Stop& stop = {});
+
+  /// Forgets everything that was said. What follows is as in a new conversation
+  /// with the same options.
+  void reset();
+
+  /// Everything that the next answer depends on, as a snapshot of the cache with the rest as
+  /// its note: tokens waiting to be fed, the state of the sampler, what was said. The options
+  /// are not part of it.
+  /// @param model  model_fingerprint() of its file
+  /// @param cache  the cache in words, for the error message of load() if the cache
+  ///               is a different one
+  std::vector<std::byte> save(std::uint64_t model, std::string_view cache) const;
+  /// Continues from the call of save(), byte for byte, on any port and with any number of threads.
+  /// @throws Error if the bytes are damaged, not a conversation, or of another model, cache or
+  ///         profile. What was said is still there then.
+  void load(std::span<const std::byte> bytes, std::uint64_t model);
+
+  const Counts& counts() const { return counts_; }
+  /// Tokens fed since the beginning or the limit, that is, the position of the next one.
+  std::size_t position() const { return store_.cache().seen(0); }
+  const TileStore& store() const { return store_; }
+  std::size_t max_tokens() const { return options_.max_tokens; }
+
+ private:
+  struct Turn {
+    std::string message;
+    std::vector<std::int32_t> answer;
+  };
+
+  void require_room(std::size_t held, std::size_t tokens) const;
+  bool feed(const Stop& stop);
+  bool prefill(std::size_t again, const Stop& stop);
+  Ending generate(const Output& output, const Stop& stop);
+
+  // What is read again at the limit; see conversation_limit.cpp.
+  std::vector<std::int32_t> written(std::span<const Turn> turns) const;
+  std::vector<Turn> newest_half(std::vector<Turn> turns) const;
+  void shorten(std::vector<Turn>& turns, std::size_t room) const;
+  void begin_again(std::vector<Turn> turns);
+
+  Model& model_;
+  const Tokenizer& tokenizer_;
+  const Chat& chat_;
+  TileStore& store_;
+  ConversationOptions options_;
+  Sampler sampler_;
+  Counts counts_;
+  std::size_t limit_;
+  std::vector<float> logits_;
+  std::vector<Turn> turns_;            // since the beginning or the limit; the answer to the last one is not closed
+  std::vector<std::int32_t> pending_;  // tokens of the conversation that are not yet in the store
+};
+
+/// A short table of what a conversation took, with one figure per line.
+std::string summary(const Conversation& conversation);
+
+}  // namespace nibkv::llm

@@ -1,0 +1,98 @@
+#include "bench/assistant/session.hpp"
+
+#include <algorithm>
+#include <iostream>
+#include <optional>
+#include <string_view>
+
+#include "bench/assistant/message_reader.hpp"
+#include "bench/runner/programs/signals.hpp"
+#include "bench/runner/stores/kept_map.hpp"
+
+namespace nibkv::llm {
+namespace {
+
+constexpr const char* kChatHelp = R"(  /context  draw which tokens the cache holds
+  /reset    forget the conversation
+  /stats    what it took so far
+  /quit     end (so do Ctrl-D and the end of input)
+  Ctrl-C    stop an answer, or forget what is typed
+On a terminal what is pasted is one message, however many lines it has. Arrows, Home, End, Delete,
+Ctrl-U, Ctrl-K and Ctrl-W edit it; Up brings earlier ones back.
+)";
+
+bool is_command(const std::string& line) {
+  return line.size() > 1 && line[0] == '/' &&
+         std::all_of(line.begin() + 1, line.end(), [](char letter) { return letter >= 'a' && letter <= 'z'; });
+}
+
+}  // namespace
+
+void say(const std::string& line) {
+  std::cerr << kProgram << ": " << line << '\n';
+}
+
+bool Session::ask(const std::string& message) {
+  const auto print = [this](std::string_view text) {
+    reading_.hide();
+    std::cout << text << std::flush;
+  };
+  Ending ending = Ending::kStopped;
+  try {
+    ending = conversation_.answer(message, print, stop_asked);
+  } catch (const Error&) {
+    reading_.hide();
+    std::cout << std::endl;
+    throw;
+  }
+  reading_.hide();
+  std::cout << std::endl;
+  if (!std::cout) throw Error("cannot write to standard output");
+  if (ending == Ending::kCut) {
+    const std::size_t most = conversation_.max_tokens();
+    say("the answer was cut after " + std::to_string(most) + (most == 1 ? " token" : " tokens") + " (--max-tokens)");
+  }
+  return ending != Ending::kStopped;
+}
+
+void Session::chat() {
+  MessageReader reader;
+  while (ended_by() == 0) {
+    forget_interrupt();
+    const std::optional<std::string> message = reader.next();
+    if (!message) {
+      if (reader.is_terminal()) std::cerr << '\n';
+      return;
+    }
+    if (message->find_first_not_of(" \t\n") == std::string::npos) continue;
+    if (is_command(*message)) {
+      if (*message == "/quit") return;
+      obey(*message);
+      continue;
+    }
+    try {
+      ask(*message);
+    } catch (const Error& error) {
+      // A person can go on with /reset; a script cannot know.
+      if (!reader.is_terminal()) throw;
+      say(error.what());
+    }
+  }
+}
+
+void Session::obey(const std::string& command) {
+  if (command == "/help") {
+    std::cerr << kChatHelp;
+  } else if (command == "/context") {
+    std::cerr << as_text(kept_map_of(conversation_.store().cache(), ""));
+  } else if (command == "/stats") {
+    std::cerr << summary(conversation_);
+  } else if (command == "/reset") {
+    conversation_.reset();
+    say("the conversation starts again");
+  } else {
+    say("unknown command " + command + "; /help lists them");
+  }
+}
+
+}  // namespace nibkv::llm

@@ -1,0 +1,96 @@
+#include <string>
+#include <string_view>
+
+#include "bench/eval/commands/commands.hpp"
+
+namespace nibkv::llm {
+namespace {
+
+// The help of an option that several commands have, unless their own help has it.
+struct Option {
+  std::string_view name, help;
+};
+
+constexpr Option kOptions[] = {
+    {"model", R"(  --model PATH         GGUF file (default: $NIBKV_MODEL, or else the tiny model that comes with this
+                       program)
+)"},
+    {"text", R"(  --text PATH          UTF-8 text
+)"},
+    {"context", R"(  --context N          tokens of a window (default 4096)
+)"},
+    {"score-from", R"(  --score-from N       position of the first token that is scored (default 512, at most half the
+                       context)
+)"},
+    {"windows", R"(  --windows N          (default 1; as many whole ones as the text has)
+)"},
+    {"from", R"(  --from N             characters of the text to leave out at its beginning (default 0)
+)"},
+    {"together", R"(  --together N         caches that are fed side by side and share one pass of the reference (default
+                       8)
+)"},
+    {"retrieval", R"(  --retrieval N        ask each cache for N needles, too, at depths equally far from one another;
+                       text, question and answer take --context tokens, and the question comes last,
+                       unseen. The column is 'found'
+)"},
+    {"needles", R"(  --needles KIND       passkey: a number of five digits (default); sentence: a plain fact; several:
+                       the pass keys of three persons, of which one is asked for; code: for the tiny
+                       model that comes with this program
+)"},
+    {"prompt", R"(  --prompt FORM        plain (default) or chat: ChatML
+)"},
+    {"storage", R"(  --storage q4|f32     how the cache stores keys and values (default q4)
+)"},
+    {"policy", R"(  --policy NAME        full (default), streaming_llm, or one that keeps by importance: ems,
+                       ems_no_merge, h2o, tova, snapkv, l2_norm, pyramid_kv, ada_kv, head_kv;
+                       minicache or ems_fold, whose layers share codes
+)"},
+    {"set", R"(  --set KEY=VALUE,...  fields of the policy: sinks, recent (tokens, or a share such as 50%), score
+                       (global_local, global, local, key_norm), group (mean, max), combine (sum,
+                       max), per_query (0, 1), window, pool, merge (none, values, both), rephase (0,
+                       1), similarity (key, value, key_value), position_free (0, 1), mass (none,
+                       share, count), threshold (0 to 255, mean), candidate_mass (0 to 255), budget
+                       (uniform, pyramid, scores, adaptive); of minicache and ems_fold: fold (gate:
+                       layers share that are similar in the profile; direct: all, as they are;
+                       aligned: all, through its maps), fold_start (the first that may; default half
+                       of them), fold_rows (both, keys, values), fold_centred (0, 1: keys minus
+                       their means), fold_min_cosine (0 to 255), fold_recent, fold_t (0 to 255),
+                       fold_retained (0 to 128), fold_retain (far, near, far_range); or fold_keys,
+                       fold_values (layers FIRST-END whose neighbours share codes)
+)"},
+    {"force-fold", R"(  --force-fold         let layers share that the gate refuses: --set fold=direct
+)"},
+    {"tokens", R"(  --tokens N           tokens that the cache holds (default with policy full or minicache: the
+                       context)
+)"},
+    {"arena", R"(  --arena BYTES        size of the cache instead, such as 65536, 512K or 2M
+)"},
+    {"profile", R"(  --profile PATH|none  of the model's keys and values (default none)
+)"},
+    {"outliers", R"(  --outliers N         key channels at 8 bits: 0, 4, 8, 12 or 16 (default 8, without a profile 0)
+)"},
+    {"port", R"(  --port NAME          of the computing kernels (default: the fastest)
+)"},
+    {"threads", R"(  --threads N          (default: as many as cores)
+)"},
+    {"json", R"(  --json PATH          write the figures as JSON too; - prints JSON instead of lines
+)"},
+    {"resume", R"(  --resume             measure only what that file has no row for
+)"},
+    {"svg", R"(  --svg PATH           draw cross-entropy above that of f32 against bytes
+)"},
+};
+
+}  // namespace
+
+std::string help_of(const Command& command) {
+  std::string help = command.help;
+  for (const Option& option : kOptions) {
+    const std::string name(option.name);
+    if (!command.options.contains(name) && !command.flags.contains(name)) continue;
+    if (help.find("\n  --" + name + ' ') == std::string::npos) help += option.help;
+  }
+  return help + "  -h, --help           print this and end\n";
+}
+
+}  // namespace nibkv::llm

@@ -1,0 +1,82 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "bench/eval/metrics/needles.hpp"
+#include "bench/runner/model/model.hpp"
+#include "bench/runner/stores/tile_store.hpp"
+
+namespace nibkv::llm {
+
+/// When a cache sees the question.
+enum class AskMode : std::uint8_t {
+  /// 'question unseen': the haystack streams through a cache with the budget; the
+  /// question comes after it.
+  kUnseen,
+  /// 'question seen': the cache holds the whole prompt, the question included, and is cut back
+  /// to the budget once before the model answers.
+  kSeen,
+  /// A cache that keeps everything: both are the same.
+  kEither,
+};
+
+/// "unseen", "seen", "either".
+std::string_view mode_name(AskMode mode);
+
+/// The maximum number of tokens of an answer.
+inline constexpr std::size_t kAnswerTokens = 10;
+
+/// Lengths of prompts: numbers of tokens, separated by commas.
+/// @throws UsageError
+std::vector<std::size_t> parse_lengths(const std::string& text);
+/// The tokens of the prompt for a requested length: fewer if otherwise no answer would fit
+/// the model's context after it.
+/// @throws Error for a length above the context
+std::size_t prompt_length(std::size_t length, const Config& model);
+
+/// The depth of the `place`-th of `places` needles at equal distances, from 0 to 1; that
+/// of a single one is 0.5.
+double depth_of(std::size_t place, std::size_t places);
+
+/// What a model said.
+struct Answer {
+  std::string text;
+  bool right = false;
+};
+
+/// Feeds the prompt and lets the model answer: greedily, token by token, until the answer is in it, the model ends its
+/// turn, or it has said `most` tokens.
+///
+/// @param store          empty
+/// @param before_answer  called after all but the last token of the prompt are fed, so that every
+///                       token of the answer comes from what is in the store then; may be empty
+/// @throws Error if the store refuses
+Answer ask_for_needle(Model& model, const Tokenizer& tokenizer, KvStore& store, const Prompt& prompt,
+                      const Needle& needle, const std::function<void()>& before_answer,
+                      std::size_t most = kAnswerTokens);
+
+/// Makes the needle that `hiding` describes, hides it in the haystack and asks for it.
+/// @param which  of the needles at that place, from 1: each place has its own needles and parts
+///               of the text, and every store gets the same; `hiding.seed` is not read
+/// @param store  empty
+Answer hide_and_ask(Model& model, const Tokenizer& tokenizer, const Haystack& haystack, KvStore& store, Hiding hiding,
+                    std::uint64_t which, const std::function<void()>& before_answer);
+
+/// The store for 'question seen': its policy is that of `options`, except that no head drops
+/// anything before it holds `room` tokens.
+/// @param options  whose tokens are the budget that the store will be cut back to
+TileStore make_whole_store(const Config& model, const StoreOptions& options, std::size_t room);
+
+/// A share of a number of trials with its 95 % interval by Wilson's score.
+struct Proportion {
+  double share = 0, low = 0, high = 1;
+};
+/// @param right  at most `of`
+Proportion wilson(std::size_t right, std::size_t of);
+
+}  // namespace nibkv::llm

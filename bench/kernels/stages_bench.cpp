@@ -1,0 +1,215 @@
+// append and attend on every built port that this CPU runs, with cold caches, and two baselines
+// in the same run: reading the same bytes once, and plain attention over f32 rows. Snapshots,
+// on the fastest port.
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "bench/kernels/benchmarks.hpp"
+#include "bench/kernels/cold_cache.hpp"
+
+namespace nibkv::bench {
+namespace {
+
+constexpr std::uint32_t kTokens[] = {1024, 4096, 16384, 32768};
+constexpr std::uint16_t kOutliers[] = {0, 8};
+constexpr std::uint32_t kScalarTokens = 1024;  // the maximum for the scalar port
+constexpr std::uint32_t kAppendTokens = 1024;
+constexpr std::uint32_t kFoldedTokens = 4096;  // shorter caches fold little
+
+struct Case {
+  const Model* model;
+  std::uint16_t outliers;
+  std::uint32_t tokens;
+  bool scored = false;  // under ems, which scores and merges, instead of full
+  bool folded = false;  // under minicache, all layers in pairs
+
+  bool operator==(const Case&) const = default;
+  std::string name(const char* verb, std::string_view port) const {
+    return std::string(verb) + "/" + model->name + "/" + std::to_string(outliers) + "/" + std::to_string(tokens) + "/" +
+           std::string(port);
+  }
+};
+
+// What the benchmarks of a case share is kept until another case needs the memory.
+template <typename T, typename... Arguments>
+T& shared(const Case& wanted, const Arguments&... arguments) {
+  static Case held{};
+  static std::unique_ptr<T> made;
+  if (!made || held != wanted) {
+    made.reset();
+    made = std::make_unique<T>(*wanted.model, arguments...);
+    held = wanted;
+  }
+  return *made;
+}
+
+ColdCache& filled_cache(const Case& at) {
+  const Policy policy = at.scored   ? ems(at.tokens)
+                        : at.folded ? minicache(at.tokens, pairs_from(0, 2))
+                                    : full(at.tokens);
+  return shared<ColdCache>(at, at.outliers, policy, true);
+}
+
+// `count` queries per call: 1 is decoding, more is prefill.
+void attend_tiles(benchmark::State& state, const Case& at, std::string_view port, std::uint32_t count) {
+  ColdCache& cold = filled_cache(at);
+  Cache& cache = cold.cache(port);
+  const std::size_t floats = std::size_t{count} * cold.shape().query_heads * cold.shape().head_dim;
+  const auto queries = cold.queries().first(floats);
+  std::vector<float> out(floats);
+  for (auto _ : state) {
+    must(attend(cache, cold.next_layer(), queries, out));
+    benchmark::DoNotOptimize(out.data());
+  }
+  state.counters["ns/token/head"] = nanoseconds_per(double{1} * at.tokens * count * cold.shape().query_heads);
+  if (count == 1) state.counters["GB/s"] = gigabytes_per_second(static_cast<double>(cold.tile_bytes()));
+}
+
+void read_tiles(benchmark::State& state, const Case& at) {
+  ColdCache& cold = filled_cache(at);
+  for (auto _ : state) benchmark::DoNotOptimize(cold.read_layer(cold.next_layer()));
+  state.counters["ns/token/head"] = nanoseconds_per(double{1} * at.tokens * cold.shape().query_heads);
+  state.counters["GB/s"] = gigabytes_per_second(static_cast<double>(cold.tile_bytes()));
+}
+
+void attend_plain(benchmark::State& state, const Case& at) {
+  ColdRows& rows = shared<ColdRows>({at.model, 0, at.tokens}, at.tokens);
+  const std::vector<float> query = bells(std::size_t{rows.shape().query_heads} * rows.shape().head_dim, 3);
+  std::vector<float> out(query.size());
+  for (auto _ : state) {
+    rows.attend(rows.next_layer(), query, out);
+    benchmark::DoNotOptimize(out.data());
+  }
+  state.counters["ns/token/head"] = nanoseconds_per(double{1} * at.tokens * rows.shape().query_heads);
+  state.counters["GB/s"] = gigabytes_per_second(static_cast<double>(rows.layer_bytes()));
+}
+
+// `count` tokens per call, layer after layer, from empty to full and again. The policy `full` only
+// fills tiles; minicache also folds, and streaming_llm and ems evict.
+void append_rows(benchmark::State& state, const Case& at, const Policy& policy, std::string_view port,
+                 std::uint32_t count) {
+  ColdCache cold(*at.model, at.outliers, policy, false);
+  Cache& cache = cold.cache(port);
+  const std::size_t floats = std::size_t{count} * cold.shape().kv_heads * cold.shape().head_dim;
+  const auto keys = cold.keys().first(floats);
+  const auto values = cold.values().first(floats);
+  // A bounded cache must be full from the start, so that the steady state is measured.
+  if (policy.keep != Keep::kAll) {
+    const std::size_t chunk = std::size_t{kPrefillChunk} * cold.shape().kv_heads * cold.shape().head_dim;
+    Cache& best = cold.cache(running_ports()[0]);
+    for (std::uint32_t layer = 0; layer < cold.shape().layers; ++layer) {
+      for (std::uint32_t token = 0; token < policy.tokens; token += kPrefillChunk) {
+        must(append(best, layer, cold.keys().first(chunk), cold.values().first(chunk)));
+      }
+    }
+  }
+  for (auto _ : state) {
+    const std::uint32_t layer = cold.next_layer();
+    if (policy.keep == Keep::kAll && cache.held(layer, 0) + count > policy.tokens) {
+      state.PauseTiming();
+      must(cache.clear());
+      state.ResumeTiming();
+    }
+    must(append(cache, layer, keys, values));
+  }
+  state.counters["ns/row"] = nanoseconds_per(2.0 * count * cold.shape().kv_heads);  // a key and a value
+}
+
+// A snapshot of the whole cache to memory and back. The cost is mostly that of its checksums: over
+// everything once to save; over side data three times, and over codes twice, to restore.
+void save_cache(benchmark::State& state, const Case& at, std::string_view port) {
+  Cache& cache = filled_cache(at).cache(port);
+  std::vector<std::byte> bytes(static_cast<std::size_t>(snapshot_bytes(cache)));
+  for (auto _ : state) {
+    must(save(cache, bytes));
+    benchmark::DoNotOptimize(bytes.data());
+  }
+  state.counters["GB/s"] = gigabytes_per_second(static_cast<double>(bytes.size()));
+}
+
+void restore_cache(benchmark::State& state, const Case& at, std::string_view port) {
+  Cache& cache = filled_cache(at).cache(port);
+  std::vector<std::byte> bytes(static_cast<std::size_t>(snapshot_bytes(cache)));
+  must(save(cache, bytes));
+  for (auto _ : state) must(restore(cache, bytes));
+  state.counters["GB/s"] = gigabytes_per_second(static_cast<double>(bytes.size()));
+}
+
+void register_attend(const Case& at) {
+  using benchmark::RegisterBenchmark;
+  RegisterBenchmark(at.name("read", "once").c_str(), [at](benchmark::State& state) { read_tiles(state, at); });
+  RegisterBenchmark(at.name("plain", "f32").c_str(), [at](benchmark::State& state) { attend_plain(state, at); });
+  for (const std::string_view port : running_ports()) {
+    if (port == "scalar" && at.tokens > kScalarTokens) continue;
+    RegisterBenchmark(at.name("attend", port).c_str(),
+                      [at, port](benchmark::State& state) { attend_tiles(state, at, port, 1); });
+    RegisterBenchmark(at.name("prefill", port).c_str(),
+                      [at, port](benchmark::State& state) { attend_tiles(state, at, port, kPrefillChunk); });
+  }
+  // What scores cost, on the same bytes plus the scores.
+  Case scored = at;
+  scored.scored = true;
+  for (const std::string_view port : running_ports()) {
+    if (port == "scalar" && at.tokens > kScalarTokens) continue;
+    RegisterBenchmark(at.name("attend_scored", port).c_str(),
+                      [scored, port](benchmark::State& state) { attend_tiles(state, scored, port, 1); });
+    RegisterBenchmark(at.name("prefill_scored", port).c_str(),
+                      [scored, port](benchmark::State& state) { attend_tiles(state, scored, port, kPrefillChunk); });
+  }
+}
+
+// Tiles whose codes two layers share, next to the plain ones of attend.
+void register_folded(const Case& at) {
+  using benchmark::RegisterBenchmark;
+  Case folded = at;
+  folded.folded = true;
+  for (const std::string_view port : running_ports()) {
+    if (port == "scalar") continue;
+    RegisterBenchmark(at.name("attend_folded", port).c_str(),
+                      [folded, port](benchmark::State& state) { attend_tiles(state, folded, port, 1); });
+    RegisterBenchmark(at.name("prefill_folded", port).c_str(),
+                      [folded, port](benchmark::State& state) { attend_tiles(state, folded, port, kPrefillChunk); });
+    // Includes all angles and folding, which the calls for upper layers do.
+    RegisterBenchmark(at.name("append_folded", port).c_str(), [folded, port](benchmark::State& state) {
+      append_rows(state, folded, minicache(folded.tokens, pairs_from(0, 2)), port, 1);
+    });
+  }
+}
+
+void register_append(const Case& at, std::string_view port) {
+  using benchmark::RegisterBenchmark;
+  RegisterBenchmark(at.name("append", port).c_str(),
+                    [at, port](benchmark::State& state) { append_rows(state, at, full(at.tokens), port, 1); });
+  RegisterBenchmark(at.name("append64", port).c_str(), [at, port](benchmark::State& state) {
+    append_rows(state, at, full(at.tokens), port, kPrefillChunk);
+  });
+  RegisterBenchmark(at.name("append_streaming", port).c_str(),
+                    [at, port](benchmark::State& state) { append_rows(state, at, streaming_llm(at.tokens), port, 1); });
+  RegisterBenchmark(at.name("append_ems", port).c_str(),
+                    [at, port](benchmark::State& state) { append_rows(state, at, ems(at.tokens), port, 1); });
+}
+
+}  // namespace
+
+void register_stages() {
+  for (const Model& model : kModels) {
+    for (const std::uint16_t outliers : kOutliers) {
+      for (const std::uint32_t tokens : kTokens) register_attend({&model, outliers, tokens});
+      register_folded({&model, outliers, kFoldedTokens});
+      // The cost of append does not depend on how much the cache holds.
+      for (const std::string_view port : running_ports()) register_append({&model, outliers, kAppendTokens}, port);
+      // Nor does the cost of a snapshot depend on the port.
+      const Case at{&model, outliers, kAppendTokens};
+      const std::string_view port = running_ports()[0];
+      benchmark::RegisterBenchmark(at.name("save", port).c_str(),
+                                   [at, port](benchmark::State& state) { save_cache(state, at, port); });
+      benchmark::RegisterBenchmark(at.name("restore", port).c_str(),
+                                   [at, port](benchmark::State& state) { restore_cache(state, at, port); });
+    }
+  }
+}
+
+}  // namespace nibkv::bench

@@ -1,0 +1,14 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "bench/runner/stores/tile_store.hpp"
+
+namespace nibkv::llm {
+
+/// What the policy would do and cannot with these options, a line each: head_kv without head scores in the profile gives
+/// all heads the same budget, and minicache or ems_fold may find no layers to fold.
+std::vector<std::string> policy_notes(const StoreOptions& options, const CachePlan& plan);
+
+}  // namespace nibkv::llm

@@ -1,0 +1,246 @@
+#include "bench/runner/stores/tile_store.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <limits>
+#include <span>
+
+#include "bench/runner/model/heap_count.hpp"
+#include "bench/runner/stores/policy_settings.hpp"
+#include "bench/runner/stores/smallest_arena.hpp"
+
+namespace nibkv::llm {
+namespace {
+
+// Long enough for the matrix products to share unpacked weights, short enough that a small window still sees most of
+// its tokens.
+constexpr std::uint32_t kChunk = 64;
+constexpr std::uint16_t kFoldChunk = 16;
+
+std::uint16_t narrow(std::size_t value, const char* what) {
+  if (value > std::numeric_limits<std::uint16_t>::max()) throw Error(std::string("the model has too many ") + what);
+  return static_cast<std::uint16_t>(value);
+}
+
+// The rotary embedding, if the library supports it: not that of a model whose frequencies are
+// divided individually.
+Rotary rotary_of(const Config& model) {
+  Rotary rotary;
+  if (!model.rope_divisors.empty()) return rotary;
+  rotary.base = static_cast<float>(model.rope_base);
+  rotary.scale = static_cast<float>(model.rope_scale);
+  rotary.dims = narrow(model.rope_pairs * 2, "rotary channels");
+  rotary.adjacent = model.rope_adjacent;
+  return valid(rotary, static_cast<std::uint32_t>(model.head_dim)) ? rotary : Rotary{};
+}
+
+// As many tokens as the arena can hold. A small arena takes small chunks.
+std::uint32_t tokens_of_arena(const Config& model, const StoreOptions& options, Shape& shape) {
+  const auto preset = [&](std::uint32_t tokens) { return policy_of(options, shape, tokens); };
+  for (;; shape.max_chunk /= 2) {
+    const std::uint32_t tokens = tokens_that_fit(shape, preset, options.arena_bytes);
+    if (tokens != 0) return tokens;
+    if (shape.max_chunk == 1) break;
+  }
+  if (smallest_arena(model, options) == 0)
+    require(valid(shape) ? Status::kBadPolicy : Status::kBadShape, "policy '" + policy_text(options) + "'");
+  throw Error(too_small_text(model, options));
+}
+
+// What a policy reads in a profile must be there; a cache would only say that the profile is missing or damaged.
+void require_profile(const Policy& policy, const StoreOptions& options, const Shape& shape) {
+  const std::string name = "policy '" + policy_text(options) + "' ";
+  if (policy.keep == Keep::kScore && policy.budget == Budget::kScores && options.profile.empty()) {
+    throw Error(name + "needs a profile with head scores (nibkv-eval profile, then head-scores)");
+  }
+  if (policy.fold.aligned_keys.empty() && policy.fold.aligned_values.empty()) return;
+  ProfileView profile;
+  if (!options.profile.empty()) require(profile.open(options.profile, shape), "profile");
+  if (!profile.has_maps()) throw Error(name + "needs a profile with maps (nibkv-eval profile --align)");
+}
+
+// The policy with its budget, and the chunks and workers that it takes.
+Policy choose_policy(const Config& model, const StoreOptions& options, Shape& shape) {
+  // First without a budget, since the recent share of it says nothing about the bytes.
+  const Keep keep = policy_of(options, shape, options.tokens).keep;
+  // The space for a chunk comes on top of the budget of every head, so a tile of
+  // tokens is the limit.
+  if (keep != Keep::kAll) shape.max_chunk = std::min<std::uint16_t>(shape.max_chunk, kTileSlots);
+  // Slots of a chunk do not fold, and there must be space for one more.
+  if (may_fold(options.policy)) shape.max_chunk = std::min<std::uint16_t>(shape.max_chunk, kFoldChunk);
+  const Policy wanted = policy_of(options, shape, options.tokens);
+  if ((wanted.rephase || wanted.position_free) && !shape.rotary.known()) {
+    throw Error("this model's rotary embedding is not one by which keys can be turned: no rephase or position_free");
+  }
+  require_profile(wanted, options, shape);
+  shape.workers = workers_of(shape, keep);
+  const Policy policy =
+      policy_of(options, shape, options.tokens != 0 ? options.tokens : tokens_of_arena(model, options, shape));
+  if (keep == Keep::kAll) return policy;
+  const std::uint32_t kept = policy.sinks + policy.recent;
+  if (policy.tokens <= kept) {
+    throw Error("policy '" + options.policy + "' needs more than " + std::to_string(kept) + " tokens");
+  }
+  return policy;
+}
+
+}  // namespace
+
+void require(Status status, const std::string& what) {
+  if (status != Status::kOk) throw Error(what + ": " + std::string(text(status)));
+}
+
+void TileStore::Free::operator()(std::byte* memory) const {
+  std::free(memory);
+}
+
+Shape shape_of(const Config& model, const StoreOptions& options) {
+  Shape shape;
+  shape.layers = narrow(model.layers, "layers");
+  shape.query_heads = narrow(model.query_heads, "query heads");
+  shape.kv_heads = narrow(model.kv_heads, "KV heads");
+  shape.head_dim = narrow(model.head_dim, "channels a head");
+  shape.outlier_channels = options.storage == Storage::kF32 ? std::uint16_t{0} : options.outlier_channels;
+  shape.max_chunk = kChunk;
+  shape.workers = narrow(options.workers, "workers");
+  shape.storage = options.storage;
+  shape.rotary = rotary_of(model);
+  return shape;
+}
+
+void check_shape(const Config& model, const std::string& name) {
+  StoreOptions options;
+  if (valid(shape_of(model, options))) return;
+  if (model.head_dim < 16 || model.head_dim > kMaxHeadDim || model.head_dim % 16 != 0) {
+    throw Error(name + ": the model's heads have " + std::to_string(model.head_dim) +
+                " channels; nibkv takes multiples of 16 from 16 to " + std::to_string(kMaxHeadDim));
+  }
+  throw Error(name + ": nibkv takes at most 1024 layers, query heads and KV heads");
+}
+
+std::uint16_t workers_of(const Shape& shape, Keep keep) {
+  return keep == Keep::kScore ? std::min(shape.workers, shape.kv_heads) : shape.workers;
+}
+
+Policy policy_of(const StoreOptions& options, const Shape& shape, std::uint32_t tokens) {
+  Policy policy;
+  require(find_policy(options.policy, tokens, policy), "policy '" + options.policy + "'");
+  apply_settings(options.settings, policy);
+  choose_pairs(options, shape, policy);
+  return policy;
+}
+
+CachePlan plan_cache(const Config& model, const StoreOptions& options) {
+  CachePlan plan;
+  plan.shape = shape_of(model, options);
+  plan.policy = choose_policy(model, options, plan.shape);
+  return plan;
+}
+
+TileStore::TileStore(const Config& model, const StoreOptions& options)
+    : profile_(options.profile), compacted_by_(options.compacted_by) {
+  const CachePlan plan = plan_cache(model, options);
+  const std::size_t bytes = footprint(plan.shape, plan.policy);
+  if (bytes == 0) require(valid(plan.shape) ? Status::kBadPolicy : Status::kBadShape, "cache");
+  if (bytes > physical_memory()) throw Error(too_large_text(model, options, bytes, physical_memory()));
+  arena_.reset(static_cast<std::byte*>(std::aligned_alloc(kArenaAlignment, bytes)));
+  if (arena_ == nullptr) throw Error("no memory for an arena of " + std::to_string(bytes) + " bytes");
+  Options cache_options;
+  cache_options.port = options.port;
+  cache_options.weights = model.weights;
+  if (options.storage == Storage::kQ4) cache_options.profile = profile_;
+  const std::string what = options.port.empty() ? "cache" : "cache on port '" + options.port + "'";
+  require(watched([&] { return cache_.init({arena_.get(), bytes}, plan.shape, plan.policy, cache_options); }), what);
+}
+
+// Matrix products share unpacked weights among the tokens of a batch, so small chunks would be slow without it. A
+// policy that drops nothing may refuse a chunk, and layers that share codes go in step: there no layer is ahead.
+std::size_t TileStore::max_batch() const {
+  const Policy& policy = cache_.policy();
+  if (policy.keep == Keep::kAll || has_pairs(policy)) return max_chunk();
+  return std::max<std::size_t>(max_chunk(), kTileSlots);
+}
+
+void TileStore::append(int layer, std::size_t count, const float* keys, const float* values) {
+  const Shape& shape = cache_.shape();
+  const std::size_t size = count * shape.kv_heads * shape.head_dim;
+  const Status status = watched([&] {
+    return nibkv::append(cache_, static_cast<std::uint32_t>(layer), std::span(keys, size), std::span(values, size));
+  });
+  if (status == Status::kFull && cache_.policy().keep == Keep::kAll) {
+    throw Error("the arena is full after " + std::to_string(cache_.held(0, 0)) + " tokens, and the policy drops none");
+  }
+  require(status, "append");
+  if (layer + 1 == shape.layers) note_peak();
+}
+
+void TileStore::note_peak() {
+  const Shape& shape = cache_.shape();
+  std::uint64_t slots = 0;
+  for (std::uint32_t layer = 0; layer < shape.layers; ++layer) {
+    for (std::uint32_t head = 0; head < shape.kv_heads; ++head) slots += cache_.held(layer, head);
+  }
+  peak_slots_ = std::max(peak_slots_, slots);
+}
+
+void TileStore::attend(int layer, std::size_t count, const float* queries, float* out, ThreadPool& pool) {
+  const Shape& shape = cache_.shape();
+  const std::size_t size = count * shape.query_heads * shape.head_dim;
+  // Blocks of queries that fill the rows which share a pass over a chain.
+  std::size_t block = std::max<std::size_t>(1, kMaxRows / shape.group());
+  // Scores of a head are those of all its queries: one call adds them up.
+  if (cache_.policy().keep == Keep::kScore) block = count;
+  const std::size_t blocks = (count + block - 1) / block;
+  // Then there may be fewer scratches than threads, but one for each head.
+  const bool by_head = blocks == 1 && shape.workers == shape.kv_heads;
+  pool.run(blocks * shape.kv_heads, [&](std::size_t task, std::size_t worker) {
+    Part part;
+    part.first_head = static_cast<std::uint32_t>(task / blocks);
+    part.heads = 1;
+    part.first_query = static_cast<std::uint32_t>(task % blocks * block);
+    part.queries = static_cast<std::uint32_t>(std::min(block, count - part.first_query));
+    part.worker = static_cast<std::uint32_t>(by_head ? task : worker);
+    const Status status = watched([&] {
+      return nibkv::attend(cache_, static_cast<std::uint32_t>(layer), std::span(queries, size), std::span(out, size),
+                           part);
+    });
+    require(status, "attend");
+  });
+}
+
+void TileStore::clear() {
+  require(watched([&] { return cache_.clear(); }), "clear");
+  peak_slots_ = 0;
+}
+
+std::vector<std::byte> TileStore::save(std::span<const std::byte> note) const {
+  std::vector<std::byte> bytes(static_cast<std::size_t>(snapshot_bytes(cache_, note.size())));
+  require(watched([&] { return nibkv::save(cache_, bytes, {0, note}); }), "save");
+  return bytes;
+}
+
+Status TileStore::restore(std::span<const std::byte> snapshot) {
+  const Status status = watched([&] { return nibkv::restore(cache_, snapshot); });
+  if (status != Status::kOk) return status;
+  peak_slots_ = 0;
+  note_peak();
+  return status;
+}
+
+void TileStore::compact_now(std::uint32_t tokens) {
+  const Budget how = compacted_by_.value_or(cache_.policy().budget);
+  require(watched([&] { return nibkv::compact_now(cache_, tokens, how); }), "compact");
+}
+
+double TileStore::bits_per_channel() const {
+  if (peak_slots_ == 0) return 0;
+  return 8.0 * static_cast<double>(cache_.usage().peak_bytes) /
+         (2.0 * static_cast<double>(peak_slots_) * cache_.shape().head_dim);
+}
+
+std::uint64_t TileStore::f16_bytes(std::uint64_t tokens) const {
+  const Shape& shape = cache_.shape();
+  return tokens * shape.layers * shape.kv_heads * shape.head_dim * 4;
+}
+
+}  // namespace nibkv::llm

@@ -1,0 +1,101 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "bench/runner/model/model.hpp"
+#include "bench/runner/stores/kv_store.hpp"
+#include "nibkv/nibkv.hpp"
+
+namespace nibkv::llm {
+
+/// Fields of a Policy by name: policy_settings.hpp.
+using PolicySettings = std::vector<std::pair<std::string, std::string>>;
+
+/// How a TileStore keeps a model's keys and values.
+struct StoreOptions {
+  std::string policy = "full";         ///< a name that find_policy knows
+  PolicySettings settings;             ///< differences from the policy of that name
+  std::optional<Budget> compacted_by;  ///< how heads share what compact_now leaves; none: as the policy says
+  std::uint32_t tokens = 0;            ///< budget of a head; 0: as many as `arena_bytes` hold
+  std::uint64_t arena_bytes = 0;       ///< read when tokens is 0
+  std::string port;                    ///< empty: the fastest
+  std::vector<std::byte> profile;      ///< empty: none
+  std::uint16_t outlier_channels = 0;  ///< needs a profile
+  Storage storage = Storage::kQ4;
+  std::size_t workers = 1;
+};
+
+/// A KvStore in one nibkv arena, which uses the library as any program would.
+class TileStore : public KvStore {
+ public:
+  /// @throws Error with the status text for whatever nibkv refuses, as plan_cache does, and for an
+  ///         arena larger than the memory of the machine; nothing is allocated then
+  TileStore(const Config& model, const StoreOptions& options);
+
+  std::size_t max_chunk() const override { return cache_.shape().max_chunk; }
+  std::size_t max_batch() const override;
+  void append(int layer, std::size_t count, const float* keys, const float* values) override;
+  void attend(int layer, std::size_t count, const float* queries, float* out, ThreadPool& pool) override;
+
+  const Cache& cache() const { return cache_; }
+  void clear();
+  /// A snapshot of the cache with the caller's own bytes.
+  std::vector<std::byte> save(std::span<const std::byte> note) const;
+  /// Returns what nibkv::restore returns. The store is unchanged unless kOk.
+  Status restore(std::span<const std::byte> snapshot);
+  /// Cuts every head back to its share of `tokens` now.
+  /// @throws Error if the policy keeps no scores, or for a number out of its range
+  void compact_now(std::uint32_t tokens);
+
+  /// The bits of the tiles, links and chains in use at the peak, divided by the key and value
+  /// channels held then. 0 before the first append.
+  double bits_per_channel() const;
+  /// The bytes with which an f16 cache would hold `tokens` tokens.
+  std::uint64_t f16_bytes(std::uint64_t tokens) const;
+
+ private:
+  void note_peak();
+
+  struct Free {
+    void operator()(std::byte* memory) const;
+  };
+
+  std::unique_ptr<std::byte, Free> arena_;
+  std::vector<std::byte> profile_;
+  Cache cache_;
+  std::optional<Budget> compacted_by_;
+  std::uint64_t peak_slots_ = 0;  // over all heads
+};
+
+/// The shape of the nibkv cache for a model.
+Shape shape_of(const Config& model, const StoreOptions& options);
+/// @throws Error naming the model if nibkv does not support its shape
+void check_shape(const Config& model, const std::string& name);
+
+/// Workers whose scratch a cache needs for so many threads: a policy that scores gives each KV head to one of them.
+std::uint16_t workers_of(const Shape& shape, Keep keep);
+
+/// The policy with a budget of `tokens` a head, what is set and the layers that share.
+Policy policy_of(const StoreOptions& options, const Shape& shape, std::uint32_t tokens);
+
+/// A cache as a TileStore makes it.
+struct CachePlan {
+  Shape shape;
+  Policy policy;
+};
+
+/// @throws Error for a policy that cannot be what it should with these options, and for an arena too small for one
+///         token
+CachePlan plan_cache(const Config& model, const StoreOptions& options);
+
+/// Throws Error(what: text(status)) unless kOk.
+void require(Status status, const std::string& what);
+
+}  // namespace nibkv::llm
