@@ -126,4 +126,14 @@ void give_back(const ArenaView& to, FoldedPart& part, std::uint32_t view) {
   count_bytes(to, view, false);
 }
 
+Segments ArenaView::segments(const Chain& chain) const {
+  Segments all;
+  if (folds(*this)) {
+    const FoldedPart& part = folded_part(*this, chain);
+    all.add({part.first, part.last, 0, part.used});
+  }
+  all.add(own(chain));
+  return all;
+}
+
 }  // namespace nibkv

@@ -150,15 +150,6 @@ inline Segment ArenaView::own(const Chain& chain) const {
   const std::uint32_t folded = folds(*this) ? folded_part(*this, chain).used : 0;
   return {chain.first, chain.last, folded, chain.used - folded};
 }
-inline Segments ArenaView::segments(const Chain& chain) const {
-  Segments all;
-  if (folds(*this)) {
-    const FoldedPart& part = folded_part(*this, chain);
-    all.add({part.first, part.last, 0, part.used});
-  }
-  all.add(own(chain));
-  return all;
-}
 inline std::uint32_t ArenaView::unordered(const Chain& chain) const {
   return folds(*this) ? folded_part(*this, chain).used + folded_part(*this, chain).retained : 0;
 }

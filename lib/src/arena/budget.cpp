@@ -67,14 +67,13 @@ void share_by_weights(const ArenaView& to, Budget how, std::uint32_t tokens) {
 
 }  // namespace
 
-Status check_budgets(const Shape& shape, const Policy& policy, const ProfileView& profile,
+Status check_budgets(const Shape& shape, const Policy& policy, const Layout& layout, const ProfileView& profile,
                      std::span<const std::uint32_t> table) {
   if (policy.keep != Keep::kScore) return Status::kOk;
   if (policy.budget == Budget::kScores) return profile.empty() ? Status::kBadProfile : Status::kOk;
   if (policy.budget != Budget::kTable) return Status::kOk;
   const std::uint64_t heads = std::uint64_t{shape.layers} * shape.kv_heads;
   if (table.size() != heads) return Status::kBadPolicy;
-  const Layout layout = layout_of(shape, policy);
   const std::uint32_t slack = detail::slack_tiles(shape, policy);
   std::uint64_t tiles = 0;
   for (const std::uint32_t tokens : table) {

@@ -11,7 +11,7 @@ namespace nibkv {
 /// @param table  Options::budgets, read for Budget::kTable
 /// @returns kBadPolicy when the table has the wrong size, a budget out of range, or too much in all; kBadProfile when
 ///          the policy needs head scores and there are none
-Status check_budgets(const Shape& shape, const Policy& policy, const ProfileView& profile,
+Status check_budgets(const Shape& shape, const Policy& policy, const Layout& layout, const ProfileView& profile,
                      std::span<const std::uint32_t> table);
 
 /// Sets every chain's budget in tokens. check_budgets must have accepted the arguments.

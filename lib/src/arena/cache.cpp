@@ -31,7 +31,8 @@ void reset(const ArenaView& to) {
 }  // namespace
 
 bool has_own_layout(const ArenaView& to) {
-  return to.layout() == layout_of(to.shape(), to.policy());
+  const Layout own = layout_of(to.shape(), to.policy());
+  return std::memcmp(&own, &to.layout(), sizeof own) == 0;
 }
 
 Status Cache::init(std::span<std::byte> arena, const Shape& shape, const Policy& policy, const Options& options) {
@@ -56,11 +57,11 @@ Status Cache::init(std::span<std::byte> arena, const Shape& shape, const Policy&
   const bool aligned = !policy.fold.aligned_keys.empty() || !policy.fold.aligned_values.empty();
   if (aligned && !profile.has_maps()) return Status::kBadProfile;
 
-  if (const Status shared = check_budgets(shape, policy, profile, options.budgets); shared != Status::kOk)
+  const Layout layout = layout_of(shape, policy);
+  if (const Status shared = check_budgets(shape, policy, layout, profile, options.budgets); shared != Status::kOk)
     return shared;
 
   std::memset(arena.data(), 0, need);
-  const Layout layout = layout_of(shape, policy);
   auto* kept = in_place<Layout>(arena.data() + static_cast<std::size_t>(layout.layout));
   std::memcpy(kept, &layout, sizeof layout);
   ArenaView::set(*this, arena.data(), shape, policy, *kept, profile, *kernels);

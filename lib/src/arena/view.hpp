@@ -34,7 +34,7 @@ constexpr bool equal_runs(const Policy& policy, const Layout& layout) {
 inline constexpr Side kFirstSides = side_of(Shape{}, Policy{});
 
 /// The only access to an arena's bytes: offsets become typed pointers here and nowhere else.
-struct ArenaView {
+struct [[gnu::visibility("hidden")]] ArenaView {
   const Cache& cache;
 
   /// @param layout  in the arena

@@ -12,9 +12,17 @@ std::uint32_t saturated(std::uint64_t value) {
   return value < 0xffffffff ? static_cast<std::uint32_t>(value) : 0xffffffff;
 }
 
-// The sum over the queries, or 2^16 times the mean over those that could see the slot.
-std::uint64_t global_of(const Policy& policy, std::uint32_t score, std::uint32_t queries) {
-  return policy.per_query ? (std::uint64_t{score} << 16) / (queries != 0 ? queries : 1) : score;
+// The sum over the queries, or 2^16 times the mean over those that could see the slot. 0 if it is not kept.
+std::uint64_t global_at(const ArenaView& to, const Chain& chain, const Place& at) {
+  if (!keeps_global(to.policy())) return 0;
+  const std::uint64_t score = to.global(at.tile)[at.lane];
+  if (!to.policy().per_query) return score;
+  const std::uint32_t queries = chain.seen - to.position(at.tile, at.lane);
+  return (score << 16) / (queries != 0 ? queries : 1);
+}
+
+std::uint64_t local_at(const ArenaView& to, const Place& at) {
+  return keeps_local(to.policy()) ? to.local(at.tile)[at.lane] : 0;
 }
 
 // A score from the norm of the key: the bit pattern of a float ranks like its value. A key
@@ -100,28 +108,18 @@ void score_slots(const ArenaView& to, const Chain& chain, std::uint32_t layer, s
   const std::uint64_t count = inner.count();
   std::uint64_t globals = 0;
   std::uint64_t locals = 0;
-  const auto read = [&](const Place& at, std::uint64_t& global, std::uint64_t& local) {
-    global = keeps_global(policy)
-                 ? global_of(policy, to.global(at.tile)[at.lane], chain.seen - to.position(at.tile, at.lane))
-                 : 0;
-    local = keeps_local(policy) ? to.local(at.tile)[at.lane] : 0;
-  };
-  std::uint64_t global = 0;
-  std::uint64_t local = 0;
   to.each_slot(chain, [&](std::uint32_t i, const Place& at) {
-    read(at, global, local);
     if (!inner.has(i)) return;
-    globals += global;  // below 2^48 * 2^24
-    locals += local;
+    globals += global_at(to, chain, at);  // below 2^48 * 2^24
+    locals += local_at(to, at);
   });
   // Scales both to the same mean over the slots that may be dropped. Each is below 2^48, so a shift
   // keeps the products within 64 bits.
   const std::uint64_t global_mean = count != 0 && globals / count != 0 ? globals / count : 1;
   const std::uint64_t local_mean256 = count != 0 && locals * 256 / count != 0 ? locals * 256 / count : 1;
   to.each_slot(chain, [&](std::uint32_t i, const Place& at) {
-    read(at, global, local);
-    const std::uint64_t aligned_global = global * kMean / global_mean;
-    const std::uint64_t aligned_local = local * 256 * kMean / local_mean256;
+    const std::uint64_t aligned_global = global_at(to, chain, at) * kMean / global_mean;
+    const std::uint64_t aligned_local = local_at(to, at) * 256 * kMean / local_mean256;
     score[i] = saturated(policy.combine == Combine::kSum  ? aligned_global + aligned_local
                          : aligned_global > aligned_local ? aligned_global
                                                           : aligned_local);

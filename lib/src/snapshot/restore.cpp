@@ -15,19 +15,34 @@ Status check_header(const ArenaView& to, const SnapshotHeader& header) {
   return Status::kOk;
 }
 
-// Reads a section into the arena: calls `get(reader, tile)` for every wanted tile.
-template <typename Wanted, typename Get>
-bool load_tiles(const ArenaView& to, const SnapshotSource& source, const Parts& parts, Section kind, Wanted wanted,
-                Get get) {
+// Reads a section into the arena: calls `get` for every wanted tile.
+bool load_tiles(const ArenaView& to, const SnapshotSource& source, const Parts& parts, Section kind,
+                bool (*wanted)(const ArenaView&, std::uint32_t),
+                bool (*get)(Reader&, const ArenaView&, std::uint32_t)) {
   Reader reader(source, parts.offset[kind] - sizeof(SectionHeader), parts.crc[kind - 1]);
   SectionHeader header;
   if (!reader.get(&header, sizeof header)) return false;
   for (std::size_t i = 0; i < to.heads(); ++i) {
     for (Cursor at = to.first_slot(to.chains()[i]); at.any(); at.next_tile(to.links())) {
-      if (wanted(to, at.tile) && !get(reader, at.tile)) return false;
+      if (wanted(to, at.tile) && !get(reader, to, at.tile)) return false;
     }
   }
   return reader.crc() == parts.crc[kind];
+}
+
+bool get_side(Reader& from, const ArenaView& to, std::uint32_t tile) {
+  if (to.policy().keep == Keep::kScore && !from.get(&to.base(tile), sizeof(std::uint32_t))) return false;
+  return from.get(to.side(tile), to.layout().side_bytes);
+}
+
+bool get_codes(Reader& from, const ArenaView& to, std::uint32_t tile) {
+  return from.get(to.codes(tile), to.layout().code_bytes);
+}
+
+bool get_entry(Reader& from, const ArenaView& to, std::uint32_t view) {
+  bool good = true;
+  each_plane(to, view, [&](std::uint8_t* plane, bool) { good = good && from.get(plane, to.layout().code_bytes / 2); });
+  return good;
 }
 
 // Fills empty chains with tiles as the records say.
@@ -58,19 +73,6 @@ bool load_chains(const ArenaView& to, const SnapshotSource& source, const Parts&
 bool load(Cache& cache, const SnapshotSource& source, const Parts& parts) {
   const ArenaView to{cache};
   if (!load_chains(to, source, parts)) return false;
-  const bool positioned = to.policy().keep == Keep::kScore;
-  const auto get_side = [&](Reader& from, std::uint32_t tile) {
-    return (!positioned || from.get(&to.base(tile), 4)) && from.get(to.side(tile), to.layout().side_bytes);
-  };
-  const auto get_codes = [&](Reader& from, std::uint32_t tile) {
-    return from.get(to.codes(tile), to.layout().code_bytes);
-  };
-  const auto get_entry = [&](Reader& from, std::uint32_t view) {
-    bool good = true;
-    each_plane(to, view,
-               [&](std::uint8_t* plane, bool) { good = good && from.get(plane, to.layout().code_bytes / 2); });
-    return good;
-  };
   return load_tiles(to, source, parts, kSides, all_tiles, get_side) &&
          load_tiles(to, source, parts, kCodes, pool_tiles, get_codes) &&
          load_tiles(to, source, parts, kShared, lower_views, get_entry) && check(cache) == Status::kOk;
