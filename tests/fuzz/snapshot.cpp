@@ -78,7 +78,7 @@ class Cached {
     EXPECT_EQ(test::saved(cache), first);
     work(cache, 5);
     EXPECT_TRUE(rig_.arena().guards_intact());
-    std::memcpy(rig_.arena().bytes().data(), before_.data(), before_.size());
+    test::put_back(before_, rig_.arena().bytes());
   }
 
  private:

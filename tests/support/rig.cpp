@@ -190,6 +190,24 @@ std::vector<std::uint32_t> random_plan(Random& random, std::size_t slots, std::u
   return target;
 }
 
+#ifdef NIBKV_SANITIZED
+extern "C" void __asan_poison_memory_region(const volatile void* at, std::size_t bytes);
+
+// The library reads and writes nothing there. Scratch lies in the regions from the plan on.
+static void watch_gaps(std::span<std::byte> arena, const Shape& shape, const Policy& policy) {
+  const Layout layout = layout_of(shape, policy);
+  for (const Region& region : kRegions) {
+    const std::uint64_t begin = layout.*region.offset;
+    if (region.size != Region::Size::kLayout && begin >= layout.plan) continue;
+    const std::uint64_t end = begin + region.bytes(shape, policy, layout);
+    const std::uint64_t gap = detail::round_up(end, kArenaAlignment) - end;
+    __asan_poison_memory_region(arena.data() + end, static_cast<std::size_t>(gap));
+  }
+}
+#else
+static void watch_gaps(std::span<std::byte>, const Shape&, const Policy&) {}
+#endif
+
 Rig::Rig(const Shape& shape, const Policy& policy, std::string_view port, std::uint64_t profile_seed,
          std::span<const std::uint32_t> budgets)
     : arena_(footprint(shape, policy)) {
@@ -201,6 +219,7 @@ Rig::Rig(const Shape& shape, const Policy& policy, std::string_view port, std::u
   }
   made_ = cache_.init(arena_.bytes(), shape, policy, {port, profile_, budgets});
   EXPECT_EQ(made_, Status::kOk) << words(shape, policy, port);
+  if (made_ == Status::kOk) watch_gaps(arena_.bytes(), shape, policy);
 }
 
 std::span<const std::byte> Rig::state() const {

@@ -6,8 +6,9 @@
 
 #include "nibkv/nibkv.hpp"
 #include "tests/support/arena.hpp"
+#include "tests/support/rig.hpp"
 
-// What the library checks of itself in tests (arena/assert.hpp).
+// What is watched in tests: the library's own asserts (arena/assert.hpp), and the gaps between the regions of a Rig's arena.
 
 namespace nibkv {
 namespace {
@@ -34,6 +35,25 @@ TEST(Asserts, StopAtWhatCannotBe) {
 #else
 TEST(Asserts, CostNothingWithoutNibkvAsserts) {
   append_to_a_full_pool();
+}
+#endif
+
+#ifdef NIBKV_SANITIZED
+extern "C" int __asan_address_is_poisoned(const volatile void* at);
+
+TEST(Gaps, AreWatchedBetweenTheRegionsOfTheState) {
+  constexpr Policy kPolicy = ems(64);
+  const Layout at = layout_of(kShape, kPolicy);
+  const test::Rig rig(kShape, kPolicy);
+  const std::byte* bytes = rig.arena().bytes().data();
+  const auto watched = [&](std::uint64_t offset) { return __asan_address_is_poisoned(bytes + offset) != 0; };
+  // One chain of 32 bytes; links and bases of 3 tiles.
+  EXPECT_FALSE(watched(at.chains) || watched(at.chains + 31));
+  EXPECT_TRUE(watched(at.chains + 32) && watched(at.links - 1));
+  EXPECT_FALSE(watched(at.links) || watched(at.links + 4 * at.tiles - 1));
+  EXPECT_TRUE(watched(at.links + (4 * at.tiles + 7) / 8 * 8) && watched(at.bases - 1));
+  EXPECT_TRUE(watched(at.layout + sizeof(Layout)) && watched(at.total - 1));
+  EXPECT_DEATH(std::memset(const_cast<std::byte*>(bytes) + at.links - 8, 0, 8), "use-after-poison");
 }
 #endif
 
