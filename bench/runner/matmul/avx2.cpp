@@ -6,14 +6,35 @@ namespace nibkv::llm {
 namespace {
 
 constexpr std::size_t kTile = 4;
-constexpr std::size_t kHalfRows = 8;  // rows of one register
+using Floats = __m256;
+constexpr std::size_t kRows = 8;  // of one register
+
+Floats zero() {
+  return _mm256_setzero_ps();
+}
+
+Floats add(Floats a, Floats b) {
+  return _mm256_add_ps(a, b);
+}
+
+Floats times(Floats a, Floats b) {
+  return _mm256_mul_ps(a, b);
+}
+
+Floats times(Floats a, float b) {
+  return _mm256_mul_ps(a, _mm256_set1_ps(b));
+}
+
+Floats to_floats(__m256i values) {
+  return _mm256_cvtepi32_ps(values);
+}
 
 void store(const __m256* totals, std::size_t tokens, std::size_t rows, float* outputs, std::size_t stride) {
   for (std::size_t t = 0; t < tokens; ++t) {
-    if (rows >= kHalfRows) {
+    if (rows >= kRows) {
       _mm256_storeu_ps(outputs + t * stride, totals[t]);
     } else {
-      float values[kHalfRows];
+      float values[kRows];
       _mm256_storeu_ps(values, totals[t]);
       for (std::size_t r = 0; r < rows; ++r) outputs[t * stride + r] = values[r];
     }
@@ -93,6 +114,8 @@ void wide_group(const unsigned char* data, const std::int8_t* codes, std::size_t
   }
 }
 
+#include "bench/runner/matmul/scaled_sums.inc"
+
 /// Eight halves as floats.
 __m256 load_halves(const unsigned char* data) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(data)));
@@ -100,7 +123,7 @@ __m256 load_halves(const unsigned char* data) {
 
 /// Eight signed bytes as floats.
 __m256 load_factors(const unsigned char* data) {
-  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(data))));
+  return to_floats(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(data))));
 }
 
 /// The rows of one half of the panel, or of both together if there are few tokens, whose sums would
@@ -116,7 +139,7 @@ void codes_halves(const Panel& panel, std::size_t first, const Inputs& inputs, f
   __m256 of_block[kHalves] = {}, minimum_of_block[kHalves] = {};
   __m256 totals[kHalves][kTokens];
   for (std::size_t h = 0; h < kHalves; ++h) {
-    for (std::size_t t = 0; t < kTokens; ++t) totals[h][t] = _mm256_setzero_ps();
+    for (std::size_t t = 0; t < kTokens; ++t) totals[h][t] = zero();
   }
   for (std::size_t column = 0; column < columns; column += kLength, data += group_code_bytes(kBits)) {
     const std::size_t group = column / kActivationGroup;
@@ -140,22 +163,15 @@ void codes_halves(const Panel& panel, std::size_t first, const Inputs& inputs, f
         if constexpr (kMinimum) minimum_of_block[h] = load_halves(scales + 32 + 16 * half);
       }
       __m256 scale = of_block[h], minimum = scale;
-      if constexpr (kBlocks) scale = _mm256_mul_ps(scale, load_factors(factors + 8 * half));
+      if constexpr (kBlocks) scale = times(scale, load_factors(factors + 8 * half));
       if constexpr (kMinimum) minimum = minimum_of_block[h];
-      if constexpr (kMinimum && kBlocks) minimum = _mm256_mul_ps(minimum, load_factors(factors + 16 + 8 * half));
-      for (std::size_t t = 0; t < kTokens; ++t) {
-        const __m256 factor = _mm256_mul_ps(scale, _mm256_set1_ps(inputs.scales[t * groups + group]));
-        totals[h][t] = _mm256_add_ps(totals[h][t], _mm256_mul_ps(_mm256_cvtepi32_ps(dots[t]), factor));
-        if constexpr (kMinimum) {
-          const __m256 moment = _mm256_set1_ps(inputs.moments[t * groups + group]);
-          totals[h][t] = _mm256_add_ps(totals[h][t], _mm256_mul_ps(minimum, moment));
-        }
-      }
+      if constexpr (kMinimum && kBlocks) minimum = times(minimum, load_factors(factors + 16 + 8 * half));
+      add_scaled<kTokens, kMinimum>(dots, scale, minimum, inputs, group, groups, totals[h]);
     }
     scales = factors + (!kBlocks ? 0 : kMinimum ? 32 : 16);
   }
   for (std::size_t h = 0; h < kHalves; ++h) {
-    const std::size_t row = (first + h) * kHalfRows;
+    const std::size_t row = (first + h) * kRows;
     if (row < panel.rows) store(totals[h], kTokens, panel.rows - row, outputs + row, stride);
   }
 }
@@ -166,7 +182,7 @@ void codes_tile(const Panel& panel, const Inputs& inputs, float* outputs, std::s
     codes_halves<kTokens, kBits, kMinimum, kBlocks, 2>(panel, 0, inputs, outputs, stride);
   } else {
     codes_halves<kTokens, kBits, kMinimum, kBlocks, 1>(panel, 0, inputs, outputs, stride);
-    if (panel.rows > kHalfRows) {
+    if (panel.rows > kRows) {
       codes_halves<kTokens, kBits, kMinimum, kBlocks, 1>(panel, 1, inputs, outputs, stride);
     }
   }
@@ -179,22 +195,6 @@ __m256 load_reals(const unsigned char* data, std::size_t index) {
   if constexpr (kFormat == RealFormat::kF16) return load_halves(data + 2 * index);
   const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(data + 2 * index));
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
-}
-
-template <std::size_t kTokens, RealFormat kFormat>
-void reals_tile(const Panel& panel, const Inputs& inputs, float* outputs, std::size_t stride) {
-  for (std::size_t row = 0; row < panel.rows; row += kHalfRows) {
-    __m256 totals[kTokens];
-    for (std::size_t t = 0; t < kTokens; ++t) totals[t] = _mm256_setzero_ps();
-    for (std::size_t column = 0; column < panel.columns; ++column) {
-      const __m256 weight = load_reals<kFormat>(panel.data, column * kPanelRows + row);
-      for (std::size_t t = 0; t < kTokens; ++t) {
-        const __m256 input = _mm256_set1_ps(inputs.reals[t * panel.columns + column]);
-        totals[t] = _mm256_add_ps(totals[t], _mm256_mul_ps(weight, input));
-      }
-    }
-    store(totals, kTokens, panel.rows - row, outputs + row, stride);
-  }
 }
 
 #include "bench/runner/matmul/panel_tiles.inc"

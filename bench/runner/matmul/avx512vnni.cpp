@@ -8,6 +8,25 @@ namespace {
 // The sums of a tile and their operands stay in registers: 2 * 8 + 5 of 32.
 constexpr std::size_t kTile = 8;
 
+using Floats = __m512;
+constexpr std::size_t kRows = 16;  // of one register
+
+Floats zero() {
+  return _mm512_setzero_ps();
+}
+
+Floats add(Floats a, Floats b) {
+  return _mm512_add_ps(a, b);
+}
+
+Floats times(Floats a, Floats b) {
+  return _mm512_mul_ps(a, b);
+}
+
+Floats times(Floats a, float b) {
+  return _mm512_mul_ps(a, _mm512_set1_ps(b));
+}
+
 void store(const __m512* totals, std::size_t tokens, std::size_t rows, float* outputs, std::size_t stride) {
   const __mmask16 mask = static_cast<__mmask16>((1u << rows) - 1);
   for (std::size_t t = 0; t < tokens; ++t) _mm512_mask_storeu_ps(outputs + t * stride, mask, totals[t]);
@@ -20,7 +39,7 @@ __m512i broadcast_quad(const std::int8_t* codes) {
 }
 
 // The next two in the compiler's own vector notation: gcc 12 warns about the undefined operand inside the intrinsics.
-__m512 to_float(__m512i values) {
+Floats to_floats(__m512i values) {
   return (__m512) __builtin_convertvector((__v16si)values, __v16sf);
 }
 
@@ -67,6 +86,8 @@ void add_group(const unsigned char* data, const std::int8_t* codes, std::size_t 
   }
 }
 
+#include "bench/runner/matmul/scaled_sums.inc"
+
 /// Sixteen halves as floats.
 __m512 load_halves(const unsigned char* data) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(data)));
@@ -74,7 +95,7 @@ __m512 load_halves(const unsigned char* data) {
 
 /// Sixteen signed bytes as floats.
 __m512 load_factors(const unsigned char* data) {
-  return to_float(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(data))));
+  return to_floats(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(data))));
 }
 
 template <std::size_t kTokens, int kBits, bool kMinimum, bool kBlocks>
@@ -84,9 +105,9 @@ void codes_tile(const Panel& panel, const Inputs& inputs, float* outputs, std::s
   const std::size_t groups = columns / kActivationGroup;
   const unsigned char* data = panel.data;
   const unsigned char* scales = panel.data + columns / kLength * group_code_bytes(kBits);
-  __m512 of_block = _mm512_setzero_ps(), minimum_of_block = of_block;
+  __m512 of_block = zero(), minimum_of_block = of_block;
   __m512 totals[kTokens];
-  for (std::size_t t = 0; t < kTokens; ++t) totals[t] = _mm512_setzero_ps();
+  for (std::size_t t = 0; t < kTokens; ++t) totals[t] = zero();
   for (std::size_t column = 0; column < columns; column += kLength, data += group_code_bytes(kBits)) {
     __m512i dots[kTokens];
     const std::int32_t* sums = inputs.sums + column / kActivationSumGroup;
@@ -106,44 +127,23 @@ void codes_tile(const Panel& panel, const Inputs& inputs, float* outputs, std::s
     }
     __m512 scale = of_block, minimum = minimum_of_block;
     if constexpr (kBlocks) {
-      scale = _mm512_mul_ps(scale, load_factors(scales));
-      if constexpr (kMinimum) minimum = _mm512_mul_ps(minimum, load_factors(scales + 16));
+      scale = times(scale, load_factors(scales));
+      if constexpr (kMinimum) minimum = times(minimum, load_factors(scales + 16));
       scales += kMinimum ? 32 : 16;
     }
     const std::size_t group = column / kActivationGroup;
-    for (std::size_t t = 0; t < kTokens; ++t) {
-      const __m512 factor = _mm512_mul_ps(scale, _mm512_set1_ps(inputs.scales[t * groups + group]));
-      totals[t] = _mm512_add_ps(totals[t], _mm512_mul_ps(to_float(dots[t]), factor));
-      if constexpr (kMinimum) {
-        const __m512 moment = _mm512_set1_ps(inputs.moments[t * groups + group]);
-        totals[t] = _mm512_add_ps(totals[t], _mm512_mul_ps(minimum, moment));
-      }
-    }
+    add_scaled<kTokens, kMinimum>(dots, scale, minimum, inputs, group, groups, totals);
   }
   store(totals, kTokens, panel.rows, outputs, stride);
 }
 
-/// The weights of one column.
+/// Weight `index` and the 15 after it.
 template <RealFormat kFormat>
-__m512 load_reals(const unsigned char* data, std::size_t column) {
-  if constexpr (kFormat == RealFormat::kF32) return _mm512_loadu_ps(data + 64 * column);
-  if constexpr (kFormat == RealFormat::kF16) return load_halves(data + 32 * column);
-  const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(data + 32 * column));
+__m512 load_reals(const unsigned char* data, std::size_t index) {
+  if constexpr (kFormat == RealFormat::kF32) return _mm512_loadu_ps(data + 4 * index);
+  if constexpr (kFormat == RealFormat::kF16) return load_halves(data + 2 * index);
+  const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(data + 2 * index));
   return (__m512)((__v16su)_mm512_cvtepu16_epi32(halves) << 16);
-}
-
-template <std::size_t kTokens, RealFormat kFormat>
-void reals_tile(const Panel& panel, const Inputs& inputs, float* outputs, std::size_t stride) {
-  __m512 totals[kTokens];
-  for (std::size_t t = 0; t < kTokens; ++t) totals[t] = _mm512_setzero_ps();
-  for (std::size_t column = 0; column < panel.columns; ++column) {
-    const __m512 weight = load_reals<kFormat>(panel.data, column);
-    for (std::size_t t = 0; t < kTokens; ++t) {
-      const __m512 input = _mm512_set1_ps(inputs.reals[t * panel.columns + column]);
-      totals[t] = _mm512_add_ps(totals[t], _mm512_mul_ps(weight, input));
-    }
-  }
-  store(totals, kTokens, panel.rows, outputs, stride);
 }
 
 #include "bench/runner/matmul/panel_tiles.inc"

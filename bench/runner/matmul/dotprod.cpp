@@ -6,10 +6,10 @@ namespace nibkv::llm {
 namespace {
 
 constexpr std::size_t kTile = 4;
-constexpr std::size_t kHalfRows = 8;  // rows of two registers
+constexpr std::size_t kRows = 8;  // of two registers
 
 /// Two registers of four rows each.
-struct Totals {
+struct Floats {
   float32x4_t low, high;
 };
 
@@ -17,12 +17,32 @@ struct Dots {
   int32x4_t low, high;
 };
 
-void store(const Totals* totals, std::size_t tokens, std::size_t rows, float* outputs, std::size_t stride) {
+Floats zero() {
+  return {vdupq_n_f32(0), vdupq_n_f32(0)};
+}
+
+Floats add(const Floats& a, const Floats& b) {
+  return {vaddq_f32(a.low, b.low), vaddq_f32(a.high, b.high)};
+}
+
+Floats times(const Floats& a, const Floats& b) {
+  return {vmulq_f32(a.low, b.low), vmulq_f32(a.high, b.high)};
+}
+
+Floats times(const Floats& a, float b) {
+  return {vmulq_n_f32(a.low, b), vmulq_n_f32(a.high, b)};
+}
+
+Floats to_floats(const Dots& values) {
+  return {vcvtq_f32_s32(values.low), vcvtq_f32_s32(values.high)};
+}
+
+void store(const Floats* totals, std::size_t tokens, std::size_t rows, float* outputs, std::size_t stride) {
   for (std::size_t t = 0; t < tokens; ++t) {
-    float values[kHalfRows];
+    float values[kRows];
     vst1q_f32(values, totals[t].low);
     vst1q_f32(values + 4, totals[t].high);
-    const std::size_t count = rows < kHalfRows ? rows : kHalfRows;
+    const std::size_t count = rows < kRows ? rows : kRows;
     for (std::size_t r = 0; r < count; ++r) outputs[t * stride + r] = values[r];
   }
 }
@@ -96,21 +116,18 @@ void add_group(const unsigned char* data, const std::int8_t* codes, std::size_t 
   }
 }
 
-float32x4_t add_scaled(float32x4_t total, float32x4_t factor, float32x4_t value) {
-  return vaddq_f32(total, vmulq_f32(value, factor));
-}
+#include "bench/runner/matmul/scaled_sums.inc"
 
 /// Eight halves as floats.
-Totals load_halves(const unsigned char* data) {
+Floats load_halves(const unsigned char* data) {
   const float16x8_t halves = vreinterpretq_f16_u8(vld1q_u8(data));
   return {vcvt_f32_f16(vget_low_f16(halves)), vcvt_f32_f16(vget_high_f16(halves))};
 }
 
-/// `values` times eight signed bytes.
-Totals times_factors(const Totals& values, const unsigned char* data) {
+/// Eight signed bytes as floats.
+Floats load_factors(const unsigned char* data) {
   const int16x8_t factors = vmovl_s8(vreinterpret_s8_u8(vld1_u8(data)));
-  return {vmulq_f32(values.low, vcvtq_f32_s32(vmovl_s16(vget_low_s16(factors)))),
-          vmulq_f32(values.high, vcvtq_f32_s32(vmovl_s16(vget_high_s16(factors))))};
+  return to_floats({vmovl_s16(vget_low_s16(factors)), vmovl_s16(vget_high_s16(factors))});
 }
 
 template <std::size_t kTokens, int kBits, bool kMinimum, bool kBlocks>
@@ -121,10 +138,9 @@ void codes_half_tile(const Panel& panel, std::size_t half, const Inputs& inputs,
   const std::int32_t shift = (kBits == 8 ? 128 : 0) - panel.offset;
   const unsigned char* data = panel.data + 32 * half;
   const unsigned char* scales = panel.data + columns / kLength * group_code_bytes(kBits);
-  const Totals zero = {vdupq_n_f32(0), vdupq_n_f32(0)};
-  Totals of_block = zero, minimum_of_block = zero;
-  Totals totals[kTokens];
-  for (std::size_t t = 0; t < kTokens; ++t) totals[t] = zero;
+  Floats of_block = zero(), minimum_of_block = of_block;
+  Floats totals[kTokens];
+  for (std::size_t t = 0; t < kTokens; ++t) totals[t] = zero();
   for (std::size_t column = 0; column < columns; column += kLength, data += group_code_bytes(kBits)) {
     const std::size_t group = column / kActivationGroup;
     const std::int32_t* sums = inputs.sums + column / kActivationSumGroup;
@@ -140,35 +156,26 @@ void codes_half_tile(const Panel& panel, std::size_t half, const Inputs& inputs,
       if constexpr (kMinimum) minimum_of_block = load_halves(scales + 32 + 16 * half);
       scales += kMinimum ? 64 : 32;
     }
-    Totals scale = of_block, minimum = minimum_of_block;
+    Floats scale = of_block, minimum = minimum_of_block;
     if constexpr (kBlocks) {
-      scale = times_factors(scale, scales + 8 * half);
-      if constexpr (kMinimum) minimum = times_factors(minimum, scales + 16 + 8 * half);
+      scale = times(scale, load_factors(scales + 8 * half));
+      if constexpr (kMinimum) minimum = times(minimum, load_factors(scales + 16 + 8 * half));
       scales += kMinimum ? 32 : 16;
     }
-    for (std::size_t t = 0; t < kTokens; ++t) {
-      const float32x4_t input_scale = vdupq_n_f32(inputs.scales[t * groups + group]);
-      totals[t].low = add_scaled(totals[t].low, vmulq_f32(scale.low, input_scale), vcvtq_f32_s32(dots[t].low));
-      totals[t].high = add_scaled(totals[t].high, vmulq_f32(scale.high, input_scale), vcvtq_f32_s32(dots[t].high));
-      if constexpr (kMinimum) {
-        const float32x4_t moment = vdupq_n_f32(inputs.moments[t * groups + group]);
-        totals[t].low = add_scaled(totals[t].low, minimum.low, moment);
-        totals[t].high = add_scaled(totals[t].high, minimum.high, moment);
-      }
-    }
+    add_scaled<kTokens, kMinimum>(dots, scale, minimum, inputs, group, groups, totals);
   }
-  store(totals, kTokens, panel.rows - half * kHalfRows, outputs + half * kHalfRows, stride);
+  store(totals, kTokens, panel.rows - half * kRows, outputs + half * kRows, stride);
 }
 
 template <std::size_t kTokens, int kBits, bool kMinimum, bool kBlocks>
 void codes_tile(const Panel& panel, const Inputs& inputs, float* outputs, std::size_t stride) {
   codes_half_tile<kTokens, kBits, kMinimum, kBlocks>(panel, 0, inputs, outputs, stride);
-  if (panel.rows > kHalfRows) codes_half_tile<kTokens, kBits, kMinimum, kBlocks>(panel, 1, inputs, outputs, stride);
+  if (panel.rows > kRows) codes_half_tile<kTokens, kBits, kMinimum, kBlocks>(panel, 1, inputs, outputs, stride);
 }
 
 /// Weight `index` and the seven after it.
 template <RealFormat kFormat>
-Totals load_reals(const unsigned char* data, std::size_t index) {
+Floats load_reals(const unsigned char* data, std::size_t index) {
   if constexpr (kFormat == RealFormat::kF32) {
     const float* weights = reinterpret_cast<const float*>(data) + index;
     return {vld1q_f32(weights), vld1q_f32(weights + 4)};
@@ -177,23 +184,6 @@ Totals load_reals(const unsigned char* data, std::size_t index) {
   const uint16x8_t halves = vreinterpretq_u16_u8(vld1q_u8(data + 2 * index));
   return {vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(halves), 16)),
           vreinterpretq_f32_u32(vshll_n_u16(vget_high_u16(halves), 16))};
-}
-
-template <std::size_t kTokens, RealFormat kFormat>
-void reals_tile(const Panel& panel, const Inputs& inputs, float* outputs, std::size_t stride) {
-  for (std::size_t row = 0; row < panel.rows; row += kHalfRows) {
-    Totals totals[kTokens];
-    for (std::size_t t = 0; t < kTokens; ++t) totals[t] = {vdupq_n_f32(0), vdupq_n_f32(0)};
-    for (std::size_t column = 0; column < panel.columns; ++column) {
-      const Totals weights = load_reals<kFormat>(panel.data, column * kPanelRows + row);
-      for (std::size_t t = 0; t < kTokens; ++t) {
-        const float32x4_t input = vdupq_n_f32(inputs.reals[t * panel.columns + column]);
-        totals[t].low = add_scaled(totals[t].low, weights.low, input);
-        totals[t].high = add_scaled(totals[t].high, weights.high, input);
-      }
-    }
-    store(totals, kTokens, panel.rows - row, outputs + row, stride);
-  }
 }
 
 #include "bench/runner/matmul/panel_tiles.inc"
