@@ -34,7 +34,7 @@ constexpr bool equal_runs(const Policy& policy, const Layout& layout) {
 inline constexpr Side kFirstSides = side_of(Shape{}, Policy{});
 
 /// The only access to an arena's bytes: offsets become typed pointers here and nowhere else.
-struct [[gnu::visibility("hidden")]] ArenaView {
+struct ArenaView {
   const Cache& cache;
 
   /// @param layout  in the arena
@@ -89,7 +89,7 @@ struct [[gnu::visibility("hidden")]] ArenaView {
   }
 
   /// What is asked of a band, and of what its layers share, is in band.hpp.
-  Segments segments(const Chain& chain) const;
+  [[gnu::visibility("hidden")]] Segments segments(const Chain& chain) const;
   /// The segment that lies in the chain's own tiles, where its tokens arrive.
   Segment own(const Chain& chain) const;
   /// How many of a chain's first slots are not in the order of their positions.
