@@ -234,7 +234,7 @@ TEST(CApi, PresetsAreThoseOfCpp) {
       EXPECT_EQ(fields(c_policy), fields(in_c(policy))) << names[i] << " " << tokens;
     }
   }
-  EXPECT_EQ(nibkv_policy_name(13), nullptr);
+  EXPECT_EQ(nibkv_policy_name(static_cast<std::uint32_t>(names.size())), nullptr);
   nibkv_policy policy = in_c(ems(77));
   EXPECT_EQ(nibkv_find_policy("nothing", 5, &policy), NIBKV_BAD_POLICY);
   EXPECT_EQ(nibkv_find_policy(nullptr, 5, &policy), NIBKV_BAD_POLICY);

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Searches lib/ and ports/ for what they may not use, and all sources for characters beyond ASCII, builds without a bound,
-comments whose last word is alone on its line, links to files and headings that do not exist, and folders with too many
-sources.
+comments whose last word is alone on its line, links to files and headings that do not exist, folders with too many
+sources, and presets that a list lacks.
 
     sources.py ROOT
 """
@@ -143,6 +143,20 @@ def file_faults(root, file):
         yield from code_faults(path, text)
 
 
+def unknown_presets(root):
+    """Presets that one of the lists made by hand lacks."""
+    names = re.findall(r'^ *\{"(\w+)",', (root / "lib/src/arena/policy.cpp").read_text(), flags=re.M)
+    if len(names) < 10:
+        yield f"lib/src/arena/policy.cpp: {len(names)} presets"
+    for path, pattern in (("lib/include/nibkv/policy.hpp", '"%s"'), ("lib/include/nibkv/nibkv.h", '"%s"'),
+                          ("lib/include/nibkv/nibkv.h", r"NIBKV_FOOTPRINT_(?i:%s)\("), ("lib/src/c_api/agreement.cpp", r"AGREES_\(%s,"),
+                          ("bench/eval/commands/help.cpp", r"\b%s\b"), ("README.md", "`%s`")):
+        text = (root / path).read_text()
+        for name in names:
+            if not re.search(pattern % name, text):
+                yield f"{path}: the preset {name} is not there, as {pattern % name}"
+
+
 def crowded(root):
     """Folders with more sources than one looks through."""
     for part in ("lib", "ports", "tests", "bench"):
@@ -153,7 +167,7 @@ def crowded(root):
 
 
 def faults(root):
-    found, count = list(crowded(root)), 0
+    found, count = [*crowded(root), *unknown_presets(root)], 0
     for folder in ("README.md", "lib", "ports", "tests", "bench", "toolchains", ".ci", ".github"):
         for file in sorted((root / folder).rglob("*")) or [root / folder]:
             if not file.is_file() or file.suffix not in TEXT or NO_TEXT.intersection(file.parts):

@@ -73,12 +73,18 @@ def main():
             good = not found if expected is None else any(expected in fault for fault in found)
             print("passed" if good else "FAILED", path, repr(text), "expected", expected, "found", found)
             failed += not good
+        table = copy / "lib/src/arena/policy.cpp"
+        table.write_text(table.read_text().replace('    {"ems",', '    {"planted", nullptr},\n    {"ems",', 1))
+        found = list(sources.unknown_presets(copy))
+        good = len(found) == 6 and all("planted" in fault for fault in found)
+        print("passed" if good else "FAILED", "a preset that no list has:", found)
+        failed += not good
         sources.MOST_SOURCES = 3
         found = list(sources.crowded(copy))
         good = any(fault.startswith("lib/src/arena: ") for fault in found) and not any("numbers" in fault for fault in found)
         print("passed" if good else "FAILED", "folders of more than 3 sources:", found)
         failed += not good
-    print(f"{len(PLANTS) + 1 - failed} passed, {failed} failed")
+    print(f"{len(PLANTS) + 2 - failed} passed, {failed} failed")
     return 1 if failed else 0
 
 

@@ -105,7 +105,8 @@ constexpr MergeSpace merge_space_of(std::uint32_t head_dim) {
 }
 
 // An arena contains it, in 256 bytes.
-static_assert(sizeof(Layout) == 224 && std::has_unique_object_representations_v<Layout>);
+static_assert(sizeof(Layout) <= 256);
+static_assert(std::has_unique_object_representations_v<Layout>, "its bytes are compared: add or remove `reserved`");
 
 /// The scratch of one worker, sized for rows() query rows: byte offsets from its start, each
 /// a multiple of 64.
@@ -191,6 +192,19 @@ struct SideField {
     {&Side::bias, 1, SideField::Reader::kMerge, SideField::Rule::kBias},
     {&Side::merged, 1, SideField::Reader::kMerge, SideField::Rule::kMerged},
 };
+
+// Slots start with 0 under Keep::kScore alone.
+static_assert(
+    [] {
+      using Rule = SideField::Rule;
+      for (const SideField& field : kSideFields) {
+        const bool of_row =
+            field.rule == Rule::kKeyScale || field.rule == Rule::kValueScale || field.rule == Rule::kOutliers;
+        if ((field.reader == SideField::Reader::kAll) != of_row) return false;
+      }
+      return true;
+    }(),
+    "what tiles have under every policy is written with the row (codec/row.hpp)");
 
 constexpr Side side_of(const Shape& shape, const Policy& policy) {
   Side at;
