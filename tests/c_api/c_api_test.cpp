@@ -517,6 +517,9 @@ TEST(CApi, WrongArgumentsAreRefusedAndChangeNothing) {
   EXPECT_EQ(nibkv_compact(&cache, 0, 0, nullptr, 2), NIBKV_BAD_ARGUMENT);
   EXPECT_EQ(nibkv_compact_now(&cache, 65, NIBKV_BUDGET_UNIFORM), NIBKV_BAD_ARGUMENT);
   EXPECT_EQ(nibkv_compact_now(&cache, 60, NIBKV_BUDGET_TABLE), NIBKV_BAD_POLICY);
+  for (const int none : {-256, -1, 5, 255, 256, 257, 512}) {
+    EXPECT_EQ(nibkv_compact_now(&cache, 60, static_cast<nibkv_budget>(none)), NIBKV_BAD_POLICY) << none;
+  }
   EXPECT_EQ(arena.copy(), before);
 
   EXPECT_EQ(nibkv_check_plan(target, 3), NIBKV_OK);
@@ -616,6 +619,9 @@ TEST(CApi, SnapshotsAreThoseOfCpp) {
     EXPECT_EQ(nibkv_save(&cache, nullptr, bytes.size(), &note), NIBKV_BAD_ARGUMENT);
     EXPECT_EQ(nibkv_save(&cache, bytes.data(), expected.size() - 1, &note), NIBKV_BAD_ARGUMENT);
     const nibkv_note claims = {7, nullptr, 1};
+    const nibkv_note endless = {7, text, SIZE_MAX};
+    EXPECT_EQ(nibkv_save(&cache, bytes.data(), bytes.size(), &endless), NIBKV_BAD_ARGUMENT);
+    EXPECT_EQ(nibkv_snapshot_bytes(&cache, UINT64_MAX - 200), UINT64_MAX) << "and no sum that wraps";
     const nibkv_sink no_sink = {};
     const nibkv_source no_source = {};
     EXPECT_EQ(nibkv_save(&cache, bytes.data(), bytes.size(), &claims), NIBKV_BAD_ARGUMENT);
@@ -728,6 +734,7 @@ TEST(CApi, BanksAreThoseOfCpp) {
   banks.write = nullptr;
   EXPECT_EQ(nibkv_save_to_banks(&cache, &banks, nullptr, 0), NIBKV_BAD_ARGUMENT);
   banks = flash.in_c();
+  EXPECT_EQ(nibkv_save_to_banks(&cache, &banks, text, SIZE_MAX), NIBKV_BAD_ARGUMENT);
   banks.bytes = nibkv_snapshot_bytes(&cache, sizeof text) - 1;
   EXPECT_EQ(nibkv_save_to_banks(&cache, &banks, text, sizeof text), NIBKV_BAD_ARGUMENT);
   banks = flash.in_c();

@@ -66,10 +66,12 @@ struct SnapshotCounts {
 constexpr std::uint64_t snapshot_bytes(const Shape& shape, const Policy& policy, const Layout& layout,
                                        const SnapshotCounts& counts, std::uint64_t note_bytes) {
   const std::uint64_t base = policy.keep == Keep::kScore ? 4 : 0;
-  return kSnapshotHeaderBytes + kSections * kSectionBytes + note_bytes +
-         std::uint64_t{shape.layers} * shape.kv_heads * kChainRecordBytes +
-         (counts.tiles + counts.views) * (base + layout.side_bytes) + counts.tiles * layout.code_bytes +
-         counts.planes * (layout.code_bytes / 2);
+  const std::uint64_t rest = kSnapshotHeaderBytes + kSections * kSectionBytes +
+                             std::uint64_t{shape.layers} * shape.kv_heads * kChainRecordBytes +
+                             (counts.tiles + counts.views) * (base + layout.side_bytes) +
+                             counts.tiles * layout.code_bytes + counts.planes * (layout.code_bytes / 2);
+  constexpr std::uint64_t kMost = std::numeric_limits<std::uint64_t>::max();
+  return note_bytes <= kMost - rest ? rest + note_bytes : kMost;
 }
 }  // namespace detail
 

@@ -65,6 +65,21 @@ void share_by_weights(const ArenaView& to, Budget how, std::uint32_t tokens) {
   }
 }
 
+// Whether budgets of whole tiles are in range, and fit the arena together.
+template <typename BudgetOf>
+bool fit(const Shape& shape, const Policy& policy, const Layout& layout, BudgetOf budget_of) {
+  const std::uint64_t heads = detail::all_heads(shape);
+  const std::uint32_t slack = detail::slack_tiles(shape, policy);
+  std::uint64_t tiles = 0;
+  for (std::size_t i = 0; i < heads; ++i) {
+    const std::uint32_t budget = budget_of(i);
+    const std::uint32_t whole = budget / kTileSlots;
+    if (budget < detail::smallest_budget(policy) || whole > layout.chain_tiles - slack) return false;
+    tiles += whole;
+  }
+  return tiles <= heads * (layout.tiles_per_head - slack);
+}
+
 }  // namespace
 
 Status check_budgets(const Shape& shape, const Policy& policy, const Layout& layout, const ProfileView& profile,
@@ -74,15 +89,8 @@ Status check_budgets(const Shape& shape, const Policy& policy, const Layout& lay
   if (policy.budget != Budget::kTable) return Status::kOk;
   const std::uint64_t heads = std::uint64_t{shape.layers} * shape.kv_heads;
   if (table.size() != heads) return Status::kBadPolicy;
-  const std::uint32_t slack = detail::slack_tiles(shape, policy);
-  std::uint64_t tiles = 0;
-  for (const std::uint32_t tokens : table) {
-    const std::uint32_t whole = tokens / kTileSlots;
-    if (whole * kTileSlots < detail::smallest_budget(policy) || whole > layout.chain_tiles - slack)
-      return Status::kBadPolicy;
-    tiles += whole;
-  }
-  return tiles <= heads * (layout.tiles_per_head - slack) ? Status::kOk : Status::kBadPolicy;
+  const auto budget = [&](std::size_t i) { return table[i] / kTileSlots * kTileSlots; };
+  return fit(shape, policy, layout, budget) ? Status::kOk : Status::kBadPolicy;
 }
 
 void set_budgets(const ArenaView& to, std::span<const std::uint32_t> table) {
@@ -92,6 +100,23 @@ void set_budgets(const ArenaView& to, std::span<const std::uint32_t> table) {
     to.chains()[i].budget = own ? table[i] / kTileSlots * kTileSlots : policy.tokens;
   }
   if (policy.keep == Keep::kScore) share_heads(to, policy.budget, policy.tokens);
+}
+
+bool sound_budgets(const ArenaView& to) {
+  const Policy& policy = to.policy();
+  const Budget how = policy.keep == Keep::kScore ? policy.budget : Budget::kUniform;
+  if (how == Budget::kAdaptive) return true;
+  std::uint32_t rest = 0;
+  if (how == Budget::kPyramid || how == Budget::kScores) rest = rest_of(policy.tokens);
+  std::uint64_t sum = 0;
+  for (std::size_t i = 0; i < to.heads(); ++i) {
+    const std::uint32_t budget = to.chains()[i].budget;
+    if (how == Budget::kUniform ? budget != policy.tokens : budget % kTileSlots != rest) return false;
+    sum += budget;
+  }
+  if (how == Budget::kUniform) return true;
+  if (how != Budget::kTable && sum != to.heads() * std::uint64_t{policy.tokens}) return false;
+  return fit(to.shape(), policy, to.layout(), [&](std::size_t i) { return to.chains()[i].budget; });
 }
 
 void share_heads(const ArenaView& to, Budget how, std::uint32_t tokens) {

@@ -17,6 +17,10 @@ Status check_budgets(const Shape& shape, const Policy& policy, const Layout& lay
 /// Sets every chain's budget in tokens. check_budgets must have accepted the arguments.
 void set_budgets(const ArenaView& to, std::span<const std::uint32_t> table);
 
+/// Whether the budgets in an arena are ones that set_budgets and share_layer give. Under kAdaptive, what
+/// competing heads of a layer have together is ChainJudge's to see.
+bool sound_budgets(const ArenaView& to);
+
 /// Distributes `tokens` a head among all heads, for kPyramid and kScores, whose shares never
 /// change: writes the budgets.
 void share_heads(const ArenaView& to, Budget how, std::uint32_t tokens);

@@ -179,7 +179,12 @@ nibkv_status nibkv_compact(nibkv_cache* cache, uint32_t layer, uint32_t kv_head,
 
 nibkv_status nibkv_compact_now(nibkv_cache* cache, uint32_t tokens, nibkv_budget how) {
   Cache* const in = ready(cache);
-  return in == nullptr ? NIBKV_NOT_READY : to_c(compact_now(*in, tokens, static_cast<Budget>(how)));
+  if (in == nullptr) return NIBKV_NOT_READY;
+  std::uint32_t number;  // C passes any
+  static_assert(sizeof number == sizeof how);
+  std::memcpy(&number, &how, sizeof number);
+  if (number > 255) return NIBKV_BAD_POLICY;  // a Budget has 8 bits
+  return to_c(compact_now(*in, tokens, static_cast<Budget>(number)));
 }
 
 uint32_t nibkv_held(const nibkv_cache* cache, uint32_t layer, uint32_t kv_head) {

@@ -46,11 +46,16 @@ SnapshotSource to_cpp(const nibkv_source* source) {
   return {source->read != nullptr ? read_c : nullptr, const_cast<nibkv_source*>(source), source->bytes};
 }
 
+// Whether these can be bytes of memory.
+bool is_note(const void* note, std::size_t bytes) {
+  return bytes <= SIZE_MAX / 2 && (note != nullptr || bytes == 0);
+}
+
 // False for a note that claims bytes where there are none.
 bool to_cpp(const nibkv_note* from, SaveOptions& to) {
   if (from == nullptr) return true;
   const auto& [sequence, note, note_bytes] = *from;
-  if (note == nullptr && note_bytes != 0) return false;
+  if (!is_note(note, note_bytes)) return false;
   auto& [to_sequence, to_note] = to;
   to_sequence = sequence;
   if (note != nullptr) to_note = {static_cast<const std::byte*>(note), note_bytes};
@@ -134,7 +139,7 @@ nibkv_status nibkv_save_to_banks(const nibkv_cache* cache, const nibkv_banks* ba
                                  size_t note_bytes) {
   const Cache* const in = ready(cache);
   if (in == nullptr) return NIBKV_NOT_READY;
-  if (banks == nullptr || (note == nullptr && note_bytes != 0)) return NIBKV_BAD_ARGUMENT;
+  if (banks == nullptr || !is_note(note, note_bytes)) return NIBKV_BAD_ARGUMENT;
   std::span<const std::byte> bytes;
   if (note != nullptr) bytes = {static_cast<const std::byte*>(note), note_bytes};
   return to_c(save_to_banks(*in, to_cpp(banks), bytes));

@@ -121,14 +121,13 @@ Status check_pairs(const ArenaView& to, const SnapshotSource& source, const Part
   return Status::kOk;
 }
 
-bool sound_peaks(const ArenaView& to, const SnapshotHeader& header, const detail::SnapshotCounts& counts) {
+bool sound_peaks(const ArenaView& to, const Peaks& peaks, const detail::SnapshotCounts& counts) {
   const Layout& layout = to.layout();
-  if (header.used_tiles != counts.tiles || header.peak_tiles < header.used_tiles || header.peak_tiles > layout.tiles)
-    return false;
-  if (!folds(to)) return header.peak_bytes == 0;
+  if (peaks.used_tiles != counts.tiles || peaks.tiles < peaks.used_tiles || peaks.tiles > layout.tiles) return false;
+  if (!folds(to)) return peaks.bytes == 0;
   const std::uint64_t planes = detail::all_planes(layout);
-  return header.peak_bytes >= bytes_in_use(to, counts) &&
-         header.peak_bytes <= bytes_in_use(to, {layout.tiles, layout.views, planes});
+  return peaks.bytes >= bytes_in_use(to, counts) &&
+         peaks.bytes <= bytes_in_use(to, {layout.tiles, layout.views, planes});
 }
 
 void load_fold(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, const ChainRecord& record) {
@@ -145,7 +144,7 @@ void load_fold(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, 
 }
 
 bool sound_folds(const ArenaView& to) {
-  if (!folds(to)) return true;
+  if (!folds(to)) return (to.header().used_entries | to.header().used_bytes) == 0;
   std::uint64_t entries = 0;
   std::uint64_t bytes = std::uint64_t{to.header().used_tiles} * bytes_of_tile(to, 0);
   for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) {

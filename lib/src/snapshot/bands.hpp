@@ -59,13 +59,20 @@ bool sound_fold(const ArenaView& to, std::uint32_t layer, const ChainRecord& rec
 /// found valid by itself.
 Status check_pairs(const ArenaView& to, const SnapshotSource& source, const Parts& parts);
 
-/// Whether a header's peaks are ones that a cache with these tiles in use can have had.
-bool sound_peaks(const ArenaView& to, const SnapshotHeader& header, const detail::SnapshotCounts& counts);
+/// How much of an arena was in use at most.
+struct Peaks {
+  std::uint32_t used_tiles;  // now
+  std::uint32_t tiles;
+  std::uint64_t bytes;
+};
+
+/// Whether these are peaks that a cache with `counts` in use can have had.
+bool sound_peaks(const ArenaView& to, const Peaks& peaks, const detail::SnapshotCounts& counts);
 
 /// Takes the entries that the record names for a chain that is empty.
 void load_fold(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, const ChainRecord& record);
 
-/// Checks an arena's folded parts and its counts of what is in use. True where layers share no codes.
+/// Checks an arena's folded parts and its counts of what is in use.
 bool sound_folds(const ArenaView& to);
 
 /// Whether both layers of a pair hold the same positions, slot for slot. True for other layers than

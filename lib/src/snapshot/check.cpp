@@ -1,11 +1,23 @@
 #include "nibkv/check.hpp"
 
-#include "snapshot/bands.hpp"
+#include "arena/budget.hpp"
+#include "snapshot/judge.hpp"
 #include "snapshot/side_checks.hpp"
 #include "snapshot/walk.hpp"
 
 namespace nibkv {
 namespace {
+
+// Whether counts and budgets are ones that a snapshot of the arena may have.
+bool sound_records(const ArenaView& to) {
+  if (!sound_budgets(to)) return false;
+  ChainJudge judge(to);
+  for (std::size_t i = 0; i < to.heads(); ++i) {
+    if (judge.take(record_of(to, i)) != Status::kOk) return false;
+  }
+  const ArenaHeader& header = to.header();
+  return sound_peaks(to, {header.used_tiles, header.peak_tiles, header.peak_bytes}, judge.counts());
+}
 
 bool sound_chain(Walk& walk, const Chain& chain) {
   return sound_list(walk, walk.to.own(chain), false);
@@ -57,16 +69,8 @@ Status check(Cache& cache) {
   const ArenaView to{cache};
   // It says where all else lies.
   if (!has_own_layout(to)) return Status::kCorrupt;
-  const ArenaHeader& header = to.header();
-  if (header.magic != kArenaMagic || header.used_tiles > header.peak_tiles || header.peak_tiles > to.layout().tiles)
-    return Status::kCorrupt;
-  for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) {
-    for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) {
-      const Chain& chain = to.chain(layer, head);
-      if (chain.used > chain.seen || chain.seen != to.chain(layer, 0).seen) return Status::kCorrupt;
-      if (to.policy().keep != Keep::kAll && tiles_of(chain.used) > to.layout().chain_tiles) return Status::kCorrupt;
-    }
-  }
+  if (to.header().magic != kArenaMagic) return Status::kCorrupt;
+  if (!sound_records(to)) return Status::kCorrupt;
   if (!sound_folds(to)) return Status::kCorrupt;
   if (!sound_lists(to)) return Status::kCorrupt;
   if (to.shape().storage != Storage::kQ4) return Status::kOk;

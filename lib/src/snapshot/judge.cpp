@@ -5,6 +5,14 @@
 
 namespace nibkv {
 
+ChainRecord record_of(const ArenaView& from, std::size_t index) {
+  const Chain& chain = from.chains()[index];
+  ChainRecord record{chain.used, chain.seen, chain.budget, chain.heaviest, chain.exponent, 0, 0, 0};
+  const auto layer = static_cast<std::uint32_t>(index / from.shape().kv_heads);
+  record_fold(from, layer, chain, record);
+  return record;
+}
+
 // Competing heads must have budgets that share_layer can give, and equal budgets of `tokens` are
 // such ones. Other heads must have the cache's own budgets.
 bool ChainJudge::right_budget(const ChainRecord& record) {
@@ -71,7 +79,8 @@ Status check_content(const ArenaView& to, const SnapshotSource& source, const Pa
     if (const Status taken = judge.take(record); taken != Status::kOk) return taken;
   }
   const detail::SnapshotCounts& counts = judge.counts();
-  if (!sound_peaks(to, parts.header, counts)) return Status::kCorrupt;
+  const SnapshotHeader& header = parts.header;
+  if (!sound_peaks(to, {header.used_tiles, header.peak_tiles, header.peak_bytes}, counts)) return Status::kCorrupt;
   if (parts.bytes[kSides] != side_section_bytes(to, counts)) return Status::kCorrupt;
   if (parts.bytes[kCodes] != counts.tiles * to.layout().code_bytes) return Status::kCorrupt;
   if (parts.bytes[kShared] != shared_section_bytes(to, counts)) return Status::kCorrupt;

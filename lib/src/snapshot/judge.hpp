@@ -6,6 +6,9 @@
 
 namespace nibkv {
 
+/// What a snapshot says of a chain.
+ChainRecord record_of(const ArenaView& from, std::size_t index);
+
 /// Takes the records of chains, one after the other, and checks them.
 class ChainJudge {
  public:

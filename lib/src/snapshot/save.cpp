@@ -1,8 +1,8 @@
 #include "arena/view.hpp"
 #include "numbers/crc32.hpp"
-#include "snapshot/bands.hpp"
 #include "snapshot/fingerprint.hpp"
 #include "snapshot/format.hpp"
+#include "snapshot/judge.hpp"
 #include "snapshot/parts.hpp"
 
 namespace nibkv {
@@ -141,14 +141,6 @@ detail::SnapshotCounts counts_of(const ArenaView& of) {
     }
   }
   return counts;
-}
-
-ChainRecord record_of(const ArenaView& from, std::size_t index) {
-  const Chain& chain = from.chains()[index];
-  ChainRecord record{chain.used, chain.seen, chain.budget, chain.heaviest, chain.exponent, 0, 0, 0};
-  const auto layer = static_cast<std::uint32_t>(index / from.shape().kv_heads);
-  record_fold(from, layer, chain, record);
-  return record;
 }
 
 // A sink that is a span.

@@ -2,9 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <cstddef>
 #include <cstring>
 #include <functional>
+#include <vector>
 
+#include "arena/band.hpp"
 #include "nibkv/nibkv.hpp"
 #include "tests/support/rig.hpp"
 
@@ -94,6 +97,55 @@ TEST(Check, HeaderCountsMustBeThoseOfTheTiles) {
   EXPECT_EQ(arena.with(4, usage.used_tiles - 1), Status::kCorrupt);
   EXPECT_EQ(arena.with(8, usage.used_tiles - 1), Status::kCorrupt);
   EXPECT_EQ(arena.with(8, usage.tiles + 1), Status::kCorrupt);
+}
+
+// restore refuses what no verb can have written; check does, too. A budget beyond the arena's let appends write outside it.
+TEST(Check, CountsAndBudgetsAreOnesThatASnapshotMayHave) {
+  for (const Policy& policy : {full(200), streaming_llm(100), ems(100), ada_kv(128), pyramid_kv(150)}) {
+    SCOPED_TRACE(test::words(kShape, policy));
+    Broken arena(kShape, policy, 160);
+    ASSERT_EQ(check(arena.cache()), Status::kOk);
+    const std::uint32_t budget = arena.chain(1).budget;
+    for (const std::uint32_t wrong :
+         {0u, budget - 1, budget + 1, budget - 32, budget + 32, 200u, 1000000u, 0xffffffffu}) {
+      if (wrong == budget) continue;
+      EXPECT_EQ(arena.with_chain(1, [&](Chain& chain) { chain.budget = wrong; }), Status::kCorrupt) << wrong;
+    }
+    if (!keeps_global(policy)) {
+      EXPECT_EQ(arena.with_chain(1, [&](Chain& chain) { chain.heaviest = 1; }), Status::kCorrupt);
+      EXPECT_EQ(arena.with_chain(1, [&](Chain& chain) { chain.exponent = 1; }), Status::kCorrupt);
+    }
+    EXPECT_EQ(arena.with<std::uint32_t>(offsetof(ArenaHeader, used_entries), 1), Status::kCorrupt);
+    EXPECT_EQ(arena.with<std::uint64_t>(offsetof(ArenaHeader, used_bytes), 1), Status::kCorrupt);
+    EXPECT_EQ(arena.with<std::uint64_t>(offsetof(ArenaHeader, peak_bytes), 1), Status::kCorrupt);
+  }
+}
+
+TEST(Check, BudgetsOfATableFitTheArenaTogether) {
+  const std::vector<std::uint32_t> table = {96, 128, 160, 128};
+  Policy policy = ems(128);
+  policy.budget = Budget::kTable;
+  test::Rig rig(kShape, policy, {}, 1, table);
+  ASSERT_EQ(check(rig.cache()), Status::kOk);
+  const std::uint64_t at = layout_of(kShape, policy).chains + offsetof(Chain, budget);
+  std::byte* const budget = const_cast<std::byte*>(rig.arena().bytes().data()) + at;
+  for (const std::uint32_t wrong : {0u, 64u, 97u, 128u, 160u, 1000000u}) {
+    std::memcpy(budget, &wrong, sizeof wrong);
+    EXPECT_EQ(check(rig.cache()), Status::kCorrupt) << wrong;
+  }
+  std::memcpy(budget, table.data(), sizeof table[0]);
+  EXPECT_EQ(check(rig.cache()), Status::kOk);
+}
+
+TEST(Check, WhatLayersThatShareCodesKnowIsWhatASnapshotMayHave) {
+  const Shape shape = {.layers = 4, .query_heads = 2, .kv_heads = 2, .head_dim = 16, .max_chunk = 20};
+  Broken arena(shape, minicache(200, pairs_from(2, 4)), 160);
+  ASSERT_NE(arena.layout().views, 0u);
+  ASSERT_EQ(check(arena.cache()), Status::kOk);
+  const std::uint64_t lower = arena.layout().folds + 4 * sizeof(FoldedPart);
+  EXPECT_EQ(arena.with<std::uint32_t>(lower + offsetof(FoldedPart, nearest), 0), Status::kCorrupt);
+  EXPECT_EQ(arena.with<std::uint32_t>(lower + offsetof(FoldedPart, farthest), 1), Status::kCorrupt);
+  EXPECT_EQ(arena.with<std::uint64_t>(offsetof(ArenaHeader, peak_bytes), std::uint64_t{1} << 31), Status::kCorrupt);
 }
 
 TEST(Check, AChainHasTheTilesThatItsSlotsNeed) {
