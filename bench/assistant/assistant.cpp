@@ -87,8 +87,8 @@ void describe(const TileStore& store, const Chat& chat, const Settings& settings
   }
 }
 
-void load(Conversation& conversation, const std::string& path, std::uint64_t model, const std::string& words) {
-  const std::string bytes = read_text(path);
+void load(Conversation& conversation, const std::string& path, const std::string& bytes, std::uint64_t model,
+          const std::string& words) {
   try {
     conversation.load(std::as_bytes(std::span(bytes)), model);
   } catch (const Error& error) {
@@ -100,6 +100,8 @@ void load(Conversation& conversation, const std::string& path, std::uint64_t mod
 int run(Settings settings) {
   if (settings.prompt_file) settings.prompt = read_message(*settings.prompt_file);
   if (settings.save) check_place(*settings.save);
+  // Before what takes long.
+  const std::string saved = settings.load ? read_text(*settings.load) : std::string();
   const bool is_tiny = settings.model == tiny_model();
   say("model " + settings.model + (is_tiny ? " (tiny: it shows that all works, and knows nothing)" : ""));
   const Gguf file = Gguf::open(settings.model);
@@ -133,7 +135,7 @@ int run(Settings settings) {
   Conversation conversation(model, tokenizer, chat, store, settings.conversation);
   const std::uint64_t fingerprint = settings.save || settings.load ? model_fingerprint(file) : 0;
   const std::string words = cache_words(store, settings);
-  if (settings.load) load(conversation, *settings.load, fingerprint, words);
+  if (settings.load) load(conversation, *settings.load, saved, fingerprint, words);
   Session session(conversation, reading);
   catch_signals();
   constexpr int kInterrupted = 128 + SIGINT;

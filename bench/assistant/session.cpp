@@ -16,7 +16,7 @@ constexpr const char* kChatHelp = R"(  /context  draw which tokens the cache hol
   /reset    forget the conversation
   /stats    what it took so far
   /quit     end (so do Ctrl-D and the end of input)
-  Ctrl-C    stop an answer, or forget what is typed
+  Ctrl-C    stop an answer, forget what is typed, or end where nothing is
 On a terminal what is pasted is one message, however many lines it has. Arrows, Home, End, Delete,
 Ctrl-U, Ctrl-K and Ctrl-W edit it; Up brings earlier ones back.
 )";
@@ -39,7 +39,7 @@ bool Session::ask(const std::string& message) {
   };
   Ending ending = Ending::kStopped;
   try {
-    ending = conversation_.answer(message, print, stop_asked);
+    ending = conversation_.answer(message, print, [] { return stop_asked() || !std::cout; });
   } catch (const Error&) {
     reading_.hide();
     std::cout << std::endl;

@@ -71,6 +71,15 @@ TEST_F(AssistantOptionsTest, SaysThatItCannotPrintWhereOutputIsClosed) {
   EXPECT_EQ(count_of(answer.err, error), 1u) << answer.err;
 }
 
+TEST_F(AssistantOptionsTest, StopsAnAnswerThatCannotBePrinted) {
+  const Result answer = shell(command_line("--model " + in_quotes(model_) +
+                                           " --profile none --tokens 64 --max-tokens 500 --greedy --prompt x") +
+                              " >&-");
+  EXPECT_EQ(answer.status, 1);
+  const std::string tokens = figure(answer.err, "tokens, prompt / answer");
+  EXPECT_LE(std::stoi(tokens.substr(tokens.find('/') + 1)), 4) << "the first character that is whole";
+}
+
 TEST_F(AssistantOptionsTest, ReadsAMessageThatAShellWouldHaveTroubleWithFromAFileOrStandardInput) {
   const std::string odd = "It's \"so\" $HOME `x` \\ !\n\n--greedy\n";
   const std::string options = "--model " + in_quotes(model_) + " --profile none --greedy --max-tokens 5";

@@ -68,7 +68,11 @@ TEST_F(SavedTest, SaysWhyASavedConversationCannotGoOn) {
       ask(load + " --tokens 128"), 1,
       "it was saved with a cache of 96 tokens, policy ems, 0 outlier channels, no profile; this one is of 128");
   expect_error(ask("--tokens 96 --outliers 0 --load " + in_quotes(file)), 1, "another profile");
-  expect_error(ask("--load /no/such.file"), 1, "/no/such.file");
+  for (const std::string& unreadable : {std::string("/no/such.file"), folder_}) {
+    const Result refused = ask("--load " + in_quotes(unreadable));
+    expect_error(refused, 1, "cannot read " + unreadable);
+    EXPECT_EQ(nibkv::test::count_of(refused.err, "\n"), 1u) << "before the model is read: " << refused.err;
+  }
   expect_error(ask("--save /no/such/folder/file"), 1, "cannot write /no/such/folder/file");
   std::ofstream(at("half"), std::ios::binary) << contents(file).substr(0, 500);
   expect_error(ask("--profile none --tokens 96 --load " + quoted("half")), 1, "damaged");

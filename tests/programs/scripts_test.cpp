@@ -109,6 +109,9 @@ TEST_F(ScriptsTest, GetModelSaysWhyPipFailed) {
       {retry(proxy) + found, "  '" + proxy + "': /simple/x/\n  " + none},
       {retry(name) + found, "  '" + name + "': /simple/x/\n  " + none},
       {full, "  " + full},
+      {"ERROR: Exception:\nTraceback (most recent call last):\n    requirement_set = resolver.resolve(reqs)\n"
+       "OSError: [Errno 28] No space left on device\n",
+       "  OSError: [Errno 28] No space left on device\n"},
       {"one\ntwo\nthree\nfour\n", "  two\n  three\n  four\n"},
   };
   for (const auto& [log, reasons] : cases) {
