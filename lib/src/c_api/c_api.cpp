@@ -180,9 +180,9 @@ nibkv_status nibkv_compact(nibkv_cache* cache, uint32_t layer, uint32_t kv_head,
 nibkv_status nibkv_compact_now(nibkv_cache* cache, uint32_t tokens, nibkv_budget how) {
   Cache* const in = ready(cache);
   if (in == nullptr) return NIBKV_NOT_READY;
-  std::uint32_t number;  // C passes any
-  static_assert(sizeof number == sizeof how);
-  std::memcpy(&number, &how, sizeof number);
+  std::uint32_t number = 0;  // C passes any; on boards an enum may be one byte
+  static_assert(sizeof how <= sizeof number);
+  std::memcpy(&number, &how, sizeof how);
   if (number > 255) return NIBKV_BAD_POLICY;  // a Budget has 8 bits
   return to_c(compact_now(*in, tokens, static_cast<Budget>(number)));
 }
