@@ -106,8 +106,9 @@ TEST(Check, CountsAndBudgetsAreOnesThatASnapshotMayHave) {
     Broken arena(kShape, policy, 160);
     ASSERT_EQ(check(arena.cache()), Status::kOk);
     const std::uint32_t budget = arena.chain(1).budget;
-    for (const std::uint32_t wrong :
-         {0u, budget - 1, budget + 1, budget - 32, budget + 32, 200u, 1000000u, 0xffffffffu}) {
+    const std::vector<std::uint32_t> damaged = {0,           budget - 1, budget + 1, budget - 32,
+                                                budget + 32, 200,        1000000,    0xffffffff};
+    for (const std::uint32_t wrong : damaged) {
       if (wrong == budget) continue;
       EXPECT_EQ(arena.with_chain(1, [&](Chain& chain) { chain.budget = wrong; }), Status::kCorrupt) << wrong;
     }
