@@ -518,6 +518,7 @@ TEST(CApi, WrongArgumentsAreRefusedAndChangeNothing) {
   EXPECT_EQ(nibkv_compact_now(&cache, 65, NIBKV_BUDGET_UNIFORM), NIBKV_BAD_ARGUMENT);
   EXPECT_EQ(nibkv_compact_now(&cache, 60, NIBKV_BUDGET_TABLE), NIBKV_BAD_POLICY);
   for (const int none : {-256, -1, 5, 255, 256, 257, 512}) {
+    if (sizeof(nibkv_budget) == 1 && (none < 0 || none > 255)) continue;  // it has no such numbers
     EXPECT_EQ(nibkv_compact_now(&cache, 60, static_cast<nibkv_budget>(none)), NIBKV_BAD_POLICY) << none;
   }
   EXPECT_EQ(arena.copy(), before);
