@@ -1,5 +1,7 @@
 #include "arena/band.hpp"
 
+#include "arena/plan_arrays.hpp"
+
 namespace nibkv {
 
 bool in_step(const ArenaView& to, const Band& band) {
@@ -125,6 +127,31 @@ void give_back(const ArenaView& to, FoldedPart& part, std::uint32_t view) {
   to.header().used_entries -= 1;
   count_bytes(to, view, false);
 }
+
+void ArenaView::set_position(std::uint32_t tile, std::uint32_t lane, std::uint32_t position) const {
+  NIBKV_ASSERT(lane < kTileSlots);
+  if (lane == 0) base(tile) = position;
+  if (position < base(tile)) {
+    const std::uint32_t down = base(tile) - position;
+    base(tile) = position;
+    for (std::uint32_t i = 0; i < lane; ++i) {
+      const std::uint32_t offset =
+          positions(tile)[i] < 65535 - (down < 65535 ? down : 65535) ? positions(tile)[i] + down : 65535;
+      positions(tile)[i] = static_cast<std::uint16_t>(offset);
+    }
+  }
+  const std::uint32_t offset = position - base(tile);
+  positions(tile)[lane] = static_cast<std::uint16_t>(offset < 65535 ? offset : 65535);
+}
+
+PlanArrays::PlanArrays(const ArenaView& to)
+    : target(to.plan()),
+      score(target + stride(to)),
+      rank(score + stride(to)),
+      first(rank + stride(to)),
+      next(first + stride(to)),
+      other(folds(to) ? next + stride(to) : nullptr),
+      droppable(folds(to) ? other + stride(to) : nullptr) {}
 
 Segments ArenaView::segments(const Chain& chain) const {
   Segments all;

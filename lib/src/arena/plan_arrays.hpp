@@ -10,14 +10,7 @@ namespace nibkv {
 /// The arrays of the arena's plan region, each large enough for a chain. Under Keep::kRecent
 /// only the first exists.
 struct PlanArrays {
-  explicit PlanArrays(const ArenaView& to)
-      : target(to.plan()),
-        score(target + stride(to)),
-        rank(score + stride(to)),
-        first(rank + stride(to)),
-        next(first + stride(to)),
-        other(folds(to) ? next + stride(to) : nullptr),
-        droppable(folds(to) ? other + stride(to) : nullptr) {}
+  explicit PlanArrays(const ArenaView& to);
 
   static std::size_t stride(const ArenaView& to) { return std::size_t{to.layout().chain_tiles} * kTileSlots; }
 

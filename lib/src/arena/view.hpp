@@ -141,21 +141,7 @@ struct ArenaView {
   std::uint32_t position(std::uint32_t tile, std::uint32_t lane) const { return base(tile) + positions(tile)[lane]; }
   /// Lane 0 of a tile must be set first. Offsets from the tile's base saturate at 65535. Folded
   /// slots are in no order, so the base decreases to the smallest position in the tile.
-  void set_position(std::uint32_t tile, std::uint32_t lane, std::uint32_t position) const {
-    NIBKV_ASSERT(lane < kTileSlots);
-    if (lane == 0) base(tile) = position;
-    if (position < base(tile)) {
-      const std::uint32_t down = base(tile) - position;
-      base(tile) = position;
-      for (std::uint32_t i = 0; i < lane; ++i) {
-        const std::uint32_t offset =
-            positions(tile)[i] < 65535 - (down < 65535 ? down : 65535) ? positions(tile)[i] + down : 65535;
-        positions(tile)[i] = static_cast<std::uint16_t>(offset);
-      }
-    }
-    const std::uint32_t offset = position - base(tile);
-    positions(tile)[lane] = static_cast<std::uint16_t>(offset < 65535 ? offset : 65535);
-  }
+  [[gnu::visibility("hidden")]] void set_position(std::uint32_t tile, std::uint32_t lane, std::uint32_t position) const;
 
   std::byte* codes(std::uint32_t tile) const {
     NIBKV_ASSERT(tile < layout().tiles);
