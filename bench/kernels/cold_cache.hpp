@@ -64,6 +64,7 @@ class ColdCache {
 
   Cache& cache(std::string_view port);
   const Shape& shape() const { return shape_; }
+  std::span<const std::byte> profile() const { return profile_; }
 
   /// The next layer in turn.
   std::uint32_t next_layer() { return layer_ = layer_ + 1 < shape_.layers ? layer_ + 1 : 0; }

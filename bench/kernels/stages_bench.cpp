@@ -192,6 +192,45 @@ void register_append(const Case& at, std::string_view port) {
                     [at, port](benchmark::State& state) { append_rows(state, at, ems(at.tokens), port, 1); });
 }
 
+// Four draft tokens come in all layers, and three of them go back, under ems.
+void take_back_drafts(benchmark::State& state, const Case& at, std::string_view port) {
+  Cache& cache = filled_cache(at).cache(port);
+  const std::size_t token = std::size_t{cache.shape().kv_heads} * cache.shape().head_dim;
+  const std::vector<float> rows(4 * token, 0.5f);
+  for (auto _ : state) {
+    const std::uint32_t seen = cache.seen(0);
+    state.PauseTiming();
+    for (std::uint32_t layer = 0; layer < cache.shape().layers; ++layer) must(append(cache, layer, rows, rows));
+    state.ResumeTiming();
+    must(truncate(cache, seen + 1));
+  }
+}
+
+void clone_cache(benchmark::State& state, const Case& at, std::string_view port) {
+  const Cache& cache = filled_cache(at).cache(port);
+  const std::size_t bytes = cache.usage().arena_bytes;
+  std::vector<std::byte> memory(bytes + kArenaAlignment - 1);
+  for (auto _ : state) {
+    Cache copy;
+    must(clone(cache, aligned(memory), copy));
+    benchmark::DoNotOptimize(copy);
+  }
+  state.counters["GB/s"] = gigabytes_per_second(static_cast<double>(bytes));
+}
+
+// To half of the budget.
+void move_cache(benchmark::State& state, const Case& at, std::string_view port) {
+  ColdCache& cold = filled_cache(at);
+  const Cache& cache = cold.cache(port);
+  const Policy policy = ems(at.tokens / 2);
+  std::vector<std::byte> memory(footprint(cache.shape(), policy) + kArenaAlignment - 1);
+  Cache half;
+  must(half.init(aligned(memory), cache.shape(), policy, {port, cold.profile()}));
+  for (auto _ : state) must(move_to(cache, half));
+  state.counters["ns/slot"] =
+      nanoseconds_per(static_cast<double>(at.tokens) * cache.shape().layers * cache.shape().kv_heads);
+}
+
 }  // namespace
 
 void register_stages() {
@@ -208,6 +247,17 @@ void register_stages() {
                                    [at, port](benchmark::State& state) { save_cache(state, at, port); });
       benchmark::RegisterBenchmark(at.name("restore", port).c_str(),
                                    [at, port](benchmark::State& state) { restore_cache(state, at, port); });
+      Case scored = at;
+      scored.scored = true;
+      const auto add = [&](const char* verb, void (*run)(benchmark::State&, const Case&, std::string_view),
+                           int iterations) {
+        auto* const made = benchmark::RegisterBenchmark(at.name(verb, port).c_str(),
+                                                        [=](benchmark::State& state) { run(state, scored, port); });
+        if (iterations != 0) made->Iterations(iterations);
+      };
+      add("truncate", take_back_drafts, 100);  // each waits for its drafts
+      add("clone", clone_cache, 0);
+      add("move_to", move_cache, 0);
     }
   }
 }

@@ -7,6 +7,7 @@
 
 #include "calls.h"
 #include "tests/support/rig.hpp"
+#include "tests/support/snapshots.hpp"
 
 namespace nibkv {
 namespace {
@@ -394,11 +395,11 @@ TEST(CApi, TokensThatFitAreThoseOfCpp) {
 }
 
 TEST(CApi, StatusesAndNamesAreThoseOfCpp) {
-  // To 31: what an enumeration of 20 values may hold in C++.
+  // To 31: what an enumeration of 21 values may hold in C++.
   for (int i = 0; i <= 31; ++i)
     EXPECT_EQ(nibkv_status_text(static_cast<nibkv_status>(i)), text(static_cast<Status>(i)));
-  EXPECT_NE(text(Status{NIBKV_LOST}), "unknown status");
-  EXPECT_EQ(text(Status{NIBKV_LOST + 1}), "unknown status") << "a status that nibkv.h lacks";
+  EXPECT_NE(text(Status{NIBKV_GONE}), "unknown status");
+  EXPECT_EQ(text(Status{NIBKV_GONE + 1}), "unknown status") << "a status that nibkv.h lacks";
   for (std::uint32_t i = 0; !port_name(i).empty(); ++i) {
     EXPECT_EQ(nibkv_port_name(i), port_name(i));
     EXPECT_EQ(nibkv_port_runs(nibkv_port_name(i)), port_runs(port_name(i)));
@@ -427,6 +428,14 @@ void expect_not_ready(nibkv_cache* cache) {
   EXPECT_EQ(nibkv_plan(cache, 0, 0, 0, target, 1), NIBKV_NOT_READY);
   EXPECT_EQ(nibkv_compact(cache, 0, 0, target, 1), NIBKV_NOT_READY);
   EXPECT_EQ(nibkv_compact_now(cache, 1, NIBKV_BUDGET_UNIFORM), NIBKV_NOT_READY);
+  nibkv_cache other = {};
+  EXPECT_EQ(nibkv_truncate(cache, 0), NIBKV_NOT_READY);
+  EXPECT_EQ(nibkv_oldest_reachable(cache), 0u);
+  EXPECT_EQ(nibkv_oldest_exact(cache), 0u);
+  EXPECT_EQ(nibkv_room(cache), 0u);
+  EXPECT_EQ(nibkv_clone(cache, row, sizeof row, &other), NIBKV_NOT_READY);
+  EXPECT_EQ(nibkv_move_to(cache, &other), NIBKV_NOT_READY);
+  EXPECT_EQ(nibkv_move_to(&other, cache), NIBKV_NOT_READY);
   nibkv_sink sink = {};
   nibkv_source source = {};
   EXPECT_EQ(nibkv_save(cache, row, sizeof row, nullptr), NIBKV_NOT_READY);
@@ -442,6 +451,46 @@ void expect_not_ready(nibkv_cache* cache) {
   EXPECT_EQ(nibkv_seen(cache, 0), 0u);
   EXPECT_EQ(nibkv_usage_now(cache).arena_bytes, 0u);
   EXPECT_EQ(nibkv_port(cache), nullptr);
+}
+
+TEST(CApi, TakingBackAndMovingAreThoseOfCpp) {
+  const nibkv_shape shape = in_c(kShape);
+  const nibkv_policy policy = in_c(ems(64)), larger = in_c(ems(96));
+  Arena arena(nibkv_footprint(&shape, &policy)), second(arena.bytes().size());
+  Arena third(nibkv_footprint(&shape, &larger));
+  nibkv_cache cache = {}, fork = {}, moved = {};
+  ASSERT_EQ(nibkv_init(&cache, arena.bytes().data(), arena.bytes().size(), &shape, &policy, nullptr), NIBKV_OK);
+  ASSERT_EQ(nibkv_init(&moved, third.bytes().data(), third.bytes().size(), &shape, &larger, nullptr), NIBKV_OK);
+  test::Rig rig(kShape, ems(64));
+  Random random(7);
+  for (int token = 0; token < 130; ++token) {
+    for (std::uint32_t layer = 0; layer < kShape.layers; ++layer) {
+      const std::vector<float> rows = random.bells(std::size_t{kShape.kv_heads} * kShape.head_dim);
+      ASSERT_EQ(nibkv_append(&cache, layer, 1, rows.data(), rows.data()), NIBKV_OK);
+      ASSERT_EQ(append(rig.cache(), layer, rows, rows), Status::kOk);
+    }
+  }
+  EXPECT_EQ(nibkv_oldest_reachable(&cache), oldest_reachable(rig.cache()));
+  EXPECT_EQ(nibkv_oldest_exact(&cache), oldest_exact(rig.cache()));
+  EXPECT_NE(nibkv_oldest_exact(&cache), nibkv_oldest_reachable(&cache));
+  EXPECT_EQ(nibkv_room(&cache), room(rig.cache()));
+  EXPECT_EQ(nibkv_truncate(&cache, nibkv_oldest_reachable(&cache) - 1), NIBKV_GONE);
+  const auto bytes_of = [](const nibkv_cache& of) {
+    std::vector<std::byte> bytes(static_cast<std::size_t>(nibkv_snapshot_bytes(&of, 0)));
+    EXPECT_EQ(nibkv_save(&of, bytes.data(), bytes.size(), nullptr), NIBKV_OK);
+    return bytes;
+  };
+  ASSERT_EQ(nibkv_clone(&cache, second.bytes().data(), second.bytes().size(), &fork), NIBKV_OK);
+  EXPECT_EQ(bytes_of(fork), bytes_of(cache));
+  ASSERT_EQ(nibkv_truncate(&cache, 120), NIBKV_OK);
+  ASSERT_EQ(truncate(rig.cache(), 120), Status::kOk);
+  EXPECT_EQ(bytes_of(cache), test::saved(rig.cache()));
+  EXPECT_EQ(nibkv_seen(&cache, 0), 120u);
+  EXPECT_EQ(nibkv_seen(&fork, 0), 130u);
+  ASSERT_EQ(nibkv_move_to(&fork, &moved), NIBKV_OK);
+  EXPECT_EQ(nibkv_seen(&moved, 1), 130u);
+  EXPECT_EQ(nibkv_held(&moved, 1, 1), nibkv_held(&fork, 1, 1));
+  EXPECT_EQ(nibkv_check(&moved), NIBKV_OK);
 }
 
 TEST(CApi, AHandleOfZerosOrNoneIsNotReady) {
@@ -521,6 +570,15 @@ TEST(CApi, WrongArgumentsAreRefusedAndChangeNothing) {
     if (sizeof(nibkv_budget) == 1 && (none < 0 || none > 255)) continue;  // it has no such numbers
     EXPECT_EQ(nibkv_compact_now(&cache, 60, static_cast<nibkv_budget>(none)), NIBKV_BAD_POLICY) << none;
   }
+  EXPECT_EQ(nibkv_truncate(&cache, 3), NIBKV_BAD_ARGUMENT);
+  Arena second(size + 1);
+  nibkv_cache fork = {};
+  EXPECT_EQ(nibkv_clone(&cache, nullptr, size, &fork), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_clone(&cache, second.bytes().data(), size, nullptr), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_clone(&cache, second.bytes().data() + 1, size, &fork), NIBKV_MISALIGNED);
+  EXPECT_EQ(nibkv_clone(&cache, second.bytes().data(), size - 1, &fork), NIBKV_ARENA_TOO_SMALL);
+  EXPECT_EQ(std::memcmp(&fork, &zeros, sizeof fork), 0);
+  EXPECT_EQ(nibkv_move_to(&cache, &cache), NIBKV_BAD_ARGUMENT);
   EXPECT_EQ(arena.copy(), before);
 
   EXPECT_EQ(nibkv_check_plan(target, 3), NIBKV_OK);

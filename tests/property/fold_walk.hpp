@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "nibkv/nibkv.hpp"
+#include "tests/property/take_back.hpp"
 #include "tests/reference/arena_model.hpp"
 #include "tests/reference/attention.hpp"
 #include "tests/support/exact_query.hpp"
@@ -44,8 +45,12 @@ class FoldWalk {
                               Budget::kUniform),
                   Status::kOk)
             << what();
-      } else if (kind < 99) {
+      } else if (kind < 97) {
         refuse();
+      } else if (kind < 99) {
+        std::vector<std::uint32_t> seen(shape_.layers, rig_.cache().seen(0));
+        take_back(rig_.cache(), random_, seen);
+        fork(rig_, random_);
       } else {
         ASSERT_EQ(rig_.cache().clear(), Status::kOk);
       }
@@ -172,6 +177,7 @@ class FoldWalk {
     ASSERT_NO_THROW((void)model().check_chains()) << what();
     ASSERT_EQ(nibkv::check(rig_.cache()), Status::kOk) << what();
     if (!shares()) return;
+    if (policy_.keep == Keep::kScore) check_reach(rig_.cache());
     for (std::uint32_t head = 0; head < 2; ++head) {
       const auto part = model().folded(kLower, head);
       const auto lower = model().slots(kLower, head);

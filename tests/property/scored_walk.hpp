@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "nibkv/nibkv.hpp"
+#include "tests/property/take_back.hpp"
 #include "tests/reference/arena_model.hpp"
 #include "tests/support/rig.hpp"
 #include "tests/support/snapshots.hpp"
@@ -42,8 +43,12 @@ class ScoredWalk {
         compact_some();
       } else if (kind < 94) {
         compact_all();
-      } else if (kind < 99) {
+      } else if (kind < 96) {
         refuse_some();
+      } else if (kind < 98) {
+        take_back(rig_.cache(), random_, seen_);
+      } else if (kind < 99) {
+        fork(rig_, random_);
       } else {
         ASSERT_EQ(rig_.cache().clear(), Status::kOk);
         std::fill(seen_.begin(), seen_.end(), 0);
@@ -175,6 +180,7 @@ class ScoredWalk {
 
   void check(bool contents) {
     if (contents) come_back(rig_.cache());
+    if (contents) check_reach(rig_.cache());
     std::uint32_t tiles = 0;
     ASSERT_NO_THROW(tiles = model().check_chains()) << what();
     ASSERT_EQ(nibkv::check(rig_.cache()), Status::kOk) << what();

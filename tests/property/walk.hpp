@@ -4,10 +4,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <string>
 #include <vector>
 
 #include "nibkv/nibkv.hpp"
+#include "tests/property/take_back.hpp"
 #include "tests/reference/arena_model.hpp"
 #include "tests/reference/attention.hpp"
 #include "tests/reference/streaming.hpp"
@@ -60,8 +62,12 @@ class Walk {
         attend_some(i % 4 == 0);
       } else if (kind < 90) {
         compact_some();
-      } else if (kind < 99) {
+      } else if (kind < 95) {
         refuse_some();
+      } else if (kind < 98) {
+        take_some_back();
+      } else if (kind < 99) {
+        fork(rig_, random_);
       } else {
         ASSERT_EQ(rig_.cache().clear(), Status::kOk);
         std::fill(chains_.begin(), chains_.end(), PlainChain{});
@@ -147,6 +153,19 @@ class Walk {
     }
     ASSERT_EQ(compact(rig_.cache(), layer, head, target), Status::kOk) << what();
     plain.keep(target);
+  }
+
+  void take_some_back() {
+    const std::vector<std::uint32_t> before = seen_;
+    take_back(rig_.cache(), random_, seen_);
+    for (std::uint32_t layer = 0; layer < shape_.layers; ++layer) {
+      for (std::uint32_t head = 0; head < shape_.kv_heads; ++head) {
+        PlainChain& plain = chain(layer, head);
+        std::vector<std::uint32_t> target(plain.size, kDrop);
+        std::iota(target.begin(), target.end() - (before[layer] - seen_[layer]), 0u);
+        plain.keep(target);
+      }
+    }
   }
 
   // Makes calls that must fail; check() finds what they changed.

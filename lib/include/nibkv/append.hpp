@@ -29,6 +29,11 @@ namespace nibkv {
 /// Cost: O(count * kv_heads * head_dim * log head_dim).
 Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, std::span<const float> values);
 
+/// How many more tokens every layer would take now before append returns kFull. Under a bounded
+/// policy that is what is left of 2^32 - 1 positions. 0 for a cache that is not ready.
+/// Cost: O(layers * kv_heads).
+std::uint32_t room(const Cache& cache);
+
 }  // namespace nibkv
 
 #include "nibkv/macros_pop.hpp"

@@ -60,7 +60,8 @@ typedef enum nibkv_status {
   NIBKV_OTHER_POLICY = 16,    /* a snapshot of a cache of another policy or with other budgets */
   NIBKV_OTHER_PROFILE = 17,   /* a snapshot of a cache with another profile, or with one where this cache has none */
   NIBKV_STORAGE_FAILED = 18,  /* a callback could not read or write */
-  NIBKV_LOST = 19             /* the source changed during nibkv_restore: the cache is empty now */
+  NIBKV_LOST = 19,            /* the source changed during nibkv_restore: the cache is empty now */
+  NIBKV_GONE = 20             /* tokens that far back were dropped or merged meanwhile (see nibkv_truncate) */
 } nibkv_status;
 
 /* A short English sentence for a status; never null. */
@@ -275,6 +276,10 @@ NIBKV_API nibkv_status nibkv_clear(nibkv_cache* cache);
 NIBKV_API nibkv_status nibkv_append(nibkv_cache* cache, uint32_t layer, uint32_t count, const float* keys,
                                     const float* values);
 
+/* How many more tokens every layer would take now before nibkv_append returns NIBKV_FULL. Under a bounded policy
+ * that is what is left of 2^32 - 1 positions. 0 for a cache that is not ready. Cost: O(layers * kv_heads). */
+NIBKV_API uint32_t nibkv_room(const nibkv_cache* cache);
+
 /* The part of a layer that one call of nibkv_attend computes, and the worker whose scratch it uses. Parts of
  * one layer that do not overlap may run at the same time on different workers. The output bytes do not depend
  * on how a layer is divided. */
@@ -373,6 +378,50 @@ NIBKV_API nibkv_status nibkv_compact(nibkv_cache* cache, uint32_t layer, uint32_
  * NIBKV_BAD_ARGUMENT for tokens out of range, or when two layers that share codes have not seen the same tokens.
  * The cache is unchanged unless NIBKV_OK. Cost: that of nibkv_plan and nibkv_compact on every chain. */
 NIBKV_API nibkv_status nibkv_compact_now(nibkv_cache* cache, uint32_t tokens, nibkv_budget how);
+
+/* Takes back the newest tokens: afterwards every layer has seen at most `seen` tokens. For an answer that is
+ * generated again, an edited turn, or draft tokens that were rejected. Layers that have seen no more stay as they
+ * are. The slots of the remaining tokens are as if the others had never come, if `seen` is at least
+ * nibkv_oldest_exact; otherwise what making space for those has dropped, merged or folded stays so. Scores are not
+ * taken back (truncate.hpp bounds what that does). The tokens of each layer's last append can always go back.
+ *
+ * seen:  [nibkv_oldest_reachable(cache), the largest nibkv_seen of a layer]
+ * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT when no layer has seen as many tokens; NIBKV_GONE below
+ * nibkv_oldest_reachable. The cache is unchanged unless NIBKV_OK. Cost: O(tiles of the chains). */
+NIBKV_API nibkv_status nibkv_truncate(nibkv_cache* cache, uint32_t seen);
+
+/* The least `seen` that nibkv_truncate accepts: since then every token is still held by every head, in a slot of
+ * its own into which nothing was merged. The least for which it is exact: since then no space was made; after
+ * nibkv_restore, unless nothing was ever dropped, that is the number of tokens seen. Both are 0 for a cache
+ * that is not ready. */
+NIBKV_API uint32_t nibkv_oldest_reachable(const nibkv_cache* cache);
+NIBKV_API uint32_t nibkv_oldest_exact(const nibkv_cache* cache);
+
+/* Copies a conversation: `to` becomes a cache of the same shape, policy, profile and port that holds the same bytes
+ * in its own arena.
+ *
+ * arena:        at least nibkv_usage_now(from).arena_bytes, starting at a multiple of NIBKV_ARENA_ALIGNMENT, apart
+ *               from that of `from`; must outlive `to`
+ * arena_bytes:  its size
+ * to:           may be any handle; becomes that of `arena`
+ * Returns NIBKV_NOT_READY for `from`; NIBKV_BAD_ARGUMENT for null, and when the arenas overlap; NIBKV_MISALIGNED;
+ * NIBKV_ARENA_TOO_SMALL. Neither `to` nor the arena is changed unless NIBKV_OK. Cost: O(footprint). No other call on
+ * `from` may run meanwhile. */
+NIBKV_API nibkv_status nibkv_clone(const nibkv_cache* from, void* arena, size_t arena_bytes, nibkv_cache* to);
+
+/* Carries a conversation over to a cache of another budget, max_chunk, number of workers, or policy: replaces what
+ * `to` holds with what `from` holds, rows as they are coded. Heads that hold more than `to` has space for are cut
+ * back to its budget by its own policy, by the scores that `from` keeps (move.hpp says what one policy keeps of
+ * what another knew).
+ *
+ * from:  all layers have seen the same tokens; stays as it is
+ * to:    in another arena, of the same layers, heads, head_dim, outlier channels and storage, with the same profile.
+ *        Neither may share codes between layers
+ * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT when both are in one arena, or when layers of `from` have not seen the
+ * same tokens; NIBKV_OTHER_SHAPE; NIBKV_OTHER_PROFILE; NIBKV_OTHER_POLICY when layers share codes; NIBKV_FULL when
+ * `to` keeps everything and has too few tiles. Neither cache is changed unless NIBKV_OK.
+ * Cost: O(held * head_dim), and that of nibkv_plan and nibkv_compact for each tile beyond the budget. */
+NIBKV_API nibkv_status nibkv_move_to(const nibkv_cache* from, nibkv_cache* to);
 
 /* Snapshots: what a cache holds, in few bytes and without pointers, for any port and CPU. See snapshot.hpp. */
 

@@ -16,6 +16,8 @@
 #include "nibkv/score.hpp"
 #include "nibkv/plan.hpp"
 #include "nibkv/compact.hpp"
+#include "nibkv/truncate.hpp"
+#include "nibkv/move.hpp"
 #include "nibkv/check.hpp"
 #include "nibkv/snapshot.hpp"
 #include "nibkv/banks.hpp"

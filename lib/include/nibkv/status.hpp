@@ -32,6 +32,7 @@ enum class [[nodiscard]] Status : std::int8_t{
     kOtherProfile = 17,   ///< a snapshot of a cache with another profile, or with one where this cache has none
     kStorageFailed = 18,  ///< a callback could not read or write
     kLost = 19,           ///< the source changed during restore: the cache is empty now
+    kGone = 20,           ///< tokens before those to be taken back were dropped or merged meanwhile (see truncate.hpp)
 };
 
 /// A short English sentence for a status. The texts are in an object file of their own, so firmware

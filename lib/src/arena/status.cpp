@@ -44,6 +44,8 @@ std::string_view text(Status status) {
       return "the storage could not be read or written";
     case Status::kLost:
       return "the source changed while it was read; the cache is empty now";
+    case Status::kGone:
+      return "tokens that far back were dropped or merged; oldest_reachable() says how far back it can go";
   }
   return "unknown status";
 }

@@ -20,7 +20,9 @@ struct ArenaHeader {
   std::uint32_t used_entries;  // this and the next two only where layers share codes, else 0
   std::uint64_t used_bytes;    // of tiles and entries
   std::uint64_t peak_bytes;
-  std::uint32_t reserved[8];
+  std::uint32_t whole_from;  // what truncate can take back: all layers' largest of history.hpp
+  std::uint32_t exact_from;
+  std::uint32_t reserved[6];
 };
 static_assert(sizeof(ArenaHeader) == detail::kHeaderBytes);
 inline constexpr std::uint32_t kArenaMagic = 0x564b424e;  // "NBKV"

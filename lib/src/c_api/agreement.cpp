@@ -36,7 +36,8 @@ static_assert(same(NIBKV_OK, Status::kOk) && same(NIBKV_BAD_SHAPE, Status::kBadS
               same(NIBKV_CORRUPT, Status::kCorrupt) && same(NIBKV_BAD_SNAPSHOT, Status::kBadSnapshot) &&
               same(NIBKV_NEWER_SNAPSHOT, Status::kNewerSnapshot) && same(NIBKV_OTHER_SHAPE, Status::kOtherShape) &&
               same(NIBKV_OTHER_POLICY, Status::kOtherPolicy) && same(NIBKV_OTHER_PROFILE, Status::kOtherProfile) &&
-              same(NIBKV_STORAGE_FAILED, Status::kStorageFailed) && same(NIBKV_LOST, Status::kLost));
+              same(NIBKV_STORAGE_FAILED, Status::kStorageFailed) && same(NIBKV_LOST, Status::kLost) &&
+              same(NIBKV_GONE, Status::kGone));
 static_assert(same(NIBKV_Q4, Storage::kQ4) && same(NIBKV_F32, Storage::kF32));
 static_assert(same(NIBKV_KEEP_ALL, Keep::kAll) && same(NIBKV_KEEP_RECENT, Keep::kRecent) &&
               same(NIBKV_KEEP_SCORE, Keep::kScore));

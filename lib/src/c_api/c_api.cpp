@@ -187,6 +187,42 @@ nibkv_status nibkv_compact_now(nibkv_cache* cache, uint32_t tokens, nibkv_budget
   return to_c(compact_now(*in, tokens, static_cast<Budget>(number)));
 }
 
+nibkv_status nibkv_truncate(nibkv_cache* cache, uint32_t seen) {
+  Cache* const in = ready(cache);
+  return in == nullptr ? NIBKV_NOT_READY : to_c(truncate(*in, seen));
+}
+
+uint32_t nibkv_oldest_reachable(const nibkv_cache* cache) {
+  const Cache* const in = ready(cache);
+  return in == nullptr ? 0 : oldest_reachable(*in);
+}
+
+uint32_t nibkv_oldest_exact(const nibkv_cache* cache) {
+  const Cache* const in = ready(cache);
+  return in == nullptr ? 0 : oldest_exact(*in);
+}
+
+uint32_t nibkv_room(const nibkv_cache* cache) {
+  const Cache* const in = ready(cache);
+  return in == nullptr ? 0 : room(*in);
+}
+
+nibkv_status nibkv_clone(const nibkv_cache* from, void* arena, size_t arena_bytes, nibkv_cache* to) {
+  const Cache* const source = ready(from);
+  if (source == nullptr) return NIBKV_NOT_READY;
+  if (arena == nullptr || to == nullptr) return NIBKV_BAD_ARGUMENT;
+  Cache made;
+  const Status status = clone(*source, {static_cast<std::byte*>(arena), arena_bytes}, made);
+  if (status == Status::kOk) std::memcpy(to->opaque, &made, sizeof made);
+  return to_c(status);
+}
+
+nibkv_status nibkv_move_to(const nibkv_cache* from, nibkv_cache* to) {
+  const Cache* const source = ready(from);
+  Cache* const target = ready(to);
+  return source == nullptr || target == nullptr ? NIBKV_NOT_READY : to_c(move_to(*source, *target));
+}
+
 uint32_t nibkv_held(const nibkv_cache* cache, uint32_t layer, uint32_t kv_head) {
   const Cache* const in = ready(cache);
   return in == nullptr ? 0 : in->held(layer, kv_head);

@@ -29,6 +29,15 @@ std::byte* side_element(const ArenaView& to, const SideField& field, std::uint32
   return to.side(tile) + to.layout().side.*field.offset + (n * kTileSlots + lane) * field.bytes;
 }
 
+void copy_f32(const ArenaView& from, const Place& from_at, const ArenaView& to, const Place& to_at) {
+  const std::uint32_t dim = to.shape().head_dim;
+  for (std::uint32_t c = 0; c < dim; ++c) {
+    to.key_rows(to_at.tile)[c * kTileSlots + to_at.lane] = from.key_rows(from_at.tile)[c * kTileSlots + from_at.lane];
+  }
+  std::memmove(to.value_rows(to_at.tile) + to_at.lane * dim, from.value_rows(from_at.tile) + from_at.lane * dim,
+               dim * sizeof(float));
+}
+
 }  // namespace
 
 // A word holds four channels of a slot and of the slot 16 after it.
@@ -80,11 +89,7 @@ void move_slot(const ArenaView& to, std::uint32_t from_tile, std::uint32_t from_
                std::uint32_t to_lane) {
   const Shape& shape = to.shape();
   if (shape.storage == Storage::kF32) {
-    for (std::uint32_t c = 0; c < shape.head_dim; ++c) {
-      to.key_rows(to_tile)[c * kTileSlots + to_lane] = to.key_rows(from_tile)[c * kTileSlots + from_lane];
-    }
-    std::memmove(to.value_rows(to_tile) + to_lane * shape.head_dim,
-                 to.value_rows(from_tile) + from_lane * shape.head_dim, shape.head_dim * sizeof(float));
+    copy_f32(to, {from_tile, from_lane}, to, {to_tile, to_lane});
     return;
   }
   std::uint8_t codes[kMaxHeadDim];
@@ -102,6 +107,26 @@ void move_slot(const ArenaView& to, std::uint32_t from_tile, std::uint32_t from_
     for (std::uint32_t n = 0; n < field.arrays(shape, to.policy()); ++n) {
       std::memcpy(side_element(to, field, to_tile, n, to_lane), side_element(to, field, from_tile, n, from_lane),
                   field.bytes);
+    }
+  }
+}
+
+void copy_slot(const ArenaView& from, const Place& from_at, const ArenaView& to, const Place& to_at) {
+  const Shape& shape = to.shape();
+  if (shape.storage == Storage::kF32) {
+    copy_f32(from, from_at, to, to_at);
+    return;
+  }
+  std::uint8_t codes[kMaxHeadDim];
+  get_key_codes(from.key_codes(from_at.tile), from_at.lane, shape.head_dim, codes);
+  put_key_codes(to.key_codes(to_at.tile), to_at.lane, shape.head_dim, codes);
+  get_value_codes(from.value_codes(from_at.tile), from_at.lane, shape.head_dim, codes);
+  put_value_codes(to.value_codes(to_at.tile), to_at.lane, shape.head_dim, codes);
+  for (const SideField& field : kSideFields) {
+    if (field.rule == SideField::Rule::kPosition || field.arrays(from.shape(), from.policy()) == 0) continue;
+    for (std::uint32_t n = 0; n < field.arrays(shape, to.policy()); ++n) {
+      std::memcpy(side_element(to, field, to_at.tile, n, to_at.lane),
+                  side_element(from, field, from_at.tile, n, from_at.lane), field.bytes);
     }
   }
 }

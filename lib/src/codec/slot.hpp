@@ -27,4 +27,7 @@ void start_slot(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, std
 void move_slot(const ArenaView& to, std::uint32_t from_tile, std::uint32_t from_lane, std::uint32_t to_tile,
                std::uint32_t to_lane);
 
+/// The same from one arena to another: what both keep of a slot. Neither shares codes between layers.
+void copy_slot(const ArenaView& from, const Place& from_at, const ArenaView& to, const Place& to_at);
+
 }  // namespace nibkv

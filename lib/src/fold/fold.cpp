@@ -1,5 +1,6 @@
 #include "fold/fold.hpp"
 
+#include "arena/history.hpp"
 #include "arena/plan_arrays.hpp"
 #include "codec/gaps.hpp"
 #include "codec/row.hpp"
@@ -175,6 +176,10 @@ void fold_old_slots(const ArenaView& to, const Band& band) {
   for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) {
     HeadPair pair(to, band.first, head);
     while (pair.fold_some()) {
+      // The newest slots never fold.
+      const std::uint32_t seen = to.chain(band.first, 0).seen;
+      const std::uint32_t newest = detail::unfolded(to.shape(), to.policy());
+      record_change(to, seen > newest ? seen - newest : 0, seen);
     }
   }
 }

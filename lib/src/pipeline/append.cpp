@@ -71,7 +71,7 @@ void make_room(const ArenaView& to, std::uint32_t layer, std::uint32_t count) {
     const PlanArrays arrays(to);
     Chain& chain = to.chain(layer, head);
     plan_chain(to, chain, layer, head, count, arrays, arrays.target);
-    carry_out(to, layer, head, arrays.target, arrays);
+    carry_out(to, layer, head, arrays.target, count, arrays);
   }
 }
 
@@ -129,6 +129,25 @@ Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, st
   }
   if (const Band band = band_of(to, layer); ends_turn(band, layer)) fold_old_slots(to, band);
   return Status::kOk;
+}
+
+std::uint32_t room(const Cache& cache) {
+  if (!cache.ready()) return 0;
+  const ArenaView of{cache};
+  const std::uint32_t free = static_cast<std::uint32_t>(of.layout().tiles) - of.header().used_tiles;
+  return largest_that([&](std::uint32_t count) {
+    std::uint64_t needed = 0;
+    for (std::size_t i = 0; i < of.heads(); ++i) {
+      const Chain& chain = of.chains()[i];
+      if (chain.seen > 0xffffffff - count) return false;
+      if (of.policy().keep != Keep::kAll) continue;
+      if (std::uint64_t{chain.used} + count > most_slots(of)) return false;
+      if (folds(of)) continue;  // what folds gives its tiles back in time
+      const std::uint64_t own = of.own(chain).slots;
+      needed += (own + count + kTileSlots - 1) / kTileSlots - tiles_of(of.own(chain).slots);
+    }
+    return of.policy().keep != Keep::kAll || needed <= free;
+  });
 }
 
 }  // namespace nibkv

@@ -1,6 +1,7 @@
 #include "nibkv/compact.hpp"
 
 #include "arena/budget.hpp"
+#include "arena/history.hpp"
 #include "codec/gaps.hpp"
 #include "fold/close_folded_gaps.hpp"
 #include "pipeline/compact_chain.hpp"
@@ -18,10 +19,28 @@ void compact_chain(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_he
   chain.used = folded + close_gaps(to, chain, own.slots, target + own.begin, folded);
 }
 
+// Records which of the newest tokens a plan leaves as they are. Before it, those from `whole_from` on were
+// the chain's last slots.
+void record_plan(const ArenaView& to, const Chain& chain, const std::uint32_t* target, std::uint32_t incoming) {
+  std::uint32_t centre = kDrop;  // the newest one
+  for (std::uint32_t i = 0; i < chain.used; ++i) {
+    if (target[i] < kMember || target[i] == kDrop) continue;
+    if (centre == kDrop || target[i] - kMember > centre) centre = target[i] - kMember;
+  }
+  std::uint32_t after = 0;  // slots after the last one that is dropped, a member or a centre
+  while (after < chain.used) {
+    const std::uint32_t last = target[chain.used - 1 - after];
+    if (last >= kMember || last == centre) break;
+    ++after;
+  }
+  if (after < chain.used) record_change(to, chain.seen - after, chain.seen + incoming);
+}
+
 }  // namespace
 
 void carry_out(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, const std::uint32_t* target,
-               const PlanArrays& arrays) {
+               std::uint32_t incoming, const PlanArrays& arrays) {
+  record_plan(to, to.chain(layer, kv_head), target, incoming);
   if (merges(to.policy())) merge_members(to, layer, kv_head, target, arrays);
   const Band band = band_of(to, layer);
   for (std::uint32_t each = band.first; each < band.end(); ++each) compact_chain(to, each, kv_head, target);
@@ -40,7 +59,7 @@ Status compact(Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::sp
   if (any && band_of(to, layer).layers == 1) {  // the scores of other layers than this one are needed too
     score_slots(to, to.chain(layer, kv_head), layer, kv_head, arrays.score);
   }
-  carry_out(to, layer, kv_head, target.data(), arrays);
+  carry_out(to, layer, kv_head, target.data(), 0, arrays);
   return Status::kOk;
 }
 
@@ -72,7 +91,7 @@ Status compact_now(Cache& cache, std::uint32_t tokens, Budget how) {
         kept = static_cast<std::uint32_t>(std::uint64_t{chain.budget} * tokens / policy.tokens);
       }
       plan_by_score(to, chain, layer, head, kept, arrays, arrays.target);
-      carry_out(to, layer, head, arrays.target, arrays);
+      carry_out(to, layer, head, arrays.target, 0, arrays);
       if (policy.budget == Budget::kUniform || policy.budget == Budget::kAdaptive) chain.budget = policy.tokens;
     }
   }

@@ -13,11 +13,12 @@ inline constexpr std::uint32_t kMostBias = 2 * 16;
 
 /// The body of compact() for a plan that is known to be valid. If two layers share codes, it is
 /// carried out on both, and they must have seen the same tokens.
+/// @param incoming  tokens for which space is made, which the caller appends next
 /// @param arrays  must hold the scores of the slots if there are members; planning leaves them
 ///                there. All other arrays except the target are written, and for layers that share
 ///                codes the scores too
 void carry_out(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, const std::uint32_t* target,
-               const PlanArrays& arrays);
+               std::uint32_t incoming, const PlanArrays& arrays);
 
 /// Whether a plan merges anything.
 bool has_members(std::span<const std::uint32_t> target);

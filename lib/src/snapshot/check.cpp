@@ -11,11 +11,13 @@ namespace {
 // Whether counts and budgets are ones that a snapshot of the arena may have.
 bool sound_records(const ArenaView& to) {
   if (!sound_budgets(to)) return false;
-  ChainJudge judge(to);
+  ChainJudge judge(to, to.header().whole_from);
   for (std::size_t i = 0; i < to.heads(); ++i) {
     if (judge.take(record_of(to, i)) != Status::kOk) return false;
   }
   const ArenaHeader& header = to.header();
+  if (!judge.sound_whole_from() || header.whole_from > header.exact_from || header.exact_from > judge.most_seen())
+    return false;
   return sound_peaks(to, {header.used_tiles, header.peak_tiles, header.peak_bytes}, judge.counts());
 }
 

@@ -25,8 +25,8 @@ struct SnapshotHeader {
   std::uint32_t peak_tiles;
   std::uint32_t sequence;
   std::uint64_t peak_bytes;  // if layers share codes, else 0
-  std::uint32_t reserved;
-  std::uint32_t crc;  // of what is before it
+  std::uint32_t whole_from;  // of the arena's header; 0 also in snapshots that do not say it
+  std::uint32_t crc;         // of what is before it
 };
 static_assert(sizeof(SnapshotHeader) == detail::kSnapshotHeaderBytes && offsetof(SnapshotHeader, crc) == 60 &&
               offsetof(SnapshotHeader, profile) == 32);

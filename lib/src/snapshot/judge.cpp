@@ -30,6 +30,11 @@ bool ChainJudge::right_budget(const ChainRecord& record) {
 bool ChainJudge::sound(const ChainRecord& record) {
   const auto layer = static_cast<std::uint32_t>(index_ / to_.shape().kv_heads);
   if (record.used > record.seen || record.seen != layer_seen_ || !sound_fold(to_, layer, record)) return false;
+  // Tokens that can go back lie in order, at the chain's end.
+  const std::uint64_t whole = record.seen > whole_from_ ? record.seen - whole_from_ : 0;
+  if (whole + record.folded + record.retained > record.used && whole != 0) return false;
+  most_seen_ = record.seen > most_seen_ ? record.seen : most_seen_;
+  any_gone_ = any_gone_ || record.used != record.seen || record.folded != 0;
   if (!keeps_global(to_.policy()) && (record.heaviest != 0 || record.exponent != 0)) return false;
   const std::uint64_t tiles_before = counts_.tiles;
   count_chain(counts_, to_.policy(), layer, record.used, record.folded);
@@ -71,7 +76,7 @@ bool ChainReader::next() {
 Status check_content(const ArenaView& to, const SnapshotSource& source, const Parts& parts) {
   const std::size_t heads = to.heads();
   if (parts.bytes[kChains] != heads * sizeof(ChainRecord)) return Status::kCorrupt;
-  ChainJudge judge(to);
+  ChainJudge judge(to, said_whole_from(parts.header));
   Reader records(source, parts.offset[kChains]);
   for (std::size_t i = 0; i < heads; ++i) {
     ChainRecord record;
@@ -80,6 +85,7 @@ Status check_content(const ArenaView& to, const SnapshotSource& source, const Pa
   }
   const detail::SnapshotCounts& counts = judge.counts();
   const SnapshotHeader& header = parts.header;
+  if (!judge.sound_whole_from()) return Status::kCorrupt;
   if (!sound_peaks(to, {header.used_tiles, header.peak_tiles, header.peak_bytes}, counts)) return Status::kCorrupt;
   if (parts.bytes[kSides] != side_section_bytes(to, counts)) return Status::kCorrupt;
   if (parts.bytes[kCodes] != counts.tiles * to.layout().code_bytes) return Status::kCorrupt;

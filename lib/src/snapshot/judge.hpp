@@ -12,17 +12,31 @@ ChainRecord record_of(const ArenaView& from, std::size_t index);
 /// Takes the records of chains, one after the other, and checks them.
 class ChainJudge {
  public:
-  explicit ChainJudge(const ArenaView& to) : to_(to), shares_(layer_shares(to.policy(), to.policy().tokens)) {}
+  /// @param whole_from  of the arena's header; kNotKnown if a snapshot does not say it
+  ChainJudge(const ArenaView& to, std::uint64_t whole_from)
+      : to_(to), whole_from_(whole_from), shares_(layer_shares(to.policy(), to.policy().tokens)) {}
+
+  static constexpr std::uint64_t kNotKnown = std::uint64_t{1} << 32;
 
   Status take(const ChainRecord& record);
   /// The totals of all chains so far.
   const detail::SnapshotCounts& counts() const { return counts_; }
+  /// The tokens that any layer has seen, and whether any chain lacks some, or has some in its folded part.
+  std::uint32_t most_seen() const { return most_seen_; }
+  bool any_gone() const { return any_gone_; }
+  /// After the last record.
+  bool sound_whole_from() const {
+    return whole_from_ == kNotKnown || (any_gone_ ? whole_from_ <= most_seen_ : whole_from_ == 0);
+  }
 
  private:
   bool sound(const ChainRecord& record);
   bool right_budget(const ChainRecord& record);
 
   const ArenaView& to_;
+  std::uint64_t whole_from_;
+  std::uint32_t most_seen_ = 0;
+  bool any_gone_ = false;
   LayerShares shares_;
   std::size_t index_ = 0;
   detail::SnapshotCounts counts_;
@@ -31,6 +45,11 @@ class ChainJudge {
   std::uint64_t layer_budget_ = 0;  // of its heads so far, in tokens
   bool all_shared_ = true;          // whether all budgets of the layer so far are ones that share_layer can give
 };
+
+/// For ChainJudge. 0 stands in snapshots of caches from which nothing is gone, and in those that do not say it.
+inline std::uint64_t said_whole_from(const SnapshotHeader& header) {
+  return header.whole_from != 0 ? header.whole_from : ChainJudge::kNotKnown;
+}
 
 /// Reads the records of chains, one after the other, and computes where their tiles begin in
 /// the section of sides.

@@ -16,7 +16,7 @@ Status read_header(const SnapshotSource& source, SnapshotHeader& header) {
   if (header.version != kSnapshotVersion) return Status::kNewerSnapshot;
   if (header.header_bytes != sizeof header || header.bytes < sizeof header || header.bytes > source.bytes)
     return Status::kBadSnapshot;
-  return header.reserved == 0 ? Status::kOk : Status::kBadSnapshot;
+  return Status::kOk;
 }
 
 // A source that is a span.

@@ -51,7 +51,7 @@ bool load_chains(const ArenaView& to, const SnapshotSource& source, const Parts&
   Reader reader(source, parts.offset[kChains] - sizeof(SectionHeader), parts.crc[kNote]);
   SectionHeader header;
   if (!reader.get(&header, sizeof header)) return false;
-  ChainJudge judge(to);
+  ChainJudge judge(to, said_whole_from(parts.header));
   for (std::size_t i = 0; i < to.heads(); ++i) {
     ChainRecord record;
     if (!reader.get(&record, sizeof record) || judge.take(record) != Status::kOk) return false;
@@ -67,6 +67,9 @@ bool load_chains(const ArenaView& to, const SnapshotSource& source, const Parts&
   }
   to.header().peak_tiles = parts.header.peak_tiles;
   to.header().peak_bytes = parts.header.peak_bytes;
+  const bool known = parts.header.whole_from != 0 || !judge.any_gone();
+  to.header().whole_from = known ? parts.header.whole_from : judge.most_seen();
+  to.header().exact_from = judge.any_gone() ? judge.most_seen() : 0;
   return reader.crc() == parts.crc[kChains];
 }
 

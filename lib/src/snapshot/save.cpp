@@ -179,6 +179,7 @@ Status save(const Cache& cache, const SnapshotSink& sink, const SaveOptions& opt
   header.peak_tiles = from.header().peak_tiles;
   header.peak_bytes = from.header().peak_bytes;
   header.sequence = options.sequence;
+  header.whole_from = from.header().whole_from;
 
   Writer to(sink);
   to.put(&header, offsetof(SnapshotHeader, crc));

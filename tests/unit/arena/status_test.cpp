@@ -29,13 +29,14 @@ TEST(Status, ValuesAreFrozen) {
                              Status::kOtherPolicy,
                              Status::kOtherProfile,
                              Status::kStorageFailed,
-                             Status::kLost};
-  for (int i = 0; i < 20; ++i) EXPECT_EQ(static_cast<int>(in_order[i]), i);
+                             Status::kLost,
+                             Status::kGone};
+  for (int i = 0; i < 21; ++i) EXPECT_EQ(static_cast<int>(in_order[i]), i);
 }
 
 TEST(Status, EveryValueHasATextOfItsOwn) {
   std::set<std::string_view> texts;
-  for (int i = 0; i < 20; ++i) {
+  for (int i = 0; i < 21; ++i) {
     const std::string_view sentence = text(static_cast<Status>(i));
     EXPECT_FALSE(sentence.empty()) << i;
     EXPECT_TRUE(texts.insert(sentence).second) << i << ": " << sentence;
@@ -46,7 +47,7 @@ TEST(Status, AValueOfALaterVersionHasATextToo) {
   for (const int i : {-128, -1, 100, 127}) {
     const std::string_view sentence = text(static_cast<Status>(i));
     EXPECT_FALSE(sentence.empty()) << i;
-    for (int known = 0; known < 20; ++known) EXPECT_NE(sentence, text(static_cast<Status>(known))) << i;
+    for (int known = 0; known < 21; ++known) EXPECT_NE(sentence, text(static_cast<Status>(known))) << i;
   }
 }
 

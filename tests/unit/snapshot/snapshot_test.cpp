@@ -588,7 +588,8 @@ TEST(Snapshot, HeadersAndSectionsThatContradictTheContentAreRefused) {
     forger.header<std::uint32_t>(kBad, "magic", 0, 0x504b424e);
     forger.header<std::uint16_t>(kBad, "header bytes", 6, 60);
     forger.header<std::uint64_t>(kCorrupt, "peak bytes", 48, 1);
-    forger.header<std::uint32_t>(kBad, "reserved", 56, 1);
+    forger.header<std::uint32_t>(kCorrupt, "tokens that cannot go back, though nothing is gone", 56, 1);
+    forger.header<std::uint32_t>(kCorrupt, "more of them than there are", 56, 0xffffffff);
     forger.header<std::uint32_t>(kCorrupt, "fewer tiles in use", 36, 1);
     forger.header<std::uint32_t>(kCorrupt, "more tiles in use", 36, 3);
     forger.header<std::uint32_t>(kCorrupt, "peak below", 40, 1);

@@ -1,0 +1,46 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "nibkv/truncate.hpp"
+
+#include "nibkv/macros_push.hpp"
+
+namespace nibkv {
+
+/// Copies a conversation: `to` becomes a cache of the same shape, policy, profile and port that holds the same
+/// bytes in its own arena, and both go on by themselves. For several conversations from one prefix, or
+/// several candidates of one answer.
+///
+/// @param arena  at least from.usage().arena_bytes, starting at a multiple of kArenaAlignment, apart from
+///               `from`'s; must outlive `to`
+/// @param to     may be any cache; becomes the handle of `arena`
+/// @returns kNotReady; kMisaligned; kArenaTooSmall; kBadArgument when the arenas overlap. Neither `to` nor
+///          the arena is changed unless kOk.
+/// Cost: O(footprint) once, to copy the arena. No other call on `from` may run meanwhile.
+Status clone(const Cache& from, std::span<std::byte> arena, Cache& to);
+
+/// Carries a conversation over to a cache of another budget, max_chunk, number of workers, or policy:
+/// replaces what `to` holds with what `from` holds, rows as they are coded. For an app that has to give
+/// back memory, or that gets more of it. `from` stays as it is.
+///
+/// Heads that hold more than `to` has space for are cut back to its budget by its own policy, as
+/// append does it: by the scores that `from` keeps, which it keeps in the same units. A score that `from`
+/// does not keep is 0 in `to`, so the newest slots stay; one that `to` does not keep is lost, and with
+/// Merge::kNone so is what merged slots add to their logits. Positions are those that explain()
+/// gives for `from`.
+///
+/// @param from  all layers have seen the same tokens
+/// @param to    a cache in another arena, of the same layers, heads, head_dim, outlier channels and storage,
+///              with the same profile. Neither may share codes between layers
+/// @returns kNotReady; kBadArgument when both are in one arena, or when layers of `from` have not seen the
+///          same tokens; kOtherShape; kOtherProfile; kOtherPolicy when layers share codes; kFull when `to`
+///          keeps everything and has too few tiles. Neither cache is changed unless kOk.
+/// Cost: O(held * head_dim), and that of plan and compact for each tile that is more than the budget.
+Status move_to(const Cache& from, Cache& to);
+
+}  // namespace nibkv
+
+#include "nibkv/macros_pop.hpp"

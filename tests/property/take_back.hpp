@@ -1,0 +1,78 @@
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "tests/support/rig.hpp"
+#include "tests/support/snapshots.hpp"
+
+namespace nibkv::test {
+
+/// Tries truncate at a random length, out of range too.
+/// @param seen  of each layer, updated
+inline void take_back(Cache& cache, Random& random, std::vector<std::uint32_t>& seen) {
+  const std::uint32_t most = *std::max_element(seen.begin(), seen.end());
+  const std::uint32_t oldest = oldest_reachable(cache);
+  ASSERT_LE(oldest, oldest_exact(cache));
+  ASSERT_LE(oldest_exact(cache), most);
+  const std::uint32_t wanted = random.below(4) == 0 ? random.below(most + 2) : random.within(oldest, most);
+  const std::vector<std::byte> before = wanted < oldest ? saved(cache) : std::vector<std::byte>();
+  const Status status = truncate(cache, wanted);
+  ASSERT_EQ(status, wanted > most ? Status::kBadArgument : wanted < oldest ? Status::kGone : Status::kOk);
+  if (status == Status::kGone) {
+    ASSERT_EQ(saved(cache), before);
+  }
+  if (status != Status::kOk) return;
+  for (std::uint32_t& layer : seen) layer = std::min(layer, wanted);
+}
+
+/// Under Keep::kScore: all tokens that can go back are there, one after the other, with nothing merged into them.
+inline void check_reach(const Cache& cache) {
+  const std::uint32_t oldest = oldest_reachable(cache);
+  for (std::uint32_t layer = 0; layer < cache.shape().layers; ++layer) {
+    const std::uint32_t seen = cache.seen(layer);
+    for (std::uint32_t head = 0; head < cache.shape().kv_heads; ++head) {
+      const std::vector<SlotInfo> slots = explain_all(cache, layer, head);
+      ASSERT_LE(seen > oldest ? seen - oldest : 0, slots.size());
+      for (std::uint32_t back = 1; oldest + back <= seen; ++back) {
+        const SlotInfo& slot = slots[slots.size() - back];
+        ASSERT_EQ(slot.position, seen - back) << "layer " << layer << ", head " << head;
+        ASSERT_EQ(slot.merged, 0u) << "layer " << layer << ", head " << head;
+      }
+    }
+  }
+}
+
+/// A copy holds the same, and another policy and chunk take over what fits them.
+inline void fork(const Rig& rig, Random& random) {
+  const Cache& cache = rig.cache();
+  Arena arena(cache.usage().arena_bytes);
+  Cache copy;
+  ASSERT_EQ(clone(cache, arena.bytes(), copy), Status::kOk);
+  ASSERT_EQ(saved(copy), saved(cache));
+  if (has_pairs(cache.policy())) return;
+  Policy policy = cache.policy();
+  policy.tokens = policy.sinks + policy.recent + random.within(1, 150);
+  Shape shape = cache.shape();
+  shape.max_chunk = static_cast<std::uint16_t>(random.within(1, 60));
+  Arena second(footprint(shape, policy));
+  Cache other;
+  if (other.init(second.bytes(), shape, policy, {cache.port(), rig.profile()}) != Status::kOk) return;
+  const Status status = move_to(cache, other);
+  bool in_step = true;
+  for (std::uint32_t layer = 0; layer < shape.layers; ++layer) in_step = in_step && cache.seen(layer) == cache.seen(0);
+  if (!in_step) {
+    ASSERT_EQ(status, Status::kBadArgument);
+    return;
+  }
+  if (policy.keep == Keep::kAll && status == Status::kFull) return;
+  ASSERT_EQ(status, Status::kOk);
+  ASSERT_EQ(check(other), Status::kOk);
+  ASSERT_EQ(truncate(other, oldest_reachable(other)), Status::kOk);
+  ASSERT_EQ(check(other), Status::kOk);
+  ASSERT_TRUE(second.guards_intact());
+}
+
+}  // namespace nibkv::test
