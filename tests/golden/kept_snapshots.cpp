@@ -5,7 +5,7 @@
 namespace nibkv::test {
 namespace {
 
-constexpr std::uint64_t kSeed = 11;  // of profiles
+constexpr std::uint64_t kKeptSeed = 11;  // of profiles
 
 bool same(std::span<const std::byte> a, std::span<const std::byte> b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end());
@@ -18,7 +18,7 @@ Status KeptCache::init(const KeptSnapshot& one, std::string_view port) {
   std::span<std::byte> profile;
   if (shape.outlier_channels != 0) {
     profile = std::span(profile_).first(profile_bytes(shape));
-    const Status status = write_profile(profile, shape, kSeed, calibration_, keys_, values_, queries_);
+    const Status status = write_profile(profile, shape, kKeptSeed, calibration_, keys_, values_, queries_);
     if (status != Status::kOk) return status;
   }
   const std::span budgets(one.budgets, one.budget_count);

@@ -92,17 +92,17 @@ std::vector<float> product(const Matrix& matrix, const std::vector<float>& input
   return outputs;
 }
 
-struct Shape {
+struct MatrixSize {
   std::size_t rows, columns;
 };
 
-std::vector<Shape> shapes(TensorType type) {
+std::vector<MatrixSize> shapes(TensorType type) {
   if (is_real(type)) return {{1, 1}, {16, 3}, {37, 65}};
   const std::size_t block = block_length(type);
   return {{1, block}, {16, block}, {24, 2 * block}, {37, 3 * block}};
 }
 
-std::string describe(TensorType type, const Shape& shape, std::size_t count, const MatmulKernels& kernels) {
+std::string describe(TensorType type, const MatrixSize& shape, std::size_t count, const MatmulKernels& kernels) {
   return std::string(type_name(type)) + " " + std::to_string(shape.rows) + "x" + std::to_string(shape.columns) + ", " +
          std::to_string(count) + " rows, " + kernels.name;
 }
@@ -111,7 +111,7 @@ std::string describe(TensorType type, const Shape& shape, std::size_t count, con
 template <typename Check>
 void for_each_case(ThreadPool& pool, Check&& check) {
   for (const TensorType type : kTypes) {
-    for (const Shape& shape : shapes(type)) {
+    for (const MatrixSize& shape : shapes(type)) {
       const Sample sample(type, shape.rows, shape.columns, static_cast<unsigned>(shape.rows * 31 + shape.columns));
       const Matrix matrix(sample.tensor, pool);
       ASSERT_EQ(matrix.rows(), shape.rows);
@@ -130,7 +130,7 @@ double rounding_bound(double terms, std::size_t columns) {
 TEST(Matmul, EqualsTheProductOfTheDecodedWeightsWithinTheErrorOfInt8Inputs) {
   ThreadPool pool(2);
   for_each_case(
-      pool, [&](const Sample& sample, const Matrix& matrix, const Shape& shape, const MatmulKernels& kernels) {
+      pool, [&](const Sample& sample, const Matrix& matrix, const MatrixSize& shape, const MatmulKernels& kernels) {
         for (std::size_t count = 1; count <= 9; ++count) {
           const std::vector<float> inputs = random_inputs(count * shape.columns, static_cast<unsigned>(count));
           const std::vector<float> outputs = product(matrix, inputs, count, kernels, pool);
@@ -163,7 +163,7 @@ TEST(Matmul, EqualsTheProductOfTheDecodedWeightsWithinTheErrorOfInt8Inputs) {
 
 TEST(Matmul, IsExactToF32RoundingForInputsThatInt8Holds) {
   ThreadPool pool(1);
-  for_each_case(pool, [&](const Sample& sample, const Matrix& matrix, const Shape& shape,
+  for_each_case(pool, [&](const Sample& sample, const Matrix& matrix, const MatrixSize& shape,
                           const MatmulKernels& kernels) {
     std::mt19937 random(5);
     std::vector<float> inputs(shape.columns);
@@ -189,20 +189,21 @@ TEST(Matmul, IsExactToF32RoundingForInputsThatInt8Holds) {
 TEST(Matmul, GivesTheSameBitsForEveryBatchingWorkerCountAndKernel) {
   constexpr std::size_t kCount = 29;
   ThreadPool one(1), three(3);
-  for_each_case(one, [&](const Sample& sample, const Matrix& matrix, const Shape& shape, const MatmulKernels& kernels) {
-    const std::vector<float> inputs = random_inputs(kCount * shape.columns, 3);
-    const std::vector<float> together = product(matrix, inputs, kCount, kernels, one);
-    EXPECT_EQ(together, product(matrix, inputs, kCount, kernels, three));
-    EXPECT_EQ(together, product(matrix, inputs, kCount, kScalarMatmul, one));
-    std::vector<float> alone;
-    for (std::size_t t = 0; t < kCount; ++t) {
-      const auto begin = inputs.begin() + static_cast<std::ptrdiff_t>(t * shape.columns);
-      const std::vector<float> input(begin, begin + static_cast<std::ptrdiff_t>(shape.columns));
-      const std::vector<float> output = product(matrix, input, 1, kernels, one);
-      alone.insert(alone.end(), output.begin(), output.end());
-    }
-    EXPECT_EQ(together, alone) << describe(sample.tensor.type, shape, kCount, kernels);
-  });
+  for_each_case(one,
+                [&](const Sample& sample, const Matrix& matrix, const MatrixSize& shape, const MatmulKernels& kernels) {
+                  const std::vector<float> inputs = random_inputs(kCount * shape.columns, 3);
+                  const std::vector<float> together = product(matrix, inputs, kCount, kernels, one);
+                  EXPECT_EQ(together, product(matrix, inputs, kCount, kernels, three));
+                  EXPECT_EQ(together, product(matrix, inputs, kCount, kScalarMatmul, one));
+                  std::vector<float> alone;
+                  for (std::size_t t = 0; t < kCount; ++t) {
+                    const auto begin = inputs.begin() + static_cast<std::ptrdiff_t>(t * shape.columns);
+                    const std::vector<float> input(begin, begin + static_cast<std::ptrdiff_t>(shape.columns));
+                    const std::vector<float> output = product(matrix, input, 1, kernels, one);
+                    alone.insert(alone.end(), output.begin(), output.end());
+                  }
+                  EXPECT_EQ(together, alone) << describe(sample.tensor.type, shape, kCount, kernels);
+                });
 }
 
 // Packed scales have a byte where files have 6 bits.

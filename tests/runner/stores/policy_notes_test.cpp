@@ -11,7 +11,7 @@
 namespace nibkv::llm {
 namespace {
 
-Config model() {
+Config narrow_model() {
   Config config;
   config.layers = 8;
   config.query_heads = 4;
@@ -25,14 +25,14 @@ StoreOptions options_of(const std::string& policy, const std::string& settings =
   options.policy = policy;
   options.tokens = 256;
   if (!settings.empty()) options.settings = parse_settings(settings);
-  options.profile = nibkv::test::make_profile(shape_of(model(), {}), 3);
+  options.profile = nibkv::test::make_profile(shape_of(narrow_model(), {}), 3);
   return options;
 }
 
 // All notes, a line each.
 std::string notes_of(const StoreOptions& options) {
   std::string lines;
-  for (const std::string& note : policy_notes(options, plan_cache(model(), options))) lines += note + '\n';
+  for (const std::string& note : policy_notes(options, plan_cache(narrow_model(), options))) lines += note + '\n';
   return lines;
 }
 
@@ -43,7 +43,7 @@ std::string refusal(StoreOptions options) {
     options.tokens = arena == 0 ? 256 : 0;
     options.arena_bytes = arena;
     try {
-      const TileStore store(model(), options);
+      const TileStore store(narrow_model(), options);
       return "";
     } catch (const Error& error) {
       if (first.empty()) first = error.what();
@@ -59,9 +59,9 @@ TEST(PolicyNotes, SayThatHeadsWithoutScoresShareEqually) {
   EXPECT_EQ(notes_of(options_of("head_kv")), "policy 'head_kv'" + same);
   EXPECT_EQ(notes_of(options_of("ems", "budget=scores")), "policy 'ems budget=scores'" + same);
   StoreOptions scored = options_of("head_kv");
-  std::vector<float> scores(model().layers * model().kv_heads);
+  std::vector<float> scores(narrow_model().layers * narrow_model().kv_heads);
   scores.back() = 0.5f;
-  require(set_head_scores(scored.profile, shape_of(model(), {}), scores), "head scores");
+  require(set_head_scores(scored.profile, shape_of(narrow_model(), {}), scores), "head scores");
   EXPECT_EQ(notes_of(scored), "");
   EXPECT_EQ(notes_of(options_of("ems")), "");
   EXPECT_EQ(notes_of(options_of("full")), "");

@@ -13,7 +13,7 @@ namespace {
 
 using Words = std::vector<std::string>;
 
-constexpr PreSplitter kSplitters[] = {PreSplitter::kGpt2, PreSplitter::kSmolLm, PreSplitter::kLlama3,
+constexpr PreSplitter kAllSplitters[] = {PreSplitter::kGpt2, PreSplitter::kSmolLm, PreSplitter::kLlama3,
                                       PreSplitter::kQwen2};
 
 Words split(PreSplitter splitter, std::string_view text) {
@@ -108,7 +108,7 @@ TEST(PreSplitter, LosesNoByteOfAnyText) {
   std::mt19937 random(1);
   for (int i = 0; i < 200; ++i) {
     const std::string text = i % 2 == 0 ? test::random_utf8(random, 100) : test::random_bytes(random, 100);
-    for (const PreSplitter splitter : kSplitters) {
+    for (const PreSplitter splitter : kAllSplitters) {
       std::string joined;
       for (const std::string& word : split(splitter, text)) joined += word;
       ASSERT_EQ(joined, text) << "splitter " << static_cast<int>(splitter);
@@ -120,7 +120,7 @@ TEST(PreSplitter, NeverCutsACodePoint) {
   std::mt19937 random(2);
   for (int i = 0; i < 200; ++i) {
     const std::string text = test::random_utf8(random, 100);
-    for (const PreSplitter splitter : kSplitters) {
+    for (const PreSplitter splitter : kAllSplitters) {
       for (const std::string& word : split(splitter, text)) ASSERT_NE(word[0] & 0xC0, 0x80);
     }
   }
