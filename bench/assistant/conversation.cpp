@@ -56,6 +56,8 @@ void Conversation::reset() {
   counts_ = {};
   turns_.clear();
   pending_.clear();
+  again_ = 0;
+  question_.clear();
 }
 
 // Whether `tokens` more fit in addition to `held`.
@@ -84,14 +86,16 @@ bool Conversation::feed(const Stop& stop) {
   return true;
 }
 
-// Feeds the pending tokens, the first `again` of them for the second time.
-bool Conversation::prefill(std::size_t again, const Stop& stop) {
+// Feeds the pending tokens, and counts them.
+bool Conversation::prefill(const Stop& stop) {
   const Stopwatch stopwatch(counts_.prefill_seconds);
   const std::size_t before = position();
   const bool is_fed = feed(stop);
   const std::size_t fed = position() - before;
-  counts_.read_again += std::min(fed, again);
-  counts_.prompt_tokens += fed - std::min(fed, again);
+  const std::size_t again = std::min(fed, again_);
+  again_ -= again;
+  counts_.read_again += again;
+  counts_.prompt_tokens += fed - again;
   return is_fed;
 }
 
@@ -102,7 +106,6 @@ Ending Conversation::answer(std::string_view message, const Output& output, cons
   more.insert(more.end(), written_message.begin(), written_message.end());
   if (more.empty()) throw Error("the message is empty");
 
-  std::size_t again = 0;
   if (position() + more.size() <= limit_) {
     require_room(position(), more.size());
     pending_ = std::move(more);
@@ -110,10 +113,10 @@ Ending Conversation::answer(std::string_view message, const Output& output, cons
   } else {
     std::vector<Turn> turns = turns_;
     turns.push_back({std::string(message), {}});
-    begin_again(newest_half(std::move(turns)));
-    again = pending_.size() - std::min(pending_.size(), more.size());
+    forget_oldest(std::move(turns), more.size() - again_);
   }
-  return prefill(again, stop) ? generate(output, stop) : Ending::kStopped;
+  question_ = message;
+  return prefill(stop) ? generate(output, stop) : Ending::kStopped;
 }
 
 // If the answer ends at the last token shown, that token stays pending: the next
@@ -141,9 +144,9 @@ Ending Conversation::generate(const Output& output, const Stop& stop) {
     if (!tokenizer_.is_special(token)) emit(stream.push(tokenizer_.decode(token)));
     if (made >= options_.max_tokens) return end(Ending::kCut);
     if (position() + 1 > limit_) {
-      begin_again(newest_half(turns_));
+      forget_oldest(turns_, 0);
       const double before = counts_.prefill_seconds;
-      const bool is_fed = prefill(pending_.size(), stop);
+      const bool is_fed = prefill(stop);
       counts_.decode_seconds -= counts_.prefill_seconds - before;
       if (!is_fed) return end(Ending::kStopped);
       continue;

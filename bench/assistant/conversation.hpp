@@ -26,19 +26,20 @@ struct ConversationOptions {
                                       ///< it was trained for
   /// Gets how much of what is new was read, while it is read.
   std::function<void(std::size_t done, std::size_t all)> reading;
-  /// Gets a line when the conversation reaches the limit.
+  /// Gets a line when the conversation reaches the limit, and when something is read again because the
+  /// cache cannot take it back.
   std::function<void(const std::string&)> say;
 };
 
 /// Why an answer ended: the model said so, it was max_tokens long, or the caller stopped it.
 enum class Ending : std::uint8_t { kComplete, kCut, kStopped };
 
-/// What a conversation did since it began or was loaded.
+/// What a conversation did since it began or was loaded. What was taken back later was done, too.
 struct Counts {
   std::uint64_t prompt_tokens = 0;  ///< fed as messages and the text around them
   std::uint64_t answer_tokens = 0;  ///< chosen by the sampler and shown
   std::uint64_t decode_steps = 0;   ///< single tokens of answers fed back
-  std::uint64_t read_again = 0;     ///< tokens fed a second time, at the limit
+  std::uint64_t read_again = 0;     ///< tokens fed a second time, at the limit or after something was taken back
   double prefill_seconds = 0;
   double decode_seconds = 0;
 };
@@ -68,6 +69,25 @@ class Conversation {
   ///         than the limit, and when the store is full and its policy drops nothing. Then nothing
   ///         of the message was fed, and all is as before; or the answer stands as far as shown.
   Ending answer(std::string_view message, const Output& output, const Stop& stop = {});
+
+  /// Takes back the last question and its answer, however it ended. Again and again it goes back to the
+  /// empty conversation, or to what the limit left of it. Where the cache has made space since the
+  /// question, what came before it waits to be read again with the next question, and
+  /// ConversationOptions::say gets a line. The sampler's draws are not taken back.
+  /// @returns false if nothing was said
+  /// @throws Error if what would be read again does not fit the arena. All is as before then.
+  bool undo();
+
+  /// Answers the last question again in place of its last answer, with the next draws of the sampler. Reads
+  /// the last token of the question again, or more of the conversation where the cache cannot go back
+  /// so far; ConversationOptions::say gets a line then. A question that the limit shortened is asked whole,
+  /// unless the conversation was loaded since, or a later one was taken back.
+  /// @throws Error if nothing was said, or if what would be read again does not fit the limit or the arena.
+  ///         All is as before then. While it generates, as answer() does.
+  Ending regenerate(const Output& output, const Stop& stop = {});
+
+  /// Questions that undo() can take back.
+  std::size_t turns() const { return turns_.size(); }
 
   /// Forgets everything that was said. What follows is as in a new conversation
   /// with the same options.
@@ -99,14 +119,20 @@ class Conversation {
 
   void require_room(std::size_t held, std::size_t tokens) const;
   bool feed(const Stop& stop);
-  bool prefill(std::size_t again, const Stop& stop);
+  bool prefill(const Stop& stop);
   Ending generate(const Output& output, const Stop& stop);
+
+  // What is taken back; see conversation_undo.cpp.
+  std::optional<std::size_t> start_of_last(std::size_t tokens) const;
+  bool go_back(std::size_t seen);
+  void read_again(std::vector<Turn> turns);
 
   // What is read again at the limit; see conversation_limit.cpp.
   std::vector<std::int32_t> written(std::span<const Turn> turns) const;
   std::vector<Turn> newest_half(std::vector<Turn> turns) const;
   void shorten(std::vector<Turn>& turns, std::size_t room) const;
-  void begin_again(std::vector<Turn> turns);
+  void forget_oldest(std::vector<Turn> turns, std::size_t fresh);
+  void begin_again(std::vector<Turn> turns, std::size_t fresh);
 
   Model& model_;
   const Tokenizer& tokenizer_;
@@ -117,8 +143,11 @@ class Conversation {
   Counts counts_;
   std::size_t limit_;
   std::vector<float> logits_;
-  std::vector<Turn> turns_;            // since the beginning or the limit; the answer to the last one is not closed
-  std::vector<std::int32_t> pending_;  // tokens of the conversation that are not yet in the store
+  std::vector<Turn> turns_;  // since the beginning or the limit; the answer to the last one is not closed
+  // Tokens of the conversation that are not yet in the store: those in it and these are written(turns_).
+  std::vector<std::int32_t> pending_;
+  std::size_t again_ = 0;  // how many of these, the first, were in the store before
+  std::string question_;   // the last one as it was asked, as the limit may have shortened its turn; empty if unknown
 };
 
 /// A short table of what a conversation took, with one figure per line.

@@ -68,18 +68,26 @@ void Conversation::shorten(std::vector<Turn>& turns, std::size_t room) const {
   }
 }
 
+/// At the limit: goes on with the newest half of `turns`, and says so.
+/// @throws Error as newest_half and begin_again do. Nothing is changed then.
+void Conversation::forget_oldest(std::vector<Turn> turns, std::size_t fresh) {
+  begin_again(newest_half(std::move(turns)), fresh);
+  if (!options_.say) return;
+  options_.say("the conversation has come to the " + std::to_string(limit_) +
+               " tokens that the model was trained for; it forgets all but the newest " +
+               std::to_string(pending_.size()));
+}
+
 /// Clears the store, and makes `turns` pending, as if nothing had been said before.
+/// @param fresh  how many of the last tokens were never in the store
 /// @throws Error if they do not fit the arena. Nothing is changed then.
-void Conversation::begin_again(std::vector<Turn> turns) {
+void Conversation::begin_again(std::vector<Turn> turns, std::size_t fresh) {
   std::vector<std::int32_t> tokens = written(turns);
   require_room(0, tokens.size());
   store_.clear();
   turns_ = std::move(turns);
   pending_ = std::move(tokens);
-  if (!options_.say) return;
-  options_.say("the conversation has come to the " + std::to_string(limit_) +
-               " tokens that the model was trained for; it forgets all but the newest " +
-               std::to_string(pending_.size()));
+  again_ = pending_.size() - std::min(pending_.size(), fresh);
 }
 
 }  // namespace nibkv::llm

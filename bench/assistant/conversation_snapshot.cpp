@@ -130,6 +130,8 @@ void Conversation::load(std::span<const std::byte> bytes, std::uint64_t model) {
     throw Error(std::string(nibkv::text(status)) + "; it was saved with a cache of " + note.text(note.remaining()));
   }
   pending_ = std::move(pending);
+  again_ = 0;
+  question_.clear();
   turns_ = std::move(turns);
   sampler_.set_state(head.sampler);
   counts_ = {};

@@ -12,11 +12,15 @@
 namespace nibkv::llm {
 namespace {
 
-constexpr const char* kChatHelp = R"(  /context  draw which tokens the cache holds
-  /reset    forget the conversation
-  /stats    what it took so far
-  /quit     end (so do Ctrl-D and the end of input)
-  Ctrl-C    stop an answer, forget what is typed, or end where nothing is
+constexpr const char* kChatHelp = R"(  /context     draw which tokens the cache holds
+  /undo        take back the last question and its answer; again, those before them
+  /regenerate  answer the last question again, with the next draws of --seed: another answer, but
+               the same one each time that the same lines are typed. With --greedy the same answer
+               under --policy full; what other policies drop may have changed
+  /reset       forget the conversation; the draws begin again, which they do not after /undo
+  /stats       what it took so far; what was taken back counts
+  /quit        end (so do Ctrl-D and the end of input)
+  Ctrl-C       stop an answer, forget what is typed, or end where nothing is
 On a terminal what is pasted is one message, however many lines it has. Arrows, Home, End, Delete,
 Ctrl-U, Ctrl-K and Ctrl-W edit it; Up brings earlier ones back.
 )";
@@ -33,13 +37,19 @@ void say(const std::string& line) {
 }
 
 bool Session::ask(const std::string& message) {
+  return print_answer([&](const Conversation::Output& output, const Conversation::Stop& stop) {
+    return conversation_.answer(message, output, stop);
+  });
+}
+
+bool Session::print_answer(const Make& make) {
   const auto print = [this](std::string_view text) {
     reading_.hide();
     std::cout << text << std::flush;
   };
   Ending ending = Ending::kStopped;
   try {
-    ending = conversation_.answer(message, print, [] { return stop_asked() || !std::cout; });
+    ending = make(print, [] { return stop_asked() || !std::cout; });
   } catch (const Error&) {
     reading_.hide();
     std::cout << std::endl;
@@ -65,13 +75,13 @@ void Session::chat() {
       return;
     }
     if (message->find_first_not_of(" \t\n") == std::string::npos) continue;
-    if (is_command(*message)) {
-      if (*message == "/quit") return;
-      obey(*message);
-      continue;
-    }
+    if (*message == "/quit") return;
     try {
-      ask(*message);
+      if (is_command(*message)) {
+        obey(*message);
+      } else {
+        ask(*message);
+      }
     } catch (const Error& error) {
       // A person can go on with /reset; a script cannot know.
       if (!reader.is_terminal()) throw;
@@ -90,9 +100,34 @@ void Session::obey(const std::string& command) {
   } else if (command == "/reset") {
     conversation_.reset();
     say("the conversation starts again");
+  } else if (command == "/undo") {
+    undo();
+  } else if (command == "/regenerate") {
+    regenerate();
   } else {
     say("unknown command " + command + "; /help lists them");
   }
+}
+
+void Session::undo() {
+  if (!conversation_.undo()) {
+    say("nothing was said that could be taken back");
+    return;
+  }
+  const std::size_t left = conversation_.turns();
+  say("the last question and its answer are taken back; " +
+      (left == 0 ? "nothing is left of the conversation"
+                 : std::to_string(left) + (left == 1 ? " question is left" : " questions are left")));
+}
+
+void Session::regenerate() {
+  if (conversation_.turns() == 0) {
+    say("nothing was asked that could be answered again");
+    return;
+  }
+  print_answer([&](const Conversation::Output& output, const Conversation::Stop& stop) {
+    return conversation_.regenerate(output, stop);
+  });
 }
 
 }  // namespace nibkv::llm

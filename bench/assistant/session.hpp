@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "bench/assistant/conversation.hpp"
@@ -26,7 +27,13 @@ class Session {
   void chat();
 
  private:
+  /// Makes an answer and prints it.
+  using Make = std::function<Ending(const Conversation::Output&, const Conversation::Stop&)>;
+
+  bool print_answer(const Make& make);
   void obey(const std::string& command);
+  void undo();
+  void regenerate();
 
   Conversation& conversation_;
   Progress& reading_;

@@ -317,6 +317,7 @@ TEST_F(AssistantTest, ObeysCommandsAndTakesOtherLinesWithASlashAsText) {
   const std::size_t help = result.err.find("  /context"), end = result.err.find("ones back.\n");
   ASSERT_LT(help, end) << result.err;
   EXPECT_LE(columns_of(result.err.substr(help, end - help)), 100u) << result.err;
+  for (const char* command : {"  /undo ", "  /regenerate "}) EXPECT_EQ(count_of(result.err, command), 1u) << result.err;
   EXPECT_NE(result.err.find("  the cache is empty\n"), std::string::npos);
   EXPECT_NE(result.err.find("unknown command /nonsense"), std::string::npos);
   EXPECT_EQ(figure(result, "tokens, prompt / answer"), "14 / 2") << "since the reset";

@@ -213,6 +213,10 @@ void TileStore::clear() {
   peak_slots_ = 0;
 }
 
+Status TileStore::truncate(std::size_t seen) {
+  return watched([&] { return nibkv::truncate(cache_, static_cast<std::uint32_t>(seen)); });
+}
+
 std::vector<std::byte> TileStore::save(std::span<const std::byte> note) const {
   std::vector<std::byte> bytes(static_cast<std::size_t>(snapshot_bytes(cache_, note.size())));
   require(watched([&] { return nibkv::save(cache_, bytes, {0, note}); }), "save");

@@ -46,6 +46,8 @@ class TileStore : public KvStore {
 
   const Cache& cache() const { return cache_; }
   void clear();
+  /// Takes back all but the first `seen` tokens. Returns what nibkv::truncate returns; unchanged unless kOk.
+  Status truncate(std::size_t seen);
   /// A snapshot of the cache with the caller's own bytes.
   std::vector<std::byte> save(std::span<const std::byte> note) const;
   /// Returns what nibkv::restore returns. The store is unchanged unless kOk.
