@@ -421,7 +421,10 @@ void expect_not_ready(nibkv_cache* cache) {
   float row[4 * 32] = {};
   std::uint32_t target[1] = {};
   nibkv_slot slot = {};
+  bool done = false;
   EXPECT_EQ(nibkv_clear(cache), NIBKV_NOT_READY);
+  EXPECT_EQ(nibkv_wipe(cache), NIBKV_NOT_READY);
+  EXPECT_EQ(nibkv_tidy(cache, 1, &done), NIBKV_NOT_READY);
   EXPECT_EQ(nibkv_append(cache, 0, 1, row, row), NIBKV_NOT_READY);
   EXPECT_EQ(nibkv_attend(cache, 0, 1, row, row, nullptr), NIBKV_NOT_READY);
   EXPECT_EQ(nibkv_explain(cache, 0, 0, &slot, 1), NIBKV_NOT_READY);
@@ -487,10 +490,18 @@ TEST(CApi, TakingBackAndMovingAreThoseOfCpp) {
   EXPECT_EQ(bytes_of(cache), test::saved(rig.cache()));
   EXPECT_EQ(nibkv_seen(&cache, 0), 120u);
   EXPECT_EQ(nibkv_seen(&fork, 0), 130u);
+  bool done = false;
+  ASSERT_EQ(nibkv_tidy(&fork, 8, &done), NIBKV_OK);
+  for (int calls = 1; !done; ++calls) {
+    ASSERT_LT(calls, 9);
+    ASSERT_EQ(nibkv_tidy(&fork, 8, &done), NIBKV_OK);
+  }
   ASSERT_EQ(nibkv_move_to(&fork, &moved), NIBKV_OK);
   EXPECT_EQ(nibkv_seen(&moved, 1), 130u);
   EXPECT_EQ(nibkv_held(&moved, 1, 1), nibkv_held(&fork, 1, 1));
   EXPECT_EQ(nibkv_check(&moved), NIBKV_OK);
+  ASSERT_EQ(nibkv_wipe(&moved), NIBKV_OK);
+  EXPECT_EQ(nibkv_seen(&moved, 1), 0u);
 }
 
 TEST(CApi, AHandleOfZerosOrNoneIsNotReady) {
@@ -570,6 +581,11 @@ TEST(CApi, WrongArgumentsAreRefusedAndChangeNothing) {
     if (sizeof(nibkv_budget) == 1 && (none < 0 || none > 255)) continue;  // it has no such numbers
     EXPECT_EQ(nibkv_compact_now(&cache, 60, static_cast<nibkv_budget>(none)), NIBKV_BAD_POLICY) << none;
   }
+  bool done = false;
+  EXPECT_EQ(nibkv_tidy(&cache, 1, nullptr), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_tidy(&cache, 0, &done), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_tidy(&cache, 9, &done), NIBKV_BAD_ARGUMENT);
+  EXPECT_FALSE(done);
   EXPECT_EQ(nibkv_truncate(&cache, 3), NIBKV_BAD_ARGUMENT);
   Arena second(size + 1);
   nibkv_cache fork = {};

@@ -78,6 +78,11 @@ class Cache {
   /// @returns kNotReady
   /// Cost: O(tiles).
   Status clear();
+  /// The same, and overwrites with zeros what the cache has held: rows, scores, positions, workspace.
+  /// Nothing else is overwritten when tokens go: what they left in an arena or a snapshot is the caller's to
+  /// protect (lib/ENGINES.md, "At rest").
+  /// Cost: O(footprint).
+  Status wipe();
 
   bool ready() const { return base_ != nullptr; }
   const Shape& shape() const { return shape_; }

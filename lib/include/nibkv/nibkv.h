@@ -259,6 +259,8 @@ NIBKV_API nibkv_status nibkv_init(nibkv_cache* cache, void* arena, size_t arena_
 /* Forgets all tokens. Shape, policy, port and profile stay; the peaks of nibkv_usage start over.
  * Returns NIBKV_NOT_READY. Cost: O(tiles). */
 NIBKV_API nibkv_status nibkv_clear(nibkv_cache* cache);
+/* The same, and overwrites with zeros what the cache has held. Cost: O(footprint). */
+NIBKV_API nibkv_status nibkv_wipe(nibkv_cache* cache);
 
 /* Appends `count` tokens to `layer`, quantised to 4 bits. Under a bounded policy, an append that would outgrow
  * a head's tiles first plans and compacts that head. append.hpp has the limits of large numbers.
@@ -378,6 +380,17 @@ NIBKV_API nibkv_status nibkv_compact(nibkv_cache* cache, uint32_t layer, uint32_
  * NIBKV_BAD_ARGUMENT for tokens out of range, or when two layers that share codes have not seen the same tokens.
  * The cache is unchanged unless NIBKV_OK. Cost: that of nibkv_plan and nibkv_compact on every chain. */
 NIBKV_API nibkv_status nibkv_compact_now(nibkv_cache* cache, uint32_t tokens, nibkv_budget how);
+
+/* Makes space for `tokens` more tokens ahead of need, in small steps, for an engine with idle time between tokens. A
+ * call cuts back at most one head, or, where heads compete for a layer's slots, one layer. With `tokens` of 1 after
+ * each token, until it is done, single tokens give the same bytes as without it.
+ *
+ * tokens:  [1, max_chunk]: as many as the next append will bring
+ * done:    written: whether there was nothing to do; otherwise call again
+ * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT for null, for tokens out of range, or when two layers that share codes
+ * have not seen the same tokens. The cache is unchanged unless NIBKV_OK.
+ * Cost: that of nibkv_plan and nibkv_compact on one head. */
+NIBKV_API nibkv_status nibkv_tidy(nibkv_cache* cache, uint32_t tokens, bool* done);
 
 /* Takes back the newest tokens: afterwards every layer has seen at most `seen` tokens. For an answer that is
  * generated again, an edited turn, or draft tokens that were rejected. Layers that have seen no more stay as they

@@ -16,6 +16,7 @@
 #include "nibkv/score.hpp"
 #include "nibkv/plan.hpp"
 #include "nibkv/compact.hpp"
+#include "nibkv/tidy.hpp"
 #include "nibkv/truncate.hpp"
 #include "nibkv/move.hpp"
 #include "nibkv/check.hpp"

@@ -76,6 +76,15 @@ Status Cache::clear() {
   return Status::kOk;
 }
 
+Status Cache::wipe() {
+  if (!ready()) return Status::kNotReady;
+  const ArenaView to{*this};
+  // From the links on all is made anew by reset, or workspace, but for the layout at the end.
+  const Layout& at = to.layout();
+  std::memset(to.at<std::byte>(at.links), 0, static_cast<std::size_t>(at.layout - at.links));
+  return clear();
+}
+
 std::string_view Cache::port() const {
   return ready() ? std::string_view{kernels_->name} : std::string_view{};
 }

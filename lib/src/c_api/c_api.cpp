@@ -117,6 +117,11 @@ nibkv_status nibkv_clear(nibkv_cache* cache) {
   return in == nullptr ? NIBKV_NOT_READY : to_c(in->clear());
 }
 
+nibkv_status nibkv_wipe(nibkv_cache* cache) {
+  Cache* const in = ready(cache);
+  return in == nullptr ? NIBKV_NOT_READY : to_c(in->wipe());
+}
+
 nibkv_status nibkv_append(nibkv_cache* cache, uint32_t layer, uint32_t count, const float* keys, const float* values) {
   Cache* const in = ready(cache);
   if (in == nullptr) return NIBKV_NOT_READY;
@@ -185,6 +190,12 @@ nibkv_status nibkv_compact_now(nibkv_cache* cache, uint32_t tokens, nibkv_budget
   std::memcpy(&number, &how, sizeof how);
   if (number > 255) return NIBKV_BAD_POLICY;  // a Budget has 8 bits
   return to_c(compact_now(*in, tokens, static_cast<Budget>(number)));
+}
+
+nibkv_status nibkv_tidy(nibkv_cache* cache, uint32_t tokens, bool* done) {
+  Cache* const in = ready(cache);
+  if (in == nullptr) return NIBKV_NOT_READY;
+  return done == nullptr ? NIBKV_BAD_ARGUMENT : to_c(tidy(*in, tokens, *done));
 }
 
 nibkv_status nibkv_truncate(nibkv_cache* cache, uint32_t seen) {

@@ -7,9 +7,8 @@
 #include "codec/row.hpp"
 #include "codec/slot.hpp"
 #include "fold/fold.hpp"
-#include "pipeline/compact_chain.hpp"
+#include "pipeline/make_room.hpp"
 #include "pipeline/plan_chain.hpp"
-#include "pipeline/share_layer.hpp"
 #include "profile/format.hpp"
 
 namespace nibkv {
@@ -52,27 +51,6 @@ void store_q4(const ArenaView& to, const Basis& basis, const KeyRefiner& refiner
   rotate_in(to.kernels(), map != nullptr ? row : value, dim, row);
   scale = to.kernels().encode_row(row, static_cast<int>(dim), codes);
   put_value(to, tile, lane, codes, scale);
-}
-
-// Cuts back every chain of a layer that `count` more tokens would make too long. All are cut back
-// before the first of them grows, since a head whose budget has grown takes tiles that others give
-// back. The lowest layer of a band makes room for all.
-void make_room(const ArenaView& to, std::uint32_t layer, std::uint32_t count) {
-  const auto too_long = [&](std::uint32_t head) {
-    const Chain& chain = to.chain(layer, head);
-    return chain.used + count > capacity_of(to, chain);
-  };
-  const std::uint32_t heads = to.shape().kv_heads;
-  bool any = false;
-  for (std::uint32_t head = 0; head < heads; ++head) any = any || too_long(head);
-  if (any && to.policy().budget == Budget::kAdaptive) share_layer(to, layer, to.policy().tokens);
-  for (std::uint32_t head = 0; head < heads; ++head) {
-    if (!too_long(head)) continue;
-    const PlanArrays arrays(to);
-    Chain& chain = to.chain(layer, head);
-    plan_chain(to, chain, layer, head, count, arrays, arrays.target);
-    carry_out(to, layer, head, arrays.target, count, arrays);
-  }
 }
 
 }  // namespace

@@ -1,0 +1,67 @@
+#include "pipeline/make_room.hpp"
+
+#include "arena/band.hpp"
+#include "nibkv/tidy.hpp"
+#include "pipeline/compact_chain.hpp"
+#include "pipeline/share_layer.hpp"
+
+namespace nibkv {
+namespace {
+
+bool too_long(const ArenaView& to, std::uint32_t layer, std::uint32_t head, std::uint32_t count) {
+  const Chain& chain = to.chain(layer, head);
+  return chain.used + count > capacity_of(to, chain);
+}
+
+// The first head of a layer that is too long; kv_heads if there is none.
+std::uint32_t first_too_long(const ArenaView& to, std::uint32_t layer, std::uint32_t count) {
+  std::uint32_t head = 0;
+  while (head < to.shape().kv_heads && !too_long(to, layer, head, count)) ++head;
+  return head;
+}
+
+void cut(const ArenaView& to, std::uint32_t layer, std::uint32_t head, std::uint32_t count, std::uint32_t incoming) {
+  const PlanArrays arrays(to);
+  plan_chain(to, to.chain(layer, head), layer, head, count, arrays, arrays.target);
+  carry_out(to, layer, head, arrays.target, incoming, arrays);
+}
+
+void cut_all(const ArenaView& to, std::uint32_t layer, std::uint32_t count, std::uint32_t incoming) {
+  std::uint32_t head = first_too_long(to, layer, count);
+  if (head == to.shape().kv_heads) return;
+  if (to.policy().budget == Budget::kAdaptive) share_layer(to, layer, to.policy().tokens);
+  for (head = 0; head < to.shape().kv_heads; ++head) {
+    if (too_long(to, layer, head, count)) cut(to, layer, head, count, incoming);
+  }
+}
+
+}  // namespace
+
+void make_room(const ArenaView& to, std::uint32_t layer, std::uint32_t count) {
+  cut_all(to, layer, count, count);
+}
+
+Status tidy(Cache& cache, std::uint32_t tokens, bool& done) {
+  if (!cache.ready()) return Status::kNotReady;
+  const ArenaView to{cache};
+  if (tokens == 0 || tokens > to.shape().max_chunk) return Status::kBadArgument;
+  for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) {
+    if (!in_step(to, band_of(to, layer))) return Status::kBadArgument;
+  }
+  done = to.policy().keep == Keep::kAll;
+  if (done) return Status::kOk;
+  for (std::uint32_t layer = 0; layer < to.shape().layers; layer = band_of(to, layer).end()) {
+    const std::uint32_t head = first_too_long(to, layer, tokens);
+    if (head == to.shape().kv_heads) continue;
+    if (to.policy().budget == Budget::kAdaptive) {
+      cut_all(to, layer, tokens, 0);
+    } else {
+      cut(to, layer, head, tokens, 0);
+    }
+    return Status::kOk;
+  }
+  done = true;
+  return Status::kOk;
+}
+
+}  // namespace nibkv

@@ -1,0 +1,97 @@
+#include "nibkv/tidy.hpp"
+
+#include <gtest/gtest.h>
+
+#include "tests/support/effort.hpp"
+#include "tests/support/feed.hpp"
+#include "tests/support/snapshots.hpp"
+
+namespace nibkv {
+namespace {
+
+using test::Random;
+using test::Rig;
+using test::saved;
+
+// How many heads hold something else than before.
+std::uint32_t changed_heads(const Cache& a, const Cache& b) {
+  std::uint32_t count = 0;
+  for (std::uint32_t layer = 0; layer < a.shape().layers; ++layer) {
+    for (std::uint32_t head = 0; head < a.shape().kv_heads; ++head) {
+      count += a.held(layer, head) != b.held(layer, head) ? 1 : 0;
+    }
+  }
+  return count;
+}
+
+// Space is made between tokens, one head at a time, and all outputs are those of append's own.
+TEST(Tidy, GivesTheSameBytesAndAppendMakesNoSpace) {
+  const auto cases = test::snapshot_cases();
+  for (std::size_t i = 0; i < cases.size(); i += test::kEvery) {
+    const test::SnapshotCase& each = cases[i];
+    Rig rig(each.shape, each.policy, {}, 1, each.budgets), plain(each.shape, each.policy, {}, 1, each.budgets);
+    test::Arena arena(rig.cache().usage().arena_bytes);
+    Random random(4), same(4);
+    std::uint32_t steps = 0;
+    for (int token = 0; token < 300; ++token) {
+      const std::uint32_t exact = oldest_exact(rig.cache());
+      ASSERT_EQ(test::feed(rig.cache(), random, 1), test::feed(plain.cache(), same, 1)) << each.name;
+      const bool folds = layout_of(each.shape, each.policy).views != 0;
+      if (!folds) {
+        ASSERT_EQ(oldest_exact(rig.cache()), exact) << each.name << ": append made space";
+      }
+      for (bool done = false; !done; ++steps) {
+        Cache before;
+        ASSERT_EQ(clone(rig.cache(), arena.bytes(), before), Status::kOk);
+        ASSERT_EQ(tidy(rig.cache(), 1, done), Status::kOk) << each.name;
+        const std::uint32_t heads = changed_heads(rig.cache(), before);
+        if (done && token % 16 == 0) {
+          ASSERT_EQ(saved(rig.cache()), saved(before)) << each.name;
+        } else if (done) {
+          ASSERT_EQ(heads, 0u) << each.name;
+        } else if (each.policy.budget == Budget::kAdaptive) {
+          ASSERT_TRUE(heads >= 1 && heads <= each.shape.kv_heads) << each.name;
+        } else {
+          ASSERT_EQ(heads, folds ? 2u : 1u) << each.name;
+        }
+      }
+    }
+    EXPECT_EQ(check(rig.cache()), Status::kOk) << each.name;
+    EXPECT_EQ(steps > 300, each.policy.keep != Keep::kAll) << each.name;
+  }
+}
+
+TEST(Tidy, RefusesWhatDoesNotFit) {
+  const Shape shape{.layers = 2, .query_heads = 2, .kv_heads = 1, .head_dim = 16, .max_chunk = 6};
+  Rig rig(shape, ems(40));
+  bool done = false;
+  Cache none;
+  EXPECT_EQ(tidy(none, 1, done), Status::kNotReady);
+  EXPECT_EQ(tidy(rig.cache(), 0, done), Status::kBadArgument);
+  EXPECT_EQ(tidy(rig.cache(), 7, done), Status::kBadArgument);
+  EXPECT_FALSE(done);
+  EXPECT_EQ(tidy(rig.cache(), 6, done), Status::kOk);
+  EXPECT_TRUE(done);
+}
+
+TEST(Wipe, LeavesNothingOfWhatWasHeld) {
+  for (const test::SnapshotCase& each : test::snapshot_cases()) {
+    Rig rig(each.shape, each.policy, {}, 1, each.budgets), fresh(each.shape, each.policy, {}, 1, each.budgets);
+    Random random(9);
+    test::go_on(rig.cache(), random, 20);
+    ASSERT_EQ(rig.cache().wipe(), Status::kOk) << each.name;
+    EXPECT_EQ(rig.copy_state(), fresh.copy_state()) << each.name;
+    std::vector<std::byte> all = rig.arena().copy();
+    const Layout at = layout_of(each.shape, each.policy);
+    for (std::size_t i = static_cast<std::size_t>(at.plan); i < at.layout; ++i) {
+      ASSERT_EQ(all[i], std::byte{0}) << each.name << ", byte " << i;
+    }
+    Random same(2), too(2);
+    EXPECT_EQ(test::go_on(rig.cache(), same, 5), test::go_on(fresh.cache(), too, 5)) << each.name;
+  }
+  Cache none;
+  EXPECT_EQ(none.wipe(), Status::kNotReady);
+}
+
+}  // namespace
+}  // namespace nibkv
