@@ -9,6 +9,12 @@ namespace nibkv {
 
 static_assert(kTileSlots == 32);  // ports write the number: their vectors depend on it
 
+/// A 16-bit format of a caller's rows.
+enum class Half : std::uint8_t {
+  kF16,   ///< IEEE 754 binary16
+  kBf16,  ///< bfloat16: the upper half of an f32
+};
+
 /// A port: the few functions that a CPU's vector instructions speed up. Every port writes the same
 /// bytes as the scalar one.
 ///
@@ -27,6 +33,16 @@ static_assert(kTileSlots == 32);  // ports write the number: their vectors depen
 /// at multiples of 32 bytes.
 struct Kernels {
   const char* name;
+
+  /// row[c] = halves[c], exactly, denormals and infinities too. NaNs stay NaNs, which may differ between ports.
+  /// @param halves  16-bit numbers [head_dim], aligned to 2 bytes
+  /// @param row     f32[head_dim], written
+  void (*widen)(const void* halves, int head_dim, Half half, float* row);
+
+  /// halves[c] = row[c], rounded to nearest, ties to even; infinite if that is beyond the format's range (f16: from
+  /// 65520 on). NaNs as above.
+  /// @param halves  16-bit numbers [head_dim], aligned to 2 bytes, written
+  void (*narrow)(const float* row, int head_dim, Half half, void* halves);
 
   /// Orthonormal Hadamard transform in place, of each of the largest power-of-two blocks
   /// of head_dim channels in turn (96 = 64 + 32). Stages run from the closest partners to the
@@ -161,6 +177,8 @@ inline constexpr float kByteRange = 127.0f * 128.0f * 32768.0f;  ///< bytes in Q
 
 /// The kernels of the scalar port, for what another port does not speed up: in its table, or for the rest of a row.
 namespace scalar {
+void widen(const void* halves, int head_dim, Half half, float* row);
+void narrow(const float* row, int head_dim, Half half, void* halves);
 void rotate(float* row, int head_dim);
 std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes);
 float quantise_query(const float* row, int head_dim, std::int8_t* codes);

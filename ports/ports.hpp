@@ -2,7 +2,9 @@
 
 #include "ports/kernels.hpp"
 
-#if defined(__linux__) && (defined(__aarch64__) || defined(__arm__))
+#if defined(NIBKV_PORT_AVX2) || defined(NIBKV_PORT_AVX512VNNI)
+#include <cpuid.h>
+#elif defined(__linux__) && (defined(__aarch64__) || defined(__arm__))
 #include <sys/auxv.h>
 #elif defined(__APPLE__) && defined(__aarch64__)
 #include <sys/sysctl.h>
@@ -18,16 +20,23 @@ struct Port {
   bool (*runs_here)();
 };
 
+#if defined(NIBKV_PORT_AVX2) || defined(NIBKV_PORT_AVX512VNNI)
+/// Every CPU with AVX2 has it, but a virtual machine may hide it. clang 14 does not know its name.
+inline bool has_f16c() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+#endif
 #ifdef NIBKV_PORT_AVX512VNNI
 inline bool runs_avx512vnni() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+  return has_f16c() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512vnni");
 }
 #endif
 #ifdef NIBKV_PORT_AVX2
 inline bool runs_avx2() {
-  return __builtin_cpu_supports("avx2");
+  return __builtin_cpu_supports("avx2") && has_f16c();
 }
 #endif
 #ifdef NIBKV_PORT_SSE41

@@ -65,6 +65,24 @@ struct Arguments {
 
 using Body = void (*)(benchmark::State&, const Kernels&, Arguments&);
 
+// Of f16.
+void widen(benchmark::State& state, const Kernels& kernels, Arguments& with) {
+  kernels.narrow(with.row.data(), with.dim, Half::kF16, with.softmax.data());
+  for (auto _ : state) {
+    kernels.widen(with.softmax.data(), with.dim, Half::kF16, with.row.data());
+    benchmark::ClobberMemory();
+  }
+  state.counters["ns/row"] = nanoseconds_per(1);
+}
+
+void narrow(benchmark::State& state, const Kernels& kernels, Arguments& with) {
+  for (auto _ : state) {
+    kernels.narrow(with.row.data(), with.dim, Half::kF16, with.softmax.data());
+    benchmark::ClobberMemory();
+  }
+  state.counters["ns/row"] = nanoseconds_per(1);
+}
+
 void rotate(benchmark::State& state, const Kernels& kernels, Arguments& with) {
   for (auto _ : state) {
     kernels.rotate(with.row.data(), with.dim);
@@ -218,6 +236,8 @@ void register_kernels() {
   for (const int head_dim : kHeadDims) {
     for (const Port& port : kPorts) {
       if (!port.runs_here()) continue;
+      add("widen", widen, port, head_dim, 0);
+      add("narrow", narrow, port, head_dim, 0);
       add("rotate", rotate, port, head_dim, 0);
       add("encode_row", encode_row, port, head_dim, 0);
       add("quantise_query", quantise_query, port, head_dim, 0);

@@ -1,4 +1,5 @@
 #include "ports/avx2/avx2_common.hpp"
+#include "ports/avx2/avx2_halves.hpp"
 
 namespace nibkv {
 namespace {
@@ -237,6 +238,8 @@ void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* wei
 }  // namespace
 
 constexpr Kernels kAvx2Kernels = {.name = "avx2",
+                                  .widen = widen,
+                                  .narrow = narrow,
                                   .rotate = rotate,
                                   .encode_row = encode_row,
                                   .quantise_query = quantise_query,

@@ -140,6 +140,8 @@ void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* wei
 }  // namespace
 
 constexpr Kernels kDspKernels = {.name = "dsp",
+                                 .widen = scalar::widen,
+                                 .narrow = scalar::narrow,
                                  .rotate = scalar::rotate,
                                  .encode_row = scalar::encode_row,
                                  .quantise_query = scalar::quantise_query,

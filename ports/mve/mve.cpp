@@ -28,6 +28,58 @@ uint32x4_t multiples(std::uint32_t step) {
   return vmulq_n_u32(vidupq_n_u32(0, 1), step);
 }
 
+// Four f16 in 32 bits each. In integers: vcvtb and vcvtt would do, but binutils 2.40 writes them with other registers
+// than it was told.
+float32x4_t from_f16(uint32x4_t halves) {
+  const uint32x4_t size = vandq_u32(halves, vdupq_n_u32(0x7fff));
+  const uint32x4_t sign = vshlq_n_u32(veorq_u32(halves, size), 16);
+  uint32x4_t bits = vaddq_n_u32(vshlq_n_u32(size, 13), (127 - 15) << 23);
+  bits = vaddq_m_n_u32(bits, bits, (127 - 15) << 23, vcmphiq_n_u32(size, 0x7bff));
+  const float32x4_t denormal = vmulq_n_f32(vcvtq_f32_u32(size), 0x1p-24f);
+  bits = vpselq_u32(bits, vreinterpretq_u32_f32(denormal), vcmphiq_n_u32(size, 0x3ff));
+  return vreinterpretq_f32_u32(vorrq_u32(bits, sign));
+}
+
+// The scalar port says why. The sum with 0.5 is normal; what it may flush is too small to change it.
+uint32x4_t to_f16(float32x4_t x) {
+  const uint32x4_t bits = vreinterpretq_u32_f32(x);
+  const uint32x4_t size = vandq_u32(bits, vdupq_n_u32(0x7fffffff));
+  const uint32x4_t sign = vshrq_n_u32(veorq_u32(bits, size), 16);
+  const uint32x4_t odd = vandq_u32(vshrq_n_u32(size, 13), vdupq_n_u32(1));
+  const uint32x4_t usual = vshrq_n_u32(vaddq_n_u32(vaddq_u32(size, odd), 0xfffu - ((127u - 15u) << 23)), 13);
+  const float32x4_t shifted = vaddq_n_f32(vreinterpretq_f32_u32(size), 0.5f);
+  const uint32x4_t denormal = vsubq_n_u32(vreinterpretq_u32_f32(shifted), 0x3f000000);
+  uint32x4_t half = vpselq_u32(usual, denormal, vcmphiq_n_u32(size, 0x387fffff));
+  half = vminq_u32(half, vdupq_n_u32(0x7c00));
+  half = vorrq_m_u32(half, half, vdupq_n_u32(0x200), vcmphiq_n_u32(size, 0x7f800000));
+  return vorrq_u32(half, sign);
+}
+
+uint32x4_t to_bf16(float32x4_t x) {
+  const uint32x4_t bits = vreinterpretq_u32_f32(x);
+  const uint32x4_t upper = vshrq_n_u32(bits, 16);
+  const uint32x4_t odd = vandq_u32(upper, vdupq_n_u32(1));
+  const uint32x4_t rounded = vshrq_n_u32(vaddq_n_u32(vaddq_u32(bits, odd), 0x7fff), 16);
+  const mve_pred16_t nan = vcmphiq_n_u32(vandq_u32(bits, vdupq_n_u32(0x7fffffff)), 0x7f800000);
+  return vorrq_m_u32(rounded, upper, vdupq_n_u32(0x40), nan);
+}
+
+void widen(const void* halves, int head_dim, Half half, float* row) {
+  const auto* from = static_cast<const std::uint16_t*>(halves);
+  for (int c = 0; c < head_dim; c += 4) {
+    const uint32x4_t four = vldrhq_u32(from + c);
+    vst1q_f32(row + c, half == Half::kF16 ? from_f16(four) : vreinterpretq_f32_u32(vshlq_n_u32(four, 16)));
+  }
+}
+
+void narrow(const float* row, int head_dim, Half half, void* halves) {
+  auto* to = static_cast<std::uint16_t*>(halves);
+  for (int c = 0; c < head_dim; c += 4) {
+    const float32x4_t four = vld1q_f32(row + c);
+    vstrhq_u32(to + c, half == Half::kF16 ? to_f16(four) : to_bf16(four));
+  }
+}
+
 float largest_magnitude(const float* row, int n) {
   float most = 0;
   for (int i = 0; i < n; i += 4) most = vmaxnmavq_f32(most, vld1q_f32(row + i));
@@ -362,6 +414,8 @@ void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* wei
 }  // namespace
 
 constexpr Kernels kMveKernels = {.name = "mve",
+                                 .widen = widen,
+                                 .narrow = narrow,
                                  .rotate = rotate,
                                  .encode_row = encode_row,
                                  .quantise_query = quantise_query,

@@ -1,6 +1,7 @@
 // NEON of AArch64 and of 32-bit ARM: byte products are widened to 16 bits, and summed
 // there as far as they fit.
 #include "ports/neon/neon_common.hpp"
+#include "ports/neon/neon_halves.hpp"
 
 namespace nibkv {
 namespace {
@@ -123,6 +124,8 @@ void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* wei
 }  // namespace
 
 constexpr Kernels kNeonKernels = {.name = "neon",
+                                  .widen = widen,
+                                  .narrow = narrow,
                                   .rotate = rotate,
                                   .encode_row = encode_row,
                                   .quantise_query = quantise_query,

@@ -1,6 +1,7 @@
 // AArch64 with the dot product instructions of Armv8.2: four byte products and their sum at once;
 // both factors have the same signedness.
 #include "ports/neon/neon_common.hpp"
+#include "ports/neon/neon_halves.hpp"
 
 namespace nibkv {
 namespace {
@@ -116,6 +117,8 @@ void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* wei
 }  // namespace
 
 constexpr Kernels kNeonDotprodKernels = {.name = "neon_dotprod",
+                                         .widen = widen,
+                                         .narrow = narrow,
                                          .rotate = rotate,
                                          .encode_row = encode_row,
                                          .quantise_query = quantise_query,

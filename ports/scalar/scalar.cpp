@@ -33,6 +33,35 @@ float wide(std::uint16_t scale16) {
   return float_of(static_cast<std::uint32_t>(scale16) << 15);
 }
 
+// A size is a number's bits without its sign.
+float from_f16(std::uint16_t half) {
+  const std::uint32_t sign = (half & 0x8000u) << 16;
+  const std::uint32_t size = half & 0x7fffu;
+  if (size < 0x400) return float_of(sign | bits_of(static_cast<float>(size) * 0x1p-24f));
+  const std::uint32_t rebias = size < 0x7c00 ? 127 - 15 : 255 - 31;
+  return float_of(sign | ((size << 13) + (rebias << 23)));
+}
+
+std::uint16_t to_f16(float x) {
+  const std::uint32_t sign = bits_of(x) >> 16 & 0x8000;
+  const std::uint32_t size = bits_of(x) & 0x7fffffff;
+  std::uint32_t half = 0x7c00;
+  if (size > 0x7f800000) {
+    half = 0x7e00;
+  } else if (size < 0x38800000) {  // below 2^-14. From 0.5 to 1 an f32 has the steps of a denormal f16
+    half = bits_of(float_of(size) + 0.5f) - 0x3f000000;
+  } else if (size < 0x47800000) {  // below 2^16. What rounds up to that carries into the exponent of infinity
+    half = (size - ((127u - 15u) << 23) + 0xfff + (size >> 13 & 1)) >> 13;
+  }
+  return static_cast<std::uint16_t>(sign | half);
+}
+
+std::uint16_t to_bf16(float x) {
+  const std::uint32_t bits = bits_of(x);
+  if ((bits & 0x7fffffff) > 0x7f800000) return static_cast<std::uint16_t>(bits >> 16 | 0x40);
+  return static_cast<std::uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
 void rotate_block(float* row, int n, float norm) {
   for (int half = 1; half < n; half *= 2) {
     for (int start = 0; start < n; start += 2 * half) {
@@ -48,6 +77,18 @@ void rotate_block(float* row, int n, float norm) {
 }
 
 }  // namespace
+
+void widen(const void* halves, int head_dim, Half half, float* row) {
+  const auto* from = static_cast<const std::uint16_t*>(halves);
+  for (int c = 0; c < head_dim; ++c) {
+    row[c] = half == Half::kF16 ? from_f16(from[c]) : float_of(static_cast<std::uint32_t>(from[c]) << 16);
+  }
+}
+
+void narrow(const float* row, int head_dim, Half half, void* halves) {
+  auto* to = static_cast<std::uint16_t*>(halves);
+  for (int c = 0; c < head_dim; ++c) to[c] = half == Half::kF16 ? to_f16(row[c]) : to_bf16(row[c]);
+}
 
 void rotate(float* row, int head_dim) {
   int at = 0;
@@ -307,6 +348,8 @@ void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* wei
 }  // namespace ports::scalar
 
 constexpr Kernels kScalarKernels = {.name = "scalar",
+                                    .widen = ports::scalar::widen,
+                                    .narrow = ports::scalar::narrow,
                                     .rotate = ports::scalar::rotate,
                                     .encode_row = ports::scalar::encode_row,
                                     .quantise_query = ports::scalar::quantise_query,

@@ -26,6 +26,86 @@ __m128i broadcast4(const void* from) {
   return _mm_set1_epi32(four);
 }
 
+// Four f16 in 32 bits each.
+__m128 from_f16(__m128i halves) {
+  const __m128i size = _mm_and_si128(halves, _mm_set1_epi32(0x7fff));
+  const __m128i sign = _mm_slli_epi32(_mm_xor_si128(halves, size), 16);
+  const __m128i rebias = _mm_set1_epi32((127 - 15) << 23);
+  const __m128i infinite = _mm_cmpgt_epi32(size, _mm_set1_epi32(0x7bff));
+  __m128i bits = _mm_add_epi32(_mm_slli_epi32(size, 13), rebias);
+  bits = _mm_add_epi32(bits, _mm_and_si128(infinite, rebias));
+  const __m128 denormal = _mm_mul_ps(_mm_cvtepi32_ps(size), _mm_set1_ps(0x1p-24f));
+  bits = _mm_blendv_epi8(bits, _mm_castps_si128(denormal), _mm_cmpgt_epi32(_mm_set1_epi32(0x400), size));
+  return _mm_castsi128_ps(_mm_or_si128(bits, sign));
+}
+
+// To f16 in the low 16 bits; the scalar port says why.
+__m128i to_f16(__m128i bits) {
+  const __m128i size = _mm_and_si128(bits, _mm_set1_epi32(0x7fffffff));
+  const __m128i sign = _mm_srli_epi32(_mm_xor_si128(bits, size), 16);
+  const __m128i odd = _mm_and_si128(_mm_srli_epi32(size, 13), _mm_set1_epi32(1));
+  const __m128i usual =
+      _mm_srli_epi32(_mm_add_epi32(_mm_add_epi32(size, odd), _mm_set1_epi32(0xfff - ((127 - 15) << 23))), 13);
+  const __m128 shifted = _mm_add_ps(_mm_castsi128_ps(size), _mm_set1_ps(0.5f));
+  const __m128i denormal = _mm_sub_epi32(_mm_castps_si128(shifted), _mm_set1_epi32(0x3f000000));
+  __m128i half = _mm_blendv_epi8(usual, denormal, _mm_cmpgt_epi32(_mm_set1_epi32(0x38800000), size));
+  half = _mm_min_epi32(half, _mm_set1_epi32(0x7c00));
+  const __m128i nan = _mm_cmpgt_epi32(size, _mm_set1_epi32(0x7f800000));
+  half = _mm_or_si128(half, _mm_and_si128(nan, _mm_set1_epi32(0x200)));
+  return _mm_or_si128(half, sign);
+}
+
+__m128i to_bf16(__m128i bits) {
+  const __m128i nan = _mm_cmpgt_epi32(_mm_and_si128(bits, _mm_set1_epi32(0x7fffffff)), _mm_set1_epi32(0x7f800000));
+  const __m128i upper = _mm_srli_epi32(bits, 16);
+  const __m128i odd = _mm_and_si128(upper, _mm_set1_epi32(1));
+  const __m128i rounded = _mm_srli_epi32(_mm_add_epi32(_mm_add_epi32(bits, odd), _mm_set1_epi32(0x7fff)), 16);
+  return _mm_blendv_epi8(rounded, _mm_or_si128(upper, _mm_set1_epi32(0x40)), nan);
+}
+
+// Eight f16 at a time: their exponents are moved in 16 bits each, which become the upper halves of the f32.
+void widen_f16(const std::uint16_t* from, int head_dim, float* row) {
+  const __m128i rebias = _mm_set1_epi16((127 - 15) << 7);
+  for (int c = 0; c < head_dim; c += 8) {
+    const __m128i halves = load(from + c);
+    const __m128i size = _mm_and_si128(halves, _mm_set1_epi16(0x7fff));
+    if (_mm_movemask_epi8(_mm_cmpgt_epi16(_mm_set1_epi16(0x400), size)) != 0) {  // zeros and denormals
+      _mm_storeu_ps(row + c, from_f16(_mm_cvtepu16_epi32(halves)));
+      _mm_storeu_ps(row + c + 4, from_f16(_mm_cvtepu16_epi32(_mm_srli_si128(halves, 8))));
+      continue;
+    }
+    const __m128i infinite = _mm_and_si128(_mm_cmpgt_epi16(size, _mm_set1_epi16(0x7bff)), rebias);
+    const __m128i upper = _mm_add_epi16(_mm_add_epi16(_mm_srli_epi16(size, 3), rebias), infinite);
+    const __m128i high = _mm_or_si128(upper, _mm_xor_si128(halves, size));
+    const __m128i low = _mm_slli_epi16(halves, 13);
+    store(row + c, _mm_unpacklo_epi16(low, high));
+    store(row + c + 4, _mm_unpackhi_epi16(low, high));
+  }
+}
+
+void widen(const void* halves, int head_dim, Half half, float* row) {
+  const auto* from = static_cast<const std::uint16_t*>(halves);
+  if (half == Half::kF16) {
+    widen_f16(from, head_dim, row);
+    return;
+  }
+  for (int c = 0; c < head_dim; c += 8) {
+    const __m128i eight = load(from + c);
+    store(row + c, _mm_unpacklo_epi16(_mm_setzero_si128(), eight));
+    store(row + c + 4, _mm_unpackhi_epi16(_mm_setzero_si128(), eight));
+  }
+}
+
+void narrow(const float* row, int head_dim, Half half, void* halves) {
+  auto* to = static_cast<std::uint16_t*>(halves);
+  for (int c = 0; c < head_dim; c += 8) {
+    const __m128i low = load(row + c);
+    const __m128i high = load(row + c + 4);
+    store(to + c, half == Half::kF16 ? _mm_packus_epi32(to_f16(low), to_f16(high))
+                                     : _mm_packus_epi32(to_bf16(low), to_bf16(high)));
+  }
+}
+
 float largest_lane(__m128 x) {
   x = _mm_max_ps(x, _mm_movehl_ps(x, x));
   return _mm_cvtss_f32(_mm_max_ss(x, _mm_shuffle_ps(x, x, 1)));
@@ -583,6 +663,8 @@ void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* wei
 }  // namespace
 
 constexpr Kernels kSse41Kernels = {.name = "sse41",
+                                   .widen = widen,
+                                   .narrow = narrow,
                                    .rotate = rotate,
                                    .encode_row = encode_row,
                                    .quantise_query = quantise_query,

@@ -16,7 +16,7 @@ FOLDERS = ("numbers", "arena", "profile", "codec", "fold", "pipeline", "snapshot
 MOST_SOURCES = 20  # of a folder; the public headers are one each for a verb
 INTRINSICS = {"immintrin.h", "smmintrin.h", "arm_neon.h", "arm_mve.h", "arm_acle.h"}
 # The one place that asks which CPU this is.
-ASKS_THE_SYSTEM = {"ports/ports.hpp": {"sys/auxv.h", "sys/sysctl.h"}}
+ASKS_THE_SYSTEM = {"ports/ports.hpp": {"cpuid.h", "sys/auxv.h", "sys/sysctl.h"}}
 
 ISA = re.compile(r"__(x86_64|i386|SSE|SSSE|AVX|FMA|BMI|ARM|arm|aarch64|riscv|VSX|wasm)|_M_(X64|IX86|ARM)|NIBKV_PORT_")
 WORDS = re.compile(
