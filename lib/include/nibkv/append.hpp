@@ -4,6 +4,7 @@
 #include <span>
 
 #include "nibkv/cache.hpp"
+#include "nibkv/rows.hpp"
 
 #include "nibkv/macros_push.hpp"
 
@@ -28,6 +29,14 @@ namespace nibkv {
 ///          policy after 2^32 - 1 tokens. The cache is unchanged unless kOk.
 /// Cost: O(count * kv_heads * head_dim * log head_dim).
 Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, std::span<const float> values);
+
+/// The same from rows as an engine keeps them: f32, f16 or bf16, with strides (rows.hpp). The cache then holds what it
+/// would hold had the same numbers come as dense f32.
+/// @param count   [1, max_chunk]
+/// @param keys    finite, for `count` tokens and kv_heads heads
+/// @param values  likewise; their type and strides may be others
+/// @returns as above; kBadArgument for `count`, and for what rows.hpp says, too
+Status append(Cache& cache, std::uint32_t layer, std::uint32_t count, const ConstRows& keys, const ConstRows& values);
 
 /// How many more tokens every layer would take now before append returns kFull. Under a bounded
 /// policy that is what is left of 2^32 - 1 positions. 0 for a cache that is not ready.

@@ -40,6 +40,15 @@ struct Part {
 Status attend(Cache& cache, std::uint32_t layer, std::span<const float> queries, std::span<float> out,
               const Part& part = {});
 
+/// The same for rows as an engine keeps them: f32, f16 or bf16, with strides (rows.hpp). `out` becomes what it would from
+/// the same numbers as dense f32, rounded to its type.
+/// @param count    [1, max_chunk], and at most held() of every head in the part
+/// @param queries  finite, for `count` tokens and query_heads heads
+/// @param out      likewise; its type and strides may be others. It may not overlap `queries`
+/// @returns as above; kBadArgument for `count`, and for what rows.hpp says of all rows of the call, too
+Status attend(Cache& cache, std::uint32_t layer, std::uint32_t count, const ConstRows& queries, const MutableRows& out,
+              const Part& part = {});
+
 }  // namespace nibkv
 
 #include "nibkv/macros_pop.hpp"

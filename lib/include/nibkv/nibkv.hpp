@@ -11,6 +11,7 @@
 #include "nibkv/fold.hpp"
 #include "nibkv/arena.hpp"
 #include "nibkv/cache.hpp"
+#include "nibkv/rows.hpp"
 #include "nibkv/append.hpp"
 #include "nibkv/attend.hpp"
 #include "nibkv/score.hpp"

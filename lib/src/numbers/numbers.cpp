@@ -16,6 +16,21 @@ bool all_finite(const float* numbers, std::size_t count) {
   return true;  // finite numbers whose sum is not
 }
 
+bool halves_finite(const std::uint16_t* numbers, std::size_t count, std::uint16_t exponent) {
+  // What is not finite carries into the bit of the sign.
+  const auto carry = static_cast<std::uint16_t>(0x8000 - exponent);
+  std::uint16_t found[16] = {};
+  for (std::size_t i = 0; i < count; i += 16) {
+    for (std::size_t k = 0; k < 16; ++k)
+      found[k] = static_cast<std::uint16_t>(found[k] | ((numbers[i + k] & 0x7fff) + carry));
+  }
+  std::uint32_t words[8];
+  std::memcpy(words, found, sizeof words);
+  std::uint32_t all = 0;
+  for (const std::uint32_t word : words) all |= word;
+  return (all & 0x80008000) == 0;
+}
+
 float square_root(float x) {
   if (!(x > 0)) return 0;
   float root = float_from_bits((bits_from_float(x) >> 1) + 0x1fc00000);  // within 6 %

@@ -58,6 +58,10 @@ inline std::int32_t dot_of_codes(const std::int8_t* a, const std::int8_t* b, std
 /// @param count  a multiple of 16
 bool all_finite(const float* numbers, std::size_t count);
 
+/// The same for f16 and bf16.
+/// @param exponent  the bits of the format's exponent
+bool halves_finite(const std::uint16_t* numbers, std::size_t count, std::uint16_t exponent);
+
 /// The largest number for which `holds` is true. It must be true for 0, and monotonic: true for all
 /// numbers below one for which it is true.
 template <typename Holds>

@@ -2,6 +2,7 @@
 
 #include "arena/pool.hpp"
 #include "codec/basis.hpp"
+#include "codec/native_rows.hpp"
 #include "codec/refine.hpp"
 #include "codec/rotation.hpp"
 #include "codec/row.hpp"
@@ -14,10 +15,13 @@
 namespace nibkv {
 namespace {
 
-void store_f32(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, const float* key, const float* value) {
+void store_f32(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, const NativeRow& key,
+               const NativeRow& value) {
   const std::uint32_t dim = to.shape().head_dim;
-  for (std::uint32_t c = 0; c < dim; ++c) to.key_rows(tile)[c * kTileSlots + lane] = key[c];
-  std::memcpy(to.value_rows(tile) + lane * dim, value, dim * sizeof(float));
+  float* place = to.value_rows(tile) + lane * dim;  // first of the key, where it must be widened
+  const float* channels = key.widened(to.kernels(), dim, place);
+  for (std::uint32_t c = 0; c < dim; ++c) to.key_rows(tile)[c * kTileSlots + lane] = channels[c];
+  value.copy(to.kernels(), dim, place);
 }
 
 // Transforms a value to the basis of the layer below.
@@ -29,46 +33,52 @@ void map_value(const std::uint8_t* map, std::uint32_t dim, const float* value, f
   }
 }
 
+// Apart, because of its stack: the map reads every number for each that it writes.
+[[gnu::noinline]] void map_half_value(const Kernels& kernels, const std::uint8_t* map, std::uint32_t dim,
+                                      const NativeRow& value, float* row) {
+  float wide[kMaxHeadDim];
+  map_value(map, dim, value.widened(kernels, dim, wide), row);
+}
+
 void store_q4(const ArenaView& to, const Basis& basis, const KeyRefiner& refiner, const std::uint8_t* map,
-              std::uint32_t tile, std::uint32_t lane, const float* key, const float* value) {
+              std::uint32_t tile, std::uint32_t lane, const NativeRow& key, const NativeRow& value) {
   const std::uint32_t dim = to.shape().head_dim;
   float* row = to.encoding();
   std::uint8_t codes[kMaxHeadDim];
   std::int8_t outliers[kMaxOutlierChannels];
 
-  if (!basis.empty()) {
-    std::memcpy(row, key, dim * sizeof(float));
+  if (basis.empty()) {
+    rotate_in(to.kernels(), key.widened(to.kernels(), dim, row), dim, row);
+  } else {
+    key.copy(to.kernels(), dim, row);
     basis.split_key(row, outliers);
+    rotate_in(to.kernels(), row, dim, row);
   }
-  rotate_in(to.kernels(), basis.empty() ? key : row, dim, row);
   std::uint16_t scale = to.kernels().encode_row(row, static_cast<int>(dim), codes);
   if (scale != 0) scale = refiner.refine(row, codes, scale);
   put_key(to, tile, lane, codes, scale);
   for (std::uint32_t n = 0; n < to.shape().outlier_channels; ++n)
     to.outliers(tile)[outlier_byte(lane, n)] = outliers[n];
 
-  if (map != nullptr) map_value(map, dim, value, row);
-  rotate_in(to.kernels(), map != nullptr ? row : value, dim, row);
+  const float* rest = row;
+  if (map == nullptr) {
+    rest = value.widened(to.kernels(), dim, row);
+  } else if (value.f32()) {
+    map_value(map, dim, value.floats(), row);
+  } else {
+    map_half_value(to.kernels(), map, dim, value, row);
+  }
+  rotate_in(to.kernels(), rest, dim, row);
   scale = to.kernels().encode_row(row, static_cast<int>(dim), codes);
   put_value(to, tile, lane, codes, scale);
 }
 
-}  // namespace
-
-Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, std::span<const float> values) {
-  if (!cache.ready()) return Status::kNotReady;
-  const ArenaView to{cache};
-  const Shape& shape = to.shape();
-  if (layer >= shape.layers) return Status::kBadArgument;
-  const std::size_t stride = std::size_t{shape.kv_heads} * shape.head_dim;
-  const std::size_t tokens = keys.size() / stride;
-  if (tokens == 0 || tokens > shape.max_chunk || keys.size() != tokens * stride || values.size() != keys.size()) {
-    return Status::kBadArgument;
-  }
-  if (!all_finite(keys.data(), keys.size()) || !all_finite(values.data(), values.size())) return Status::kBadArgument;
-  const auto count = static_cast<std::uint32_t>(tokens);
+// append, of rows that were checked.
+Status append_rows(const ArenaView& to, std::uint32_t layer, std::uint32_t count, const ConstRows& keys,
+                   const ConstRows& values) {
   if (!in_turn(to, layer, count)) return Status::kBadArgument;
   if (to.chain(layer, 0).seen > 0xffffffff - count) return Status::kFull;  // positions have 32 bits
+  const Shape& shape = to.shape();
   const bool makes_room = to.policy().keep != Keep::kAll;
 
   // A bounded chain never needs more than its own tiles. Otherwise the pool must have the tiles
@@ -92,8 +102,8 @@ Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, st
     for (std::uint32_t i = 0; i < count; ++i) {
       const std::uint32_t lane = to.own(chain).slots % kTileSlots;
       const std::uint32_t tile = lane == 0 ? grow(to, chain) : chain.last;
-      const float* key = keys.data() + i * stride + head * shape.head_dim;
-      const float* value = values.data() + i * stride + head * shape.head_dim;
+      const NativeRow key = row_of(keys, i, head);
+      const NativeRow value = row_of(values, i, head);
       if (exact) {
         store_f32(to, tile, lane, key, value);
       } else {
@@ -107,6 +117,35 @@ Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, st
   }
   if (const Band band = band_of(to, layer); ends_turn(band, layer)) fold_old_slots(to, band);
   return Status::kOk;
+}
+
+}  // namespace
+
+Status append(Cache& cache, std::uint32_t layer, std::span<const float> keys, std::span<const float> values) {
+  if (!cache.ready()) return Status::kNotReady;
+  const ArenaView to{cache};
+  const Shape& shape = to.shape();
+  if (layer >= shape.layers) return Status::kBadArgument;
+  const std::size_t stride = std::size_t{shape.kv_heads} * shape.head_dim;
+  const std::size_t tokens = keys.size() / stride;
+  if (tokens == 0 || tokens > shape.max_chunk || keys.size() != tokens * stride || values.size() != keys.size()) {
+    return Status::kBadArgument;
+  }
+  if (!all_finite(keys.data(), keys.size()) || !all_finite(values.data(), values.size())) return Status::kBadArgument;
+  return append_rows(to, layer, static_cast<std::uint32_t>(tokens),
+                     tokens_first(keys.data(), Number::kF32, shape.kv_heads, shape.head_dim),
+                     tokens_first(values.data(), Number::kF32, shape.kv_heads, shape.head_dim));
+}
+
+Status append(Cache& cache, std::uint32_t layer, std::uint32_t count, const ConstRows& keys, const ConstRows& values) {
+  if (!cache.ready()) return Status::kNotReady;
+  const ArenaView to{cache};
+  const Shape& shape = to.shape();
+  if (layer >= shape.layers || count == 0 || count > shape.max_chunk) return Status::kBadArgument;
+  const RowCounts rows{count, shape.kv_heads, shape.head_dim};
+  if (!readable(keys, rows) || !readable(values, rows)) return Status::kBadArgument;
+  if (!all_finite(keys, rows) || !all_finite(values, rows)) return Status::kBadArgument;
+  return append_rows(to, layer, count, keys, values);
 }
 
 std::uint32_t room(const Cache& cache) {

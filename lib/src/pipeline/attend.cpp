@@ -1,6 +1,7 @@
 #include "nibkv/attend.hpp"
 
 #include "codec/basis.hpp"
+#include "codec/native_rows.hpp"
 #include "codec/rotation.hpp"
 #include "pipeline/attend_f32.hpp"
 #include "pipeline/attend_runs.hpp"
@@ -54,17 +55,19 @@ float bounded(float scale) {
   return scale < kMostQueryScale ? scale : kMostQueryScale;
 }
 
-void add_row(const ArenaView& to, const Basis& basis, Rows& rows, const float* query, std::uint32_t limit) {
+void add_row(const ArenaView& to, const Basis& basis, Rows& rows, const NativeRow& query, std::uint32_t limit) {
   const auto dim = static_cast<int>(to.shape().head_dim);
   const auto channels = static_cast<int>(to.shape().outlier_channels);
   const std::int32_t i = rows.count++;
   NIBKV_ASSERT(i < static_cast<std::int32_t>(to.shape().rows()) && limit != 0);
   float outliers[kMaxOutlierChannels];
-  if (!basis.empty()) {
-    std::memcpy(rows.row, query, static_cast<std::size_t>(dim) * sizeof(float));
+  if (basis.empty()) {
+    rotate_in(to.kernels(), query.widened(to.kernels(), to.shape().head_dim, rows.row), to.shape().head_dim, rows.row);
+  } else {
+    query.copy(to.kernels(), to.shape().head_dim, rows.row);
     basis.split_query(rows.row, outliers);
+    rotate_in(to.kernels(), rows.row, to.shape().head_dim, rows.row);
   }
-  rotate_in(to.kernels(), basis.empty() ? query : rows.row, to.shape().head_dim, rows.row);
   std::int8_t* codes = rows.queries + i * dim;
   std::int8_t* outlier_codes = rows.outlier_queries + i * channels;
   float scale = bounded(to.kernels().quantise_query(rows.row, dim, codes));
@@ -187,7 +190,8 @@ void add_tile(const ArenaView& to, Rows& rows, const TileWeights& tile, const st
   to.kernels().value_sums(values, dim, tile.weights, tile.value_units, rows.count, rows.sums);
 }
 
-void finish_row(const ArenaView& to, const Rows& rows, std::int32_t i, float* out) {
+void finish_row(const ArenaView& to, const Rows& rows, std::int32_t i, const NativeOut& native) {
+  float* const out = native.staged(rows.row);
   const auto dim = static_cast<int>(to.shape().head_dim);
   float* sums = rows.sums + i * dim;
   // The weights of the values are Q0.16; the mass is in units of 2^-40. It is not 0: the largest
@@ -195,7 +199,10 @@ void finish_row(const ArenaView& to, const Rows& rows, std::int32_t i, float* ou
   const float per_mass = 0x1p24f / static_cast<float>(rows.states[i].mass);
   for (int c = 0; c < dim; ++c) sums[c] *= per_mass;
   rotate_out(to.kernels(), sums, to.shape().head_dim, rows.value_map != nullptr ? sums : out);
-  if (rows.value_map == nullptr) return;
+  if (rows.value_map == nullptr) {
+    native.put(to.kernels(), to.shape().head_dim, out);
+    return;
+  }
   // Back from the basis of the layer below: the map's transpose.
   for (int c = 0; c < dim; ++c) out[c] = 0;
   std::size_t at = 0;
@@ -203,6 +210,7 @@ void finish_row(const ArenaView& to, const Rows& rows, std::int32_t i, float* ou
     const float sum = sums[r] * 0x1p-15f;
     for (int c = 0; c < dim; ++c, ++at) out[c] += static_cast<float>(i16_at(rows.value_map, at)) * sum;
   }
+  native.put(to.kernels(), to.shape().head_dim, out);
 }
 
 // How a run of rows affects the scores.
@@ -225,7 +233,7 @@ void attend_run(const ArenaView& to, Rows& rows, const Run& run) {
   }
 }
 
-void attend_rows(const ArenaView& to, Chain& chain, Rows& rows, float* const* outs, const Scoring& scoring) {
+void attend_rows(const ArenaView& to, Chain& chain, Rows& rows, const NativeOut* outs, const Scoring& scoring) {
   if (rows.count == 0) return;
   std::uint32_t end = 0;
   for (int i = 0; i < rows.count; ++i) end = rows.limits[i] > end ? rows.limits[i] : end;
@@ -240,13 +248,13 @@ void attend_rows(const ArenaView& to, Chain& chain, Rows& rows, float* const* ou
 }
 
 void attend_head(const ArenaView& to, std::uint32_t layer, std::uint32_t head, std::uint32_t tokens,
-                 const float* queries, float* out, const Part& part) {
+                 const ConstRows& queries, const MutableRows& out, const Part& part) {
   const Shape& shape = to.shape();
   Chain& chain = to.chain(layer, head);
   const Basis basis(to, layer, head);
   Rows rows = rows_in(to, part.worker);
   rows.value_map = value_map(to, layer, head);
-  float* outs[kMaxRows];
+  NativeOut outs[kMaxRows];
   // Scores need all heads of a query in the same pass, if they fit.
   const std::uint32_t group = shape.group();
   const std::uint32_t most_rows =
@@ -265,13 +273,38 @@ void attend_head(const ArenaView& to, std::uint32_t layer, std::uint32_t head, s
   };
   for (std::uint32_t query = part.first_query; query < part.first_query + part.queries; ++query) {
     for (std::uint32_t member = 0; member < group; ++member) {
-      const std::size_t at = (std::size_t{query} * shape.query_heads + head * group + member) * shape.head_dim;
-      outs[rows.count] = out + at;
-      add_row(to, basis, rows, queries + at, chain.used - (tokens - 1 - query));
+      const std::uint32_t query_head = head * group + member;
+      outs[rows.count] = row_of(out, query, query_head);
+      add_row(to, basis, rows, row_of(queries, query, query_head), chain.used - (tokens - 1 - query));
       if (static_cast<std::uint32_t>(rows.count) == most_rows) run();
     }
   }
   run();
+}
+
+// Completes a part, and checks all but the rows.
+bool complete(const ArenaView& to, std::uint32_t layer, std::uint32_t count, Part& part) {
+  const Shape& shape = to.shape();
+  if (part.worker >= shape.workers || part.first_head >= shape.kv_heads || part.first_query >= count) return false;
+  if (part.heads == 0) part.heads = shape.kv_heads - part.first_head;
+  if (part.queries == 0) part.queries = count - part.first_query;
+  if (part.heads > shape.kv_heads - part.first_head || part.queries > count - part.first_query) return false;
+  if (scores_attention(to.policy()) && part.queries != count) return false;
+  for (std::uint32_t head = part.first_head; head < part.first_head + part.heads; ++head) {
+    if (to.chain(layer, head).used < count) return false;
+  }
+  return true;
+}
+
+void attend_part(const ArenaView& to, std::uint32_t layer, std::uint32_t count, const ConstRows& queries,
+                 const MutableRows& out, const Part& part) {
+  for (std::uint32_t head = part.first_head; head < part.first_head + part.heads; ++head) {
+    if (to.shape().storage == Storage::kF32) {
+      attend_head_f32(to, layer, head, count, queries, out, part);
+    } else {
+      attend_head(to, layer, head, count, queries, out, part);
+    }
+  }
 }
 
 }  // namespace
@@ -289,28 +322,31 @@ Status attend(Cache& cache, std::uint32_t layer, std::span<const float> queries,
   }
   const auto count = static_cast<std::uint32_t>(tokens);
   Part whole = part;
-  if (part.worker >= shape.workers || part.first_head >= shape.kv_heads || part.first_query >= count)
-    return Status::kBadArgument;
-  if (part.heads == 0) whole.heads = shape.kv_heads - part.first_head;
-  if (part.queries == 0) whole.queries = count - part.first_query;
-  if (whole.heads > shape.kv_heads - part.first_head || whole.queries > count - part.first_query)
-    return Status::kBadArgument;
-  if (scores_attention(to.policy()) && whole.queries != count) return Status::kBadArgument;
-  for (std::uint32_t head = part.first_head; head < part.first_head + whole.heads; ++head) {
-    if (to.chain(layer, head).used < count) return Status::kBadArgument;
-  }
+  if (!complete(to, layer, count, whole)) return Status::kBadArgument;
   const std::size_t group_floats = std::size_t{shape.group()} * shape.head_dim;
   for (std::uint32_t query = whole.first_query; query < whole.first_query + whole.queries; ++query) {
     const float* rows = queries.data() + query * stride + part.first_head * group_floats;
     if (!all_finite(rows, whole.heads * group_floats)) return Status::kBadArgument;
   }
-  for (std::uint32_t head = part.first_head; head < part.first_head + whole.heads; ++head) {
-    if (shape.storage == Storage::kF32) {
-      attend_head_f32(to, layer, head, count, queries.data(), out.data(), whole);
-    } else {
-      attend_head(to, layer, head, count, queries.data(), out.data(), whole);
-    }
-  }
+  attend_part(to, layer, count, tokens_first(queries.data(), Number::kF32, shape.query_heads, shape.head_dim),
+              tokens_first(out.data(), Number::kF32, shape.query_heads, shape.head_dim), whole);
+  return Status::kOk;
+}
+
+Status attend(Cache& cache, std::uint32_t layer, std::uint32_t count, const ConstRows& queries, const MutableRows& out,
+              const Part& part) {
+  if (!cache.ready()) return Status::kNotReady;
+  const ArenaView to{cache};
+  const Shape& shape = to.shape();
+  if (layer >= shape.layers || count == 0 || count > shape.max_chunk) return Status::kBadArgument;
+  const RowCounts all{count, shape.query_heads, shape.head_dim};
+  if (!readable(queries, all) || !writable(out, all)) return Status::kBadArgument;
+  Part whole = part;
+  if (!complete(to, layer, count, whole)) return Status::kBadArgument;
+  ConstRows of_part = queries;
+  of_part.first = row_of(queries, whole.first_query, whole.first_head * shape.group()).numbers;
+  if (!all_finite(of_part, {whole.queries, whole.heads * shape.group(), shape.head_dim})) return Status::kBadArgument;
+  attend_part(to, layer, count, queries, out, whole);
   return Status::kOk;
 }
 

@@ -63,14 +63,19 @@ void attend_row(const ArenaView& to, const Chain& chain, const float* query, std
 }  // namespace
 
 void attend_head_f32(const ArenaView& to, std::uint32_t layer, std::uint32_t head, std::uint32_t tokens,
-                     const float* queries, float* out, const Part& part) {
+                     const ConstRows& queries, const MutableRows& out, const Part& part) {
   const Shape& shape = to.shape();
   const Chain& chain = to.chain(layer, head);
-  auto* sums = in_place<float>(to.scratch(part.worker) + to.scratch_layout().sums);
+  const Scratch at = to.scratch_layout();
+  auto* sums = in_place<float>(to.scratch(part.worker) + at.sums);
+  auto* row = in_place<float>(to.scratch(part.worker) + at.row);
   for (std::uint32_t query = part.first_query; query < part.first_query + part.queries; ++query) {
     for (std::uint32_t member = 0; member < shape.group(); ++member) {
-      const std::size_t at = (std::size_t{query} * shape.query_heads + head * shape.group() + member) * shape.head_dim;
-      attend_row(to, chain, queries + at, chain.used - (tokens - 1 - query), sums, out + at);
+      const std::uint32_t query_head = head * shape.group() + member;
+      const NativeOut to_write = row_of(out, query, query_head);
+      const float* numbers = row_of(queries, query, query_head).widened(to.kernels(), shape.head_dim, row);
+      attend_row(to, chain, numbers, chain.used - (tokens - 1 - query), sums, to_write.staged(row));
+      to_write.put(to.kernels(), shape.head_dim, row);
     }
   }
 }

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "arena/view.hpp"
+#include "codec/native_rows.hpp"
 #include "nibkv/attend.hpp"
 
 namespace nibkv {
@@ -10,6 +11,6 @@ namespace nibkv {
 /// attend for one KV head with Storage::kF32: the softmax is in f32, and there are no tiles
 /// of codes. `tokens` is the number of queries of the call.
 void attend_head_f32(const ArenaView& to, std::uint32_t layer, std::uint32_t head, std::uint32_t tokens,
-                     const float* queries, float* out, const Part& part);
+                     const ConstRows& queries, const MutableRows& out, const Part& part);
 
 }  // namespace nibkv
