@@ -427,6 +427,10 @@ void expect_not_ready(nibkv_cache* cache) {
   EXPECT_EQ(nibkv_tidy(cache, 1, &done), NIBKV_NOT_READY);
   EXPECT_EQ(nibkv_append(cache, 0, 1, row, row), NIBKV_NOT_READY);
   EXPECT_EQ(nibkv_attend(cache, 0, 1, row, row, nullptr), NIBKV_NOT_READY);
+  const nibkv_rows rows = {row, NIBKV_NUMBER_F32, 16, 16};
+  const nibkv_mutable_rows to_write = {row, NIBKV_NUMBER_F32, 16, 16};
+  EXPECT_EQ(nibkv_append_rows(cache, 0, 1, &rows, &rows), NIBKV_NOT_READY);
+  EXPECT_EQ(nibkv_attend_rows(cache, 0, 1, &rows, &to_write, nullptr), NIBKV_NOT_READY);
   EXPECT_EQ(nibkv_explain(cache, 0, 0, &slot, 1), NIBKV_NOT_READY);
   EXPECT_EQ(nibkv_plan(cache, 0, 0, 0, target, 1), NIBKV_NOT_READY);
   EXPECT_EQ(nibkv_compact(cache, 0, 0, target, 1), NIBKV_NOT_READY);
@@ -454,6 +458,44 @@ void expect_not_ready(nibkv_cache* cache) {
   EXPECT_EQ(nibkv_seen(cache, 0), 0u);
   EXPECT_EQ(nibkv_usage_now(cache).arena_bytes, 0u);
   EXPECT_EQ(nibkv_port(cache), nullptr);
+}
+
+// Types, strides and the part reach C++.
+TEST(CApi, RowsOfEveryTypeAreThoseOfCpp) {
+  constexpr std::uint32_t kCount = 5;
+  const std::uint8_t numbers[] = {NIBKV_NUMBER_F32, NIBKV_NUMBER_F16, NIBKV_NUMBER_BF16};
+  Random random(11);
+  for (const std::uint8_t number : numbers) {
+    test::Rig rig(kShape, full(64));
+    test::Rig expected(kShape, full(64));
+    nibkv_cache cache = {};
+    std::memcpy(cache.opaque, &rig.cache(), sizeof(Cache));
+    // Heads outermost, with space for more tokens. f16 and bf16 below 2, so that any bits are finite.
+    std::vector<std::uint16_t> rows(2 * 4 * 8 * 32), c_out(rows.size()), out(rows.size());
+    for (std::uint16_t& half : rows) half = static_cast<std::uint16_t>(random.below(0x10000) & 0xbbff);
+    const nibkv_rows keys = {rows.data(), number, 32, 7 * 32}, values = {rows.data() + 2, number, 32, 6 * 32};
+    const nibkv_rows queries = {rows.data() + 4, number, 32, 5 * 32};
+    const nibkv_mutable_rows to = {c_out.data(), number, 4 * 32 + 1, 32};
+    const nibkv_part part = {1, 1, 2, 3, 1};
+    const Number type{number};
+    for (std::uint32_t layer = 0; layer < kShape.layers; ++layer) {
+      ASSERT_EQ(nibkv_append_rows(&cache, layer, kCount, &keys, &values), NIBKV_OK);
+      ASSERT_EQ(
+          append(expected.cache(), layer, kCount, {rows.data(), type, 32, 7 * 32}, {rows.data() + 2, type, 32, 6 * 32}),
+          Status::kOk);
+      for (const nibkv_part* of : {static_cast<const nibkv_part*>(nullptr), &part}) {
+        std::fill(c_out.begin(), c_out.end(), std::uint16_t{0});
+        std::fill(out.begin(), out.end(), std::uint16_t{0});
+        ASSERT_EQ(nibkv_attend_rows(&cache, layer, kCount, &queries, &to, of), NIBKV_OK);
+        ASSERT_EQ(attend(expected.cache(), layer, kCount, {rows.data() + 4, type, 32, 5 * 32},
+                         {out.data(), type, 4 * 32 + 1, 32}, of == nullptr ? Part{} : Part{1, 1, 2, 3, 1}),
+                  Status::kOk);
+        EXPECT_EQ(c_out, out);
+        EXPECT_NE(c_out, std::vector<std::uint16_t>(out.size()));
+      }
+    }
+    EXPECT_EQ(rig.copy_state(), expected.copy_state());
+  }
 }
 
 TEST(CApi, TakingBackAndMovingAreThoseOfCpp) {
@@ -561,6 +603,25 @@ TEST(CApi, WrongArgumentsAreRefusedAndChangeNothing) {
   for (const nibkv_part part : {nibkv_part{2, 0, 0, 0, 0}, nibkv_part{1, 2, 0, 0, 0}, nibkv_part{0, 0, 1, 0, 0},
                                 nibkv_part{0, 0, 0, 2, 0}, nibkv_part{0, 0, 0, 0, 2}})
     EXPECT_EQ(nibkv_attend(&cache, 0, 1, in, out.data(), &part), NIBKV_BAD_ARGUMENT);
+  const nibkv_rows good = {in, NIBKV_NUMBER_F32, 2 * 32, 32};
+  const nibkv_rows queries = {in, NIBKV_NUMBER_F32, 4 * 32, 32};
+  const nibkv_mutable_rows to = {out.data(), NIBKV_NUMBER_F32, 4 * 32, 32};
+  for (const nibkv_rows bad : {nibkv_rows{nullptr, NIBKV_NUMBER_F32, 64, 32}, nibkv_rows{in, 3, 64, 32},
+                               nibkv_rows{in, NIBKV_NUMBER_F16, 64, SIZE_MAX / 2}}) {
+    EXPECT_EQ(nibkv_append_rows(&cache, 0, 1, &bad, &good), NIBKV_BAD_ARGUMENT);
+    EXPECT_EQ(nibkv_append_rows(&cache, 0, 1, &good, &bad), NIBKV_BAD_ARGUMENT);
+    EXPECT_EQ(nibkv_attend_rows(&cache, 0, 1, &bad, &to, nullptr), NIBKV_BAD_ARGUMENT);
+  }
+  for (const std::uint32_t count : {0u, 9u, 0xffffffffu}) {
+    EXPECT_EQ(nibkv_append_rows(&cache, 0, count, &good, &good), NIBKV_BAD_ARGUMENT);
+    EXPECT_EQ(nibkv_attend_rows(&cache, 0, count, &queries, &to, nullptr), NIBKV_BAD_ARGUMENT);
+  }
+  EXPECT_EQ(nibkv_append_rows(&cache, 0, 1, nullptr, &good), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_append_rows(&cache, 0, 1, &good, nullptr), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_attend_rows(&cache, 0, 1, nullptr, &to, nullptr), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_attend_rows(&cache, 0, 1, &queries, nullptr, nullptr), NIBKV_BAD_ARGUMENT);
+  const nibkv_mutable_rows overlapping = {out.data(), NIBKV_NUMBER_F32, 4 * 32 - 1, 32};
+  EXPECT_EQ(nibkv_attend_rows(&cache, 0, 2, &queries, &overlapping, nullptr), NIBKV_BAD_ARGUMENT);
   EXPECT_EQ(out, std::vector<float>(out.size()));
 
   std::uint32_t target[3] = {0, 1, 2};

@@ -51,7 +51,13 @@ nibkv_status run_in_c(const setup* with, results* to) {
     for (uint32_t token = 0; token < with->all;) {
       const uint32_t left = with->prompt > token ? with->prompt - token : 1;
       const uint32_t count = left < shape->max_chunk ? left : shape->max_chunk;
-      status = nibkv_append(&cache, layer, count, keys + token * kv, values + token * kv);
+      if (count > 1) {
+        status = nibkv_append(&cache, layer, count, keys + token * kv, values + token * kv);
+      } else {
+        const nibkv_rows key = {keys + token * kv, NIBKV_NUMBER_F32, kv, shape->head_dim};
+        const nibkv_rows value = {values + token * kv, NIBKV_NUMBER_F32, kv, shape->head_dim};
+        status = nibkv_append_rows(&cache, layer, count, &key, &value);
+      }
       if (status != NIBKV_OK) return status;
       status = count > 1 ? nibkv_attend(&cache, layer, count, queries + token * q, out + token * q, NULL)
                          : attend_in_two(&cache, layer, queries + token * q, out + token * q);

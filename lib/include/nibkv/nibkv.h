@@ -278,6 +278,41 @@ NIBKV_API nibkv_status nibkv_wipe(nibkv_cache* cache);
 NIBKV_API nibkv_status nibkv_append(nibkv_cache* cache, uint32_t layer, uint32_t count, const float* keys,
                                     const float* values);
 
+/* nibkv_rows.number: the type of the numbers of rows. */
+enum { NIBKV_NUMBER_F32 = 0, NIBKV_NUMBER_F16 = 1 /* IEEE 754 binary16 */, NIBKV_NUMBER_BF16 = 2 };
+
+/* Rows of an engine as they lie in its memory: one of head_dim numbers, side by side, for each token and head. Strides
+ * count numbers. Input rows may overlap. For dense rows, tokens outermost, and heads outermost in a buffer of `tokens`:
+ *
+ *     nibkv_rows keys = {first, NIBKV_NUMBER_F16, kv_heads * head_dim, head_dim};
+ *     nibkv_rows keys = {first, NIBKV_NUMBER_F16, head_dim, tokens * head_dim}; */
+typedef struct nibkv_rows {
+  const void* first;   /* aligned for its numbers: to 4 or 2 bytes */
+  uint8_t number;      /* NIBKV_NUMBER_... */
+  size_t token_stride; /* from a token to the next */
+  size_t head_stride;  /* from a head to the next */
+} nibkv_rows;
+
+/* Rows to write, which may not overlap: the smaller stride is at least head_dim, the larger one at least as long as all
+ * rows along the smaller one. Numbers are rounded to nearest, ties to even; beyond the type's range they become infinite
+ * (from 65520 on in f16). */
+typedef struct nibkv_mutable_rows {
+  void* first;
+  uint8_t number;
+  size_t token_stride;
+  size_t head_stride;
+} nibkv_mutable_rows;
+
+/* nibkv_append from such rows: the cache then holds what it would hold had the same numbers come as dense f32.
+ *
+ * count:   [1, max_chunk]
+ * keys:    finite, for `count` tokens and kv_heads heads
+ * values:  likewise; their type and strides may be others
+ * Returns what nibkv_append does; NIBKV_BAD_ARGUMENT for null, also in the rows, for an unknown number, and for rows that
+ * would reach beyond half of the address space, too. */
+NIBKV_API nibkv_status nibkv_append_rows(nibkv_cache* cache, uint32_t layer, uint32_t count, const nibkv_rows* keys,
+                                         const nibkv_rows* values);
+
 /* How many more tokens every layer would take now before nibkv_append returns NIBKV_FULL. Under a bounded policy
  * that is what is left of 2^32 - 1 positions. 0 for a cache that is not ready. Cost: O(layers * kv_heads). */
 NIBKV_API uint32_t nibkv_room(const nibkv_cache* cache);
@@ -308,6 +343,16 @@ typedef struct nibkv_part {
  * Cost: O(count * query_heads * held * head_dim). */
 NIBKV_API nibkv_status nibkv_attend(nibkv_cache* cache, uint32_t layer, uint32_t count, const float* queries,
                                     float* out, const nibkv_part* part);
+
+/* nibkv_attend of such rows: `out` becomes what it would from the same numbers as dense f32, rounded to its type.
+ *
+ * count:    [1, max_chunk], and at most nibkv_held of every head in the part
+ * queries:  finite, for `count` tokens and query_heads heads
+ * out:      likewise; its type and strides may be others. It may not overlap `queries`
+ * part:     null: the whole layer, on worker 0
+ * Returns what nibkv_attend does, and NIBKV_BAD_ARGUMENT as nibkv_append_rows does and for `out` that overlaps itself. */
+NIBKV_API nibkv_status nibkv_attend_rows(nibkv_cache* cache, uint32_t layer, uint32_t count, const nibkv_rows* queries,
+                                         const nibkv_mutable_rows* out, const nibkv_part* part);
 
 /* What is known about one slot of a chain. score.hpp says how the scores are computed. */
 typedef struct nibkv_slot {

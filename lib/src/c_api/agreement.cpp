@@ -39,6 +39,8 @@ static_assert(same(NIBKV_OK, Status::kOk) && same(NIBKV_BAD_SHAPE, Status::kBadS
               same(NIBKV_STORAGE_FAILED, Status::kStorageFailed) && same(NIBKV_LOST, Status::kLost) &&
               same(NIBKV_GONE, Status::kGone));
 static_assert(same(NIBKV_Q4, Storage::kQ4) && same(NIBKV_F32, Storage::kF32));
+static_assert(same(NIBKV_NUMBER_F32, Number::kF32) && same(NIBKV_NUMBER_F16, Number::kF16) &&
+              same(NIBKV_NUMBER_BF16, Number::kBf16));
 static_assert(same(NIBKV_KEEP_ALL, Keep::kAll) && same(NIBKV_KEEP_RECENT, Keep::kRecent) &&
               same(NIBKV_KEEP_SCORE, Keep::kScore));
 static_assert(same(NIBKV_SCORE_GLOBAL_LOCAL, Score::kGlobalLocal) && same(NIBKV_SCORE_GLOBAL, Score::kGlobal) &&

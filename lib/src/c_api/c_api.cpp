@@ -135,18 +135,24 @@ nibkv_status nibkv_attend(nibkv_cache* cache, uint32_t layer, uint32_t count, co
   Cache* const in = ready(cache);
   if (in == nullptr) return NIBKV_NOT_READY;
   if (count > in->shape().max_chunk || queries == nullptr || out == nullptr) return NIBKV_BAD_ARGUMENT;
-  Part of;
-  if (part != nullptr) {
-    const auto& [first_head, heads, first_query, query_count, worker] = *part;
-    auto& [to_first_head, to_heads, to_first_query, to_queries, to_worker] = of;
-    to_first_head = first_head;
-    to_heads = heads;
-    to_first_query = first_query;
-    to_queries = query_count;
-    to_worker = worker;
-  }
   const std::size_t size = floats(*in, count, in->shape().query_heads);
-  return to_c(attend(*in, layer, {queries, size}, {out, size}, of));
+  return to_c(attend(*in, layer, {queries, size}, {out, size}, to_cpp(part)));
+}
+
+nibkv_status nibkv_append_rows(nibkv_cache* cache, uint32_t layer, uint32_t count, const nibkv_rows* keys,
+                               const nibkv_rows* values) {
+  Cache* const in = ready(cache);
+  if (in == nullptr) return NIBKV_NOT_READY;
+  if (keys == nullptr || values == nullptr) return NIBKV_BAD_ARGUMENT;
+  return to_c(append(*in, layer, count, to_cpp(*keys), to_cpp(*values)));
+}
+
+nibkv_status nibkv_attend_rows(nibkv_cache* cache, uint32_t layer, uint32_t count, const nibkv_rows* queries,
+                               const nibkv_mutable_rows* out, const nibkv_part* part) {
+  Cache* const in = ready(cache);
+  if (in == nullptr) return NIBKV_NOT_READY;
+  if (queries == nullptr || out == nullptr) return NIBKV_BAD_ARGUMENT;
+  return to_c(attend(*in, layer, count, to_cpp(*queries), to_cpp(*out), to_cpp(part)));
 }
 
 nibkv_status nibkv_explain(const nibkv_cache* cache, uint32_t layer, uint32_t kv_head, nibkv_slot* slots,

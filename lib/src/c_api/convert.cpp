@@ -71,6 +71,29 @@ Policy to_cpp(const nibkv_policy& from) {
   return to;
 }
 
+ConstRows to_cpp(const nibkv_rows& from) {
+  const auto& [first, number, token_stride, head_stride] = from;
+  return {first, Number{number}, token_stride, head_stride};
+}
+
+MutableRows to_cpp(const nibkv_mutable_rows& from) {
+  const auto& [first, number, token_stride, head_stride] = from;
+  return {first, Number{number}, token_stride, head_stride};
+}
+
+Part to_cpp(const nibkv_part* from) {
+  Part to;
+  if (from == nullptr) return to;
+  const auto& [first_head, heads, first_query, queries, worker] = *from;
+  auto& [to_first_head, to_heads, to_first_query, to_queries, to_worker] = to;
+  to_first_head = first_head;
+  to_heads = heads;
+  to_first_query = first_query;
+  to_queries = queries;
+  to_worker = worker;
+  return to;
+}
+
 template <typename Enum>
 static constexpr std::uint8_t number(Enum value) {
   return static_cast<std::uint8_t>(value);

@@ -16,6 +16,10 @@ constexpr nibkv_status to_c(Status status) {
 Shape to_cpp(const nibkv_shape& from);
 Policy to_cpp(const nibkv_policy& from);
 nibkv_policy to_c(const Policy& from);
+ConstRows to_cpp(const nibkv_rows& from);
+MutableRows to_cpp(const nibkv_mutable_rows& from);
+/// @param from  null: the whole layer
+Part to_cpp(const nibkv_part* from);
 
 // Null for a handle that is null or not ready.
 inline const Cache* ready(const nibkv_cache* handle) {
