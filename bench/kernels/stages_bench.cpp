@@ -9,6 +9,7 @@
 
 #include "bench/kernels/benchmarks.hpp"
 #include "bench/kernels/cold_cache.hpp"
+#include "ports/kernels.hpp"
 
 namespace nibkv::bench {
 namespace {
@@ -68,6 +69,37 @@ void attend_tiles(benchmark::State& state, const Case& at, std::string_view port
   if (count == 1) state.counters["GB/s"] = gigabytes_per_second(static_cast<double>(cold.tile_bytes()));
 }
 
+// Dense f32 as halves of f16, heads outermost, with space for twice as many tokens.
+struct StridedHalves {
+  StridedHalves(std::span<const float> dense, std::uint32_t count, std::uint32_t heads, std::uint32_t head_dim)
+      : halves(std::size_t{2} * count * heads * head_dim), dim(head_dim), space(2 * count) {
+    for (std::uint32_t i = 0; i < count * heads; ++i) {
+      kScalarKernels.narrow(dense.data() + std::size_t{i} * dim, static_cast<int>(dim), Half::kF16,
+                            halves.data() + std::size_t{i % heads * space + i / heads} * dim);
+    }
+  }
+  ConstRows rows() const { return heads_first(halves.data(), Number::kF16, space, dim); }
+  MutableRows out() { return heads_first(halves.data(), Number::kF16, space, dim); }
+
+  std::vector<std::uint16_t> halves;
+  std::uint32_t dim;
+  std::uint32_t space;
+};
+
+// attend_tiles from and to such rows.
+void attend_halves(benchmark::State& state, const Case& at, std::string_view port, std::uint32_t count) {
+  ColdCache& cold = filled_cache(at);
+  Cache& cache = cold.cache(port);
+  const std::uint32_t heads = cold.shape().query_heads, dim = cold.shape().head_dim;
+  const StridedHalves queries(cold.queries(), count, heads, dim);
+  StridedHalves out(cold.queries(), count, heads, dim);
+  for (auto _ : state) {
+    must(attend(cache, cold.next_layer(), count, queries.rows(), out.out()));
+    benchmark::ClobberMemory();
+  }
+  state.counters["ns/token/head"] = nanoseconds_per(double{1} * at.tokens * count * heads);
+}
+
 void read_tiles(benchmark::State& state, const Case& at) {
   ColdCache& cold = filled_cache(at);
   for (auto _ : state) benchmark::DoNotOptimize(cold.read_layer(cold.next_layer()));
@@ -85,6 +117,24 @@ void attend_plain(benchmark::State& state, const Case& at) {
   }
   state.counters["ns/token/head"] = nanoseconds_per(double{1} * at.tokens * rows.shape().query_heads);
   state.counters["GB/s"] = gigabytes_per_second(static_cast<double>(rows.layer_bytes()));
+}
+
+// append_rows of f16, under `full`.
+void append_halves(benchmark::State& state, const Case& at, std::string_view port, std::uint32_t count) {
+  ColdCache cold(*at.model, at.outliers, full(at.tokens), false);
+  Cache& cache = cold.cache(port);
+  const std::uint32_t heads = cold.shape().kv_heads, dim = cold.shape().head_dim;
+  const StridedHalves keys(cold.keys(), count, heads, dim), values(cold.values(), count, heads, dim);
+  for (auto _ : state) {
+    const std::uint32_t layer = cold.next_layer();
+    if (cache.held(layer, 0) + count > at.tokens) {
+      state.PauseTiming();
+      must(cache.clear());
+      state.ResumeTiming();
+    }
+    must(append(cache, layer, count, keys.rows(), values.rows()));
+  }
+  state.counters["ns/row"] = nanoseconds_per(2.0 * count * heads);
 }
 
 // `count` tokens per call, layer after layer, from empty to full and again. The policy `full` only
@@ -148,6 +198,10 @@ void register_attend(const Case& at) {
                       [at, port](benchmark::State& state) { attend_tiles(state, at, port, 1); });
     RegisterBenchmark(at.name("prefill", port).c_str(),
                       [at, port](benchmark::State& state) { attend_tiles(state, at, port, kPrefillChunk); });
+    RegisterBenchmark(at.name("attend_f16", port).c_str(),
+                      [at, port](benchmark::State& state) { attend_halves(state, at, port, 1); });
+    RegisterBenchmark(at.name("prefill_f16", port).c_str(),
+                      [at, port](benchmark::State& state) { attend_halves(state, at, port, kPrefillChunk); });
   }
   // What scores cost, on the same bytes plus the scores.
   Case scored = at;
@@ -183,6 +237,8 @@ void register_append(const Case& at, std::string_view port) {
   using benchmark::RegisterBenchmark;
   RegisterBenchmark(at.name("append", port).c_str(),
                     [at, port](benchmark::State& state) { append_rows(state, at, full(at.tokens), port, 1); });
+  RegisterBenchmark(at.name("append_f16", port).c_str(),
+                    [at, port](benchmark::State& state) { append_halves(state, at, port, 1); });
   RegisterBenchmark(at.name("append64", port).c_str(), [at, port](benchmark::State& state) {
     append_rows(state, at, full(at.tokens), port, kPrefillChunk);
   });
