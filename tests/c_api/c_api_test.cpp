@@ -431,6 +431,8 @@ void expect_not_ready(nibkv_cache* cache) {
   const nibkv_mutable_rows to_write = {row, NIBKV_NUMBER_F32, 16, 16};
   EXPECT_EQ(nibkv_append_rows(cache, 0, 1, &rows, &rows), NIBKV_NOT_READY);
   EXPECT_EQ(nibkv_attend_rows(cache, 0, 1, &rows, &to_write, nullptr), NIBKV_NOT_READY);
+  const std::uint32_t own = 1;
+  EXPECT_EQ(nibkv_attend_masked(cache, 0, 1, &rows, &own, &to_write, nullptr), NIBKV_NOT_READY);
   EXPECT_EQ(nibkv_explain(cache, 0, 0, &slot, 1), NIBKV_NOT_READY);
   EXPECT_EQ(nibkv_plan(cache, 0, 0, 0, target, 1), NIBKV_NOT_READY);
   EXPECT_EQ(nibkv_compact(cache, 0, 0, target, 1), NIBKV_NOT_READY);
@@ -492,6 +494,14 @@ TEST(CApi, RowsOfEveryTypeAreThoseOfCpp) {
                   Status::kOk);
         EXPECT_EQ(c_out, out);
         EXPECT_NE(c_out, std::vector<std::uint16_t>(out.size()));
+        // Each token sees the one beside it alone.
+        const std::uint32_t mask[kCount] = {2, 1, 8, 4, 1};
+        ASSERT_EQ(nibkv_attend_masked(&cache, layer, kCount, &queries, mask, &to, of), NIBKV_OK);
+        EXPECT_NE(c_out, out);
+        ASSERT_EQ(attend(expected.cache(), layer, kCount, {rows.data() + 4, type, 32, 5 * 32}, mask,
+                         {out.data(), type, 4 * 32 + 1, 32}, of == nullptr ? Part{} : Part{1, 1, 2, 3, 1}),
+                  Status::kOk);
+        EXPECT_EQ(c_out, out);
       }
     }
     EXPECT_EQ(rig.copy_state(), expected.copy_state());
@@ -620,6 +630,13 @@ TEST(CApi, WrongArgumentsAreRefusedAndChangeNothing) {
   EXPECT_EQ(nibkv_append_rows(&cache, 0, 1, &good, nullptr), NIBKV_BAD_ARGUMENT);
   EXPECT_EQ(nibkv_attend_rows(&cache, 0, 1, nullptr, &to, nullptr), NIBKV_BAD_ARGUMENT);
   EXPECT_EQ(nibkv_attend_rows(&cache, 0, 1, &queries, nullptr, nullptr), NIBKV_BAD_ARGUMENT);
+  const std::uint32_t own[2] = {1, 2}, nothing[2] = {1, 0xfffffffc};
+  EXPECT_EQ(nibkv_attend_masked(&cache, 0, 2, nullptr, own, &to, nullptr), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_attend_masked(&cache, 0, 2, &queries, nullptr, &to, nullptr), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_attend_masked(&cache, 0, 2, &queries, own, nullptr, nullptr), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_attend_masked(&cache, 0, 2, &queries, nothing, &to, nullptr), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_attend_masked(&cache, 0, 0, &queries, own, &to, nullptr), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_attend_masked(&cache, 0, 0xffffffff, &queries, own, &to, nullptr), NIBKV_BAD_ARGUMENT);
   const nibkv_mutable_rows overlapping = {out.data(), NIBKV_NUMBER_F32, 4 * 32 - 1, 32};
   EXPECT_EQ(nibkv_attend_rows(&cache, 0, 2, &queries, &overlapping, nullptr), NIBKV_BAD_ARGUMENT);
   EXPECT_EQ(out, std::vector<float>(out.size()));

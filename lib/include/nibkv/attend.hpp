@@ -49,6 +49,20 @@ Status attend(Cache& cache, std::uint32_t layer, std::span<const float> queries,
 Status attend(Cache& cache, std::uint32_t layer, std::uint32_t count, const ConstRows& queries, const MutableRows& out,
               const Part& part = {});
 
+/// The same with a mask of the caller's: which of the call's own tokens, the last `count` appended, each query sees. Without
+/// one that is causal. For trees of draft tokens, where branches do not see one another, and for spans of an image or a
+/// prefix, whose tokens all see each other. What the cache held before these tokens is seen by all queries.
+///
+/// Under Keep::kScore a slot gets the attention of the queries that see it. Those that do not are counted as if
+/// they had given it none.
+///
+/// @param mask  [count][(count + 31) / 32]: bit j % 32 of word j / 32 of row i is set if query i sees token j of the call.
+///              Bits from `count` on are ignored. Each query of the part must see a slot: its own token, another one, or
+///              an older one
+/// @returns as above; kBadArgument for a mask of another size, or one with which a query sees nothing, too
+Status attend(Cache& cache, std::uint32_t layer, std::uint32_t count, const ConstRows& queries,
+              std::span<const std::uint32_t> mask, const MutableRows& out, const Part& part = {});
+
 }  // namespace nibkv
 
 #include "nibkv/macros_pop.hpp"

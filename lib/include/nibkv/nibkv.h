@@ -354,6 +354,16 @@ NIBKV_API nibkv_status nibkv_attend(nibkv_cache* cache, uint32_t layer, uint32_t
 NIBKV_API nibkv_status nibkv_attend_rows(nibkv_cache* cache, uint32_t layer, uint32_t count, const nibkv_rows* queries,
                                          const nibkv_mutable_rows* out, const nibkv_part* part);
 
+/* The same with a mask: which of the call's own tokens, the last `count` appended, each query sees, instead of those up to
+ * its own. For trees of draft tokens, and for spans whose tokens all see each other. Older slots are seen by all queries.
+ *
+ * mask:  [count][(count + 31) / 32]: bit j % 32 of word j / 32 of row i is set if query i sees token j of the call. Bits
+ *        from `count` on are ignored. Each query of the part must see a slot
+ * Returns what nibkv_attend_rows does; NIBKV_BAD_ARGUMENT for null and for a query that sees nothing, too. */
+NIBKV_API nibkv_status nibkv_attend_masked(nibkv_cache* cache, uint32_t layer, uint32_t count,
+                                           const nibkv_rows* queries, const uint32_t* mask,
+                                           const nibkv_mutable_rows* out, const nibkv_part* part);
+
 /* What is known about one slot of a chain. score.hpp says how the scores are computed. */
 typedef struct nibkv_slot {
   uint32_t position; /* position of the token: how many came before it */

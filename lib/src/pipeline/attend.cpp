@@ -4,6 +4,7 @@
 #include "codec/native_rows.hpp"
 #include "codec/rotation.hpp"
 #include "pipeline/attend_f32.hpp"
+#include "pipeline/attend_mask.hpp"
 #include "pipeline/attend_runs.hpp"
 #include "pipeline/score_rows.hpp"
 #include "profile/format.hpp"
@@ -31,6 +32,9 @@ struct Rows {
   std::int32_t query_sums[kMaxRows];
   std::int32_t outlier_query_sums[kMaxRows];
   std::uint32_t limits[kMaxRows];
+  const std::uint32_t* masks[kMaxRows];  // rows of a Mask, if there is one
+  std::uint32_t mask_words;              // 0: there is none
+  std::uint32_t first_new;               // the slot of the call's first token
   RowState states[kMaxRows];
 };
 
@@ -121,6 +125,11 @@ const std::uint8_t* biases_of(const ArenaView& to, std::uint32_t tile) {
   return (parts[0] | parts[1] | parts[2] | parts[3]) != 0 ? to.bias(tile) : nullptr;
 }
 
+// Hides what the rows' masks hide of a tile.
+void apply_masks(const Rows& rows, std::uint32_t slot, std::uint32_t* seen) {
+  for (int i = 0; i < rows.count; ++i) seen[i] &= seen_by(rows.masks[i], rows.mask_words, slot, rows.first_new);
+}
+
 // Computes dots and weights of up to `most` tiles of a run, starting at slot `first_slot`. Returns
 // how many, and advances `cursor`.
 int weigh_tiles(const ArenaView& to, const Rows& rows, const Run& run, std::uint32_t first_slot, int most,
@@ -139,6 +148,7 @@ int weigh_tiles(const ArenaView& to, const Rows& rows, const Run& run, std::uint
       const std::uint32_t left = limit > slot ? limit - slot : 0;
       batch.seen[at + i] = left < kTileSlots ? (1u << left) - 1 : ports::kAllSeen;
     }
+    if (rows.mask_words != 0) apply_masks(rows, slot, batch.seen + at);
     const std::uint32_t tile = cursor.tile;
     prefetch_keys(to, cursor);
     std::int32_t* outlier_dots = channels != 0 ? rows.outlier_dots + at * kTileSlots : nullptr;
@@ -247,13 +257,16 @@ void attend_rows(const ArenaView& to, Chain& chain, Rows& rows, const NativeOut*
   rows.count = 0;
 }
 
-void attend_head(const ArenaView& to, std::uint32_t layer, std::uint32_t head, std::uint32_t tokens,
+void attend_head(const ArenaView& to, std::uint32_t layer, std::uint32_t head, const Mask& mask,
                  const ConstRows& queries, const MutableRows& out, const Part& part) {
+  const std::uint32_t tokens = mask.count;
   const Shape& shape = to.shape();
   Chain& chain = to.chain(layer, head);
   const Basis basis(to, layer, head);
   Rows rows = rows_in(to, part.worker);
   rows.value_map = value_map(to, layer, head);
+  rows.mask_words = mask.bits == nullptr ? 0 : mask.words();
+  rows.first_new = chain.used - tokens;
   NativeOut outs[kMaxRows];
   // Scores need all heads of a query in the same pass, if they fit.
   const std::uint32_t group = shape.group();
@@ -272,10 +285,12 @@ void attend_head(const ArenaView& to, std::uint32_t layer, std::uint32_t head, s
     done += count;
   };
   for (std::uint32_t query = part.first_query; query < part.first_query + part.queries; ++query) {
+    const std::uint32_t limit = rows.first_new + mask.reach(query);
     for (std::uint32_t member = 0; member < group; ++member) {
       const std::uint32_t query_head = head * group + member;
       outs[rows.count] = row_of(out, query, query_head);
-      add_row(to, basis, rows, row_of(queries, query, query_head), chain.used - (tokens - 1 - query));
+      rows.masks[rows.count] = mask.row(query);
+      add_row(to, basis, rows, row_of(queries, query, query_head), limit);
       if (static_cast<std::uint32_t>(rows.count) == most_rows) run();
     }
   }
@@ -296,15 +311,41 @@ bool complete(const ArenaView& to, std::uint32_t layer, std::uint32_t count, Par
   return true;
 }
 
-void attend_part(const ArenaView& to, std::uint32_t layer, std::uint32_t count, const ConstRows& queries,
+// Whether each query of a complete part sees a slot.
+bool each_sees(const ArenaView& to, std::uint32_t layer, const Mask& mask, const Part& part) {
+  bool old = true;
+  for (std::uint32_t head = part.first_head; head < part.first_head + part.heads; ++head)
+    old = old && to.chain(layer, head).used > mask.count;
+  for (std::uint32_t query = part.first_query; !old && query < part.first_query + part.queries; ++query) {
+    if (mask.reach(query) == 0) return false;
+  }
+  return true;
+}
+
+void attend_part(const ArenaView& to, std::uint32_t layer, const Mask& mask, const ConstRows& queries,
                  const MutableRows& out, const Part& part) {
   for (std::uint32_t head = part.first_head; head < part.first_head + part.heads; ++head) {
     if (to.shape().storage == Storage::kF32) {
-      attend_head_f32(to, layer, head, count, queries, out, part);
+      attend_head_f32(to, layer, head, mask, queries, out, part);
     } else {
-      attend_head(to, layer, head, count, queries, out, part);
+      attend_head(to, layer, head, mask, queries, out, part);
     }
   }
+}
+
+// attend of an engine's rows; a mask with bits if one was given.
+Status attend_masked(const ArenaView& to, std::uint32_t layer, const Mask& mask, const ConstRows& queries,
+                     const MutableRows& out, const Part& part) {
+  const Shape& shape = to.shape();
+  const RowCounts all{mask.count, shape.query_heads, shape.head_dim};
+  if (!readable(queries, all) || !writable(out, all)) return Status::kBadArgument;
+  Part whole = part;
+  if (!complete(to, layer, mask.count, whole) || !each_sees(to, layer, mask, whole)) return Status::kBadArgument;
+  ConstRows of_part = queries;
+  of_part.first = row_of(queries, whole.first_query, whole.first_head * shape.group()).numbers;
+  if (!all_finite(of_part, {whole.queries, whole.heads * shape.group(), shape.head_dim})) return Status::kBadArgument;
+  attend_part(to, layer, mask, queries, out, whole);
+  return Status::kOk;
 }
 
 }  // namespace
@@ -328,7 +369,8 @@ Status attend(Cache& cache, std::uint32_t layer, std::span<const float> queries,
     const float* rows = queries.data() + query * stride + part.first_head * group_floats;
     if (!all_finite(rows, whole.heads * group_floats)) return Status::kBadArgument;
   }
-  attend_part(to, layer, count, tokens_first(queries.data(), Number::kF32, shape.query_heads, shape.head_dim),
+  attend_part(to, layer, {nullptr, count},
+              tokens_first(queries.data(), Number::kF32, shape.query_heads, shape.head_dim),
               tokens_first(out.data(), Number::kF32, shape.query_heads, shape.head_dim), whole);
   return Status::kOk;
 }
@@ -337,17 +379,18 @@ Status attend(Cache& cache, std::uint32_t layer, std::uint32_t count, const Cons
               const Part& part) {
   if (!cache.ready()) return Status::kNotReady;
   const ArenaView to{cache};
-  const Shape& shape = to.shape();
-  if (layer >= shape.layers || count == 0 || count > shape.max_chunk) return Status::kBadArgument;
-  const RowCounts all{count, shape.query_heads, shape.head_dim};
-  if (!readable(queries, all) || !writable(out, all)) return Status::kBadArgument;
-  Part whole = part;
-  if (!complete(to, layer, count, whole)) return Status::kBadArgument;
-  ConstRows of_part = queries;
-  of_part.first = row_of(queries, whole.first_query, whole.first_head * shape.group()).numbers;
-  if (!all_finite(of_part, {whole.queries, whole.heads * shape.group(), shape.head_dim})) return Status::kBadArgument;
-  attend_part(to, layer, count, queries, out, whole);
-  return Status::kOk;
+  if (layer >= to.shape().layers || count == 0 || count > to.shape().max_chunk) return Status::kBadArgument;
+  return attend_masked(to, layer, {nullptr, count}, queries, out, part);
+}
+
+Status attend(Cache& cache, std::uint32_t layer, std::uint32_t count, const ConstRows& queries,
+              std::span<const std::uint32_t> mask, const MutableRows& out, const Part& part) {
+  if (!cache.ready()) return Status::kNotReady;
+  const ArenaView to{cache};
+  if (layer >= to.shape().layers || count == 0 || count > to.shape().max_chunk) return Status::kBadArgument;
+  const Mask of{mask.data(), count};
+  if (mask.size() != std::size_t{count} * of.words()) return Status::kBadArgument;
+  return attend_masked(to, layer, of, queries, out, part);
 }
 
 }  // namespace nibkv

@@ -19,16 +19,40 @@ inline float exp2_f32(float x) {
   return p * power_of_two(whole);
 }
 
-void attend_row(const ArenaView& to, const Chain& chain, const float* query, std::uint32_t limit, float* sums,
-                float* out) {
+// A query: its numbers, the end of the slots that it sees, and its row of a mask, or nullptr.
+struct F32Query {
+  const float* numbers;
+  std::uint32_t limit;
+  const std::uint32_t* mask;
+  std::uint32_t mask_words;
+  std::uint32_t first_new;
+
+  // Those of a tile's slots up to its limit that the mask hides.
+  std::uint32_t hidden(std::uint32_t slot) const {
+    if (mask == nullptr) return 0;
+    return first_bits(limit - slot) & ~seen_by(mask, mask_words, slot, first_new);
+  }
+  static std::uint32_t first_bits(std::uint32_t count) {
+    return count < kTileSlots ? (1u << count) - 1 : ports::kAllSeen;
+  }
+};
+
+void put(float number, std::uint32_t slots, float* logits) {
+  for (std::uint32_t t = 0; t < kTileSlots; ++t) logits[t] = (slots >> t & 1) != 0 ? number : logits[t];
+}
+
+void attend_row(const ArenaView& to, const Chain& chain, const F32Query& of, float* sums, float* out) {
+  const float* const query = of.numbers;
   const std::uint32_t dim = to.shape().head_dim;
   const float to_octaves = octaves_per_logit(dim);
   float most = -1e30f;
   float mass = 0;
   std::memset(sums, 0, dim * sizeof(float));
   std::uint32_t tile = chain.first;
-  for (std::uint32_t slot = 0; slot < limit; slot += kTileSlots) {
-    const std::uint32_t visible = limit - slot < kTileSlots ? limit - slot : kTileSlots;
+  for (std::uint32_t slot = 0; slot < of.limit; slot += kTileSlots, tile = to.links()[tile]) {
+    const std::uint32_t visible = of.limit - slot < kTileSlots ? of.limit - slot : kTileSlots;
+    const std::uint32_t hidden = of.hidden(slot);
+    if (hidden == F32Query::first_bits(visible)) continue;
     const float* keys = to.key_rows(tile);
     const float* values = to.value_rows(tile);
     float logits[kTileSlots] = {};
@@ -36,6 +60,7 @@ void attend_row(const ArenaView& to, const Chain& chain, const float* query, std
       for (std::uint32_t t = 0; t < kTileSlots; ++t) logits[t] += query[c] * keys[c * kTileSlots + t];
     }
     float tile_most = -1e30f;
+    if (hidden != 0) put(-1e38f, hidden, logits);
     for (std::uint32_t t = 0; t < visible; ++t) {
       logits[t] *= to_octaves;
       tile_most = logits[t] > tile_most ? logits[t] : tile_most;
@@ -47,6 +72,7 @@ void attend_row(const ArenaView& to, const Chain& chain, const float* query, std
       most = tile_most;
     }
     for (std::uint32_t t = 0; t < kTileSlots; ++t) logits[t] = t < visible ? exp2_f32(logits[t] - most) : 0.0f;
+    if (hidden != 0) put(0, hidden, logits);
     for (std::uint32_t t = 0; t < kTileSlots; t += 4) {
       const float* row = values + t * dim;
       mass += (logits[t] + logits[t + 1]) + (logits[t + 2] + logits[t + 3]);
@@ -55,18 +81,18 @@ void attend_row(const ArenaView& to, const Chain& chain, const float* query, std
                    (logits[t + 2] * row[2 * dim + c] + logits[t + 3] * row[3 * dim + c]);
       }
     }
-    tile = to.links()[tile];
   }
   for (std::uint32_t c = 0; c < dim; ++c) out[c] = sums[c] / mass;
 }
 
 }  // namespace
 
-void attend_head_f32(const ArenaView& to, std::uint32_t layer, std::uint32_t head, std::uint32_t tokens,
+void attend_head_f32(const ArenaView& to, std::uint32_t layer, std::uint32_t head, const Mask& mask,
                      const ConstRows& queries, const MutableRows& out, const Part& part) {
   const Shape& shape = to.shape();
   const Chain& chain = to.chain(layer, head);
   const Scratch at = to.scratch_layout();
+  const std::uint32_t first_new = chain.used - mask.count;
   auto* sums = in_place<float>(to.scratch(part.worker) + at.sums);
   auto* row = in_place<float>(to.scratch(part.worker) + at.row);
   for (std::uint32_t query = part.first_query; query < part.first_query + part.queries; ++query) {
@@ -74,7 +100,8 @@ void attend_head_f32(const ArenaView& to, std::uint32_t layer, std::uint32_t hea
       const std::uint32_t query_head = head * shape.group() + member;
       const NativeOut to_write = row_of(out, query, query_head);
       const float* numbers = row_of(queries, query, query_head).widened(to.kernels(), shape.head_dim, row);
-      attend_row(to, chain, numbers, chain.used - (tokens - 1 - query), sums, to_write.staged(row));
+      const F32Query of = {numbers, first_new + mask.reach(query), mask.row(query), mask.words(), first_new};
+      attend_row(to, chain, of, sums, to_write.staged(row));
       to_write.put(to.kernels(), shape.head_dim, row);
     }
   }

@@ -5,12 +5,13 @@
 #include "arena/view.hpp"
 #include "codec/native_rows.hpp"
 #include "nibkv/attend.hpp"
+#include "pipeline/attend_mask.hpp"
 
 namespace nibkv {
 
 /// attend for one KV head with Storage::kF32: the softmax is in f32, and there are no tiles
-/// of codes. `tokens` is the number of queries of the call.
-void attend_head_f32(const ArenaView& to, std::uint32_t layer, std::uint32_t head, std::uint32_t tokens,
+/// of codes.
+void attend_head_f32(const ArenaView& to, std::uint32_t layer, std::uint32_t head, const Mask& mask,
                      const ConstRows& queries, const MutableRows& out, const Part& part);
 
 }  // namespace nibkv
