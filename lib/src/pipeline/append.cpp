@@ -8,7 +8,7 @@
 #include "codec/row.hpp"
 #include "codec/slot.hpp"
 #include "fold/fold.hpp"
-#include "pipeline/make_room.hpp"
+#include "pipeline/compact_chain.hpp"
 #include "pipeline/plan_chain.hpp"
 #include "profile/format.hpp"
 

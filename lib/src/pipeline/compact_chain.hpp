@@ -20,6 +20,11 @@ inline constexpr std::uint32_t kMostBias = 2 * 16;
 void carry_out(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, const std::uint32_t* target,
                std::uint32_t incoming, const PlanArrays& arrays);
 
+/// Cuts back every chain of a layer that `count` more tokens would make too long. All are cut back
+/// before the first of them grows, since a head whose budget has grown takes tiles that others give
+/// back. The lowest layer of a band makes room for all.
+void make_room(const ArenaView& to, std::uint32_t layer, std::uint32_t count);
+
 /// Whether a plan merges anything.
 bool has_members(std::span<const std::uint32_t> target);
 

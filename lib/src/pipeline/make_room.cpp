@@ -1,5 +1,3 @@
-#include "pipeline/make_room.hpp"
-
 #include "arena/band.hpp"
 #include "nibkv/tidy.hpp"
 #include "pipeline/compact_chain.hpp"
