@@ -14,7 +14,7 @@ namespace {
 using Words = std::vector<std::string>;
 
 constexpr PreSplitter kAllSplitters[] = {PreSplitter::kGpt2, PreSplitter::kSmolLm, PreSplitter::kLlama3,
-                                      PreSplitter::kQwen2};
+                                         PreSplitter::kQwen2};
 
 Words split(PreSplitter splitter, std::string_view text) {
   Words words;
