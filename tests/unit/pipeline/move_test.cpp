@@ -231,7 +231,7 @@ TEST(Room, SaysHowMuchAppendTakes) {
     std::uint32_t space = room(rig.cache());
     EXPECT_GE(space, tokens);
     while (space != 0) {
-      const std::uint32_t count = random.within(1, std::min(space, 64u));
+      const std::uint32_t count = random.within(1, std::min<std::uint32_t>(space, 64));
       const std::vector<float> rows = random.bells(std::size_t{count} * 64);
       for (std::uint32_t layer = 0; layer < 2; ++layer) ASSERT_EQ(append(rig.cache(), layer, rows, rows), Status::kOk);
       ASSERT_EQ(room(rig.cache()), space - count);

@@ -264,7 +264,7 @@ TEST(Truncate, ASnapshotSaysHowFarBackItCanGo) {
     ASSERT_EQ(restore(other.cache(), parts.sealed()), Status::kOk) << each.name;
     EXPECT_EQ(oldest_reachable(other.cache()), seen) << each.name;
     // More than there is.
-    for (const std::uint32_t wrong : {1u, seen + 1}) {
+    for (const std::uint32_t wrong : {std::uint32_t{1}, seen + 1}) {
       TakenApart::put<std::uint32_t>(parts.header, 56, wrong);
       EXPECT_EQ(restore(other.cache(), parts.sealed()), Status::kCorrupt) << each.name << ", " << wrong;
     }
