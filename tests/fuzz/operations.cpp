@@ -18,13 +18,13 @@ void operations(std::span<const std::byte> input) {
   const test::Random random(input.subspan(2));
   constexpr int kSteps = 10;
   if (preset < 6) {
-    test::Walk walk(random, port);
+    test::Walk walk(random, port, true);
     walk.steps(kSteps);
   } else if (preset < 16) {
-    test::ScoredWalk walk(random, 1, preset - 6, port);
+    test::ScoredWalk walk(random, 1, preset - 6, port, true);
     walk.steps(kSteps);
   } else {
-    test::FoldWalk walk(random, 1, port);
+    test::FoldWalk walk(random, 1, port, true);
     walk.steps(kSteps);
   }
 }

@@ -25,8 +25,13 @@ using reference::Slot;
 class FoldWalk {
  public:
   /// @param seed  of the profile, minus 1
-  FoldWalk(const Random& random, std::uint64_t seed, const std::string& port)
-      : random_(random), shape_(random_shape()), policy_(random_policy()), rig_(shape_, policy_, port, seed + 1) {}
+  /// @param small  a cache that a fuzzer tries many of in a second
+  FoldWalk(const Random& random, std::uint64_t seed, const std::string& port, bool small = false)
+      : random_(random),
+        small_(small),
+        shape_(random_shape()),
+        policy_(random_policy()),
+        rig_(shape_, policy_, port, seed + 1) {}
 
   bool shares() const { return layout_of(shape_, policy_).views != 0; }
   std::uint32_t merged_into_folded() const { return merged_into_folded_; }
@@ -65,9 +70,10 @@ class FoldWalk {
   static constexpr std::uint32_t kLower = 1;
 
   Shape random_shape() {
-    Shape shape = {.layers = 4, .query_heads = 4, .kv_heads = 2};
-    shape.head_dim = static_cast<std::uint16_t>(16 * random_.within(1, 3));
-    shape.max_chunk = static_cast<std::uint16_t>(random_.within(1, 24));
+    Shape shape = {.query_heads = 4, .kv_heads = 2};
+    shape.layers = small_ ? 3 : 4;
+    shape.head_dim = static_cast<std::uint16_t>(16 * random_.within(1, small_ ? 1 : 3));
+    shape.max_chunk = static_cast<std::uint16_t>(random_.within(1, small_ ? 12 : 24));
     if (random_.below(2) == 0) shape.rotary = random_rotary(random_, shape.head_dim);
     return shape;
   }
@@ -75,8 +81,8 @@ class FoldWalk {
   Policy random_policy() {
     Policy policy;
     do {
-      policy = random_scored_policy(random_, shape_, 700);
-      policy.tokens = random_.within(300, 700);
+      policy = random_scored_policy(random_, shape_, small_ ? 240 : 700);
+      policy.tokens = small_ ? random_.within(160, 240) : random_.within(300, 700);
       policy.budget = Budget::kUniform;
       policy.fold = {};
       if (random_.below(3) != 0) policy.fold.keys.add(kLower);
@@ -219,6 +225,7 @@ class FoldWalk {
   }
 
   Random random_;
+  bool small_;
   Shape shape_;
   Policy policy_;
   Rig rig_;

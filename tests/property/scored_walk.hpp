@@ -25,8 +25,13 @@ class ScoredWalk {
  public:
   /// @param seed    of the profile, minus 1
   /// @param preset  which of scored_presets(), or one past them for a random policy
-  ScoredWalk(const Random& random, std::uint64_t seed, std::size_t preset, const std::string& port)
-      : random_(random), shape_(random_shape()), policy_(policy_for(preset)), rig_(shape_, policy_, port, seed + 1) {
+  /// @param small   a cache that a fuzzer tries many of in a second
+  ScoredWalk(const Random& random, std::uint64_t seed, std::size_t preset, const std::string& port, bool small = false)
+      : random_(random),
+        small_(small),
+        shape_(random_shape()),
+        policy_(policy_for(preset)),
+        rig_(shape_, policy_, port, seed + 1) {
     seen_.resize(shape_.layers);
   }
 
@@ -63,15 +68,17 @@ class ScoredWalk {
 
  private:
   Shape random_shape() {
-    Shape shape = test::random_shape(random_, {.layers = 3, .kv_heads = 4, .group = 5, .blocks = 4, .chunk = 50});
+    const MostShape most = small_ ? MostShape{.layers = 2, .kv_heads = 2, .group = 2, .blocks = 2, .chunk = 16}
+                                  : MostShape{.layers = 3, .kv_heads = 4, .group = 5, .blocks = 4, .chunk = 50};
+    Shape shape = test::random_shape(random_, most);
     shape.outlier_channels = static_cast<std::uint16_t>(4 * random_.below(4));
     if (random_.below(2) == 0) shape.rotary = random_rotary(random_, shape.head_dim);
     return shape;
   }
 
   Policy policy_for(std::size_t preset) {
-    const auto list = scored_presets(shape_, random_.within(120, 260));
-    return preset < list.size() ? list[preset].policy : random_scored_policy(random_, shape_, 200);
+    const auto list = scored_presets(shape_, small_ ? random_.within(40, 90) : random_.within(120, 260));
+    return preset < list.size() ? list[preset].policy : random_scored_policy(random_, shape_, small_ ? 80 : 200);
   }
 
   ArenaModel model() const { return {rig_.arena().bytes(), shape_, policy_}; }
@@ -211,6 +218,7 @@ class ScoredWalk {
   }
 
   Random random_;
+  bool small_;
   Shape shape_;
   Policy policy_;
   Rig rig_;

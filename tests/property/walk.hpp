@@ -47,8 +47,9 @@ struct PlainChain {
 // A cache of a random shape and policy, and a plain model of it, driven by random operations.
 class Walk {
  public:
-  Walk(const Random& random, const std::string& port)
-      : random_(random), shape_(random_shape()), policy_(random_policy()), rig_(shape_, policy_, port) {
+  /// @param small  a cache that a fuzzer tries many of in a second
+  Walk(const Random& random, const std::string& port, bool small = false)
+      : random_(random), small_(small), shape_(random_shape()), policy_(random_policy()), rig_(shape_, policy_, port) {
     chains_.resize(std::size_t{shape_.layers} * shape_.kv_heads);
     seen_.resize(shape_.layers);
   }
@@ -83,16 +84,18 @@ class Walk {
 
  private:
   Shape random_shape() {
-    Shape shape = test::random_shape(random_, {.layers = 3, .kv_heads = 3, .group = 4, .blocks = 3, .chunk = 40});
+    const MostShape most = small_ ? MostShape{.layers = 2, .kv_heads = 2, .group = 2, .blocks = 2, .chunk = 12}
+                                  : MostShape{.layers = 3, .kv_heads = 3, .group = 4, .blocks = 3, .chunk = 40};
+    Shape shape = test::random_shape(random_, most);
     shape.storage = random_.below(3) == 0 ? Storage::kF32 : Storage::kQ4;
     if (shape.storage == Storage::kQ4) shape.outlier_channels = static_cast<std::uint16_t>(4 * random_.below(4));
     return shape;
   }
 
   Policy random_policy() {
-    if (random_.below(2) == 0) return full(random_.within(1, 150));
-    const std::uint32_t sinks = random_.below(36);
-    return streaming_llm(sinks + 1 + random_.below(130), sinks);
+    if (random_.below(2) == 0) return full(random_.within(1, small_ ? 70 : 150));
+    const std::uint32_t sinks = random_.below(small_ ? 9 : 36);
+    return streaming_llm(sinks + 1 + random_.below(small_ ? 40 : 130), sinks);
   }
 
   PlainChain& chain(std::uint32_t layer, std::uint32_t head) { return chains_[layer * shape_.kv_heads + head]; }
@@ -256,6 +259,7 @@ class Walk {
   }
 
   Random random_;
+  bool small_;
   Shape shape_;
   Policy policy_;
   Rig rig_;
