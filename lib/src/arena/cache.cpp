@@ -79,9 +79,13 @@ Status Cache::clear() {
 Status Cache::wipe() {
   if (!ready()) return Status::kNotReady;
   const ArenaView to{*this};
-  // From the links on all is made anew by reset, or workspace, but for the layout at the end.
   const Layout& at = to.layout();
-  std::memset(to.at<std::byte>(at.links), 0, static_cast<std::size_t>(at.layout - at.links));
+  for (const Region& region : kRegions) {
+    // Chains have their budgets, and clear makes the rest of them anew.
+    if (region.size == Region::Size::kChains || region.size == Region::Size::kLayout) continue;
+    const std::uint64_t bytes = region.bytes(to.shape(), to.policy(), at);
+    std::memset(to.at<std::byte>(at.*region.offset), 0, static_cast<std::size_t>(bytes));
+  }
   return clear();
 }
 

@@ -129,10 +129,17 @@ Status clone(const Cache& from, std::span<std::byte> arena, Cache& to) {
   if (reinterpret_cast<std::uintptr_t>(arena.data()) % kArenaAlignment != 0) return Status::kMisaligned;
   if (arena.size() < total) return Status::kArenaTooSmall;
   if (overlap(source.at<std::byte>(0), total, arena.data(), arena.size())) return Status::kBadArgument;
-  // What comes after the state is workspace, but for the layout.
-  std::memcpy(arena.data(), source.at<std::byte>(0), static_cast<std::size_t>(at.plan));
-  auto* layout = in_place<Layout>(arena.data() + static_cast<std::size_t>(at.layout));
-  std::memcpy(layout, &at, sizeof at);
+  const auto copy = [&](std::uint64_t offset, std::uint64_t bytes) {
+    std::memcpy(arena.data() + static_cast<std::size_t>(offset), source.at<std::byte>(offset),
+                static_cast<std::size_t>(bytes));
+  };
+  copy(0, detail::kHeaderBytes);
+  for (const Region& region : kRegions) {
+    // From the plan on it is workspace, but for the layout.
+    const bool held = at.*region.offset < at.plan || region.size == Region::Size::kLayout;
+    if (held) copy(at.*region.offset, region.bytes(source.shape(), source.policy(), at));
+  }
+  const auto* layout = in_place<Layout>(arena.data() + static_cast<std::size_t>(at.layout));
   ArenaView::set(to, arena.data(), source.shape(), source.policy(), *layout, source.profile(), source.kernels());
   return Status::kOk;
 }
