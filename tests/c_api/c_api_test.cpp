@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 #include <string>
 #include <tuple>
@@ -554,6 +555,75 @@ TEST(CApi, TakingBackAndMovingAreThoseOfCpp) {
   EXPECT_EQ(nibkv_check(&moved), NIBKV_OK);
   ASSERT_EQ(nibkv_wipe(&moved), NIBKV_OK);
   EXPECT_EQ(nibkv_seen(&moved, 1), 0u);
+}
+
+// A program that was compiled with fewer fields, and one with more, of which the library knows nothing.
+TEST(CApi, OlderAndNewerStructsWork) {
+  struct {
+    nibkv_policy policy;
+    std::uint32_t later[4];
+  } newer = {};
+  struct {
+    nibkv_shape shape;
+    std::uint32_t later[4];
+  } newer_shape = {in_c(kShape), {}};
+  const nibkv_shape shape = in_c(kShape);
+  const nibkv_sizes here = NIBKV_SIZES;
+  nibkv_sizes older = here, longer = here;
+  older.policy = offsetof(nibkv_policy, fold);
+  older.shape = offsetof(nibkv_shape, rotary);
+  longer.policy = sizeof newer;
+  longer.shape = sizeof newer_shape;
+
+  // Written as far as the caller's struct reaches, and no farther.
+  std::vector<unsigned char> bytes(sizeof(nibkv_policy), 0xc3);
+  auto* short_policy = reinterpret_cast<nibkv_policy*>(bytes.data());
+  ASSERT_EQ(nibkv_find_policy_sized("ems", 64, short_policy, &older), NIBKV_OK);
+  for (std::size_t i = older.policy; i < bytes.size(); ++i) ASSERT_EQ(bytes[i], 0xc3) << i;
+  std::memset(&newer, 0xff, sizeof newer);
+  ASSERT_EQ(nibkv_find_policy_sized("ems", 64, &newer.policy, &longer), NIBKV_OK);
+  for (const std::uint32_t word : newer.later) EXPECT_EQ(word, 0u);
+
+  const std::size_t need = footprint(kShape, ems(64));
+  EXPECT_EQ(nibkv_footprint_sized(&shape, short_policy, &older), need);
+  EXPECT_EQ(nibkv_footprint_sized(&newer_shape.shape, &newer.policy, &longer), need);
+  EXPECT_EQ(nibkv_smallest_footprint_sized(&shape, short_policy, &older), smallest_footprint(kShape, ems(64)));
+  EXPECT_EQ(nibkv_tokens_that_fit_sized(&shape, short_policy, 1 << 20, &older),
+            tokens_that_fit(kShape, ems(64), 1 << 20));
+  EXPECT_EQ(nibkv_preset_tokens_that_fit_sized(&shape, "ems", 1 << 20, &older),
+            tokens_that_fit(kShape, "ems", 1 << 20));
+  EXPECT_EQ(nibkv_preset_smallest_footprint_sized(&shape, "ems", &older), smallest_footprint(kShape, "ems"));
+  EXPECT_EQ(nibkv_most_snapshot_bytes_sized(&shape, short_policy, 5, &older), most_snapshot_bytes(kShape, ems(64), 5));
+  EXPECT_EQ(nibkv_fold_pairs_sized(&shape, short_policy, nullptr, 0, 0, &older), NIBKV_OK);
+  for (std::size_t i = older.policy; i < bytes.size(); ++i) ASSERT_EQ(bytes[i], 0xc3) << i;
+  Arena arena(need);
+  nibkv_cache cache = {};
+  void* const at = arena.bytes().data();
+  EXPECT_EQ(nibkv_init_sized(&cache, at, need, &shape, short_policy, nullptr, &older), NIBKV_OK);
+  EXPECT_EQ(nibkv_init_sized(&cache, at, need, &newer_shape.shape, &newer.policy, nullptr, &longer), NIBKV_OK);
+  EXPECT_EQ(nibkv_seen(&cache, 0), 0u);
+
+  // What the library does not know must be 0.
+  newer.later[3] = 1;
+  EXPECT_EQ(nibkv_footprint_sized(&shape, &newer.policy, &longer), 0u);
+  EXPECT_EQ(nibkv_init_sized(&cache, at, need, &newer_shape.shape, &newer.policy, nullptr, &longer),
+            NIBKV_BAD_ARGUMENT);
+  newer.later[3] = 0;
+  newer_shape.later[0] = 1u << 31;
+  EXPECT_EQ(nibkv_init_sized(&cache, at, need, &newer_shape.shape, &newer.policy, nullptr, &longer),
+            NIBKV_BAD_ARGUMENT);
+  nibkv_sizes wrong = here;
+  wrong.policy = older.policy - 1;
+  EXPECT_EQ(nibkv_find_policy_sized("ems", 64, short_policy, &wrong), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_footprint_sized(&shape, short_policy, &wrong), 0u);
+  EXPECT_EQ(nibkv_footprint_sized(&shape, short_policy, nullptr), 0u);
+  EXPECT_EQ(nibkv_init_sized(&cache, at, need, &shape, short_policy, nullptr, nullptr), NIBKV_BAD_ARGUMENT);
+  const nibkv_options options = {};
+  wrong = older;
+  wrong.options = offsetof(nibkv_options, weights) - 1;
+  EXPECT_EQ(nibkv_init_sized(&cache, at, need, &shape, short_policy, &options, &wrong), NIBKV_BAD_ARGUMENT);
+  wrong.options = offsetof(nibkv_options, weights);
+  EXPECT_EQ(nibkv_init_sized(&cache, at, need, &shape, short_policy, &options, &wrong), NIBKV_OK);
 }
 
 TEST(CApi, AHandleOfZerosOrNoneIsNotReady) {

@@ -170,7 +170,7 @@ typedef struct nibkv_policy {
  * tokens:  budget of a head in tokens
  * Returns NIBKV_BAD_POLICY for an unknown name or null; NIBKV_BAD_ARGUMENT when `policy` is null.
  * `policy` is unchanged unless NIBKV_OK. */
-NIBKV_API nibkv_status nibkv_find_policy(const char* name, uint32_t tokens, nibkv_policy* policy);
+static inline nibkv_status nibkv_find_policy(const char* name, uint32_t tokens, nibkv_policy* policy);
 
 /* The names that nibkv_find_policy knows: index 0, 1, ...; null past the end. */
 NIBKV_API const char* nibkv_policy_name(uint32_t index);
@@ -178,25 +178,25 @@ NIBKV_API const char* nibkv_policy_name(uint32_t index);
 /* The exact size in bytes of the arena that a cache of this shape and policy needs, scratch included. 0 for
  * an invalid shape or policy, for null, and for a size that does not fit this machine's address space. For
  * static arrays see the NIBKV_FOOTPRINT_... macros below. */
-NIBKV_API size_t nibkv_footprint(const nibkv_shape* shape, const nibkv_policy* policy);
+static inline size_t nibkv_footprint(const nibkv_shape* shape, const nibkv_policy* policy);
 
 /* The largest budget in tokens with which nibkv_find_policy gives a policy whose footprint is at most
  * `bytes`. 0 when not even the smallest fits, for an unknown name and for null. Cost: about 24 evaluations of
  * the footprint. */
-NIBKV_API uint32_t nibkv_preset_tokens_that_fit(const nibkv_shape* shape, const char* preset, uint64_t bytes);
+static inline uint32_t nibkv_preset_tokens_that_fit(const nibkv_shape* shape, const char* preset, uint64_t bytes);
 
 /* The same for a given policy: everything but policy->tokens, which is ignored, stays as it is, windows
  * included. The windows of "ems" with 512 tokens stay 256 tokens long whatever the budget, so ask for a preset
  * by its name. */
-NIBKV_API uint32_t nibkv_tokens_that_fit(const nibkv_shape* shape, const nibkv_policy* policy, uint64_t bytes);
+static inline uint32_t nibkv_tokens_that_fit(const nibkv_shape* shape, const nibkv_policy* policy, uint64_t bytes);
 
 /* Bytes of the smallest arena that a preset can have: its footprint with the smallest budget that is valid. With one
  * byte fewer nibkv_preset_tokens_that_fit returns 0. Fewer workers, a smaller max_chunk, fewer outlier channels or
  * another preset make it smaller. 0 for an unknown name, a shape out of range, and for null. */
-NIBKV_API size_t nibkv_preset_smallest_footprint(const nibkv_shape* shape, const char* preset);
+static inline size_t nibkv_preset_smallest_footprint(const nibkv_shape* shape, const char* preset);
 
 /* The same for a policy as it is: all but policy->tokens, which is not read, stays. */
-NIBKV_API size_t nibkv_smallest_footprint(const nibkv_shape* shape, const nibkv_policy* policy);
+static inline size_t nibkv_smallest_footprint(const nibkv_shape* shape, const nibkv_policy* policy);
 
 /* Chooses the pairs of neighbouring layers that may share codes, from what a profile measured (fold.hpp).
  * policy:         its fold.min_cosine is the bound; the four sets of its fold are written
@@ -204,8 +204,8 @@ NIBKV_API size_t nibkv_smallest_footprint(const nibkv_shape* shape, const nibkv_
  * profile_bytes:  their number
  * start_layer:    half of the layers is usual
  * Returns NIBKV_BAD_ARGUMENT for a null shape or policy; NIBKV_BAD_PROFILE. `policy` is unchanged unless NIBKV_OK. */
-NIBKV_API nibkv_status nibkv_fold_pairs(const nibkv_shape* shape, nibkv_policy* policy, const void* profile,
-                                        size_t profile_bytes, uint32_t start_layer);
+static inline nibkv_status nibkv_fold_pairs(const nibkv_shape* shape, nibkv_policy* policy, const void* profile,
+                                            size_t profile_bytes, uint32_t start_layer);
 
 /* The part of a buffer, such as one from malloc, that can serve as an arena: from the first multiple of
  * NIBKV_ARENA_ALIGNMENT in it to its end. A buffer of NIBKV_ARENA_ALIGNMENT - 1 bytes more than the footprint
@@ -253,8 +253,8 @@ typedef struct nibkv_options {
  * has no maps, or when `weights` and the profile name different weights. Neither the handle nor the arena is
  * changed unless NIBKV_OK.
  * Cost: O(footprint) once, to clear the arena. */
-NIBKV_API nibkv_status nibkv_init(nibkv_cache* cache, void* arena, size_t arena_bytes, const nibkv_shape* shape,
-                                  const nibkv_policy* policy, const nibkv_options* options);
+static inline nibkv_status nibkv_init(nibkv_cache* cache, void* arena, size_t arena_bytes, const nibkv_shape* shape,
+                                      const nibkv_policy* policy, const nibkv_options* options);
 
 /* Forgets all tokens. Shape, policy, port and profile stay; the peaks of nibkv_usage start over.
  * Returns NIBKV_NOT_READY. Cost: O(tiles). */
@@ -528,7 +528,8 @@ typedef struct nibkv_snapshot_info {
 
 /* The size in bytes of the largest snapshot of a cache of this shape and policy; 0 for null, and if the footprint
  * is 0. */
-NIBKV_API uint64_t nibkv_most_snapshot_bytes(const nibkv_shape* shape, const nibkv_policy* policy, uint64_t note_bytes);
+static inline uint64_t nibkv_most_snapshot_bytes(const nibkv_shape* shape, const nibkv_policy* policy,
+                                                 uint64_t note_bytes);
 
 /* The bytes that nibkv_save would write now; 0 for a cache that is not ready. */
 NIBKV_API uint64_t nibkv_snapshot_bytes(const nibkv_cache* cache, uint64_t note_bytes);
@@ -605,6 +606,79 @@ NIBKV_API nibkv_status nibkv_save_to_banks(const nibkv_cache* cache, const nibkv
 /* Does nibkv_restore from the newest whole snapshot.
  * Returns what nibkv_newest_bank and nibkv_restore return. */
 NIBKV_API nibkv_status nibkv_restore_from_banks(nibkv_cache* cache, const nibkv_banks* banks);
+
+/* Structs that later versions may add fields to, at their ends: nibkv_shape, nibkv_policy and nibkv_options. The
+ * functions that take them are inline: they pass the sizes that a program was compiled with to the library, so that it
+ * runs with a later shared library too. Fields that it does not know are 0, which means what the library did without
+ * them; what the library does not know must be 0. A binding from a language without this header calls the functions
+ * whose names end in _sized, with the sizes of its own structs. All other structs stay as they are.
+ * Returns of the _sized functions, beside those of the others: NIBKV_BAD_ARGUMENT, or 0 where a number is returned, for
+ * null `sizes`, for a size below that of version 0.1, and for bytes beyond what the library knows that are not 0. */
+typedef struct nibkv_sizes {
+  size_t shape;
+  size_t policy;
+  size_t options;
+} nibkv_sizes;
+#define NIBKV_SIZES \
+  { sizeof(nibkv_shape), sizeof(nibkv_policy), sizeof(nibkv_options) }
+NIBKV_API nibkv_status nibkv_find_policy_sized(const char* name, uint32_t tokens, nibkv_policy* policy,
+                                               const nibkv_sizes* sizes);
+NIBKV_API size_t nibkv_footprint_sized(const nibkv_shape* shape, const nibkv_policy* policy, const nibkv_sizes* sizes);
+NIBKV_API uint32_t nibkv_preset_tokens_that_fit_sized(const nibkv_shape* shape, const char* preset, uint64_t bytes,
+                                                      const nibkv_sizes* sizes);
+NIBKV_API uint32_t nibkv_tokens_that_fit_sized(const nibkv_shape* shape, const nibkv_policy* policy, uint64_t bytes,
+                                               const nibkv_sizes* sizes);
+NIBKV_API size_t nibkv_preset_smallest_footprint_sized(const nibkv_shape* shape, const char* preset,
+                                                       const nibkv_sizes* sizes);
+NIBKV_API size_t nibkv_smallest_footprint_sized(const nibkv_shape* shape, const nibkv_policy* policy,
+                                                const nibkv_sizes* sizes);
+NIBKV_API nibkv_status nibkv_fold_pairs_sized(const nibkv_shape* shape, nibkv_policy* policy, const void* profile,
+                                              size_t profile_bytes, uint32_t start_layer, const nibkv_sizes* sizes);
+NIBKV_API nibkv_status nibkv_init_sized(nibkv_cache* cache, void* arena, size_t arena_bytes, const nibkv_shape* shape,
+                                        const nibkv_policy* policy, const nibkv_options* options,
+                                        const nibkv_sizes* sizes);
+NIBKV_API uint64_t nibkv_most_snapshot_bytes_sized(const nibkv_shape* shape, const nibkv_policy* policy,
+                                                   uint64_t note_bytes, const nibkv_sizes* sizes);
+
+static inline nibkv_status nibkv_find_policy(const char* name, uint32_t tokens, nibkv_policy* policy) {
+  const nibkv_sizes sizes = NIBKV_SIZES;
+  return nibkv_find_policy_sized(name, tokens, policy, &sizes);
+}
+static inline size_t nibkv_footprint(const nibkv_shape* shape, const nibkv_policy* policy) {
+  const nibkv_sizes sizes = NIBKV_SIZES;
+  return nibkv_footprint_sized(shape, policy, &sizes);
+}
+static inline uint32_t nibkv_preset_tokens_that_fit(const nibkv_shape* shape, const char* preset, uint64_t bytes) {
+  const nibkv_sizes sizes = NIBKV_SIZES;
+  return nibkv_preset_tokens_that_fit_sized(shape, preset, bytes, &sizes);
+}
+static inline uint32_t nibkv_tokens_that_fit(const nibkv_shape* shape, const nibkv_policy* policy, uint64_t bytes) {
+  const nibkv_sizes sizes = NIBKV_SIZES;
+  return nibkv_tokens_that_fit_sized(shape, policy, bytes, &sizes);
+}
+static inline size_t nibkv_preset_smallest_footprint(const nibkv_shape* shape, const char* preset) {
+  const nibkv_sizes sizes = NIBKV_SIZES;
+  return nibkv_preset_smallest_footprint_sized(shape, preset, &sizes);
+}
+static inline size_t nibkv_smallest_footprint(const nibkv_shape* shape, const nibkv_policy* policy) {
+  const nibkv_sizes sizes = NIBKV_SIZES;
+  return nibkv_smallest_footprint_sized(shape, policy, &sizes);
+}
+static inline nibkv_status nibkv_fold_pairs(const nibkv_shape* shape, nibkv_policy* policy, const void* profile,
+                                            size_t profile_bytes, uint32_t start_layer) {
+  const nibkv_sizes sizes = NIBKV_SIZES;
+  return nibkv_fold_pairs_sized(shape, policy, profile, profile_bytes, start_layer, &sizes);
+}
+static inline nibkv_status nibkv_init(nibkv_cache* cache, void* arena, size_t arena_bytes, const nibkv_shape* shape,
+                                      const nibkv_policy* policy, const nibkv_options* options) {
+  const nibkv_sizes sizes = NIBKV_SIZES;
+  return nibkv_init_sized(cache, arena, arena_bytes, shape, policy, options, &sizes);
+}
+static inline uint64_t nibkv_most_snapshot_bytes(const nibkv_shape* shape, const nibkv_policy* policy,
+                                                 uint64_t note_bytes) {
+  const nibkv_sizes sizes = NIBKV_SIZES;
+  return nibkv_most_snapshot_bytes_sized(shape, policy, note_bytes, &sizes);
+}
 
 /* The tokens that a KV head holds now, and its budget in tokens. 0 for indices out of range, and for a cache that is
  * not ready. */

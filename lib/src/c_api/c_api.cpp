@@ -35,36 +35,44 @@ const char* nibkv_version(void) {
   return NIBKV_VERSION_STRING;
 }
 
-nibkv_status nibkv_find_policy(const char* name, uint32_t tokens, nibkv_policy* policy) {
-  if (policy == nullptr) return NIBKV_BAD_ARGUMENT;
+nibkv_status nibkv_find_policy_sized(const char* name, uint32_t tokens, nibkv_policy* policy,
+                                     const nibkv_sizes* sizes) {
   Policy found;
   const Status status = find_policy(view(name), tokens, found);
-  if (status == Status::kOk) *policy = to_c(found);
-  return to_c(status);
+  if (policy != nullptr && status != Status::kOk) return to_c(status);
+  return give_policy(found, policy, sizes) ? NIBKV_OK : NIBKV_BAD_ARGUMENT;
 }
 
 const char* nibkv_policy_name(uint32_t index) {
   return literal(policy_name(index));
 }
 
-size_t nibkv_footprint(const nibkv_shape* shape, const nibkv_policy* policy) {
-  return shape == nullptr || policy == nullptr ? 0 : footprint(to_cpp(*shape), to_cpp(*policy));
+size_t nibkv_footprint_sized(const nibkv_shape* shape, const nibkv_policy* policy, const nibkv_sizes* sizes) {
+  Taken in;
+  return in.take_shape(shape, sizes) && in.take_policy(policy, sizes) ? footprint(in.shape, in.policy) : 0;
 }
 
-uint32_t nibkv_preset_tokens_that_fit(const nibkv_shape* shape, const char* preset, uint64_t bytes) {
-  return shape == nullptr ? 0 : tokens_that_fit(to_cpp(*shape), view(preset), bytes);
+uint32_t nibkv_preset_tokens_that_fit_sized(const nibkv_shape* shape, const char* preset, uint64_t bytes,
+                                            const nibkv_sizes* sizes) {
+  Taken in;
+  return in.take_shape(shape, sizes) ? tokens_that_fit(in.shape, view(preset), bytes) : 0;
 }
 
-uint32_t nibkv_tokens_that_fit(const nibkv_shape* shape, const nibkv_policy* policy, uint64_t bytes) {
-  return shape == nullptr || policy == nullptr ? 0 : tokens_that_fit(to_cpp(*shape), to_cpp(*policy), bytes);
+uint32_t nibkv_tokens_that_fit_sized(const nibkv_shape* shape, const nibkv_policy* policy, uint64_t bytes,
+                                     const nibkv_sizes* sizes) {
+  Taken in;
+  const bool good = in.take_shape(shape, sizes) && in.take_policy(policy, sizes);
+  return good ? tokens_that_fit(in.shape, in.policy, bytes) : 0;
 }
 
-size_t nibkv_preset_smallest_footprint(const nibkv_shape* shape, const char* preset) {
-  return shape == nullptr ? 0 : smallest_footprint(to_cpp(*shape), view(preset));
+size_t nibkv_preset_smallest_footprint_sized(const nibkv_shape* shape, const char* preset, const nibkv_sizes* sizes) {
+  Taken in;
+  return in.take_shape(shape, sizes) ? smallest_footprint(in.shape, view(preset)) : 0;
 }
 
-size_t nibkv_smallest_footprint(const nibkv_shape* shape, const nibkv_policy* policy) {
-  return shape == nullptr || policy == nullptr ? 0 : smallest_footprint(to_cpp(*shape), to_cpp(*policy));
+size_t nibkv_smallest_footprint_sized(const nibkv_shape* shape, const nibkv_policy* policy, const nibkv_sizes* sizes) {
+  Taken in;
+  return in.take_shape(shape, sizes) && in.take_policy(policy, sizes) ? smallest_footprint(in.shape, in.policy) : 0;
 }
 
 void* nibkv_aligned(void* buffer, size_t* bytes) {
@@ -74,29 +82,33 @@ void* nibkv_aligned(void* buffer, size_t* bytes) {
   return part.data();
 }
 
-nibkv_status nibkv_fold_pairs(const nibkv_shape* shape, nibkv_policy* policy, const void* profile, size_t profile_bytes,
-                              uint32_t start_layer) {
-  if (shape == nullptr || policy == nullptr) return NIBKV_BAD_ARGUMENT;
-  const Shape of = to_cpp(*shape);
+nibkv_status nibkv_fold_pairs_sized(const nibkv_shape* shape, nibkv_policy* policy, const void* profile,
+                                    size_t profile_bytes, uint32_t start_layer, const nibkv_sizes* sizes) {
+  Taken in;
+  if (!in.take_shape(shape, sizes) || !in.take_policy(policy, sizes)) return NIBKV_BAD_ARGUMENT;
   ProfileView view;
   if (profile != nullptr) {
-    const Status status = view.open({static_cast<const std::byte*>(profile), profile_bytes}, of);
+    const Status status = view.open({static_cast<const std::byte*>(profile), profile_bytes}, in.shape);
     if (status != Status::kOk) return to_c(status);
   }
-  *policy = to_c(fold_pairs(of, to_cpp(*policy), view, start_layer));
-  return NIBKV_OK;
+  const Policy chosen = fold_pairs(in.shape, in.policy, view, start_layer);
+  return give_policy(chosen, policy, sizes) ? NIBKV_OK : NIBKV_BAD_ARGUMENT;
 }
 
 size_t nibkv_cache_bytes(void) {
   return sizeof(nibkv_cache);
 }
 
-nibkv_status nibkv_init(nibkv_cache* cache, void* arena, size_t arena_bytes, const nibkv_shape* shape,
-                        const nibkv_policy* policy, const nibkv_options* options) {
-  if (cache == nullptr || arena == nullptr || shape == nullptr || policy == nullptr) return NIBKV_BAD_ARGUMENT;
+nibkv_status nibkv_init_sized(nibkv_cache* cache, void* arena, size_t arena_bytes, const nibkv_shape* shape,
+                              const nibkv_policy* policy, const nibkv_options* options, const nibkv_sizes* sizes) {
+  if (cache == nullptr || arena == nullptr) return NIBKV_BAD_ARGUMENT;
+  Taken in;
+  if (!in.take_shape(shape, sizes) || !in.take_policy(policy, sizes)) return NIBKV_BAD_ARGUMENT;
   Options chosen;
   if (options != nullptr) {
-    const auto& [port, profile, profile_bytes, budgets, budget_count, weights] = *options;
+    nibkv_options known;
+    if (!take(known, options, sizes->options, offsetof(nibkv_options, weights))) return NIBKV_BAD_ARGUMENT;
+    const auto& [port, profile, profile_bytes, budgets, budget_count, weights] = known;
     if ((profile == nullptr && profile_bytes != 0) || (budgets == nullptr && budget_count != 0))
       return NIBKV_BAD_ARGUMENT;
     auto& [to_port, to_profile, to_budgets, to_weights] = chosen;
@@ -106,8 +118,7 @@ nibkv_status nibkv_init(nibkv_cache* cache, void* arena, size_t arena_bytes, con
     if (budgets != nullptr) to_budgets = {budgets, budget_count};
   }
   Cache made;
-  const Status status =
-      made.init({static_cast<std::byte*>(arena), arena_bytes}, to_cpp(*shape), to_cpp(*policy), chosen);
+  const Status status = made.init({static_cast<std::byte*>(arena), arena_bytes}, in.shape, in.policy, chosen);
   if (status == Status::kOk) std::memcpy(cache->opaque, &made, sizeof made);
   return to_c(status);
 }

@@ -117,4 +117,27 @@ nibkv_policy to_c(const Policy& from) {
           number(mass), mean_threshold, threshold, candidate_mass, number(budget), to_c(fold)};
 }
 
+bool Taken::take_shape(const nibkv_shape* from, const nibkv_sizes* sizes) {
+  nibkv_shape known;
+  if (sizes == nullptr || !take(known, from, sizes->shape, offsetof(nibkv_shape, rotary))) return false;
+  shape = to_cpp(known);
+  return true;
+}
+
+bool Taken::take_policy(const nibkv_policy* from, const nibkv_sizes* sizes) {
+  nibkv_policy known;
+  if (sizes == nullptr || !take(known, from, sizes->policy, offsetof(nibkv_policy, fold))) return false;
+  policy = to_cpp(known);
+  return true;
+}
+
+bool give_policy(const Policy& from, nibkv_policy* to, const nibkv_sizes* sizes) {
+  if (sizes == nullptr || to == nullptr || sizes->policy < offsetof(nibkv_policy, fold)) return false;
+  const nibkv_policy all = to_c(from);
+  const std::size_t known = sizes->policy < sizeof all ? sizes->policy : sizeof all;
+  std::memcpy(to, &all, known);
+  std::memset(reinterpret_cast<unsigned char*>(to) + known, 0, sizes->policy - known);
+  return true;
+}
+
 }  // namespace nibkv

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <string_view>
 
 #include "nibkv/nibkv.h"
@@ -20,6 +21,33 @@ ConstRows to_cpp(const nibkv_rows& from);
 MutableRows to_cpp(const nibkv_mutable_rows& from);
 /// @param from  null: the whole layer
 Part to_cpp(const nibkv_part* from);
+
+/// Reads a caller's struct, which may be an older one, shorter, or a newer one, longer (nibkv_sizes). A field that is
+/// added must begin after what was padding at the end of the older struct.
+/// @param least  bytes that every version has
+template <typename T>
+bool take(T& to, const T* from, std::size_t bytes, std::size_t least) {
+  if (from == nullptr || bytes < least) return false;
+  to = {};
+  std::memcpy(&to, from, bytes < sizeof to ? bytes : sizeof to);
+  const auto* all = reinterpret_cast<const unsigned char*>(from);
+  for (std::size_t i = sizeof to; i < bytes; ++i) {
+    if (all[i] != 0) return false;
+  }
+  return true;
+}
+
+/// What the functions that take sizes read.
+struct Taken {
+  Shape shape;
+  Policy policy;
+
+  bool take_shape(const nibkv_shape* from, const nibkv_sizes* sizes);
+  bool take_policy(const nibkv_policy* from, const nibkv_sizes* sizes);
+};
+/// Writes a policy as far as the caller's struct reaches.
+/// @returns false for null or a size that no version has
+bool give_policy(const Policy& from, nibkv_policy* to, const nibkv_sizes* sizes);
 
 // Null for a handle that is null or not ready.
 inline const Cache* ready(const nibkv_cache* handle) {

@@ -72,9 +72,11 @@ nibkv_snapshot_info to_c(const SnapshotInfo& from) {
 
 using namespace nibkv;
 
-uint64_t nibkv_most_snapshot_bytes(const nibkv_shape* shape, const nibkv_policy* policy, uint64_t note_bytes) {
-  if (shape == nullptr || policy == nullptr) return 0;
-  return most_snapshot_bytes(to_cpp(*shape), to_cpp(*policy), note_bytes);
+uint64_t nibkv_most_snapshot_bytes_sized(const nibkv_shape* shape, const nibkv_policy* policy, uint64_t note_bytes,
+                                         const nibkv_sizes* sizes) {
+  Taken in;
+  const bool good = in.take_shape(shape, sizes) && in.take_policy(policy, sizes);
+  return good ? most_snapshot_bytes(in.shape, in.policy, note_bytes) : 0;
 }
 
 uint64_t nibkv_snapshot_bytes(const nibkv_cache* cache, uint64_t note_bytes) {
