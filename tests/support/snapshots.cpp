@@ -1,5 +1,6 @@
 #include "tests/support/snapshots.hpp"
 
+#include "tests/support/effort.hpp"
 #include "tests/support/go_on.hpp"
 
 namespace nibkv::test {
@@ -110,6 +111,16 @@ std::vector<SnapshotCase> snapshot_cases() {
   policy.fold.centred = true;
   list.push_back({"folded, aligned", deep, policy});
   return list;
+}
+
+std::vector<SnapshotCase> some_snapshot_cases() {
+  const std::vector<SnapshotCase> all = snapshot_cases();
+  if (kEvery == 1) return all;
+  std::vector<SnapshotCase> some;
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    if (i % kEvery == 5 % kEvery) some.push_back(all[i]);
+  }
+  return some;
 }
 
 std::vector<float> go_on(Cache& cache, Random& random, int steps) {

@@ -64,6 +64,8 @@ struct SnapshotCase {
   std::vector<std::uint32_t> budgets = {};
 };
 std::vector<SnapshotCase> snapshot_cases();
+/// All of them, or where time is short (effort.hpp) every kEvery-th, a policy that scores and merges first.
+std::vector<SnapshotCase> some_snapshot_cases();
 
 /// As in go_on.hpp. Returns what attention gave; the test fails if a verb does.
 std::vector<float> go_on(Cache& cache, Random& random, int steps);

@@ -145,14 +145,14 @@ void walk(const Shape& shape, const Policy& policy, const std::string& port, std
 TEST(Rows, OfEveryTypeAndLayoutDoWhatDenseF32Does) {
   constexpr Shape kShape = {.layers = 2, .query_heads = 6, .kv_heads = 2, .head_dim = 48, .max_chunk = 7};
   for (const std::string& port : running_ports()) {
-    walk(kShape, full(700), port, test::turns(32, 12), 1);
-    walk(kShape, streaming_llm(50), port, test::turns(32, 12), 2);
+    walk(kShape, full(700), port, test::turns(32, 5), 1);
+    walk(kShape, streaming_llm(50), port, test::turns(32, 5), 2);
     Shape shape = kShape;
     shape.outlier_channels = 8;
-    walk(shape, ems(60), port, test::turns(32, 20), 3);
+    walk(shape, ems(60), port, test::turns(32, 10), 3);
     shape.outlier_channels = 0;
     shape.storage = Storage::kF32;
-    walk(shape, full(700), port, test::turns(32, 12), 4);
+    walk(shape, full(700), port, test::turns(32, 5), 4);
     ASSERT_FALSE(HasFailure()) << port;
   }
 }
@@ -162,8 +162,8 @@ TEST(Rows, OfLayersThatShareCodesToo) {
   for (const std::string& port : running_ports()) {
     Policy policy = minicache(400, pairs_from(0, 4));
     policy.fold.aligned_keys = policy.fold.aligned_values = policy.fold.keys;
-    walk(shape, policy, port, test::turns(40, 30), 5);
-    walk(shape, ems_fold(200, pairs_from(0, 4)), port, test::turns(40, 40), 6);
+    walk(shape, policy, port, test::turns(40, 8), 5);
+    walk(shape, ems_fold(200, pairs_from(0, 4)), port, test::turns(40, 12), 6);
     ASSERT_FALSE(HasFailure()) << port;
   }
 }

@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include "tests/support/effort.hpp"
 #include "tests/support/feed.hpp"
 #include "tests/support/snapshots.hpp"
 
@@ -26,9 +25,7 @@ std::uint32_t changed_heads(const Cache& a, const Cache& b) {
 
 // Space is made between tokens, one head at a time, and all outputs are those of append's own.
 TEST(Tidy, GivesTheSameBytesAndAppendMakesNoSpace) {
-  const auto cases = test::snapshot_cases();
-  for (std::size_t i = 0; i < cases.size(); i += test::kEvery) {
-    const test::SnapshotCase& each = cases[i];
+  for (const test::SnapshotCase& each : test::some_snapshot_cases()) {
     Rig rig(each.shape, each.policy, {}, 1, each.budgets), plain(each.shape, each.policy, {}, 1, each.budgets);
     test::Arena arena(rig.cache().usage().arena_bytes);
     Random random(4), same(4);
@@ -75,7 +72,7 @@ TEST(Tidy, RefusesWhatDoesNotFit) {
 }
 
 TEST(Wipe, LeavesNothingOfWhatWasHeld) {
-  for (const test::SnapshotCase& each : test::snapshot_cases()) {
+  for (const test::SnapshotCase& each : test::some_snapshot_cases()) {
     Rig rig(each.shape, each.policy, {}, 1, each.budgets), fresh(each.shape, each.policy, {}, 1, each.budgets);
     Random random(9);
     test::go_on(rig.cache(), random, 20);
