@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "bench/assistant/conversation.hpp"
 
@@ -79,6 +80,19 @@ class ConversationTest : public testing::Test {
   Chat chat_ = Chat::from(file_, tokenizer_);
   ThreadPool pool_{2};
   Model model_{file_, pool_};
+};
+
+/// With a limit of its own, and what the conversation says.
+class TalkativeConversationTest : public ConversationTest {
+ protected:
+  ConversationOptions greedy(std::size_t max_tokens, std::size_t limit = 0) {
+    ConversationOptions options = ConversationTest::greedy(max_tokens);
+    options.limit = limit;
+    options.say = [this](const std::string& line) { said_.push_back(line); };
+    return options;
+  }
+
+  std::vector<std::string> said_;
 };
 
 }  // namespace nibkv::llm

@@ -10,23 +10,14 @@ namespace nibkv::llm {
 namespace {
 
 // The tiny model was trained for 1,024 tokens, one token per byte, and has no chat template.
-class ConversationLimitTest : public ConversationTest {
+class ConversationLimitTest : public TalkativeConversationTest {
  protected:
-  ConversationOptions greedy(std::size_t max_tokens, std::size_t limit = 0) {
-    ConversationOptions options = ConversationTest::greedy(max_tokens);
-    options.limit = limit;
-    options.say = [this](const std::string& line) { said_.push_back(line); };
-    return options;
-  }
-
   // How many tokens are kept according to the last line.
   std::size_t kept() const {
     if (said_.empty()) return 0;
     const std::string& line = said_.back();
     return std::stoul(line.substr(line.rfind(' ') + 1));
   }
-
-  std::vector<std::string> said_;
 };
 
 TEST_F(ConversationLimitTest, GoesOnForThousandsOfTokensAndNeverReadsPastWhatTheModelWasTrainedFor) {

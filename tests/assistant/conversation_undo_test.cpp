@@ -9,15 +9,8 @@ namespace nibkv::llm {
 namespace {
 
 // The tiny model has no chat template: a token is a byte, and BOS comes before the first.
-class ConversationUndoTest : public ConversationTest {
+class ConversationUndoTest : public TalkativeConversationTest {
  protected:
-  ConversationOptions greedy(std::size_t max_tokens, std::size_t limit = 0) {
-    ConversationOptions options = ConversationTest::greedy(max_tokens);
-    options.limit = limit;
-    options.say = [this](const std::string& line) { said_.push_back(line); };
-    return options;
-  }
-
   static std::string regenerate(Talk& talk, Ending ending = Ending::kCut) {
     std::string answer;
     EXPECT_EQ(talk.conversation->regenerate([&](std::string_view text) { answer += text; }), ending);
@@ -38,8 +31,6 @@ class ConversationUndoTest : public ConversationTest {
     const Counts& counts = talk.conversation->counts();
     return counts.prompt_tokens + counts.decode_steps + counts.read_again;
   }
-
-  std::vector<std::string> said_;
 };
 
 const std::vector<std::string> kMessages = {kFacts, "And then? ", "What is the code for willow? ", "Go on. "};

@@ -141,6 +141,12 @@ struct ArenaView {
   std::uint32_t& base(std::uint32_t tile) const { return at<std::uint32_t>(layout().bases)[tile]; }
 
   std::uint32_t position(std::uint32_t tile, std::uint32_t lane) const { return base(tile) + positions(tile)[lane]; }
+  /// The position of a chain's slot with this number. Where they are not stored, those that the policy leaves, of slots
+  /// that are in order.
+  std::uint32_t position_of(const Chain& chain, std::uint32_t slot, const Place& at) const {
+    if (policy().keep == Keep::kScore) return position(at.tile, at.lane);
+    return slot < policy().sinks ? slot : chain.seen - chain.used + slot;
+  }
   /// Lane 0 of a tile must be set first. Offsets from the tile's base saturate at 65535. Folded
   /// slots are in no order, so the base decreases to the smallest position in the tile.
   [[gnu::visibility("hidden")]] void set_position(std::uint32_t tile, std::uint32_t lane, std::uint32_t position) const;

@@ -25,9 +25,6 @@ bool all_finite(const ConstRows& rows, const RowCounts& counts);
 inline std::size_t offset_in(const ConstRows& rows, std::uint32_t token, std::uint32_t head) {
   return token * rows.token_stride + head * rows.head_stride;
 }
-inline std::size_t offset_in(const MutableRows& rows, std::uint32_t token, std::uint32_t head) {
-  return token * rows.token_stride + head * rows.head_stride;
-}
 
 inline Half half_of(Number number) {
   return number == Number::kF16 ? Half::kF16 : Half::kBf16;

@@ -15,12 +15,6 @@ bool overlap(const std::byte* a, std::size_t a_bytes, const std::byte* b, std::s
   return first < second + b_bytes && second < first + a_bytes;
 }
 
-// The position of the slot with this number in its chain.
-std::uint32_t position_of(const ArenaView& of, const Chain& chain, std::uint32_t slot, const Place& at) {
-  if (of.policy().keep == Keep::kScore) return of.position(at.tile, at.lane);
-  return slot < of.policy().sinks ? slot : chain.seen - chain.used + slot;
-}
-
 // Fills a chain of `to`, which is empty, with the slots of a chain of `from`.
 class ChainMove {
  public:
@@ -56,7 +50,7 @@ class ChainMove {
 void ChainMove::take(std::uint32_t slot, const Place& at) {
   const std::uint32_t lane = chain_.used % kTileSlots;
   const std::uint32_t tile = lane == 0 ? grow(to_, chain_) : chain_.last;
-  if (to_.policy().keep == Keep::kScore) start_slot(to_, tile, lane, position_of(from_, source_, slot, at));
+  if (to_.policy().keep == Keep::kScore) start_slot(to_, tile, lane, from_.position_of(source_, slot, at));
   copy_slot(from_, at, to_, {tile, lane});
   chain_.used += 1;
 }
