@@ -120,8 +120,13 @@ Status explain(const Cache& cache, std::uint32_t layer, std::uint32_t kv_head, s
   const Policy& policy = to.policy();
   to.each_slot(chain, [&](std::uint32_t i, const Place& at) {
     SlotInfo info;
-    const bool known = policy.keep == Keep::kScore || i >= to.unordered(chain);
-    info.position = known ? to.position_of(chain, i, at) : kNoPosition;
+    if (policy.keep == Keep::kScore) {
+      info.position = to.position(at.tile, at.lane);
+    } else if (i < to.unordered(chain)) {
+      info.position = kNoPosition;
+    } else {
+      info.position = i < policy.sinks ? i : chain.seen - chain.used + i;
+    }
     if (keeps_global(policy)) info.global = to.global(at.tile)[at.lane];
     if (keeps_local(policy)) info.local = to.local(at.tile)[at.lane];
     if (merges(policy)) {
