@@ -18,6 +18,9 @@ void register_kernels();
 /// baselines: <verb>/<model>/<outlier channels>/<tokens>/<port>.
 void register_stages();
 
+/// Benchmarks of threads that share the work of a layer: <verb>/<model>/0/<tokens>/threads:<n>, in real time.
+void register_threads();
+
 /// A counter of nanoseconds of CPU time per unit, for `units` per iteration.
 inline benchmark::Counter nanoseconds_per(double units) {
   using benchmark::Counter;

@@ -26,6 +26,7 @@ Shape shape_of(const Model& model, std::uint16_t outlier_channels) {
   shape.head_dim = model.head_dim;
   shape.outlier_channels = outlier_channels;
   shape.max_chunk = kPrefillChunk;
+  shape.workers = kMostThreads;
   return shape;
 }
 

@@ -26,6 +26,9 @@ inline constexpr Model kModels[] = {{"SmolLM2-135M", 9, 3, 64}, {"Llama-3-8B", 3
 
 inline constexpr std::uint16_t kPrefillChunk = 64;
 
+/// The workers of a ColdCache.
+inline constexpr std::uint16_t kMostThreads = 4;
+
 /// The size of the CPU's last-level cache, as reported by the system; 32 MiB if it reports none.
 std::size_t last_level_cache_bytes();
 

@@ -19,7 +19,7 @@ using nibkv::Status;
 /// The attention of one conversation. init() takes the memory, all of it.
 class Attention {
  public:
-  /// @param shape  of the model; max_chunk: tokens of a prefill step; workers: threads that attend at the same time
+  /// @param shape  of the model; max_chunk: tokens of a prefill step; workers: threads that work at the same time
   /// @param bytes  what keys, values and workspace may take; the budget in tokens follows from it
   Status init(const nibkv::Shape& shape, std::size_t bytes) {
     const std::uint32_t tokens = nibkv::tokens_that_fit(shape, nibkv::ems, bytes);
@@ -37,24 +37,38 @@ class Attention {
   /// @param threads       [1, workers]
   Status forward(std::uint32_t layer, std::span<const float> keys, std::span<const float> values,
                  std::span<const float> queries, std::span<float> out, std::uint32_t threads) {
-    if (const Status status = nibkv::append(cache_, layer, keys, values); status != Status::kOk) return status;
+    const std::uint32_t heads = cache_.shape().kv_heads, head_dim = cache_.shape().head_dim;
+    const auto count = static_cast<std::uint32_t>(keys.size() / (heads * head_dim));
+    // Rows are encoded in shares, with a worker's scratch each.
+    Status status = nibkv::reserve(cache_, layer, count);
+    if (status != Status::kOk) return status;
+    const auto key_rows = nibkv::tokens_first(keys.data(), nibkv::Number::kF32, heads, head_dim);
+    const auto value_rows = nibkv::tokens_first(values.data(), nibkv::Number::kF32, heads, head_dim);
+    status = on_threads(threads, [&](std::uint32_t i) {
+      return nibkv::append_share(cache_, layer, count, key_rows, value_rows, {i, threads, i});
+    });
+    if (status != Status::kOk) return status;
 
-    // Each thread takes some KV heads, with a worker's scratch of its own. An engine hands them to its thread pool.
-    const std::uint32_t heads = cache_.shape().kv_heads;
+    // Each thread takes some KV heads: under ems, which scores attention, a head stays whole.
+    return on_threads(threads, [&](std::uint32_t i) {
+      const std::uint32_t first = heads * i / threads, end = heads * (i + 1) / threads;
+      if (first == end) return Status::kOk;  // more threads than heads; Part::heads = 0 would mean all of them
+      return nibkv::attend(cache_, layer, queries, out, {.first_head = first, .heads = end - first, .worker = i});
+    });
+  }
+
+ private:
+  /// Calls part(i) on thread i of `threads` and waits for all. An engine has a thread pool for it.
+  template <typename F>
+  static Status on_threads(std::uint32_t threads, F part) {
     std::vector<Status> statuses(threads, Status::kOk);
     std::vector<std::thread> running;
-    for (std::uint32_t i = 0; i < threads; ++i) {
-      const std::uint32_t first = heads * i / threads, end = heads * (i + 1) / threads;
-      if (first == end) continue;  // more threads than heads; Part::heads = 0 would mean all of them
-      const nibkv::Part part{.first_head = first, .heads = end - first, .worker = i};
-      running.emplace_back([&, i, part] { statuses[i] = nibkv::attend(cache_, layer, queries, out, part); });
-    }
+    for (std::uint32_t i = 0; i < threads; ++i) running.emplace_back([&, i] { statuses[i] = part(i); });
     for (std::thread& thread : running) thread.join();
     const auto failed = std::find_if(statuses.begin(), statuses.end(), [](Status s) { return s != Status::kOk; });
     return failed == statuses.end() ? Status::kOk : *failed;
   }
 
- private:
   std::vector<std::byte> memory_;
   nibkv::Cache cache_;
 };

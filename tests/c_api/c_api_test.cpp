@@ -102,6 +102,14 @@ std::uint32_t random_tokens(Random& random) {
   return 1 + (random.word() & 0xffffff) / (1u << random.below(24));
 }
 
+// The bytes of an arena that do not depend on how calls were divided: without workspace, and what was reserved.
+std::vector<std::byte> undivided(const Arena& arena, const Policy& policy) {
+  std::vector<std::byte> bytes = arena.copy();
+  bytes.resize(static_cast<std::size_t>(layout_of(kShape, policy).plan));
+  std::fill_n(bytes.begin() + 40, 8, std::byte{0});
+  return bytes;
+}
+
 TEST(CApi, AConversationGivesTheBytesOfTheCppInterface) {
   Random random(1);
   const std::uint32_t all = 150, prompt = 61, tokens = 96;
@@ -121,7 +129,7 @@ TEST(CApi, AConversationGivesTheBytesOfTheCppInterface) {
     std::vector<float> c_out(queries.size()), c_after(q);
     std::vector<nibkv_slot> c_slots(all);
     std::vector<std::uint32_t> c_target(all);
-    const setup with = {in_c(kShape), name.c_str(), budget, prompt, all, keys.data(), values.data(), queries.data()};
+    const setup with = {in_c(kShape), name.c_str(), budget, prompt, all, keys.data(), values.data(), queries.data(), 0};
     results to = {
         c_arena.bytes().data(), bytes, c_out.data(), c_slots.data(), c_target.data(), c_after.data(), {}, 0, 0, 0};
     ASSERT_EQ(in_cpp(run_in_c(&with, &to)), Status::kOk);
@@ -169,6 +177,15 @@ TEST(CApi, AConversationGivesTheBytesOfTheCppInterface) {
                 std::tie(slots[i].position, slots[i].global, slots[i].local, slots[i].bias, slots[i].merged))
           << i;
     }
+    Arena shared_arena(bytes);
+    std::vector<float> shared_out(queries.size());
+    setup in_shares = with;
+    in_shares.in_shares = 1;
+    to.arena = shared_arena.bytes().data();
+    to.out = shared_out.data();
+    ASSERT_EQ(in_cpp(run_in_c(&in_shares, &to)), Status::kOk);
+    EXPECT_TRUE(test::same_bytes(shared_out, out));
+    EXPECT_EQ(undivided(shared_arena, policy), undivided(arena, policy));
     EXPECT_EQ(to.held, cache.held(0, 0));
     EXPECT_EQ(to.budget, cache.budget(0, 0));
     EXPECT_EQ(to.seen, all);
@@ -434,6 +451,12 @@ void expect_not_ready(nibkv_cache* cache) {
   EXPECT_EQ(nibkv_attend_rows(cache, 0, 1, &rows, &to_write, nullptr), NIBKV_NOT_READY);
   const std::uint32_t own = 1;
   EXPECT_EQ(nibkv_attend_masked(cache, 0, 1, &rows, &own, &to_write, nullptr), NIBKV_NOT_READY);
+  const nibkv_share share = {0, 1, 0};
+  EXPECT_EQ(nibkv_reserve(cache, 0, 1), NIBKV_NOT_READY);
+  EXPECT_EQ(nibkv_append_share(cache, 0, 1, &rows, &rows, &share), NIBKV_NOT_READY);
+  EXPECT_FALSE(nibkv_divisible(cache));
+  EXPECT_EQ(nibkv_attend_share(cache, 0, &rows, &share), NIBKV_NOT_READY);
+  EXPECT_EQ(nibkv_combine_share(cache, 0, &to_write, &share), NIBKV_NOT_READY);
   EXPECT_EQ(nibkv_explain(cache, 0, 0, &slot, 1), NIBKV_NOT_READY);
   EXPECT_EQ(nibkv_plan(cache, 0, 0, 0, target, 1), NIBKV_NOT_READY);
   EXPECT_EQ(nibkv_compact(cache, 0, 0, target, 1), NIBKV_NOT_READY);
@@ -698,6 +721,17 @@ TEST(CApi, WrongArgumentsAreRefusedAndChangeNothing) {
   }
   EXPECT_EQ(nibkv_append_rows(&cache, 0, 1, nullptr, &good), NIBKV_BAD_ARGUMENT);
   EXPECT_EQ(nibkv_append_rows(&cache, 0, 1, &good, nullptr), NIBKV_BAD_ARGUMENT);
+  const nibkv_share share = {0, 1, 0}, none = {1, 1, 0};
+  EXPECT_EQ(nibkv_append_share(&cache, 0, 1, nullptr, &good, &share), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_append_share(&cache, 0, 1, &good, nullptr, &share), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_append_share(&cache, 0, 1, &good, &good, nullptr), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_append_share(&cache, 0, 1, &good, &good, &share), NIBKV_BAD_ARGUMENT) << "not reserved";
+  EXPECT_EQ(nibkv_attend_share(&cache, 0, nullptr, &share), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_attend_share(&cache, 0, &queries, nullptr), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_attend_share(&cache, 0, &queries, &none), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_combine_share(&cache, 0, nullptr, &share), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_combine_share(&cache, 0, &to, nullptr), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_combine_share(&cache, 0, &to, &share), NIBKV_BAD_ARGUMENT) << "no share";
   EXPECT_EQ(nibkv_attend_rows(&cache, 0, 1, nullptr, &to, nullptr), NIBKV_BAD_ARGUMENT);
   EXPECT_EQ(nibkv_attend_rows(&cache, 0, 1, &queries, nullptr, nullptr), NIBKV_BAD_ARGUMENT);
   const std::uint32_t own[2] = {1, 2}, nothing[2] = {1, 0xfffffffc};

@@ -23,6 +23,17 @@ nibkv_status init_static(nibkv_cache* cache, size_t less) {
   return status != NIBKV_OK ? status : nibkv_init(cache, arena, sizeof arena - less, &kShape, &policy, NULL);
 }
 
+static nibkv_status append_in_two(nibkv_cache* cache, uint32_t layer, uint32_t count, const nibkv_rows* keys,
+                                  const nibkv_rows* values) {
+  nibkv_share share = {1, 2, 0};
+  nibkv_status status = nibkv_reserve(cache, layer, count);
+  if (status != NIBKV_OK) return status;
+  status = nibkv_append_share(cache, layer, count, keys, values, &share);
+  if (status != NIBKV_OK) return status;
+  share.index = 0;
+  return nibkv_append_share(cache, layer, count, keys, values, &share);
+}
+
 static nibkv_status attend_in_two(nibkv_cache* cache, uint32_t layer, const float* queries, float* out) {
   nibkv_part part = {0, 1, 0, 0, 0};
   nibkv_status status = nibkv_attend(cache, layer, 1, queries, out, &part);
@@ -31,6 +42,21 @@ static nibkv_status attend_in_two(nibkv_cache* cache, uint32_t layer, const floa
   part.heads = 0;
   part.worker = 1;
   return nibkv_attend(cache, layer, 1, queries, out, &part);
+}
+
+static nibkv_status attend_in_shares(nibkv_cache* cache, uint32_t layer, const float* queries, float* out,
+                                     const nibkv_shape* shape) {
+  const nibkv_rows in = {queries, NIBKV_NUMBER_F32, 0, shape->head_dim};
+  const nibkv_mutable_rows to = {out, NIBKV_NUMBER_F32, 0, shape->head_dim};
+  nibkv_share share = {0, 2, 0};
+  nibkv_status status = nibkv_attend_share(cache, layer, &in, &share);
+  if (status != NIBKV_OK) return status;
+  share.index = share.worker = 1;
+  status = nibkv_attend_share(cache, layer, &in, &share);
+  if (status != NIBKV_OK) return status;
+  share.index = 0;
+  share.of = 1;
+  return nibkv_combine_share(cache, layer, &to, &share);
 }
 
 nibkv_status run_in_c(const setup* with, results* to) {
@@ -56,11 +82,17 @@ nibkv_status run_in_c(const setup* with, results* to) {
       } else {
         const nibkv_rows key = {keys + token * kv, NIBKV_NUMBER_F32, kv, shape->head_dim};
         const nibkv_rows value = {values + token * kv, NIBKV_NUMBER_F32, kv, shape->head_dim};
-        status = nibkv_append_rows(&cache, layer, count, &key, &value);
+        status = with->in_shares ? append_in_two(&cache, layer, count, &key, &value)
+                                 : nibkv_append_rows(&cache, layer, count, &key, &value);
       }
       if (status != NIBKV_OK) return status;
-      status = count > 1 ? nibkv_attend(&cache, layer, count, queries + token * q, out + token * q, NULL)
-                         : attend_in_two(&cache, layer, queries + token * q, out + token * q);
+      if (count > 1) {
+        status = nibkv_attend(&cache, layer, count, queries + token * q, out + token * q, NULL);
+      } else if (with->in_shares && nibkv_divisible(&cache)) {
+        status = attend_in_shares(&cache, layer, queries + token * q, out + token * q, shape);
+      } else {
+        status = attend_in_two(&cache, layer, queries + token * q, out + token * q);
+      }
       if (status != NIBKV_OK) return status;
       token += count;
     }

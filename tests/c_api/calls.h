@@ -17,6 +17,7 @@ typedef struct setup {
   const float* keys;    /* [layers][all][kv_heads][head_dim] */
   const float* values;  /* the same */
   const float* queries; /* [layers][all][query_heads][head_dim] */
+  int in_shares;        /* whether single tokens come in shares instead */
 } setup;
 
 /* The results of a run, in memory of the caller. */

@@ -44,9 +44,9 @@ TEST(WatchedStore, AddsUpTheShareOfTheBestQueryHead) {
       std::vector<float>& seen = keys[static_cast<std::size_t>(layer)];
       seen.insert(seen.end(), k.begin(), k.end());
       std::vector<float> out(q.size()), same(q.size());
-      store.append(layer, count, k.data(), v.data());
+      store.append(layer, count, k.data(), v.data(), pool);
       store.attend(layer, count, q.data(), out.data(), pool);
-      plain.append(layer, count, k.data(), v.data());
+      plain.append(layer, count, k.data(), v.data(), pool);
       plain.attend(layer, count, q.data(), same.data(), pool);
       EXPECT_EQ(out, same);
       if (!watched) continue;

@@ -115,7 +115,7 @@ class FoldWalk {
           near_keys[i] = keys[i] + 0.3f * near_keys[i];
           near_values[i] = 2 * values[i] + 0.3f * near_values[i];
         }
-        ASSERT_EQ(append(rig_.cache(), layer, near_keys, near_values), Status::kOk) << what();
+        ASSERT_EQ(append_both_ways(rig_.cache(), random_, layer, near_keys, near_values), Status::kOk) << what();
         ASSERT_EQ(nibkv::check(rig_.cache()), Status::kOk) << what() << ", layer " << layer;
         if (random_.below(6) != 0) attend_all(rig_.cache(), layer, rows_of(count, 4));
       }

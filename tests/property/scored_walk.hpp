@@ -71,6 +71,7 @@ class ScoredWalk {
     const MostShape most = small_ ? MostShape{.layers = 2, .kv_heads = 2, .group = 2, .blocks = 2, .chunk = 16}
                                   : MostShape{.layers = 3, .kv_heads = 4, .group = 5, .blocks = 4, .chunk = 50};
     Shape shape = test::random_shape(random_, most);
+    shape.workers = static_cast<std::uint16_t>(random_.within(1, 3));
     shape.outlier_channels = static_cast<std::uint16_t>(4 * random_.below(4));
     if (random_.below(2) == 0) shape.rotary = random_rotary(random_, shape.head_dim);
     return shape;
@@ -92,7 +93,7 @@ class ScoredWalk {
     const std::uint32_t count = random_.below(2) == 0 ? shape_.max_chunk : random_.within(1, shape_.max_chunk);
     const std::vector<float> keys = rows_of(count, shape_.kv_heads);
     const std::vector<float> values = rows_of(count, shape_.kv_heads);
-    ASSERT_EQ(append(rig_.cache(), layer, keys, values), Status::kOk) << what();
+    ASSERT_EQ(append_both_ways(rig_.cache(), random_, layer, keys, values), Status::kOk) << what();
     seen_[layer] += count;
     if (policy_.budget != Budget::kAdaptive) {
       for (std::uint32_t head = 0; head < shape_.kv_heads; ++head) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "tests/support/rig.hpp"
+#include "tests/support/shares.hpp"
 #include "tests/support/snapshots.hpp"
 
 namespace nibkv::test {
@@ -73,6 +74,36 @@ inline void fork(const Rig& rig, Random& random) {
   ASSERT_EQ(truncate(other, oldest_reachable(other)), Status::kOk);
   ASSERT_EQ(check(other), Status::kOk);
   ASSERT_TRUE(second.guards_intact());
+}
+
+/// append of dense rows. Now and then a copy of the cache takes them in shares, and must then hold the same.
+inline Status append_both_ways(Cache& cache, Random& random, std::uint32_t layer, std::span<const float> keys,
+                               std::span<const float> values) {
+  const Shape& shape = cache.shape();
+  if (random.below(4) != 0) return append(cache, layer, keys, values);
+  Arena arena(cache.usage().arena_bytes);
+  Cache copy;
+  EXPECT_EQ(clone(cache, arena.bytes(), copy), Status::kOk);
+  const Status status = append(cache, layer, keys, values);
+  const auto count = static_cast<std::uint32_t>(keys.size() / (shape.kv_heads * std::size_t{shape.head_dim}));
+  EXPECT_EQ(append_divided(copy, layer, count, tokens_first(keys.data(), Number::kF32, shape.kv_heads, shape.head_dim),
+                           tokens_first(values.data(), Number::kF32, shape.kv_heads, shape.head_dim),
+                           shares_of(shape, random.within(1, 6), random)),
+            status);
+  EXPECT_EQ(saved(copy), saved(cache));
+  EXPECT_TRUE(arena.guards_intact());
+  return status;
+}
+
+/// What attend gave for one token must be what shares of it give, where it can be divided.
+inline void attend_again_in_shares(Cache& cache, Random& random, std::uint32_t layer, std::span<const float> query,
+                                   std::span<const float> out) {
+  const Shape& shape = cache.shape();
+  if (!divisible(cache) || query.size() != std::size_t{shape.query_heads} * shape.head_dim) return;
+  ASSERT_TRUE(same_bytes(
+      attend_divided(cache, layer, tokens_first(query.data(), Number::kF32, shape.query_heads, shape.head_dim),
+                     shares_of(shape, random.within(1, 6), random)),
+      out));
 }
 
 }  // namespace nibkv::test

@@ -87,6 +87,7 @@ class Walk {
     const MostShape most = small_ ? MostShape{.layers = 2, .kv_heads = 2, .group = 2, .blocks = 2, .chunk = 12}
                                   : MostShape{.layers = 3, .kv_heads = 3, .group = 4, .blocks = 3, .chunk = 40};
     Shape shape = test::random_shape(random_, most);
+    shape.workers = static_cast<std::uint16_t>(random_.within(1, 3));
     shape.storage = random_.below(3) == 0 ? Storage::kF32 : Storage::kQ4;
     if (shape.storage == Storage::kQ4) shape.outlier_channels = static_cast<std::uint16_t>(4 * random_.below(4));
     return shape;
@@ -117,7 +118,7 @@ class Walk {
       ASSERT_EQ(check_plan(plans.back()), Status::kOk);
       tiles_after += (size + count + 31) / 32 - (size + 31) / 32;
     }
-    const Status status = append(rig_.cache(), layer, keys, values);
+    const Status status = append_both_ways(rig_.cache(), random_, layer, keys, values);
     if (policy_.keep == Keep::kAll) {
       ASSERT_EQ(status, tiles_after > rig_.cache().usage().tiles ? Status::kFull : Status::kOk) << what();
       if (status == Status::kFull) return;
@@ -205,6 +206,7 @@ class Walk {
     ASSERT_EQ(rig_.copy_state(), before) << "attend changed more than scratch: " << what();
     ASSERT_EQ(status, count > least ? Status::kBadArgument : Status::kOk) << what() << ", " << count << " queries";
     for (const float x : out) ASSERT_EQ(x == 5e30f, status != Status::kOk) << what();
+    if (status == Status::kOk) attend_again_in_shares(rig_.cache(), random_, layer, queries, out);
     if (status != Status::kOk || !compare) return;
     ProfileView profile;
     if (!rig_.profile().empty()) {

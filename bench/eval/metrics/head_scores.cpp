@@ -17,7 +17,7 @@ WatchedStore::WatchedStore(const Config& model)
       shares_(layers_ * kv_heads_),
       weights_(kv_heads_) {}
 
-void WatchedStore::append(int layer, std::size_t count, const float* keys, const float* values) {
+void WatchedStore::append(int layer, std::size_t count, const float* keys, const float* values, ThreadPool& pool) {
   for (std::size_t h = 0; h < kv_heads_; ++h) {
     std::vector<float>& head = keys_[static_cast<std::size_t>(layer) * kv_heads_ + h];
     for (std::size_t t = 0; t < count; ++t) {
@@ -25,7 +25,7 @@ void WatchedStore::append(int layer, std::size_t count, const float* keys, const
       head.insert(head.end(), key, key + head_dim_);
     }
   }
-  plain_.append(layer, count, keys, values);
+  plain_.append(layer, count, keys, values, pool);
 }
 
 void WatchedStore::attend(int layer, std::size_t count, const float* queries, float* out, ThreadPool& pool) {

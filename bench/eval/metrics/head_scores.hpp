@@ -18,7 +18,7 @@ class WatchedStore final : public KvStore {
   explicit WatchedStore(const Config& model);
 
   std::size_t max_chunk() const override { return plain_.max_chunk(); }
-  void append(int layer, std::size_t count, const float* keys, const float* values) override;
+  void append(int layer, std::size_t count, const float* keys, const float* values, ThreadPool& pool) override;
   void attend(int layer, std::size_t count, const float* queries, float* out, ThreadPool& pool) override;
 
   /// Forgets everything and watches nothing.

@@ -19,9 +19,9 @@ class TimedStore : public KvStore {
 
   std::size_t max_chunk() const override { return store_.max_chunk(); }
   std::size_t max_batch() const override { return store_.max_batch(); }
-  void append(int layer, std::size_t count, const float* keys, const float* values) override {
+  void append(int layer, std::size_t count, const float* keys, const float* values, ThreadPool& pool) override {
     const double start = now();
-    store_.append(layer, count, keys, values);
+    store_.append(layer, count, keys, values, pool);
     append_seconds += now() - start;
     if (layer == 0) appended_(count);
   }

@@ -23,11 +23,12 @@ std::uint64_t bytes_in_use(const Cache& cache, std::size_t context) {
   options.policy = "streaming_llm";
   options.tokens = cache.policy().tokens;
   TileStore head(one, options);
+  ThreadPool pool(1);
   const std::vector<float> rows(kSweepStep * one.head_dim);
   for (std::size_t at = 0; at < context; at += kSweepStep) {
     const std::size_t step = std::min(kSweepStep, context - at);
     for (std::size_t fed = 0; fed < step; fed += head.max_chunk()) {
-      head.append(0, std::min(head.max_chunk(), step - fed), rows.data(), rows.data());
+      head.append(0, std::min(head.max_chunk(), step - fed), rows.data(), rows.data(), pool);
     }
   }
   const Layout layout = layout_of(shape, cache.policy());

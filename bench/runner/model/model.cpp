@@ -141,7 +141,7 @@ void Model::attention(const Layer& layer, int index, std::size_t first_position,
   const std::size_t kv_width = config_.kv_heads * config_.head_dim;
   for (std::size_t first = 0; first < count; first += store.max_chunk()) {
     const std::size_t chunk = std::min(store.max_chunk(), count - first);
-    store.append(index, chunk, keys_.data() + first * kv_width, values_.data() + first * kv_width);
+    store.append(index, chunk, keys_.data() + first * kv_width, values_.data() + first * kv_width, pool_);
     store.attend(index, chunk, queries_.data() + first * query_width, attended_.data() + first * query_width, pool_);
   }
 

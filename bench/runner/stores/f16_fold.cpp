@@ -130,11 +130,11 @@ void F16Fold::add_old(Heads& heads) {
   if (heads.whole.size() >= kTileSlots + retained_of(heads)) fold_some(heads);
 }
 
-void F16Fold::append(int layer, std::size_t count, const float* keys, const float* values) {
+void F16Fold::append(int layer, std::size_t count, const float* keys, const float* values, ThreadPool& pool) {
   const auto upper = static_cast<std::size_t>(layer);
   const std::size_t before = store_.keys(upper, 0).size() / shape_.head_dim;
   if (before + count > policy_.tokens) throw Error("the cache is full after " + std::to_string(before) + " tokens");
-  store_.append(layer, count, keys, values);
+  store_.append(layer, count, keys, values, pool);
   for (Heads& heads : heads_) {
     if (heads.lower + 1 != upper) continue;
     while (heads.old + detail::unfolded(shape_, policy_) < before + count) add_old(heads);

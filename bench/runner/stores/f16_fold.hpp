@@ -42,7 +42,7 @@ class F16Fold final : public KvStore {
 
   std::size_t max_chunk() const override { return shape_.max_chunk; }
   /// @throws Error if there are more tokens than the policy has
-  void append(int layer, std::size_t count, const float* keys, const float* values) override;
+  void append(int layer, std::size_t count, const float* keys, const float* values, ThreadPool& pool) override;
   void attend(int layer, std::size_t count, const float* queries, float* out, ThreadPool& pool) override;
 
   /// Forgets everything but the peak.

@@ -26,7 +26,7 @@ class KvStore {
   /// @param count   [1, max_chunk()].
   /// @param keys    [count][kv_heads][head_dim], after rotary embedding.
   /// @param values  [count][kv_heads][head_dim].
-  virtual void append(int layer, std::size_t count, const float* keys, const float* values) = 0;
+  virtual void append(int layer, std::size_t count, const float* keys, const float* values, ThreadPool& pool) = 0;
 
   /// Computes the attention of the `count` tokens appended last, each over itself and those before
   /// it, with the scale 1 / sqrt(head_dim). Query head h uses KV head h / (query_heads / kv_heads).

@@ -62,7 +62,7 @@ void PlainStore::keep_f16(std::size_t sinks, std::size_t tokens) {
   half_ = true;
 }
 
-void PlainStore::append(int layer, std::size_t count, const float* keys, const float* values) {
+void PlainStore::append(int layer, std::size_t count, const float* keys, const float* values, ThreadPool&) {
   for (std::size_t h = 0; h < kv_heads_; ++h) {
     Head& head = heads_[static_cast<std::size_t>(layer) * kv_heads_ + h];
     const std::size_t held = head.keys.size();

@@ -27,7 +27,7 @@ class PlainStore final : public KvStore {
   void keep_f16(std::size_t sinks, std::size_t tokens);
 
   std::size_t max_chunk() const override { return max_chunk_; }
-  void append(int layer, std::size_t count, const float* keys, const float* values) override;
+  void append(int layer, std::size_t count, const float* keys, const float* values, ThreadPool&) override;
   void attend(int layer, std::size_t count, const float* queries, float* out, ThreadPool& pool) override;
 
   /// Forgets everything.

@@ -161,17 +161,41 @@ std::size_t TileStore::max_batch() const {
   return std::max<std::size_t>(max_chunk(), kTileSlots);
 }
 
-void TileStore::append(int layer, std::size_t count, const float* keys, const float* values) {
+void TileStore::append(int layer, std::size_t count, const float* keys, const float* values, ThreadPool& pool) {
   const Shape& shape = cache_.shape();
   const std::size_t size = count * shape.kv_heads * shape.head_dim;
+  const auto index = static_cast<std::uint32_t>(layer);
+  const auto tokens = static_cast<std::uint32_t>(count);
+  // A few rows take less time than waking threads for them.
+  const std::uint32_t shares = count < kTileSlots / 2 ? 1 : shares_of(pool);
   const Status status = watched([&] {
-    return nibkv::append(cache_, static_cast<std::uint32_t>(layer), std::span(keys, size), std::span(values, size));
+    if (shares > 1) return nibkv::reserve(cache_, index, tokens);
+    return nibkv::append(cache_, index, std::span(keys, size), std::span(values, size));
   });
   if (status == Status::kFull && cache_.policy().keep == Keep::kAll) {
     throw Error("the arena is full after " + std::to_string(cache_.held(0, 0)) + " tokens, and the policy drops none");
   }
   require(status, "append");
+  if (shares > 1) {
+    const ConstRows key_rows = tokens_first(keys, Number::kF32, shape.kv_heads, shape.head_dim);
+    const ConstRows value_rows = tokens_first(values, Number::kF32, shape.kv_heads, shape.head_dim);
+    in_shares(shares, pool, "append", [&](const Share& share) {
+      return nibkv::append_share(cache_, index, tokens, key_rows, value_rows, share);
+    });
+  }
   if (layer + 1 == shape.layers) note_peak();
+}
+
+std::uint32_t TileStore::shares_of(const ThreadPool& pool) const {
+  return std::min(cache_.shape().workers, narrow(pool.workers(), "threads"));
+}
+
+template <typename Call>
+void TileStore::in_shares(std::uint32_t shares, ThreadPool& pool, const char* what, Call call) {
+  pool.run(shares, [&](std::size_t task, std::size_t) {
+    const auto index = static_cast<std::uint32_t>(task);
+    require(watched([&] { return call(Share{index, shares, index}); }), what);
+  });
 }
 
 void TileStore::note_peak() {
@@ -185,6 +209,17 @@ void TileStore::note_peak() {
 
 void TileStore::attend(int layer, std::size_t count, const float* queries, float* out, ThreadPool& pool) {
   const Shape& shape = cache_.shape();
+  const auto index = static_cast<std::uint32_t>(layer);
+  // One query of a long context: threads divide heads. Adding up what they leave takes less time than waking them again.
+  if (const std::uint32_t shares = shares_of(pool);
+      count == 1 && shares > 1 && divisible(cache_) && cache_.held(index, 0) > kBlockTiles * kTileSlots) {
+    const ConstRows query = tokens_first(queries, Number::kF32, shape.query_heads, shape.head_dim);
+    in_shares(shares, pool, "attend",
+              [&](const Share& share) { return nibkv::attend_share(cache_, index, query, share); });
+    require(nibkv::combine_share(cache_, index, tokens_first(out, Number::kF32, shape.query_heads, shape.head_dim), {}),
+            "combine");
+    return;
+  }
   const std::size_t size = count * shape.query_heads * shape.head_dim;
   // Blocks of queries that fill the rows which share a pass over a chain.
   std::size_t block = std::max<std::size_t>(1, kMaxRows / shape.group());
@@ -200,10 +235,8 @@ void TileStore::attend(int layer, std::size_t count, const float* queries, float
     part.first_query = static_cast<std::uint32_t>(task % blocks * block);
     part.queries = static_cast<std::uint32_t>(std::min(block, count - part.first_query));
     part.worker = static_cast<std::uint32_t>(by_head ? task : worker);
-    const Status status = watched([&] {
-      return nibkv::attend(cache_, static_cast<std::uint32_t>(layer), std::span(queries, size), std::span(out, size),
-                           part);
-    });
+    const Status status =
+        watched([&] { return nibkv::attend(cache_, index, std::span(queries, size), std::span(out, size), part); });
     require(status, "attend");
   });
 }

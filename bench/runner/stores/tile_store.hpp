@@ -41,7 +41,7 @@ class TileStore : public KvStore {
 
   std::size_t max_chunk() const override { return cache_.shape().max_chunk; }
   std::size_t max_batch() const override;
-  void append(int layer, std::size_t count, const float* keys, const float* values) override;
+  void append(int layer, std::size_t count, const float* keys, const float* values, ThreadPool& pool) override;
   void attend(int layer, std::size_t count, const float* queries, float* out, ThreadPool& pool) override;
 
   const Cache& cache() const { return cache_; }
@@ -64,6 +64,10 @@ class TileStore : public KvStore {
 
  private:
   void note_peak();
+  // How many shares of a call there are, and calls for each of them; share i uses worker i.
+  std::uint32_t shares_of(const ThreadPool& pool) const;
+  template <typename Call>
+  void in_shares(std::uint32_t shares, ThreadPool& pool, const char* what, Call call);
 
   struct Free {
     void operator()(std::byte* memory) const;

@@ -48,7 +48,8 @@ struct Layout {
   std::uint64_t encoding = 0;        ///< f32[1 + kRefinerRows][head_dim]: the row being quantised, and KeyRefiner's
   std::uint64_t merging = 0;         ///< rows being merged or compared: MergeSpace
   std::uint64_t turned = 0;          ///< f32[head_dim][16], under Policy::position_free: keys being compared
-  std::uint64_t scratch = 0;         ///< [workers][scratch_bytes], from plan on: attend never runs while those are read
+  std::uint64_t scratch = 0;         ///< [workers][scratch_bytes], Partial[query_heads][blocks]; from plan on: attend
+                                     ///< never runs while those are read
   std::uint64_t layout = 0;          ///< this struct
   std::uint64_t total = 0;           ///< the footprint
   std::uint64_t tiles = 0;           ///< tiles of the pool
@@ -108,6 +109,10 @@ constexpr MergeSpace merge_space_of(std::uint32_t head_dim) {
 static_assert(sizeof(Layout) <= 256);
 static_assert(std::has_unique_object_representations_v<Layout>, "its bytes are compared: add or remove `reserved`");
 
+/// Attention is summed up in blocks of this many tiles of a head, which threads may divide (share.hpp). Where heads are
+/// not divided, a head is one block.
+inline constexpr std::uint32_t kBlockTiles = 16;
+
 /// The scratch of one worker, sized for rows() query rows: byte offsets from its start, each
 /// a multiple of 64.
 struct Scratch {
@@ -118,6 +123,7 @@ struct Scratch {
   std::uint32_t dots = 0;             ///< i32[16][32]: for all (tile, row) pairs that are weighted together
   std::uint32_t outlier_dots = 0;     ///< i32[16][32]
   std::uint32_t weights = 0;          ///< u8[16][32]
+  std::uint32_t block = 0;            ///< f32[rows][head_dim]: the sums of a block, if a head may have several
   std::uint32_t softmax = 0;          ///< u16[chain_tiles][rows][32]: the weights of a whole chain, for its scores
   std::uint32_t exponents = 0;        ///< i32[chain_tiles][rows]: their exponents
   std::uint32_t total = 0;
@@ -224,6 +230,16 @@ inline constexpr std::uint32_t kMostSideBytes = [] {
   return bytes;
 }();
 
+/// Whether the attention of a head can be divided along the context.
+constexpr bool divides_heads(const Shape& shape, const Policy& policy) {
+  return shape.storage == Storage::kQ4 && !scores_attention(policy);
+}
+
+/// Workspace in which a row is encoded: f32[1 + kRefinerRows][head_dim].
+constexpr std::uint32_t encoding_bytes(const Shape& shape) {
+  return shape.storage == Storage::kQ4 ? (1 + kRefinerRows) * shape.head_dim * 4u : 0;
+}
+
 constexpr Scratch scratch_of(const Shape& shape, const Policy& policy, std::uint64_t chain_tiles) {
   const std::uint32_t rows = shape.rows();
   const bool q4 = shape.storage == Storage::kQ4;
@@ -241,10 +257,32 @@ constexpr Scratch scratch_of(const Shape& shape, const Policy& policy, std::uint
   at.dots = take(kMaxRows * kTileSlots * 4u);
   at.outlier_dots = take(shape.outlier_channels == 0 ? 0 : kMaxRows * kTileSlots * 4u);
   at.weights = take(kMaxRows * kTileSlots);
+  at.block = take(divides_heads(shape, policy) && chain_tiles > kBlockTiles ? rows * shape.head_dim * 4u : 0);
   at.softmax = take(scores_attention(policy) ? chain_tiles * rows * kTileSlots * 2 : 0);
   at.exponents = take(scores_attention(policy) ? chain_tiles * rows * 4 : 0);
-  at.total = end;
+  // Workers that append encode their rows in it.
+  const std::uint32_t least = shape.workers > 1 ? encoding_bytes(shape) : 0;
+  at.total = end > least ? end : static_cast<std::uint32_t>(detail::round_up(least, kArenaAlignment));
   return at;
+}
+
+/// The attention of a query row in one block, until all blocks are combined: this, then f32[head_dim].
+struct Partial {
+  std::uint64_t mass = 0;
+  std::int32_t exponent = 0;
+  std::uint32_t layer = 0;
+  std::uint32_t seen = 0;    ///< tokens of the layer then; 0: combined
+  std::uint32_t blocks = 0;  ///< of the head
+  std::uint64_t mark = 0;    ///< of one that was written
+};
+inline constexpr std::uint64_t kPartialMark = 0x6c61697472617042;
+
+/// Blocks of a chain of that many tiles.
+constexpr std::uint32_t blocks_of(std::uint32_t tiles) {
+  return (tiles + kBlockTiles - 1) / kBlockTiles;
+}
+constexpr std::uint32_t partial_bytes(const Shape& shape) {
+  return sizeof(Partial) + shape.head_dim * 4u;
 }
 
 namespace detail {
@@ -323,6 +361,11 @@ constexpr std::uint64_t all_heads(const Shape& shape) {
 constexpr std::uint64_t all_planes(const Layout& at) {
   return at.both_entries * 2 + (at.views / 2 - at.both_entries) * 3;
 }
+/// The bytes of Partial[query_heads][blocks], after the scratch of all workers.
+constexpr std::uint64_t all_partials(const Shape& shape, const Policy& policy, const Layout& at) {
+  if (shape.workers == 1 || !divides_heads(shape, policy)) return 0;
+  return std::uint64_t{shape.query_heads} * blocks_of(at.chain_tiles) * partial_bytes(shape);
+}
 /// Arrays of the plan region, one number a slot, and the bits of slots that may be dropped.
 constexpr std::uint64_t plan_bytes(const Policy& policy, const Layout& at) {
   const bool shares = at.views != 0;
@@ -376,13 +419,13 @@ struct Region {
       case Size::kPlan:
         return detail::plan_bytes(policy, at);
       case Size::kEncoding:
-        return shape.storage == Storage::kQ4 ? (1 + kRefinerRows) * shape.head_dim * 4u : 0;
+        return encoding_bytes(shape);
       case Size::kMerging:
         return merges(policy) ? merge_space_of(shape.head_dim).total : 0;
       case Size::kTurned:
         return merges(policy) && policy.position_free ? kMaxRows * shape.head_dim * 4u : 0;
       case Size::kScratch:
-        return std::uint64_t{shape.workers} * at.scratch_bytes;
+        return std::uint64_t{shape.workers} * at.scratch_bytes + detail::all_partials(shape, policy, at);
       case Size::kLayout:
         return sizeof(Layout);
     }

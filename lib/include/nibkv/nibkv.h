@@ -19,7 +19,8 @@
  * No function allocates, throws or keeps state of its own. None needs the C++ run-time library: link
  * with a C compiler. A null pointer returns NIBKV_BAD_ARGUMENT, unless null is said to be allowed.
  * A null `cache` is one that is not ready: it returns NIBKV_NOT_READY, but NIBKV_BAD_ARGUMENT from
- * nibkv_init. Calls on one cache must not overlap in time, except nibkv_attend with different workers. */
+ * nibkv_init. Calls on one cache must not overlap in time, except nibkv_attend with different workers,
+ * and shares of one call (nibkv_share). */
 
 #include <stddef.h>
 #include <stdint.h>
@@ -95,8 +96,8 @@ typedef struct nibkv_shape {
    * needs a profile. */
   uint16_t outlier_channels;
   uint16_t max_chunk; /* maximum tokens in one append or attend, [1, 4096] */
-  /* Threads that may call attend at the same time, [1, 256]. More than kv_heads have nothing to do
-   * under a policy that scores attention. */
+  /* The most threads that may call attend, or shares of a call, at the same time, [1, 256]; any call may use fewer. More
+   * than kv_heads have nothing to do in attend under a policy that scores attention. */
   uint16_t workers;
   uint8_t storage; /* NIBKV_Q4, NIBKV_F32 */
   nibkv_rotary rotary;
@@ -317,6 +318,34 @@ NIBKV_API nibkv_status nibkv_append_rows(nibkv_cache* cache, uint32_t layer, uin
  * that is what is left of 2^32 - 1 positions. 0 for a cache that is not ready. Cost: O(layers * kv_heads). */
 NIBKV_API uint32_t nibkv_room(const nibkv_cache* cache);
 
+/* The share of a thread in a call that several threads make together: the index-th of `of` shares, on `worker`. The
+ * library divides the work evenly. All shares of a call may run at the same time on different workers, or in any order.
+ * Bytes do not depend on their number. */
+typedef struct nibkv_share {
+  uint32_t index;  /* [0, of) */
+  uint32_t of;     /* [1, 65536] */
+  uint32_t worker; /* [0, workers) */
+} nibkv_share;
+
+/* Begins an append that threads divide: makes space for `count` tokens of `layer` as nibkv_append does, and takes their
+ * slots, whose rows are zero until nibkv_append_share writes them. One thread calls it; then come the shares. All layers
+ * may be reserved before the first of them is written. To give up, nibkv_truncate to the tokens seen before.
+ *
+ * count:  [1, max_chunk]
+ * Returns what nibkv_append does but for its rows. */
+NIBKV_API nibkv_status nibkv_reserve(nibkv_cache* cache, uint32_t layer, uint32_t count);
+
+/* Writes a share of the rows of the tokens for which nibkv_reserve took slots, the newest of the layer. Once all
+ * shares are done, the cache holds what nibkv_append_rows of the same rows would have left.
+ *
+ * count, keys, values:  as for nibkv_append_rows; all rows are given, the share's are read
+ * share:                not null
+ * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT as nibkv_append_rows does, for a share out of range, and where the layer's newest
+ * tokens were not reserved by the last call of nibkv_reserve, or another function moved slots since. A share that fails
+ * leaves its rows as they were, and can be repeated. */
+NIBKV_API nibkv_status nibkv_append_share(nibkv_cache* cache, uint32_t layer, uint32_t count, const nibkv_rows* keys,
+                                          const nibkv_rows* values, const nibkv_share* share);
+
 /* The part of a layer that one call of nibkv_attend computes, and the worker whose scratch it uses. Parts of
  * one layer that do not overlap may run at the same time on different workers. The output bytes do not depend
  * on how a layer is divided. */
@@ -363,6 +392,32 @@ NIBKV_API nibkv_status nibkv_attend_rows(nibkv_cache* cache, uint32_t layer, uin
 NIBKV_API nibkv_status nibkv_attend_masked(nibkv_cache* cache, uint32_t layer, uint32_t count,
                                            const nibkv_rows* queries, const uint32_t* mask,
                                            const nibkv_mutable_rows* out, const nibkv_part* part);
+
+/* Whether nibkv_attend_share divides the heads of this cache: 4 bits, more than one worker, and a policy that does not
+ * score attention. False for a cache that is not ready. */
+NIBKV_API bool nibkv_divisible(const nibkv_cache* cache);
+
+/* A share of the attention of the newest token. Heads are divided along the context too, at blocks of 512 slots, so that a
+ * model with few KV heads decodes on many threads. After all shares of the layer, which a barrier of the caller's must
+ * end, nibkv_combine_share writes the output, which has the bytes of nibkv_attend. Nothing else may be called on the cache
+ * in between.
+ *
+ * query:  finite, for one token and query_heads heads; all rows are given, the share's are read
+ * share:  not null
+ * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT where the cache is not divisible, for a layer or share out of range, for a
+ * head without tokens, and for rows as nibkv_attend_rows does. */
+NIBKV_API nibkv_status nibkv_attend_share(nibkv_cache* cache, uint32_t layer, const nibkv_rows* query,
+                                          const nibkv_share* share);
+
+/* Writes a share of the rows of the output, from what all shares of nibkv_attend_share have left. Each query head is
+ * combined once: a second time, and without all those shares, it is refused.
+ *
+ * out:    for one token and query_heads heads; the share's rows are written
+ * share:  not null
+ * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT as nibkv_attend_share does, and where shares of it are missing. Nothing is
+ * written unless NIBKV_OK. */
+NIBKV_API nibkv_status nibkv_combine_share(nibkv_cache* cache, uint32_t layer, const nibkv_mutable_rows* out,
+                                           const nibkv_share* share);
 
 /* What is known about one slot of a chain. score.hpp says how the scores are computed. */
 typedef struct nibkv_slot {
@@ -734,21 +789,25 @@ NIBKV_API bool nibkv_port_runs(const char* name);
  * MERGE_NONE, and 2 with position_free; uniform:
  * BUDGET_UNIFORM (1 unless keep is 2). layout_of in arena.hpp has the same in readable form. */
 #define NIBKV_FOOTPRINT(...) NIBKV_FOOTPRINT_(__VA_ARGS__)
-#define NIBKV_FOOTPRINT_(layers, query_heads, kv_heads, head_dim, outlier_channels, max_chunk, workers, storage,     \
-                         tokens, keep, global, local, merge, uniform)                                                \
-  (NIBKV_ROUND_(64) + NIBKV_LAYOUT_ + NIBKV_ROUND_(NIBKV_HEADS_(layers, kv_heads) * 32) +                            \
-   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) * 4) * ((keep) == 2 ? 2 : 1) +               \
-   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) *                                            \
-                ((storage) == 0 ? 32 * (UINT64_C(4) + (outlier_channels) + ((keep) == 2 ? 2 : 0) + 4 * (global) +    \
-                                        2 * (local) + ((merge) ? 2 : 0))                                             \
-                                : UINT64_C(0))) +                                                                    \
-   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) * 32 * (head_dim) *                          \
-                ((storage) == 0 ? 1 : 8)) +                                                                          \
-   NIBKV_MOST_(NIBKV_WORKSPACE_(head_dim, storage, keep, merge,                                                      \
-                                NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, max_chunk, uniform)),             \
-               (workers)*NIBKV_SCRATCH_(NIBKV_ROWS_((query_heads) / (kv_heads)*UINT64_C(1) * (max_chunk)), head_dim, \
-                                        outlier_channels, storage, (global) || (local),                              \
-                                        NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, max_chunk, uniform))))
+#define NIBKV_FOOTPRINT_(layers, query_heads, kv_heads, head_dim, outlier_channels, max_chunk, workers, storage,       \
+                         tokens, keep, global, local, merge, uniform)                                                  \
+  (NIBKV_ROUND_(64) + NIBKV_LAYOUT_ + NIBKV_ROUND_(NIBKV_HEADS_(layers, kv_heads) * 32) +                              \
+   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) * 4) * ((keep) == 2 ? 2 : 1) +                 \
+   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) *                                              \
+                ((storage) == 0 ? 32 * (UINT64_C(4) + (outlier_channels) + ((keep) == 2 ? 2 : 0) + 4 * (global) +      \
+                                        2 * (local) + ((merge) ? 2 : 0))                                               \
+                                : UINT64_C(0))) +                                                                      \
+   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) * 32 * (head_dim) *                            \
+                ((storage) == 0 ? 1 : 8)) +                                                                            \
+   NIBKV_MOST_(                                                                                                        \
+       NIBKV_WORKSPACE_(head_dim, storage, keep, merge,                                                                \
+                        NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, max_chunk, uniform)),                       \
+       NIBKV_ROUND_(                                                                                                   \
+           (workers)*NIBKV_SCRATCH_(NIBKV_ROWS_((query_heads) / (kv_heads)*UINT64_C(1) * (max_chunk)), head_dim,       \
+                                    outlier_channels, storage, (global) || (local),                                    \
+                                    NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, max_chunk, uniform), workers) + \
+           NIBKV_PARTIALS_(query_heads, head_dim, storage, (global) || (local),                                        \
+                           NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, max_chunk, uniform), workers))))
 #define NIBKV_LAYOUT_ UINT64_C(256)
 #define NIBKV_ROUND_(bytes) (((bytes) + UINT64_C(63)) / 64 * 64)
 #define NIBKV_LEAST_(a, b) ((a) < (b) ? (a) : (b))
@@ -768,11 +827,18 @@ NIBKV_API bool nibkv_port_runs(const char* name);
    NIBKV_ROUND_((storage) == 0 ? UINT64_C(36) * (head_dim) : UINT64_C(0)) + \
    NIBKV_ROUND_((merge) ? UINT64_C(48) * (head_dim) + 4096 : UINT64_C(0)) + \
    ((merge) == 2 ? UINT64_C(64) * (head_dim) : UINT64_C(0)))
-#define NIBKV_SCRATCH_(rows, head_dim, outlier_channels, storage, scores, chain_tiles)                               \
-  (NIBKV_ROUND_((head_dim)*4) + NIBKV_ROUND_((rows) * (head_dim)*4) +                                                \
-   NIBKV_ROUND_((rows) * (head_dim) * ((storage) == 0 ? 1 : 4)) + NIBKV_ROUND_((rows) * (outlier_channels)) + 2048 + \
-   ((outlier_channels) == 0 ? 0 : 2048) + 512 +                                                                      \
-   ((scores) ? (chain_tiles) * (rows)*64 + NIBKV_ROUND_((chain_tiles) * (rows)*4) : UINT64_C(0)))
+#define NIBKV_SCRATCH_(rows, head_dim, outlier_channels, storage, scores, chain_tiles, workers)                   \
+  NIBKV_MOST_(                                                                                                    \
+      (NIBKV_ROUND_((head_dim)*4) + NIBKV_ROUND_((rows) * (head_dim)*4) +                                         \
+       NIBKV_ROUND_((rows) * (head_dim) * ((storage) == 0 ? 1 : 4)) + NIBKV_ROUND_((rows) * (outlier_channels)) + \
+       2048 + ((outlier_channels) == 0 ? 0 : 2048) + 512 +                                                        \
+       ((storage) == 0 && !(scores) && (chain_tiles) > 16 ? NIBKV_ROUND_((rows) * (head_dim)*4) : UINT64_C(0)) +  \
+       ((scores) ? (chain_tiles) * (rows)*64 + NIBKV_ROUND_((chain_tiles) * (rows)*4) : UINT64_C(0))),            \
+      ((storage) == 0 && (workers) > 1 ? NIBKV_ROUND_(UINT64_C(36) * (head_dim)) : UINT64_C(0)))
+#define NIBKV_PARTIALS_(query_heads, head_dim, storage, scores, chain_tiles, workers)  \
+  ((storage) == 0 && !(scores) && (workers) > 1                                        \
+       ? (query_heads) * (((chain_tiles) + 15) / 16) * (UINT64_C(32) + 4 * (head_dim)) \
+       : UINT64_C(0))
 
 /* NOLINTEND(modernize-use-using) */
 #ifdef __cplusplus

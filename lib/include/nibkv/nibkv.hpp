@@ -14,6 +14,7 @@
 #include "nibkv/rows.hpp"
 #include "nibkv/append.hpp"
 #include "nibkv/attend.hpp"
+#include "nibkv/share.hpp"
 #include "nibkv/score.hpp"
 #include "nibkv/plan.hpp"
 #include "nibkv/compact.hpp"

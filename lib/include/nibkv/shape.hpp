@@ -43,8 +43,8 @@ struct Shape {
   /// than 0 needs a profile.
   std::uint16_t outlier_channels = 0;
   std::uint16_t max_chunk = 1;  ///< maximum tokens in one append or attend, [1, 4096]
-  /// Threads that may call attend at the same time, [1, 256]: each has its own scratch. More than
-  /// kv_heads have nothing to do under a policy that scores attention.
+  /// The most threads that may call attend, or shares of a call, at the same time, [1, 256]: each has its own scratch.
+  /// Any call may use fewer. More than kv_heads have nothing to do in attend under a policy that scores attention.
   std::uint16_t workers = 1;
   Storage storage = Storage::kQ4;
   Rotary rotary = {};

@@ -13,6 +13,7 @@ inline void record_change(const ArenaView& to, std::uint32_t whole_from, std::ui
   ArenaHeader& header = to.header();
   if (whole_from > header.whole_from) header.whole_from = whole_from;
   if (exact_from > header.exact_from) header.exact_from = exact_from;
+  header.reserved = 0;
 }
 
 }  // namespace nibkv

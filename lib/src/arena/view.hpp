@@ -22,7 +22,9 @@ struct ArenaHeader {
   std::uint64_t peak_bytes;
   std::uint32_t whole_from;  // what truncate can take back: all layers' largest of history.hpp
   std::uint32_t exact_from;
-  std::uint32_t reserved[6];
+  std::uint32_t reserved;     // tokens of the last call of reserve, and what the layer had then seen;
+  std::uint32_t reserved_to;  // 0 after any other verb that moves slots
+  std::uint32_t unused[4];
 };
 static_assert(sizeof(ArenaHeader) == detail::kHeaderBytes);
 inline constexpr std::uint32_t kArenaMagic = 0x564b424e;  // "NBKV"

@@ -21,6 +21,9 @@ ConstRows to_cpp(const nibkv_rows& from);
 MutableRows to_cpp(const nibkv_mutable_rows& from);
 /// @param from  null: the whole layer
 Part to_cpp(const nibkv_part* from);
+inline Share to_cpp(const nibkv_share& from) {
+  return {from.index, from.of, from.worker};
+}
 
 /// Reads a caller's struct, which may be an older one, shorter, or a newer one, longer (nibkv_sizes). A field that is
 /// added must begin after what was padding at the end of the older struct.

@@ -62,6 +62,7 @@ Status truncate(Cache& cache, std::uint32_t seen) {
     if (chain.seen > seen) drop_newest(to, chain, chain.seen - seen);
   }
   if (to.header().exact_from > seen) to.header().exact_from = seen;
+  to.header().reserved = 0;
   return Status::kOk;
 }
 

@@ -106,7 +106,7 @@ class FirstKeys : public KvStore {
  public:
   explicit FirstKeys(const Config& config) : config_(config) {}
   std::size_t max_chunk() const override { return 64; }
-  void append(int layer, std::size_t count, const float* keys, const float*) override {
+  void append(int layer, std::size_t count, const float* keys, const float*, ThreadPool&) override {
     if (layer == 0) keys_.insert(keys_.end(), keys, keys + count * row());
   }
   void attend(int, std::size_t count, const float*, float* out, ThreadPool&) override {
@@ -208,7 +208,7 @@ TEST_F(TinyModel, ShowsTheObserverWhatTheStoreGets) {
       seen_values.assign(values, values + count * 2 * 64);
     }
     std::size_t max_chunk() const override { return 4; }
-    void append(int layer, std::size_t count, const float* keys, const float* values) override {
+    void append(int layer, std::size_t count, const float* keys, const float* values, ThreadPool&) override {
       EXPECT_EQ(layer, next_layer);
       EXPECT_EQ(seen_keys, std::vector<float>(keys, keys + count * 2 * 64));
       EXPECT_EQ(seen_values, std::vector<float>(values, values + count * 2 * 64));
@@ -282,7 +282,7 @@ TEST(PlainStore, AttendsCausallyWithGroupedHeads) {
   std::vector<float> out(queries.size());
   ThreadPool pool(2);
   PlainStore store(1, kQueryHeads, kKvHeads, kDim);
-  store.append(0, kTokens, keys.data(), values.data());
+  store.append(0, kTokens, keys.data(), values.data(), pool);
   store.attend(0, kTokens, queries.data(), out.data(), pool);
   for (std::size_t t = 0; t < kTokens; ++t) {
     for (std::size_t h = 0; h < kQueryHeads; ++h) {

@@ -96,6 +96,7 @@ struct Fed {
   Fed(const char* name, Retain retain, std::size_t tokens, std::uint8_t retained = 32)
       : cache({.layers = 3, .query_heads = 2, .kv_heads = kHeads, .head_dim = kDim, .max_chunk = kChunk},
               policy(retain, retained), name) {
+    ThreadPool pool(1);
     for (std::size_t at = 0; at < tokens; at += kChunk) {
       for (int layer = 0; layer < 3; ++layer) {
         std::vector<float> keys(kChunk * kHeads * kDim), values(keys.size(), 1.0f);
@@ -104,7 +105,7 @@ struct Fed {
           keys[i * kDim] = std::cos(angle);
           keys[i * kDim + 1] = std::sin(angle);
         }
-        cache.append(layer, kChunk, keys.data(), values.data());
+        cache.append(layer, kChunk, keys.data(), values.data(), pool);
       }
     }
   }

@@ -71,7 +71,7 @@ TEST(PlainStore, KeepsTheLastTokensAsF16) {
   // With equal logits the result is the mean of the values.
   for (std::size_t token = 0; token < 100; token += 2) {
     for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(token + i / kDim);
-    store.append(0, 2, zeros.data(), values.data());
+    store.append(0, 2, zeros.data(), values.data(), pool);
     store.attend(0, 2, zeros.data(), out.data(), pool);
     for (std::size_t t = token; t < token + 2; ++t) {
       const float mean = t < kWindow ? static_cast<float>(t) / 2 : static_cast<float>(t - 1);
@@ -83,7 +83,7 @@ TEST(PlainStore, KeepsTheLastTokensAsF16) {
   const float given[kDim] = {1.0f / 3, 2049, 2051, -1e6f, 1e-8f, 1e-7f, 6.1e-5f, 0x1.ffep-15f, -0.1f, 0};
   const float held[kDim] = {0x1.554p-2f, 2048, 2052, -65504, 0, 0x1p-23f, 0x1.ff8p-15f, 0x1p-14f, -0x1.998p-4f, 0};
   store.clear();
-  store.append(0, 1, zeros.data(), given);
+  store.append(0, 1, zeros.data(), given, pool);
   store.attend(0, 1, zeros.data(), out.data(), pool);
   for (std::size_t i = 0; i < kDim; ++i) EXPECT_EQ(out[i], held[i]) << given[i];
 }
@@ -97,7 +97,7 @@ TEST(PlainStore, KeepsTheFirstTokensAndTheLastAsF16) {
   std::vector<float> values(kChunk * kDim), out(kChunk * kDim);
   for (std::size_t first = 0; first < 99; first += kChunk) {
     for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(first + i / kDim);
-    store.append(0, kChunk, zeros.data(), values.data());
+    store.append(0, kChunk, zeros.data(), values.data(), pool);
     store.attend(0, kChunk, zeros.data(), out.data(), pool);
     for (std::size_t t = first; t < first + kChunk; ++t) {
       // Of 0, 1, t - 2, t - 1, t.

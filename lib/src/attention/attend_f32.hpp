@@ -3,9 +3,9 @@
 #include <cstdint>
 
 #include "arena/view.hpp"
+#include "attention/mask.hpp"
 #include "codec/native_rows.hpp"
 #include "nibkv/attend.hpp"
-#include "pipeline/attend_mask.hpp"
 
 namespace nibkv {
 

@@ -1,6 +1,6 @@
 #include "nibkv/score.hpp"
 
-#include "pipeline/score_rows.hpp"
+#include "attention/score_rows.hpp"
 
 namespace nibkv {
 namespace {

@@ -1,4 +1,4 @@
-#include "pipeline/attend_f32.hpp"
+#include "attention/attend_f32.hpp"
 
 namespace nibkv {
 namespace {

@@ -1,0 +1,46 @@
+#pragma once
+
+#include <cstdint>
+
+#include "nibkv/share.hpp"
+
+namespace nibkv {
+
+/// From `first` to before `end`.
+struct Range {
+  std::uint32_t first;
+  std::uint32_t end;
+};
+
+inline bool sound_share(const Shape& shape, const Share& share) {
+  return share.of <= kMostShares && share.index < share.of && share.worker < shape.workers;
+}
+
+/// Divides work that comes in a row of lists into pieces, each of which belongs to the share in whose part its middle lies.
+class Pieces {
+ public:
+  /// @param all  the length of all lists together
+  Pieces(std::uint64_t all, const Share& share) : all_(all), share_(share) {}
+
+  /// The part of the next list that belongs to the share. It is divided where (number + offset) is a multiple of
+  /// `unit`.
+  Range in_next(std::uint32_t length, std::uint32_t offset, std::uint32_t unit) {
+    Range mine{0, 0};
+    for (std::uint32_t first = 0; first < length;) {
+      const std::uint32_t whole = unit - (first + offset) % unit;
+      const std::uint32_t end = length - first < whole ? length : first + whole;
+      const std::uint64_t middle = 2 * before_ + first + end;  // doubled
+      if (middle * share_.of / (2 * all_) == share_.index) mine = {mine.end == 0 ? first : mine.first, end};
+      first = end;
+    }
+    before_ += length;
+    return mine;
+  }
+
+ private:
+  std::uint64_t all_;
+  Share share_;
+  std::uint64_t before_ = 0;
+};
+
+}  // namespace nibkv

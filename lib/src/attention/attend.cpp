@@ -1,0 +1,145 @@
+#include "nibkv/attend.hpp"
+
+#include "attention/attend_f32.hpp"
+#include "attention/attend_rows.hpp"
+
+namespace nibkv {
+namespace {
+
+void attend_head(const ArenaView& to, std::uint32_t layer, std::uint32_t head, const Mask& mask,
+                 const ConstRows& queries, const MutableRows& out, const Part& part) {
+  const std::uint32_t tokens = mask.count;
+  const Shape& shape = to.shape();
+  Chain& chain = to.chain(layer, head);
+  const Basis basis(to, layer, head);
+  Rows rows = rows_in(to, part.worker);
+  rows.value_map = value_map(to, layer, head);
+  rows.mask_words = mask.bits == nullptr ? 0 : mask.words();
+  rows.first_new = chain.used - tokens;
+  NativeOut outs[kMaxRows];
+  // Scores need all heads of a query in the same pass, if they fit.
+  const std::uint32_t group = shape.group();
+  const std::uint32_t most_rows =
+      rows.softmax != nullptr && group < shape.rows() ? shape.rows() / group * group : shape.rows();
+  // Rows from this one on, counted from the part's first, belong to the last `window` queries.
+  const std::uint32_t window = to.policy().window;
+  const std::uint32_t local_row = tokens > window ? (tokens - window) * group : 0;
+  std::uint32_t fade = tokens < window ? tokens * 65536 / window : 65536;
+  std::uint32_t done = 0;
+  const auto run = [&] {
+    const auto count = static_cast<std::uint32_t>(rows.count);
+    const std::uint32_t before = local_row > done ? local_row - done : 0;
+    attend_rows(to, chain, rows, outs, {static_cast<std::int32_t>(before < count ? before : count), fade});
+    fade = 0;
+    done += count;
+  };
+  for (std::uint32_t query = part.first_query; query < part.first_query + part.queries; ++query) {
+    const std::uint32_t limit = rows.first_new + mask.reach(query);
+    for (std::uint32_t member = 0; member < group; ++member) {
+      const std::uint32_t query_head = head * group + member;
+      outs[rows.count] = row_of(out, query, query_head);
+      rows.masks[rows.count] = mask.row(query);
+      add_row(to, basis, rows, row_of(queries, query, query_head), limit);
+      if (static_cast<std::uint32_t>(rows.count) == most_rows) run();
+    }
+  }
+  run();
+}
+
+// Completes a part, and checks all but the rows.
+bool complete(const ArenaView& to, std::uint32_t layer, std::uint32_t count, Part& part) {
+  const Shape& shape = to.shape();
+  if (part.worker >= shape.workers || part.first_head >= shape.kv_heads || part.first_query >= count) return false;
+  if (part.heads == 0) part.heads = shape.kv_heads - part.first_head;
+  if (part.queries == 0) part.queries = count - part.first_query;
+  if (part.heads > shape.kv_heads - part.first_head || part.queries > count - part.first_query) return false;
+  if (scores_attention(to.policy()) && part.queries != count) return false;
+  for (std::uint32_t head = part.first_head; head < part.first_head + part.heads; ++head) {
+    if (to.chain(layer, head).used < count) return false;
+  }
+  return true;
+}
+
+// Whether each query of a complete part sees a slot.
+bool each_sees(const ArenaView& to, std::uint32_t layer, const Mask& mask, const Part& part) {
+  bool old = true;
+  for (std::uint32_t head = part.first_head; head < part.first_head + part.heads; ++head)
+    old = old && to.chain(layer, head).used > mask.count;
+  for (std::uint32_t query = part.first_query; !old && query < part.first_query + part.queries; ++query) {
+    if (mask.reach(query) == 0) return false;
+  }
+  return true;
+}
+
+void attend_part(const ArenaView& to, std::uint32_t layer, const Mask& mask, const ConstRows& queries,
+                 const MutableRows& out, const Part& part) {
+  for (std::uint32_t head = part.first_head; head < part.first_head + part.heads; ++head) {
+    if (to.shape().storage == Storage::kF32) {
+      attend_head_f32(to, layer, head, mask, queries, out, part);
+    } else {
+      attend_head(to, layer, head, mask, queries, out, part);
+    }
+  }
+}
+
+// attend of an engine's rows; a mask with bits if one was given.
+Status attend_masked(const ArenaView& to, std::uint32_t layer, const Mask& mask, const ConstRows& queries,
+                     const MutableRows& out, const Part& part) {
+  const Shape& shape = to.shape();
+  const RowCounts all{mask.count, shape.query_heads, shape.head_dim};
+  if (!readable(queries, all) || !writable(out, all)) return Status::kBadArgument;
+  Part whole = part;
+  if (!complete(to, layer, mask.count, whole) || !each_sees(to, layer, mask, whole)) return Status::kBadArgument;
+  ConstRows of_part = queries;
+  of_part.first = row_of(queries, whole.first_query, whole.first_head * shape.group()).numbers;
+  if (!all_finite(of_part, {whole.queries, whole.heads * shape.group(), shape.head_dim})) return Status::kBadArgument;
+  attend_part(to, layer, mask, queries, out, whole);
+  return Status::kOk;
+}
+
+}  // namespace
+
+Status attend(Cache& cache, std::uint32_t layer, std::span<const float> queries, std::span<float> out,
+              const Part& part) {
+  if (!cache.ready()) return Status::kNotReady;
+  const ArenaView to{cache};
+  const Shape& shape = to.shape();
+  const std::size_t stride = std::size_t{shape.query_heads} * shape.head_dim;
+  const std::size_t tokens = queries.size() / stride;
+  if (layer >= shape.layers || tokens == 0 || tokens > shape.max_chunk || queries.size() != tokens * stride ||
+      out.size() != queries.size()) {
+    return Status::kBadArgument;
+  }
+  const auto count = static_cast<std::uint32_t>(tokens);
+  Part whole = part;
+  if (!complete(to, layer, count, whole)) return Status::kBadArgument;
+  const std::size_t group_floats = std::size_t{shape.group()} * shape.head_dim;
+  for (std::uint32_t query = whole.first_query; query < whole.first_query + whole.queries; ++query) {
+    const float* rows = queries.data() + query * stride + part.first_head * group_floats;
+    if (!all_finite(rows, whole.heads * group_floats)) return Status::kBadArgument;
+  }
+  attend_part(to, layer, {nullptr, count},
+              tokens_first(queries.data(), Number::kF32, shape.query_heads, shape.head_dim),
+              tokens_first(out.data(), Number::kF32, shape.query_heads, shape.head_dim), whole);
+  return Status::kOk;
+}
+
+Status attend(Cache& cache, std::uint32_t layer, std::uint32_t count, const ConstRows& queries, const MutableRows& out,
+              const Part& part) {
+  if (!cache.ready()) return Status::kNotReady;
+  const ArenaView to{cache};
+  if (layer >= to.shape().layers || count == 0 || count > to.shape().max_chunk) return Status::kBadArgument;
+  return attend_masked(to, layer, {nullptr, count}, queries, out, part);
+}
+
+Status attend(Cache& cache, std::uint32_t layer, std::uint32_t count, const ConstRows& queries,
+              std::span<const std::uint32_t> mask, const MutableRows& out, const Part& part) {
+  if (!cache.ready()) return Status::kNotReady;
+  const ArenaView to{cache};
+  if (layer >= to.shape().layers || count == 0 || count > to.shape().max_chunk) return Status::kBadArgument;
+  const Mask of{mask.data(), count};
+  if (mask.size() != std::size_t{count} * of.words()) return Status::kBadArgument;
+  return attend_masked(to, layer, of, queries, out, part);
+}
+
+}  // namespace nibkv

@@ -1,0 +1,141 @@
+#include "pipeline/append_rows.hpp"
+
+#include "arena/pool.hpp"
+#include "codec/basis.hpp"
+#include "codec/refine.hpp"
+#include "codec/rotation.hpp"
+#include "codec/row.hpp"
+#include "codec/slot.hpp"
+#include "fold/fold.hpp"
+#include "profile/format.hpp"
+
+namespace nibkv {
+namespace {
+
+void store_f32(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, const NativeRow& key,
+               const NativeRow& value) {
+  const std::uint32_t dim = to.shape().head_dim;
+  float* place = to.value_rows(tile) + lane * dim;  // first of the key, where it must be widened
+  const float* channels = key.widened(to.kernels(), dim, place);
+  for (std::uint32_t c = 0; c < dim; ++c) to.key_rows(tile)[c * kTileSlots + lane] = channels[c];
+  value.copy(to.kernels(), dim, place);
+}
+
+// Transforms a value to the basis of the layer below.
+void map_value(const std::uint8_t* map, std::uint32_t dim, const float* value, float* row) {
+  for (std::uint32_t i = 0; i < dim; ++i) {
+    float sum = 0;
+    for (std::uint32_t j = 0; j < dim; ++j) sum += static_cast<float>(i16_at(map, i * dim + j)) * value[j];
+    row[i] = sum * 0x1p-15f;
+  }
+}
+
+// Apart, because of its stack: the map reads every number for each that it writes.
+[[gnu::noinline]] void map_half_value(const Kernels& kernels, const std::uint8_t* map, std::uint32_t dim,
+                                      const NativeRow& value, float* row) {
+  float wide[kMaxHeadDim];
+  map_value(map, dim, value.widened(kernels, dim, wide), row);
+}
+
+// What encodes the rows of a head.
+struct Encoder {
+  Basis basis;
+  KeyRefiner refiner;
+  const std::uint8_t* map;  // of values, or nullptr
+  float* row;
+
+  // space: encoding_bytes
+  Encoder(const ArenaView& to, std::uint32_t layer, std::uint32_t head, float* space)
+      : basis(to, layer, head),
+        refiner(to.kernels(), basis, to.shape().head_dim, space + to.shape().head_dim),
+        map(value_map(to, layer, head)),
+        row(space) {}
+};
+
+void store_q4(const ArenaView& to, const Encoder& with, const Place& at, const NativeRow& key, const NativeRow& value) {
+  const std::uint32_t dim = to.shape().head_dim;
+  float* row = with.row;
+  std::uint8_t codes[kMaxHeadDim];
+  std::int8_t outliers[kMaxOutlierChannels];
+
+  if (with.basis.empty()) {
+    rotate_in(to.kernels(), key.widened(to.kernels(), dim, row), dim, row);
+  } else {
+    key.copy(to.kernels(), dim, row);
+    with.basis.split_key(row, outliers);
+    rotate_in(to.kernels(), row, dim, row);
+  }
+  std::uint16_t scale = to.kernels().encode_row(row, static_cast<int>(dim), codes);
+  if (scale != 0) scale = with.refiner.refine(row, codes, scale);
+  put_key(to, at.tile, at.lane, codes, scale);
+  for (std::uint32_t n = 0; n < to.shape().outlier_channels; ++n)
+    to.outliers(at.tile)[outlier_byte(at.lane, n)] = outliers[n];
+
+  const float* rest = row;
+  if (with.map == nullptr) {
+    rest = value.widened(to.kernels(), dim, row);
+  } else if (value.f32()) {
+    map_value(with.map, dim, value.floats(), row);
+  } else {
+    map_half_value(to.kernels(), with.map, dim, value, row);
+  }
+  rotate_in(to.kernels(), rest, dim, row);
+  scale = to.kernels().encode_row(row, static_cast<int>(dim), codes);
+  put_value(to, at.tile, at.lane, codes, scale);
+}
+
+}  // namespace
+
+Status has_place(const ArenaView& to, std::uint32_t layer, std::uint32_t count) {
+  if (!in_turn(to, layer, count)) return Status::kBadArgument;
+  if (to.chain(layer, 0).seen > 0xffffffff - count) return Status::kFull;  // positions have 32 bits
+  if (to.policy().keep != Keep::kAll) return Status::kOk;  // a chain never needs more than its own tiles
+  // The pool must have the tiles that all heads need together.
+  std::uint64_t needed = 0;
+  for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) {
+    const Chain& chain = to.chain(layer, head);
+    const std::uint32_t own = to.own(chain).slots;
+    needed += tiles_of(own + count) - tiles_of(own);
+    if (chain.used + count > most_slots(to)) return Status::kFull;
+  }
+  return needed > to.layout().tiles - to.header().used_tiles ? Status::kFull : Status::kOk;
+}
+
+Place take_slots(const ArenaView& to, Chain& chain, std::uint32_t count) {
+  const std::uint32_t slots = to.own(chain).slots;
+  Place first{chain.last, slots % kTileSlots};
+  const bool scored = to.policy().keep == Keep::kScore;
+  for (std::uint32_t i = 0; i < count; ++i) {
+    const std::uint32_t lane = (slots + i) % kTileSlots;
+    const std::uint32_t tile = lane == 0 ? grow(to, chain) : chain.last;
+    if (i == 0) first.tile = tile;
+    if (scored) start_slot(to, tile, lane, chain.seen + i);
+  }
+  chain.used += count;
+  chain.seen += count;
+  NIBKV_ASSERT(chain.used <= chain.seen);
+  return first;
+}
+
+void write_rows(const ArenaView& to, std::uint32_t layer, std::uint32_t head, const Range& tokens, Place at,
+                const ConstRows& keys, const ConstRows& values, float* space) {
+  const bool exact = to.shape().storage == Storage::kF32;
+  const Encoder with(to, layer, head, space);
+  for (std::uint32_t i = tokens.first; i < tokens.end; ++i, at = next_place(to, at)) {
+    const NativeRow key = row_of(keys, i, head);
+    const NativeRow value = row_of(values, i, head);
+    if (exact) {
+      store_f32(to, at.tile, at.lane, key, value);
+    } else {
+      store_q4(to, with, at, key, value);
+    }
+  }
+}
+
+void end_append(const ArenaView& to, std::uint32_t layer, std::uint32_t reserved) {
+  if (const Band band = band_of(to, layer); ends_turn(band, layer)) fold_old_slots(to, band);
+  to.header().reserved = reserved;
+  to.header().reserved_to = reserved == 0 ? 0 : to.chain(layer, 0).seen;
+}
+
+}  // namespace nibkv

@@ -1,0 +1,30 @@
+#pragma once
+
+#include "arena/share.hpp"
+#include "arena/view.hpp"
+#include "codec/native_rows.hpp"
+
+namespace nibkv {
+
+/// Whether `count` more tokens have a place in a layer, once space is made: kOk, or what append returns.
+Status has_place(const ArenaView& to, std::uint32_t layer, std::uint32_t count);
+
+/// Takes slots for tokens at the end of a chain, which has the space. Returns the first.
+Place take_slots(const ArenaView& to, Chain& chain, std::uint32_t count);
+
+/// The place after another one of the same segment.
+inline Place next_place(const ArenaView& to, const Place& at) {
+  if (at.lane + 1 < kTileSlots) return {at.tile, at.lane + 1};
+  return {to.links()[at.tile], 0};
+}
+
+/// Writes the rows of some tokens of a head into their slots, from `at` on.
+/// @param space  encoding_bytes
+void write_rows(const ArenaView& to, std::uint32_t layer, std::uint32_t head, const Range& tokens, Place at,
+                const ConstRows& keys, const ConstRows& values, float* space);
+
+/// Ends an append, once slots are taken: old slots fold.
+/// @param reserved  the tokens whose rows are still to come
+void end_append(const ArenaView& to, std::uint32_t layer, std::uint32_t reserved);
+
+}  // namespace nibkv
