@@ -1,5 +1,7 @@
 #include "attention/attend_rows.hpp"
 
+#include <bit>
+
 #include "codec/rotation.hpp"
 #include "profile/format.hpp"
 
@@ -8,11 +10,13 @@ namespace {
 
 // A tile more than this many octaves below the largest one so far cannot change a float.
 constexpr std::int32_t kNegligible = 40;
+// The exponent of a row that has read nothing, below every other one.
+constexpr std::int32_t kNothing = -(1 << 30);
 
 // Nothing was read yet.
 void clear_sums(const ArenaView& to, Rows& rows, std::int32_t i) {
   const std::uint32_t dim = to.shape().head_dim;
-  rows.states[i] = {-(1 << 30), 0};  // below every exponent
+  rows.states[i] = {kNothing, 0};
   std::memset(rows.sums + static_cast<std::uint32_t>(i) * dim, 0, dim * sizeof(float));
 }
 
@@ -20,17 +24,24 @@ float bounded(float scale) {
   return scale < kMostQueryScale ? scale : kMostQueryScale;
 }
 
+// Zero for what is too small to matter, on every CPU, also on those that flush denormals. By bits, since
+// comparisons of floats keep compilers from using vectors.
+float without_dust(float sum) {
+  const auto bits = std::bit_cast<std::int32_t>(sum);
+  constexpr auto kDust = std::bit_cast<std::int32_t>(0x1p-100f);
+  return std::bit_cast<float>((bits & 0x7fffffff) > kDust ? bits : 0);
+}
+
 // Scales a row's sums to a larger exponent. Powers of two are exact. What is too small to matter
 // becomes zero on every CPU, also on those that flush denormals.
 void raise(RowState& state, float* sums, int dim, std::int32_t exponent) {
   const std::int32_t octaves = exponent - state.exponent;
+  const bool nothing = state.exponent == kNothing;
   state.exponent = exponent;
+  if (nothing) return;  // sums are zero
   state.mass = octaves < 64 ? state.mass >> octaves : 0;
   const float factor = octaves < kNegligible ? power_of_two(-octaves) : 0.0f;
-  for (int c = 0; c < dim; ++c) {
-    const float sum = sums[c] * factor;
-    sums[c] = sum > 0x1p-100f || sum < -0x1p-100f ? sum : 0.0f;
-  }
+  for (int c = 0; c < dim; ++c) sums[c] = without_dust(sums[c] * factor);
 }
 
 // The results of tile_weights for a batch of tiles, [tile][row].
@@ -210,10 +221,7 @@ void add_block(RowState& state, float* sums, const RowState& more_state, const f
   if (below >= kNegligible) return;
   state.mass += more_state.mass >> below;
   const float factor = power_of_two(-below);
-  for (int c = 0; c < dim; ++c) {
-    const float sum = more[c] * factor;
-    sums[c] += sum > 0x1p-100f || sum < -0x1p-100f ? sum : 0.0f;
-  }
+  for (int c = 0; c < dim; ++c) sums[c] += without_dust(more[c] * factor);
 }
 
 void finish_row(const ArenaView& to, const Rows& rows, std::int32_t i, const NativeOut& native) {

@@ -198,7 +198,7 @@ TEST(Share, AttentionHasTheBytesOfOneCall) {
       for (const std::uint32_t end : {1u, 31u, 511u, 512u, 513u, 1024u, 1100u, 2563u}) {
         if (test::kEvery != 1 && end > 1100) break;
         while (held < end) {
-          const std::uint32_t count = std::min(end - held, 500u);
+          const std::uint32_t count = std::min<std::uint32_t>(end - held, 500);
           auto keys = random.bells(std::size_t{count} * 3 * 32);
           for (float& x : keys) x *= 1 + static_cast<float>(held) / 300;  // later blocks win
           ASSERT_EQ(append(rig.cache(), 0, keys, random.bells(keys.size())), Status::kOk);
