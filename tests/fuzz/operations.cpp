@@ -16,7 +16,7 @@ void operations(std::span<const std::byte> input) {
   const std::string& port = kPorts[std::to_integer<std::size_t>(input[0]) % kPorts.size()];
   const std::size_t preset = std::to_integer<std::size_t>(input[1]) % 20;
   const test::Random random(input.subspan(2));
-  constexpr int kSteps = 10;
+  constexpr int kSteps = 6;
   if (preset < 6) {
     test::Walk walk(random, port, true);
     walk.steps(kSteps);

@@ -103,7 +103,7 @@ class FoldWalk {
   }
 
   void append_all() {
-    for (std::uint32_t round = random_.within(1, 6); round != 0; --round) {
+    for (std::uint32_t round = random_.within(1, small_ ? 4 : 6); round != 0; --round) {
       const std::uint32_t count = random_.below(2) == 0 ? shape_.max_chunk : random_.within(1, shape_.max_chunk);
       const auto keys = rows_of(count, 2);
       const auto values = rows_of(count, 2);
@@ -115,7 +115,8 @@ class FoldWalk {
           near_keys[i] = keys[i] + 0.3f * near_keys[i];
           near_values[i] = 2 * values[i] + 0.3f * near_values[i];
         }
-        ASSERT_EQ(append_both_ways(rig_.cache(), random_, layer, near_keys, near_values), Status::kOk) << what();
+        ASSERT_EQ(append_both_ways(rig_.cache(), random_, small_, layer, near_keys, near_values), Status::kOk)
+            << what();
         ASSERT_EQ(nibkv::check(rig_.cache()), Status::kOk) << what() << ", layer " << layer;
         if (random_.below(6) != 0) attend_all(rig_.cache(), layer, rows_of(count, 4));
       }

@@ -77,10 +77,11 @@ inline void fork(const Rig& rig, Random& random) {
 }
 
 /// append of dense rows. Now and then a copy of the cache takes them in shares, and must then hold the same.
-inline Status append_both_ways(Cache& cache, Random& random, std::uint32_t layer, std::span<const float> keys,
-                               std::span<const float> values) {
+/// @param rarely  for a fuzzer
+inline Status append_both_ways(Cache& cache, Random& random, bool rarely, std::uint32_t layer,
+                               std::span<const float> keys, std::span<const float> values) {
   const Shape& shape = cache.shape();
-  if (random.below(4) != 0) return append(cache, layer, keys, values);
+  if (random.below(rarely ? 16 : 4) != 0) return append(cache, layer, keys, values);
   Arena arena(cache.usage().arena_bytes);
   Cache copy;
   EXPECT_EQ(clone(cache, arena.bytes(), copy), Status::kOk);
