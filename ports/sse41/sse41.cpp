@@ -69,13 +69,14 @@ void widen_f16(const std::uint16_t* from, int head_dim, float* row) {
   for (int c = 0; c < head_dim; c += 8) {
     const __m128i halves = load(from + c);
     const __m128i size = _mm_and_si128(halves, _mm_set1_epi16(0x7fff));
-    if (_mm_movemask_epi8(_mm_cmpgt_epi16(_mm_set1_epi16(0x400), size)) != 0) {  // zeros and denormals
+    // Zeros, denormals, and what is not finite: below 0x400, or 0x7c00 and more. Others wrap to [-0x8000, -0x801].
+    const __m128i wrapped = _mm_add_epi16(size, _mm_set1_epi16(0x7c00));
+    if (_mm_movemask_epi8(_mm_cmpgt_epi16(wrapped, _mm_set1_epi16(-0x801))) != 0) {
       _mm_storeu_ps(row + c, from_f16(_mm_cvtepu16_epi32(halves)));
       _mm_storeu_ps(row + c + 4, from_f16(_mm_cvtepu16_epi32(_mm_srli_si128(halves, 8))));
       continue;
     }
-    const __m128i infinite = _mm_and_si128(_mm_cmpgt_epi16(size, _mm_set1_epi16(0x7bff)), rebias);
-    const __m128i upper = _mm_add_epi16(_mm_add_epi16(_mm_srli_epi16(size, 3), rebias), infinite);
+    const __m128i upper = _mm_add_epi16(_mm_srli_epi16(size, 3), rebias);
     const __m128i high = _mm_or_si128(upper, _mm_xor_si128(halves, size));
     const __m128i low = _mm_slli_epi16(halves, 13);
     store(row + c, _mm_unpacklo_epi16(low, high));
