@@ -72,6 +72,7 @@ Status append_share(Cache& cache, std::uint32_t layer, std::uint32_t count, cons
     Pieces pieces(std::uint64_t{shape.kv_heads} * count, share);
     for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
       const Segment own = to.own(to.chain(layer, head));
+      NIBKV_ASSERT(own.slots >= count);
       const std::uint32_t before = own.slots - count;
       const Range mine = pieces.in_next(count, before, kTileSlots);
       if (mine.first == mine.end) continue;

@@ -8,6 +8,17 @@
 namespace nibkv {
 namespace {
 
+// Whether the tokens whose rows append_share may write are there.
+bool sound_reserve(const ArenaView& to) {
+  const ArenaHeader& header = to.header();
+  if (header.reserved > to.shape().max_chunk) return false;
+  for (std::size_t i = 0; header.reserved != 0 && i < to.heads(); ++i) {
+    const Chain& chain = to.chains()[i];
+    if (chain.seen == header.reserved_to && to.own(chain).slots < header.reserved) return false;
+  }
+  return true;
+}
+
 // Whether counts and budgets are ones that a snapshot of the arena may have.
 bool sound_records(const ArenaView& to) {
   if (!sound_budgets(to)) return false;
@@ -73,7 +84,7 @@ Status check(Cache& cache) {
   if (!has_own_layout(to)) return Status::kCorrupt;
   if (to.header().magic != kArenaMagic) return Status::kCorrupt;
   if (!sound_records(to)) return Status::kCorrupt;
-  if (!sound_folds(to)) return Status::kCorrupt;
+  if (!sound_folds(to) || !sound_reserve(to)) return Status::kCorrupt;
   if (!sound_lists(to)) return Status::kCorrupt;
   if (to.shape().storage != Storage::kQ4) return Status::kOk;
   for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) {

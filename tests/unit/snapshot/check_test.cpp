@@ -99,6 +99,19 @@ TEST(Check, HeaderCountsMustBeThoseOfTheTiles) {
   EXPECT_EQ(arena.with(8, usage.tiles + 1), Status::kCorrupt);
 }
 
+// append_share writes over the newest slots of a chain, as many as were reserved.
+TEST(Check, ReservedTokensAreThere) {
+  Broken arena(kShape, full(200), 20);
+  ASSERT_EQ(truncate(arena.cache(), 3), Status::kOk);
+  ASSERT_EQ(reserve(arena.cache(), 0, 5), Status::kOk);
+  EXPECT_EQ(arena.read<std::uint32_t>(40), 5u);
+  EXPECT_EQ(arena.read<std::uint32_t>(44), 8u);
+  ASSERT_EQ(check(arena.cache()), Status::kOk);
+  EXPECT_EQ(arena.with<std::uint32_t>(40, 9), Status::kCorrupt) << "more than are held";
+  EXPECT_EQ(arena.with<std::uint32_t>(44, 3), Status::kCorrupt) << "of the other layer, which has 3";
+  EXPECT_EQ(arena.with<std::uint32_t>(40, 21), Status::kCorrupt) << "more than a chunk";
+}
+
 // restore refuses what no verb can have written; check does, too. A budget beyond the arena's let appends write outside it.
 TEST(Check, CountsAndBudgetsAreOnesThatASnapshotMayHave) {
   for (const Policy& policy : {full(200), streaming_llm(100), ems(100), ada_kv(128), pyramid_kv(150)}) {
