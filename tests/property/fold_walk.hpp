@@ -218,7 +218,8 @@ class FoldWalk {
       const std::uint32_t token = random_.below(count);
       const std::size_t row = token * 4u + head * 2u + random_.below(2);
       const auto wanted =
-          reference::fixed_point_case(queries[row].codes, 0.02, slots, slots.size() - (count - 1 - token), biases);
+          reference::fixed_point_case(queries[row].codes, 0.02, slots, slots.size() - (count - 1 - token), biases,
+                                      shares() ? model().folded(layer, head).used : 0);
       const auto got =
           reference::rotated(reference::widen(std::span(out).subspan(row * shape_.head_dim, shape_.head_dim)));
       ASSERT_LE(reference::distance(got, wanted.exact), wanted.norm_bound) << what() << ", layer " << layer;

@@ -46,7 +46,8 @@ std::vector<double> attention(std::span<const double> query, const Rows& keys, c
 //    w' to 2^-15 of 2^s * 2^(e + 1), an error of half of that, at most 2^-14 V M. The product is
 //    rounded to 1/128 of a byte and then to a byte, where 127 is the largest product P: an error
 //    of P / 127 * (1/2 + 1/256), plus 2^-14 P because the factor is an integer.
-// 5. A tile adds to a sum of f32 with two roundings, each of at most 2^-24 of the largest partial sum.
+// 5. A tile adds to a sum of f32 with two roundings, each of at most 2^-24 of the largest partial sum, and so does a
+//    block of 16 tiles.
 // 6. The last steps (division, rotation, means) are a few f32 roundings of the output.
 namespace {
 
@@ -59,8 +60,13 @@ struct Weighing {
   double mass_slack = 0;
 };
 
+// The end of the tile that begins with slot `first`.
+std::size_t end_of_tile(std::size_t first, std::size_t visible, std::size_t folded) {
+  return std::min({first + 32, visible, first < folded ? folded : visible});
+}
+
 Weighing weigh(std::span<const int> query_codes, double query_scale, const std::vector<Slot>& slots,
-               std::size_t visible, std::span<const int> biases) {
+               std::size_t visible, std::span<const int> biases, std::size_t folded) {
   const std::size_t dim = query_codes.size();
   std::vector<double> logits(visible);
   double most = -1e300;
@@ -74,8 +80,8 @@ Weighing weigh(std::span<const int> query_codes, double query_scale, const std::
   }
   Weighing all;
   for (std::size_t t = 0; t < visible; ++t) all.weights.push_back(std::exp2(logits[t] - most));
-  for (std::size_t first = 0; first < visible; first += 32) {
-    const std::size_t end = std::min(first + 32, visible);
+  for (std::size_t first = 0, end = 0; first < visible; first = end) {
+    end = end_of_tile(first, visible, folded);
     const double largest = *std::max_element(all.weights.begin() + static_cast<std::ptrdiff_t>(first),
                                              all.weights.begin() + static_cast<std::ptrdiff_t>(end));
     for (std::size_t t = first; t < end; ++t) {
@@ -92,16 +98,16 @@ Weighing weigh(std::span<const int> query_codes, double query_scale, const std::
 }  // namespace
 
 FixedPointCase fixed_point_case(std::span<const int> query_codes, double query_scale, const std::vector<Slot>& slots,
-                                std::size_t visible, std::span<const int> biases) {
+                                std::size_t visible, std::span<const int> biases, std::size_t folded) {
   constexpr double byte_slack = (0.5 + 1.0 / 256) / 127 + 0x1p-14;
   const std::size_t dim = query_codes.size();
-  const Weighing all = weigh(query_codes, query_scale, slots, visible, biases);
+  const Weighing all = weigh(query_codes, query_scale, slots, visible, biases, folded);
   std::vector<double> sums(dim, 0.0);
   std::vector<double> slack(dim, 0.0);
   std::vector<double> sizes(dim, 0.0);
   std::size_t tiles = 0;
-  for (std::size_t first = 0; first < visible; first += 32, ++tiles) {
-    const std::size_t end = std::min(first + 32, visible);
+  for (std::size_t first = 0, end = 0; first < visible; first = end, ++tiles) {
+    end = end_of_tile(first, visible, folded);
     const double largest = all.largest[first];
     double largest_product = 0;
     double largest_scale = 0;
@@ -124,7 +130,7 @@ FixedPointCase fixed_point_case(std::span<const int> query_codes, double query_s
   FixedPointCase result;
   double bound2 = 0;
   for (std::size_t c = 0; c < dim; ++c) {
-    const double sum_slack = slack[c] + static_cast<double>(tiles + 16) * 0x1p-23 * sizes[c];
+    const double sum_slack = slack[c] + static_cast<double>(tiles + tiles / 16 + 16) * 0x1p-23 * sizes[c];
     const double exact = sums[c] / all.mass;
     result.exact.push_back(exact);
     const double bound = (sum_slack + std::abs(exact) * all.mass_slack) / (all.mass - all.mass_slack);
@@ -136,7 +142,7 @@ FixedPointCase fixed_point_case(std::span<const int> query_codes, double query_s
 
 WeighedRow weigh_row(std::span<const int> query_codes, double query_scale, const std::vector<Slot>& slots,
                      std::size_t visible, std::span<const int> biases) {
-  const Weighing all = weigh(query_codes, query_scale, slots, visible, biases);
+  const Weighing all = weigh(query_codes, query_scale, slots, visible, biases, 0);
   WeighedRow row;
   for (std::size_t t = 0; t < visible; ++t) {
     row.weights.push_back(all.weights[t] / all.mass);

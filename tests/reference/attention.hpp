@@ -25,8 +25,9 @@ struct FixedPointCase {
 /// @param query_codes  [head_dim] int8 codes of the rotated query; the largest magnitude must be 127
 /// @param query_scale  what a code of 1 stands for
 /// @param biases       1/16 octaves added to each slot's logit; empty: none
+/// @param folded       how many of the first slots lie in tiles of their own
 FixedPointCase fixed_point_case(std::span<const int> query_codes, double query_scale, const std::vector<Slot>& slots,
-                                std::size_t visible, std::span<const int> biases = {});
+                                std::size_t visible, std::span<const int> biases = {}, std::size_t folded = 0);
 
 /// Softmax weights of one query row over slots as they are quantised, and bounds on the errors
 /// of the fixed-point ones.
