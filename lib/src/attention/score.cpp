@@ -11,12 +11,12 @@ constexpr std::int32_t kLocalOne = 14;
 
 // The factor of a row's weights: weight * 2^(the tile's exponent) * share * 2^exponent
 // is in units of 2^-24.
-struct Share {
+struct Fraction {
   std::int32_t share;  // [2^14, 2^15)
   std::int32_t exponent;
 };
 
-Share share_of(const RowState& state, std::uint32_t heads) {
+Fraction share_of(const RowState& state, std::uint32_t heads) {
   // weight * 2^(e - E) / (mass * 2^-24), times 2^24 for the units: 2^48 / mass. The mass is m * 2^k
   // with m in [2^15, 2^16).
   std::int32_t k = 0;
@@ -65,7 +65,7 @@ void score_rows(const ArenaView& to, Chain& chain, const ScoredRows& rows) {
   const Policy& policy = to.policy();
   const std::uint32_t group = to.shape().group();
   const bool mean = policy.group == Group::kMean;
-  Share shares[kMaxRows];
+  Fraction shares[kMaxRows];
   for (std::int32_t i = 0; i < rows.count; ++i) shares[i] = share_of(rows.states[i], mean ? group : 1);
   std::int32_t headroom = 0;  // extra bits that the sum over all rows may need
   while (1 << headroom < rows.count) ++headroom;
