@@ -12,7 +12,7 @@ import sys
 STANDARD = {"algorithm", "array", "bit", "cstddef", "cstdint", "cstring", "limits", "span", "string_view", "type_traits"}
 PORT_STANDARD = {"cstddef", "cstdint"}
 # Folders of lib/src, lowest first: a file includes its own folder and those below.
-FOLDERS = ("numbers", "arena", "profile", "codec", "fold", "attention", "pipeline", "snapshot", "c_api")
+FOLDERS = ("numbers", "arena", "profile", "codec", "fold", "attention", "pipeline", "move", "snapshot", "c_api")
 MOST_SOURCES = 20  # of a folder; the public headers are one each for a verb
 INTRINSICS = {"immintrin.h", "smmintrin.h", "arm_neon.h", "arm_mve.h", "arm_acle.h"}
 # The one place that asks which CPU this is.

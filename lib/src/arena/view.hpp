@@ -143,10 +143,12 @@ struct ArenaView {
   std::uint32_t& base(std::uint32_t tile) const { return at<std::uint32_t>(layout().bases)[tile]; }
 
   std::uint32_t position(std::uint32_t tile, std::uint32_t lane) const { return base(tile) + positions(tile)[lane]; }
-  /// The position of a chain's slot with this number. Where they are not stored, those that the policy leaves, of slots
-  /// that are in order.
+  /// The position of a chain's slot with this number.
   std::uint32_t position_of(const Chain& chain, std::uint32_t slot, const Place& at) const {
-    if (policy().keep == Keep::kScore) return position(at.tile, at.lane);
+    return policy().keep == Keep::kScore ? position(at.tile, at.lane) : position_in_order(chain, slot);
+  }
+  /// Where they are not stored: those that the policy leaves, of slots that are in order.
+  std::uint32_t position_in_order(const Chain& chain, std::uint32_t slot) const {
     return slot < policy().sinks ? slot : chain.seen - chain.used + slot;
   }
   /// Lane 0 of a tile must be set first. Offsets from the tile's base saturate at 65535. Folded

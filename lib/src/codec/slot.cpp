@@ -29,12 +29,13 @@ std::byte* side_element(const ArenaView& to, const SideField& field, std::uint32
   return to.side(tile) + to.layout().side.*field.offset + (n * kTileSlots + lane) * field.bytes;
 }
 
-void copy_f32(const ArenaView& from, const Place& from_at, const ArenaView& to, const Place& to_at) {
+void copy_f32(const void* keys, const void* values, std::uint32_t lane, const ArenaView& to, const Place& to_at) {
   const std::uint32_t dim = to.shape().head_dim;
+  const auto* from = static_cast<const float*>(keys);
   for (std::uint32_t c = 0; c < dim; ++c) {
-    to.key_rows(to_at.tile)[c * kTileSlots + to_at.lane] = from.key_rows(from_at.tile)[c * kTileSlots + from_at.lane];
+    to.key_rows(to_at.tile)[c * kTileSlots + to_at.lane] = from[c * kTileSlots + lane];
   }
-  std::memmove(to.value_rows(to_at.tile) + to_at.lane * dim, from.value_rows(from_at.tile) + from_at.lane * dim,
+  std::memmove(to.value_rows(to_at.tile) + to_at.lane * dim, static_cast<const float*>(values) + lane * dim,
                dim * sizeof(float));
 }
 
@@ -89,7 +90,7 @@ void move_slot(const ArenaView& to, std::uint32_t from_tile, std::uint32_t from_
                std::uint32_t to_lane) {
   const Shape& shape = to.shape();
   if (shape.storage == Storage::kF32) {
-    copy_f32(to, {from_tile, from_lane}, to, {to_tile, to_lane});
+    copy_f32(to.key_rows(from_tile), to.value_rows(from_tile), from_lane, to, {to_tile, to_lane});
     return;
   }
   std::uint8_t codes[kMaxHeadDim];
@@ -111,22 +112,22 @@ void move_slot(const ArenaView& to, std::uint32_t from_tile, std::uint32_t from_
   }
 }
 
-void copy_slot(const ArenaView& from, const Place& from_at, const ArenaView& to, const Place& to_at) {
+void copy_slot(const TileBytes& from, std::uint32_t lane, const ArenaView& to, const Place& to_at) {
   const Shape& shape = to.shape();
   if (shape.storage == Storage::kF32) {
-    copy_f32(from, from_at, to, to_at);
+    copy_f32(from.keys, from.values, lane, to, to_at);
     return;
   }
   std::uint8_t codes[kMaxHeadDim];
-  get_key_codes(from.key_codes(from_at.tile), from_at.lane, shape.head_dim, codes);
+  get_key_codes(from.keys, lane, shape.head_dim, codes);
   put_key_codes(to.key_codes(to_at.tile), to_at.lane, shape.head_dim, codes);
-  get_value_codes(from.value_codes(from_at.tile), from_at.lane, shape.head_dim, codes);
+  get_value_codes(from.values, lane, shape.head_dim, codes);
   put_value_codes(to.value_codes(to_at.tile), to_at.lane, shape.head_dim, codes);
   for (const SideField& field : kSideFields) {
-    if (field.rule == SideField::Rule::kPosition || field.arrays(from.shape(), from.policy()) == 0) continue;
+    if (field.rule == SideField::Rule::kPosition || field.arrays(shape, from.policy) == 0) continue;
     for (std::uint32_t n = 0; n < field.arrays(shape, to.policy()); ++n) {
       std::memcpy(side_element(to, field, to_at.tile, n, to_at.lane),
-                  side_element(from, field, from_at.tile, n, from_at.lane), field.bytes);
+                  from.side + from.at.*field.offset + (n * kTileSlots + lane) * field.bytes, field.bytes);
     }
   }
 }

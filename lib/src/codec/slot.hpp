@@ -27,7 +27,19 @@ void start_slot(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, std
 void move_slot(const ArenaView& to, std::uint32_t from_tile, std::uint32_t from_lane, std::uint32_t to_tile,
                std::uint32_t to_lane);
 
-/// The same from one arena to another: what both keep of a slot. Neither shares codes between layers.
-void copy_slot(const ArenaView& from, const Place& from_at, const ArenaView& to, const Place& to_at);
+/// A tile of another cache: in its arena, or as a snapshot has it.
+struct TileBytes {
+  const Policy& policy;
+  const Side& at;  ///< where in `side` the fields lie
+  const std::byte* side;
+  const std::uint8_t* keys;  ///< Storage::kF32: f32 rows, as in ArenaView
+  const std::uint8_t* values;
+};
+inline TileBytes tile_bytes(const ArenaView& from, std::uint32_t tile) {
+  return {from.policy(), from.layout().side, from.side(tile), from.key_codes(tile), from.value_codes(tile)};
+}
+
+/// move_slot from one cache to another: what both keep of a slot. Neither shares codes between layers.
+void copy_slot(const TileBytes& from, std::uint32_t lane, const ArenaView& to, const Place& to_at);
 
 }  // namespace nibkv

@@ -1,0 +1,92 @@
+#include "move/mover.hpp"
+
+#include "arena/pool.hpp"
+#include "codec/slot.hpp"
+#include "pipeline/compact_chain.hpp"
+
+namespace nibkv {
+
+Place add_slot(const ArenaView& to, Chain& chain, std::uint32_t position) {
+  const std::uint32_t lane = chain.used % kTileSlots;
+  const std::uint32_t tile = lane == 0 ? grow(to, chain) : chain.last;
+  if (to.policy().keep == Keep::kScore) start_slot(to, tile, lane, position);
+  chain.used += 1;
+  return {tile, lane};
+}
+
+Status check_kinds(const ArenaView& from, const ArenaView& to) {
+  const Shape& a = from.shape();
+  const Shape& b = to.shape();
+  if (a.layers != b.layers || a.query_heads != b.query_heads || a.kv_heads != b.kv_heads || a.head_dim != b.head_dim ||
+      a.outlier_channels != b.outlier_channels || a.storage != b.storage)
+    return Status::kOtherShape;
+  if (a.storage == Storage::kQ4 && from.profile().checksum() != to.profile().checksum()) return Status::kOtherProfile;
+  return folds(from) || folds(to) ? Status::kOtherPolicy : Status::kOk;
+}
+
+Mover::Mover(const ArenaView& to) : to_(to) {
+  Policy policy = to.policy();
+  policy.recent = 0;
+  ArenaView::set(unguarded_, to.at<std::byte>(0), to.shape(), policy, to.layout(), to.profile(), to.kernels());
+}
+
+// Cuts a chain back by score alone: the slots that will be its recent ones come later.
+void Mover::cut(std::uint32_t layer, std::uint32_t kv_head, std::uint32_t kept) const {
+  const ArenaView unguarded{unguarded_};
+  const PlanArrays arrays(unguarded);
+  plan_by_score(unguarded, to_.chain(layer, kv_head), layer, kv_head, kept, arrays, arrays.target);
+  carry_out(unguarded, layer, kv_head, arrays.target, 0, arrays);
+}
+
+void Mover::take_by_score(std::uint32_t layer, std::uint32_t kv_head, const SlotSource& from) {
+  Chain& chain = to_.chain(layer, kv_head);
+  const std::uint32_t used = from.chain.used;
+  const std::uint32_t recent = to_.policy().recent;
+  const std::uint32_t older = used > recent ? used - recent : 0;
+  const std::uint32_t kept = chain.budget - recent;
+  const std::uint32_t capacity = capacity_of(to_, chain);
+  for (std::uint32_t slot = 0; slot < older;) {
+    if (chain.used == capacity) cut(layer, kv_head, kept);
+    const std::uint32_t space = capacity - chain.used;
+    const std::uint32_t count = older - slot < space ? older - slot : space;
+    from.take(from.context, to_, chain, slot, count);
+    slot += count;
+  }
+  if (chain.used > kept) cut(layer, kv_head, kept);
+  from.take(from.context, to_, chain, older, used - older);
+  if (chain.used > chain.budget) cut(layer, kv_head, chain.budget);  // without a recent window
+}
+
+void Mover::fill(std::uint32_t layer, std::uint32_t kv_head, const SlotSource& from) {
+  Chain& chain = to_.chain(layer, kv_head);
+  const std::uint32_t used = from.chain.used;
+  chain.seen = from.chain.seen;
+  if (keeps_global(from.policy) && keeps_global(to_.policy())) {
+    chain.heaviest = from.chain.heaviest;
+    chain.exponent = from.chain.exponent;
+  }
+  const Policy& policy = to_.policy();
+  if (policy.keep == Keep::kAll || used <= capacity_of(to_, chain)) {
+    from.take(from.context, to_, chain, 0, used);
+    return;
+  }
+  all_ = false;
+  if (policy.keep == Keep::kScore) {
+    take_by_score(layer, kv_head, from);
+    return;
+  }
+  const std::uint32_t newest = policy.tokens - policy.sinks;
+  from.take(from.context, to_, chain, 0, policy.sinks);
+  from.take(from.context, to_, chain, used - newest, newest);
+}
+
+void Mover::finish(std::uint32_t seen, std::uint32_t whole_from, std::uint32_t exact_from) const {
+  // What was cut is older than the slots that the policy never drops.
+  const Policy& policy = to_.policy();
+  const std::uint32_t whole = policy.keep == Keep::kRecent ? policy.tokens - policy.sinks : policy.recent;
+  const std::uint32_t cut = all_ ? 0 : seen - whole;
+  to_.header().whole_from = cut > whole_from ? cut : whole_from;
+  to_.header().exact_from = all_ ? exact_from : seen;
+}
+
+}  // namespace nibkv
