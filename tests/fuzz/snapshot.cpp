@@ -1,5 +1,5 @@
 // A snapshot, as it is and with its checksums corrected: either it is refused and nothing changes,
-// or it is restored and the cache is usable.
+// or it is restored and the cache is usable. Also imported into a cache of another policy.
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -55,18 +55,28 @@ void work(Cache& cache, std::uint64_t seed) {
   }
 }
 
+// A policy for a smaller cache, which keeps less.
+Policy smaller(const Kind& kind) {
+  if (kind.shape.storage == Storage::kF32) return streaming_llm(7, 2);
+  Policy policy = kind.policy.keep == Keep::kRecent ? full(40) : ems(9);
+  policy.threshold = 0;
+  return policy;
+}
+
 // A nonempty cache, made once.
 class Cached {
  public:
-  explicit Cached(const Kind& kind) : rig_(kind.shape, kind.policy) {
+  Cached(const Shape& shape, const Policy& policy) : rig_(shape, policy) {
     work(rig_.cache(), 3);
     before_ = rig_.arena().copy();
   }
 
-  void offer(std::span<const std::byte> input) {
+  /// @param of  what the snapshot is of; null: of a cache like this one
+  void offer(std::span<const std::byte> input, const Kind* of) {
     Cache& cache = rig_.cache();
     std::vector<std::byte> bytes(input.begin(), input.end());  // a copy of exact size, for sanitizers
-    if (restore(cache, bytes) != Status::kOk) {
+    const Status taken = of == nullptr ? restore(cache, bytes) : import_snapshot(cache, of->shape, of->policy, bytes);
+    if (taken != Status::kOk) {
       EXPECT_EQ(rig_.arena().copy(), before_);
       return;
     }
@@ -127,11 +137,12 @@ std::vector<std::byte> good_snapshot(const Kind& kind) {
 // checksums, then the snapshot.
 void snapshot(std::span<const std::byte> input) {
   static const std::vector<Kind> kKinds = kinds();
-  static std::vector<std::unique_ptr<Cached>> caches;
+  static std::vector<std::unique_ptr<Cached>> caches, others;
   static std::vector<std::vector<std::byte>> good;
   if (caches.empty()) {
     for (const Kind& kind : kKinds) {
-      caches.push_back(std::make_unique<Cached>(kind));
+      caches.push_back(std::make_unique<Cached>(kind.shape, kind.policy));
+      others.push_back(std::make_unique<Cached>(kind.shape, smaller(kind)));
       good.push_back(good_snapshot(kind));
     }
   }
@@ -139,7 +150,8 @@ void snapshot(std::span<const std::byte> input) {
   const std::size_t kind = std::to_integer<std::size_t>(input[0]) % kKinds.size();
   std::vector<std::byte> bytes(input.begin() + 2, input.end());
   if (input[1] != std::byte{0}) seal(bytes, good[kind]);
-  caches[kind]->offer(bytes);
+  caches[kind]->offer(bytes, nullptr);
+  others[kind]->offer(bytes, &kKinds[kind]);
 }
 
 std::vector<Input> snapshot_seeds() {

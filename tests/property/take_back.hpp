@@ -46,7 +46,7 @@ inline void check_reach(const Cache& cache) {
   }
 }
 
-/// A copy holds the same, and another policy and chunk take over what fits them.
+/// A copy holds the same, and another budget and chunk take over what fits them, also from a snapshot.
 inline void fork(const Rig& rig, Random& random) {
   const Cache& cache = rig.cache();
   Arena arena(cache.usage().arena_bytes);
@@ -58,10 +58,15 @@ inline void fork(const Rig& rig, Random& random) {
   policy.tokens = policy.sinks + policy.recent + random.within(1, 150);
   Shape shape = cache.shape();
   shape.max_chunk = static_cast<std::uint16_t>(random.within(1, 60));
-  Arena second(footprint(shape, policy));
-  Cache other;
+  Arena second(footprint(shape, policy)), third(footprint(shape, policy));
+  Cache other, imported;
   if (other.init(second.bytes(), shape, policy, {cache.port(), rig.profile()}) != Status::kOk) return;
+  ASSERT_EQ(imported.init(third.bytes(), shape, policy, {cache.port(), rig.profile()}), Status::kOk);
   const Status status = move_to(cache, other);
+  ASSERT_EQ(import_snapshot(imported, cache.shape(), cache.policy(), saved(cache)), status);
+  ASSERT_EQ(saved(imported), saved(other));
+  ASSERT_EQ(imported.usage().peak_tiles, other.usage().peak_tiles);
+  ASSERT_TRUE(third.guards_intact());
   bool in_step = true;
   for (std::uint32_t layer = 0; layer < shape.layers; ++layer) in_step = in_step && cache.seen(layer) == cache.seen(0);
   if (!in_step) {

@@ -26,8 +26,8 @@ struct SnapshotSink {
   void* context = nullptr;
 };
 
-/// Where a snapshot is read from, in pieces of at most kSnapshotChunk bytes. restore() reads it
-/// in three passes: it compares the checksums, checks the content, and loads it into the arena.
+/// Where a snapshot is read from, in pieces of at most kSnapshotChunk bytes. restore() and import_snapshot()
+/// read it in three passes: they compare the checksums, check the content, and load it into the arena.
 /// inspect() only makes the first pass. Offsets mostly rise within a pass.
 struct SnapshotSource {
   /// Copies bytes [offset, offset + count) of the source to `bytes`; the range
@@ -128,6 +128,29 @@ Status inspect(std::span<const std::byte> bytes, SnapshotInfo& info);
 /// Cost: O(bytes). Stack: about 2 KB. Uses the scratch of worker 0.
 Status restore(Cache& cache, const SnapshotSource& source);
 Status restore(Cache& cache, std::span<const std::byte> bytes);
+
+/// restore() into a cache of another budget, max_chunk, number of workers, or policy: replaces what it holds with what
+/// was saved, and cuts that back to what it has space for. For an app that has to give back memory: it saves, frees
+/// its arena, and goes on in a smaller one; and for a conversation that goes on on another device. The
+/// cache's own arena is all the memory that it takes.
+///
+/// The bytes are those of restore() into a cache of the saved one's policy, and move_to() from there: move.hpp says
+/// what one policy keeps of what another knew.
+///
+/// @param cache   of the same layers, heads, head_dim, outlier channels, storage and profile as the saved one
+/// @param shape   of the saved cache. A snapshot has fingerprints of shape and policy, not the numbers: who does not
+///                know them puts them into the note
+/// @param policy  of the saved cache. It may not share codes between layers, and neither may that of `cache`
+/// @returns what restore() returns; kBadShape, kBadPolicy: no cache can have that shape or policy (footprint() is
+///          0); kOtherShape, kOtherPolicy: the snapshot is not of a cache of `shape` and `policy`, or they and `cache`
+///          do not go together as above; kBadArgument: layers of the saved cache had not seen the same
+///          tokens; kFull: `cache` keeps everything and has too few tiles. Budgets of heads that the saved cache had
+///          (Options::budgets, Budget::kScores) need not be known. The cache is unchanged unless kOk, apart from
+///          kLost as of restore().
+/// Cost: O(bytes), and that of plan and compact for each tile that is more than the budget; a tile is read again
+///       where space is made inside it. Stack: about 4 KB. Uses the scratch of worker 0.
+Status import_snapshot(Cache& cache, const Shape& shape, const Policy& policy, const SnapshotSource& source);
+Status import_snapshot(Cache& cache, const Shape& shape, const Policy& policy, std::span<const std::byte> bytes);
 
 }  // namespace nibkv
 

@@ -13,12 +13,19 @@ ChainRecord record_of(const ArenaView& from, std::size_t index) {
   return record;
 }
 
+// What a description does not say, Options::budgets or a profile did.
+bool ChainJudge::own_budget(const ChainRecord& record) {
+  if (to_.cache.ready()) return record.budget == to_.chains()[index_].budget;
+  const Policy& policy = to_.policy();
+  if (policy.keep != Keep::kScore || policy.budget == Budget::kUniform) return record.budget == policy.tokens;
+  const std::uint32_t most = to_.layout().chain_tiles - detail::slack_tiles(to_.shape(), policy);
+  return record.budget >= detail::smallest_budget(policy) && record.budget / kTileSlots <= most;
+}
+
 // Competing heads must have budgets that share_layer can give, and equal budgets of `tokens` are
 // such ones. Other heads must have the cache's own budgets.
 bool ChainJudge::right_budget(const ChainRecord& record) {
-  if (to_.policy().budget != Budget::kAdaptive) {
-    return record.budget == to_.chains()[index_].budget;
-  }
+  if (to_.policy().budget != Budget::kAdaptive) return own_budget(record);
   const std::uint32_t tiles = record.budget / kTileSlots;
   all_shared_ =
       all_shared_ && record.budget % kTileSlots == shares_.rest && tiles >= shares_.least && tiles <= shares_.most;
@@ -34,6 +41,7 @@ bool ChainJudge::sound(const ChainRecord& record) {
   const std::uint64_t whole = record.seen > whole_from_ ? record.seen - whole_from_ : 0;
   if (whole + record.folded + record.retained > record.used && whole != 0) return false;
   most_seen_ = record.seen > most_seen_ ? record.seen : most_seen_;
+  least_seen_ = record.seen < least_seen_ ? record.seen : least_seen_;
   any_gone_ = any_gone_ || record.used != record.seen || record.folded != 0;
   if (!keeps_global(to_.policy()) && (record.heaviest != 0 || record.exponent != 0)) return false;
   const std::uint64_t tiles_before = counts_.tiles;
@@ -41,14 +49,16 @@ bool ChainJudge::sound(const ChainRecord& record) {
   const std::uint64_t tiles = counts_.tiles - tiles_before;
   layer_tiles_ += tiles;
   if (counts_.tiles > to_.layout().tiles) return false;
-  if (folds(to_)) return record.used <= capacity_of(to_, to_.chains()[index_]);
+  Chain own;
+  own.budget = record.budget;
+  if (folds(to_)) return record.used <= capacity_of(to_, own);
   if (to_.policy().keep == Keep::kAll) return true;
   // After compact_now, a chain may be longer than its adaptive budget until the next append.
   if (tiles > to_.layout().chain_tiles) return false;
   if (to_.policy().budget == Budget::kAdaptive) {
     return layer_tiles_ <= std::uint64_t{to_.shape().kv_heads} * to_.layout().tiles_per_head;
   }
-  return record.used <= capacity_of(to_, to_.chains()[index_]);
+  return record.used <= capacity_of(to_, own);
 }
 
 Status ChainJudge::take(const ChainRecord& record) {
@@ -73,10 +83,16 @@ bool ChainReader::next() {
   return next_ <= end_;
 }
 
-Status check_content(const ArenaView& to, const SnapshotSource& source, const Parts& parts) {
+Status check_header(const ArenaView& to, const SnapshotHeader& header) {
+  if (header.shape != fingerprint(to.shape(), to.policy())) return Status::kOtherShape;
+  if (header.policy != policy_print(to)) return Status::kOtherPolicy;
+  if (header.profile != profile_of(to)) return Status::kOtherProfile;
+  return Status::kOk;
+}
+
+Status check_content(const ArenaView& to, const SnapshotSource& source, const Parts& parts, ChainJudge& judge) {
   const std::size_t heads = to.heads();
   if (parts.bytes[kChains] != heads * sizeof(ChainRecord)) return Status::kCorrupt;
-  ChainJudge judge(to, said_whole_from(parts.header));
   Reader records(source, parts.offset[kChains]);
   for (std::size_t i = 0; i < heads; ++i) {
     ChainRecord record;

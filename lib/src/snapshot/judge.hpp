@@ -12,6 +12,7 @@ ChainRecord record_of(const ArenaView& from, std::size_t index);
 /// Takes the records of chains, one after the other, and checks them.
 class ChainJudge {
  public:
+  /// @param to          a cache whose budgets the records must have, or a description of one, without an arena
   /// @param whole_from  of the arena's header; kNotKnown if a snapshot does not say it
   ChainJudge(const ArenaView& to, std::uint64_t whole_from)
       : to_(to), whole_from_(whole_from), shares_(layer_shares(to.policy(), to.policy().tokens)) {}
@@ -21,22 +22,29 @@ class ChainJudge {
   Status take(const ChainRecord& record);
   /// The totals of all chains so far.
   const detail::SnapshotCounts& counts() const { return counts_; }
-  /// The tokens that any layer has seen, and whether any chain lacks some, or has some in its folded part.
+  /// The tokens that the layer which is ahead has seen, and whether all have seen as many.
   std::uint32_t most_seen() const { return most_seen_; }
-  bool any_gone() const { return any_gone_; }
+  bool in_step() const { return least_seen_ == most_seen_; }
   /// After the last record.
   bool sound_whole_from() const {
     return whole_from_ == kNotKnown || (any_gone_ ? whole_from_ <= most_seen_ : whole_from_ == 0);
   }
+  /// The history of a cache that is restored, after the last record.
+  std::uint32_t whole_from() const {
+    return whole_from_ == kNotKnown ? exact_from() : static_cast<std::uint32_t>(whole_from_);
+  }
+  std::uint32_t exact_from() const { return any_gone_ ? most_seen_ : 0; }
 
  private:
   bool sound(const ChainRecord& record);
   bool right_budget(const ChainRecord& record);
+  bool own_budget(const ChainRecord& record);
 
   const ArenaView& to_;
   std::uint64_t whole_from_;
   std::uint32_t most_seen_ = 0;
-  bool any_gone_ = false;
+  std::uint32_t least_seen_ = 0xffffffff;
+  bool any_gone_ = false;  // whether any chain lacks tokens, or has some in its folded part
   LayerShares shares_;
   std::size_t index_ = 0;
   detail::SnapshotCounts counts_;
@@ -77,7 +85,11 @@ class ChainReader {
   std::uint32_t stride_;
 };
 
+/// Compares a header with a cache, or a description of one.
+Status check_header(const ArenaView& to, const SnapshotHeader& header);
+
 /// Checks the content of sections whose checksums are right: everything that restoring relies on.
-Status check_content(const ArenaView& to, const SnapshotSource& source, const Parts& parts);
+/// @param judge  a new one for `to` and the snapshot; has judged all records afterwards
+Status check_content(const ArenaView& to, const SnapshotSource& source, const Parts& parts, ChainJudge& judge);
 
 }  // namespace nibkv

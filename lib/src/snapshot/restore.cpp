@@ -1,19 +1,10 @@
 #include "arena/pool.hpp"
 #include "nibkv/check.hpp"
 #include "snapshot/bands.hpp"
-#include "snapshot/fingerprint.hpp"
 #include "snapshot/judge.hpp"
 
 namespace nibkv {
 namespace {
-
-// Compares the header with the cache.
-Status check_header(const ArenaView& to, const SnapshotHeader& header) {
-  if (header.shape != fingerprint(to.shape(), to.policy())) return Status::kOtherShape;
-  if (header.policy != policy_print(to)) return Status::kOtherPolicy;
-  if (header.profile != profile_of(to)) return Status::kOtherProfile;
-  return Status::kOk;
-}
 
 // Reads a section into the arena: calls `get` for every wanted tile.
 bool load_tiles(const ArenaView& to, const SnapshotSource& source, const Parts& parts, Section kind,
@@ -67,9 +58,8 @@ bool load_chains(const ArenaView& to, const SnapshotSource& source, const Parts&
   }
   to.header().peak_tiles = parts.header.peak_tiles;
   to.header().peak_bytes = parts.header.peak_bytes;
-  const bool known = parts.header.whole_from != 0 || !judge.any_gone();
-  to.header().whole_from = known ? parts.header.whole_from : judge.most_seen();
-  to.header().exact_from = judge.any_gone() ? judge.most_seen() : 0;
+  to.header().whole_from = judge.whole_from();
+  to.header().exact_from = judge.exact_from();
   return reader.crc() == parts.crc[kChains];
 }
 
@@ -89,7 +79,8 @@ Status restore(Cache& cache, const SnapshotSource& source) {
   Parts parts;
   if (const Status read = read_parts(source, parts); read != Status::kOk) return read;
   if (const Status fits = check_header(to, parts.header); fits != Status::kOk) return fits;
-  if (const Status sound = check_content(to, source, parts); sound != Status::kOk) return sound;
+  ChainJudge judge(to, said_whole_from(parts.header));
+  if (const Status sound = check_content(to, source, parts, judge); sound != Status::kOk) return sound;
   if (cache.clear() != Status::kOk) return Status::kNotReady;
   if (load(cache, source, parts)) return Status::kOk;
   return cache.clear() == Status::kOk ? Status::kLost : Status::kNotReady;
