@@ -475,6 +475,8 @@ void expect_not_ready(nibkv_cache* cache) {
   EXPECT_EQ(nibkv_save_to(cache, &sink, nullptr), NIBKV_NOT_READY);
   EXPECT_EQ(nibkv_restore(cache, row, sizeof row), NIBKV_NOT_READY);
   EXPECT_EQ(nibkv_restore_from(cache, &source), NIBKV_NOT_READY);
+  EXPECT_EQ(nibkv_import_snapshot(cache, nullptr, nullptr, row, sizeof row), NIBKV_NOT_READY);
+  EXPECT_EQ(nibkv_import_snapshot_from(cache, nullptr, nullptr, &source), NIBKV_NOT_READY);
   EXPECT_EQ(nibkv_snapshot_bytes(cache, 0), 0u);
   nibkv_banks banks = {};
   EXPECT_EQ(nibkv_save_to_banks(cache, &banks, nullptr, 0), NIBKV_NOT_READY);
@@ -909,6 +911,57 @@ TEST(CApi, SnapshotsAreThoseOfCpp) {
   }
   const nibkv_shape shape = in_c(kShape);
   EXPECT_EQ(nibkv_most_snapshot_bytes(&shape, nullptr, 0), 0u);
+}
+
+TEST(CApi, SnapshotsGoIntoOtherCachesAsInCpp) {
+  Alike alike(ems(64));
+  for (int step = 0; step < 12; ++step) alike.add_tokens();
+  const std::vector<std::byte> snapshot = test::saved(alike.rig.cache());
+  Shape shape = kShape;
+  shape.max_chunk = 3;
+  Policy policy = snapkv(40);
+  policy.recent = 7;
+  test::Rig expected(shape, policy);
+  ASSERT_EQ(import_snapshot(expected.cache(), kShape, ems(64), snapshot), Status::kOk);
+  const nibkv_shape c_shape = in_c(shape);
+  const nibkv_policy c_policy = in_c(policy);
+  Arena arena(footprint(shape, policy));
+  nibkv_cache cache = {};
+  ASSERT_EQ(nibkv_init(&cache, arena.bytes().data(), arena.bytes().size(), &c_shape, &c_policy, nullptr), NIBKV_OK);
+  Kept kept{snapshot};
+  const nibkv_source source = {Kept::read, &kept, kept.bytes.size()}, no_source = {};
+
+  const std::vector<std::byte> untouched = arena.copy();
+  EXPECT_EQ(nibkv_import_snapshot(&cache, nullptr, &alike.policy, snapshot.data(), snapshot.size()),
+            NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_import_snapshot(&cache, &alike.shape, nullptr, snapshot.data(), snapshot.size()), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_import_snapshot(&cache, &alike.shape, &alike.policy, nullptr, 100), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_import_snapshot_from(&cache, nullptr, &alike.policy, &source), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_import_snapshot_from(&cache, &alike.shape, nullptr, &source), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_import_snapshot_from(&cache, &alike.shape, &alike.policy, nullptr), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_import_snapshot_from(&cache, &alike.shape, &alike.policy, &no_source), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_import_snapshot_sized(&cache, &alike.shape, &alike.policy, snapshot.data(), snapshot.size(), nullptr),
+            NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_import_snapshot_from_sized(&cache, &alike.shape, &alike.policy, &source, nullptr),
+            NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_import_snapshot(&cache, &c_shape, &c_policy, snapshot.data(), snapshot.size()), NIBKV_OTHER_SHAPE);
+  EXPECT_EQ(nibkv_import_snapshot(&cache, &alike.shape, &c_policy, snapshot.data(), snapshot.size()),
+            NIBKV_OTHER_POLICY);
+  EXPECT_EQ(nibkv_import_snapshot(&cache, &alike.shape, &alike.policy, snapshot.data(), snapshot.size() - 1),
+            NIBKV_BAD_SNAPSHOT);
+  EXPECT_EQ(arena.copy(), untouched);
+
+  const auto holds_the_same = [&] {
+    std::vector<std::byte> bytes(static_cast<std::size_t>(nibkv_snapshot_bytes(&cache, 0)));
+    EXPECT_EQ(nibkv_save(&cache, bytes.data(), bytes.size(), nullptr), NIBKV_OK);
+    return bytes == test::saved(expected.cache());
+  };
+  ASSERT_EQ(nibkv_import_snapshot(&cache, &alike.shape, &alike.policy, snapshot.data(), snapshot.size()), NIBKV_OK);
+  EXPECT_TRUE(holds_the_same());
+  ASSERT_EQ(nibkv_clear(&cache), NIBKV_OK);
+  ASSERT_EQ(nibkv_import_snapshot_from(&cache, &alike.shape, &alike.policy, &source), NIBKV_OK);
+  EXPECT_TRUE(holds_the_same());
+  EXPECT_TRUE(arena.guards_intact());
 }
 
 // Two banks in memory that C and C++ call; each call is recorded.

@@ -385,6 +385,7 @@ NIBKV_API nibkv_status nibkv_attend_rows(nibkv_cache* cache, uint32_t layer, uin
 
 /* The same with a mask: which of the call's own tokens, the last `count` appended, each query sees, instead of those up to
  * its own. For trees of draft tokens, and for spans whose tokens all see each other. Older slots are seen by all queries.
+ * Where attention is scored, a query that does not see a slot counts as if it had given it none (attend.hpp has bounds).
  *
  * mask:  [count][(count + 31) / 32]: bit j % 32 of word j / 32 of row i is set if query i sees token j of the call. Bits
  *        from `count` on are ignored. Each query of the part must see a slot
@@ -558,8 +559,8 @@ typedef struct nibkv_sink {
 } nibkv_sink;
 
 /* Where a snapshot is read from. read copies bytes [offset, offset + count) of it, which lie within `bytes`, to
- * `to`, and returns false when they cannot be read. nibkv_restore reads it in three passes, nibkv_inspect in one;
- * offsets mostly rise within a pass. */
+ * `to`, and returns false when they cannot be read. nibkv_restore and nibkv_import_snapshot_from read it in three
+ * passes, nibkv_inspect in one; offsets mostly rise within a pass. */
 typedef struct nibkv_source {
   bool (*read)(void* context, uint64_t offset, void* to, size_t count);
   void* context;
@@ -624,6 +625,26 @@ NIBKV_API nibkv_status nibkv_inspect_from(const nibkv_source* source, nibkv_snap
  * or none, in its last pass. The cache is empty then. Cost: O(bytes). Uses the scratch of worker 0. */
 NIBKV_API nibkv_status nibkv_restore(nibkv_cache* cache, const void* bytes, size_t count);
 NIBKV_API nibkv_status nibkv_restore_from(nibkv_cache* cache, const nibkv_source* source);
+
+/* Does nibkv_restore into a cache of another budget, max_chunk, number of workers, or policy: replaces what it holds
+ * with what was saved, and cuts that back to what it has space for. For an app that has to give back memory (it saves,
+ * frees its arena, and goes on in a smaller one), and for a conversation that goes on on another device. The arena of
+ * `cache` is all the memory that it takes. The bytes are those of nibkv_restore into a cache of the saved one's policy,
+ * and nibkv_move_to from there.
+ *
+ * cache:          of the same layers, heads, head_dim, outlier channels, storage and profile as the saved one
+ * shape, policy:  of the saved cache: a snapshot has fingerprints of them, not the numbers. Neither policy may share
+ *                 codes between layers
+ * Returns what nibkv_restore returns; NIBKV_BAD_ARGUMENT also for null, and when layers of the saved cache had not seen
+ * the same tokens; NIBKV_BAD_SHAPE, NIBKV_BAD_POLICY: no cache can have that shape or policy; NIBKV_OTHER_SHAPE,
+ * NIBKV_OTHER_POLICY: the snapshot is not of a cache of `shape` and `policy`, or they and `cache` do not go together as
+ * above; NIBKV_FULL when `cache` keeps everything and has too few tiles. The cache is unchanged unless NIBKV_OK, apart
+ * from NIBKV_LOST as of nibkv_restore. Cost: O(bytes), and that of nibkv_plan and nibkv_compact for each tile beyond
+ * the budget. Uses the scratch of worker 0. */
+static inline nibkv_status nibkv_import_snapshot(nibkv_cache* cache, const nibkv_shape* shape,
+                                                 const nibkv_policy* policy, const void* bytes, size_t count);
+static inline nibkv_status nibkv_import_snapshot_from(nibkv_cache* cache, const nibkv_shape* shape,
+                                                      const nibkv_policy* policy, const nibkv_source* source);
 
 /* Two places for snapshots: files, sectors of flash, regions of FRAM. One of them stays whole whatever happens while
  * the other is written. A power cut after any byte costs the snapshot that was being saved, never the one before.
@@ -694,6 +715,12 @@ NIBKV_API nibkv_status nibkv_init_sized(nibkv_cache* cache, void* arena, size_t 
                                         const nibkv_sizes* sizes);
 NIBKV_API uint64_t nibkv_most_snapshot_bytes_sized(const nibkv_shape* shape, const nibkv_policy* policy,
                                                    uint64_t note_bytes, const nibkv_sizes* sizes);
+NIBKV_API nibkv_status nibkv_import_snapshot_sized(nibkv_cache* cache, const nibkv_shape* shape,
+                                                   const nibkv_policy* policy, const void* bytes, size_t count,
+                                                   const nibkv_sizes* sizes);
+NIBKV_API nibkv_status nibkv_import_snapshot_from_sized(nibkv_cache* cache, const nibkv_shape* shape,
+                                                        const nibkv_policy* policy, const nibkv_source* source,
+                                                        const nibkv_sizes* sizes);
 
 static inline nibkv_status nibkv_find_policy(const char* name, uint32_t tokens, nibkv_policy* policy) {
   const nibkv_sizes sizes = NIBKV_SIZES;
@@ -733,6 +760,16 @@ static inline uint64_t nibkv_most_snapshot_bytes(const nibkv_shape* shape, const
                                                  uint64_t note_bytes) {
   const nibkv_sizes sizes = NIBKV_SIZES;
   return nibkv_most_snapshot_bytes_sized(shape, policy, note_bytes, &sizes);
+}
+static inline nibkv_status nibkv_import_snapshot(nibkv_cache* cache, const nibkv_shape* shape,
+                                                 const nibkv_policy* policy, const void* bytes, size_t count) {
+  const nibkv_sizes sizes = NIBKV_SIZES;
+  return nibkv_import_snapshot_sized(cache, shape, policy, bytes, count, &sizes);
+}
+static inline nibkv_status nibkv_import_snapshot_from(nibkv_cache* cache, const nibkv_shape* shape,
+                                                      const nibkv_policy* policy, const nibkv_source* source) {
+  const nibkv_sizes sizes = NIBKV_SIZES;
+  return nibkv_import_snapshot_from_sized(cache, shape, policy, source, &sizes);
 }
 
 /* The tokens that a KV head holds now, and its budget in tokens. 0 for indices out of range, and for a cache that is

@@ -140,4 +140,13 @@ bool give_policy(const Policy& from, nibkv_policy* to, const nibkv_sizes* sizes)
   return true;
 }
 
+static bool read_c(void* source, std::uint64_t offset, std::byte* to, std::size_t count) {
+  const auto& [read, context, bytes] = *static_cast<const nibkv_source*>(source);
+  return read(context, offset, to, count);
+}
+
+SnapshotSource to_cpp(const nibkv_source* from) {
+  return {from->read != nullptr ? read_c : nullptr, const_cast<nibkv_source*>(from), from->bytes};
+}
+
 }  // namespace nibkv

@@ -24,6 +24,8 @@ Part to_cpp(const nibkv_part* from);
 inline Share to_cpp(const nibkv_share& from) {
   return {from.index, from.of, from.worker};
 }
+/// @param from  not null; must outlive the result
+SnapshotSource to_cpp(const nibkv_source* from);
 
 /// Reads a caller's struct, which may be an older one, shorter, or a newer one, longer (nibkv_sizes). A field that is
 /// added must begin after what was padding at the end of the older struct.

@@ -11,10 +11,6 @@ bool write_c(void* sink, const std::byte* bytes, std::size_t count) {
   const auto& [write, context] = *static_cast<const nibkv_sink*>(sink);
   return write(context, bytes, count);
 }
-bool read_c(void* source, std::uint64_t offset, std::byte* to, std::size_t count) {
-  const auto& [read, context, bytes] = *static_cast<const nibkv_source*>(source);
-  return read(context, offset, to, count);
-}
 bool read_bank_c(void* banks, std::uint32_t bank, std::uint64_t offset, std::byte* to, std::size_t count) {
   const auto& from = *static_cast<const nibkv_banks*>(banks);
   return from.read(from.context, bank, offset, to, count);
@@ -39,11 +35,6 @@ SnapshotBanks to_cpp(const nibkv_banks* banks) {
   to_context = const_cast<nibkv_banks*>(banks);
   to_bytes = bytes;
   return to;
-}
-
-// @param source  not null
-SnapshotSource to_cpp(const nibkv_source* source) {
-  return {source->read != nullptr ? read_c : nullptr, const_cast<nibkv_source*>(source), source->bytes};
 }
 
 // Whether these can be bytes of memory.
