@@ -30,15 +30,22 @@ void reset(const ArenaView& to) {
 
 }  // namespace
 
+Status find_layout(const Shape& shape, const Policy& policy, Layout& layout) {
+  if (!valid(shape)) return Status::kBadShape;
+  if (footprint(shape, policy) == 0) return Status::kBadPolicy;
+  layout = layout_of(shape, policy);
+  return Status::kOk;
+}
+
 bool has_own_layout(const ArenaView& to) {
   const Layout own = layout_of(to.shape(), to.policy());
   return std::memcmp(&own, &to.layout(), sizeof own) == 0;
 }
 
 Status Cache::init(std::span<std::byte> arena, const Shape& shape, const Policy& policy, const Options& options) {
-  if (!valid(shape)) return Status::kBadShape;
-  const std::size_t need = footprint(shape, policy);
-  if (need == 0) return Status::kBadPolicy;
+  Layout layout;
+  if (const Status found = find_layout(shape, policy, layout); found != Status::kOk) return found;
+  const auto need = static_cast<std::size_t>(layout.total);
   if (reinterpret_cast<std::uintptr_t>(arena.data()) % kArenaAlignment != 0) return Status::kMisaligned;
   if (arena.size() < need) return Status::kArenaTooSmall;
 
@@ -57,7 +64,6 @@ Status Cache::init(std::span<std::byte> arena, const Shape& shape, const Policy&
   const bool aligned = !policy.fold.aligned_keys.empty() || !policy.fold.aligned_values.empty();
   if (aligned && !profile.has_maps()) return Status::kBadProfile;
 
-  const Layout layout = layout_of(shape, policy);
   if (const Status shared = check_budgets(shape, policy, layout, profile, options.budgets); shared != Status::kOk)
     return shared;
 

@@ -167,6 +167,10 @@ struct ArenaView {
   float* value_rows(std::uint32_t tile) const { return key_rows(tile) + kTileSlots * shape().head_dim; }
 };
 
+/// What Cache::init says of a shape and a policy; `layout` is written only on kOk. What the header computes at compile time
+/// too is compiled for the library in one place.
+[[gnu::visibility("hidden")]] Status find_layout(const Shape& shape, const Policy& policy, Layout& layout);
+
 /// Whether the layout in an arena is that of its cache's shape and policy.
 bool has_own_layout(const ArenaView& to);
 

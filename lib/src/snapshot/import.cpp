@@ -195,10 +195,9 @@ bool load(const ArenaView& from, const ArenaView& to, const SnapshotSource& sour
 
 Status import_snapshot(Cache& cache, const Shape& shape, const Policy& policy, const SnapshotSource& source) {
   if (!cache.ready()) return Status::kNotReady;
-  if (!valid(shape)) return Status::kBadShape;
-  if (footprint(shape, policy) == 0) return Status::kBadPolicy;
   const ArenaView to{cache};
-  const Layout layout = layout_of(shape, policy);
+  Layout layout;
+  if (const Status found = find_layout(shape, policy, layout); found != Status::kOk) return found;
   Cache saved;  // what it was, without an arena
   ArenaView::set(saved, nullptr, shape, policy, layout, to.profile(), to.kernels());
   const ArenaView from{saved};
