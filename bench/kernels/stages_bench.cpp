@@ -100,6 +100,33 @@ void attend_halves(benchmark::State& state, const Case& at, std::string_view por
   state.counters["ns/token/head"] = nanoseconds_per(double{1} * at.tokens * count * heads);
 }
 
+constexpr std::uint32_t kDrafts = 8;
+constexpr std::uint32_t kDraftTokens = 1024;  // held, drafts included
+
+// What each token of a tree of drafts sees: itself, and what it goes on from, which is a binary tree here.
+std::vector<std::uint32_t> tree_mask() {
+  std::vector<std::uint32_t> mask(kDrafts);
+  for (std::uint32_t i = 0; i < kDrafts; ++i) mask[i] = 1u << i | (i != 0 ? mask[(i - 1) / 2] : 0);
+  return mask;
+}
+
+// Drafts in one pass: a row of tokens, or a tree with its mask.
+void attend_drafts(benchmark::State& state, const Case& at, std::string_view port, bool tree) {
+  ColdCache& cold = filled_cache(at);
+  Cache& cache = cold.cache(port);
+  const std::uint32_t heads = cold.shape().query_heads, dim = cold.shape().head_dim;
+  std::vector<float> out(std::size_t{kDrafts} * heads * dim);
+  const ConstRows queries = tokens_first(cold.queries().data(), Number::kF32, heads, dim);
+  const MutableRows to = tokens_first(out.data(), Number::kF32, heads, dim);
+  const std::vector<std::uint32_t> mask = tree_mask();
+  for (auto _ : state) {
+    const std::uint32_t layer = cold.next_layer();
+    must(tree ? attend(cache, layer, kDrafts, queries, mask, to) : attend(cache, layer, kDrafts, queries, to));
+    benchmark::DoNotOptimize(out.data());
+  }
+  state.counters["ns/token/head"] = nanoseconds_per(double{kDrafts} * at.tokens * heads);
+}
+
 void read_tiles(benchmark::State& state, const Case& at) {
   ColdCache& cold = filled_cache(at);
   for (auto _ : state) benchmark::DoNotOptimize(cold.read_layer(cold.next_layer()));
@@ -215,6 +242,20 @@ void register_attend(const Case& at) {
   }
 }
 
+void register_drafts(const Case& at, std::string_view port) {
+  using benchmark::RegisterBenchmark;
+  Case scored = at;
+  scored.scored = true;
+  const auto add = [port](const char* verb, const Case& with, bool tree) {
+    RegisterBenchmark(with.name(verb, port).c_str(),
+                      [=](benchmark::State& state) { attend_drafts(state, with, port, tree); });
+  };
+  add("attend_drafts", at, false);
+  add("attend_tree", at, true);
+  add("attend_drafts_scored", scored, false);
+  add("attend_tree_scored", scored, true);
+}
+
 // Tiles whose codes two layers share, next to the plain ones of attend.
 void register_folded(const Case& at) {
   using benchmark::RegisterBenchmark;
@@ -287,6 +328,21 @@ void move_cache(benchmark::State& state, const Case& at, std::string_view port) 
       nanoseconds_per(static_cast<double>(at.tokens) * cache.shape().layers * cache.shape().kv_heads);
 }
 
+// The same from a snapshot in memory: its checksums, and the move.
+void import_cache(benchmark::State& state, const Case& at, std::string_view port) {
+  ColdCache& cold = filled_cache(at);
+  const Cache& cache = cold.cache(port);
+  const Policy policy = ems(at.tokens / 2);
+  std::vector<std::byte> memory(footprint(cache.shape(), policy) + kArenaAlignment - 1);
+  Cache half;
+  must(half.init(aligned(memory), cache.shape(), policy, {port, cold.profile()}));
+  std::vector<std::byte> bytes(static_cast<std::size_t>(snapshot_bytes(cache)));
+  must(save(cache, bytes));
+  for (auto _ : state) must(import_snapshot(half, cache.shape(), cache.policy(), bytes));
+  state.counters["ns/slot"] =
+      nanoseconds_per(static_cast<double>(at.tokens) * cache.shape().layers * cache.shape().kv_heads);
+}
+
 }  // namespace
 
 void register_stages() {
@@ -294,6 +350,7 @@ void register_stages() {
     for (const std::uint16_t outliers : kOutliers) {
       for (const std::uint32_t tokens : kTokens) register_attend({&model, outliers, tokens});
       register_folded({&model, outliers, kFoldedTokens});
+      for (const std::string_view port : running_ports()) register_drafts({&model, outliers, kDraftTokens}, port);
       // The cost of append does not depend on how much the cache holds.
       for (const std::string_view port : running_ports()) register_append({&model, outliers, kAppendTokens}, port);
       // Nor does the cost of a snapshot depend on the port.
@@ -314,6 +371,7 @@ void register_stages() {
       add("truncate", take_back_drafts, 100);  // each waits for its drafts
       add("clone", clone_cache, 0);
       add("move_to", move_cache, 0);
+      add("import_snapshot", import_cache, 0);
     }
   }
 }

@@ -54,7 +54,11 @@ Status attend(Cache& cache, std::uint32_t layer, std::uint32_t count, const Cons
 /// prefix, whose tokens all see each other. What the cache held before these tokens is seen by all queries.
 ///
 /// Under Keep::kScore a slot gets the attention of the queries that see it. Those that do not are counted as if
-/// they had given it none.
+/// they had given it none: local scores fade for all queries, and with Policy::per_query a global score is divided by the
+/// q tokens since the slot, its own included. If h of these were hidden from it, its score is 1 - h / q of the mean over
+/// those that saw it. Only tokens of one call hide from one another, so h is at most `count`, and a slot that leaves the
+/// recent window has lost less than count / recent. Queries before its own that see it add to its score and are not
+/// counted: it is then at most 1 + (count - 1) / q of that mean.
 ///
 /// @param mask  [count][(count + 31) / 32]: bit j % 32 of word j / 32 of row i is set if query i sees token j of the call.
 ///              Bits from `count` on are ignored. Each query of the part must see a slot: its own token, another one, or
