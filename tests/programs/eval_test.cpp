@@ -208,6 +208,24 @@ TEST_F(EvalTest, MeasuresTheSpeedOfPrefillAndDecoding) {
   expect_error(run("speed --context 10000000" + model), 1, "are needed");
 }
 
+TEST_F(EvalTest, TakesDraftsBack) {
+  const std::string on = "speculative --model " + in_quotes(model_) + " --text " + quoted("text") + " --length 150 ";
+  const Result full = run(on + "--right 60 --seed 3");
+  EXPECT_EQ(full.status, 0) << full.err;
+  EXPECT_EQ(number(full, "rows"), 150);
+  EXPECT_EQ(number(full, "same_rows"), 150);
+  EXPECT_EQ(number(full, "passes") + number(full, "accepted"), 150);
+  EXPECT_GT(number(full, "drafted"), number(full, "accepted"));
+  EXPECT_GT(number(full, "accepted"), 0);
+  const Result ems = run(on + "--policy ems --tokens 40 --json -");
+  EXPECT_EQ(ems.status, 0) << ems.err;
+  EXPECT_EQ(figure(ems.out, "\"policy\":"), "\"ems\",");
+  EXPECT_GT(std::stod(figure(ems.out, "\"kl_divergence\":")), 0);
+  expect_error(run("speculative --length 10000000 --model " + in_quotes(model_) + " --text " + quoted("text")), 1,
+               "are needed");
+  expect_error(run(on + "--drafts 32 --policy ems --tokens 64"), 1, "longer than the cache's chunks of 32");
+}
+
 TEST_F(EvalTest, SweepsPoliciesAndBudgetsAndGoesOn) {
   const std::string base = "sweep --model " + in_quotes(model_) + " --text " + quoted("text") +
                            " --context 256 --score-from 128 --from 40 --json " + quoted("sweep.json");

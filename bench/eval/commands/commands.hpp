@@ -27,6 +27,7 @@ Command speed_command();
 Command profile_command();
 Command sweep_command();
 Command ablate_command();
+Command speculative_command();
 Command retrieval_command();
 Command head_scores_command();
 Command heads_command();

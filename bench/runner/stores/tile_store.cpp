@@ -250,6 +250,26 @@ Status TileStore::truncate(std::size_t seen) {
   return watched([&] { return nibkv::truncate(cache_, static_cast<std::uint32_t>(seen)); });
 }
 
+void TileStore::copy(const TileStore& from) {
+  const std::span<std::byte> arena(arena_.get(), cache_.usage().arena_bytes);
+  require(watched([&] { return clone(from.cache_, arena, cache_); }), "clone");
+  peak_slots_ = from.peak_slots_;
+}
+
+std::size_t TileStore::space() const {
+  const Shape& shape = cache_.shape();
+  if (cache_.policy().keep == Keep::kAll) return room(cache_);
+  const std::size_t slack = nibkv::detail::slack_of(shape, cache_.policy());
+  std::size_t least = std::numeric_limits<std::size_t>::max();
+  for (std::uint32_t layer = 0; layer < shape.layers; ++layer) {
+    for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
+      const std::size_t most = cache_.budget(layer, head) + slack, held = cache_.held(layer, head);
+      least = std::min(least, most > held ? most - held : 0);
+    }
+  }
+  return least;
+}
+
 std::vector<std::byte> TileStore::save(std::span<const std::byte> note) const {
   std::vector<std::byte> bytes(static_cast<std::size_t>(snapshot_bytes(cache_, note.size())));
   require(watched([&] { return nibkv::save(cache_, bytes, {0, note}); }), "save");

@@ -48,6 +48,11 @@ class TileStore : public KvStore {
   void clear();
   /// Takes back all but the first `seen` tokens. Returns what nibkv::truncate returns; unchanged unless kOk.
   Status truncate(std::size_t seen);
+  /// Becomes a copy of a store that was made with the same options.
+  /// @throws Error for one that was not
+  void copy(const TileStore& from);
+  /// How many tokens append takes before it makes space in any head; 0 if the next one makes it.
+  std::size_t space() const;
   /// A snapshot of the cache with the caller's own bytes.
   std::vector<std::byte> save(std::span<const std::byte> note) const;
   /// Returns what nibkv::restore returns. The store is unchanged unless kOk.
