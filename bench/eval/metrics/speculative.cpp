@@ -97,7 +97,7 @@ class Draftable {
       for (std::size_t layer = 0; layer < rows.layers.size(); ++layer) {
         const Rows::Layer& from = rows.layers[layer];
         store_.append(static_cast<int>(layer), 1, from.keys.data() + token * rows.kv_width,
-                      from.values.data() + token * rows.kv_width);
+                      from.values.data() + token * rows.kv_width, pool_);
         store_.attend(static_cast<int>(layer), 1, from.queries.data() + token * rows.query_width, out.data(), pool_);
       }
     }
