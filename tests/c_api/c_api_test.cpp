@@ -27,7 +27,7 @@ nibkv_shape in_c(const Shape& shape) {
           shape.max_chunk,
           shape.workers,
           static_cast<std::uint8_t>(shape.storage),
-          {shape.rotary.base, shape.rotary.scale, shape.rotary.dims, shape.rotary.adjacent}};
+          {shape.rotary.base, shape.rotary.scale, shape.rotary.dims, shape.rotary.adjacent, shape.rotary.reach}};
 }
 
 nibkv_policy in_c(const Policy& p) {
@@ -325,6 +325,8 @@ TEST(CApi, EveryFieldOfAPolicyAndAShapeCounts) {
   EXPECT_TRUE(shape_refused([](nibkv_shape& s) { s.max_chunk = 0; }));
   EXPECT_TRUE(shape_refused([](nibkv_shape& s) { s.workers = 0; }));
   EXPECT_TRUE(shape_refused([](nibkv_shape& s) { s.storage = 2; }));
+  EXPECT_FALSE(shape_refused([](nibkv_shape& s) { s.rotary = {1e4f, 1, 16, true, 64}; }));
+  EXPECT_TRUE(shape_refused([](nibkv_shape& s) { s.rotary = {1e4f, 1, 16, true, 1}; }));
 }
 
 TEST(CApi, MacrosAreTheFootprintOfEveryPreset) {
@@ -1083,7 +1085,7 @@ TEST(CApi, AFullArenaAnswersFull) {
 }
 
 TEST(CApi, FoldedLayersTakeFewerBytes) {
-  const nibkv_shape shape = {4, 4, 2, 32, 0, 8, 1, NIBKV_Q4, {0, 0, 0, 0}};
+  const nibkv_shape shape = {4, 4, 2, 32, 0, 8, 1, NIBKV_Q4, {0, 0, 0, 0, 0}};
   nibkv_policy policy;
   ASSERT_EQ(nibkv_find_policy("minicache", 1024, &policy), NIBKV_OK);
   const std::size_t apart = nibkv_footprint(&shape, &policy);

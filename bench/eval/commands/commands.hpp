@@ -24,6 +24,7 @@ std::string help_of(const Command& command);
 
 Command perplexity_command();
 Command speed_command();
+Command stream_command();
 Command profile_command();
 Command sweep_command();
 Command ablate_command();

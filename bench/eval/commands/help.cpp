@@ -69,6 +69,9 @@ constexpr Option kOptions[] = {
 )"},
     {"outliers", R"(  --outliers N         key channels at 8 bits: 0, 4, 8, 12 or 16 (default 8, without a profile 0)
 )"},
+    {"reach", R"(  --reach N            the largest distance between a query and a slot that the model knows: a query is
+                       turned back to it for slots further behind (default: no limit)
+)"},
     {"port", R"(  --port NAME          of the computing kernels (default: the fastest)
 )"},
     {"threads", R"(  --threads N          (default: as many as cores)

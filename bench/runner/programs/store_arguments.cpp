@@ -36,6 +36,7 @@ StoreArguments read_store_arguments(const Arguments& arguments, const std::strin
   if (const auto set = arguments.text("set")) read.store.settings = parse_settings(*set);
   read.store.tokens = static_cast<std::uint32_t>(arguments.integer("tokens", 0, 1, kMaxTokens));
   read.store.arena_bytes = arguments.bytes("arena", 0);
+  read.store.reach = static_cast<std::uint32_t>(arguments.integer("reach", 0, 2, kMaxTokens));
   if (const auto port = arguments.text("port")) read.store.port = known("port", *port, port_name);
   read.profile = arguments.text("profile", default_profile);
   if (arguments.text("outliers")) {

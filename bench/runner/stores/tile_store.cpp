@@ -17,6 +17,10 @@ namespace {
 constexpr std::uint32_t kChunk = 64;
 constexpr std::uint16_t kFoldChunk = 16;
 
+// Twice the context from which profiles are made: keys are coded in the first half of the reach, where the profile
+// knows them.
+constexpr std::size_t kMostReach = 4096;
+
 std::uint16_t narrow(std::size_t value, const char* what) {
   if (value > std::numeric_limits<std::uint16_t>::max()) throw Error(std::string("the model has too many ") + what);
   return static_cast<std::uint16_t>(value);
@@ -72,6 +76,9 @@ Policy choose_policy(const Config& model, const StoreOptions& options, Shape& sh
   if ((wanted.rephase || wanted.position_free) && !shape.rotary.known()) {
     throw Error("this model's rotary embedding is not one by which keys can be turned: no rephase or position_free");
   }
+  if (options.reach != 0 && !shape.rotary.known()) {
+    throw Error("this model's rotary embedding is not one by which queries can be turned: no reach");
+  }
   require_profile(wanted, options, shape);
   shape.workers = workers_of(shape, keep);
   const Policy policy =
@@ -105,7 +112,15 @@ Shape shape_of(const Config& model, const StoreOptions& options) {
   shape.workers = narrow(options.workers, "workers");
   shape.storage = options.storage;
   shape.rotary = rotary_of(model);
+  if (shape.rotary.known()) shape.rotary.reach = options.reach;
   return shape;
+}
+
+std::uint32_t endless_reach(const Config& model, const StoreOptions& options) {
+  const Shape shape = shape_of(model, options);
+  if (!shape.rotary.known() || policy_of(options, shape, options.tokens).keep == Keep::kAll) return 0;
+  const std::size_t reach = std::min(model.context, kMostReach);
+  return reach < 2 ? 0 : static_cast<std::uint32_t>(reach);
 }
 
 void check_shape(const Config& model, const std::string& name) {

@@ -29,6 +29,7 @@ struct StoreOptions {
   std::vector<std::byte> profile;      ///< empty: none
   std::uint16_t outlier_channels = 0;  ///< needs a profile
   Storage storage = Storage::kQ4;
+  std::uint32_t reach = 0;  ///< Rotary::reach
   std::size_t workers = 1;
 };
 
@@ -87,6 +88,9 @@ class TileStore : public KvStore {
 
 /// The shape of the nibkv cache for a model.
 Shape shape_of(const Config& model, const StoreOptions& options);
+/// The Rotary::reach with which a conversation need not end where the model's context does: 0 if the policy keeps
+/// everything, or if the model's rotary embedding is not one by which queries can be turned.
+std::uint32_t endless_reach(const Config& model, const StoreOptions& options);
 /// @throws Error naming the model if nibkv does not support its shape
 void check_shape(const Config& model, const std::string& name);
 

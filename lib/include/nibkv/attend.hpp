@@ -26,6 +26,9 @@ struct Part {
 ///
 /// out = softmax(q k / sqrt(head_dim)) v with the softmax in fixed point (lib/DESIGN.md states its error).
 ///
+/// With a Rotary::reach, slots further behind a query than that meet it turned back by a multiple of Rotary::step(), so
+/// that no distance is longer than the model was trained for. Positions are those of explain().
+///
 /// Writes the scratch of its worker. Under Keep::kScore it also adds the attention of these queries to
 /// the scores of the slots (score.hpp), so the queries of each token must be passed exactly once.
 ///
@@ -36,7 +39,8 @@ struct Part {
 /// @returns kNotReady; kBadArgument for a wrong layer, part or span size, for a head of the part
 ///          that holds fewer than `count` tokens, or for a query of the part that is not finite.
 ///          Nothing is written unless kOk.
-/// Cost: O(count * query_heads * held * head_dim).
+/// Cost: O(count * query_heads * held * head_dim); beyond the reach, O(head_dim) more for each query row, tile and shift
+/// that the tile's slots need.
 Status attend(Cache& cache, std::uint32_t layer, std::span<const float> queries, std::span<float> out,
               const Part& part = {});
 

@@ -34,7 +34,8 @@ Status clone(const Cache& from, std::span<std::byte> arena, Cache& to);
 ///
 /// @param from  all layers have seen the same tokens
 /// @param to    a cache in another arena, of the same layers, heads, head_dim, outlier channels and storage,
-///              with the same profile. Neither may share codes between layers
+///              with the same profile. Neither may share codes between layers. If one has a Rotary::reach, both
+///              have the same rotary embedding and reach: keys were coded by it
 /// @returns kNotReady; kBadArgument when both are in one arena, or when layers of `from` have not seen the
 ///          same tokens; kOtherShape; kOtherProfile; kOtherPolicy when layers share codes; kFull when `to`
 ///          keeps everything and has too few tiles. Neither cache is changed unless kOk.

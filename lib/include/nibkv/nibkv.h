@@ -76,13 +76,17 @@ NIBKV_API const char* nibkv_version(void);
 /* nibkv_shape.storage: how keys and values are stored. */
 enum { NIBKV_Q4 = 0 /* 4-bit tiles */, NIBKV_F32 = 1 /* exact rows: the reference */ };
 
-/* The rotary embedding of the keys. Only a policy with position_free or rephase reads it. With dims = 0 it
- * is not known, and the other fields are ignored. */
+/* The rotary embedding of the keys. It is read if there is a reach, or by a policy with position_free or rephase. With
+ * dims = 0 it is not known, and the other fields are ignored. */
 typedef struct nibkv_rotary {
   float base;    /* [1, 2^100] */
   float scale;   /* factor of positions: (0, 1], 1 unless the model's context was extended linearly */
   uint16_t dims; /* how many first channels of a head are rotated: even, [2, head_dim]; 0: not known */
   bool adjacent; /* pairs are channels (2i, 2i + 1); otherwise (i, i + dims / 2) */
+  /* The largest distance in tokens from which a query may see a slot: 0, no limit, or [2, 2^24], at most what the model
+   * is trained for; best is twice the context that the profile was made from. A slot further behind meets the query
+   * turned back to within it (shape.hpp), so that a cache that drops or merges tokens can read for ever. */
+  uint32_t reach;
 } nibkv_rotary;
 
 /* What never changes during the life of a cache. Every field must be set: 0 is in range only where it
@@ -152,10 +156,10 @@ typedef struct nibkv_policy {
   uint16_t window;        /* queries that the local score covers, a power of two in [1, 4096] */
   uint8_t pool;           /* a slot ranks by the largest score of this many slots around it: 1, 3, ..., 15 */
   uint8_t merge;          /* NIBKV_MERGE_... */
-  bool rephase;           /* merged keys are rotated to the position of their centre; needs shape.rotary */
+  bool rephase;           /* merged keys are rotated to the position of their centre; needs shape.rotary, no reach */
   uint8_t similarity;     /* NIBKV_SIMILARITY_... */
-  bool position_free;     /* keys are compared without their rotary embedding; needs shape.rotary, and 64 * head_dim
-                           * bytes more than NIBKV_FOOTPRINT */
+  bool position_free;     /* keys are compared without their rotary embedding; needs shape.rotary, no reach, and
+                           * 64 * head_dim bytes more than NIBKV_FOOTPRINT */
   uint8_t mass;           /* NIBKV_MASS_... */
   bool mean_threshold;    /* a slot is merged if it is at least as similar as its chain's candidates on average */
   uint8_t threshold;      /* or at least threshold / 256 */
@@ -394,8 +398,8 @@ NIBKV_API nibkv_status nibkv_attend_masked(nibkv_cache* cache, uint32_t layer, u
                                            const nibkv_rows* queries, const uint32_t* mask,
                                            const nibkv_mutable_rows* out, const nibkv_part* part);
 
-/* Whether nibkv_attend_share divides the heads of this cache: 4 bits, more than one worker, and a policy that does not
- * score attention. False for a cache that is not ready. */
+/* Whether nibkv_attend_share divides the heads of this cache: 4 bits, more than one worker, a policy that does not
+ * score attention, and no reach. False for a cache that is not ready. */
 NIBKV_API bool nibkv_divisible(const nibkv_cache* cache);
 
 /* A share of the attention of the newest token. Heads are divided along the context too, at blocks of 512 slots, so that a
@@ -614,7 +618,7 @@ NIBKV_API nibkv_status nibkv_inspect_from(const nibkv_source* source, nibkv_snap
  *
  * cache:  of the same shape, policy, budgets and profile as the saved one, on any port. The number of workers may
  *         differ, unless layers share codes with one number and not with the other. shape.rotary matters only if the
- *         policy reads it
+ *         policy reads it or it has a reach
  * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT for null and for a source without a function; NIBKV_STORAGE_FAILED;
  * NIBKV_BAD_SNAPSHOT: not a snapshot, truncated, or with a wrong checksum;
  * NIBKV_NEWER_SNAPSHOT: of a version of the format that this library does not know, older ones included;

@@ -139,12 +139,12 @@ struct Policy {
 
   Merge merge = Merge::kNone;
   /// Under Merge::kBoth: whole keys are rotated to the position of their centre before the mean
-  /// key is subtracted and directions are averaged. Needs Shape::rotary. Positions are known up
+  /// key is subtracted and directions are averaged. Needs Shape::rotary, without a reach. Positions are known up
   /// to 65535 tokens after their tile's first.
   bool rephase = false;
   Similarity similarity = Similarity::kKey;
   /// Keys are compared without their rotary embedding, so that equal keys at two positions have
-  /// a cosine of 1. Needs Shape::rotary. Costs up to 64 * head_dim bytes of arena, and more time than
+  /// a cosine of 1. Needs Shape::rotary, without a reach. Costs up to 64 * head_dim bytes of arena, and more time than
   /// comparing what the tiles hold (plan.hpp).
   bool position_free = false;
   Mass mass = Mass::kNone;
@@ -315,6 +315,8 @@ constexpr bool valid(const Policy& policy, const Shape& shape) {
     plain.fold = policy.fold;
     if (policy != plain) return false;
   }
+  // Slots that fold are in no order, and have positions under kScore alone.
+  if (shape.rotary.reach != 0 && has_pairs(policy) && policy.keep != Keep::kScore) return false;
   if (policy.keep == Keep::kAll) return policy.sinks == 0;
   if (policy.sinks >= policy.tokens) return false;
   if (policy.keep == Keep::kRecent) return true;
@@ -326,7 +328,8 @@ constexpr bool valid(const Policy& policy, const Shape& shape) {
   if (policy.pool % 2 == 0 || policy.pool > 15) return false;
   if (policy.merge > Merge::kBoth || policy.similarity > Similarity::kKeyValue || policy.mass > Mass::kCount)
     return false;
-  if ((policy.rephase || policy.position_free) && !shape.rotary.known()) return false;
+  // Keys are coded at other positions than their own if there is a reach.
+  if ((policy.rephase || policy.position_free) && (!shape.rotary.known() || shape.rotary.reach != 0)) return false;
   return policy.budget <= Budget::kTable;
 }
 

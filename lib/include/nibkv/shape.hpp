@@ -1,5 +1,6 @@
 #pragma once
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 
@@ -17,19 +18,35 @@ enum class Storage : std::uint8_t {
 
 /// The rotary position embedding of the keys that are appended: at position p, counted from
 /// the cache's first token, channel pair i is rotated by p * scale * base^(-2i / dims) radians
-/// (RoFormer, arXiv 2104.09864). Only a policy with `position_free` or `rephase` reads it. The
-/// default means that it is not known.
+/// (RoFormer, arXiv 2104.09864). Only a policy with `position_free` or `rephase` reads it, and attend
+/// if there is a `reach`. The default means that it is not known.
 struct Rotary {
   float base = 0;          ///< [1, 2^100]
   float scale = 1;         ///< factor of positions: (0, 1], below 1 for a model whose context was extended linearly
   std::uint16_t dims = 0;  ///< how many first channels of a head are rotated: even, [2, head_dim]; 0: not known
   bool adjacent = true;    ///< pairs are channels (2i, 2i + 1); otherwise (i, i + dims / 2)
+  /// The largest distance in tokens from which a query may see a slot: 0, no limit, or [2, 2^24], at most what the
+  /// model is trained for. A slot further behind meets the query turned back by the multiple of step() that
+  /// brings it into (reach - step(), reach], so that a cache that drops or merges tokens can read for ever. Keys are
+  /// coded at their positions modulo step(): best is twice the context that the profile was made from.
+  std::uint32_t reach = 0;
 
   constexpr bool known() const { return dims != 0; }
+  /// Half of the reach, or the next smaller power of two.
+  constexpr std::uint32_t step() const { return std::bit_floor(reach / 2); }
+  /// By how many positions a query is turned back for a slot at a distance of so many.
+  constexpr std::uint32_t shift_of(std::uint32_t distance) const {
+    if (reach == 0 || distance <= reach) return 0;
+    const int bits = std::bit_width(step()) - 1;
+    return (((distance - reach - 1) >> bits) + 1) << bits;
+  }
+  /// By how many positions a key is turned back before it is coded: with a reach, the multiple of step() that brings it
+  /// into [0, step()), since a profile knows keys as they are at the positions from which it was made.
+  constexpr std::uint32_t wrap_of(std::uint32_t position) const { return reach == 0 ? 0 : position & ~(step() - 1); }
   /// Compares without == on floats, because compilers may be asked to warn about that.
   constexpr bool operator==(const Rotary& other) const {
     return base <= other.base && base >= other.base && scale <= other.scale && scale >= other.scale &&
-           dims == other.dims && adjacent == other.adjacent;
+           dims == other.dims && adjacent == other.adjacent && reach == other.reach;
   }
 };
 
@@ -64,6 +81,7 @@ struct Shape {
 constexpr bool valid(const Rotary& rotary, std::uint32_t head_dim) {
   if (!rotary.known()) return rotary == Rotary{};
   if (rotary.dims % 2 != 0 || rotary.dims > head_dim) return false;
+  if (rotary.reach != 0 && (rotary.reach < 2 || rotary.reach > 1u << 24)) return false;
   return rotary.base >= 1 && rotary.base <= 0x1p100f && rotary.scale > 0 && rotary.scale <= 1;
 }
 

@@ -45,8 +45,8 @@ Status reserve(Cache& cache, std::uint32_t layer, std::uint32_t count);
 Status append_share(Cache& cache, std::uint32_t layer, std::uint32_t count, const ConstRows& keys,
                     const ConstRows& values, const Share& share);
 
-/// Whether attend_share divides the heads of this cache: 4 bits, more than one worker, and a policy that does not score
-/// attention. Elsewhere attend by Part divides a call by heads and queries.
+/// Whether attend_share divides the heads of this cache: 4 bits, more than one worker, a policy that does not score
+/// attention, and no Rotary::reach. Elsewhere attend by Part divides a call by heads and queries.
 bool divisible(const Cache& cache);
 
 /// A share of the attention of the newest token. Heads are divided along the context too, at blocks of 512 slots (as

@@ -114,6 +114,7 @@ Status inspect(std::span<const std::byte> bytes, SnapshotInfo& info);
 /// @param cache  of the same shape, policy, budgets and profile as the saved one, on any port.
 ///               The number of workers may differ, unless layers share codes with one number and
 ///               not with the other. Shape::rotary matters only if the policy reads it
+///               or it has a reach
 /// @returns kNotReady; kBadArgument for a source without a function; kStorageFailed;
 ///          kBadSnapshot: not a snapshot, truncated, or with a wrong checksum;
 ///          kNewerSnapshot: of a version of the format that this library does not know,

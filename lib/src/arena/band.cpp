@@ -25,6 +25,8 @@ std::uint32_t judging_layer(const ArenaView& to, const Band& band) {
 }
 
 bool is_centred(const ArenaView& to, std::uint32_t layer) {
+  // What it adds to logits then differs from slot to slot, and attend adds it with those of outlier channels.
+  if (to.shape().rotary.reach != 0 && to.shape().outlier_channels == 0) return false;
   const Fold& fold = to.policy().fold;
   return !folds(to) || fold.centred || !(fold.keys.has(layer) || (layer != 0 && fold.keys.has(layer - 1)));
 }

@@ -2,12 +2,13 @@
 
 #include "attention/attend_f32.hpp"
 #include "attention/attend_rows.hpp"
+#include "codec/far_queries.hpp"
 
 namespace nibkv {
 namespace {
 
 void attend_head(const ArenaView& to, std::uint32_t layer, std::uint32_t head, const Mask& mask,
-                 const ConstRows& queries, const MutableRows& out, const Part& part) {
+                 const ConstRows& queries, const MutableRows& out, const Part& part, FarQueries* far) {
   const std::uint32_t tokens = mask.count;
   const Shape& shape = to.shape();
   Chain& chain = to.chain(layer, head);
@@ -16,6 +17,7 @@ void attend_head(const ArenaView& to, std::uint32_t layer, std::uint32_t head, c
   rows.value_map = value_map(to, layer, head);
   rows.mask_words = mask.bits == nullptr ? 0 : mask.words();
   rows.first_new = chain.used - tokens;
+  rows.far = far;
   NativeOut outs[kMaxRows];
   // Scores need all heads of a query in the same pass, if they fit.
   const std::uint32_t group = shape.group();
@@ -28,6 +30,7 @@ void attend_head(const ArenaView& to, std::uint32_t layer, std::uint32_t head, c
   std::uint32_t done = 0;
   const auto run = [&] {
     const auto count = static_cast<std::uint32_t>(rows.count);
+    if (far != nullptr && count != 0) far->start(part.first_query * group + done, rows.count);
     const std::uint32_t before = local_row > done ? local_row - done : 0;
     attend_rows(to, chain, rows, outs, {static_cast<std::int32_t>(before < count ? before : count), fade});
     fade = 0;
@@ -39,36 +42,20 @@ void attend_head(const ArenaView& to, std::uint32_t layer, std::uint32_t head, c
       const std::uint32_t query_head = head * group + member;
       outs[rows.count] = row_of(out, query, query_head);
       rows.masks[rows.count] = mask.row(query);
-      add_row(to, basis, rows, row_of(queries, query, query_head), limit);
+      add_row(to, basis, rows, row_of(queries, query, query_head), limit, chain.seen - tokens + query);
       if (static_cast<std::uint32_t>(rows.count) == most_rows) run();
     }
   }
   run();
 }
 
-// Completes a part, and checks all but the rows.
-bool complete(const ArenaView& to, std::uint32_t layer, std::uint32_t count, Part& part) {
-  const Shape& shape = to.shape();
-  if (part.worker >= shape.workers || part.first_head >= shape.kv_heads || part.first_query >= count) return false;
-  if (part.heads == 0) part.heads = shape.kv_heads - part.first_head;
-  if (part.queries == 0) part.queries = count - part.first_query;
-  if (part.heads > shape.kv_heads - part.first_head || part.queries > count - part.first_query) return false;
-  if (scores_attention(to.policy()) && part.queries != count) return false;
-  for (std::uint32_t head = part.first_head; head < part.first_head + part.heads; ++head) {
-    if (to.chain(layer, head).used < count) return false;
-  }
-  return true;
-}
-
-// Whether each query of a complete part sees a slot.
-bool each_sees(const ArenaView& to, std::uint32_t layer, const Mask& mask, const Part& part) {
-  bool old = true;
-  for (std::uint32_t head = part.first_head; head < part.first_head + part.heads; ++head)
-    old = old && to.chain(layer, head).used > mask.count;
-  for (std::uint32_t query = part.first_query; !old && query < part.first_query + part.queries; ++query) {
-    if (mask.reach(query) == 0) return false;
-  }
-  return true;
+// Apart for its stack.
+[[gnu::noinline]] void attend_head_far(const ArenaView& to, std::uint32_t layer, std::uint32_t head, const Mask& mask,
+                                       const ConstRows& queries, const MutableRows& out, const Part& part) {
+  const Basis basis(to, layer, head);
+  const Chain& chain = to.chain(layer, head);
+  FarQueries far(to, basis, chain, queries, head, chain.seen - mask.count, rows_in(to, part.worker).row);
+  attend_head(to, layer, head, mask, queries, out, part, &far);
 }
 
 void attend_part(const ArenaView& to, std::uint32_t layer, const Mask& mask, const ConstRows& queries,
@@ -76,8 +63,10 @@ void attend_part(const ArenaView& to, std::uint32_t layer, const Mask& mask, con
   for (std::uint32_t head = part.first_head; head < part.first_head + part.heads; ++head) {
     if (to.shape().storage == Storage::kF32) {
       attend_head_f32(to, layer, head, mask, queries, out, part);
+    } else if (to.shape().rotary.reach != 0) {
+      attend_head_far(to, layer, head, mask, queries, out, part);
     } else {
-      attend_head(to, layer, head, mask, queries, out, part);
+      attend_head(to, layer, head, mask, queries, out, part, nullptr);
     }
   }
 }

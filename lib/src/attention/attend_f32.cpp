@@ -1,5 +1,7 @@
 #include "attention/attend_f32.hpp"
 
+#include "codec/far_queries.hpp"
+
 namespace nibkv {
 namespace {
 
@@ -26,6 +28,8 @@ struct F32Query {
   const std::uint32_t* mask;
   std::uint32_t mask_words;
   std::uint32_t first_new;
+  std::uint32_t position;  // its own
+  float* turned;           // f32[head_dim], written where slots are too far behind
 
   // Those of a tile's slots up to its limit that the mask hides.
   std::uint32_t hidden(std::uint32_t slot) const {
@@ -39,6 +43,37 @@ struct F32Query {
 
 void put(float number, std::uint32_t slots, float* logits) {
   for (std::uint32_t t = 0; t < kTileSlots; ++t) logits[t] = (slots >> t & 1) != 0 ? number : logits[t];
+}
+
+void add_products(const float* query, const float* keys, std::uint32_t dim, float* logits) {
+  for (std::uint32_t c = 0; c < dim; ++c) {
+    for (std::uint32_t t = 0; t < kTileSlots; ++t) logits[t] += query[c] * keys[c * kTileSlots + t];
+  }
+}
+
+// The same for a tile some of whose slots are beyond Rotary::reach: each with the query turned for it.
+void add_far_products(const ArenaView& to, const Chain& chain, const F32Query& of, std::uint32_t tile,
+                      std::uint32_t slot, std::uint32_t visible, float* logits) {
+  const Shape& shape = to.shape();
+  RowTurner turner(shape.rotary);
+  std::uint32_t done = 0;
+  for (std::uint32_t t = 0; t < visible; ++t) {
+    if ((done >> t & 1) != 0) continue;
+    const auto shift_at = [&](std::uint32_t lane) {
+      return shift_between(shape.rotary, of.position, to.position_of(chain, slot + lane, {tile, lane}));
+    };
+    const std::uint32_t shift = shift_at(t);
+    std::memcpy(of.turned, of.numbers, shape.head_dim * sizeof(float));
+    turner.set_back(shift);
+    turner.turn(of.turned);
+    float products[kTileSlots] = {};
+    add_products(of.turned, to.key_rows(tile), shape.head_dim, products);
+    for (std::uint32_t lane = t; lane < visible; ++lane) {
+      if (shift_at(lane) != shift) continue;
+      logits[lane] = products[lane];
+      done |= 1u << lane;
+    }
+  }
 }
 
 void attend_row(const ArenaView& to, const Chain& chain, const F32Query& of, float* sums, float* out) {
@@ -56,8 +91,10 @@ void attend_row(const ArenaView& to, const Chain& chain, const F32Query& of, flo
     const float* keys = to.key_rows(tile);
     const float* values = to.value_rows(tile);
     float logits[kTileSlots] = {};
-    for (std::uint32_t c = 0; c < dim; ++c) {
-      for (std::uint32_t t = 0; t < kTileSlots; ++t) logits[t] += query[c] * keys[c * kTileSlots + t];
+    if (shift_between(to.shape().rotary, of.position, least_position(to, chain, tile, slot)) != 0) {
+      add_far_products(to, chain, of, tile, slot, visible, logits);
+    } else {
+      add_products(query, keys, dim, logits);
     }
     float tile_most = -1e30f;
     if (hidden != 0) put(-1e38f, hidden, logits);
@@ -95,12 +132,15 @@ void attend_head_f32(const ArenaView& to, std::uint32_t layer, std::uint32_t hea
   const std::uint32_t first_new = chain.used - mask.count;
   auto* sums = in_place<float>(to.scratch(part.worker) + at.sums);
   auto* row = in_place<float>(to.scratch(part.worker) + at.row);
+  auto* turned = in_place<float>(to.scratch(part.worker) + at.queries);
+  const std::uint32_t first_position = chain.seen - mask.count;
   for (std::uint32_t query = part.first_query; query < part.first_query + part.queries; ++query) {
     for (std::uint32_t member = 0; member < shape.group(); ++member) {
       const std::uint32_t query_head = head * shape.group() + member;
       const NativeOut to_write = row_of(out, query, query_head);
       const float* numbers = row_of(queries, query, query_head).widened(to.kernels(), shape.head_dim, row);
-      const F32Query of = {numbers, first_new + mask.reach(query), mask.row(query), mask.words(), first_new};
+      const F32Query of = {numbers,   first_new + mask.reach(query), mask.row(query), mask.words(),
+                           first_new, first_position + query,        turned};
       attend_row(to, chain, of, sums, to_write.staged(row));
       to_write.put(to.kernels(), shape.head_dim, row);
     }

@@ -2,6 +2,7 @@
 
 #include <bit>
 
+#include "codec/far_queries.hpp"
 #include "codec/rotation.hpp"
 #include "profile/format.hpp"
 
@@ -52,6 +53,8 @@ struct Batch {
   std::int32_t exponents[kMaxRows];
   std::uint32_t masses[kMaxRows];
   float scales[kMaxRows];
+  float far_scales[kMaxRows];  // instead of the rows', of tiles with slots that are too far behind; the next likewise
+  float far_ratios[kMaxRows];
 };
 
 // The biases of a tile's slots, or nullptr when nothing was merged into any.
@@ -94,12 +97,20 @@ int weigh_tiles(const ArenaView& to, const Rows& rows, const Run& run, std::uint
       kernels.outlier_dots(to.outliers(tile), channels, rows.outlier_queries, rows.outlier_query_sums, rows.count,
                            outlier_dots);
     }
+    const bool far = rows.far != nullptr && rows.far->beyond(tile, slot);
+    if (far) {
+      std::memcpy(batch.far_scales + at, rows.query_scales, static_cast<std::size_t>(rows.count) * sizeof(float));
+      std::memcpy(batch.far_ratios + at, rows.outlier_ratios, static_cast<std::size_t>(rows.count) * sizeof(float));
+      rows.far->meet(tile, slot,
+                     {run.keys(tile), batch.seen + at, rows.dots + at * kTileSlots, outlier_dots, batch.far_scales + at,
+                      batch.far_ratios + at});
+    }
     batch.tiles[count] = {.dots = rows.dots + at * kTileSlots,
                           .outlier_dots = outlier_dots,
                           .key_scales = to.key_scales(tile),
                           .value_scales = to.value_scales(tile),
-                          .query_scales = rows.query_scales,
-                          .outlier_ratios = rows.outlier_ratios,
+                          .query_scales = far ? batch.far_scales + at : rows.query_scales,
+                          .outlier_ratios = far ? batch.far_ratios + at : rows.outlier_ratios,
                           .seen = batch.seen + at,
                           .biases = biases_of(to, tile),
                           .weights = rows.weights + at * kTileSlots,
@@ -181,16 +192,18 @@ Rows rows_in(const ArenaView& to, std::uint32_t worker) {
   return rows;
 }
 
-void add_row(const ArenaView& to, const Basis& basis, Rows& rows, const NativeRow& query, std::uint32_t limit) {
+void add_row(const ArenaView& to, const Basis& basis, Rows& rows, const NativeRow& query, std::uint32_t limit,
+             std::uint32_t position) {
   const auto dim = static_cast<int>(to.shape().head_dim);
   const auto channels = static_cast<int>(to.shape().outlier_channels);
   const std::int32_t i = rows.count++;
   NIBKV_ASSERT(i < static_cast<std::int32_t>(to.shape().rows()) && limit != 0);
   float outliers[kMaxOutlierChannels];
-  if (basis.empty()) {
+  if (basis.empty() && rows.far == nullptr) {
     rotate_in(to.kernels(), query.widened(to.kernels(), to.shape().head_dim, rows.row), to.shape().head_dim, rows.row);
   } else {
     query.copy(to.kernels(), to.shape().head_dim, rows.row);
+    if (rows.far != nullptr) rows.far->wrap(rows.row, position);
     basis.split_query(rows.row, outliers);
     rotate_in(to.kernels(), rows.row, to.shape().head_dim, rows.row);
   }

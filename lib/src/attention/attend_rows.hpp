@@ -9,6 +9,8 @@
 
 namespace nibkv {
 
+class FarQueries;
+
 /// Blocks that stay apart, for other workers have others: they become partials.
 struct Apart {
   bool on = false;
@@ -39,6 +41,7 @@ struct Rows {
   const std::uint32_t* masks[kMaxRows];  // rows of a Mask, if there is one
   std::uint32_t mask_words;              // 0: there is none
   std::uint32_t first_new;               // the slot of the call's first token
+  FarQueries* far;                       // or nullptr: there is no reach
   RowState states[kMaxRows];             // of the sums
   RowState total_states[kMaxRows];       // of the totals
   std::uint32_t blocks;                  // in the totals
@@ -49,7 +52,9 @@ struct Rows {
 Rows rows_in(const ArenaView& to, std::uint32_t worker);
 
 /// Adds a query that sees the slots below `limit`.
-void add_row(const ArenaView& to, const Basis& basis, Rows& rows, const NativeRow& query, std::uint32_t limit);
+/// @param position  its own
+void add_row(const ArenaView& to, const Basis& basis, Rows& rows, const NativeRow& query, std::uint32_t limit,
+             std::uint32_t position);
 
 /// How rows affect the scores.
 struct Scoring {

@@ -35,7 +35,7 @@ void attend_tiles(const ArenaView& to, std::uint32_t layer, std::uint32_t head, 
   for (std::uint32_t member = 0; member < group;) {
     rows.apart.first_query_head = head * group + member;
     for (; member < group && static_cast<std::uint32_t>(rows.count) < to.shape().rows(); ++member)
-      add_row(to, basis, rows, row_of(query, 0, head * group + member), chain.used);
+      add_row(to, basis, rows, row_of(query, 0, head * group + member), chain.used, chain.seen - 1);
     read_tiles(to, runs, rows, first, end);
     rows.count = 0;
   }
@@ -70,7 +70,8 @@ void combine(const ArenaView& to, std::uint32_t query_head, Rows& rows) {
 }  // namespace
 
 bool divisible(const Cache& cache) {
-  return cache.ready() && cache.shape().workers > 1 && divides_heads(cache.shape(), cache.policy());
+  return cache.ready() && cache.shape().workers > 1 && cache.shape().rotary.reach == 0 &&
+         divides_heads(cache.shape(), cache.policy());
 }
 
 Status attend_share(Cache& cache, std::uint32_t layer, const ConstRows& query, const Share& share) {

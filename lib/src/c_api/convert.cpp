@@ -19,7 +19,7 @@ Shape to_cpp(const nibkv_shape& from) {
   to_max_chunk = max_chunk;
   to_workers = workers;
   to_storage = Storage{storage};
-  if (rotary.dims != 0) to_rotary = {rotary.base, rotary.scale, rotary.dims, rotary.adjacent};
+  if (rotary.dims != 0) to_rotary = {rotary.base, rotary.scale, rotary.dims, rotary.adjacent, rotary.reach};
   return to;
 }
 

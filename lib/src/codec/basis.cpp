@@ -71,6 +71,28 @@ void Basis::split_query(float* row, float* outliers) const {
   turn(row, false);
 }
 
+float Basis::mean_product(const float* row) const {
+  float sum = 0;
+  for (std::uint32_t c = 0; !empty_ && centred_ && c < head_dim_; ++c) sum += row[c] * bf16_at(head_.key_means, c);
+  return sum;
+}
+
+float Basis::outlier_unit() const {
+  float unit = 0x1p-60f;
+  for (std::uint32_t n = 0; n < channels_; ++n) {
+    const float scale = from_scale16(u16_at(head_.outlier_scales, n));
+    unit = unit < scale ? scale : unit;
+  }
+  float sum = 0;  // of magnitudes, which the norm is not above
+  for (std::uint32_t c = 0; centred_ && c < head_dim_; ++c) {
+    const float mean = bf16_at(head_.key_means, c);
+    sum += mean < 0 ? -mean : mean;
+  }
+  sum *= 0x1p-12f;
+  unit = unit < sum ? sum : unit;
+  return unit < 0x1p40f ? unit : 0x1p40f;
+}
+
 bool Basis::weigh_errors(float* weights) const {
   if (empty_) return false;
   for (std::uint32_t c = 0; c < head_dim_; ++c) weights[c] = bf16_at(head_.query_squares, c);

@@ -38,6 +38,13 @@ class Basis {
   /// @param outliers  f32[outlier_channels], written
   void split_query(float* row, float* outliers) const;
 
+  /// The product of a query with the mean key, which the products of split rows lack. 0 if no mean is subtracted.
+  /// @param row  f32[head_dim], before split_query
+  float mean_product(const float* row) const;
+
+  /// A unit in which products of a query of norm 1 with outlier codes, and with the mean key, are below 2^13.
+  float outlier_unit() const;
+
   /// The mean square of what split_query leaves in each query channel, at least a hundredth
   /// of their mean, scaled to a mean of about 1.
   /// @returns false when the queries are unknown or all zero: nothing is written then

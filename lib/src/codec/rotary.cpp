@@ -32,6 +32,25 @@ double falling_exponential(double x) {
   return sum * static_cast<double>(power_of_two(-octaves));
 }
 
+// Calls visit(i, steps) for each pair: how far it rotates from one position to the next, in 2^-64 of a turn.
+template <typename Visit>
+void each_step(const Rotary& rotary, Visit visit) {
+  const double ratio = falling_exponential(natural_logarithm(rotary.base) * 2 / rotary.dims);
+  double turns = static_cast<double>(rotary.scale) * kTurnsPerRadian;  // below 1/6
+  for (std::uint32_t i = 0; i < rotary.dims / 2u; ++i) {
+    visit(i, static_cast<std::uint64_t>(turns * 0x1p64));
+    turns *= ratio;
+  }
+}
+
+void turn_pair(float* row, const Rotary& rotary, std::uint32_t i, const Angle& angle) {
+  float& first = row[rotary.adjacent ? 2 * i : i];
+  float& second = row[rotary.adjacent ? 2 * i + 1 : i + rotary.dims / 2u];
+  const float turned = first * angle.cosine - second * angle.sine;
+  second = first * angle.sine + second * angle.cosine;
+  first = turned;
+}
+
 }  // namespace
 
 Angle angle_of(std::uint64_t turns) {
@@ -57,12 +76,7 @@ Angle angle_of(std::uint64_t turns) {
 }
 
 void rotary_steps(const Rotary& rotary, std::uint64_t* steps) {
-  const double ratio = falling_exponential(natural_logarithm(rotary.base) * 2 / rotary.dims);
-  double turns = static_cast<double>(rotary.scale) * kTurnsPerRadian;  // below 1/6
-  for (std::uint32_t i = 0; i < rotary.dims / 2u; ++i) {
-    steps[i] = static_cast<std::uint64_t>(turns * 0x1p64);
-    turns *= ratio;
-  }
+  each_step(rotary, [steps](std::uint32_t i, std::uint64_t step) { steps[i] = step; });
 }
 
 KeyTurner::KeyTurner(const Rotary& rotary, std::uint64_t* steps)
@@ -79,6 +93,23 @@ void KeyTurner::turn(float* row, std::int64_t positions) const {
     second = first * angle.sine + second * angle.cosine;
     first = turned;
   }
+}
+
+void turn_row(const Rotary& rotary, float* row, std::int64_t positions) {
+  each_step(rotary, [&](std::uint32_t i, std::uint64_t step) {
+    turn_pair(row, rotary, i, angle_of(step * static_cast<std::uint64_t>(positions)));
+  });
+}
+
+void RowTurner::set_back(std::uint32_t positions) {
+  if (positions == positions_) return;
+  positions_ = positions;
+  const auto back = static_cast<std::uint64_t>(-static_cast<std::int64_t>(positions));
+  each_step(rotary_, [&](std::uint32_t i, std::uint64_t step) { angles_[i] = angle_of(step * back); });
+}
+
+void RowTurner::turn(float* row) const {
+  for (std::uint32_t i = 0; positions_ != 0 && i < rotary_.dims / 2u; ++i) turn_pair(row, rotary_, i, angles_[i]);
 }
 
 }  // namespace nibkv

@@ -40,4 +40,27 @@ class KeyTurner {
   const std::uint64_t* steps_;
 };
 
+/// Rotates one row by a number of positions, with the same bits as KeyTurner.
+/// @param rotary  known
+/// @param row     f32[head_dim], changed
+void turn_row(const Rotary& rotary, float* row, std::int64_t positions);
+
+/// Rotates many rows by one number of positions, with the same bits as KeyTurner: angles are computed once.
+class RowTurner {
+ public:
+  /// @param rotary  known
+  explicit RowTurner(const Rotary& rotary) : rotary_(rotary) {}
+
+  /// @param positions  by how many positions the next rows are rotated back
+  void set_back(std::uint32_t positions);
+
+  /// @param row  f32[head_dim], changed
+  void turn(float* row) const;
+
+ private:
+  Rotary rotary_;
+  std::uint32_t positions_ = 0;  // the angles are known if it is not 0
+  Angle angles_[kMaxHeadDim / 2];
+};
+
 }  // namespace nibkv

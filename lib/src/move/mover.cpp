@@ -21,7 +21,9 @@ Status check_kinds(const ArenaView& from, const ArenaView& to) {
       a.outlier_channels != b.outlier_channels || a.storage != b.storage)
     return Status::kOtherShape;
   if (a.storage == Storage::kQ4 && from.profile().checksum() != to.profile().checksum()) return Status::kOtherProfile;
-  return folds(from) || folds(to) ? Status::kOtherPolicy : Status::kOk;
+  if (folds(from) || folds(to)) return Status::kOtherPolicy;
+  const bool reach = a.rotary.reach != 0 || b.rotary.reach != 0;
+  return reach && a.rotary != b.rotary ? Status::kOtherShape : Status::kOk;
 }
 
 Mover::Mover(const ArenaView& to) : to_(to) {

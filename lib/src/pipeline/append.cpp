@@ -13,7 +13,7 @@ Status append_rows(const ArenaView& to, std::uint32_t layer, std::uint32_t count
   if (to.policy().keep != Keep::kAll) make_room(to, layer, count);
   for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) {
     const Place first = take_slots(to, to.chain(layer, head), count);
-    write_rows(to, layer, head, {0, count}, first, keys, values, to.encoding());
+    write_rows(to, layer, head, count, {0, count}, first, keys, values, to.encoding());
   }
   end_append(to, layer, 0);
   return Status::kOk;

@@ -3,6 +3,7 @@
 #include "arena/pool.hpp"
 #include "codec/basis.hpp"
 #include "codec/refine.hpp"
+#include "codec/rotary.hpp"
 #include "codec/rotation.hpp"
 #include "codec/row.hpp"
 #include "codec/slot.hpp"
@@ -52,16 +53,18 @@ struct Encoder {
         row(space) {}
 };
 
-void store_q4(const ArenaView& to, const Encoder& with, const Place& at, const NativeRow& key, const NativeRow& value) {
+void store_q4(const ArenaView& to, const Encoder& with, const Place& at, std::uint32_t wrap, const NativeRow& key,
+              const NativeRow& value) {
   const std::uint32_t dim = to.shape().head_dim;
   float* row = with.row;
   std::uint8_t codes[kMaxHeadDim];
   std::int8_t outliers[kMaxOutlierChannels];
 
-  if (with.basis.empty()) {
+  if (with.basis.empty() && wrap == 0) {
     rotate_in(to.kernels(), key.widened(to.kernels(), dim, row), dim, row);
   } else {
     key.copy(to.kernels(), dim, row);
+    if (wrap != 0) turn_row(to.shape().rotary, row, -static_cast<std::int64_t>(wrap));
     with.basis.split_key(row, outliers);
     rotate_in(to.kernels(), row, dim, row);
   }
@@ -117,17 +120,18 @@ Place take_slots(const ArenaView& to, Chain& chain, std::uint32_t count) {
   return first;
 }
 
-void write_rows(const ArenaView& to, std::uint32_t layer, std::uint32_t head, const Range& tokens, Place at,
-                const ConstRows& keys, const ConstRows& values, float* space) {
+void write_rows(const ArenaView& to, std::uint32_t layer, std::uint32_t head, std::uint32_t count, const Range& tokens,
+                Place at, const ConstRows& keys, const ConstRows& values, float* space) {
   const bool exact = to.shape().storage == Storage::kF32;
   const Encoder with(to, layer, head, space);
+  const std::uint32_t first = to.chain(layer, head).seen - count;  // the position of the call's first token
   for (std::uint32_t i = tokens.first; i < tokens.end; ++i, at = next_place(to, at)) {
     const NativeRow key = row_of(keys, i, head);
     const NativeRow value = row_of(values, i, head);
     if (exact) {
       store_f32(to, at.tile, at.lane, key, value);
     } else {
-      store_q4(to, with, at, key, value);
+      store_q4(to, with, at, to.shape().rotary.wrap_of(first + i), key, value);
     }
   }
 }

@@ -18,10 +18,10 @@ inline Place next_place(const ArenaView& to, const Place& at) {
   return {to.links()[at.tile], 0};
 }
 
-/// Writes the rows of some tokens of a head into their slots, from `at` on.
+/// Writes the rows of some of the newest `count` tokens of a head into their slots, from `at` on.
 /// @param space  encoding_bytes
-void write_rows(const ArenaView& to, std::uint32_t layer, std::uint32_t head, const Range& tokens, Place at,
-                const ConstRows& keys, const ConstRows& values, float* space);
+void write_rows(const ArenaView& to, std::uint32_t layer, std::uint32_t head, std::uint32_t count, const Range& tokens,
+                Place at, const ConstRows& keys, const ConstRows& values, float* space);
 
 /// Ends an append, once slots are taken: old slots fold.
 /// @param reserved  the tokens whose rows are still to come

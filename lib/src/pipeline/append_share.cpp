@@ -77,7 +77,7 @@ Status append_share(Cache& cache, std::uint32_t layer, std::uint32_t count, cons
       const Range mine = pieces.in_next(count, before, kTileSlots);
       if (mine.first == mine.end) continue;
       if (checked) {
-        write_rows(to, layer, head, mine, own_place(to, own, before + mine.first), keys, values, space);
+        write_rows(to, layer, head, count, mine, own_place(to, own, before + mine.first), keys, values, space);
       } else if (!finite(keys, mine, head, shape.head_dim) || !finite(values, mine, head, shape.head_dim)) {
         return Status::kBadArgument;
       }

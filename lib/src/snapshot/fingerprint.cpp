@@ -20,7 +20,7 @@ class Fingerprint {
 
 // When you add a field, add it below too, unless caches that differ only in that field
 // may share snapshots.
-static_assert(sizeof(Rotary) == 12 && sizeof(Shape) == 28 && sizeof(Fold) == 144 && sizeof(Policy) == 176);
+static_assert(sizeof(Rotary) == 16 && sizeof(Shape) == 32 && sizeof(Fold) == 144 && sizeof(Policy) == 176);
 
 }  // namespace
 
@@ -28,9 +28,10 @@ std::uint64_t fingerprint(const Shape& shape, const Policy& policy) {
   Fingerprint all;
   all.add(shape.layers).add(shape.query_heads).add(shape.kv_heads).add(shape.head_dim);
   all.add(shape.outlier_channels).add(shape.max_chunk).add(static_cast<std::uint64_t>(shape.storage));
-  if (policy.rephase || policy.position_free) {
+  if (policy.rephase || policy.position_free || shape.rotary.reach != 0) {
     all.add(bits_from_float(shape.rotary.base)).add(bits_from_float(shape.rotary.scale));
     all.add(shape.rotary.dims).add(shape.rotary.adjacent ? 1 : 0);
+    if (shape.rotary.reach != 0) all.add(shape.rotary.reach);
   }
   return all.word();
 }

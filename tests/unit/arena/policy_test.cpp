@@ -175,6 +175,24 @@ TEST(Policy, ALayerIsInOnePair) {
   EXPECT_FALSE(valid(policy, kDeep));
 }
 
+TEST(Policy, QueriesAreTurnedBackOnlyWherePositionsOfFoldedSlotsAreKnown) {
+  Shape shape = {.layers = 4, .query_heads = 2, .kv_heads = 1, .head_dim = 64};
+  const LayerSet pairs = pairs_from(0, 4);
+  for (const std::uint32_t reach : {0u, 64u}) {
+    shape.rotary = {.base = 1e4f, .dims = 64, .reach = reach};
+    for (const Policy& policy : {full(64), streaming_llm(64), ems(64), ems_fold(64, pairs)})
+      EXPECT_TRUE(valid(policy, shape)) << reach;
+    EXPECT_EQ(valid(minicache(64, pairs), shape), reach == 0);
+    // Keys are coded at other positions than their own.
+    Policy policy = ems(64);
+    policy.rephase = true;
+    EXPECT_EQ(valid(policy, shape), reach == 0);
+    policy.rephase = false;
+    policy.position_free = true;
+    EXPECT_EQ(valid(policy, shape), reach == 0);
+  }
+}
+
 TEST(Policy, LayersShareFourBitsUnderPoliciesThatKeepAllOrScoreWithOneBudget) {
   const auto folded = [](Policy policy) {
     policy.fold.keys = policy.fold.values = pairs_from(4, 8);

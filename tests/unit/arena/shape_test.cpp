@@ -92,6 +92,44 @@ TEST(Shape, RotaryEmbeddingIsUnknownOrWithinItsRanges) {
   }
 }
 
+TEST(Shape, TheReachIsNoneOrTwoTo2To24TokensOfAKnownEmbedding) {
+  const auto check = [](const Rotary& rotary) {
+    Shape shape = kGood;
+    shape.rotary = rotary;
+    return valid(shape);
+  };
+  for (const std::uint32_t reach : {0u, 2u, 3u, 4096u, 1u << 24}) {
+    EXPECT_TRUE(check({.base = 1e4f, .dims = 64, .reach = reach})) << reach;
+  }
+  for (const std::uint32_t reach : {1u, (1u << 24) + 1, 0xffffffffu}) {
+    EXPECT_FALSE(check({.base = 1e4f, .dims = 64, .reach = reach})) << reach;
+  }
+  EXPECT_FALSE(check({.reach = 4096}));
+}
+
+TEST(Shape, QueriesAreTurnedBackByStepsToWithinTheReach) {
+  EXPECT_EQ((Rotary{.reach = 8192}.step()), 4096u);
+  EXPECT_EQ((Rotary{.reach = 8191}.step()), 2048u);
+  for (const std::uint32_t reach : {2u, 3u, 64u, 1000u, 1u << 24}) {
+    const Rotary rotary = {.base = 1e4f, .dims = 64, .reach = reach};
+    const std::uint32_t step = rotary.step();
+    for (std::uint64_t d : {std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{reach} - 1, std::uint64_t{reach},
+                            std::uint64_t{reach} + 1, std::uint64_t{reach} + step, std::uint64_t{reach} + step + 1,
+                            std::uint64_t{reach} * 7 + 5, std::uint64_t{1} << 31}) {
+      const auto distance = static_cast<std::uint32_t>(d);
+      const std::uint32_t shift = rotary.shift_of(distance);
+      if (distance <= reach) {
+        EXPECT_EQ(shift, 0u) << reach << ", " << distance;
+        continue;
+      }
+      EXPECT_EQ(shift % step, 0u) << reach << ", " << distance;
+      EXPECT_LE(distance - shift, reach) << reach << ", " << distance;
+      EXPECT_GT(distance - shift, reach - step) << reach << ", " << distance;
+    }
+  }
+  EXPECT_EQ((Rotary{.base = 1e4f, .dims = 64}.shift_of(0xffffffff)), 0u);
+}
+
 TEST(Shape, RowsAreTheQueriesOfAChunkButAtMostSixteen) {
   for (const std::uint16_t group : std::initializer_list<std::uint16_t>{1, 3, 4, 8, 32}) {
     for (const std::uint16_t chunk : std::initializer_list<std::uint16_t>{1, 2, 5, 16, 4096}) {

@@ -111,5 +111,25 @@ TEST(Rotary, GivesTheSameBitsOnEveryMachine) {
   EXPECT_EQ(word, 11088672780060344659u);
 }
 
+TEST(RowTurner, GivesTheBitsOfKeyTurner) {
+  Random random(6);
+  for (const Rotary& rotary : kRotaries) {
+    std::vector<std::uint64_t> steps(rotary.dims / 2u);
+    const KeyTurner keys(rotary, steps.data());
+    RowTurner rows(rotary);
+    for (const std::uint32_t positions : {0u, 1u, 4096u, 100000u, 1u << 24, 0xffffffffu}) {
+      rows.set_back(positions);
+      for (int i = 0; i < 3; ++i) {
+        std::vector<float> row = random.bells(rotary.dims + 16u), key = row, one = row;
+        rows.turn(row.data());
+        keys.turn(key.data(), -static_cast<std::int64_t>(positions));
+        turn_row(rotary, one.data(), -static_cast<std::int64_t>(positions));
+        EXPECT_EQ(one, key) << "base " << rotary.base << ", positions " << positions;
+        EXPECT_EQ(row, key) << "base " << rotary.base << ", positions " << positions;
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace nibkv

@@ -195,6 +195,20 @@ TEST(MoveTo, RefusesWhatDoesNotFit) {
 }
 
 // There and back between all presets, on all ports.
+TEST(MoveTo, KeysWereCodedByTheReach) {
+  const auto moved = [&](std::uint32_t from_reach, std::uint32_t to_reach) {
+    Shape from = kShape, to = kShape;
+    from.rotary = {.base = 1e4f, .dims = 16, .reach = from_reach};
+    to.rotary = {.base = 1e4f, .dims = 16, .reach = to_reach};
+    Rig first(from, ems(64)), second(to, ems(64));
+    return move_to(first.cache(), second.cache());
+  };
+  EXPECT_EQ(moved(0, 64), Status::kOtherShape);
+  EXPECT_EQ(moved(64, 0), Status::kOtherShape);
+  EXPECT_EQ(moved(64, 128), Status::kOtherShape);
+  EXPECT_EQ(moved(64, 64), Status::kOk);
+}
+
 TEST(MoveTo, AnyPresetToAnyOther) {
   Shape shape = kShape;
   shape.outlier_channels = 4;

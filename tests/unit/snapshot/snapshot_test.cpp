@@ -400,6 +400,19 @@ TEST(Snapshot, TheRotaryEmbeddingMattersWhereItIsRead) {
   }
 }
 
+TEST(Snapshot, TheReachMattersWhereThereIsOne) {
+  const auto shape = [](std::uint32_t reach) {
+    Shape made = {.layers = 1, .query_heads = 1, .kv_heads = 1, .head_dim = 16};
+    made.rotary = {.base = 1e4f, .dims = 16, .reach = reach};
+    return made;
+  };
+  Rig without(shape(0), ems(40)), near(shape(64), ems(40)), same(shape(64), ems(40)), far(shape(65), ems(40));
+  EXPECT_EQ(restore(same.cache(), saved(near.cache())), Status::kOk);
+  EXPECT_EQ(restore(far.cache(), saved(near.cache())), Status::kOtherShape);
+  EXPECT_EQ(restore(without.cache(), saved(near.cache())), Status::kOtherShape);
+  EXPECT_EQ(restore(near.cache(), saved(without.cache())), Status::kOtherShape);
+}
+
 TEST(Snapshot, AProfileIsNeededWhereThereWasOne) {
   const Shape shape = {.layers = 1, .query_heads = 1, .kv_heads = 1, .head_dim = 16};
   const Bytes profile = test::make_profile(shape, 4);
