@@ -119,6 +119,7 @@ int run(Settings settings) {
   if (options.tokens == 0 && options.arena_bytes == 0) {
     options.tokens = static_cast<std::uint32_t>(std::min(config.context, kDefaultTokens));
   }
+  options.reach = endless_reach(config, options);
   TileStore store(config, options);
   describe(store, chat, settings);
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <limits>
 #include <utility>
 
 #include "bench/runner/model/heap_count.hpp"
@@ -30,6 +31,11 @@ std::string grouped(std::uint64_t number) {
   return digits;
 }
 
+// The most tokens in one sequence. Where queries are turned back to what the model knows, there is no end.
+std::size_t limit_of(const Config& model, const Shape& shape) {
+  return shape.rotary.reach != 0 ? std::numeric_limits<std::size_t>::max() : model.context;
+}
+
 std::string rate(std::uint64_t tokens, double seconds) {
   if (tokens == 0 || seconds <= 0) return "-";
   char text[32];
@@ -47,7 +53,8 @@ Conversation::Conversation(Model& model, const Tokenizer& tokenizer, const Chat&
       store_(store),
       options_(options),
       sampler_(options.sampler),
-      limit_(options.limit != 0 ? options.limit : model.config().context),
+      limit_(options.limit != 0 ? options.limit : limit_of(model.config(), store.cache().shape())),
+      readable_(options.limit != 0 ? options.limit : model.config().context),
       logits_(model.config().vocabulary) {}
 
 void Conversation::reset() {

@@ -23,7 +23,7 @@ struct ConversationOptions {
   std::size_t max_tokens = 256;       ///< maximum tokens of an answer, at least 1
   std::optional<std::string> system;  ///< system message at the beginning of the conversation
   std::size_t limit = 0;              ///< maximum tokens that the model reads in one sequence; 0: as many as
-                                      ///< it was trained for
+                                      ///< it was trained for, or without end if the store has a reach
   /// Gets how much of what is new was read, while it is read.
   std::function<void(std::size_t done, std::size_t all)> reading;
   /// Gets a line when the conversation reaches the limit, and when something is read again because the
@@ -47,7 +47,8 @@ struct Counts {
 /// Questions and answers with one store. What the store holds is never fed again: a turn
 /// feeds only what is new.
 ///
-/// Models fail beyond the positions that they were trained for. When the next token would exceed
+/// Models fail beyond the positions that they were trained for. A store with a Rotary::reach turns queries
+/// back to these, and a conversation goes on and on. Otherwise, when the next token would exceed
 /// the limit, the store is cleared, and the system message and the newest half of the conversation
 /// are read again: whole turns if one fits, otherwise the end of the newest. So a conversation has
 /// no end, and keeps at least half of what the model can read.
@@ -141,7 +142,8 @@ class Conversation {
   ConversationOptions options_;
   Sampler sampler_;
   Counts counts_;
-  std::size_t limit_;
+  std::size_t limit_;     // tokens in one sequence
+  std::size_t readable_;  // of these, how many are worth reading again: as many as the model was trained for
   std::vector<float> logits_;
   std::vector<Turn> turns_;  // since the beginning or the limit; the answer to the last one is not closed
   // Tokens of the conversation that are not yet in the store: those in it and these are written(turns_).

@@ -19,12 +19,12 @@ std::vector<std::int32_t> Conversation::written(std::span<const Turn> turns) con
   return tokens;
 }
 
-/// The newest turns of `turns` that fit in half of what the system message leaves of the limit;
+/// The newest turns of `turns` that fit in half of what the system message leaves of what is worth reading again;
 /// always includes the last message.
 /// @throws Error if that message is longer than the limit.
 std::vector<Conversation::Turn> Conversation::newest_half(std::vector<Turn> turns) const {
   const std::size_t before = chat_.first(options_.system, "").size();
-  const std::size_t room = before + (limit_ - std::min(limit_, before)) / 2;
+  const std::size_t room = before + (readable_ - std::min(readable_, before)) / 2;
   const bool is_asking = turns.back().answer.empty();
   const std::span<const Turn> all(turns);
   if (is_asking && written(all.last(1)).size() >= limit_) {

@@ -30,7 +30,7 @@ bool Conversation::go_back(std::size_t seen) {
 /// Makes `turns`, or the newest half if all are too long, pending, and says so.
 /// @throws Error as newest_half and begin_again do. Nothing is changed then.
 void Conversation::read_again(std::vector<Turn> turns) {
-  if (written(turns).size() > limit_) turns = newest_half(std::move(turns));
+  if (written(turns).size() > readable_) turns = newest_half(std::move(turns));
   begin_again(std::move(turns), 0);
   if (!options_.say) return;
   options_.say("the cache cannot go back so far: " + std::to_string(pending_.size()) +

@@ -51,8 +51,10 @@ class ConversationTest : public testing::Test {
     return talk(policy, tokens, options, chat_);
   }
 
-  Talk talk(const std::string& policy, std::uint32_t tokens, const ConversationOptions& options, const Chat& chat) {
+  Talk talk(const std::string& policy, std::uint32_t tokens, const ConversationOptions& options, const Chat& chat,
+            std::uint32_t reach = 0) {
     StoreOptions store;
+    store.reach = reach;
     store.policy = policy;
     store.tokens = tokens;
     store.workers = pool_.workers();

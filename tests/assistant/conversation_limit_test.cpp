@@ -42,6 +42,54 @@ TEST_F(ConversationLimitTest, GoesOnForThousandsOfTokensAndNeverReadsPastWhatThe
   }
 }
 
+TEST_F(ConversationLimitTest, IsNoneWhereQueriesAreTurnedBackToWhatTheModelKnows) {
+  for (const char* policy : {"streaming_llm", "ems"}) {
+    StoreOptions store;
+    store.policy = policy;
+    store.tokens = 256;
+    const std::uint32_t reach = endless_reach(model_.config(), store);
+    EXPECT_EQ(reach, model_.config().context);
+    Talk fresh = this->talk(policy, 256, greedy(7));
+    const std::string answer = ask(fresh, kFacts);
+    EXPECT_NE(answer.find("90717"), std::string::npos) << answer;
+
+    Talk talk = this->talk(policy, 256, greedy(7), chat_, reach);
+    std::size_t right = 0, asked = 0;
+    while (talk.conversation->position() < 5000) {
+      const std::string again =
+          ask(talk, "\nThey talked about the weather for a while, and about nothing much. " + std::string(kFacts));
+      EXPECT_LE(talk.store->cache().held(0, 0), 256 + 2 * kTileSlots);
+      if (talk.conversation->position() < 2000) continue;  // twice what the model was trained for
+      ++asked;
+      right += again.find("90717") != std::string::npos ? 1 : 0;
+    }
+    EXPECT_EQ(right, asked) << policy;
+    EXPECT_GT(asked, 10u);
+    EXPECT_TRUE(said_.empty()) << said_[0];
+    EXPECT_EQ(talk.conversation->counts().read_again, 0u);
+  }
+}
+
+TEST_F(ConversationLimitTest, StaysWherePoliciesKeepEverything) {
+  StoreOptions store;
+  store.policy = "full";
+  store.tokens = 2048;
+  EXPECT_EQ(endless_reach(model_.config(), store), 0u);
+}
+
+// What is taken back far beyond the limit is not read again from its beginning.
+TEST_F(ConversationLimitTest, BoundsWhatIsReadAgainWithoutALimitToo) {
+  Talk talk = this->talk("ems", 128, greedy(20), chat_, 1024);
+  while (talk.conversation->position() < 3000) ask(talk, "And what is the code for willow? ");
+  EXPECT_TRUE(said_.empty());
+  ask(talk, std::string(600, 'x'));
+  EXPECT_TRUE(talk.conversation->undo());
+  ASSERT_EQ(said_.size(), 1u);
+  ask(talk, "And then? ");
+  EXPECT_GT(talk.conversation->counts().read_again, 380u);
+  EXPECT_LT(talk.conversation->counts().read_again, 513u);
+}
+
 TEST_F(ConversationLimitTest, GoesOnAsAConversationOfTheSystemMessageAndTheNewestTurns) {
   ConversationOptions options = greedy(30);
   options.system = "They talk. ";

@@ -323,10 +323,11 @@ TEST_F(AssistantTest, ObeysCommandsAndTakesOtherLinesWithASlashAsText) {
   EXPECT_EQ(figure(result, "tokens, prompt / answer"), "14 / 2") << "since the reset";
 }
 
-TEST_F(AssistantTest, GoesOnPastTheLengthThatTheModelWasTrainedForAndSaysSo) {
+TEST_F(AssistantTest, GoesOnPastTheLengthThatTheModelWasTrainedForAndSaysSoWhereNothingIsDropped) {
   std::string input;
   for (int i = 0; i < 30; ++i) input += "They walked along the river, and the evening came, and nobody spoke a word.\n";
-  const std::string model = "--model " + in_quotes(model_) + " --profile none --greedy --max-tokens 20 --tokens 128";
+  const std::string model =
+      "--model " + in_quotes(model_) + " --profile none --greedy --max-tokens 20 --policy full --tokens 1024";
   const std::string file = folder_ + "/long";
   const Result result = run(model + " --save " + in_quotes(file), input);
   EXPECT_EQ(result.status, 0) << result.err;
@@ -347,14 +348,29 @@ TEST_F(AssistantTest, GoesOnPastTheLengthThatTheModelWasTrainedForAndSaysSo) {
   EXPECT_EQ(pieces, result.out);
   EXPECT_EQ(contents(file + "2"), contents(file));
 
-  const Result full = run(model + " --policy full", input);
+  const Result full = run("--model " + in_quotes(model_) + " --profile none --policy full --tokens 128", input);
   EXPECT_EQ(full.status, 1);
   EXPECT_NE(full.err.find("nibkv-assistant: the arena is full"), std::string::npos) << full.err;
   EXPECT_NE(full.err.find("heap allocations by nibkv"), std::string::npos) << "the table comes all the same";
 }
 
+TEST_F(AssistantTest, HasNoEndWhereTheCacheDropsTokens) {
+  std::string input;
+  for (int i = 0; i < 30; ++i) input += "They walked along the river, and the evening came, and nobody spoke a word.\n";
+  const std::string model = "--model " + in_quotes(model_) + " --profile none --greedy --max-tokens 20 --tokens 128";
+  const Result result = run(model, input);
+  EXPECT_EQ(result.err.find("trained for"), std::string::npos) << result.err;
+  // BOS and 30 times 75 and 20 tokens, but for the last, which waits.
+  EXPECT_TRUE(figure(result, "tokens, held / seen").ends_with(" / 2,850")) << result.err;
+  // Saved and loaded in between, it continues in the same way.
+  const std::string file = in_quotes(folder_ + "/endless");
+  const Result first = run(model + " --save " + file, input.substr(0, input.size() / 2));
+  EXPECT_EQ(first.out + run(model + " --load " + file, input.substr(input.size() / 2)).out, result.out);
+}
+
 TEST_F(AssistantTest, RefusesAMessageThatIsLongerThanTheModelReadsAndKeepsTheConversation) {
-  const std::string model = "--model " + in_quotes(model_) + " --profile none --greedy --max-tokens 5 --tokens 128";
+  const std::string model =
+      "--model " + in_quotes(model_) + " --profile none --greedy --max-tokens 5 --policy full --tokens 1024";
   const std::string file = in_quotes(folder_ + "/kept-talk"), after = in_quotes(folder_ + "/kept-after");
   ASSERT_EQ(run(model + " --save " + file, "The code for willow is 90717. ").status, 0);
   const Result result = run(model + " --load " + file + " --save " + after, std::string(2000, 'x'));
