@@ -193,7 +193,8 @@ TEST_F(EvalOptionsTest, SaysThatItCannotPrintWhereOutputIsClosed) {
 
 TEST_F(EvalOptionsTest, CallsWrongCommandsAndOptionsUsageErrors) {
   expect_error(run(""), 2, "no command");
-  expect_error(run("perplexities"), 2, "unknown command 'perplexities'; the commands are perplexity, speed, profile");
+  expect_error(run("perplexities"), 2,
+               "unknown command 'perplexities'; the commands are perplexity, speed, stream, profile");
   expect_error(run("--modle x"), 2, "unknown option --modle");
   expect_error(run("perplexity --header x"), 2, "unknown option --header");
   expect_error(run("perplexity --modle=x"), 2,

@@ -69,8 +69,8 @@ constexpr Option kOptions[] = {
 )"},
     {"outliers", R"(  --outliers N         key channels at 8 bits: 0, 4, 8, 12 or 16 (default 8, without a profile 0)
 )"},
-    {"reach", R"(  --reach N            the largest distance between a query and a slot that the model knows: a query is
-                       turned back to it for slots further behind (default: no limit)
+    {"reach", R"(  --reach N            the largest distance from which a query may see a slot: it is turned back for
+                       slots further behind (default: no limit)
 )"},
     {"port", R"(  --port NAME          of the computing kernels (default: the fastest)
 )"},

@@ -14,9 +14,10 @@ namespace {
 
 constexpr const char* kHelp =
     R"(nibkv-eval stream --text PATH [options]
-  How well a model predicts a text as it goes on and on in one cache, beyond the length that the model was
-  trained for: the cross-entropy in nats of the tokens in each bin of positions, each predicted from what the
-  cache holds of all before it. from_N is that of the tokens predicted at positions N to N + bin - 1.
+  How well a model predicts a text as it goes on and on in one cache, beyond the length that the
+  model was trained for: the cross-entropy in nats of the tokens in each bin of positions, each
+  predicted from what the cache holds of all before it. from_N is that of the tokens predicted at
+  positions N to N + bin - 1.
 
   --length N           tokens of the text that are read (default 16384; as many as it has)
   --bin N              positions of a bin (default 1024)
