@@ -91,6 +91,26 @@ TEST(Share, LayersAreReservedTogetherAndWrittenByThreads) {
   }
 }
 
+// With a reach, keys are coded by their positions: those of shares, too. One query is not divided there.
+TEST(Share, AppendWrapsPositionsAsOneCallDoes) {
+  Shape shape{.layers = 1, .query_heads = 2, .kv_heads = 2, .head_dim = 32, .outlier_channels = 4, .max_chunk = 60};
+  shape.workers = 2;
+  shape.rotary = {.base = 1e4f, .dims = 32, .reach = 128};
+  Rig whole(shape, streaming_llm(100, 4));
+  Rig divided(shape, streaming_llm(100, 4));
+  ASSERT_EQ(divided.made(), Status::kOk);
+  EXPECT_FALSE(divisible(divided.cache()));
+  Random random(13);
+  for (int turn = 0; turn < 8; ++turn) {
+    const auto keys = random.bells(std::size_t{60} * 2 * 32), values = random.bells(keys.size());
+    ASSERT_EQ(append(whole.cache(), 0, keys, values), Status::kOk);
+    ASSERT_EQ(append_divided(divided.cache(), 0, 60, rows_of(keys, 2, 32), rows_of(values, 2, 32),
+                             shares_of(shape, 5, random)),
+              Status::kOk);
+    EXPECT_EQ(saved(divided.cache()), saved(whole.cache())) << turn;
+  }
+}
+
 TEST(Share, RowsAreZeroUntilTheyAreWritten) {
   for (const Storage storage : {Storage::kQ4, Storage::kF32}) {
     Shape shape{.layers = 1, .query_heads = 2, .kv_heads = 2, .head_dim = 32, .max_chunk = 40, .workers = 2};
