@@ -37,8 +37,7 @@ struct Rotary {
   /// By how many positions a query is turned back for a slot at a distance of so many.
   constexpr std::uint32_t shift_of(std::uint32_t distance) const {
     if (reach == 0 || distance <= reach) return 0;
-    const auto bits = static_cast<std::uint32_t>(std::bit_width(step())) - 1;
-    return (((distance - reach - 1) >> bits) + 1) << bits;
+    return ((distance - reach - 1) & ~(step() - 1)) + step();
   }
   /// By how many positions a key is turned back before it is coded: with a reach, the multiple of step() that brings it
   /// into [0, step()), since a profile knows keys as they are at the positions from which it was made.
