@@ -62,7 +62,7 @@ TEST_F(TerminalTest, ALineMayBeLongerThanATerminalPassesOn) {
   terminal.type(std::string(6000, 'x') + "\r");
   terminal.until("--max-tokens");
   terminal.until(kPrompt);  // before it, the terminal has the key, and what it makes of it is lost
-  EXPECT_EQ(tokens(terminal), "6001 / 5") << "BOS and each of them";
+  EXPECT_EQ(tokens(terminal), "6,001 / 5") << "BOS and each of them";
   terminal.type("\x04");
   EXPECT_EQ(terminal.wait(), 0);
 }
