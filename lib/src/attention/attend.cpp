@@ -58,6 +58,31 @@ void attend_head(const ArenaView& to, std::uint32_t layer, std::uint32_t head, c
   attend_head(to, layer, head, mask, queries, out, part, &far);
 }
 
+// Completes a part, and checks all but the rows.
+bool complete(const ArenaView& to, std::uint32_t layer, std::uint32_t count, Part& part) {
+  const Shape& shape = to.shape();
+  if (part.worker >= shape.workers || part.first_head >= shape.kv_heads || part.first_query >= count) return false;
+  if (part.heads == 0) part.heads = shape.kv_heads - part.first_head;
+  if (part.queries == 0) part.queries = count - part.first_query;
+  if (part.heads > shape.kv_heads - part.first_head || part.queries > count - part.first_query) return false;
+  if (scores_attention(to.policy()) && part.queries != count) return false;
+  for (std::uint32_t head = part.first_head; head < part.first_head + part.heads; ++head) {
+    if (to.chain(layer, head).used < count) return false;
+  }
+  return true;
+}
+
+// Whether each query of a complete part sees a slot.
+bool each_sees(const ArenaView& to, std::uint32_t layer, const Mask& mask, const Part& part) {
+  bool old = true;
+  for (std::uint32_t head = part.first_head; head < part.first_head + part.heads; ++head)
+    old = old && to.chain(layer, head).used > mask.count;
+  for (std::uint32_t query = part.first_query; !old && query < part.first_query + part.queries; ++query) {
+    if (mask.reach(query) == 0) return false;
+  }
+  return true;
+}
+
 void attend_part(const ArenaView& to, std::uint32_t layer, const Mask& mask, const ConstRows& queries,
                  const MutableRows& out, const Part& part) {
   for (std::uint32_t head = part.first_head; head < part.first_head + part.heads; ++head) {

@@ -21,10 +21,6 @@ void clear_sums(const ArenaView& to, Rows& rows, std::int32_t i) {
   std::memset(rows.sums + static_cast<std::uint32_t>(i) * dim, 0, dim * sizeof(float));
 }
 
-float bounded(float scale) {
-  return scale < kMostQueryScale ? scale : kMostQueryScale;
-}
-
 // Zero for what is too small to matter, on every CPU, also on those that flush denormals. By bits, since
 // comparisons of floats keep compilers from using vectors.
 float without_dust(float sum) {
@@ -209,10 +205,10 @@ void add_row(const ArenaView& to, const Basis& basis, Rows& rows, const NativeRo
   }
   std::int8_t* codes = rows.queries + i * dim;
   std::int8_t* outlier_codes = rows.outlier_queries + i * channels;
-  float scale = bounded(to.kernels().quantise_query(rows.row, dim, codes));
+  float scale = bounded_query_scale(to.kernels().quantise_query(rows.row, dim, codes));
   float ratio = 0;
   if (channels != 0) {
-    const float outlier_scale = bounded(to.kernels().quantise_query(outliers, channels, outlier_codes));
+    const float outlier_scale = bounded_query_scale(to.kernels().quantise_query(outliers, channels, outlier_codes));
     if (outlier_scale > scale * kMostQueryScale) {  // the rest of this query is negligible
       std::memset(codes, 0, static_cast<std::size_t>(dim));
       scale = outlier_scale;

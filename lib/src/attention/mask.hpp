@@ -3,8 +3,6 @@
 #include <bit>
 #include <cstdint>
 
-#include "arena/band.hpp"
-#include "nibkv/attend.hpp"
 #include "ports/kernels.hpp"
 
 namespace nibkv {
@@ -46,31 +44,6 @@ inline std::uint32_t seen_by(const std::uint32_t* row, std::uint32_t words, std:
   std::uint32_t seen = word < words ? row[word] >> bit : 0;
   if (bit != 0 && word + 1 < words) seen |= row[word + 1] << (32 - bit);
   return seen;
-}
-
-/// Completes a part, and checks all but the rows.
-inline bool complete(const ArenaView& to, std::uint32_t layer, std::uint32_t count, Part& part) {
-  const Shape& shape = to.shape();
-  if (part.worker >= shape.workers || part.first_head >= shape.kv_heads || part.first_query >= count) return false;
-  if (part.heads == 0) part.heads = shape.kv_heads - part.first_head;
-  if (part.queries == 0) part.queries = count - part.first_query;
-  if (part.heads > shape.kv_heads - part.first_head || part.queries > count - part.first_query) return false;
-  if (scores_attention(to.policy()) && part.queries != count) return false;
-  for (std::uint32_t head = part.first_head; head < part.first_head + part.heads; ++head) {
-    if (to.chain(layer, head).used < count) return false;
-  }
-  return true;
-}
-
-/// Whether each query of a complete part sees a slot.
-inline bool each_sees(const ArenaView& to, std::uint32_t layer, const Mask& mask, const Part& part) {
-  bool old = true;
-  for (std::uint32_t head = part.first_head; head < part.first_head + part.heads; ++head)
-    old = old && to.chain(layer, head).used > mask.count;
-  for (std::uint32_t query = part.first_query; !old && query < part.first_query + part.queries; ++query) {
-    if (mask.reach(query) == 0) return false;
-  }
-  return true;
 }
 
 }  // namespace nibkv

@@ -30,10 +30,6 @@ float unit_of(const float* row, std::uint32_t head_dim) {
   return most / kUnits * square_root(sum);
 }
 
-float bounded(float scale) {
-  return scale < kMostQueryScale ? scale : kMostQueryScale;
-}
-
 }  // namespace
 
 FarQueries::FarQueries(const ArenaView& to, const Basis& basis, const Chain& chain, const ConstRows& queries,
@@ -76,7 +72,7 @@ void FarQueries::meet_turned(std::int32_t i, std::uint32_t lanes, std::uint32_t 
   const std::uint32_t head_dim = to_.shape().head_dim;
   const std::uint32_t channels = to_.shape().outlier_channels;
   const Kernels& kernels = to_.kernels();
-  const float unit = bounded(units_[i]);
+  const float unit = bounded_query_scale(units_[i]);
   read(i);
   turner_.turn(row_);
   // Its product with the mean key is not that of the wrapped row, so it does not fall out of softmax.
@@ -92,12 +88,13 @@ void FarQueries::meet_turned(std::int32_t i, std::uint32_t lanes, std::uint32_t 
       if ((lanes >> t & 1) != 0) dots[t] = rounded(static_cast<float>(found[t]) * scale + more);
     }
   };
-  const float scale = bounded(kernels.quantise_query(row_, static_cast<int>(head_dim), codes)) / unit;
+  const float scale = bounded_query_scale(kernels.quantise_query(row_, static_cast<int>(head_dim), codes)) / unit;
   std::int32_t sum = sum_of_codes(codes, head_dim);
   kernels.key_dots(to.codes, static_cast<int>(head_dim), codes, &sum, 1, found);
   put(to.dots, scale, 0);
   if (channels == 0) return;
-  const float outlier_scale = bounded(kernels.quantise_query(outliers, static_cast<int>(channels), codes)) / unit;
+  const float outlier_scale =
+      bounded_query_scale(kernels.quantise_query(outliers, static_cast<int>(channels), codes)) / unit;
   sum = sum_of_codes(codes, channels);
   kernels.outlier_dots(to_.outliers(tile), static_cast<int>(channels), codes, &sum, 1, found);
   put(to.outlier_dots, outlier_scale / outlier_unit_, apart / outlier_unit_);
@@ -122,7 +119,7 @@ void FarQueries::meet(std::uint32_t tile, std::uint32_t slot, const FarDots& to)
       far = far || ((to.seen[i] >> t & 1) != 0 && turn_at(i, t) != wrapped);
     left[i] = far ? to.seen[i] : 0;
     if (!far) continue;
-    to.scales[i] = bounded(units_[i]) * octaves_per_logit(to_.shape().head_dim);
+    to.scales[i] = bounded_query_scale(units_[i]) * octaves_per_logit(to_.shape().head_dim);
     to.ratios[i] = outlier_unit_;
   }
   for (;;) {

@@ -1,18 +1,8 @@
 #include "move/mover.hpp"
 
-#include "arena/pool.hpp"
-#include "codec/slot.hpp"
 #include "pipeline/compact_chain.hpp"
 
 namespace nibkv {
-
-Place add_slot(const ArenaView& to, Chain& chain, std::uint32_t position) {
-  const std::uint32_t lane = chain.used % kTileSlots;
-  const std::uint32_t tile = lane == 0 ? grow(to, chain) : chain.last;
-  if (to.policy().keep == Keep::kScore) start_slot(to, tile, lane, position);
-  chain.used += 1;
-  return {tile, lane};
-}
 
 Status check_kinds(const ArenaView& from, const ArenaView& to) {
   const Shape& a = from.shape();

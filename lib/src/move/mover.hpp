@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "arena/band.hpp"
+#include "pipeline/append_rows.hpp"
 
 namespace nibkv {
 
@@ -15,10 +16,6 @@ struct SlotSource {
   void (*take)(void* context, const ArenaView& cache, Chain& to, std::uint32_t slot, std::uint32_t count);
   void* context;
 };
-
-/// A place for one more slot of a chain that has space. The caller writes its row.
-/// @param position  of the slot; read only under Keep::kScore
-Place add_slot(const ArenaView& to, Chain& chain, std::uint32_t position);
 
 /// Whether what `from` holds can go on in `to`, as far as shapes and profiles say.
 /// @param from  need not have an arena

@@ -40,6 +40,9 @@ inline std::uint16_t to_scale16(float value) {
 inline constexpr float kMostQueryScale = 0x1p40f;
 inline constexpr std::uint16_t kMostKeyScale16 = (127 + 50) << 8;
 inline constexpr std::uint16_t kMostValueScale16 = (127 + 80) << 8;
+inline float bounded_query_scale(float scale) {
+  return scale < kMostQueryScale ? scale : kMostQueryScale;
+}
 
 /// The sum of a row of int8 codes, which key_dots and outlier_dots need along with the row.
 inline std::int32_t sum_of_codes(const std::int8_t* codes, std::uint32_t count) {

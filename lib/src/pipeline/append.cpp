@@ -1,7 +1,6 @@
 #include "nibkv/append.hpp"
 
 #include "pipeline/append_rows.hpp"
-#include "pipeline/compact_chain.hpp"
 
 namespace nibkv {
 namespace {
@@ -9,8 +8,7 @@ namespace {
 // append, of rows that were checked.
 Status append_rows(const ArenaView& to, std::uint32_t layer, std::uint32_t count, const ConstRows& keys,
                    const ConstRows& values) {
-  if (const Status status = has_place(to, layer, count); status != Status::kOk) return status;
-  if (to.policy().keep != Keep::kAll) make_room(to, layer, count);
+  if (const Status status = make_place(to, layer, count); status != Status::kOk) return status;
   for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) {
     const Place first = take_slots(to, to.chain(layer, head), count);
     write_rows(to, layer, head, count, {0, count}, first, keys, values, to.encoding());

@@ -8,6 +8,7 @@
 #include "codec/row.hpp"
 #include "codec/slot.hpp"
 #include "fold/fold.hpp"
+#include "pipeline/compact_chain.hpp"
 #include "profile/format.hpp"
 
 namespace nibkv {
@@ -89,10 +90,13 @@ void store_q4(const ArenaView& to, const Encoder& with, const Place& at, std::ui
 
 }  // namespace
 
-Status has_place(const ArenaView& to, std::uint32_t layer, std::uint32_t count) {
+Status make_place(const ArenaView& to, std::uint32_t layer, std::uint32_t count) {
   if (!in_turn(to, layer, count)) return Status::kBadArgument;
   if (to.chain(layer, 0).seen > 0xffffffff - count) return Status::kFull;  // positions have 32 bits
-  if (to.policy().keep != Keep::kAll) return Status::kOk;  // a chain never needs more than its own tiles
+  if (to.policy().keep != Keep::kAll) {
+    make_room(to, layer, count);  // a chain never needs more than its own tiles
+    return Status::kOk;
+  }
   // The pool must have the tiles that all heads need together.
   std::uint64_t needed = 0;
   for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) {
@@ -104,17 +108,17 @@ Status has_place(const ArenaView& to, std::uint32_t layer, std::uint32_t count) 
   return needed > to.layout().tiles - to.header().used_tiles ? Status::kFull : Status::kOk;
 }
 
+Place add_slot(const ArenaView& to, Chain& chain, std::uint32_t position) {
+  const std::uint32_t lane = to.own(chain).slots % kTileSlots;
+  const std::uint32_t tile = lane == 0 ? grow(to, chain) : chain.last;
+  if (to.policy().keep == Keep::kScore) start_slot(to, tile, lane, position);
+  chain.used += 1;
+  return {tile, lane};
+}
+
 Place take_slots(const ArenaView& to, Chain& chain, std::uint32_t count) {
-  const std::uint32_t slots = to.own(chain).slots;
-  Place first{chain.last, slots % kTileSlots};
-  const bool scored = to.policy().keep == Keep::kScore;
-  for (std::uint32_t i = 0; i < count; ++i) {
-    const std::uint32_t lane = (slots + i) % kTileSlots;
-    const std::uint32_t tile = lane == 0 ? grow(to, chain) : chain.last;
-    if (i == 0) first.tile = tile;
-    if (scored) start_slot(to, tile, lane, chain.seen + i);
-  }
-  chain.used += count;
+  const Place first = add_slot(to, chain, chain.seen);
+  for (std::uint32_t i = 1; i < count; ++i) add_slot(to, chain, chain.seen + i);
   chain.seen += count;
   NIBKV_ASSERT(chain.used <= chain.seen);
   return first;

@@ -6,10 +6,15 @@
 
 namespace nibkv {
 
-/// Whether `count` more tokens have a place in a layer, once space is made: kOk, or what append returns.
-Status has_place(const ArenaView& to, std::uint32_t layer, std::uint32_t count);
+/// Makes space for `count` more tokens of a layer, if it can take them.
+/// @returns kOk, or what append returns; nothing is changed then
+Status make_place(const ArenaView& to, std::uint32_t layer, std::uint32_t count);
 
-/// Takes slots for tokens at the end of a chain, which has the space. Returns the first.
+/// A slot more at the end of a chain, which has the space. The caller writes its row.
+/// @param position  of the slot; read only under Keep::kScore
+Place add_slot(const ArenaView& to, Chain& chain, std::uint32_t position);
+
+/// Takes slots for tokens at the end of a chain. Returns the first.
 Place take_slots(const ArenaView& to, Chain& chain, std::uint32_t count);
 
 /// The place after another one of the same segment.

@@ -1,7 +1,6 @@
 #include "codec/slot.hpp"
 #include "nibkv/share.hpp"
 #include "pipeline/append_rows.hpp"
-#include "pipeline/compact_chain.hpp"
 
 namespace nibkv {
 namespace {
@@ -45,8 +44,7 @@ Status reserve(Cache& cache, std::uint32_t layer, std::uint32_t count) {
   if (!cache.ready()) return Status::kNotReady;
   const ArenaView to{cache};
   if (layer >= to.shape().layers || count == 0 || count > to.shape().max_chunk) return Status::kBadArgument;
-  if (const Status status = has_place(to, layer, count); status != Status::kOk) return status;
-  if (to.policy().keep != Keep::kAll) make_room(to, layer, count);
+  if (const Status status = make_place(to, layer, count); status != Status::kOk) return status;
   for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) {
     Place at = take_slots(to, to.chain(layer, head), count);
     for (std::uint32_t i = 0; i < count; ++i, at = next_place(to, at)) clear_row(to, at);
