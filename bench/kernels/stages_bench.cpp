@@ -18,7 +18,7 @@ constexpr std::uint32_t kTokens[] = {1024, 4096, 16384, 32768};
 constexpr std::uint16_t kOutliers[] = {0, 8};
 constexpr std::uint32_t kScalarTokens = 1024;  // the maximum for the scalar port
 constexpr std::uint32_t kAppendTokens = 1024;
-constexpr std::uint32_t kFoldedTokens = 4096;  // shorter caches fold little
+constexpr std::uint32_t kFoldedTokens = 4096;  // shorter caches fold little, and have few far slots
 
 struct Case {
   const Model* model;
@@ -26,6 +26,7 @@ struct Case {
   std::uint32_t tokens;
   bool scored = false;  // under ems, which scores and merges, instead of full
   bool folded = false;  // under minicache, all layers in pairs
+  std::uint32_t reach = 0;
 
   bool operator==(const Case&) const = default;
   std::string name(const char* verb, std::string_view port) const {
@@ -51,7 +52,7 @@ ColdCache& filled_cache(const Case& at) {
   const Policy policy = at.scored   ? ems(at.tokens)
                         : at.folded ? minicache(at.tokens, pairs_from(0, 2))
                                     : full(at.tokens);
-  return shared<ColdCache>(at, at.outliers, policy, true);
+  return shared<ColdCache>(at, at.outliers, policy, true, at.reach);
 }
 
 // `count` queries per call: 1 is decoding, more is prefill.
@@ -256,6 +257,20 @@ void register_drafts(const Case& at, std::string_view port) {
   add("attend_tree_scored", scored, true);
 }
 
+// Three quarters of the slots are beyond the reach.
+void register_far(const Case& at) {
+  using benchmark::RegisterBenchmark;
+  Case far = at;
+  far.reach = at.tokens / 4;
+  for (const std::string_view port : running_ports()) {
+    if (port == "scalar") continue;
+    RegisterBenchmark(at.name("attend_far", port).c_str(),
+                      [far, port](benchmark::State& state) { attend_tiles(state, far, port, 1); });
+    RegisterBenchmark(at.name("prefill_far", port).c_str(),
+                      [far, port](benchmark::State& state) { attend_tiles(state, far, port, kPrefillChunk); });
+  }
+}
+
 // Tiles whose codes two layers share, next to the plain ones of attend.
 void register_folded(const Case& at) {
   using benchmark::RegisterBenchmark;
@@ -350,6 +365,7 @@ void register_stages() {
     for (const std::uint16_t outliers : kOutliers) {
       for (const std::uint32_t tokens : kTokens) register_attend({&model, outliers, tokens});
       register_folded({&model, outliers, kFoldedTokens});
+      register_far({&model, outliers, kFoldedTokens});
       for (const std::string_view port : running_ports()) register_drafts({&model, outliers, kDraftTokens}, port);
       // The cost of append does not depend on how much the cache holds.
       for (const std::string_view port : running_ports()) register_append({&model, outliers, kAppendTokens}, port);

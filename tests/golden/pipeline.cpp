@@ -83,7 +83,8 @@ GoldenCases golden_cases() {
   return list;
 }
 
-// Keys that are compared without their rotary embedding, and merged in the phase of their centre.
+// Keys that are compared without their rotary embedding, and merged in the phase of their centre; queries that are turned for
+// slots beyond a reach.
 GoldenCases turned_cases() {
   GoldenCases list;
   Shape shape = {.layers = 2, .query_heads = 6, .kv_heads = 2, .head_dim = 64, .outlier_channels = 8, .max_chunk = 12};
@@ -101,6 +102,12 @@ GoldenCases turned_cases() {
   policy.similarity = Similarity::kKeyValue;
   policy.threshold = 0;
   list.add({shape, policy, 60});
+  shape = {.layers = 1, .query_heads = 6, .kv_heads = 2, .head_dim = 64, .outlier_channels = 8, .max_chunk = 7};
+  shape.rotary = {.base = 1e4f, .dims = 64, .reach = 64};
+  list.add({shape, ems(90), 60});
+  shape.outlier_channels = 0;
+  shape.rotary.reach = 47;  // a step of 16, so three turns
+  list.add({shape, streaming_llm(96), 60});
   return list;
 }
 

@@ -73,7 +73,7 @@ class ScoredWalk {
     Shape shape = test::random_shape(random_, most);
     shape.workers = static_cast<std::uint16_t>(random_.within(1, 3));
     shape.outlier_channels = static_cast<std::uint16_t>(4 * random_.below(4));
-    if (random_.below(2) == 0) shape.rotary = random_rotary(random_, shape.head_dim);
+    if (random_.below(2) == 0) shape.rotary = random_rotary_and_reach(random_, shape.head_dim);
     return shape;
   }
 

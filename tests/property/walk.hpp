@@ -12,6 +12,7 @@
 #include "tests/property/take_back.hpp"
 #include "tests/reference/arena_model.hpp"
 #include "tests/reference/attention.hpp"
+#include "tests/reference/rotary.hpp"
 #include "tests/reference/streaming.hpp"
 #include "tests/support/rig.hpp"
 #include "tests/support/snapshots.hpp"
@@ -90,6 +91,7 @@ class Walk {
     shape.workers = static_cast<std::uint16_t>(random_.within(1, 3));
     shape.storage = random_.below(3) == 0 ? Storage::kF32 : Storage::kQ4;
     if (shape.storage == Storage::kQ4) shape.outlier_channels = static_cast<std::uint16_t>(4 * random_.below(4));
+    if (random_.below(2) == 0) shape.rotary = random_rotary_and_reach(random_, shape.head_dim);
     return shape;
   }
 
@@ -214,15 +216,18 @@ class Walk {
     }
     const std::uint32_t head = random_.below(shape_.kv_heads);
     const PlainChain& plain = chain(layer, head);
+    const std::size_t query = random_.below(static_cast<std::uint32_t>(count));
+    const auto position = static_cast<std::uint32_t>(seen_[layer] - count + query);
+    const std::vector<SlotInfo> infos = explain_all(rig_.cache(), layer, head);
     reference::Rows keys;
     reference::Rows values;
     for (std::size_t i = 0; i < plain.size; ++i) {
       const bool q4 = shape_.storage == Storage::kQ4;
       keys.push_back(q4 ? reference::decode_key(plain.slots[i], profile, layer, head)
                         : reference::widen(plain.keys[i]));
+      if (shape_.rotary.reach != 0) keys[i] = reference::met(keys[i], shape_.rotary, position, infos[i].position, q4);
       values.push_back(q4 ? reference::decode_value(plain.slots[i]) : reference::widen(plain.values[i]));
     }
-    const std::size_t query = random_.below(static_cast<std::uint32_t>(count));
     const std::size_t at = (query * shape_.query_heads + head * shape_.group()) * dim;
     const auto exact = reference::attention(reference::widen(std::span(queries).subspan(at, dim)), keys, values,
                                             plain.size - (count - 1 - query));

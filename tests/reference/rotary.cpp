@@ -20,4 +20,26 @@ std::vector<double> turned(std::span<const double> key, const Rotary& rotary, do
   return result;
 }
 
+namespace {
+
+std::uint32_t step_of(const Rotary& rotary) {
+  std::uint32_t step = 1;
+  while (2 * step <= rotary.reach / 2) step *= 2;
+  return step;
+}
+
+}  // namespace
+
+std::uint32_t shift_of(const Rotary& rotary, std::uint32_t query, std::uint32_t slot) {
+  std::uint32_t shift = 0;
+  while (query > slot + shift + rotary.reach) shift += step_of(rotary);
+  return shift;
+}
+
+std::vector<double> met(std::span<const double> key, const Rotary& rotary, std::uint32_t query, std::uint32_t slot,
+                        bool q4) {
+  const std::uint32_t wrapped = q4 ? slot / step_of(rotary) * step_of(rotary) : 0;
+  return turned(key, rotary, static_cast<double>(wrapped) + shift_of(rotary, query, slot));
+}
+
 }  // namespace nibkv::reference

@@ -137,7 +137,7 @@ Policy random_scored_policy(Random& random, const Shape& shape, std::uint32_t mo
     policy.threshold = static_cast<std::uint8_t>(random.below(200));
     policy.candidate_mass = static_cast<std::uint8_t>(random.below(2) == 0 ? 0 : random.below(256));
     policy.budget = static_cast<Budget>(random.below(4));
-    if (shape.rotary.known()) {
+    if (shape.rotary.known() && shape.rotary.reach == 0) {
       policy.rephase = random.below(2) == 0;
       policy.position_free = random.below(2) == 0;
     }
@@ -164,6 +164,12 @@ Rotary random_rotary(Random& random, std::uint32_t head_dim) {
   rotary.scale = kScales[random.below(3)];
   rotary.dims = static_cast<std::uint16_t>(random.below(2) == 0 ? head_dim : 2 * random.within(1, head_dim / 2));
   rotary.adjacent = random.below(2) == 0;
+  return rotary;
+}
+
+Rotary random_rotary_and_reach(Random& random, std::uint32_t head_dim) {
+  Rotary rotary = random_rotary(random, head_dim);
+  if (random.below(2) == 0) rotary.reach = random.below(4) == 0 ? random.within(2, 9) : random.within(10, 300);
   return rotary;
 }
 

@@ -63,6 +63,8 @@ std::vector<float> rows_of_sizes(Random& random, std::size_t rows, std::uint32_t
 
 /// Any rotary embedding that is known and fits.
 Rotary random_rotary(Random& random, std::uint32_t head_dim);
+/// Half of them have a reach, of few tokens.
+Rotary random_rotary_and_reach(Random& random, std::uint32_t head_dim);
 
 /// The maximum values that random_shape draws.
 struct MostShape {

@@ -126,7 +126,15 @@ struct Scratch {
   std::uint32_t block = 0;            ///< f32[rows][head_dim]: the sums of a block, if a head may have several
   std::uint32_t softmax = 0;          ///< u16[chain_tiles][rows][32]: the weights of a whole chain, for its scores
   std::uint32_t exponents = 0;        ///< i32[chain_tiles][rows]: their exponents
+  std::uint32_t turned = 0;  ///< Rotary::turns() times the query rows turned for far slots, turned_bytes() each
   std::uint32_t total = 0;
+};
+
+/// A turned query row apart from its codes.
+struct TurnedRow {
+  float scale = 0;
+  float outlier_scale = 0;
+  float apart = 0;  ///< its product with the mean key, less that of the row that is not turned
 };
 
 namespace detail {
@@ -240,6 +248,13 @@ constexpr std::uint32_t encoding_bytes(const Shape& shape) {
   return shape.storage == Storage::kQ4 ? (1 + kRefinerRows) * shape.head_dim * 4u : 0;
 }
 
+/// Query rows of a pass, turned alike: their codes i8[rows][head_dim], TurnedRow[rows], the sums of their codes and of
+/// their outlier codes i32[rows], and the latter i8[rows][outlier_channels].
+constexpr std::uint32_t turned_bytes(const Shape& shape) {
+  const std::uint64_t row = shape.head_dim + sizeof(TurnedRow) + 2 * sizeof(std::int32_t) + shape.outlier_channels;
+  return shape.storage == Storage::kQ4 ? static_cast<std::uint32_t>(detail::round_up(shape.rows() * row, 16)) : 0;
+}
+
 constexpr Scratch scratch_of(const Shape& shape, const Policy& policy, std::uint64_t chain_tiles) {
   const std::uint32_t rows = shape.rows();
   const bool q4 = shape.storage == Storage::kQ4;
@@ -260,6 +275,7 @@ constexpr Scratch scratch_of(const Shape& shape, const Policy& policy, std::uint
   at.block = take(divides_heads(shape, policy) && chain_tiles > kBlockTiles ? rows * shape.head_dim * 4u : 0);
   at.softmax = take(scores_attention(policy) ? chain_tiles * rows * kTileSlots * 2 : 0);
   at.exponents = take(scores_attention(policy) ? chain_tiles * rows * 4 : 0);
+  at.turned = take(shape.rotary.turns() * turned_bytes(shape));
   // Workers that append encode their rows in it.
   const std::uint32_t least = shape.workers > 1 ? encoding_bytes(shape) : 0;
   at.total = end > least ? end : static_cast<std::uint32_t>(detail::round_up(least, kArenaAlignment));

@@ -39,8 +39,8 @@ struct Part {
 /// @returns kNotReady; kBadArgument for a wrong layer, part or span size, for a head of the part
 ///          that holds fewer than `count` tokens, or for a query of the part that is not finite.
 ///          Nothing is written unless kOk.
-/// Cost: O(count * query_heads * held * head_dim); beyond the reach, O(head_dim) more for each query row, tile and shift
-/// that the tile's slots need.
+/// Cost: O(count * query_heads * held * head_dim). A tile with slots that were wrapped before the query is read up to
+/// Rotary::turns() times more for its keys.
 Status attend(Cache& cache, std::uint32_t layer, std::span<const float> queries, std::span<float> out,
               const Part& part = {});
 

@@ -810,7 +810,9 @@ NIBKV_API bool nibkv_port_runs(const char* name);
  *
  * The last eight are the first eight fields of nibkv_shape in their order, so one macro can stand for them both there
  * and in the initialiser of a nibkv_shape. For a shape and policy in range the value, a uint64_t, equals
- * nibkv_footprint, even where memory could not hold it. Ranges are not checked here; nibkv_init checks them. */
+ * nibkv_footprint, even where memory could not hold it. Ranges are not checked here; nibkv_init checks them.
+ *
+ * With shape.rotary.reach set, add NIBKV_FOOTPRINT_REACH(of the same eight): the sum is at least nibkv_footprint. */
 #define NIBKV_FOOTPRINT_FULL(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 0, 0, 0, 0, 1)
 #define NIBKV_FOOTPRINT_STREAMING_LLM(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 1, 0, 0, 0, 1)
 #define NIBKV_FOOTPRINT_EMS(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 1, 1, 1, 1)
@@ -824,6 +826,12 @@ NIBKV_API bool nibkv_port_runs(const char* name);
 #define NIBKV_FOOTPRINT_HEAD_KV(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 0, 1, 0, 0)
 #define NIBKV_FOOTPRINT_MINICACHE(tokens, ...) NIBKV_FOOTPRINT_FULL(tokens, __VA_ARGS__)
 #define NIBKV_FOOTPRINT_EMS_FOLD(tokens, ...) NIBKV_FOOTPRINT_EMS(tokens, __VA_ARGS__)
+
+#define NIBKV_FOOTPRINT_REACH(...) NIBKV_FOOTPRINT_REACH_(__VA_ARGS__)
+#define NIBKV_FOOTPRINT_REACH_(layers, query_heads, kv_heads, head_dim, outlier_channels, max_chunk, workers, storage) \
+  NIBKV_ROUND_((workers)*NIBKV_ROUND_(4 * (NIBKV_ROWS_((query_heads) / (kv_heads)*UINT64_C(1) * (max_chunk)) *         \
+                                               (UINT64_C(20) + (head_dim) + (outlier_channels)) +                      \
+                                           15)))
 
 /* The footprint of a policy of your own. keep: 0, 1, 2 as NIBKV_KEEP_ALL, ...; the others are 0 or 1, and 0 unless keep
  * is 2. global: score is GLOBAL_LOCAL or GLOBAL; local: it is GLOBAL_LOCAL or LOCAL; merge: not

@@ -54,7 +54,7 @@ void attend_head(const ArenaView& to, std::uint32_t layer, std::uint32_t head, c
                                        const ConstRows& queries, const MutableRows& out, const Part& part) {
   const Basis basis(to, layer, head);
   const Chain& chain = to.chain(layer, head);
-  FarQueries far(to, basis, chain, queries, head, chain.seen - mask.count, rows_in(to, part.worker).row);
+  FarQueries far(to, basis, chain, queries, head, chain.seen - mask.count, to.scratch(part.worker));
   attend_head(to, layer, head, mask, queries, out, part, &far);
 }
 

@@ -128,6 +128,31 @@ static_assert(agrees(position_free, [](std::uint32_t tokens, const Shape& shape)
   return NIBKV_FOOTPRINT(NIBKV_OF_(shape), tokens, 2, 1, 1, 2, 1);
 }));
 
+// With a reach, the sum of two macros is enough.
+template <typename Preset, typename Macro>
+constexpr bool bounds_reach(Preset preset, Macro macro) {
+  for (Shape shape : kShapes) {
+    shape.rotary = {.base = 1e4f, .dims = 16};
+    for (const std::uint32_t reach : {2u, 3u, 4096u, 8191u}) {
+      shape.rotary.reach = reach;
+      for (const std::uint32_t tokens : kBudgets) {
+        const std::uint64_t more = NIBKV_FOOTPRINT_REACH(NIBKV_OF_(shape));
+        const Policy policy = preset(tokens);
+        if (valid(policy, shape) && footprint(shape, policy) > macro(tokens, shape) + more) return false;
+      }
+    }
+  }
+  return true;
+}
+static_assert(bounds_reach([](std::uint32_t tokens) { return full(tokens); },
+                           [](std::uint32_t tokens, const Shape& shape) {
+                             return NIBKV_FOOTPRINT_FULL(tokens, NIBKV_OF_(shape));
+                           }));
+static_assert(bounds_reach([](std::uint32_t tokens) { return l2_norm(tokens); },
+                           [](std::uint32_t tokens, const Shape& shape) {
+                             return NIBKV_FOOTPRINT_L2_NORM(tokens, NIBKV_OF_(shape));
+                           }));
+
 // Where layers share codes, the macros say the largest that it can be.
 constexpr bool bounds_pairs() {
   for (const Shape& shape : kShapes) {

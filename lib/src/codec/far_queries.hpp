@@ -31,14 +31,14 @@ struct FarDots {
 };
 
 /// The queries of a pass, where there is a Rotary::reach. Keys are coded at their positions less Rotary::wrap_of,
-/// and so are queries. For slots that were wrapped otherwise, or are further behind than the reach, a query
-/// is turned, split, rotated and quantised anew: once for each turn that the slots of a tile need.
+/// and so are queries. For slots that were wrapped otherwise, or are further behind than the reach, a query is turned
+/// less far, by one of Rotary::turns() numbers of steps: it is turned, split, rotated and quantised once for each.
 class FarQueries {
  public:
-  /// @param first  the position of the call's first token
-  /// @param space  f32[head_dim], written
+  /// @param first    the position of the call's first token
+  /// @param scratch  of the worker
   FarQueries(const ArenaView& to, const Basis& basis, const Chain& chain, const ConstRows& queries,
-             std::uint32_t kv_head, std::uint32_t first, float* space);
+             std::uint32_t kv_head, std::uint32_t first, std::byte* scratch);
 
   /// The next pass has these rows, [query][member of the group].
   /// @param first_row  the number of its first, counted from the call's first query
@@ -63,12 +63,34 @@ class FarQueries {
   void meet(std::uint32_t tile, std::uint32_t slot, const FarDots& to);
 
  private:
+  /// Rows that are turned alike; arrays as in turned_bytes().
+  struct Turned {
+    std::int8_t* codes;
+    TurnedRow* rows;
+    std::int32_t* sums;
+    std::int32_t* outlier_sums;
+    std::int8_t* outlier_codes;
+  };
+  /// Rows [from, end), of one query.
+  struct Range {
+    std::int32_t from, end;
+  };
+  struct SlotSteps;
+
   std::uint32_t position_of_row(std::int32_t i) const {
     return first_ + (first_row_ + static_cast<std::uint32_t>(i)) / to_.shape().group();
   }
+  Turned turned(std::uint32_t steps) const;
   void read(std::int32_t i);
   void measure();
-  void meet_turned(std::int32_t i, std::uint32_t lanes, std::uint32_t tile, const FarDots& to);
+  void encode(std::int32_t i, std::uint32_t back, const Turned& to, std::int32_t at);
+  void meet_turned(const Range& range, const Turned& rows, const SlotSteps& slots, std::uint32_t steps,
+                   std::uint32_t tile, const FarDots& to);
+  void rescale(const Range& range, const SlotSteps& slots, const FarDots& to);
+  void meet_query(const Range& range, const SlotSteps& slots, const std::uint32_t* positions, std::uint32_t tile,
+                  const FarDots& to);
+  void meet_later(const Range& range, SlotSteps slots, const std::uint32_t* positions, std::uint32_t tile,
+                  const FarDots& to);
 
   const ArenaView& to_;
   const Basis& basis_;
@@ -77,11 +99,13 @@ class FarQueries {
   std::uint32_t kv_head_;
   std::uint32_t first_;
   float* row_;
+  std::byte* turned_;
   std::uint32_t first_row_ = 0;
   std::int32_t count_ = 0;
-  bool measured_ = false;  // whether the next two are those of the pass
+  bool measured_ = false;  // whether the next three are those of the pass
   float units_[kMaxRows];
-  float products_[kMaxRows];  // of the wrapped rows with the mean key, in units
+  float products_[kMaxRows];                   // of the wrapped rows with the mean key, in units
+  std::uint16_t encoded_[Rotary::kMostTurns];  // for each number of steps from 1: a bit for each row
   float outlier_unit_;
   RowTurner turner_;
 };

@@ -13,7 +13,7 @@
 #include "tests/support/workers.hpp"
 
 // Attention over slots further behind than Rotary::reach.
-namespace nibkv {
+namespace nibkv::attend_far_test {
 namespace {
 
 using test::attend_all;
@@ -23,7 +23,6 @@ using test::Rig;
 using test::words;
 
 constexpr std::uint32_t kReach = 64;
-constexpr std::uint32_t kStep = 32;
 constexpr std::uint64_t kSeed = 1;  // of the profile that a Rig makes
 
 Shape shape_with(std::uint16_t outliers, bool adjacent, std::uint32_t reach = kReach) {
@@ -60,12 +59,6 @@ std::vector<float> read(Cache& cache, Random& random, std::uint32_t tokens, std:
   return all;
 }
 
-std::uint32_t turned_back(std::uint32_t query, std::uint32_t slot) {
-  std::uint32_t shift = 0;
-  while (query > slot + shift + kReach) shift += kStep;
-  return shift;
-}
-
 struct Expected {
   std::vector<double> turned, unturned;
 };
@@ -78,17 +71,17 @@ struct Held {
   reference::Rows keys, values;
 };
 
-Held held_by(const Cache& cache, const reference::ArenaModel& model, const ProfileView& profile,
-             std::uint32_t kv_head) {
+Held held_by(const Cache& cache, const reference::ArenaModel& model, const ProfileView& profile, std::uint32_t kv_head,
+             std::uint32_t layer = 0) {
   Held held = {cache.shape().rotary, {}, {}, {}, {}};
-  for (const SlotInfo& info : test::explain_all(cache, 0, kv_head)) {
+  for (const SlotInfo& info : test::explain_all(cache, layer, kv_head)) {
     held.positions.push_back(info.position);
     held.biases.push_back(info.bias / 16.0 * std::log(2.0));
   }
-  for (const reference::Slot& slot : model.slots(0, kv_head)) {
+  for (const reference::Slot& slot : model.slots(layer, kv_head)) {
     // A key is coded where the profile knows keys.
-    const std::uint32_t wrapped = held.positions[held.keys.size()] / kStep * kStep;
-    held.keys.push_back(reference::turned(reference::decode_key(slot, profile, 0, kv_head), held.rotary, wrapped));
+    const std::uint32_t wrapped = held.rotary.wrap_of(held.positions[held.keys.size()]);
+    held.keys.push_back(reference::turned(reference::decode_key(slot, profile, layer, kv_head), held.rotary, wrapped));
     held.values.push_back(reference::decode_value(slot));
   }
   return held;
@@ -108,7 +101,7 @@ Expected expect(const Held& held, std::span<const float> query, std::uint32_t po
   const double root = std::sqrt(static_cast<double>(row.size()));
   std::vector<double> turned, unturned;
   for (std::size_t t = 0; t < visible; ++t) {
-    const double shift = turned_back(position, held.positions[t]);
+    const double shift = reference::shift_of(held.rotary, position, held.positions[t]);
     const std::vector<double> back = reference::turned(row, held.rotary, -shift);
     double dot = 0, plain = 0;
     for (std::size_t c = 0; c < row.size(); ++c) {
@@ -221,7 +214,7 @@ TEST(AttendFar, ExactRowsDoTheSame) {
     double mass = 0;
     std::uint32_t far = 0;
     for (std::uint32_t t = 0; t < infos.size(); ++t) {
-      const std::uint32_t shift = turned_back(300, infos[t].position);
+      const std::uint32_t shift = reference::shift_of(shape.rotary, 300, infos[t].position);
       far += shift != 0 ? 1 : 0;
       const auto back = reference::turned(query, shape.rotary, -static_cast<double>(shift));
       const std::vector<float> key = model_of(rig).key_f32(0, 1, t), value = model_of(rig).value_f32(0, 1, t);
@@ -304,6 +297,68 @@ TEST(AttendFar, BeforeTheFirstStepNoByteChanges) {
   }
 }
 
+// Spans whose tokens all see each other, so that a query sees slots that were wrapped further than it is.
+TEST(AttendFar, AMaskMayShowSlotsThatAreWrappedFurther) {
+  for (const std::uint16_t outliers : std::initializer_list<std::uint16_t>{0, 8}) {
+    for (const std::uint32_t reach : {4u, kReach}) {  // a step of 2: spans of 7 have four
+      const Shape shape = shape_with(outliers, true, reach);
+      Rig rig(shape, ems(96));
+      Random random(14);
+      read(rig.cache(), random, 28, 7);  // the next tokens are 28 to 34
+      const Rows rows = rows_of(shape, random, shape.max_chunk);
+      ASSERT_EQ(append(rig.cache(), 0, rows.keys, rows.values), Status::kOk);
+      const Held held[] = {held_by(rig, 0), held_by(rig, 1)};
+      const std::vector<std::uint32_t> mask(shape.max_chunk, 0x7f);
+      std::vector<float> out(rows.queries.size());
+      ASSERT_EQ(attend(rig.cache(), 0, shape.max_chunk,
+                       tokens_first(rows.queries.data(), Number::kF32, shape.query_heads, shape.head_dim), mask,
+                       tokens_first(out.data(), Number::kF32, shape.query_heads, shape.head_dim)),
+                Status::kOk);
+      for (std::uint32_t i = 0; i < shape.max_chunk; ++i) {
+        for (std::uint32_t head = 0; head < shape.query_heads; ++head) {
+          const std::size_t at = (i * shape.query_heads + head) * std::size_t{shape.head_dim};
+          const Expected want = expect(held[head / shape.group()], std::span(rows.queries).subspan(at, shape.head_dim),
+                                       28 + i, rig.cache().held(0, head / shape.group()));
+          const auto got = reference::widen(std::span(out).subspan(at, shape.head_dim));
+          EXPECT_LT(reference::distance(got, want.turned), 0.08 * reference::norm(want.turned))
+              << words(shape, ems(96), rig.cache().port()) << ", query " << i << ", head " << head;
+        }
+      }
+    }
+  }
+}
+
+TEST(AttendFar, LayersThatShareCodesAreTurnedToo) {
+  Shape shape = shape_with(0, true);
+  shape.layers = 2;
+  LayerSet pair;
+  pair.add(0);
+  Policy policy = ems_fold(160, pair);
+  policy.fold.recent = 8;
+  Rig rig(shape, policy);
+  Random random(15);
+  Rows rows;
+  for (std::uint32_t done = 0; done < 300; done += 5) {
+    rows = rows_of(shape, random, 5);
+    for (std::uint32_t layer = 0; layer < 2; ++layer) {
+      ASSERT_EQ(append(rig.cache(), layer, rows.keys, rows.values), Status::kOk);
+      if (done < 295) attend_all(rig.cache(), layer, rows.queries);
+    }
+  }
+  const reference::ArenaModel model = model_of(rig);
+  for (std::uint32_t layer = 0; layer < 2; ++layer) {
+    EXPECT_GT(model.folded(layer, 0).used, 16u);
+    const Held held = held_by(rig.cache(), model, {}, 0, layer);
+    const std::size_t at = std::size_t{4} * shape.query_heads * shape.head_dim;  // the newest query
+    const Expected want =
+        expect(held, std::span(rows.queries).subspan(at, shape.head_dim), 299, rig.cache().held(layer, 0));
+    const std::vector<float> out = attend_all(rig.cache(), layer, rows.queries);
+    const auto got = reference::widen(std::span(out).subspan(at, shape.head_dim));
+    EXPECT_LT(reference::distance(got, want.turned), 0.06 * reference::norm(want.turned));
+    EXPECT_GT(reference::distance(got, want.unturned), 0.2 * reference::norm(want.turned));
+  }
+}
+
 // A row of zeros, and rows of sizes from 2^-40 to 2^30, where the largest logit takes all: what is far must not overflow
 // or vanish.
 TEST(AttendFar, QueriesOfEverySizeGiveFiniteRows) {
@@ -327,4 +382,4 @@ TEST(AttendFar, QueriesOfEverySizeGiveFiniteRows) {
 }
 
 }  // namespace
-}  // namespace nibkv
+}  // namespace nibkv::attend_far_test
