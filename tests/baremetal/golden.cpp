@@ -27,13 +27,13 @@ bool gives(const nibkv::test::GoldenCases& cases, std::string_view port, std::ui
 }  // namespace
 
 int main(int, char**) {
-  bool right = true;
-  for (std::uint32_t i = 0; !nibkv::port_name(i).empty(); ++i) {
-    if (!nibkv::port_runs(nibkv::port_name(i))) continue;
-    right = gives(nibkv::test::golden_cases(), nibkv::port_name(i), nibkv::test::kGolden) && right;
-    right = gives(nibkv::test::turned_cases(), nibkv::port_name(i), nibkv::test::kTurnedGolden) && right;
-    right = gives(nibkv::test::aligned_cases(), nibkv::port_name(i), nibkv::test::kAlignedGolden) && right;
-  }
+  // With the fastest port: parity holds the others to its bytes.
+  std::uint32_t i = 0;
+  while (!nibkv::port_runs(nibkv::port_name(i))) ++i;
+  const std::string_view port = nibkv::port_name(i);
+  bool right = gives(nibkv::test::golden_cases(), port, nibkv::test::kGolden);
+  right = gives(nibkv::test::turned_cases(), port, nibkv::test::kTurnedGolden) && right;
+  right = gives(nibkv::test::aligned_cases(), port, nibkv::test::kAlignedGolden) && right;
   nibkv::metal::say("stack, with what this program and start-up take: ");
   nibkv::metal::say_number(nibkv::metal::stack_used());
   nibkv::metal::say(" bytes\n");

@@ -12,7 +12,7 @@
 #include "bench/runner/text/tokenizer.hpp"
 #include "tests/support/effort.hpp"
 
-namespace nibkv::llm {
+namespace nibkv::llm::fold_test {
 namespace {
 
 struct FoldedModel {
@@ -120,4 +120,4 @@ TEST(FoldedModel, TheGateTakesValuesThatAreAlikeThroughTheMaps) {
 }
 
 }  // namespace
-}  // namespace nibkv::llm
+}  // namespace nibkv::llm::fold_test

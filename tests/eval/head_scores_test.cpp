@@ -10,7 +10,7 @@
 #include "bench/runner/text/builtin_text.hpp"
 #include "tests/support/effort.hpp"
 
-namespace nibkv::llm {
+namespace nibkv::llm::head_scores_test {
 namespace {
 
 Config tiny_shape() {
@@ -137,4 +137,4 @@ TEST_F(HeadScoresTest, RefusesAModelThatFindsNothing) {
 }
 
 }  // namespace
-}  // namespace nibkv::llm
+}  // namespace nibkv::llm::head_scores_test

@@ -10,7 +10,7 @@
 #include "bench/runner/text/builtin_text.hpp"
 #include "bench/runner/text/tokenizer.hpp"
 
-namespace nibkv::llm {
+namespace nibkv::llm::perplexity_test {
 namespace {
 
 std::vector<long double> log_softmax(const std::vector<float>& logits) {
@@ -189,4 +189,4 @@ TEST_F(PerplexityTest, ReportsProgressUpToTheEnd) {
 }
 
 }  // namespace
-}  // namespace nibkv::llm
+}  // namespace nibkv::llm::perplexity_test

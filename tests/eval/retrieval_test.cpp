@@ -14,7 +14,7 @@
 #include "bench/runner/stores/f16_store.hpp"
 #include "bench/runner/text/builtin_text.hpp"
 
-namespace nibkv::llm {
+namespace nibkv::llm::retrieval_test {
 namespace {
 
 TEST(Needles, HaveNames) {
@@ -332,4 +332,4 @@ TEST(RetrievalReport, DrawsAMapForEachCache) {
 }
 
 }  // namespace
-}  // namespace nibkv::llm
+}  // namespace nibkv::llm::retrieval_test

@@ -9,7 +9,7 @@
 #include "bench/runner/text/builtin_text.hpp"
 #include "bench/runner/text/tokenizer.hpp"
 
-namespace nibkv::llm {
+namespace nibkv::llm::speculative_test {
 namespace {
 
 /// The tiny model and some text, one token per byte.
@@ -126,4 +126,4 @@ TEST_F(SpeculativeTest, WhatCannotBeReadIsRefused) {
 }
 
 }  // namespace
-}  // namespace nibkv::llm
+}  // namespace nibkv::llm::speculative_test

@@ -9,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-namespace nibkv::llm {
+namespace nibkv::llm::svg_test {
 namespace {
 
 std::size_t count(std::string_view text, std::string_view what) {
@@ -219,4 +219,4 @@ TEST(HeatMap, LeavesLabelsOutWhereThereIsNoRoom) {
 }
 
 }  // namespace
-}  // namespace nibkv::llm
+}  // namespace nibkv::llm::svg_test

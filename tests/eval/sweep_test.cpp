@@ -13,7 +13,7 @@
 #include "bench/runner/text/builtin_text.hpp"
 #include "bench/runner/text/tokenizer.hpp"
 
-namespace nibkv::llm {
+namespace nibkv::llm::sweep_test {
 namespace {
 
 /// The tiny model and some text, one token per byte.
@@ -301,4 +301,4 @@ TEST(SweepReport, PrintsALineForEachRowAndDrawsThem) {
 }
 
 }  // namespace
-}  // namespace nibkv::llm
+}  // namespace nibkv::llm::sweep_test

@@ -37,12 +37,8 @@ inline unsigned effort() {
   const long times = text != nullptr ? std::strtol(text, nullptr, 10) : 1;
   return times >= 1 && times <= 1000000 ? static_cast<unsigned>(times) : 1;
 }
-/// Tests go through all ports that run here. On a board, whose emulator is slow, they only use
-/// the fastest one: parity and the golden word cover the others.
-#ifdef NIBKV_NO_THREADS
-inline constexpr bool kEveryPort = false;
-#else
-inline constexpr bool kEveryPort = true;
-#endif
+/// Tests go through all ports that run here; where they usually run under an emulator, only through the fastest one:
+/// parity holds the others to its bytes.
+inline constexpr bool kEveryPort = kShorter < 10;
 
 }  // namespace nibkv::test

@@ -8,7 +8,7 @@
 #include "tests/support/effort.hpp"
 #include "tests/support/rig.hpp"
 
-namespace nibkv {
+namespace nibkv::arena_test {
 namespace {
 
 using test::Arena;
@@ -346,4 +346,4 @@ TEST(Layout, PairsThatWouldGainNothingShareNothing) {
 }
 
 }  // namespace
-}  // namespace nibkv
+}  // namespace nibkv::arena_test

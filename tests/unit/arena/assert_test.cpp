@@ -10,7 +10,7 @@
 
 // What is watched in tests: the library's own asserts (arena/assert.hpp), and the gaps between the regions of a Rig's arena.
 
-namespace nibkv {
+namespace nibkv::assert_test {
 namespace {
 
 constexpr Shape kShape = {.layers = 1, .query_heads = 1, .kv_heads = 1, .head_dim = 16};
@@ -59,4 +59,4 @@ TEST(Gaps, AreWatchedBetweenTheRegionsOfTheState) {
 #endif
 
 }  // namespace
-}  // namespace nibkv
+}  // namespace nibkv::assert_test

@@ -10,7 +10,7 @@
 #include "tests/support/effort.hpp"
 #include "tests/support/rig.hpp"
 
-namespace nibkv {
+namespace nibkv::budget_test {
 namespace {
 
 using reference::ArenaModel;
@@ -333,4 +333,4 @@ TEST(CompactNow, RefusesWhatDoesNotFitThePolicy) {
 }
 
 }  // namespace
-}  // namespace nibkv
+}  // namespace nibkv::budget_test

@@ -8,7 +8,7 @@
 
 #include "tests/support/rig.hpp"
 
-namespace nibkv {
+namespace nibkv::cache_test {
 namespace {
 
 using test::Arena;
@@ -340,4 +340,4 @@ TEST(StaticCache, TakesAScoredPolicyAsItsArgument) {
 }
 
 }  // namespace
-}  // namespace nibkv
+}  // namespace nibkv::cache_test

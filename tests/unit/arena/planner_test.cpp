@@ -9,7 +9,7 @@
 #include "tests/support/effort.hpp"
 #include "tests/support/rig.hpp"
 
-namespace nibkv {
+namespace nibkv::planner_test {
 namespace {
 
 using test::words;
@@ -173,4 +173,4 @@ TEST(SmallestFootprint, IsZeroWhereNoBudgetIsValid) {
 }
 
 }  // namespace
-}  // namespace nibkv
+}  // namespace nibkv::planner_test

@@ -7,7 +7,7 @@
 #include "nibkv/cache.hpp"
 #include "tests/support/rig.hpp"
 
-namespace nibkv {
+namespace nibkv::policy_test {
 namespace {
 
 constexpr Shape kShape = {.layers = 1, .query_heads = 1, .kv_heads = 1, .head_dim = 64, .max_chunk = 10};
@@ -227,4 +227,4 @@ TEST(Policy, LayersShareFourBitsUnderPoliciesThatKeepAllOrScoreWithOneBudget) {
 }
 
 }  // namespace
-}  // namespace nibkv
+}  // namespace nibkv::policy_test

@@ -6,7 +6,7 @@
 
 #include "tests/support/rig.hpp"
 
-namespace nibkv {
+namespace nibkv::shape_test {
 namespace {
 
 constexpr Shape kGood = {
@@ -143,4 +143,4 @@ TEST(Shape, RowsAreTheQueriesOfAChunkButAtMostSixteen) {
 }
 
 }  // namespace
-}  // namespace nibkv
+}  // namespace nibkv::shape_test

@@ -5,7 +5,7 @@
 #include <set>
 #include <string_view>
 
-namespace nibkv {
+namespace nibkv::status_test {
 namespace {
 
 TEST(Status, ValuesAreFrozen) {
@@ -52,4 +52,4 @@ TEST(Status, AValueOfALaterVersionHasATextToo) {
 }
 
 }  // namespace
-}  // namespace nibkv
+}  // namespace nibkv::status_test

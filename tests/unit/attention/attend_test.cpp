@@ -15,7 +15,7 @@
 #include "tests/support/rig.hpp"
 #include "tests/support/workers.hpp"
 
-namespace nibkv {
+namespace nibkv::attend_test {
 namespace {
 
 using reference::ArenaModel;
@@ -611,4 +611,4 @@ TEST(Attend, FourBitsStayCloseToTheRowsThemselves) {
 }
 
 }  // namespace
-}  // namespace nibkv
+}  // namespace nibkv::attend_test

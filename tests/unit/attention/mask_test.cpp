@@ -12,7 +12,7 @@
 #include "tests/support/model_of.hpp"
 #include "tests/support/rig.hpp"
 
-namespace nibkv {
+namespace nibkv::mask_test {
 namespace {
 
 using test::Random;
@@ -271,4 +271,4 @@ TEST(Mask, OfTheWrongSizeOrWithNothingToSeeIsRefused) {
 }
 
 }  // namespace
-}  // namespace nibkv
+}  // namespace nibkv::mask_test

@@ -16,7 +16,7 @@
 #include "tests/support/rig.hpp"
 #include "tests/support/workers.hpp"
 
-namespace nibkv {
+namespace nibkv::score_test {
 namespace {
 
 using reference::Notes;
@@ -411,4 +411,4 @@ TEST(Scoring, ATileCarriesOnlyWhatItsPolicyReads) {
 }
 
 }  // namespace
-}  // namespace nibkv
+}  // namespace nibkv::score_test

@@ -13,7 +13,7 @@
 #include "tests/support/snapshots.hpp"
 #include "tests/support/workers.hpp"
 
-namespace nibkv {
+namespace nibkv::share_test {
 namespace {
 
 using test::append_divided;
@@ -365,4 +365,4 @@ TEST(Share, DivideWorkEvenly) {
 }
 
 }  // namespace
-}  // namespace nibkv
+}  // namespace nibkv::share_test

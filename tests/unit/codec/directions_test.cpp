@@ -10,7 +10,7 @@
 #include "tests/support/model_of.hpp"
 #include "tests/support/rig.hpp"
 
-namespace nibkv {
+namespace nibkv::directions_test {
 namespace {
 
 using test::Random;
@@ -153,4 +153,4 @@ TEST(Directions, TheWorstRowsOfTheTransformAreOffByWhatIsSaid) {
 }
 
 }  // namespace
-}  // namespace nibkv
+}  // namespace nibkv::directions_test

@@ -11,7 +11,7 @@
 #include "tests/reference/rotary.hpp"
 #include "tests/support/random.hpp"
 
-namespace nibkv {
+namespace nibkv::rotary_test {
 namespace {
 
 using test::Random;
@@ -132,4 +132,4 @@ TEST(RowTurner, GivesTheBitsOfKeyTurner) {
 }
 
 }  // namespace
-}  // namespace nibkv
+}  // namespace nibkv::rotary_test

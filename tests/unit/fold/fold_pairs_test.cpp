@@ -8,7 +8,7 @@
 #include "profile/format.hpp"
 #include "tests/support/rig.hpp"
 
-namespace nibkv {
+namespace nibkv::fold_pairs_test {
 namespace {
 
 constexpr Shape kShape = {.layers = 7, .query_heads = 1, .kv_heads = 1, .head_dim = 16, .max_chunk = 8};
@@ -97,4 +97,4 @@ TEST(FoldPairs, ChangesNothingElse) {
 }
 
 }  // namespace
-}  // namespace nibkv
+}  // namespace nibkv::fold_pairs_test

@@ -12,7 +12,7 @@
 #include "tests/reference/attention.hpp"
 #include "tests/support/rig.hpp"
 
-namespace nibkv {
+namespace nibkv::fold_row_test {
 namespace {
 
 using reference::scale16_value;
@@ -238,4 +238,4 @@ TEST(FoldRow, IsTheSameOnAllPorts) {
 }
 
 }  // namespace
-}  // namespace nibkv
+}  // namespace nibkv::fold_row_test

@@ -12,7 +12,7 @@
 #include "tests/support/model_of.hpp"
 #include "tests/support/rig.hpp"
 
-namespace nibkv {
+namespace nibkv::fold_test {
 namespace {
 
 using reference::Slot;
@@ -720,4 +720,4 @@ TEST(Fold, IsTheSameOnAllPorts) {
 }
 
 }  // namespace
-}  // namespace nibkv
+}  // namespace nibkv::fold_test

@@ -15,7 +15,7 @@
 #include "tests/support/model_of.hpp"
 #include "tests/support/rig.hpp"
 
-namespace nibkv {
+namespace nibkv::append_test {
 namespace {
 
 using reference::ArenaModel;
@@ -482,4 +482,4 @@ TEST(Append, NumbersOfAnySizeTouchNothingElse) {
 }
 
 }  // namespace
-}  // namespace nibkv
+}  // namespace nibkv::append_test

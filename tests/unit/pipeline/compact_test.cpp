@@ -10,7 +10,7 @@
 #include "tests/support/model_of.hpp"
 #include "tests/support/rig.hpp"
 
-namespace nibkv {
+namespace nibkv::compact_test {
 namespace {
 
 using reference::Slot;
@@ -223,4 +223,4 @@ TEST(Compact, FreedTilesServeOtherHeads) {
 }
 
 }  // namespace
-}  // namespace nibkv
+}  // namespace nibkv::compact_test

@@ -15,7 +15,7 @@
 #include "tests/support/model_of.hpp"
 #include "tests/support/rig.hpp"
 
-namespace nibkv {
+namespace nibkv::merge_test {
 namespace {
 
 using reference::Notes;
@@ -429,4 +429,4 @@ TEST(Merge, AttentionOverMergedSlotsIsExactWithinTheBound) {
 }
 
 }  // namespace
-}  // namespace nibkv
+}  // namespace nibkv::merge_test

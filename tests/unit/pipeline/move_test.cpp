@@ -9,7 +9,7 @@
 #include "tests/support/model_of.hpp"
 #include "tests/support/snapshots.hpp"
 
-namespace nibkv {
+namespace nibkv::move_test {
 namespace {
 
 using test::feed;
@@ -274,4 +274,4 @@ TEST(Room, SaysHowMuchAppendTakes) {
 }
 
 }  // namespace
-}  // namespace nibkv
+}  // namespace nibkv::move_test

@@ -16,7 +16,7 @@
 #include "tests/support/model_of.hpp"
 #include "tests/support/rig.hpp"
 
-namespace nibkv {
+namespace nibkv::plan_score_test {
 namespace {
 
 using reference::Slot;
@@ -426,4 +426,4 @@ TEST(CheckPlan, MembersJoinKeptSlotsOnly) {
 }
 
 }  // namespace
-}  // namespace nibkv
+}  // namespace nibkv::plan_score_test

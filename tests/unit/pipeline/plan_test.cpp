@@ -10,7 +10,7 @@
 #include "tests/support/effort.hpp"
 #include "tests/support/rig.hpp"
 
-namespace nibkv {
+namespace nibkv::plan_test {
 namespace {
 
 using test::Random;
@@ -178,4 +178,4 @@ TEST(Streaming, CodesMoveAsTheyAre) {
 }
 
 }  // namespace
-}  // namespace nibkv
+}  // namespace nibkv::plan_test

@@ -12,7 +12,7 @@
 #include "tests/support/effort.hpp"
 #include "tests/support/rig.hpp"
 
-namespace nibkv {
+namespace nibkv::rows_test {
 namespace {
 
 using test::Random;
@@ -338,4 +338,4 @@ TEST(Rows, OfAllHeadsMayBeTheSame) {
 }
 
 }  // namespace
-}  // namespace nibkv
+}  // namespace nibkv::rows_test

@@ -5,7 +5,7 @@
 #include "tests/support/feed.hpp"
 #include "tests/support/snapshots.hpp"
 
-namespace nibkv {
+namespace nibkv::tidy_test {
 namespace {
 
 using test::Random;
@@ -91,4 +91,4 @@ TEST(Wipe, LeavesNothingOfWhatWasHeld) {
 }
 
 }  // namespace
-}  // namespace nibkv
+}  // namespace nibkv::tidy_test

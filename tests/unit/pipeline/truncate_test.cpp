@@ -9,7 +9,7 @@
 #include "tests/support/model_of.hpp"
 #include "tests/support/snapshots.hpp"
 
-namespace nibkv {
+namespace nibkv::truncate_test {
 namespace {
 
 using test::go_on;
@@ -294,4 +294,4 @@ TEST(Truncate, CheckFindsWrongBounds) {
 }
 
 }  // namespace
-}  // namespace nibkv
+}  // namespace nibkv::truncate_test

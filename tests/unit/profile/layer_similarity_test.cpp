@@ -7,7 +7,7 @@
 #include "profile/procrustes.hpp"
 #include "tests/support/rig.hpp"
 
-namespace nibkv {
+namespace nibkv::layer_similarity_test {
 namespace {
 
 using test::Random;
@@ -477,4 +477,4 @@ TEST(LayerSimilarity, ProfilesOfFourGibibytesAreNone) {
 }
 
 }  // namespace
-}  // namespace nibkv
+}  // namespace nibkv::layer_similarity_test

@@ -11,7 +11,7 @@
 #include "tests/reference/arena_model.hpp"
 #include "tests/support/rig.hpp"
 
-namespace nibkv {
+namespace nibkv::profile_test {
 namespace {
 
 using test::Random;
@@ -413,4 +413,4 @@ TEST(Calibrator, MemoryIsCountedWithoutOverflow) {
 }
 
 }  // namespace
-}  // namespace nibkv
+}  // namespace nibkv::profile_test

@@ -11,7 +11,7 @@
 #include "tests/support/feed.hpp"
 #include "tests/support/snapshots.hpp"
 
-namespace nibkv {
+namespace nibkv::reports_kept_test {
 namespace {
 
 using test::feed;
@@ -152,4 +152,4 @@ TEST(ReportsKept, MergedTokensWeighAsManyAsTheyStandFor) {
 }
 
 }  // namespace
-}  // namespace nibkv
+}  // namespace nibkv::reports_kept_test

@@ -9,7 +9,7 @@
 #include "tests/support/feed.hpp"
 #include "tests/support/snapshots.hpp"
 
-namespace nibkv {
+namespace nibkv::reports_limits_test {
 namespace {
 
 using test::feed;
@@ -117,4 +117,4 @@ TEST(ReportsLimits, AfterClearNothingIsLeftOfWhatWasBefore) {
 }
 
 }  // namespace
-}  // namespace nibkv
+}  // namespace nibkv::reports_limits_test

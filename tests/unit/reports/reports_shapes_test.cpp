@@ -6,7 +6,7 @@
 #include "nibkv/nibkv.hpp"
 #include "tests/support/feed.hpp"
 
-namespace nibkv {
+namespace nibkv::reports_shapes_test {
 namespace {
 
 using test::feed;
@@ -48,4 +48,4 @@ TEST(ReportsShapes, HeadsOf80ChannelsWorkUnderEveryPreset) {
 }
 
 }  // namespace
-}  // namespace nibkv
+}  // namespace nibkv::reports_shapes_test

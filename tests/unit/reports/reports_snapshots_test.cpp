@@ -9,7 +9,7 @@
 #include "tests/support/feed.hpp"
 #include "tests/support/snapshots.hpp"
 
-namespace nibkv {
+namespace nibkv::reports_snapshots_test {
 namespace {
 
 using test::feed;
@@ -112,4 +112,4 @@ TEST(ReportsSnapshots, OneOfAnEmptyCacheEmptiesAnother) {
 }
 
 }  // namespace
-}  // namespace nibkv
+}  // namespace nibkv::reports_snapshots_test

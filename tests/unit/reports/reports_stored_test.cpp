@@ -9,7 +9,7 @@
 #include "tests/support/effort.hpp"
 #include "tests/support/rig.hpp"
 
-namespace nibkv {
+namespace nibkv::reports_stored_test {
 namespace {
 
 using test::Arena;
@@ -113,4 +113,4 @@ TEST(ReportsStored, AValueBeyondHalfPrecisionIsFiniteAndExact) {
 }
 
 }  // namespace
-}  // namespace nibkv
+}  // namespace nibkv::reports_stored_test

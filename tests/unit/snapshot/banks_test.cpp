@@ -8,7 +8,7 @@
 #include "tests/support/effort.hpp"
 #include "tests/support/snapshots.hpp"
 
-namespace nibkv {
+namespace nibkv::banks_test {
 namespace {
 
 using test::Random;
@@ -221,4 +221,4 @@ TEST(Banks, NeedFunctionsAndRoom) {
 }
 
 }  // namespace
-}  // namespace nibkv
+}  // namespace nibkv::banks_test

@@ -11,7 +11,7 @@
 #include "nibkv/nibkv.hpp"
 #include "tests/support/rig.hpp"
 
-namespace nibkv {
+namespace nibkv::check_test {
 namespace {
 
 using test::Random;
@@ -305,4 +305,4 @@ TEST(Check, NoCountOfSlotsWrapsAround) {
 }
 
 }  // namespace
-}  // namespace nibkv
+}  // namespace nibkv::check_test

@@ -8,7 +8,7 @@
 #include "tests/support/feed.hpp"
 #include "tests/support/snapshots.hpp"
 
-namespace nibkv {
+namespace nibkv::import_test {
 namespace {
 
 using test::go_on;
@@ -352,4 +352,4 @@ TEST(ImportSnapshot, SnapshotsOfFoldedLayersAndOfAPassThatFailedAreRefused) {
 }
 
 }  // namespace
-}  // namespace nibkv
+}  // namespace nibkv::import_test

@@ -9,7 +9,7 @@
 #include "tests/support/effort.hpp"
 #include "tests/support/snapshots.hpp"
 
-namespace nibkv {
+namespace nibkv::snapshot_test {
 namespace {
 
 using test::go_on;
@@ -943,4 +943,4 @@ TEST(Snapshot, RandomMutationsWithRightChecksumsDoNoHarm) {
 }
 
 }  // namespace
-}  // namespace nibkv
+}  // namespace nibkv::snapshot_test
