@@ -12,7 +12,7 @@ endif()
 file(REMOVE_RECURSE ${WORK})
 file(MAKE_DIRECTORY ${WORK})
 separate_arguments(cpp UNIX_COMMAND "${CMAKE_CXX_COMPILER} ${CMAKE_CXX_FLAGS}")
-set(command ${cpp} -std=c++20 -O1 -ffp-contract=off -fno-exceptions -fno-rtti -Ilib/include -Ilib/src -I. @lib/sources.txt
+set(command ${cpp} -std=c++20 -O0 -ffp-contract=off -fno-exceptions -fno-rtti -Ilib/include -Ilib/src -I. @lib/sources.txt
             ${CMAKE_CURRENT_LIST_DIR}/consumer.cpp -o ${WORK}/consumer)
 execute_process(COMMAND ${command} WORKING_DIRECTORY ${ROOT} RESULT_VARIABLE result)
 if(NOT result EQUAL 0)

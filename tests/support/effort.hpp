@@ -14,7 +14,7 @@ namespace nibkv::test {
 #if defined(NIBKV_NO_THREADS)
 inline constexpr unsigned kShorter = 60, kEvery = 31, kStride = 61;
 #elif !defined(__x86_64__) && !defined(__i386__)
-inline constexpr unsigned kShorter = 10, kEvery = 7, kStride = 11;
+inline constexpr unsigned kShorter = 20, kEvery = 13, kStride = 17;
 #elif defined(NIBKV_SANITIZED)
 inline constexpr unsigned kShorter = 8, kEvery = 5, kStride = 1;
 #else

@@ -109,7 +109,8 @@ class Draftable {
   std::optional<TileStore> copy_;
 };
 
-void check(const Model& model, std::size_t tokens, const SpeculativeOptions& options, const TileStore& store) {
+// Before a cache is made for so many tokens.
+void check(const Model& model, std::size_t tokens, const SpeculativeOptions& options) {
   const std::size_t most = options.length + options.drafts;
   if (tokens < options.length + 1) {
     throw Error("the text has " + std::to_string(tokens) + " tokens; " + std::to_string(options.length + 1) +
@@ -119,6 +120,9 @@ void check(const Model& model, std::size_t tokens, const SpeculativeOptions& opt
     throw Error(std::to_string(options.length) + " tokens and their drafts are more than the model's context of " +
                 std::to_string(model.config().context));
   }
+}
+
+void check(const TileStore& store, const SpeculativeOptions& options) {
   if (store.max_chunk() < 1 + options.drafts) {
     throw Error("a pass of " + std::to_string(1 + options.drafts) + " tokens is longer than the cache's chunks of " +
                 std::to_string(store.max_chunk()));
@@ -129,9 +133,10 @@ void check(const Model& model, std::size_t tokens, const SpeculativeOptions& opt
 
 SpeculativeFigures measure_speculative(Model& model, ThreadPool& pool, std::span<const std::int32_t> tokens,
                                        const SpeculativeOptions& options, const TokensDone& progress) {
+  check(model, tokens.size(), options);
   Draftable drafting(model, pool, options);
   TileStore plain(model.config(), options.store);
-  check(model, tokens.size(), options, plain);
+  check(plain, options);
   const std::size_t vocabulary = model.config().vocabulary;
   std::vector<float> drafted((1 + options.drafts) * vocabulary), expected(vocabulary);
   Drafter drafter(tokens.first(options.length + 1), options);
