@@ -27,7 +27,7 @@ bool gives(const nibkv::test::GoldenCases& cases, std::string_view port, std::ui
 }  // namespace
 
 int main(int, char**) {
-  // With the fastest port: parity holds the others to its bytes.
+  // With the fastest port, as boards are emulated here: parity holds the others to its bytes.
   std::uint32_t i = 0;
   while (!nibkv::port_runs(nibkv::port_name(i))) ++i;
   const std::string_view port = nibkv::port_name(i);

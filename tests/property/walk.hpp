@@ -231,10 +231,12 @@ class Walk {
     const std::size_t at = (query * shape_.query_heads + head * shape_.group()) * dim;
     const auto exact = reference::attention(reference::widen(std::span(queries).subspan(at, dim)), keys, values,
                                             plain.size - (count - 1 - query));
-    // A loose bound that shows a wrong slot; the tight bounds are in the unit tests.
+    // A loose bound that shows a wrong slot; the tight bounds are in the unit tests. Where most channels are outliers, the
+    // int8 codes of the query take most of it: the product of each with codes of 8 bits is off by up to half a unit.
+    const double most = 2u * shape_.outlier_channels > shape_.head_dim ? 0.1 : 0.05;
     double size = 0;
     for (const auto& value : values) size = std::max(size, reference::norm(value));
-    EXPECT_LE(reference::distance(reference::widen(std::span(out).subspan(at, dim)), exact), 0.05 * size) << what();
+    EXPECT_LE(reference::distance(reference::widen(std::span(out).subspan(at, dim)), exact), most * size) << what();
   }
 
   void check(bool contents) {

@@ -37,8 +37,8 @@ inline unsigned effort() {
   const long times = text != nullptr ? std::strtol(text, nullptr, 10) : 1;
   return times >= 1 && times <= 1000000 ? static_cast<unsigned>(times) : 1;
 }
-/// Tests go through all ports that run here; where they usually run under an emulator, only through the fastest one:
-/// parity holds the others to its bytes.
-inline constexpr bool kEveryPort = kShorter < 10;
+/// Tests go through all ports that run here; under an emulator or sanitizers only through the fastest one: parity holds
+/// the others to its bytes, and watches what they write.
+inline constexpr bool kEveryPort = kShorter == 1;
 
 }  // namespace nibkv::test

@@ -42,6 +42,7 @@ std::string words(const Shape& shape, const Policy& policy, std::string_view por
       << ", workers " << shape.workers << (shape.storage == Storage::kF32 ? ", f32" : ", q4");
   if (shape.rotary.known()) {
     out << ", rotary " << shape.rotary.base << " on " << shape.rotary.dims << (shape.rotary.adjacent ? "" : ", halves");
+    if (shape.rotary.reach != 0) out << ", reach " << shape.rotary.reach;
   }
   if (policy.tokens != 0)
     out << "; keep " << static_cast<int>(policy.keep) << ", tokens " << policy.tokens << ", sinks " << policy.sinks;

@@ -1,6 +1,7 @@
-// The tiny model answers, from constant data and with an arena in static memory, with every port,
-// on a host and on a bare board.
+// The tiny model answers, from constant data and with an arena in static memory, on a host and on a bare board. With every
+// port, or with the fastest one under an emulator.
 #include "tests/baremetal/print.hpp"
+#include "tests/support/effort.hpp"
 #include "tests/tiny/tiny_model.hpp"
 #include "tests/tiny/tiny_recall.hpp"
 
@@ -39,8 +40,11 @@ int main(int, char**) {
     return 1;
   }
   bool right = true;
-  for (std::uint32_t i = 0; !nibkv::port_name(i).empty(); ++i) {
-    if (nibkv::port_runs(nibkv::port_name(i))) right = answers(nibkv::port_name(i)) && right;
+  bool any = false;
+  for (std::uint32_t i = 0; !nibkv::port_name(i).empty() && (nibkv::test::kEveryPort || !any); ++i) {
+    if (!nibkv::port_runs(nibkv::port_name(i))) continue;
+    any = true;
+    right = answers(nibkv::port_name(i)) && right;
   }
-  return right ? 0 : 1;
+  return right && any ? 0 : 1;
 }
