@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include <limits>
 
 #include "tests/support/rig.hpp"
@@ -128,6 +130,25 @@ TEST(Shape, QueriesAreTurnedBackByStepsToWithinTheReach) {
     }
   }
   EXPECT_EQ((Rotary{.base = 1e4f, .dims = 64}.shift_of(0xffffffff)), 0u);
+}
+
+// From where it was wrapped, a query is turned by this many numbers of steps, all of which occur.
+TEST(Shape, AQueryHasFewTurns) {
+  EXPECT_EQ((Rotary{.reach = 0}.turns()), 0u);
+  EXPECT_EQ((Rotary{.reach = 4096}.turns()), 2u);
+  for (std::uint32_t reach = 2; reach <= 40; ++reach) {
+    const Rotary rotary = {.base = 1e4f, .dims = 64, .reach = reach};
+    std::uint32_t most = 0;
+    for (std::uint32_t query = 0; query < 5 * reach; ++query) {
+      for (std::uint32_t slot = 0; slot <= query; ++slot) {
+        const std::uint32_t turn = rotary.wrap_of(slot) + rotary.shift_of(query - slot);
+        ASSERT_LE(turn, rotary.wrap_of(query)) << reach << ", " << query << ", " << slot;
+        most = std::max(most, (rotary.wrap_of(query) - turn) / rotary.step());
+      }
+    }
+    EXPECT_EQ(most, rotary.turns()) << reach;
+    EXPECT_LE(most, Rotary::kMostTurns) << reach;
+  }
 }
 
 TEST(Shape, RowsAreTheQueriesOfAChunkButAtMostSixteen) {
