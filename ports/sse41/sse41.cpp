@@ -63,24 +63,41 @@ __m128i to_bf16(__m128i bits) {
   return _mm_blendv_epi8(rounded, _mm_or_si128(upper, _mm_set1_epi32(0x40)), nan);
 }
 
-// Eight f16 at a time: their exponents are moved in 16 bits each, which become the upper halves of the f32.
+// Most f16 are widened eight at a time: their exponents are moved in 16 bits each, which become the upper halves of the f32.
+
+// 8 halves of which none is zero, a denormal or not finite.
+// @param wrapped  their sizes + 0x7c00
+void widen_normal(__m128i halves, __m128i wrapped, float* row) {
+  // The upper 16 bits of an f32: (size >> 3) + ((127 - 15) << 7), of what was wrapped by -0x8400.
+  const __m128i upper = _mm_add_epi16(_mm_srai_epi16(wrapped, 3), _mm_set1_epi16(((127 - 15) << 7) + (0x8400 >> 3)));
+  const __m128i high = _mm_or_si128(upper, _mm_and_si128(halves, _mm_set1_epi16(-0x8000)));
+  const __m128i low = _mm_slli_epi16(halves, 13);
+  store(row, _mm_unpacklo_epi16(low, high));
+  store(row + 4, _mm_unpackhi_epi16(low, high));
+}
+
+void widen_any(__m128i halves, float* row) {
+  _mm_storeu_ps(row, from_f16(_mm_cvtepu16_epi32(halves)));
+  _mm_storeu_ps(row + 4, from_f16(_mm_cvtepu16_epi32(_mm_srli_si128(halves, 8))));
+}
+
+// Zeros, denormals, and what is not finite have sizes below 0x400, or 0x7c00 and more. Others wrap to [-0x8000, -0x801].
+__m128i wrapped_sizes(__m128i halves) {
+  return _mm_add_epi16(_mm_and_si128(halves, _mm_set1_epi16(0x7fff)), _mm_set1_epi16(0x7c00));
+}
+
 void widen_f16(const std::uint16_t* from, int head_dim, float* row) {
-  const __m128i rebias = _mm_set1_epi16((127 - 15) << 7);
-  for (int c = 0; c < head_dim; c += 8) {
-    const __m128i halves = load(from + c);
-    const __m128i size = _mm_and_si128(halves, _mm_set1_epi16(0x7fff));
-    // Zeros, denormals, and what is not finite: below 0x400, or 0x7c00 and more. Others wrap to [-0x8000, -0x801].
-    const __m128i wrapped = _mm_add_epi16(size, _mm_set1_epi16(0x7c00));
-    if (_mm_movemask_epi8(_mm_cmpgt_epi16(wrapped, _mm_set1_epi16(-0x801))) != 0) {
-      _mm_storeu_ps(row + c, from_f16(_mm_cvtepu16_epi32(halves)));
-      _mm_storeu_ps(row + c + 4, from_f16(_mm_cvtepu16_epi32(_mm_srli_si128(halves, 8))));
+  for (int c = 0; c < head_dim; c += 16) {
+    const __m128i first = load(from + c);
+    const __m128i second = load(from + c + 8);
+    const __m128i wrapped[] = {wrapped_sizes(first), wrapped_sizes(second)};
+    if (_mm_movemask_epi8(_mm_cmpgt_epi16(_mm_max_epi16(wrapped[0], wrapped[1]), _mm_set1_epi16(-0x801))) != 0) {
+      widen_any(first, row + c);
+      widen_any(second, row + c + 8);
       continue;
     }
-    const __m128i upper = _mm_add_epi16(_mm_srli_epi16(size, 3), rebias);
-    const __m128i high = _mm_or_si128(upper, _mm_xor_si128(halves, size));
-    const __m128i low = _mm_slli_epi16(halves, 13);
-    store(row + c, _mm_unpacklo_epi16(low, high));
-    store(row + c + 4, _mm_unpackhi_epi16(low, high));
+    widen_normal(first, wrapped[0], row + c);
+    widen_normal(second, wrapped[1], row + c + 8);
   }
 }
 
