@@ -157,8 +157,20 @@ class Walk {
       if (random_.below(6) == 0) keep = random_.below(16) < odds;
       target.push_back(keep ? next++ : kDrop);
     }
-    ASSERT_EQ(compact(rig_.cache(), layer, head, target), Status::kOk) << what();
-    plain.keep(target);
+    const bool moves = shape_.rotary.reach != 0 && moves_positions(layer, head, target, next);
+    ASSERT_EQ(compact(rig_.cache(), layer, head, target), moves ? Status::kBadPlan : Status::kOk) << what();
+    if (!moves) plain.keep(target);
+  }
+
+  // Whether a plan that keeps so many slots gives one of them another position.
+  bool moves_positions(std::uint32_t layer, std::uint32_t head, const std::vector<std::uint32_t>& target,
+                       std::uint32_t kept) const {
+    const std::vector<SlotInfo> infos = explain_all(rig_.cache(), layer, head);
+    for (std::size_t i = 0; i < target.size(); ++i) {
+      const std::uint32_t to = target[i];
+      if (to != kDrop && infos[i].position != (to < policy_.sinks ? to : seen_[layer] - kept + to)) return true;
+    }
+    return false;
   }
 
   void take_some_back() {

@@ -24,7 +24,8 @@ struct Part {
 /// Causal attention of the last `count` appended tokens over what the cache holds. A count of 1 is
 /// decoding, more is prefill.
 ///
-/// out = softmax(q k / sqrt(head_dim)) v with the softmax in fixed point (lib/DESIGN.md states its error).
+/// out = softmax(q k / sqrt(head_dim)) v with the softmax in fixed point (lib/DESIGN.md states its error). Queries with
+/// numbers above 2^100 give unspecified values, which may differ between ports.
 ///
 /// With a Rotary::reach, slots further behind a query than that meet it turned back by a multiple of Rotary::step(), so
 /// that no distance is longer than the model was trained for. Positions are those of explain().

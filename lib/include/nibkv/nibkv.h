@@ -333,7 +333,8 @@ typedef struct nibkv_share {
 
 /* Begins an append that threads divide: makes space for `count` tokens of `layer` as nibkv_append does, and takes their
  * slots, whose rows are zero until nibkv_append_share writes them. One thread calls it; then come the shares. All layers
- * may be reserved before the first of them is written. To give up, nibkv_truncate to the tokens seen before.
+ * may be reserved, one after the other, before the first of them is written. To give up, nibkv_truncate to the tokens
+ * seen before.
  *
  * count:  [1, max_chunk]
  * Returns what nibkv_append does but for its rows. */
@@ -435,8 +436,8 @@ typedef struct nibkv_slot {
 
 /* Describes the slots of one chain, in position order. Where layers share codes, the folded slots come first,
  * in no order; then the sinks and the retained slots; then the others, in order.
- * Positions are exact under NIBKV_KEEP_SCORE, up to 65535 tokens after their tile's first. Other policies do
- * not store them: they are those that the policy itself would leave, which is wrong after a caller's own
+ * Positions are exact under NIBKV_KEEP_SCORE, up to 65535 tokens after their tile's first (with a reach score.hpp says
+ * what becomes of older ones). Other policies do not store them: they are those that the policy itself would leave, which is wrong after a caller's own
  * nibkv_compact, and UINT32_MAX for slots that folded or were retained.
  *
  * layer, kv_head:  in range
@@ -479,7 +480,8 @@ NIBKV_API nibkv_status nibkv_check(nibkv_cache* cache);
  * count:           nibkv_held(cache, layer, kv_head)
  * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT for an index out of range, or when two layers that share codes have
  * not seen the same tokens; NIBKV_BAD_PLAN for a plan of the wrong size or form, or one with members under
- * a policy that does not merge. The cache is unchanged unless NIBKV_OK.
+ * a policy that does not merge, and with a reach under a policy that does not store positions for one that would
+ * change them. The cache is unchanged unless NIBKV_OK.
  * Cost: O(held + moved * head_dim), and O(head_dim log head_dim) for each slot that is merged. */
 NIBKV_API nibkv_status nibkv_compact(nibkv_cache* cache, uint32_t layer, uint32_t kv_head, const uint32_t* target,
                                      size_t count);
@@ -546,7 +548,8 @@ NIBKV_API nibkv_status nibkv_clone(const nibkv_cache* from, void* arena, size_t 
  * to:    in another arena, of the same layers, heads, head_dim, outlier channels and storage, with the same profile.
  *        Neither may share codes between layers
  * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT when both are in one arena, or when layers of `from` have not seen the
- * same tokens; NIBKV_OTHER_SHAPE; NIBKV_OTHER_PROFILE; NIBKV_OTHER_POLICY when layers share codes; NIBKV_FULL when
+ * same tokens; NIBKV_OTHER_SHAPE; NIBKV_OTHER_PROFILE; NIBKV_OTHER_POLICY when layers share codes, or
+ * with a reach when `to` could not know the positions (move.hpp); NIBKV_FULL when
  * `to` keeps everything and has too few tiles. Neither cache is changed unless NIBKV_OK.
  * Cost: O(held * head_dim), and that of nibkv_plan and nibkv_compact for each tile beyond the budget. */
 NIBKV_API nibkv_status nibkv_move_to(const nibkv_cache* from, nibkv_cache* to);

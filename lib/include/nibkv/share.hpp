@@ -26,7 +26,8 @@ struct Share {
 ///     reserve(cache, layer, count);                                    // one thread
 ///     append_share(cache, layer, count, keys, values, {i, n, i});      // thread i of n
 ///
-/// All layers may be reserved before the first of them is written. To give up, truncate to the tokens seen before.
+/// All layers may be reserved, one after the other, before the first of them is written. To give up, truncate to the
+/// tokens seen before.
 /// @param count  [1, max_chunk]
 /// @returns what append does but for its rows. The cache is unchanged unless kOk.
 /// Cost: O(count * kv_heads), and that of making space.

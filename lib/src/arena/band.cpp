@@ -130,20 +130,47 @@ void give_back(const ArenaView& to, FoldedPart& part, std::uint32_t view) {
   count_bytes(to, view, false);
 }
 
+namespace {
+
+// Sets a slot's position where it and the lanes before it span more than 65535 positions: the oldest come nearer by whole
+// steps.
+// @returns false if they do not
+bool set_by_step(std::uint32_t step, std::uint32_t& base, std::uint16_t* offsets, std::uint32_t lane,
+                 std::uint32_t position) {
+  if (position < base) {
+    std::uint32_t most = 0;
+    for (std::uint32_t i = 0; i < lane; ++i) most = most < offsets[i] ? offsets[i] : most;
+    if (base - position <= 65535 - most) return false;
+    offsets[lane] = static_cast<std::uint16_t>((position - base) & (step - 1));
+    return true;
+  }
+  if (position - base <= 65535) return false;
+  const std::uint32_t up = (position - base - 65535 + step - 1) & ~(step - 1);
+  base += up;
+  for (std::uint32_t i = 0; i < lane; ++i)
+    offsets[i] = static_cast<std::uint16_t>(offsets[i] >= up ? offsets[i] - up : offsets[i] & (step - 1));
+  offsets[lane] = static_cast<std::uint16_t>(position - base);
+  return true;
+}
+
+}  // namespace
+
 void ArenaView::set_position(std::uint32_t tile, std::uint32_t lane, std::uint32_t position) const {
   NIBKV_ASSERT(lane < kTileSlots);
   if (lane == 0) base(tile) = position;
+  std::uint16_t* const offsets = positions(tile);
+  if (positions_by_step(shape().rotary) && set_by_step(shape().rotary.step(), base(tile), offsets, lane, position))
+    return;
   if (position < base(tile)) {
     const std::uint32_t down = base(tile) - position;
     base(tile) = position;
     for (std::uint32_t i = 0; i < lane; ++i) {
-      const std::uint32_t offset =
-          positions(tile)[i] < 65535 - (down < 65535 ? down : 65535) ? positions(tile)[i] + down : 65535;
-      positions(tile)[i] = static_cast<std::uint16_t>(offset);
+      const std::uint32_t offset = offsets[i] < 65535 - (down < 65535 ? down : 65535) ? offsets[i] + down : 65535;
+      offsets[i] = static_cast<std::uint16_t>(offset);
     }
   }
   const std::uint32_t offset = position - base(tile);
-  positions(tile)[lane] = static_cast<std::uint16_t>(offset < 65535 ? offset : 65535);
+  offsets[lane] = static_cast<std::uint16_t>(offset < 65535 ? offset : 65535);
 }
 
 PlanArrays::PlanArrays(const ArenaView& to)

@@ -3,6 +3,7 @@
 #include "arena/budget.hpp"
 #include "arena/pool.hpp"
 #include "arena/select.hpp"
+#include "arena/share.hpp"
 
 namespace nibkv {
 namespace {
@@ -26,6 +27,7 @@ void reset(const ArenaView& to) {
     links[tile++] = kNoTile;
   }
   reset_bands(to);
+  forget_shares(to);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "arena/view.hpp"
 #include "nibkv/share.hpp"
 
 namespace nibkv {
@@ -42,5 +43,21 @@ class Pieces {
   Share share_;
   std::uint64_t before_ = 0;
 };
+
+/// Where the attention of a query head in a block is kept until it is combined.
+inline Partial& partial_of(const ArenaView& to, std::uint32_t query_head, std::uint32_t block) {
+  const std::uint64_t most = blocks_of(to.layout().chain_tiles);
+  const std::uint64_t first = to.layout().scratch + std::uint64_t{to.shape().workers} * to.layout().scratch_bytes;
+  return *to.at<Partial>(first + (query_head * most + block) * partial_bytes(to.shape()));
+}
+
+/// What shares of attention gave is of no use once other tokens are the newest.
+inline void forget_shares(const ArenaView& to) {
+  if (!divides_heads(to.shape(), to.policy()) || to.shape().workers == 1) return;
+  const std::uint32_t blocks = blocks_of(to.layout().chain_tiles);
+  for (std::uint32_t head = 0; head < to.shape().query_heads; ++head) {
+    for (std::uint32_t block = 0; block < blocks; ++block) partial_of(to, head, block).mark = 0;
+  }
+}
 
 }  // namespace nibkv

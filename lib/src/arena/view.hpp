@@ -22,12 +22,20 @@ struct ArenaHeader {
   std::uint64_t peak_bytes;
   std::uint32_t whole_from;  // what truncate can take back: all layers' largest of history.hpp
   std::uint32_t exact_from;
-  std::uint32_t reserved;     // tokens of the last call of reserve, and what the layer had then seen;
-  std::uint32_t reserved_to;  // 0 after any other verb that moves slots
-  std::uint32_t unused[4];
+  std::uint32_t reserved;     // tokens of the last call of reserve, 0 after any other verb that moves slots;
+  std::uint32_t reserved_to;  // what the layer had then seen; the neighbouring layers for which that was
+  std::uint32_t reserved_first;
+  std::uint32_t reserved_last;
+  std::uint32_t unused[2];
 };
 static_assert(sizeof(ArenaHeader) == detail::kHeaderBytes);
 inline constexpr std::uint32_t kArenaMagic = 0x564b424e;  // "NBKV"
+
+/// Whether a position may stand for an earlier one, whole steps of a reach before it: 65535 tokens behind, no query tells
+/// them apart.
+constexpr bool positions_by_step(const Rotary& rotary) {
+  return rotary.reach != 0 && rotary.reach + 2 * rotary.step() + 4096 <= 65535;
+}
 
 /// Whether the pool is divided into runs of equal length, one for each chain.
 constexpr bool equal_runs(const Policy& policy, const Layout& layout) {
@@ -151,8 +159,9 @@ struct ArenaView {
   std::uint32_t position_in_order(const Chain& chain, std::uint32_t slot) const {
     return slot < policy().sinks ? slot : chain.seen - chain.used + slot;
   }
-  /// Lane 0 of a tile must be set first. Offsets from the tile's base saturate at 65535. Folded
-  /// slots are in no order, so the base decreases to the smallest position in the tile.
+  /// Lane 0 of a tile must be set first. Offsets from the tile's base saturate at 65535, or, with positions_by_step(),
+  /// what is too old becomes a later position. Folded slots are in no order, so the base decreases to the smallest
+  /// position in the tile.
   [[gnu::visibility("hidden")]] void set_position(std::uint32_t tile, std::uint32_t lane, std::uint32_t position) const;
 
   std::byte* codes(std::uint32_t tile) const {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "arena/share.hpp"
 #include "arena/view.hpp"
 #include "attention/mask.hpp"
 #include "attention/runs.hpp"
@@ -77,12 +78,6 @@ void add_block(RowState& state, float* sums, const RowState& more_state, const f
 /// Ends the attention of a row: its output from its sums.
 void finish_row(const ArenaView& to, const Rows& rows, std::int32_t i, const NativeOut& out);
 
-/// Where the attention of a query head in a block is kept until it is combined.
-inline Partial& partial_of(const ArenaView& to, std::uint32_t query_head, std::uint32_t block) {
-  const std::uint64_t most = blocks_of(to.layout().chain_tiles);
-  const std::uint64_t first = to.layout().scratch + std::uint64_t{to.shape().workers} * to.layout().scratch_bytes;
-  return *to.at<Partial>(first + (query_head * most + block) * partial_bytes(to.shape()));
-}
 inline float* sums_of(Partial& partial) {
   return reinterpret_cast<float*>(&partial + 1);
 }

@@ -1,5 +1,6 @@
 #include "nibkv/move.hpp"
 
+#include "arena/share.hpp"
 #include "codec/slot.hpp"
 #include "move/mover.hpp"
 
@@ -62,6 +63,7 @@ Status clone(const Cache& from, std::span<std::byte> arena, Cache& to) {
   }
   const auto* layout = in_place<Layout>(arena.data() + static_cast<std::size_t>(at.layout));
   ArenaView::set(to, arena.data(), source.shape(), source.policy(), *layout, source.profile(), source.kernels());
+  forget_shares(ArenaView{to});
   return Status::kOk;
 }
 

@@ -12,8 +12,14 @@ Status check_kinds(const ArenaView& from, const ArenaView& to) {
     return Status::kOtherShape;
   if (a.storage == Storage::kQ4 && from.profile().checksum() != to.profile().checksum()) return Status::kOtherProfile;
   if (folds(from) || folds(to)) return Status::kOtherPolicy;
-  const bool reach = a.rotary.reach != 0 || b.rotary.reach != 0;
-  return reach && a.rotary != b.rotary ? Status::kOtherShape : Status::kOk;
+  if (a.rotary.reach == 0 && b.rotary.reach == 0) return Status::kOk;
+  if (a.rotary != b.rotary) return Status::kOtherShape;
+  // Keys were turned by their positions, which some policies know by the number of a slot.
+  const Policy& source = from.policy();
+  const Policy& target = to.policy();
+  const bool known = target.keep == Keep::kScore || source.keep == Keep::kAll ||
+                     (source.keep == target.keep && source.sinks == target.sinks);
+  return known ? Status::kOk : Status::kOtherPolicy;
 }
 
 Mover::Mover(const ArenaView& to) : to_(to) {

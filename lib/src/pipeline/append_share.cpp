@@ -59,8 +59,9 @@ Status append_share(Cache& cache, std::uint32_t layer, std::uint32_t count, cons
   const ArenaView to{cache};
   const Shape& shape = to.shape();
   if (layer >= shape.layers || !sound_share(shape, share)) return Status::kBadArgument;
-  const bool reserved =
-      count != 0 && count == to.header().reserved && to.chain(layer, 0).seen == to.header().reserved_to;
+  const ArenaHeader& header = to.header();
+  const bool reserved = count != 0 && count == header.reserved && to.chain(layer, 0).seen == header.reserved_to &&
+                        layer >= header.reserved_first && layer <= header.reserved_last;
   if (!reserved) return Status::kBadArgument;
   const RowCounts rows{count, shape.kv_heads, shape.head_dim};
   if (!readable(keys, rows) || !readable(values, rows)) return Status::kBadArgument;

@@ -36,6 +36,19 @@ void record_plan(const ArenaView& to, const Chain& chain, const std::uint32_t* t
   if (after < chain.used) record_change(to, chain.seen - after, chain.seen + incoming);
 }
 
+// Whether the slots that stay have the same positions after a plan.
+bool keeps_positions(const ArenaView& to, const Chain& chain, std::span<const std::uint32_t> target) {
+  if (to.policy().keep == Keep::kScore) return true;
+  Chain after = chain;
+  after.used = 0;
+  for (const std::uint32_t place : target) after.used += place < kMember ? 1 : 0;
+  for (std::uint32_t slot = 0; slot < chain.used; ++slot) {
+    if (target[slot] < kMember && to.position_in_order(chain, slot) != to.position_in_order(after, target[slot]))
+      return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 void carry_out(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, const std::uint32_t* target,
@@ -55,6 +68,7 @@ Status compact(Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::sp
   if (const Status good = check_plan(target); good != Status::kOk) return good;
   const bool any = has_members(target);
   if (any && !merges(to.policy())) return Status::kBadPlan;
+  if (to.shape().rotary.reach != 0 && !keeps_positions(to, to.chain(layer, kv_head), target)) return Status::kBadPlan;
   const PlanArrays arrays(to);
   if (any && band_of(to, layer).layers == 1) {  // the scores of other layers than this one are needed too
     score_slots(to, to.chain(layer, kv_head), layer, kv_head, arrays.score);

@@ -2,6 +2,7 @@
 
 #include "arena/band.hpp"
 #include "arena/pool.hpp"
+#include "arena/share.hpp"
 
 namespace nibkv {
 namespace {
@@ -63,6 +64,7 @@ Status truncate(Cache& cache, std::uint32_t seen) {
   }
   if (to.header().exact_from > seen) to.header().exact_from = seen;
   to.header().reserved = 0;
+  forget_shares(to);
   return Status::kOk;
 }
 

@@ -11,7 +11,9 @@ namespace {
 // Whether the tokens whose rows append_share may write are there.
 bool sound_reserve(const ArenaView& to) {
   const ArenaHeader& header = to.header();
-  if (header.reserved > to.shape().max_chunk) return false;
+  if (header.reserved > to.shape().max_chunk || header.reserved_first > header.reserved_last ||
+      header.reserved_last >= to.shape().layers)
+    return false;
   for (std::size_t i = 0; header.reserved != 0 && i < to.heads(); ++i) {
     const Chain& chain = to.chains()[i];
     if (chain.seen == header.reserved_to && to.own(chain).slots < header.reserved) return false;

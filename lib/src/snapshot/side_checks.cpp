@@ -23,7 +23,9 @@ bool SideChecks::sound_position(std::uint32_t base, std::uint32_t offset, std::u
   const std::uint64_t position = std::uint64_t{base} + offset;
   if (position >= chain_.seen) return false;
   if (slot_ < folded_) return true;
-  if (position < least_ || (lane == 0 && offset != 0)) return false;
+  if (lane == 0 && offset != 0) return false;
+  if (positions_by_step(shape_.rotary)) return true;  // what is old may come after what is less old
+  if (position < least_) return false;
   // Positions far from their tile's first were stored as 65535 after it, and may be equal,
   // wherever the slots have moved since.
   least_ = position < 65535 ? position + 1 : position;

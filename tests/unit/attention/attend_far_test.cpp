@@ -10,6 +10,7 @@
 #include "tests/support/effort.hpp"
 #include "tests/support/model_of.hpp"
 #include "tests/support/rig.hpp"
+#include "tests/support/snapshots.hpp"
 #include "tests/support/workers.hpp"
 
 // Attention over slots further behind than Rotary::reach.
@@ -356,6 +357,82 @@ TEST(AttendFar, LayersThatShareCodesAreTurnedToo) {
     const auto got = reference::widen(std::span(out).subspan(at, shape.head_dim));
     EXPECT_LT(reference::distance(got, want.turned), 0.06 * reference::norm(want.turned));
     EXPECT_GT(reference::distance(got, want.unturned), 0.2 * reference::norm(want.turned));
+  }
+}
+
+// A caller's plans keep the first tokens alone, while tens of thousands go by; then new ones come into their tile, which
+// spans more positions than it stores.
+TEST(AttendFar, ATileMaySpanAnyNumberOfPositions) {
+  Shape shape = shape_with(0, true);
+  shape.max_chunk = 64;
+  constexpr std::uint32_t kFirst = 20, kNew = 9, kTokens = test::kShorter == 1 ? 140000 : 66000;
+  for (const Policy& policy : {ems_no_merge(96), ems(96)}) {
+    Rig rig(shape, policy);
+    Cache& cache = rig.cache();
+    Random random(16);
+    std::vector<std::uint32_t> positions(kFirst);
+    for (std::uint32_t i = 0; i < kFirst; ++i) positions[i] = i;
+    Rows rows = rows_of(shape, random, kFirst);
+    ASSERT_EQ(append(cache, 0, rows.keys, rows.values), Status::kOk);
+    rows = rows_of(shape, random, 64);
+    while (cache.seen(0) < kTokens) {
+      ASSERT_EQ(append(cache, 0, rows.keys, rows.values), Status::kOk);
+      for (std::uint32_t head = 0; head < 2; ++head) {
+        std::vector<std::uint32_t> plan(cache.held(0, head), kDrop);
+        for (std::uint32_t i = 0; i < kFirst; ++i) plan[i] = i;
+        ASSERT_EQ(compact(cache, 0, head, plan), Status::kOk);
+      }
+    }
+    for (std::uint32_t i = 0; i < kNew; ++i) positions.push_back(cache.seen(0) + i);
+    rows = rows_of(shape, random, kNew);
+    ASSERT_EQ(append(cache, 0, rows.keys, rows.values), Status::kOk);
+    ASSERT_EQ(check(cache), Status::kOk);
+    ASSERT_EQ(test::explain_all(cache, 0, 0).back().position, positions.back());
+    Held held = held_by(rig, 0);
+    ASSERT_EQ(held.positions.size(), positions.size());
+    for (std::size_t i = 0; i < positions.size(); ++i) {
+      EXPECT_EQ(held.positions[i] % shape.rotary.step(), positions[i] % shape.rotary.step()) << i;
+      // As it was wrapped.
+      const std::uint32_t wrong = shape.rotary.wrap_of(held.positions[i]);
+      held.keys[i] = reference::turned(held.keys[i], shape.rotary,
+                                       static_cast<double>(shape.rotary.wrap_of(positions[i])) - wrong);
+    }
+    held.positions = positions;
+    const std::size_t at = (kNew - 1) * std::size_t{shape.query_heads} * shape.head_dim;
+    const Expected want =
+        expect(held, std::span(rows.queries).subspan(at, shape.head_dim), positions.back(), positions.size());
+    const std::vector<float> out = attend_all(cache, 0, rows.queries);
+    const auto got = reference::widen(std::span(out).subspan(at, shape.head_dim));
+    EXPECT_LT(reference::distance(got, want.turned), 0.04 * reference::norm(want.turned));
+    // What is saved comes back, and goes on.
+    const std::vector<std::byte> snapshot = test::saved(cache);
+    Rig other(shape, policy);
+    ASSERT_EQ(restore(other.cache(), snapshot), Status::kOk);
+    EXPECT_EQ(test::saved(other.cache()), snapshot);
+  }
+}
+
+// Where positions are not stored, a plan of the caller's may drop what the policy itself would drop.
+TEST(AttendFar, APlanThatChangesPositionsIsRefused) {
+  const Shape shape = shape_with(0, true), plain = shape_with(0, true, 0);
+  for (const Policy& policy : {full(128), streaming_llm(96, 4)}) {
+    Rig rig(shape, policy), without(plain, policy);
+    Random first(17), second(17);
+    read(rig.cache(), first, 90, 7);
+    read(without.cache(), second, 90, 7);
+    std::vector<std::uint32_t> plan(rig.cache().held(0, 0), kDrop);
+    for (std::uint32_t i = 0; i < 40; ++i) plan[i] = i;
+    const auto before = rig.copy_state();
+    EXPECT_EQ(compact(rig.cache(), 0, 0, plan), Status::kBadPlan);
+    EXPECT_EQ(rig.copy_state(), before);
+    EXPECT_EQ(compact(without.cache(), 0, 0, plan), Status::kOk);
+    // The sinks and the newest stay.
+    std::fill(plan.begin(), plan.end(), kDrop);
+    std::uint32_t next = 0;
+    for (std::uint32_t i = 0; i < policy.sinks; ++i) plan[i] = next++;
+    for (std::size_t i = plan.size() - 40; i < plan.size(); ++i) plan[i] = next++;
+    EXPECT_EQ(compact(rig.cache(), 0, 0, plan), Status::kOk);
+    EXPECT_EQ(test::explain_all(rig.cache(), 0, 0).back().position, 89u);
   }
 }
 

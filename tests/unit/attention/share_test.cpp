@@ -190,6 +190,69 @@ TEST(Share, AppendRefusesWhatWasNotReserved) {
   EXPECT_EQ(append_share(none, 0, 1, in, in, {}), Status::kNotReady);
 }
 
+// Which layers were reserved is known as long as each is the neighbour of those before it.
+TEST(Share, OnlyLayersThatWereReservedAreWritten) {
+  constexpr Shape kShape{.layers = 4, .query_heads = 1, .kv_heads = 1, .head_dim = 16, .max_chunk = 8, .workers = 2};
+  Random random(43);
+  const auto rows = random.bells(std::size_t{8} * 16);
+  const ConstRows in = rows_of(rows, 1, 16);
+  for (const auto& [reserved, last] : {std::pair{std::vector<std::uint32_t>{0, 1, 2}, 2u}, {{3, 2, 1}, 3u}}) {
+    Rig rig(kShape, full(64));
+    Cache& cache = rig.cache();
+    const std::uint32_t other = 3 - last;  // has as many tokens, of an append
+    ASSERT_EQ(append(cache, other == 0 ? 0 : 3, rows, rows), Status::kOk);
+    for (const std::uint32_t layer : reserved) ASSERT_EQ(reserve(cache, layer, 8), Status::kOk);
+    EXPECT_EQ(check(cache), Status::kOk);
+    const auto before = rig.copy_state();
+    EXPECT_EQ(append_share(cache, other == 0 ? 0 : 3, 8, in, in, {}), Status::kBadArgument);
+    EXPECT_EQ(rig.copy_state(), before);
+    for (const std::uint32_t layer : reserved) EXPECT_EQ(append_share(cache, layer, 8, in, in, {}), Status::kOk);
+  }
+  Rig rig(kShape, full(64));
+  ASSERT_EQ(reserve(rig.cache(), 0, 8), Status::kOk);
+  ASSERT_EQ(reserve(rig.cache(), 2, 8), Status::kOk);
+  EXPECT_EQ(append_share(rig.cache(), 0, 8, in, in, {}), Status::kBadArgument);
+  EXPECT_EQ(append_share(rig.cache(), 2, 8, in, in, {}), Status::kOk);
+}
+
+// Shares that wait, and then other tokens are the newest, as many as before.
+TEST(Share, WhatWaitedIsForgottenWithItsTokens) {
+  constexpr Shape kShape{.layers = 1, .query_heads = 2, .kv_heads = 1, .head_dim = 16, .max_chunk = 8, .workers = 2};
+  Random random(44);
+  const auto rows = random.bells(std::size_t{8} * 16), one = random.bells(16), query = random.bells(2 * 16);
+  std::vector<float> out(2 * 16);
+  const ConstRows in = rows_of(query, 2, 16);
+  const MutableRows to = tokens_first(out.data(), Number::kF32, 2, 16);
+  Rig rig(kShape, full(64));
+  Cache& cache = rig.cache();
+  const auto wait = [&] {
+    ASSERT_EQ(cache.clear(), Status::kOk);
+    ASSERT_EQ(append(cache, 0, rows, rows), Status::kOk);
+    ASSERT_EQ(attend_share(cache, 0, in, {}), Status::kOk);
+  };
+  wait();
+  const std::vector<std::byte> saved_state = saved(cache);
+  EXPECT_EQ(combine_share(cache, 0, to, {}), Status::kOk);
+  wait();
+  ASSERT_EQ(truncate(cache, 7), Status::kOk);
+  ASSERT_EQ(append(cache, 0, one, one), Status::kOk);
+  EXPECT_EQ(combine_share(cache, 0, to, {}), Status::kBadArgument) << "truncate";
+  wait();
+  ASSERT_EQ(cache.clear(), Status::kOk);
+  ASSERT_EQ(append(cache, 0, rows, rows), Status::kOk);
+  EXPECT_EQ(combine_share(cache, 0, to, {}), Status::kBadArgument) << "clear";
+  wait();
+  ASSERT_EQ(restore(cache, saved_state), Status::kOk);
+  EXPECT_EQ(combine_share(cache, 0, to, {}), Status::kBadArgument) << "restore";
+  test::Arena memory(footprint(kShape, full(64)));
+  Cache before, copy;
+  ASSERT_EQ(before.init(memory.bytes(), kShape, full(64)), Status::kOk);
+  ASSERT_EQ(append(before, 0, rows, rows), Status::kOk);
+  ASSERT_EQ(attend_share(before, 0, in, {}), Status::kOk);
+  ASSERT_EQ(clone(cache, memory.bytes(), copy), Status::kOk);
+  EXPECT_EQ(combine_share(copy, 0, to, {}), Status::kBadArgument) << "clone";
+}
+
 TEST(Share, ReserveIsFullWhereAppendIs) {
   constexpr Shape kShape{.layers = 1, .query_heads = 1, .kv_heads = 1, .head_dim = 16, .max_chunk = 40};
   Rig rig(kShape, full(64));

@@ -194,7 +194,6 @@ TEST(MoveTo, RefusesWhatDoesNotFit) {
   refuses(kShape, ems(64), Status::kBadArgument);
 }
 
-// There and back between all presets, on all ports.
 TEST(MoveTo, KeysWereCodedByTheReach) {
   const auto moved = [&](std::uint32_t from_reach, std::uint32_t to_reach) {
     Shape from = kShape, to = kShape;
@@ -209,6 +208,37 @@ TEST(MoveTo, KeysWereCodedByTheReach) {
   EXPECT_EQ(moved(64, 64), Status::kOk);
 }
 
+// Without Keep::kScore a slot's position follows from its number.
+TEST(MoveTo, WithAReachPositionsMustBeKnown) {
+  Shape shape = {.layers = 1, .query_heads = 1, .kv_heads = 1, .head_dim = 16, .max_chunk = 8};
+  const auto moved = [&](const Policy& from, const Policy& to) {
+    Rig source(shape, from), target(shape, to), imported(shape, to);
+    Random random(7);
+    const auto rows = random.bells(8 * 16);
+    for (int i = 0; i < 12; ++i) EXPECT_EQ(append(source.cache(), 0, rows, rows), Status::kOk);
+    const auto before = target.copy_state();
+    const Status status = move_to(source.cache(), target.cache());
+    EXPECT_EQ(import_snapshot(imported.cache(), shape, from, test::saved(source.cache())), status);
+    if (status != Status::kOk) {
+      EXPECT_EQ(target.copy_state(), before);
+    }
+    return status;
+  };
+  shape.rotary = {.base = 1e4f, .dims = 16, .reach = 32};
+  EXPECT_EQ(moved(ems_no_merge(64), full(128)), Status::kOtherPolicy);
+  EXPECT_EQ(moved(ems_no_merge(64), streaming_llm(128)), Status::kOtherPolicy);
+  EXPECT_EQ(moved(streaming_llm(64, 4), full(128)), Status::kOtherPolicy);
+  EXPECT_EQ(moved(streaming_llm(64, 4), streaming_llm(96, 8)), Status::kOtherPolicy);
+  EXPECT_EQ(moved(streaming_llm(64, 4), streaming_llm(40, 4)), Status::kOk);
+  EXPECT_EQ(moved(full(128), streaming_llm(64, 8)), Status::kOk);
+  EXPECT_EQ(moved(full(128), full(256)), Status::kOk);
+  EXPECT_EQ(moved(streaming_llm(64, 4), ems(96)), Status::kOk);
+  EXPECT_EQ(moved(ems(64), ems_no_merge(96)), Status::kOk);
+  shape.rotary.reach = 0;
+  EXPECT_EQ(moved(ems_no_merge(64), full(128)), Status::kOk);
+}
+
+// There and back between all presets, on all ports.
 TEST(MoveTo, AnyPresetToAnyOther) {
   Shape shape = kShape;
   shape.outlier_channels = 4;
