@@ -106,7 +106,7 @@ std::uint32_t random_tokens(Random& random) {
 std::vector<std::byte> undivided(const Arena& arena, const Policy& policy) {
   std::vector<std::byte> bytes = arena.copy();
   bytes.resize(static_cast<std::size_t>(layout_of(kShape, policy).plan));
-  std::fill_n(bytes.begin() + 40, 8, std::byte{0});
+  std::fill_n(bytes.begin() + 40, 16, std::byte{0});
   return bytes;
 }
 

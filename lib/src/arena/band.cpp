@@ -132,8 +132,8 @@ void give_back(const ArenaView& to, FoldedPart& part, std::uint32_t view) {
 
 namespace {
 
-// Sets a slot's position where it and the lanes before it span more than 65535 positions: the oldest come nearer by whole
-// steps.
+// Sets a slot's position where it and the lanes before it span more than 65535 positions: the oldest become later by
+// whole steps.
 // @returns false if they do not
 bool set_by_step(std::uint32_t step, std::uint32_t& base, std::uint16_t* offsets, std::uint32_t lane,
                  std::uint32_t position) {
