@@ -17,9 +17,9 @@ namespace {
 constexpr std::uint32_t kChunk = 64;
 constexpr std::uint16_t kFoldChunk = 16;
 
-// Twice the context from which profiles are made: keys are coded in the first half of the reach, where the profile
-// knows them.
-constexpr std::size_t kMostReach = 4096;
+// The largest with steps of 2,048 tokens, the context from which profiles are made: keys are coded at positions below a
+// step, where the profile knows them.
+constexpr std::size_t kMostReach = 8191;
 
 std::uint16_t narrow(std::size_t value, const char* what) {
   if (value > std::numeric_limits<std::uint16_t>::max()) throw Error(std::string("the model has too many ") + what);

@@ -84,8 +84,9 @@ typedef struct nibkv_rotary {
   uint16_t dims; /* how many first channels of a head are rotated: even, [2, head_dim]; 0: not known */
   bool adjacent; /* pairs are channels (2i, 2i + 1); otherwise (i, i + dims / 2) */
   /* The largest distance in tokens from which a query may see a slot: 0, no limit, or [2, 2^24], at most what the model
-   * is trained for; best is twice the context that the profile was made from. A slot further behind meets the query
-   * turned back to within it (shape.hpp), so that a cache that drops or merges tokens can read for ever. */
+   * is trained for; best is just below four times the context that the profile was made from. A slot further behind
+   * meets the query turned back to within it (shape.hpp), so that a cache that drops or merges tokens can read for
+   * ever. */
   uint32_t reach;
 } nibkv_rotary;
 

@@ -28,7 +28,8 @@ struct Rotary {
   /// The largest distance in tokens from which a query may see a slot: 0, no limit, or [2, 2^24], at most what the
   /// model is trained for. A slot further behind meets the query turned back by the multiple of step() that
   /// brings it into (reach - step(), reach], so that a cache that drops or merges tokens can read for ever. Keys are
-  /// coded at their positions modulo step(): best is twice the context that the profile was made from.
+  /// coded at their positions modulo step(), which should be at most the context that the profile was made from: best is
+  /// the largest such reach, 8191 for a profile of 2,048 tokens.
   std::uint32_t reach = 0;
 
   constexpr bool known() const { return dims != 0; }
