@@ -85,8 +85,7 @@ typedef struct nibkv_rotary {
   bool adjacent; /* pairs are channels (2i, 2i + 1); otherwise (i, i + dims / 2) */
   /* The largest distance in tokens from which a query may see a slot: 0, no limit, or [2, 2^24], at most what the model
    * is trained for; best is just below four times the context that the profile was made from. A slot further behind
-   * meets the query turned back to within it (shape.hpp), so that a cache that drops or merges tokens can read for
-   * ever. */
+   * meets the query turned back to within it (shape.hpp), so that a cache that drops or merges tokens reads for ever. */
   uint32_t reach;
 } nibkv_rotary;
 
