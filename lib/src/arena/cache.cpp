@@ -32,6 +32,14 @@ void reset(const ArenaView& to) {
 
 }  // namespace
 
+void forget_shares(const ArenaView& to) {
+  if (!divides_heads(to.shape(), to.policy()) || to.shape().workers == 1) return;
+  const std::uint32_t blocks = blocks_of(to.layout().chain_tiles);
+  for (std::uint32_t head = 0; head < to.shape().query_heads; ++head) {
+    for (std::uint32_t block = 0; block < blocks; ++block) partial_of(to, head, block).mark = 0;
+  }
+}
+
 Status find_layout(const Shape& shape, const Policy& policy, Layout& layout) {
   if (!valid(shape)) return Status::kBadShape;
   if (footprint(shape, policy) == 0) return Status::kBadPolicy;

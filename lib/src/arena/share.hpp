@@ -52,12 +52,6 @@ inline Partial& partial_of(const ArenaView& to, std::uint32_t query_head, std::u
 }
 
 /// What shares of attention gave is of no use once other tokens are the newest.
-inline void forget_shares(const ArenaView& to) {
-  if (!divides_heads(to.shape(), to.policy()) || to.shape().workers == 1) return;
-  const std::uint32_t blocks = blocks_of(to.layout().chain_tiles);
-  for (std::uint32_t head = 0; head < to.shape().query_heads; ++head) {
-    for (std::uint32_t block = 0; block < blocks; ++block) partial_of(to, head, block).mark = 0;
-  }
-}
+[[gnu::visibility("hidden")]] void forget_shares(const ArenaView& to);
 
 }  // namespace nibkv
