@@ -45,7 +45,7 @@ struct Rotary {
   constexpr std::uint32_t wrap_of(std::uint32_t position) const { return reach == 0 ? 0 : position & ~(step() - 1); }
   static constexpr std::uint32_t kMostTurns = 4;
   /// By how many steps, at most, a query is turned less far for a slot than a key at its own position is: up to kMostTurns.
-  constexpr std::uint32_t turns() const { return reach == 0 ? 0 : (reach + step() - 1) / step(); }
+  constexpr std::uint32_t turns() const { return reach < 2 ? 0 : (reach + step() - 1) >> std::countr_zero(step()); }
   /// Compares without == on floats, because compilers may be asked to warn about that.
   constexpr bool operator==(const Rotary& other) const {
     return base <= other.base && base >= other.base && scale <= other.scale && scale >= other.scale &&
