@@ -437,8 +437,8 @@ typedef struct nibkv_slot {
 /* Describes the slots of one chain, in position order. Where layers share codes, the folded slots come first,
  * in no order; then the sinks and the retained slots; then the others, in order.
  * Positions are exact under NIBKV_KEEP_SCORE, up to 65535 tokens after their tile's first (with a reach score.hpp says
- * what becomes of older ones). Other policies do not store them: they are those that the policy itself would leave, which is wrong after a caller's own
- * nibkv_compact, and UINT32_MAX for slots that folded or were retained.
+ * what becomes of older ones). Other policies do not store them: they are those that the policy itself would leave,
+ * which is wrong after a caller's own nibkv_compact, and UINT32_MAX for slots that folded or were retained.
  *
  * layer, kv_head:  in range
  * slots:           written

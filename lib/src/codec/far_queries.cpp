@@ -120,21 +120,22 @@ void FarQueries::measure() {
   measured_ = true;
 }
 
-// Where rows are kept that are turned by so many steps less than they were wrapped.
-FarQueries::Turned FarQueries::turned(std::uint32_t steps) const {
+// Where rows from the first on are kept that are turned by so many steps less than they were wrapped.
+FarQueries::Turned FarQueries::turned(std::uint32_t steps, std::int32_t first) const {
   const std::uint32_t rows = to_.shape().rows();
+  const auto before = static_cast<std::uint32_t>(first);
   std::byte* at = turned_ + std::size_t{steps - 1} * turned_bytes(to_.shape());
-  const auto take = [&at](std::uint32_t bytes) {
-    std::byte* const start = at;
-    at += bytes;
-    return start;
+  const auto take = [&](std::uint32_t row_bytes) {
+    std::byte* const array = at;
+    at += rows * row_bytes;
+    return array + before * row_bytes;
   };
   Turned to{};
-  to.codes = in_place<std::int8_t>(take(rows * to_.shape().head_dim));
-  to.rows = in_place<TurnedRow>(take(rows * sizeof(TurnedRow)));
-  to.sums = in_place<std::int32_t>(take(rows * sizeof(std::int32_t)));
-  to.outlier_sums = in_place<std::int32_t>(take(rows * sizeof(std::int32_t)));
-  to.outlier_codes = in_place<std::int8_t>(at);
+  to.codes = in_place<std::int8_t>(take(to_.shape().head_dim));
+  to.rows = in_place<TurnedRow>(take(sizeof(TurnedRow)));
+  to.sums = in_place<std::int32_t>(take(sizeof(std::int32_t)));
+  to.outlier_sums = in_place<std::int32_t>(take(sizeof(std::int32_t)));
+  to.outlier_codes = in_place<std::int8_t>(take(to_.shape().outlier_channels));
   return to;
 }
 
@@ -216,16 +217,11 @@ void FarQueries::meet_query(const Range& range, const SlotSteps& slots, const st
   rescale(range, slots, to);
   for (std::uint32_t steps = 1; steps <= rotary.turns(); ++steps) {
     if (!slots.has(steps)) continue;
-    Turned rows = turned(steps);
+    const Turned rows = turned(steps, range.from);
     for (std::int32_t i = range.from; i < range.end; ++i) {
-      if ((encoded_[steps - 1] >> i & 1) == 0) encode(i, wrapped - steps * rotary.step(), rows, i);
+      if ((encoded_[steps - 1] >> i & 1) == 0) encode(i, wrapped - steps * rotary.step(), rows, i - range.from);
       encoded_[steps - 1] = static_cast<std::uint16_t>(encoded_[steps - 1] | 1u << i);
     }
-    rows.codes += range.from * static_cast<std::int32_t>(to_.shape().head_dim);
-    rows.outlier_codes += range.from * static_cast<std::int32_t>(to_.shape().outlier_channels);
-    rows.rows += range.from;
-    rows.sums += range.from;
-    rows.outlier_sums += range.from;
     meet_turned(range, rows, slots, steps, tile, to);
   }
   if (slots.has(kFurther)) meet_later(range, slots, positions, tile, to);

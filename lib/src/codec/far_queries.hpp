@@ -63,7 +63,7 @@ class FarQueries {
   void meet(std::uint32_t tile, std::uint32_t slot, const FarDots& to);
 
  private:
-  /// Rows that are turned alike; arrays as in turned_bytes().
+  /// Rows that are turned alike, from one on; arrays as in turned_bytes().
   struct Turned {
     std::int8_t* codes;
     TurnedRow* rows;
@@ -80,7 +80,7 @@ class FarQueries {
   std::uint32_t position_of_row(std::int32_t i) const {
     return first_ + (first_row_ + static_cast<std::uint32_t>(i)) / to_.shape().group();
   }
-  Turned turned(std::uint32_t steps) const;
+  Turned turned(std::uint32_t steps, std::int32_t first) const;
   void read(std::int32_t i);
   void measure();
   void encode(std::int32_t i, std::uint32_t back, const Turned& to, std::int32_t at);

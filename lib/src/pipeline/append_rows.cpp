@@ -144,14 +144,13 @@ void end_append(const ArenaView& to, std::uint32_t layer, std::uint32_t reserved
   if (const Band band = band_of(to, layer); ends_turn(band, layer)) fold_old_slots(to, band);
   ArenaHeader& header = to.header();
   const std::uint32_t seen = reserved == 0 ? 0 : to.chain(layer, 0).seen;
-  if (reserved == 0 || reserved != header.reserved || seen != header.reserved_to) {
-    header.reserved_first = header.reserved_last = reserved == 0 ? 0 : layer;
-  } else if (layer == header.reserved_last + 1) {
+  const bool more = reserved != 0 && reserved == header.reserved && seen == header.reserved_to;
+  if (more && layer == header.reserved_last + 1) {
     header.reserved_last = layer;
-  } else if (layer + 1 == header.reserved_first) {
+  } else if (more && layer + 1 == header.reserved_first) {
     header.reserved_first = layer;
   } else {
-    header.reserved_first = header.reserved_last = layer;
+    header.reserved_first = header.reserved_last = reserved == 0 ? 0 : layer;
   }
   header.reserved = reserved;
   header.reserved_to = seen;

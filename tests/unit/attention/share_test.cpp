@@ -196,15 +196,15 @@ TEST(Share, OnlyLayersThatWereReservedAreWritten) {
   Random random(43);
   const auto rows = random.bells(std::size_t{8} * 16);
   const ConstRows in = rows_of(rows, 1, 16);
-  for (const auto& [reserved, last] : {std::pair{std::vector<std::uint32_t>{0, 1, 2}, 2u}, {{3, 2, 1}, 3u}}) {
+  // The other layer has as many tokens, of an append.
+  for (const auto& [reserved, other] : {std::pair{std::vector<std::uint32_t>{0, 1, 2}, 3u}, {{3, 2, 1}, 0u}}) {
     Rig rig(kShape, full(64));
     Cache& cache = rig.cache();
-    const std::uint32_t other = 3 - last;  // has as many tokens, of an append
-    ASSERT_EQ(append(cache, other == 0 ? 0 : 3, rows, rows), Status::kOk);
+    ASSERT_EQ(append(cache, other, rows, rows), Status::kOk);
     for (const std::uint32_t layer : reserved) ASSERT_EQ(reserve(cache, layer, 8), Status::kOk);
     EXPECT_EQ(check(cache), Status::kOk);
     const auto before = rig.copy_state();
-    EXPECT_EQ(append_share(cache, other == 0 ? 0 : 3, 8, in, in, {}), Status::kBadArgument);
+    EXPECT_EQ(append_share(cache, other, 8, in, in, {}), Status::kBadArgument);
     EXPECT_EQ(rig.copy_state(), before);
     for (const std::uint32_t layer : reserved) EXPECT_EQ(append_share(cache, layer, 8, in, in, {}), Status::kOk);
   }
