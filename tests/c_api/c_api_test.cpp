@@ -453,6 +453,7 @@ void expect_not_ready(nibkv_cache* cache) {
   EXPECT_EQ(nibkv_attend_rows(cache, 0, 1, &rows, &to_write, nullptr), NIBKV_NOT_READY);
   const std::uint32_t own = 1;
   EXPECT_EQ(nibkv_attend_masked(cache, 0, 1, &rows, &own, &to_write, nullptr), NIBKV_NOT_READY);
+  EXPECT_EQ(nibkv_attend_drafts(cache, 0, 1, &rows, &own, &to_write, nullptr), NIBKV_NOT_READY);
   const nibkv_share share = {0, 1, 0};
   EXPECT_EQ(nibkv_reserve(cache, 0, 1), NIBKV_NOT_READY);
   EXPECT_EQ(nibkv_append_share(cache, 0, 1, &rows, &rows, &share), NIBKV_NOT_READY);
@@ -530,6 +531,12 @@ TEST(CApi, RowsOfEveryTypeAreThoseOfCpp) {
                          {out.data(), type, 4 * 32 + 1, 32}, of == nullptr ? Part{} : Part{1, 1, 2, 3, 1}),
                   Status::kOk);
         EXPECT_EQ(c_out, out);
+        // As drafts they see the same, and leave no trace.
+        std::fill(c_out.begin(), c_out.end(), std::uint16_t{0});
+        ASSERT_EQ(nibkv_attend_drafts(&cache, layer, kCount, &queries, mask, &to, of), NIBKV_OK);
+        EXPECT_EQ(c_out, out);
+        ASSERT_EQ(nibkv_attend_drafts(&cache, layer, kCount, &queries, nullptr, &to, of), NIBKV_OK);
+        EXPECT_NE(c_out, out);
       }
     }
     EXPECT_EQ(rig.copy_state(), expected.copy_state());
@@ -745,6 +752,10 @@ TEST(CApi, WrongArgumentsAreRefusedAndChangeNothing) {
   EXPECT_EQ(nibkv_attend_masked(&cache, 0, 2, &queries, nothing, &to, nullptr), NIBKV_BAD_ARGUMENT);
   EXPECT_EQ(nibkv_attend_masked(&cache, 0, 0, &queries, own, &to, nullptr), NIBKV_BAD_ARGUMENT);
   EXPECT_EQ(nibkv_attend_masked(&cache, 0, 0xffffffff, &queries, own, &to, nullptr), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_attend_drafts(&cache, 0, 2, nullptr, own, &to, nullptr), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_attend_drafts(&cache, 0, 2, &queries, own, nullptr, nullptr), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_attend_drafts(&cache, 0, 2, &queries, nothing, &to, nullptr), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_attend_drafts(&cache, 0, 0xffffffff, &queries, own, &to, nullptr), NIBKV_BAD_ARGUMENT);
   const nibkv_mutable_rows overlapping = {out.data(), NIBKV_NUMBER_F32, 4 * 32 - 1, 32};
   EXPECT_EQ(nibkv_attend_rows(&cache, 0, 2, &queries, &overlapping, nullptr), NIBKV_BAD_ARGUMENT);
   EXPECT_EQ(out, std::vector<float>(out.size()));

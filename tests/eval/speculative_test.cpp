@@ -91,12 +91,12 @@ TEST_F(SpeculativeTest, ScoresRememberDrafts) {
   EXPECT_NE(measure().accepted, figures.accepted);
 }
 
-TEST_F(SpeculativeTest, OnACopyTheyAreNeverSeen) {
+TEST_F(SpeculativeTest, WhatIsReplayedLeavesNoTrace) {
   options_.store.tokens = 64;
-  options_.on_a_copy = true;
+  options_.replay = true;
   for (const char* policy : {"ems", "h2o", "ada_kv", "streaming_llm"}) {
     options_.store.policy = policy;
-    // Space that a pass of several tokens makes is made in the copy: its rows see other slots.
+    // Space that a pass of several tokens makes is made before the first of them.
     options_.within_space = false;
     EXPECT_LT(measure().same_rows, 300u) << policy;
     options_.within_space = true;

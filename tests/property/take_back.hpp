@@ -112,4 +112,23 @@ inline void attend_again_in_shares(Cache& cache, Random& random, std::uint32_t l
       out));
 }
 
+/// Draft queries get what the same queries got as tokens, in parts too, and leave no trace.
+inline void attend_again_as_drafts(Cache& cache, Random& random, std::uint32_t layer, std::span<const float> queries,
+                                   std::span<const float> out) {
+  if (random.below(8) != 0) return;
+  const auto count =
+      static_cast<std::uint32_t>(queries.size() / (cache.shape().query_heads * std::size_t{cache.shape().head_dim}));
+  const std::vector<std::byte> before = saved(cache);
+  std::vector<float> again(out.size());
+  const std::uint32_t cut = random.below(count + 1);
+  if (cut != 0) {
+    ASSERT_EQ(attend(cache, layer, queries, again, {.queries = cut, .drafts = true}), Status::kOk);
+  }
+  if (cut != count) {
+    ASSERT_EQ(attend(cache, layer, queries, again, {.first_query = cut, .drafts = true}), Status::kOk);
+  }
+  ASSERT_TRUE(same_bytes(again, out));
+  ASSERT_EQ(saved(cache), before);
+}
+
 }  // namespace nibkv::test

@@ -220,7 +220,9 @@ class Walk {
     ASSERT_EQ(rig_.copy_state(), before) << "attend changed more than scratch: " << what();
     ASSERT_EQ(status, count > least ? Status::kBadArgument : Status::kOk) << what() << ", " << count << " queries";
     for (const float x : out) ASSERT_EQ(x == 5e30f, status != Status::kOk) << what();
-    if (status == Status::kOk) attend_again_in_shares(rig_.cache(), random_, layer, queries, out);
+    if (status != Status::kOk) return;
+    attend_again_in_shares(rig_.cache(), random_, layer, queries, out);
+    attend_again_as_drafts(rig_.cache(), random_, layer, queries, out);
     if (status != Status::kOk || !compare) return;
     ProfileView profile;
     if (!rig_.profile().empty()) {

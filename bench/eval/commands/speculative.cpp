@@ -25,8 +25,9 @@ constexpr const char* kHelp =
   --seed N             of that chance (default 1)
   --within-space       no pass has more tokens than the cache has space for before it drops some:
                        then space is made before the same tokens as without drafts
-  --on-a-copy          passes go through a copy of the cache; keys, values and queries of what was
-                       right go through the cache itself then, token by token, without the model
+  --replay             the queries of a pass are drafts, which no score counts, and all of it goes
+                       back; keys, values and queries of what was right go in again then, token by
+                       token, without the model
 )";
 
 struct SpeculativeJob {
@@ -40,7 +41,7 @@ struct SpeculativeJob {
     options.right = static_cast<std::size_t>(arguments.integer("right", options.right, 0, 100));
     options.seed = arguments.integer("seed", options.seed, 0, ~std::uint64_t{0});
     options.within_space = arguments.flag("within-space");
-    options.on_a_copy = arguments.flag("on-a-copy");
+    options.replay = arguments.flag("replay");
   }
   void operator()();
 
@@ -80,7 +81,7 @@ void SpeculativeJob::operator()() {
            {"threads", std::uint64_t{measured.cache.threads}},
            {"arena_bytes", figures.arena_bytes},
            {"pass_milliseconds", 1000 * figures.pass_seconds / static_cast<double>(figures.passes)},
-           {"copy_milliseconds", 1000 * figures.copy_seconds / static_cast<double>(figures.passes)},
+           {"replay_milliseconds", 1000 * figures.replay_seconds / static_cast<double>(figures.passes)},
            {"rows", std::uint64_t{totals.rows}},
            {"same_rows", std::uint64_t{figures.same_rows}},
            {"same_top", std::uint64_t{totals.same_top}},
@@ -99,7 +100,7 @@ Command speculative_command() {
           kHelp,
           {"model", "text", "length", "drafts", "right", "seed", "storage", "policy", "set", "tokens", "arena",
            "profile", "outliers", "port", "threads", "json"},
-          {"within-space", "on-a-copy"},
+          {"within-space", "replay"},
           [](const Arguments& arguments) -> Job { return SpeculativeJob(arguments); }};
 }
 

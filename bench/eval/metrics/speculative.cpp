@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
-#include <optional>
 #include <random>
 #include <vector>
 
@@ -36,9 +35,7 @@ class Drafter {
 class Draftable {
  public:
   Draftable(Model& model, ThreadPool& pool, const SpeculativeOptions& options)
-      : model_(model), pool_(pool), store_(model.config(), options.store) {
-    if (options.on_a_copy) copy_.emplace(model.config(), options.store);
-  }
+      : model_(model), pool_(pool), replays_(options.replay), store_(model.config(), options.store) {}
 
   const TileStore& store() const { return store_; }
 
@@ -46,22 +43,17 @@ class Draftable {
   /// @param logits  [pass][vocabulary]
   void read(std::span<const std::int32_t> pass, std::size_t at, std::size_t right, float* logits,
             SpeculativeFigures& figures) {
-    const Clock begin;
-    if (!copy_) {
-      model_.forward(pass, at, store_, logits, pass.size());
-      figures.pass_seconds += begin.seconds();
-      require(store_.truncate(at + right), "truncate");
-      return;
-    }
     Rows rows(model_.config());
-    copy_->copy(store_);
-    figures.copy_seconds += begin.seconds();
     const Clock pass_begin;
-    model_.forward(pass, at, *copy_, logits, pass.size(), &rows);
+    store_.expect_drafts(replays_);
+    model_.forward(pass, at, store_, logits, pass.size(), replays_ ? &rows : nullptr);
+    store_.expect_drafts(false);
     figures.pass_seconds += pass_begin.seconds();
+    require(store_.truncate(replays_ ? at : at + right), "truncate");
+    if (!replays_) return;
     const Clock replay_begin;
     replay(rows, right);
-    figures.copy_seconds += replay_begin.seconds();
+    figures.replay_seconds += replay_begin.seconds();
   }
 
  private:
@@ -105,8 +97,8 @@ class Draftable {
 
   Model& model_;
   ThreadPool& pool_;
+  bool replays_;
   TileStore store_;
-  std::optional<TileStore> copy_;
 };
 
 // Before a cache is made for so many tokens.

@@ -19,9 +19,9 @@ struct SpeculativeOptions {
   /// Whether a pass has no more tokens than there is space for, if there is any: then space is made before the same
   /// tokens as without drafts.
   bool within_space = false;
-  /// Whether a pass goes through a copy of the cache, and the rows of what was right then one token after the other
-  /// through the cache itself, which never sees a wrong one.
-  bool on_a_copy = false;
+  /// Whether the queries of a pass are drafts to the cache, all of which go back; then the rows of what was right go in one
+  /// token after the other, without the model.
+  bool replay = false;
   StoreOptions store;
 };
 
@@ -33,7 +33,7 @@ struct SpeculativeFigures {
   std::size_t same_rows = 0;      ///< rows of logits of which all bytes are the same in both
   double worst = 0;               ///< the largest divergence of a row
   double pass_seconds = 0;        ///< of all passes
-  double copy_seconds = 0;        ///< of copies and of rows that went in again
+  double replay_seconds = 0;      ///< of rows that went in again
   std::uint64_t arena_bytes = 0;  ///< of one store
   std::uint32_t outlier_channels = 0;
   std::string port;

@@ -250,6 +250,7 @@ void TileStore::attend(int layer, std::size_t count, const float* queries, float
     part.first_query = static_cast<std::uint32_t>(task % blocks * block);
     part.queries = static_cast<std::uint32_t>(std::min(block, count - part.first_query));
     part.worker = static_cast<std::uint32_t>(by_head ? task : worker);
+    part.drafts = drafts_;
     const Status status =
         watched([&] { return nibkv::attend(cache_, index, std::span(queries, size), std::span(out, size), part); });
     require(status, "attend");
@@ -263,12 +264,6 @@ void TileStore::clear() {
 
 Status TileStore::truncate(std::size_t seen) {
   return watched([&] { return nibkv::truncate(cache_, static_cast<std::uint32_t>(seen)); });
-}
-
-void TileStore::copy(const TileStore& from) {
-  const std::span<std::byte> arena(arena_.get(), cache_.usage().arena_bytes);
-  require(watched([&] { return clone(from.cache_, arena, cache_); }), "clone");
-  peak_slots_ = from.peak_slots_;
 }
 
 std::size_t TileStore::space() const {

@@ -49,9 +49,8 @@ class TileStore : public KvStore {
   void clear();
   /// Takes back all but the first `seen` tokens. Returns what nibkv::truncate returns; unchanged unless kOk.
   Status truncate(std::size_t seen);
-  /// Becomes a copy of a store that was made with the same options.
-  /// @throws Error for one that was not
-  void copy(const TileStore& from);
+  /// From now on attend passes draft queries, which no score counts (Part::drafts), or the queries of tokens again.
+  void expect_drafts(bool drafts) { drafts_ = drafts; }
   /// How many tokens append takes before it makes space in any head; 0 if the next one makes it.
   std::size_t space() const;
   /// A snapshot of the cache with the caller's own bytes.
@@ -83,6 +82,7 @@ class TileStore : public KvStore {
   std::vector<std::byte> profile_;
   Cache cache_;
   std::optional<Budget> compacted_by_;
+  bool drafts_ = false;
   std::uint64_t peak_slots_ = 0;  // over all heads
 };
 

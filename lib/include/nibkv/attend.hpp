@@ -16,9 +16,10 @@ struct Part {
   std::uint32_t first_head = 0;   ///< first KV head
   std::uint32_t heads = 0;        ///< number of KV heads; 0: all from first_head on
   std::uint32_t first_query = 0;  ///< first of the `count` queries
-  std::uint32_t queries = 0;      ///< number of queries; 0: all from first_query on. Must be all `count` under a policy
-                                  ///< that scores attention
-  std::uint32_t worker = 0;       ///< [0, workers)
+  std::uint32_t queries = 0;  ///< number of queries; 0: all from first_query on. Must be all `count` where attention
+                              ///< is scored
+  std::uint32_t worker = 0;   ///< [0, workers)
+  bool drafts = false;        ///< whether these queries may go back (truncate): then no score counts them
 };
 
 /// Causal attention of the last `count` appended tokens over what the cache holds. A count of 1 is
@@ -31,7 +32,8 @@ struct Part {
 /// that no distance is longer than the model was trained for. Positions are those of explain().
 ///
 /// Writes the scratch of its worker. Under Keep::kScore it also adds the attention of these queries to
-/// the scores of the slots (score.hpp), so the queries of each token must be passed exactly once.
+/// the scores of the slots (score.hpp), so the queries of each token must be passed exactly once, drafts
+/// (Part::drafts) apart.
 ///
 /// @param layer    [0, layers)
 /// @param queries  f32, finite, shape [count][query_heads][head_dim], after rotary embedding; count in [1, max_chunk]

@@ -358,8 +358,8 @@ typedef struct nibkv_part {
   uint32_t first_head;  /* first KV head */
   uint32_t heads;       /* number of KV heads; 0: all from first_head on */
   uint32_t first_query; /* first of the `count` queries */
-  uint32_t queries;     /* number of queries; 0: all from first_query on. Must be all `count` under a policy that
-                         * scores attention */
+  uint32_t queries;     /* number of queries; 0: all from first_query on. Must be all `count` where attention is
+                         * scored */
   uint32_t worker;      /* [0, workers) */
 } nibkv_part;
 
@@ -396,6 +396,16 @@ NIBKV_API nibkv_status nibkv_attend_rows(nibkv_cache* cache, uint32_t layer, uin
  *        from `count` on are ignored. Each query of the part must see a slot
  * Returns what nibkv_attend_rows does; NIBKV_BAD_ARGUMENT for null and for a query that sees nothing, too. */
 NIBKV_API nibkv_status nibkv_attend_masked(nibkv_cache* cache, uint32_t layer, uint32_t count,
+                                           const nibkv_rows* queries, const uint32_t* mask,
+                                           const nibkv_mutable_rows* out, const nibkv_part* part);
+
+/* The same for draft tokens, which may go back (nibkv_truncate): no score counts their queries, and nothing in the cache
+ * changes. Those that stay are appended and attended to once more, by then as tokens like any others.
+ *
+ * mask:  as above, or null: each query sees the tokens up to its own
+ * part:  may have any of the queries, also where attention is scored
+ * Returns what nibkv_attend_masked does. */
+NIBKV_API nibkv_status nibkv_attend_drafts(nibkv_cache* cache, uint32_t layer, uint32_t count,
                                            const nibkv_rows* queries, const uint32_t* mask,
                                            const nibkv_mutable_rows* out, const nibkv_part* part);
 

@@ -22,7 +22,8 @@ namespace nibkv {
 /// Scores are not taken back. A query that was taken back has added attention of 1 to a head's global
 /// scores in total (the mean over its group, or at most the largest under Group::kMax, times the slots), so
 /// n such queries have changed any slot's by at most n. They have faded the local scores as n queries
-/// do. Policies that keep no scores of attention (full, streaming_llm, l2_norm) have no such effect.
+/// do. Policies that keep no scores of attention (full, streaming_llm, l2_norm) have no such effect, nor have draft
+/// queries (Part::drafts).
 ///
 /// @param seen  [oldest_reachable(cache), the largest Cache::seen of a layer]
 /// @returns kNotReady; kBadArgument when no layer has seen as many tokens; kGone below

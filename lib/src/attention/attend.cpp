@@ -14,6 +14,7 @@ void attend_head(const ArenaView& to, std::uint32_t layer, std::uint32_t head, c
   Chain& chain = to.chain(layer, head);
   const Basis basis(to, layer, head);
   Rows rows = rows_in(to, part.worker);
+  if (part.drafts) rows.softmax = nullptr;
   rows.value_map = value_map(to, layer, head);
   rows.mask_words = mask.bits == nullptr ? 0 : mask.words();
   rows.first_new = chain.used - tokens;
@@ -65,7 +66,7 @@ bool complete(const ArenaView& to, std::uint32_t layer, std::uint32_t count, Par
   if (part.heads == 0) part.heads = shape.kv_heads - part.first_head;
   if (part.queries == 0) part.queries = count - part.first_query;
   if (part.heads > shape.kv_heads - part.first_head || part.queries > count - part.first_query) return false;
-  if (scores_attention(to.policy()) && part.queries != count) return false;
+  if (scores_attention(to.policy()) && !part.drafts && part.queries != count) return false;
   for (std::uint32_t head = part.first_head; head < part.first_head + part.heads; ++head) {
     if (to.chain(layer, head).used < count) return false;
   }

@@ -85,12 +85,13 @@ Part to_cpp(const nibkv_part* from) {
   Part to;
   if (from == nullptr) return to;
   const auto& [first_head, heads, first_query, queries, worker] = *from;
-  auto& [to_first_head, to_heads, to_first_query, to_queries, to_worker] = to;
+  auto& [to_first_head, to_heads, to_first_query, to_queries, to_worker, to_drafts] = to;
   to_first_head = first_head;
   to_heads = heads;
   to_first_query = first_query;
   to_queries = queries;
   to_worker = worker;
+  to_drafts = false;
   return to;
 }
 

@@ -14,6 +14,7 @@
 #include "tests/support/exact_query.hpp"
 #include "tests/support/model_of.hpp"
 #include "tests/support/rig.hpp"
+#include "tests/support/snapshots.hpp"
 #include "tests/support/workers.hpp"
 
 namespace nibkv::score_test {
@@ -340,7 +341,54 @@ TEST(Scoring, NeedsAllQueriesOfAChunkInOneCall) {
       EXPECT_EQ(rig.arena().copy(), before) << preset.name;
       EXPECT_EQ(out, std::vector<float>(queries.size(), 9.0f)) << preset.name;
     }
+    EXPECT_EQ(attend(rig.cache(), 0, queries, out, {.first_query = 1, .drafts = true}), Status::kOk) << preset.name;
     EXPECT_EQ(attend(rig.cache(), 0, queries, out, {.queries = 6}), Status::kOk) << preset.name;
+  }
+}
+
+// Speculative decoding: drafts are attended to, go back, and what was right comes again, as tokens.
+TEST(Scoring, DraftsThatGoBackLeaveTheBytesOfNone) {
+  constexpr Shape kShape = {.layers = 2, .query_heads = 6, .kv_heads = 2, .head_dim = 48, .max_chunk = 5};
+  for (const std::string& port : running_ports()) {
+    for (const test::Preset& preset : test::scored_presets(kShape, 64)) {
+      Rig plain(kShape, preset.policy, port), drafting(kShape, preset.policy, port);
+      Random random(77);
+      int made = 0;
+      for (std::uint32_t step = 0; step < test::turns(60, 30); ++step) {
+        const auto rows = random.bells(5 * 2 * 48), queries = random.bells(5 * 6 * 48);
+        std::uint32_t space = 5;
+        for (std::uint32_t layer = 0; layer < 2; ++layer) {
+          for (std::uint32_t head = 0; head < 2; ++head) {
+            const Cache& cache = plain.cache();
+            space = std::min(space, cache.budget(layer, head) + 32 - cache.held(layer, head));
+          }
+        }
+        made += space == 0 ? 1 : 0;
+        const std::uint32_t count = std::max(space, 1u), right = random.within(1, count), seen = plain.cache().seen(0);
+        std::vector<float> drafted(queries.size()), out(6 * 48);
+        for (std::uint32_t layer = 0; layer < 2; ++layer) {
+          ASSERT_EQ(
+              append(drafting.cache(), layer, std::span(rows).first(count * 96), std::span(rows).first(count * 96)),
+              Status::kOk);
+          ASSERT_EQ(attend(drafting.cache(), layer, std::span(queries).first(count * 288),
+                           std::span(drafted).first(count * 288), {.drafts = true}),
+                    Status::kOk);
+        }
+        ASSERT_EQ(truncate(drafting.cache(), seen), Status::kOk) << preset.name;
+        for (std::uint32_t token = 0; token < right; ++token) {
+          const auto row = std::span(rows).subspan(token * 96, 96);
+          for (std::uint32_t layer = 0; layer < 2; ++layer) {
+            for (Cache* cache : {&plain.cache(), &drafting.cache()}) {
+              ASSERT_EQ(append(*cache, layer, row, row), Status::kOk);
+              ASSERT_EQ(attend(*cache, layer, std::span(queries).subspan(token * 288, 288), out), Status::kOk);
+            }
+          }
+          ASSERT_TRUE(test::same_bytes(out, std::span(drafted).subspan(token * 288, 288))) << preset.name;
+        }
+        ASSERT_EQ(test::saved(drafting.cache()), test::saved(plain.cache())) << preset.name << ", step " << step;
+      }
+      EXPECT_GT(made, 0) << preset.name;
+    }
   }
 }
 
