@@ -1,6 +1,7 @@
 // The kept snapshots on a machine with files. tests/baremetal/kept.cpp has them on one without.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -53,17 +54,29 @@ TEST(KeptSnapshots, AreRestoredGoOnWithTheSameWordAndAreWhatEveryPortOnEveryMach
   }
 }
 
-// Their rows were rotated without signs, so they would come back as other rows.
-TEST(KeptSnapshots, OfVersionOneAreRefused) {
+// Refuses an older snapshot, and stays as it was.
+void expect_refused(const test::KeptSnapshot& one, const char* file, Status status) {
   const auto memory = std::make_unique<test::KeptCache>();
-  const test::KeptSnapshot& one = test::kKeptSnapshots[0];
   ASSERT_EQ(memory->init(one, {}), Status::kOk);
   ASSERT_EQ(memory->fill(one), Status::kOk);
   const auto saved = memory->saved();
   const std::vector<std::byte> before(saved.begin(), saved.end());
-  EXPECT_EQ(restore(memory->cache(), contents(NIBKV_TEST_FILES "/1-full.snapshot")), Status::kNewerSnapshot);
+  EXPECT_EQ(restore(memory->cache(), contents(std::string(NIBKV_TEST_FILES) + "/" + file)), status);
   const auto after = memory->saved();
   EXPECT_EQ(std::vector<std::byte>(after.begin(), after.end()), before);
+}
+
+// Their rows were rotated without signs, so they would come back as other rows.
+TEST(KeptSnapshots, OfVersionOneAreRefused) {
+  expect_refused(test::kKeptSnapshots[0], "1-full.snapshot", Status::kNewerSnapshot);
+}
+
+// Their scores were counted in other units than those of new queries.
+TEST(KeptSnapshots, OfOlderScoresAreRefused) {
+  const auto* table = std::find_if(std::begin(test::kKeptSnapshots), std::end(test::kKeptSnapshots),
+                                   [](const test::KeptSnapshot& one) { return std::string(one.name) == "2-table"; });
+  ASSERT_NE(table, std::end(test::kKeptSnapshots));
+  expect_refused(*table, "2-table-older-scores.snapshot", Status::kOtherPolicy);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "tests/reference/scores.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 namespace nibkv::reference {
@@ -48,7 +49,25 @@ std::vector<ScoreModel::Score> ScoreModel::sum_of(const std::vector<WeighedRow>&
   return sums;
 }
 
-void ScoreModel::attend(const std::vector<WeighedRow>& rows) {
+// Attention in units of what each of the visible slots would get if all got the same, over the most that a chain
+// holds, rounded up to a power of two. In integers the product is rounded to 15 bits once more, with each halving on
+// the way: together less than 2^-13 of it.
+std::vector<WeighedRow> ScoreModel::in_uniform_shares(const std::vector<WeighedRow>& rows) const {
+  const std::size_t most = layout_of(shape_, policy_).chain_tiles * std::size_t{kTileSlots};
+  std::vector<WeighedRow> counted = rows;
+  for (WeighedRow& row : counted) {
+    const double factor = static_cast<double>(row.weights.size()) / static_cast<double>(std::bit_ceil(most));
+    for (std::size_t t = 0; t < row.weights.size(); ++t) {
+      row.weights[t] *= factor;
+      row.bounds[t] = row.bounds[t] * factor + 0x1p-13 * row.weights[t];
+    }
+  }
+  return counted;
+}
+
+void ScoreModel::attend(const std::vector<WeighedRow>& weighed) {
+  const std::vector<WeighedRow> rows =
+      policy_.per_query && keeps_global(policy_) ? in_uniform_shares(weighed) : weighed;
   const std::size_t group = shape_.group();
   const std::size_t count = rows.size() / group;
   const std::size_t window = policy_.window;

@@ -21,8 +21,8 @@ class ScoreModel {
   ScoreModel(const Shape& shape, const Policy& policy) : shape_(shape), policy_(policy) {}
 
   /// One attend call.
-  /// @param rows  of one KV head, [query][head of the group], in order of position
-  void attend(const std::vector<WeighedRow>& rows);
+  /// @param weighed  of one KV head, [query][head of the group], in order of position
+  void attend(const std::vector<WeighedRow>& weighed);
 
   const std::vector<Score>& global() const { return global_; }
   const std::vector<Score>& local() const { return local_; }
@@ -30,6 +30,7 @@ class ScoreModel {
   double roundings() const { return roundings_; }
 
  private:
+  std::vector<WeighedRow> in_uniform_shares(const std::vector<WeighedRow>& rows) const;
   /// Attention that every slot gets from the queries [first, end), 1 for a weight of 1.
   std::vector<Score> sum_of(const std::vector<WeighedRow>& rows, std::size_t first, std::size_t end) const;
 

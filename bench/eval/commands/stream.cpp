@@ -17,7 +17,9 @@ constexpr const char* kHelp =
   How well a model predicts a text as it goes on and on in one cache, beyond the length that the
   model was trained for: the cross-entropy in nats of the tokens in each bin of positions, each
   predicted from what the cache holds of all before it. from_N is that of the tokens predicted at
-  positions N to N + bin - 1.
+  positions N to N + bin - 1. For a policy that keeps by importance, held_N says which tokens are
+  left: the share of those positions in what all heads hold at the end, but for the sinks and the
+  recent window.
 
   --length N           tokens of the text that are read (default 16384; as many as it has)
   --bin N              positions of a bin (default 1024)
@@ -43,12 +45,12 @@ struct StreamJob {
     say_notes(subject.model->config(), options);
     const auto tokens = std::span(subject.tokens).first(std::min(length, subject.tokens.size()));
     if (tokens.size() < length) say("note: the text has " + std::to_string(tokens.size()) + " tokens");
-    std::vector<ScoreTotals> bins;
+    StreamFigures figures;
     const auto start = std::chrono::steady_clock::now();
     {
       Progress line(kProgram);
-      bins = measure_stream(*subject.model, subject.pool, tokens, options, bin,
-                            [&](std::size_t fed) { line.show("reading", fed, tokens.size()); });
+      figures = measure_stream(*subject.model, subject.pool, tokens, options, bin,
+                               [&](std::size_t fed) { line.show("reading", fed, tokens.size()); });
     }
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     Report report = {{"tokens", std::uint64_t{tokens.size()}},
@@ -56,8 +58,10 @@ struct StreamJob {
                      {"policy", policy_text(options)},
                      {"reach", std::uint64_t{options.reach}},
                      {"tokens_per_second", static_cast<double>(tokens.size()) / std::max(seconds, 1e-9)}};
-    for (std::size_t i = 0; i < bins.size(); ++i)
-      report.emplace_back("from_" + std::to_string(i * bin), bins[i].mean(bins[i].loss));
+    for (std::size_t i = 0; i < figures.bins.size(); ++i)
+      report.emplace_back("from_" + std::to_string(i * bin), figures.bins[i].mean(figures.bins[i].loss));
+    for (std::size_t i = 0; i < figures.held.size(); ++i)
+      report.emplace_back("held_" + std::to_string(i * bin), figures.held[i]);
     publish(report, measured.json);
   }
 };

@@ -142,7 +142,7 @@ constexpr std::uint64_t round_up(std::uint64_t value, std::uint64_t unit) {
   return (value + unit - 1) / unit * unit;
 }
 inline constexpr std::uint32_t kHeaderBytes = 64;
-inline constexpr std::uint32_t kChainBytes = 32;
+inline constexpr std::uint32_t kChainBytes = 36;
 inline constexpr std::uint32_t kFoldedPartBytes = 32;
 }  // namespace detail
 

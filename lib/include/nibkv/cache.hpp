@@ -33,12 +33,14 @@ inline constexpr std::uint32_t kNoTile = 0xffffffff;
 struct Chain {
   std::uint32_t first = 0;  ///< tile number, kNoTile when empty
   std::uint32_t last = 0;
-  std::uint32_t used = 0;      ///< slots in use, folded ones included; all tiles but the last are full
-  std::uint32_t seen = 0;      ///< tokens ever appended
-  std::uint32_t free = 0;      ///< first of the chain's own free tiles
-  std::uint32_t budget = 0;    ///< tokens
-  std::uint32_t heaviest = 0;  ///< upper bound of the chain's global scores
-  std::uint32_t exponent = 0;  ///< how often the global scores were halved
+  std::uint32_t used = 0;          ///< slots in use, folded ones included; all tiles but the last are full
+  std::uint32_t seen = 0;          ///< tokens ever appended
+  std::uint32_t free = 0;          ///< first of the chain's own free tiles
+  std::uint32_t budget = 0;        ///< tokens
+  std::uint32_t heaviest = 0;      ///< upper bound of the chain's global scores
+  std::uint16_t exponent = 0;      ///< how often the global scores were halved
+  std::uint16_t level = 0;         ///< the local score with which slots start: the mean when space was last made
+  std::uint32_t members_mass = 0;  ///< what biases add to the number of its slots, in 1/256
 };
 static_assert(sizeof(Chain) == detail::kChainBytes);
 

@@ -152,7 +152,8 @@ typedef struct nibkv_policy {
   uint8_t score;          /* NIBKV_SCORE_... */
   uint8_t group;          /* NIBKV_GROUP_...; MAX needs at most 16 query heads per KV head */
   uint8_t combine;        /* NIBKV_COMBINE_... */
-  bool per_query;         /* the global score is the mean over the queries that could see the slot, else their sum */
+  bool per_query;         /* the global score is the mean over the queries that could see the slot, in units of an equal
+                           * share of their attention, else the sum */
   uint16_t window;        /* queries that the local score covers, a power of two in [1, 4096] */
   uint8_t pool;           /* a slot ranks by the largest score of this many slots around it: 1, 3, ..., 15 */
   uint8_t merge;          /* NIBKV_MERGE_... */
@@ -853,7 +854,7 @@ NIBKV_API bool nibkv_port_runs(const char* name);
 #define NIBKV_FOOTPRINT(...) NIBKV_FOOTPRINT_(__VA_ARGS__)
 #define NIBKV_FOOTPRINT_(layers, query_heads, kv_heads, head_dim, outlier_channels, max_chunk, workers, storage,       \
                          tokens, keep, global, local, merge, uniform)                                                  \
-  (NIBKV_ROUND_(64) + NIBKV_LAYOUT_ + NIBKV_ROUND_(NIBKV_HEADS_(layers, kv_heads) * 32) +                              \
+  (NIBKV_ROUND_(64) + NIBKV_LAYOUT_ + NIBKV_ROUND_(NIBKV_HEADS_(layers, kv_heads) * 36) +                              \
    NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) * 4) * ((keep) == 2 ? 2 : 1) +                 \
    NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) *                                              \
                 ((storage) == 0 ? 32 * (UINT64_C(4) + (outlier_channels) + ((keep) == 2 ? 2 : 0) + 4 * (global) +      \

@@ -132,7 +132,7 @@ struct Policy {
   Group group = Group::kMean;
   Combine combine = Combine::kSum;
   bool per_query = true;      ///< whether the global score is the mean over the queries that could see the
-                              ///< slot, or their sum
+                              ///< slot, in units of an equal share of their attention, or the sum
   std::uint16_t window = 32;  ///< queries that the local score covers, a power of two in [1, 4096]; older ones fade
   std::uint8_t pool = 1;      ///< a slot ranks by the largest score in a window of this many slots around
                               ///< it: 1, 3, ..., 15
@@ -203,7 +203,9 @@ constexpr std::uint32_t recent_of(std::uint32_t tokens, std::uint32_t wanted) {
 /// The Global-Local score alone: unimportant slots are dropped (EMS without
 /// merging, arXiv 2412.08521).
 constexpr Policy ems_no_merge(std::uint32_t tokens) {
-  return detail::scored(tokens, 4, tokens / 2, Score::kGlobalLocal);
+  Policy policy = detail::scored(tokens, 4, tokens / 2, Score::kGlobalLocal);
+  policy.pool = 3;
+  return policy;
 }
 
 /// Evict-then-merge by the Global-Local score (EMS, arXiv 2412.08521): dropped slots are merged

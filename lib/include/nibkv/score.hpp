@@ -20,12 +20,15 @@ inline constexpr std::uint32_t kNoPosition = 0xffffffff;
 /// lib/DESIGN.md has the formulas).
 struct SlotInfo {
   std::uint32_t position = 0;  ///< position of the token: how many came before it
-  /// Attention from all queries so far. A weight of 1 adds 2^24 / 2^exponent. When a score would
-  /// overflow, all scores of the chain are halved and its exponent grows by one; the scores
-  /// of sinks saturate instead. 0 if the policy does not keep it.
+  /// Attention from all queries so far. A weight of 1 adds 2^24 / 2^exponent, under Policy::per_query times
+  /// the share that the slots which the query sees have in the most that the chain can hold (biases included,
+  /// and rounded up to a power of two). When a score would overflow, all scores of the chain are
+  /// halved and its exponent grows by one; the scores of sinks saturate instead. A centre's is that of
+  /// its class: 2^(bias / 16) times its own. 0 if the policy does not keep it.
   std::uint32_t global = 0;
   /// Attention from the most recent queries. For each query the score fades by 1 / window, and then
-  /// a weight of 1 adds 2^14; at most 65535. 0 if the policy does not keep it.
+  /// a weight of 1 adds 2^14 (with the share as above); at most 65535. It starts at the mean of the chain's when
+  /// space was last made. 0 if the policy does not keep it.
   std::uint16_t local = 0;
   /// Added to the slot's logit for what was merged into it, in 1/16 octave (ln 2 / 16); at most 32.
   std::uint8_t bias = 0;

@@ -299,7 +299,8 @@ void attend_rows(const ArenaView& to, Chain& chain, Rows& rows, const NativeOut*
   for (int i = 0; i < rows.count; ++i) finish_row(to, rows, i, outs[i]);
   if (rows.softmax != nullptr) {
     score_rows(to, chain,
-               {rows.softmax, rows.exponents, rows.states, rows.count, scoring.local_from, runs.tiles, scoring.fade});
+               {rows.softmax, rows.exponents, rows.states, rows.limits, rows.count, scoring.local_from, runs.tiles,
+                scoring.fade});
   }
   rows.count = 0;
 }

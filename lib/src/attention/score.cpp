@@ -1,5 +1,6 @@
 #include "nibkv/score.hpp"
 
+#include "arena/class_mass.hpp"
 #include "attention/score_rows.hpp"
 
 namespace nibkv {
@@ -28,6 +29,34 @@ Fraction share_of(const RowState& state, std::uint32_t heads) {
   const auto inverse = static_cast<std::int32_t>(((std::uint32_t{1} << 30) + (mass >> 1)) / mass);  // (2^14, 2^15]
   return {inverse < 32767 ? inverse : 32767, 2 * kGlobalOne - 30 - k - state.exponent};
 }
+
+// Attention in units of what each slot would get if all got the same: a row counts by how many tokens its slots stand for.
+class UniformShares {
+ public:
+  UniformShares(const ArenaView& to, const Chain& chain) : members_(chain.members_mass) {
+    if (has_masses(to.policy())) places_ = kMassPlaces;
+    while (std::uint64_t{1} << capacity_ < std::uint64_t{to.layout().chain_tiles} * kTileSlots) ++capacity_;
+  }
+  /// A share times the number of tokens, in units of the most that a chain's slots can stand for; so at most what it was.
+  Fraction of(const Fraction& share, std::uint32_t slots) const {
+    std::uint64_t tokens = (std::uint64_t{slots} << 8) + members_;  // below 2^35
+    std::int32_t exponent = share.exponent - 8 - capacity_ - places_;
+    for (; tokens >= std::uint64_t{1} << 32; tokens >>= 1) ++exponent;
+    tokens *= static_cast<std::uint32_t>(share.share);
+    for (; tokens >= 32768; tokens = (tokens + 1) >> 1) ++exponent;
+    for (; tokens < 16384; tokens <<= 1) --exponent;
+    return {static_cast<std::int32_t>(tokens < 32767 ? tokens : 32767), exponent};
+  }
+  /// Binary places that scores have lost to the biases.
+  std::int32_t places() const { return places_; }
+
+ private:
+  static constexpr std::int32_t kMassPlaces = 2;
+  static_assert(kClassMasses.at[kMostBias] == 256 << kMassPlaces);
+  std::uint32_t members_;
+  std::int32_t capacity_ = 0;
+  std::int32_t places_ = 0;
+};
 
 // Makes sure that no global score can overflow when `queries` more are added, except those of the
 // sinks, which are never dropped: all scores are halved together as often as necessary.
@@ -67,6 +96,12 @@ void score_rows(const ArenaView& to, Chain& chain, const ScoredRows& rows) {
   const bool mean = policy.group == Group::kMean;
   Fraction shares[kMaxRows];
   for (std::int32_t i = 0; i < rows.count; ++i) shares[i] = share_of(rows.states[i], mean ? group : 1);
+  std::int32_t local_places = kGlobalOne - kLocalOne;
+  if (keeps_global(policy) && policy.per_query) {
+    const UniformShares uniform(to, chain);
+    for (std::int32_t i = 0; i < rows.count; ++i) shares[i] = uniform.of(shares[i], rows.limits[i]);
+    local_places -= uniform.places();
+  }
   std::int32_t headroom = 0;  // extra bits that the sum over all rows may need
   while (1 << headroom < rows.count) ++headroom;
   if (keeps_global(policy)) {
@@ -103,7 +138,7 @@ void score_rows(const ArenaView& to, Chain& chain, const ScoredRows& rows) {
       scores.fade = 0;
     }
     if (rows.local_from == rows.count) continue;
-    scores.local_shift = within(shift + kGlobalOne - kLocalOne);
+    scores.local_shift = within(shift + local_places);
     scores.softmax += rows.local_from * static_cast<std::int32_t>(kTileSlots);
     scores.factors += rows.local_from;
     scores.count = rows.count - rows.local_from;

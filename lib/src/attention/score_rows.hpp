@@ -20,6 +20,7 @@ struct ScoredRows {
   const std::uint16_t* softmax;   ///< u16[tiles][count][32] in Q0.16 relative to 2^exponents
   const std::int32_t* exponents;  ///< i32[tiles][count], or kUnseen
   const RowState* states;         ///< [count]
+  const std::uint32_t* limits;    ///< [count]: how many slots a row sees, masks apart
   std::int32_t count;
   std::int32_t local_from;  ///< rows from this one on count for the local score
   std::uint32_t tiles;

@@ -77,13 +77,15 @@ void put_value_codes(std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_
   }
 }
 
-void start_slot(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, std::uint32_t position) {
+void start_slot(const ArenaView& to, const Chain& chain, std::uint32_t tile, std::uint32_t lane,
+                std::uint32_t position) {
   to.set_position(tile, lane, position);
   NIBKV_UNROLL
   for (const SideField& field : kSideFields) {
     if (!field.starts_at_zero() || field.arrays(to.shape(), to.policy()) == 0) continue;
     std::memset(side_element(to, field, tile, 0, lane), 0, field.bytes);
   }
+  if (keeps_local(to.policy())) to.local(tile)[lane] = chain.level;
 }
 
 void move_slot(const ArenaView& to, std::uint32_t from_tile, std::uint32_t from_lane, std::uint32_t to_tile,

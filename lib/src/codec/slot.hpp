@@ -20,7 +20,8 @@ void get_value_codes(const std::uint8_t* tile, std::uint32_t lane, std::uint32_t
 void put_value_codes(std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_dim, const std::uint8_t* codes);
 
 /// Makes a slot new, under Keep::kScore: it has its position, and nothing is known of it.
-void start_slot(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, std::uint32_t position);
+void start_slot(const ArenaView& to, const Chain& chain, std::uint32_t tile, std::uint32_t lane,
+                std::uint32_t position);
 
 /// Copies one slot: codes and side data, but not the position. Codes that two layers share move with
 /// the lower one.

@@ -1,5 +1,6 @@
 #include "move/mover.hpp"
 
+#include "arena/class_mass.hpp"
 #include "pipeline/compact_chain.hpp"
 
 namespace nibkv {
@@ -57,12 +58,17 @@ void Mover::take_by_score(std::uint32_t layer, std::uint32_t kv_head, const Slot
 
 void Mover::fill(std::uint32_t layer, std::uint32_t kv_head, const SlotSource& from) {
   Chain& chain = to_.chain(layer, kv_head);
-  const std::uint32_t used = from.chain.used;
   chain.seen = from.chain.seen;
   if (keeps_global(from.policy) && keeps_global(to_.policy())) {
     chain.heaviest = from.chain.heaviest;
     chain.exponent = from.chain.exponent;
   }
+  take_slots_of(chain, layer, kv_head, from);
+  note_slots(to_, chain);
+}
+
+void Mover::take_slots_of(Chain& chain, std::uint32_t layer, std::uint32_t kv_head, const SlotSource& from) {
+  const std::uint32_t used = from.chain.used;
   const Policy& policy = to_.policy();
   if (policy.keep == Keep::kAll || used <= capacity_of(to_, chain)) {
     from.take(from.context, to_, chain, 0, used);

@@ -35,6 +35,7 @@ class Mover {
   void finish(std::uint32_t seen, std::uint32_t whole_from, std::uint32_t exact_from) const;
 
  private:
+  void take_slots_of(Chain& chain, std::uint32_t layer, std::uint32_t kv_head, const SlotSource& from);
   void take_by_score(std::uint32_t layer, std::uint32_t kv_head, const SlotSource& from);
   void cut(std::uint32_t layer, std::uint32_t kv_head, std::uint32_t kept) const;
 

@@ -111,7 +111,7 @@ Status make_place(const ArenaView& to, std::uint32_t layer, std::uint32_t count)
 Place add_slot(const ArenaView& to, Chain& chain, std::uint32_t position) {
   const std::uint32_t lane = to.own(chain).slots % kTileSlots;
   const std::uint32_t tile = lane == 0 ? grow(to, chain) : chain.last;
-  if (to.policy().keep == Keep::kScore) start_slot(to, tile, lane, position);
+  if (to.policy().keep == Keep::kScore) start_slot(to, chain, tile, lane, position);
   chain.used += 1;
   return {tile, lane};
 }

@@ -56,7 +56,10 @@ void carry_out(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, 
   record_plan(to, to.chain(layer, kv_head), target, incoming);
   if (merges(to.policy())) merge_members(to, layer, kv_head, target, arrays);
   const Band band = band_of(to, layer);
-  for (std::uint32_t each = band.first; each < band.end(); ++each) compact_chain(to, each, kv_head, target);
+  for (std::uint32_t each = band.first; each < band.end(); ++each) {
+    compact_chain(to, each, kv_head, target);
+    note_slots(to, to.chain(each, kv_head));
+  }
 }
 
 Status compact(Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::span<const std::uint32_t> target) {

@@ -3,13 +3,10 @@
 #include <cstdint>
 #include <span>
 
+#include "arena/class_mass.hpp"
 #include "pipeline/plan_chain.hpp"
 
 namespace nibkv {
-
-/// The largest bias, 2 octaves: without a limit, a slot that absorbs many others would drown
-/// the rest (lib/DESIGN.md).
-inline constexpr std::uint32_t kMostBias = 2 * 16;
 
 /// The body of compact() for a plan that is known to be valid. If two layers share codes, it is
 /// carried out on both, and they must have seen the same tokens.

@@ -13,27 +13,25 @@ constexpr float kBiasSteps = 16;  // per octave
 // it is: re-quantising it would cost more than they contribute.
 constexpr float kLeastShare = 0.25f;
 
-std::uint32_t saturating_sum(std::uint32_t a, std::uint32_t b, std::uint32_t most) {
-  return b >= most || a >= most - b ? most : a + b;
-}
-
-// Adds what is known about a member to its centre.
-void add_scores_to(const ArenaView& to, const Place& centre, const Place& member) {
-  if (keeps_global(to.policy())) {
-    std::uint32_t& score = to.global(centre.tile)[centre.lane];
-    score = saturating_sum(score, to.global(member.tile)[member.lane], 0xffffffff);
-  }
-  if (keeps_local(to.policy())) {
-    std::uint16_t& score = to.local(centre.tile)[centre.lane];
-    score = static_cast<std::uint16_t>(saturating_sum(score, to.local(member.tile)[member.lane], 65535));
-  }
-}
-
+// Raises the bias of a centre for its members, and with it its scores: they become those of the class.
 void raise_bias(const ArenaView& to, const Place& centre, float ratio) {
   if (!(ratio > 1)) return;
   std::uint8_t& bias = to.bias(centre.tile)[centre.lane];
   const auto steps = static_cast<std::uint32_t>(binary_logarithm(ratio) * kBiasSteps + 0.5f);
-  bias = static_cast<std::uint8_t>(saturating_sum(bias, steps, kMostBias));
+  const std::uint32_t before = bias;
+  bias = static_cast<std::uint8_t>(steps < kMostBias - before ? before + steps : kMostBias);
+  const auto raised = [&](std::uint64_t score, std::uint64_t most) {
+    score = score * kClassMasses.at[bias] / kClassMasses.at[before];
+    return score < most ? score : most;
+  };
+  if (keeps_global(to.policy())) {
+    std::uint32_t& score = to.global(centre.tile)[centre.lane];
+    score = static_cast<std::uint32_t>(raised(score, 0xffffffff));
+  }
+  if (keeps_local(to.policy())) {
+    std::uint16_t& score = to.local(centre.tile)[centre.lane];
+    score = static_cast<std::uint16_t>(raised(score, 0xffff));
+  }
 }
 
 // A chain whose slots are merged.
@@ -126,7 +124,6 @@ void merge_layer(const ArenaView& to, const Merging& in, const std::uint32_t* ta
     for (std::uint32_t member = arrays.first[target[i]]; member != kNone; member = arrays.next[member]) {
       const Place from = in.at(member);
       count += static_cast<float>(to.merged(from.tile)[from.lane]) + 1.0f;
-      add_scores_to(to, centre, from);
     }
     to.merged(centre.tile)[centre.lane] = static_cast<std::uint8_t>(count < 256.0f ? count - 1.0f : 255.0f);
     if (policy.mass == Mass::kShare) raise_bias(to, centre, weight.all / weight.own);

@@ -1,3 +1,4 @@
+#include "arena/class_mass.hpp"
 #include "codec/row.hpp"
 #include "nibkv/plan.hpp"
 #include "pipeline/plan_chain.hpp"
@@ -31,13 +32,24 @@ std::uint32_t norm_score(float squared_norm) {
   return 0x7f800000 - bits_from_float(squared_norm);
 }
 
-void pool_scores(const std::uint32_t* score, std::uint32_t used, std::uint32_t width, std::uint32_t* rank) {
-  const std::uint32_t side = width / 2;
-  for (std::uint32_t i = 0; i < used; ++i) {
-    const std::uint32_t begin = i > side ? i - side : 0;
-    const std::uint32_t end = i + side + 1 < used ? i + side + 1 : used;
-    rank[i] = 0;
-    for (std::uint32_t j = begin; j < end; ++j) rank[i] = score[j] > rank[i] ? score[j] : rank[i];
+// What slots rank by: what each is worth without its members, then the largest of its neighbours.
+void rank_slots(const ArenaView& to, const Chain& chain, const std::uint32_t* score, std::uint32_t* rank) {
+  const Policy& policy = to.policy();
+  const bool masses = has_masses(policy);
+  constexpr std::uint32_t kMostSide = 7;
+  const std::uint32_t side = policy.pool / 2u;
+  std::uint32_t before[kMostSide];  // of the slots before, which were overwritten: slot i at i % kMostSide
+  to.each_slot(chain, [&](std::uint32_t i, const Place& at) {
+    rank[i] = static_cast<std::uint32_t>(own_share(score[i], masses ? to.bias(at.tile)[at.lane] : 0));
+  });
+  for (std::uint32_t i = 0; side != 0 && i < chain.used; ++i) {
+    const std::uint32_t end = i + side + 1 < chain.used ? i + side + 1 : chain.used;
+    std::uint32_t most = 0;
+    for (std::uint32_t j = i > side ? i - side : 0; j < i; ++j)
+      most = before[j % kMostSide] > most ? before[j % kMostSide] : most;
+    for (std::uint32_t j = i; j < end; ++j) most = rank[j] > most ? rank[j] : most;
+    before[i % kMostSide] = rank[i];
+    rank[i] = most;
   }
 }
 
@@ -138,8 +150,8 @@ void plan_by_score(const ArenaView& to, const Chain& chain, std::uint32_t layer,
   const std::uint32_t centres = kept > always ? kept - always : 0;
   score_planned(to, chain, layer, kv_head, arrays);
   const std::uint32_t* rank = arrays.score;
-  if (policy.pool > 1) {
-    pool_scores(arrays.score, chain.used, policy.pool, arrays.rank);
+  if (policy.pool > 1 || has_masses(policy)) {
+    rank_slots(to, chain, arrays.score, arrays.rank);
     rank = arrays.rank;
   }
   std::uint32_t limit = 0xffffffff;

@@ -1,6 +1,7 @@
 #include "nibkv/check.hpp"
 
 #include "arena/budget.hpp"
+#include "arena/class_mass.hpp"
 #include "snapshot/judge.hpp"
 #include "snapshot/side_checks.hpp"
 #include "snapshot/walk.hpp"
@@ -91,7 +92,8 @@ Status check(Cache& cache) {
   if (to.shape().storage != Storage::kQ4) return Status::kOk;
   for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) {
     for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) {
-      if (!sound_slots(to, to.chain(layer, head))) return Status::kCorrupt;
+      const Chain& chain = to.chain(layer, head);
+      if (!sound_slots(to, chain) || chain.members_mass != mass_of_members(to, chain)) return Status::kCorrupt;
       if (!same_positions(to, layer, head)) return Status::kCorrupt;
     }
   }

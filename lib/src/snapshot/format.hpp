@@ -55,7 +55,8 @@ struct ChainRecord {
   std::uint32_t seen;
   std::uint32_t budget;
   std::uint32_t heaviest;
-  std::uint32_t exponent;
+  std::uint16_t exponent;
+  std::uint16_t level;
   std::uint32_t folded;    // how many of its first slots lie in views
   std::uint32_t retained;  // as in FoldedPart
   std::uint32_t reach;     // of a pair: FoldedPart::nearest in the lower layer's record, ::farthest in the upper one's

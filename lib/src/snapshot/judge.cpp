@@ -7,7 +7,7 @@ namespace nibkv {
 
 ChainRecord record_of(const ArenaView& from, std::size_t index) {
   const Chain& chain = from.chains()[index];
-  ChainRecord record{chain.used, chain.seen, chain.budget, chain.heaviest, chain.exponent, 0, 0, 0};
+  ChainRecord record{chain.used, chain.seen, chain.budget, chain.heaviest, chain.exponent, chain.level, 0, 0, 0};
   const auto layer = static_cast<std::uint32_t>(index / from.shape().kv_heads);
   record_fold(from, layer, chain, record);
   return record;
@@ -44,6 +44,7 @@ bool ChainJudge::sound(const ChainRecord& record) {
   least_seen_ = record.seen < least_seen_ ? record.seen : least_seen_;
   any_gone_ = any_gone_ || record.used != record.seen || record.folded != 0;
   if (!keeps_global(to_.policy()) && (record.heaviest != 0 || record.exponent != 0)) return false;
+  if (!keeps_local(to_.policy()) && record.level != 0) return false;
   const std::uint64_t tiles_before = counts_.tiles;
   count_chain(counts_, to_.policy(), layer, record.used, record.folded);
   const std::uint64_t tiles = counts_.tiles - tiles_before;

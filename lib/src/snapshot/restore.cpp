@@ -1,3 +1,4 @@
+#include "arena/class_mass.hpp"
 #include "arena/pool.hpp"
 #include "nibkv/check.hpp"
 #include "snapshot/bands.hpp"
@@ -53,6 +54,7 @@ bool load_chains(const ArenaView& to, const SnapshotSource& source, const Parts&
     chain.budget = record.budget;
     chain.heaviest = record.heaviest;
     chain.exponent = record.exponent;
+    chain.level = record.level;
     const auto layer = static_cast<std::uint32_t>(i / to.shape().kv_heads);
     load_fold(to, layer, static_cast<std::uint32_t>(i % to.shape().kv_heads), record);
   }
@@ -66,8 +68,9 @@ bool load_chains(const ArenaView& to, const SnapshotSource& source, const Parts&
 bool load(Cache& cache, const SnapshotSource& source, const Parts& parts) {
   const ArenaView to{cache};
   if (!load_chains(to, source, parts)) return false;
-  return load_tiles(to, source, parts, kSides, all_tiles, get_side) &&
-         load_tiles(to, source, parts, kCodes, pool_tiles, get_codes) &&
+  if (!load_tiles(to, source, parts, kSides, all_tiles, get_side)) return false;
+  for (std::size_t i = 0; i < to.heads(); ++i) to.chains()[i].members_mass = mass_of_members(to, to.chains()[i]);
+  return load_tiles(to, source, parts, kCodes, pool_tiles, get_codes) &&
          load_tiles(to, source, parts, kShared, lower_views, get_entry) && check(cache) == Status::kOk;
 }
 

@@ -232,6 +232,7 @@ TEST(Score, ASinkMaySaturateAndCostsTheOthersNothing) {
   for (const std::string& port : running_ports()) {
     Policy policy = ems_no_merge(64);
     policy.sinks = 1;
+    policy.per_query = false;
     Rig rig(kShape, policy, port);
     // A weight of about 0.98 for the sink and of 0.02 for the other.
     ASSERT_EQ(append(rig.cache(), 0, along(1, 16, 2.0f), along(1, 16, 1.0f)), Status::kOk);

@@ -347,7 +347,7 @@ TEST(Snapshot, ThoseOfOtherCachesAreRefusedByName) {
   of_policy([](Policy& p) { p.combine = Combine::kMax; });
   of_policy([](Policy& p) { p.per_query = false; });
   of_policy([](Policy& p) { p.window = 64; });
-  of_policy([](Policy& p) { p.pool = 3; });
+  of_policy([](Policy& p) { p.pool = 5; });
   of_policy([](Policy& p) { p.merge = Merge::kValues; });
   of_policy([](Policy& p) { p.similarity = Similarity::kValue; });
   of_policy([](Policy& p) { p.mass = Mass::kNone; });
