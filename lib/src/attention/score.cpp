@@ -1,6 +1,6 @@
 #include "nibkv/score.hpp"
 
-#include "arena/class_mass.hpp"
+#include "attention/class_mass.hpp"
 #include "attention/score_rows.hpp"
 
 namespace nibkv {

@@ -1,6 +1,6 @@
 #include "move/mover.hpp"
 
-#include "arena/class_mass.hpp"
+#include "attention/class_mass.hpp"
 #include "pipeline/compact_chain.hpp"
 
 namespace nibkv {

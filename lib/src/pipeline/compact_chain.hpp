@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <span>
 
-#include "arena/class_mass.hpp"
+#include "attention/class_mass.hpp"
 #include "pipeline/plan_chain.hpp"
 
 namespace nibkv {

@@ -1,4 +1,4 @@
-#include "arena/class_mass.hpp"
+#include "attention/class_mass.hpp"
 #include "codec/row.hpp"
 #include "nibkv/plan.hpp"
 #include "pipeline/plan_chain.hpp"

@@ -1,7 +1,7 @@
 #include "nibkv/check.hpp"
 
 #include "arena/budget.hpp"
-#include "arena/class_mass.hpp"
+#include "attention/class_mass.hpp"
 #include "snapshot/judge.hpp"
 #include "snapshot/side_checks.hpp"
 #include "snapshot/walk.hpp"

@@ -1,5 +1,5 @@
-#include "arena/class_mass.hpp"
 #include "arena/pool.hpp"
+#include "attention/class_mass.hpp"
 #include "nibkv/check.hpp"
 #include "snapshot/bands.hpp"
 #include "snapshot/judge.hpp"

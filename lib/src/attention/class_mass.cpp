@@ -1,4 +1,4 @@
-#include "arena/class_mass.hpp"
+#include "attention/class_mass.hpp"
 
 namespace nibkv {
 
