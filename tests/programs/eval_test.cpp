@@ -345,7 +345,9 @@ TEST_F(EvalTest, UsesWhatThereIsOfAShortTextAndSaysSo) {
 
   const Result made = run("profile --tokens 400 -o " + quoted("short.profile") + model);
   EXPECT_EQ(made.status, 0) << made.err;
-  EXPECT_EQ(made.err, "nibkv-eval: note: the text has 300 tokens, less than the 400 asked for\n");
+  EXPECT_EQ(made.err,
+            "nibkv-eval: note: the text has 300 tokens, less than the 400 asked for\nnibkv-eval: profile kept in " +
+                at("short.profile") + "\n");
 
   std::ofstream(at("empty"), std::ios::binary).flush();
   const std::string empty = " --model " + in_quotes(model_) + " --text " + quoted("empty");

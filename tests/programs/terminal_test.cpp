@@ -216,6 +216,7 @@ TEST_F(TerminalTest, NamesTheCommandsAtTheStartAndWhereTheArenaIsFull) {
   terminal.until(kPrompt);
   terminal.type("/undo\r");
   terminal.until("nothing is left of the conversation");
+  terminal.until(kPrompt);
   terminal.type("\x04");
   EXPECT_EQ(terminal.wait(), 0);
 }
