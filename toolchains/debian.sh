@@ -10,11 +10,16 @@ need() {
   "$@" >/dev/null 2>&1 || missing_packages="$missing_packages $package"
 }
 
-# What configuring, building and testing with the default options needs.
-need_for_building() {
+# What building the programs needs.
+need_for_programs() {
   need cmake command -v cmake
   [ -n "${CXX:-}" ] || need g++ command -v g++
   need make command -v make
+}
+
+# What configuring, building and testing with the default options needs.
+need_for_building() {
+  need_for_programs
   need python3 command -v python3
   need googletest test -e /usr/src/googletest/CMakeLists.txt
   need libbenchmark-dev test -e /usr/include/benchmark/benchmark.h

@@ -127,7 +127,11 @@ void Conversation::load(std::span<const std::byte> bytes, std::uint64_t model) {
   }
   if (note.remaining() != head.words) throw Error("a damaged conversation");
   if (const Status status = store_.restore(bytes); status != Status::kOk) {
-    throw Error(std::string(nibkv::text(status)) + "; it was saved with a cache of " + note.text(note.remaining()));
+    // Of the same model, shapes differ in what follows from the policy, and in outlier channels.
+    const bool differs = status == Status::kOtherShape || status == Status::kOtherPolicy;
+    throw Error((differs ? "the snapshot is of a cache of another policy, size or number of outlier channels"
+                         : std::string(nibkv::text(status))) +
+                "; it was saved with a cache of " + note.text(note.remaining()));
   }
   pending_ = std::move(pending);
   again_ = 0;

@@ -34,7 +34,7 @@ void Conversation::read_again(std::vector<Turn> turns) {
   begin_again(std::move(turns), 0);
   if (!options_.say) return;
   options_.say("the cache cannot go back so far: " + std::to_string(pending_.size()) +
-               " tokens of the conversation are read again");
+               " tokens of the conversation will be read again before the next answer");
 }
 
 bool Conversation::undo() {

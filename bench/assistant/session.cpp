@@ -19,15 +19,18 @@ constexpr const char* kChatHelp = R"(  /context     draw which tokens the cache 
                under --policy full; what other policies drop may have changed
   /reset       forget the conversation; the draws begin again, which they do not after /undo
   /stats       what it took so far; what was taken back counts
+  /help        this list
   /quit        end (so do Ctrl-D and the end of input)
   Ctrl-C       stop an answer, forget what is typed, or end where nothing is
 On a terminal what is pasted is one message, however many lines it has. Arrows, Home, End, Delete,
 Ctrl-U, Ctrl-K and Ctrl-W edit it; Up brings earlier ones back.
 )";
 
+// A slash and letters, whatever stands behind them: "/usr/bin", "//x" and "/ x" are messages.
 bool is_command(const std::string& line) {
-  return line.size() > 1 && line[0] == '/' &&
-         std::all_of(line.begin() + 1, line.end(), [](char letter) { return letter >= 'a' && letter <= 'z'; });
+  const std::string word = line.substr(0, line.find_first_of(" \t\n"));
+  const auto is_letter = [](char byte) { return (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z'); };
+  return word.size() > 1 && word[0] == '/' && std::all_of(word.begin() + 1, word.end(), is_letter);
 }
 
 }  // namespace
@@ -67,6 +70,7 @@ bool Session::print_answer(const Make& make) {
 
 void Session::chat() {
   MessageReader reader;
+  if (reader.is_terminal()) say("/help lists commands, Ctrl-D ends");
   while (ended_by() == 0) {
     forget_interrupt();
     const std::optional<std::string> message = reader.next();
@@ -74,18 +78,21 @@ void Session::chat() {
       if (reader.is_terminal()) std::cerr << '\n';
       return;
     }
-    if (message->find_first_not_of(" \t\n") == std::string::npos) continue;
-    if (*message == "/quit") return;
+    const std::size_t end = message->find_last_not_of(" \t\n");
+    if (end == std::string::npos) continue;
+    const std::string command = is_command(*message) ? message->substr(0, end + 1) : "";
+    if (command == "/quit") return;
     try {
-      if (is_command(*message)) {
-        obey(*message);
+      if (!command.empty()) {
+        obey(command);
       } else {
         ask(*message);
       }
     } catch (const Error& error) {
       // A person can go on with /reset; a script cannot know.
       if (!reader.is_terminal()) throw;
-      say(error.what());
+      const std::string what = error.what();
+      say(what + (what.starts_with("the arena is full") ? "; /undo and /reset make space" : ""));
     }
   }
 }
@@ -105,7 +112,7 @@ void Session::obey(const std::string& command) {
   } else if (command == "/regenerate") {
     regenerate();
   } else {
-    say("unknown command " + command + "; /help lists them");
+    say("unknown command " + command.substr(0, command.find('\n')) + "; /help lists them");
   }
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
-// Conversions of 16-bit numbers, for the AVX2 and the AVX-512 port. F16C does not look at the modes that flush denormals.
+// Conversions of 16-bit numbers, for the AVX2 and the AVX-512 port. F16C does not look at the modes that
+// flush denormals.
 #include <immintrin.h>
 
 #include <cstdint>

@@ -63,7 +63,8 @@ __m128i to_bf16(__m128i bits) {
   return _mm_blendv_epi8(rounded, _mm_or_si128(upper, _mm_set1_epi32(0x40)), nan);
 }
 
-// Most f16 are widened eight at a time: their exponents are moved in 16 bits each, which become the upper halves of the f32.
+// Most f16 are widened eight at a time: their exponents are moved in 16 bits each, which become the upper halves of
+// the f32.
 
 // 8 halves of which none is zero, a denormal or not finite.
 // @param wrapped  their sizes + 0x7c00
@@ -81,7 +82,8 @@ void widen_any(__m128i halves, float* row) {
   _mm_storeu_ps(row + 4, from_f16(_mm_cvtepu16_epi32(_mm_srli_si128(halves, 8))));
 }
 
-// Zeros, denormals, and what is not finite have sizes below 0x400, or 0x7c00 and more. Others wrap to [-0x8000, -0x801].
+// Zeros, denormals, and what is not finite have sizes below 0x400, or 0x7c00 and more. Others wrap to
+// [-0x8000, -0x801].
 __m128i wrapped_sizes(__m128i halves) {
   return _mm_add_epi16(_mm_and_si128(halves, _mm_set1_epi16(0x7fff)), _mm_set1_epi16(0x7c00));
 }

@@ -239,7 +239,8 @@ TEST_F(ConversationUndoTest, ReadsAgainWhatWasLoadedWithAnotherSystemMessage) {
   ASSERT_EQ(said_.size(), 1u);
   const std::string message = kMessages[0];
   const std::string all = std::to_string(1 + options.system->size() + message.size() + 20);
-  EXPECT_EQ(said_[0], "the cache cannot go back so far: " + all + " tokens of the conversation are read again");
+  EXPECT_EQ(said_[0], "the cache cannot go back so far: " + all +
+                          " tokens of the conversation will be read again before the next answer");
   whole.conversation->undo();
   Talk first = talk("full", 512, greedy(20));
   const std::string answer = ask(first, message);
@@ -274,7 +275,7 @@ TEST_F(ConversationUndoTest, ReadsAgainWhereTheCacheMadeSpaceAndSaysSo) {
     EXPECT_TRUE(undone.conversation->undo());
     const std::size_t read = 1 + facts.size() + 20;
     EXPECT_EQ(said_, std::vector<std::string>{"the cache cannot go back so far: " + std::to_string(read) +
-                                              " tokens of the conversation are read again"});
+                                              " tokens of the conversation will be read again before the next answer"});
     EXPECT_EQ(undone.conversation->turns(), 1u);
 
     Talk fresh = talk(policy, 64, greedy(20));
@@ -358,7 +359,7 @@ TEST_F(ConversationUndoTest, RegeneratesFromTheWholeQuestionThoughTheLimitShorte
   EXPECT_EQ(regenerate(talk), answer);
   ASSERT_EQ(said_.size(), 3u) << "reading again, and the limit again";
   EXPECT_EQ(said_[1], "the cache cannot go back so far: " + std::to_string(facts.size() + 1) +
-                          " tokens of the conversation are read again");
+                          " tokens of the conversation will be read again before the next answer");
   EXPECT_TRUE(talk.conversation->undo());
   EXPECT_EQ(talk.conversation->position(), 0u);
 }

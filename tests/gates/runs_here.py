@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Asks the selection of ports, compiled as on other systems, which NEON ports run: only those that the system or the compiler promises.
+"""Asks the selection of ports, compiled as on other systems, which ports run: of NEON those that the system or the compiler
+promises, of x86 those for which the CPU has every feature that their flags in lib/CMakeLists.txt let the compiler use.
 
     runs_here.py ROOT COMPILER...
 """
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -53,10 +55,54 @@ CASES = [
     ("Windows without it", WINDOWS + AARCH64 + ["-D__ARM_NEON"], windows(44), NEON),
 ]
 
+X86 = """
+#include <string.h>
+static const char* features;
+inline bool has(const char* name) {
+  char word[32] = " ";
+  strcat(strcat(word, name), " ");
+  return strstr(features, word) != nullptr;
+}
+#define __builtin_cpu_supports(name) has(name)
+#include "ports/ports.hpp"
+int main(int, char** words) {
+  features = words[1];
+  return nibkv::runs_PORT() ? 1 : 0;
+}
+"""
+CPUID = """#define bit_F16C 1
+bool has(const char* name);
+inline int __get_cpuid(unsigned, unsigned*, unsigned*, unsigned* c, unsigned*) { *c = has("f16c") ? bit_F16C : 0; return 1; }
+"""
+
+
+def x86_faults(root, compiler):
+    """How ports of x86 are chosen, not as their flags say; and how many choices were tried."""
+    found, tried = [], 0
+    text = pathlib.Path(root, "lib/CMakeLists.txt").read_text()
+    for port, flags in re.findall(r"nibkv_add_port\((sse41|avx2|avx512vnni) FLAGS ((?:-m[\w.]+\s+)+)", text):
+        features = [flag.removeprefix("-m") for flag in flags.split()]
+        with tempfile.TemporaryDirectory() as folder:
+            here = pathlib.Path(folder)
+            (here / "program.cpp").write_text(X86.replace("PORT", port))
+            (here / "cpuid.h").write_text(CPUID)
+            subprocess.run([*compiler, "-std=c++20", "-w", f"-I{here}", f"-I{root}", f"-I{root}/lib/include",
+                            f"-DNIBKV_PORT_{port.upper()}", here / "program.cpp", "-o", here / "program"], check=True)
+            for missing in (None, *features):
+                has = f" {' '.join(feature for feature in features if feature != missing)} "
+                runs = subprocess.run([here / "program", has]).returncode == 1
+                tried += 1
+                if runs != (missing is None):
+                    found.append(f"{port} {'runs' if runs else 'does not run'} where the CPU has{has}")
+    return found, tried
+
 
 def main():
     root, *compiler = sys.argv[1:]
-    failed = 0
+    found, tried = x86_faults(root, compiler)
+    print(*found, sep="\n")
+    print(f"{tried} choices of x86, {len(found)} faults")
+    failed = len(found) + (tried < 13)
     for name, flags, header, expected in CASES:
         with tempfile.TemporaryDirectory() as folder:
             here = pathlib.Path(folder)

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Searches lib/ and ports/ for what they may not use, and all sources for characters beyond ASCII, builds without a bound,
 comments whose last word is alone on its line, links to files and headings that do not exist, folders with too many
-sources, and presets that a list lacks.
+sources, presets that a list lacks, ports that are built and never chosen, and in lib/ and ports/ comments that are too
+wide.
 
     sources.py ROOT
 """
@@ -13,6 +14,7 @@ STANDARD = {"algorithm", "array", "bit", "cstddef", "cstdint", "cstring", "limit
 PORT_STANDARD = {"cstddef", "cstdint"}
 # Folders of lib/src, lowest first: a file includes its own folder and those below.
 FOLDERS = ("numbers", "arena", "profile", "codec", "fold", "attention", "pipeline", "move", "snapshot", "c_api")
+MOST_COLUMNS = 120  # of a line with a comment; clang-format sees to those without
 MOST_SOURCES = 20  # of a folder; the public headers are one each for a verb
 INTRINSICS = {"immintrin.h", "smmintrin.h", "arm_neon.h", "arm_mve.h", "arm_acle.h"}
 # The one place that asks which CPU this is.
@@ -58,6 +60,12 @@ def lone_words(path, text):
         if mark and mark == before and len(words) == 1 and words[0][0].isalpha() and not words[0].endswith(":"):
             yield f"{path}:{number}: {words[0]} is alone on a line of a comment"
         before = mark if len(words) > 1 else None
+
+
+def wide_comments(path, text):
+    for number, (line, code) in enumerate(zip(text.splitlines(), code_only(text).splitlines()), 1):
+        if len(line) > MOST_COLUMNS and len(code.rstrip()) < len(line):
+            yield f"{path}:{number}: a comment up to column {len(line)}, beyond {MOST_COLUMNS}"
 
 
 def allowed_headers(path):
@@ -137,6 +145,8 @@ def file_faults(root, file):
     text = data.decode("utf-8", "replace")
     if file.suffix in SOURCES:
         yield from lone_words(path, text)
+    if file.suffix in SOURCES and path.startswith(("lib/", "ports/")):
+        yield from wide_comments(path, text)
     if file.suffix == ".md":
         yield from link_faults(root, path, text)
     if path.startswith(("lib/", "ports/")) and file.suffix in (".cpp", ".hpp", ".inc") and path not in HOSTED:
@@ -157,6 +167,17 @@ def unknown_presets(root):
                 yield f"{path}: the preset {name} is not there, as {pattern % name}"
 
 
+def ports_not_chosen(root):
+    """Ports that CMake can build and that ports.hpp does not list, so that no cache would ever use them."""
+    names = re.findall(r"\bnibkv_add_port\((\w+)", (root / "lib/CMakeLists.txt").read_text())
+    ladder = (root / "ports/ports.hpp").read_text()
+    for name in sorted({*names} - {"scalar"}):
+        if not re.search(r"#ifdef NIBKV_PORT_%s\n *\{&k\w+Kernels, runs_%s\}," % (name.upper(), name), ladder):
+            yield f"ports/ports.hpp: kPorts lacks the port {name}"
+    if len(names) < 8:
+        yield f"lib/CMakeLists.txt: {len(names)} ports"
+
+
 def crowded(root):
     """Folders with more sources than one looks through."""
     for part in ("lib", "ports", "tests", "bench"):
@@ -167,7 +188,7 @@ def crowded(root):
 
 
 def faults(root):
-    found, count = [*crowded(root), *unknown_presets(root)], 0
+    found, count = [*crowded(root), *unknown_presets(root), *ports_not_chosen(root)], 0
     for folder in ("README.md", "lib", "ports", "tests", "bench", "toolchains", ".ci", ".github"):
         for file in sorted((root / folder).rglob("*")) or [root / folder]:
             if not file.is_file() or file.suffix not in TEXT or NO_TEXT.intersection(file.parts):

@@ -30,6 +30,8 @@ PLANTS = [
     ("lib/src/arena/status.cpp", "// A comment that was reflowed and leaves one\n// word.\n", "word. is alone"),
     ("bench/runner/text/chat.hpp", "/// A comment that was reflowed and leaves one\n/// word\n", "word is alone"),
     ("lib/include/nibkv/nibkv.h", "/* A comment that was reflowed and leaves one\n * word. */\n", "word. is alone"),
+    ("lib/src/arena/status.cpp", f"// {'word ' * 24}end\n", "a comment up to column 126"),
+    ("ports/ports.hpp", f"int planted;  // {'word ' * 21}end\n", "a comment up to column 125"),
     ("README.md", "[a page](lib/NONE.md)\n", "a link to nothing"),
     ("lib/DESIGN.md", "[a section](EXPERIMENTS.md#none)\n", "a link to nothing"),
     ("lib/FORMAT.md", "[a section](#none)\n", "a link to nothing"),
@@ -79,12 +81,18 @@ def main():
         good = len(found) == 6 and all("planted" in fault for fault in found)
         print("passed" if good else "FAILED", "a preset that no list has:", found)
         failed += not good
+        ladder = copy / "ports/ports.hpp"
+        ladder.write_text(ladder.read_text().replace("    {&kAvx2Kernels, runs_avx2},\n", "", 1))
+        found = list(sources.ports_not_chosen(copy))
+        good = found == ["ports/ports.hpp: kPorts lacks the port avx2"]
+        print("passed" if good else "FAILED", "a port that is built and never chosen:", found)
+        failed += not good
         sources.MOST_SOURCES = 3
         found = list(sources.crowded(copy))
         good = any(fault.startswith("lib/src/arena: ") for fault in found) and not any("numbers" in fault for fault in found)
         print("passed" if good else "FAILED", "folders of more than 3 sources:", found)
         failed += not good
-    print(f"{len(PLANTS) + 2 - failed} passed, {failed} failed")
+    print(f"{len(PLANTS) + 3 - failed} passed, {failed} failed")
     return 1 if failed else 0
 
 

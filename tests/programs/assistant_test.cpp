@@ -130,6 +130,7 @@ TEST_F(AssistantTest, SaysThatAnArenaIsTooSmall) {
   ASSERT_NE(error, std::string::npos) << small.err;
   EXPECT_LE(columns_of(small.err.substr(error)), 100u) << small.err;
   EXPECT_GE(count_of(small.err.substr(error), "K) with --"), 2u) << small.err;
+  EXPECT_NE(ask("--arena 1 --profile none").err.find("an arena of 1 byte is too small"), std::string::npos);
   expect_error(ask("--policy streaming_llm --tokens 3 --profile none"), 1, "more than 4 tokens");
 }
 
@@ -310,16 +311,21 @@ TEST_F(AssistantTest, ChatsOverAPipeAndRemembersTheTurnBefore) {
 }
 
 TEST_F(AssistantTest, ObeysCommandsAndTakesOtherLinesWithASlashAsText) {
-  const Result result = run("--model " + in_quotes(model_) + " --profile none --max-tokens 2",
-                            "/help\n/nonsense\n/context\nabc\n/reset\n/etc/hosts is\n/quit\nnever read\n");
+  const Result result =
+      run("--model " + in_quotes(model_) + " --profile none --max-tokens 2",
+          "/help \n/nonsense\n/help me\n/UNDO\n/context\nabc\n/reset\n/etc/hosts is\n/quit\nnever read\n");
   EXPECT_EQ(result.status, 0) << result.err;
   EXPECT_NE(result.err.find("/reset"), std::string::npos);
   const std::size_t help = result.err.find("  /context"), end = result.err.find("ones back.\n");
   ASSERT_LT(help, end) << result.err;
   EXPECT_LE(columns_of(result.err.substr(help, end - help)), 100u) << result.err;
-  for (const char* command : {"  /undo ", "  /regenerate "}) EXPECT_EQ(count_of(result.err, command), 1u) << result.err;
+  for (const char* command : {"  /undo ", "  /regenerate ", "  /help "})
+    EXPECT_EQ(count_of(result.err, command), 1u) << result.err;
   EXPECT_NE(result.err.find("  the cache is empty\n"), std::string::npos);
-  EXPECT_NE(result.err.find("unknown command /nonsense"), std::string::npos);
+  for (const char* line : {"/nonsense", "/help me", "/UNDO"}) {
+    EXPECT_EQ(count_of(result.err, std::string("unknown command ") + line + "; /help lists them\n"), 1u) << result.err;
+  }
+  EXPECT_EQ(count_of(result.err, "/help lists commands"), 0u) << "no hint without a terminal";
   EXPECT_EQ(figure(result, "tokens, prompt / answer"), "14 / 2") << "since the reset";
 }
 

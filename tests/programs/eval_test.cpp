@@ -104,7 +104,8 @@ TEST_F(EvalTest, FindsTheReferenceEqualToItselfOnAnyPort) {
 TEST_F(EvalTest, MakesAProfileThatItReads) {
   const Result made = profile("--tokens 600 --context 256 --header " + quoted("profile.hpp"));
   EXPECT_EQ(made.status, 0) << made.err;
-  EXPECT_EQ(made.out + made.err, "");
+  EXPECT_EQ(made.out, "");
+  EXPECT_EQ(made.err, "nibkv-eval: profile kept in " + at("profile") + " and " + at("profile.hpp") + "\n");
   const std::string bytes = contents(at("profile"));
   ASSERT_FALSE(bytes.empty());
   const std::string header = contents(at("profile.hpp"));
@@ -344,7 +345,9 @@ TEST_F(EvalTest, UsesWhatThereIsOfAShortTextAndSaysSo) {
 
   const Result made = run("profile --tokens 400 -o " + quoted("short.profile") + model);
   EXPECT_EQ(made.status, 0) << made.err;
-  EXPECT_EQ(made.err, "nibkv-eval: note: the text has 300 tokens, less than the 400 asked for\n");
+  EXPECT_EQ(made.err,
+            "nibkv-eval: note: the text has 300 tokens, less than the 400 asked for\nnibkv-eval: profile kept in " +
+                at("short.profile") + "\n");
 
   std::ofstream(at("empty"), std::ios::binary).flush();
   const std::string empty = " --model " + in_quotes(model_) + " --text " + quoted("empty");

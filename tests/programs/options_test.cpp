@@ -118,9 +118,9 @@ TEST_F(AssistantOptionsTest, CallsWrongOptionsUsageErrors) {
   expect_error(run("--outliers 8 --profile none"), 2, "--outliers needs a profile");
   expect_error(run("--threads 257"), 2, "--threads takes a whole number from 1 to 256");
   expect_error(run("--tokens 0"), 2, "--tokens");
-  expect_error(run("--arena 2Q"), 2, "--arena takes a size");
+  expect_error(run("--arena 2Q"), 2, "--arena takes a size such as 65536, 512K, 2M or 1G, not '2Q'");
   expect_error(run("--top-p 1.5"), 2, "--top-p");
-  expect_error(run("--repeat-penalty 0.9"), 2, "--repeat-penalty takes a number from 1");
+  expect_error(run("--repeat-penalty 0.9"), 2, "--repeat-penalty takes a number from 1 to 10, not '0.9'");
   expect_error(run("--temperature warm"), 2, "--temperature");
 }
 

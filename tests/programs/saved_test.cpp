@@ -67,6 +67,9 @@ TEST_F(SavedTest, SaysWhyASavedConversationCannotGoOn) {
   expect_error(
       ask(load + " --tokens 128"), 1,
       "it was saved with a cache of 96 tokens, policy ems, 0 outlier channels, no profile; this one is of 128");
+  expect_error(
+      ask(load + " --tokens 96 --policy full"), 1,
+      "of another policy, size or number of outlier channels; it was saved with a cache of 96 tokens, policy ems");
   expect_error(ask("--tokens 96 --outliers 0 --load " + in_quotes(file)), 1, "another profile");
   for (const std::string& unreadable : {std::string("/no/such.file"), folder_}) {
     const Result refused = ask("--load " + in_quotes(unreadable));

@@ -138,6 +138,53 @@ TEST_F(ScriptsTest, ChatDownloadsNoModelWhereItIsGivenOne) {
   EXPECT_NE(calls().find("cmake"), std::string::npos);
 }
 
+TEST_F(ScriptsTest, ChatShowsOnlyWhatIsCompiled) {
+  const std::string words = "assistant/chat --model x.gguf";
+  write_script("/bin/cmake", "echo '-- Configuring done'; echo '[100%] Built target nibkv-assistant'");
+  EXPECT_EQ(script(words).err, "");
+  write_script("/bin/cmake", "case $1 in --build) echo '[ 50%] Building CXX object x.o' ;; esac");
+  EXPECT_EQ(script(words).err, "[ 50%] Building CXX object x.o\n");
+  fs::remove(folder_ + "/build/bench/nibkv-assistant");
+  EXPECT_EQ(script(words).err.find("chat: installs and builds what is missing: about 2 minutes\n"), 0u);
+}
+
+TEST_F(ScriptsTest, ChatShowsWhyNothingWasConfiguredOrBuilt) {
+  for (const char* failing : {"-S", "--build"}) {
+    write_script("/bin/cmake", std::string("[ \"$1\" != ") + failing + " ] || { echo broken; exit 1; }");
+    const Result result = script("assistant/chat --model x.gguf");
+    EXPECT_EQ(result.status, 1);
+    EXPECT_EQ(result.out, "");
+    EXPECT_EQ(result.err, "broken\n");
+  }
+}
+
+TEST_F(ScriptsTest, TheProgramsNeedNeitherGoogleTestNorGoogleBenchmark) {
+  const std::string functions =
+      (fs::path(NIBKV_TINY_MODEL).parent_path().parent_path().parent_path() / "toolchains/debian.sh").string();
+  const std::string list = ". " + in_quotes(functions) + "; need() { echo \"$1\"; }; CXX=; ";
+  EXPECT_EQ(shell(list + "need_for_programs").out, "cmake\ng++\nmake\n");
+  EXPECT_NE(shell(list + "need_for_building").out.find("googletest\n"), std::string::npos);
+}
+
+// A folder built without the programs, a kept model, and a test that was skipped.
+TEST_F(ScriptsTest, RunTestsEverythingAndSaysWhyTestsWereSkipped) {
+  const std::string model = folder_ + "/cache/SmolLM2-135M-Instruct.Q4_1.gguf";
+  fs::create_directories(folder_ + "/cache");
+  std::ofstream(model) << "x";
+  fs::create_directories(folder_ + "/build/Testing/Temporary");
+  write_script("/bin/cmake", "echo cmake \"$@\"");
+  write_script("/bin/ctest", "echo \"model $NIBKV_MODEL\"; exit 8");
+  std::ofstream(folder_ + "/build/Testing/Temporary/LastTest.log")
+      << "a.cpp:1: Skipped\nneeds x\n\nb.cpp:2: Skipped\nneeds y\n\na.cpp:9: Skipped\nneeds x\n";
+  const Result result = script("../tests/run -DX=1", "env -u NIBKV_MODEL CXX=c++");
+  EXPECT_EQ(result.status, 8) << "as ctest ended";
+  EXPECT_NE(result.out.find("-DNIBKV_TESTS=ON -DNIBKV_BENCH=ON -DX=1\n"), std::string::npos) << result.out;
+  EXPECT_NE(result.out.find("\nmodel " + model + "\n"), std::string::npos) << result.out;
+  EXPECT_TRUE(result.out.ends_with("\n1 skipped: needs y\n2 skipped: needs x\n")) << result.out;
+  EXPECT_NE(script("../tests/run", "NIBKV_MODEL=").out.find("\nmodel \n"), std::string::npos);
+  fs::remove_all(folder_ + "/cache");
+}
+
 TEST_F(ScriptsTest, ChatRefusesWrongOptionsBeforeItDownloads) {
   fs::remove(folder_ + "/calls");
   const Result result = script("assistant/chat --modle x.gguf");

@@ -207,6 +207,20 @@ TEST_F(TerminalTest, KeepsEscapeSequencesOutOfRedirectedErrors) {
   EXPECT_EQ(contents(log).find('\x1b'), std::string::npos);
 }
 
+TEST_F(TerminalTest, NamesTheCommandsAtTheStartAndWhereTheArenaIsFull) {
+  Terminal terminal(chat("--policy full", "xterm", 90));
+  EXPECT_NE(terminal.until(kPrompt).find("nibkv-assistant: /help lists commands, Ctrl-D ends\r\n"), std::string::npos);
+  terminal.type("They walked along the river.\r");
+  terminal.until("the arena is full");
+  terminal.until("; /undo and /reset make space\r\n");
+  terminal.until(kPrompt);
+  terminal.type("/undo\r");
+  terminal.until("nothing is left of the conversation");
+  terminal.until(kPrompt);
+  terminal.type("\x04");
+  EXPECT_EQ(terminal.wait(), 0);
+}
+
 TEST_F(TerminalTest, ShowsWhatTheCacheHolds) {
   Terminal terminal(chat());
   terminal.until(kPrompt);

@@ -82,7 +82,7 @@ TEST_F(UndoTest, SaysThatItReadsAgainWhereTheCacheMadeSpace) {
   const std::string line = "nibkv-assistant: the cache cannot go back so far: ";
   EXPECT_EQ(count_of(result.err, line), 1u) << result.err;
   // BOS, 59 bytes and the answer.
-  EXPECT_EQ(figure(result.err, line), "72 tokens of the conversation are read again");
+  EXPECT_EQ(figure(result.err, line), "72 tokens of the conversation will be read again before the next answer");
   EXPECT_EQ(figure(result.err, "tokens read again"), "72");
 }
 

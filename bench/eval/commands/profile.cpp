@@ -68,6 +68,7 @@ void ProfileJob::operator()() const {
   }
   write_file(out, profile);
   if (!header.empty()) write_profile_header(header, profile);
+  say("profile kept in " + out + (header.empty() ? "" : " and " + header));
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <fstream>
 #include <numeric>
+#include <sstream>
 
 namespace nibkv::llm {
 namespace {
@@ -40,7 +41,7 @@ std::size_t distance(std::string_view from, std::string_view to) {
 std::string suggestion(const std::string& name, std::set<std::string> names, const std::set<std::string>& flags) {
   names.insert(flags.begin(), flags.end());
   std::string nearest;
-  std::size_t least = std::max<std::size_t>(name.size() / 2, 1);
+  std::size_t least = std::max<std::size_t>((name.size() + 1) / 3, 1);
   for (const std::string& known : names) {
     const bool begins = name.size() >= 3 && known.starts_with(name);
     const std::size_t steps = begins ? 0 : distance(name, known);
@@ -146,8 +147,9 @@ double Arguments::number(const std::string& name, double otherwise, double least
   double value = 0;
   const auto [end, error] = std::from_chars(given->data(), given->data() + given->size(), value);
   if (error != std::errc() || end != given->data() + given->size() || !(value >= least && value <= most)) {
-    throw Error("--" + name + " takes a number from " + std::to_string(least) + " to " + std::to_string(most) +
-                ", not '" + *given + "'");
+    std::ostringstream text;
+    text << "--" << name << " takes a number from " << least << " to " << most << ", not '" << *given << "'";
+    throw Error(text.str());
   }
   return value;
 }
@@ -156,7 +158,7 @@ std::uint64_t Arguments::bytes(const std::string& name, std::uint64_t otherwise)
   const auto given = text(name);
   if (!given) return otherwise;
   const auto value = parse_size(*given);
-  if (!value) throw Error("--" + name + " takes a size such as 65536, 512K or 2M, not '" + *given + "'");
+  if (!value) throw Error("--" + name + " takes a size such as 65536, 512K, 2M or 1G, not '" + *given + "'");
   return *value;
 }
 

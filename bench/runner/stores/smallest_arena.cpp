@@ -87,8 +87,9 @@ std::uint64_t smallest_arena(const Config& model, const StoreOptions& options) {
 
 std::string too_small_text(const Config& model, const StoreOptions& options) {
   const std::uint64_t now = smallest_arena(model, options);
-  std::string text =
-      "an arena of " + std::to_string(options.arena_bytes) + " bytes is too small; the smallest has " + arena_text(now);
+  std::string text = "an arena of " + std::to_string(options.arena_bytes) +
+                     (options.arena_bytes == 1 ? " byte" : " bytes") + " is too small; the smallest has " +
+                     arena_text(now);
   const std::vector<Change> changes = single_changes(model, options, now);
   for (const Change& change : changes) text += "\n  " + arena_text(change.bytes) + " with " + change.words;
   if (changes.size() > 1) text += "\n  " + arena_text(with_all_changes(model, options)) + " with all of that";

@@ -47,8 +47,8 @@ struct Part {
 Status attend(Cache& cache, std::uint32_t layer, std::span<const float> queries, std::span<float> out,
               const Part& part = {});
 
-/// The same for rows as an engine keeps them: f32, f16 or bf16, with strides (rows.hpp). `out` becomes what it would from
-/// the same numbers as dense f32, rounded to its type.
+/// The same for rows as an engine keeps them: f32, f16 or bf16, with strides (rows.hpp). `out` becomes what it would
+/// from the same numbers as dense f32, rounded to its type.
 /// @param count    [1, max_chunk], and at most held() of every head in the part
 /// @param queries  finite, for `count` tokens and query_heads heads
 /// @param out      likewise; its type and strides may be others. It may not overlap `queries`
@@ -56,20 +56,20 @@ Status attend(Cache& cache, std::uint32_t layer, std::span<const float> queries,
 Status attend(Cache& cache, std::uint32_t layer, std::uint32_t count, const ConstRows& queries, const MutableRows& out,
               const Part& part = {});
 
-/// The same with a mask of the caller's: which of the call's own tokens, the last `count` appended, each query sees. Without
-/// one that is causal. For trees of draft tokens, where branches do not see one another, and for spans of an image or a
-/// prefix, whose tokens all see each other. What the cache held before these tokens is seen by all queries.
+/// The same with a mask of the caller's: which of the call's own tokens, the last `count` appended, each query sees.
+/// Without one that is causal. For trees of draft tokens, where branches do not see one another, and for spans of an
+/// image or a prefix, whose tokens all see each other. What the cache held before these tokens is seen by all queries.
 ///
 /// Under Keep::kScore a slot gets the attention of the queries that see it. Those that do not are counted as if
-/// they had given it none: local scores fade for all queries, and with Policy::per_query a global score is divided by the
-/// q tokens since the slot, its own included. If h of these were hidden from it, its score is 1 - h / q of the mean over
-/// those that saw it. Only tokens of one call hide from one another, so h is at most `count`, and a slot that leaves the
-/// recent window has lost less than count / recent. Queries before its own that see it add to its score and are not
-/// counted: it is then at most 1 + (count - 1) / q of that mean.
+/// they had given it none: local scores fade for all queries, and with Policy::per_query a global score is divided by
+/// the q tokens since the slot, its own included. If h of these were hidden from it, its score is 1 - h / q of the mean
+/// over those that saw it. Only tokens of one call hide from one another, so h is at most `count`, and a slot that
+/// leaves the recent window has lost less than count / recent. Queries before its own that see it add to its score and
+/// are not counted: it is then at most 1 + (count - 1) / q of that mean.
 ///
-/// @param mask  [count][(count + 31) / 32]: bit j % 32 of word j / 32 of row i is set if query i sees token j of the call.
-///              Bits from `count` on are ignored. Each query of the part must see a slot: its own token, another one, or
-///              an older one
+/// @param mask  [count][(count + 31) / 32]: bit j % 32 of word j / 32 of row i is set if query i sees token j of the
+///              call. Bits from `count` on are ignored. Each query of the part must see a slot: its own token, another
+///              one, or an older one
 /// @returns as above; kBadArgument for a mask of another size, or one with which a query sees nothing, too
 Status attend(Cache& cache, std::uint32_t layer, std::uint32_t count, const ConstRows& queries,
               std::span<const std::uint32_t> mask, const MutableRows& out, const Part& part = {});

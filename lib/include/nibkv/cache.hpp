@@ -57,8 +57,8 @@ struct Usage {
 /// A handle to one arena. It owns nothing and may be copied. All state lies in the arena,
 /// which holds no pointers.
 ///
-/// The verbs are free functions: append.hpp, attend.hpp, plan.hpp, compact.hpp. Calls on one cache
-/// must not overlap in time, except attend calls with different workers.
+/// The verbs are free functions, a header for each (nibkv.hpp lists them). Calls on one cache must not overlap in time,
+/// except attend calls with different workers, and the shares of one append_share, attend_share or combine_share.
 class Cache {
  public:
   Cache() = default;

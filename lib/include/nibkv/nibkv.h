@@ -56,7 +56,7 @@ typedef enum nibkv_status {
   NIBKV_BAD_PLAN = 11,        /* the plan does not describe this chain */
   NIBKV_CORRUPT = 12,         /* the arena, or a snapshot whose checksums are right, holds what no function writes */
   NIBKV_BAD_SNAPSHOT = 13,    /* not a snapshot, truncated, or damaged (see nibkv_restore) */
-  NIBKV_NEWER_SNAPSHOT = 14,  /* a snapshot of a version that this library does not know */
+  NIBKV_NEWER_SNAPSHOT = 14,  /* a snapshot of a version, older or newer, that this library does not read */
   NIBKV_OTHER_SHAPE = 15,     /* a snapshot of a cache of another shape */
   NIBKV_OTHER_POLICY = 16,    /* a snapshot of a cache of another policy or with other budgets */
   NIBKV_OTHER_PROFILE = 17,   /* a snapshot of a cache with another profile, or with one where this cache has none */
@@ -85,7 +85,8 @@ typedef struct nibkv_rotary {
   bool adjacent; /* pairs are channels (2i, 2i + 1); otherwise (i, i + dims / 2) */
   /* The largest distance in tokens from which a query may see a slot: 0, no limit, or [2, 2^24], at most what the model
    * is trained for; best is just below four times the context that the profile was made from. A slot further behind
-   * meets the query turned back to within it (shape.hpp), so that a cache that drops or merges tokens reads for ever. */
+   * meets the query turned back to within it (shape.hpp), so that a cache that drops or merges tokens reads
+   * for ever. */
   uint32_t reach;
 } nibkv_rotary;
 
@@ -100,8 +101,8 @@ typedef struct nibkv_shape {
    * needs a profile. */
   uint16_t outlier_channels;
   uint16_t max_chunk; /* maximum tokens in one append or attend, [1, 4096] */
-  /* The most threads that may call attend, or shares of a call, at the same time, [1, 256]; any call may use fewer. More
-   * than kv_heads have nothing to do in attend under a policy that scores attention. */
+  /* The most threads that may call attend, or shares of a call, at the same time, [1, 256]; any call may use fewer.
+   * More than kv_heads have nothing to do in attend under a policy that scores attention. */
   uint16_t workers;
   uint8_t storage; /* NIBKV_Q4, NIBKV_F32 */
   nibkv_rotary rotary;
@@ -300,8 +301,8 @@ typedef struct nibkv_rows {
 } nibkv_rows;
 
 /* Rows to write, which may not overlap: the smaller stride is at least head_dim, the larger one at least as long as all
- * rows along the smaller one. Numbers are rounded to nearest, ties to even; beyond the type's range they become infinite
- * (from 65520 on in f16). */
+ * rows along the smaller one. Numbers are rounded to nearest, ties to even; beyond the type's range they become
+ * infinite (from 65520 on in f16). */
 typedef struct nibkv_mutable_rows {
   void* first;
   uint8_t number;
@@ -314,8 +315,8 @@ typedef struct nibkv_mutable_rows {
  * count:   [1, max_chunk]
  * keys:    finite, for `count` tokens and kv_heads heads
  * values:  likewise; their type and strides may be others
- * Returns what nibkv_append does; NIBKV_BAD_ARGUMENT for null, also in the rows, for an unknown number, and for rows that
- * would reach beyond half of the address space, too. */
+ * Returns what nibkv_append does; NIBKV_BAD_ARGUMENT for null, also in the rows, for an unknown number, and for rows
+ * that would reach beyond half of the address space, too. */
 NIBKV_API nibkv_status nibkv_append_rows(nibkv_cache* cache, uint32_t layer, uint32_t count, const nibkv_rows* keys,
                                          const nibkv_rows* values);
 
@@ -333,9 +334,9 @@ typedef struct nibkv_share {
 } nibkv_share;
 
 /* Begins an append that threads divide: makes space for `count` tokens of `layer` as nibkv_append does, and takes their
- * slots, whose rows are zero until nibkv_append_share writes them. One thread calls it; then come the shares. All layers
- * may be reserved, one after the other, before the first of them is written. To give up, nibkv_truncate to the tokens
- * seen before.
+ * slots, whose rows are zero until nibkv_append_share writes them. One thread calls it; then come the shares. All
+ * layers may be reserved, one after the other, before the first of them is written. To give up, nibkv_truncate to the
+ * tokens seen before.
  *
  * count:  [1, max_chunk]
  * Returns what nibkv_append does but for its rows. */
@@ -346,9 +347,9 @@ NIBKV_API nibkv_status nibkv_reserve(nibkv_cache* cache, uint32_t layer, uint32_
  *
  * count, keys, values:  as for nibkv_append_rows; all rows are given, the share's are read
  * share:                not null
- * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT as nibkv_append_rows does, for a share out of range, and where the layer's newest
- * tokens were not reserved by the last call of nibkv_reserve, or another function moved slots since. A share that fails
- * leaves its rows as they were, and can be repeated. */
+ * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT as nibkv_append_rows does, for a share out of range, and where the
+ * layer's newest tokens were not reserved by the last call of nibkv_reserve, or another function moved slots since. A
+ * share that fails leaves its rows as they were, and can be repeated. */
 NIBKV_API nibkv_status nibkv_append_share(nibkv_cache* cache, uint32_t layer, uint32_t count, const nibkv_rows* keys,
                                           const nibkv_rows* values, const nibkv_share* share);
 
@@ -385,23 +386,25 @@ NIBKV_API nibkv_status nibkv_attend(nibkv_cache* cache, uint32_t layer, uint32_t
  * queries:  finite, for `count` tokens and query_heads heads
  * out:      likewise; its type and strides may be others. It may not overlap `queries`
  * part:     null: the whole layer, on worker 0
- * Returns what nibkv_attend does, and NIBKV_BAD_ARGUMENT as nibkv_append_rows does and for `out` that overlaps itself. */
+ * Returns what nibkv_attend does, and NIBKV_BAD_ARGUMENT as nibkv_append_rows does and for `out` that
+ * overlaps itself. */
 NIBKV_API nibkv_status nibkv_attend_rows(nibkv_cache* cache, uint32_t layer, uint32_t count, const nibkv_rows* queries,
                                          const nibkv_mutable_rows* out, const nibkv_part* part);
 
-/* The same with a mask: which of the call's own tokens, the last `count` appended, each query sees, instead of those up to
- * its own. For trees of draft tokens, and for spans whose tokens all see each other. Older slots are seen by all queries.
- * Where attention is scored, a query that does not see a slot counts as if it had given it none (attend.hpp has bounds).
+/* The same with a mask: which of the call's own tokens, the last `count` appended, each query sees, instead of those up
+ * to its own. For trees of draft tokens, and for spans whose tokens all see each other. Older slots are seen by all
+ * queries. Where attention is scored, a query that does not see a slot counts as if it had given it none (attend.hpp
+ * has bounds).
  *
- * mask:  [count][(count + 31) / 32]: bit j % 32 of word j / 32 of row i is set if query i sees token j of the call. Bits
- *        from `count` on are ignored. Each query of the part must see a slot
+ * mask:  [count][(count + 31) / 32]: bit j % 32 of word j / 32 of row i is set if query i sees token j of the call.
+ *        Bits from `count` on are ignored. Each query of the part must see a slot
  * Returns what nibkv_attend_rows does; NIBKV_BAD_ARGUMENT for null and for a query that sees nothing, too. */
 NIBKV_API nibkv_status nibkv_attend_masked(nibkv_cache* cache, uint32_t layer, uint32_t count,
                                            const nibkv_rows* queries, const uint32_t* mask,
                                            const nibkv_mutable_rows* out, const nibkv_part* part);
 
-/* The same for draft tokens, which may go back (nibkv_truncate): no score counts their queries, and nothing in the cache
- * changes. Those that stay are appended and attended to once more, by then as tokens like any others.
+/* The same for draft tokens, which may go back (nibkv_truncate): no score counts their queries, and nothing in the
+ * cache changes. Those that stay are appended and attended to once more, by then as tokens like any others.
  *
  * mask:  as above, or null: each query sees the tokens up to its own
  * part:  may have any of the queries, also where attention is scored
@@ -414,15 +417,15 @@ NIBKV_API nibkv_status nibkv_attend_drafts(nibkv_cache* cache, uint32_t layer, u
  * score attention, and no reach. False for a cache that is not ready. */
 NIBKV_API bool nibkv_divisible(const nibkv_cache* cache);
 
-/* A share of the attention of the newest token. Heads are divided along the context too, at blocks of 512 slots, so that a
- * model with few KV heads decodes on many threads. After all shares of the layer, which a barrier of the caller's must
- * end, nibkv_combine_share writes the output, which has the bytes of nibkv_attend. Nothing else may be called on the cache
- * in between.
+/* A share of the attention of the newest token. Heads are divided along the context too, at blocks of 512 slots, so
+ * that a model with few KV heads decodes on many threads. After all shares of the layer, which a barrier of the
+ * caller's must end, nibkv_combine_share writes the output, which has the bytes of nibkv_attend. Nothing else may be
+ * called on the cache in between.
  *
  * query:  finite, for one token and query_heads heads; all rows are given, the share's are read
  * share:  not null
- * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT where the cache is not divisible, for a layer or share out of range, for a
- * head without tokens, and for rows as nibkv_attend_rows does. */
+ * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT where the cache is not divisible, for a layer or share out of range, for
+ * a head without tokens, and for rows as nibkv_attend_rows does. */
 NIBKV_API nibkv_status nibkv_attend_share(nibkv_cache* cache, uint32_t layer, const nibkv_rows* query,
                                           const nibkv_share* share);
 
@@ -431,8 +434,8 @@ NIBKV_API nibkv_status nibkv_attend_share(nibkv_cache* cache, uint32_t layer, co
  *
  * out:    for one token and query_heads heads; the share's rows are written
  * share:  not null
- * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT as nibkv_attend_share does, and where shares of it are missing. Nothing is
- * written unless NIBKV_OK. */
+ * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT as nibkv_attend_share does, and where shares of it are missing. Nothing
+ * is written unless NIBKV_OK. */
 NIBKV_API nibkv_status nibkv_combine_share(nibkv_cache* cache, uint32_t layer, const nibkv_mutable_rows* out,
                                            const nibkv_share* share);
 

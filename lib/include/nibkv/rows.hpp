@@ -30,8 +30,8 @@ struct ConstRows {
 /// Rows to write. They may not overlap: kBadArgument unless the smaller stride is at least head_dim, and the larger one
 /// at least as long as all rows along the smaller one. The stride along which there is a single row is not looked at.
 ///
-/// Numbers are rounded to nearest, ties to even. What is then beyond the type's range becomes infinite, as IEEE 754 says:
-/// from 65520 on in f16. Numbers of f16 below 2^-14 are denormal, in steps of 2^-24.
+/// Numbers are rounded to nearest, ties to even. What is then beyond the type's range becomes infinite, as IEEE 754
+/// says: from 65520 on in f16. Numbers of f16 below 2^-14 are denormal, in steps of 2^-24.
 struct MutableRows {
   void* first = nullptr;  ///< as in ConstRows; the next three too
   Number number = Number::kF32;

@@ -39,8 +39,8 @@ struct SlotInfo {
 /// come first, in no order; then the sinks and the retained slots; then the others, in order.
 ///
 /// Positions are exact under Keep::kScore, up to 65535 tokens after their tile's first. With a Rotary::reach, what is
-/// older than that has a later position, by whole steps, which attention does not tell from its own (reaches above about
-/// 30,000 apart: the newest slots of such a tile count as older than they are). Other
+/// older than that has a later position, by whole steps, which attention does not tell from its own (reaches above
+/// about 30,000 apart: the newest slots of such a tile count as older than they are). Other
 /// policies do not store them: they are those that the policy itself would leave, which is wrong
 /// after a caller's own compact, and kNoPosition for slots that folded or were retained.
 ///

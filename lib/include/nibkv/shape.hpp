@@ -28,8 +28,8 @@ struct Rotary {
   /// The largest distance in tokens from which a query may see a slot: 0, no limit, or [2, 2^24], at most what the
   /// model is trained for. A slot further behind meets the query turned back by the multiple of step() that
   /// brings it into (reach - step(), reach], so that a cache that drops or merges tokens can read for ever. Keys are
-  /// coded at their positions modulo step(), which should be at most the context that the profile was made from: best is
-  /// the largest such reach, 8191 for a profile of 2,048 tokens.
+  /// coded at their positions modulo step(), which should be at most the context that the profile was made from: best
+  /// is the largest such reach, 8191 for a profile of 2,048 tokens.
   std::uint32_t reach = 0;
 
   constexpr bool known() const { return dims != 0; }
@@ -44,7 +44,8 @@ struct Rotary {
   /// into [0, step()), since a profile knows keys as they are at the positions from which it was made.
   constexpr std::uint32_t wrap_of(std::uint32_t position) const { return reach == 0 ? 0 : position & ~(step() - 1); }
   static constexpr std::uint32_t kMostTurns = 4;
-  /// By how many steps, at most, a query is turned less far for a slot than a key at its own position is: up to kMostTurns.
+  /// By how many steps, at most, a query is turned less far for a slot than a key at its own position is: up
+  /// to kMostTurns.
   constexpr std::uint32_t turns() const { return reach < 2 ? 0 : (reach + step() - 1) >> std::countr_zero(step()); }
   /// Compares without == on floats, because compilers may be asked to warn about that.
   constexpr bool operator==(const Rotary& other) const {

@@ -20,8 +20,8 @@ struct Share {
   std::uint32_t worker = 0;  ///< [0, Shape::workers), whose scratch is used
 };
 
-/// Begins an append that threads divide: makes space for `count` tokens of `layer` as append does, and takes their slots,
-/// whose rows are zero until append_share writes them. One thread calls it; then come the shares.
+/// Begins an append that threads divide: makes space for `count` tokens of `layer` as append does, and takes their
+/// slots, whose rows are zero until append_share writes them. One thread calls it; then come the shares.
 ///
 ///     reserve(cache, layer, count);                                    // one thread
 ///     append_share(cache, layer, count, keys, values, {i, n, i});      // thread i of n
@@ -34,14 +34,14 @@ struct Share {
 Status reserve(Cache& cache, std::uint32_t layer, std::uint32_t count);
 
 /// Writes a share of the rows of the tokens for which reserve took slots, the newest of the layer. Once all shares
-/// are done, the cache holds what append of the same rows would have left. A head's tokens are divided where a tile ends, so
-/// a chunk of 32 tokens makes at most two shares a head.
+/// are done, the cache holds what append of the same rows would have left. A head's tokens are divided where a tile
+/// ends, so a chunk of 32 tokens makes at most two shares a head.
 /// @param count   as in reserve
 /// @param keys    finite, for `count` tokens and kv_heads heads; all of them are given, the share's are read
 /// @param values  likewise
 /// @returns kNotReady; kBadArgument for a wrong layer, share or count, for rows as append does, and where the layer's
-///          newest tokens were not reserved by the last call of reserve, or another verb moved slots since. A share that fails
-///          leaves its rows as they were, and can be repeated.
+///          newest tokens were not reserved by the last call of reserve, or another verb moved slots since. A share
+///          that fails leaves its rows as they were, and can be repeated.
 /// Cost: that of append, divided.
 Status append_share(Cache& cache, std::uint32_t layer, std::uint32_t count, const ConstRows& keys,
                     const ConstRows& values, const Share& share);
@@ -51,8 +51,9 @@ Status append_share(Cache& cache, std::uint32_t layer, std::uint32_t count, cons
 bool divisible(const Cache& cache);
 
 /// A share of the attention of the newest token. Heads are divided along the context too, at blocks of 512 slots (as
-/// Flash-Decoding does, Dao et al. 2023), so that a model with few KV heads decodes on many threads. What the blocks give waits
-/// in scratch. After all shares of the layer, which a barrier of the caller's must end, combine_share writes the output.
+/// Flash-Decoding does, Dao et al. 2023), so that a model with few KV heads decodes on many threads. What the blocks
+/// give waits in scratch. After all shares of the layer, which a barrier of the caller's must end, combine_share writes
+/// the output.
 ///
 ///     attend_share(cache, layer, query, {i, n, i});   // thread i of n
 ///     ...                                             // barrier
@@ -68,8 +69,8 @@ Status attend_share(Cache& cache, std::uint32_t layer, const ConstRows& query, c
 /// Writes a share of the rows of the output, from what all shares of attend_share have left. Each query head is
 /// combined once: a second time, and without all of attend's shares, it is refused.
 /// @param out  for one token and query_heads heads; the share's rows are written
-/// @returns kNotReady; kBadArgument as attend_share does, for rows as attend does, and where shares of attend_share are missing.
-///          Nothing is written unless kOk.
+/// @returns kNotReady; kBadArgument as attend_share does, for rows as attend does, and where shares of attend_share are
+///          missing. Nothing is written unless kOk.
 /// Cost: O(query_heads * head_dim * (log head_dim + held / 512)), divided.
 Status combine_share(Cache& cache, std::uint32_t layer, const MutableRows& out, const Share& share);
 

@@ -26,7 +26,7 @@ enum class [[nodiscard]] Status : std::int8_t{
     kBadPlan = 11,     ///< the plan does not describe this chain (see plan.hpp)
     kCorrupt = 12,  ///< the arena, or a snapshot whose checksums are right, holds what no verb writes (see check.hpp)
     kBadSnapshot = 13,    ///< not a snapshot, truncated, or damaged (see snapshot.hpp)
-    kNewerSnapshot = 14,  ///< a snapshot of a version that this library does not know
+    kNewerSnapshot = 14,  ///< a snapshot of a version, older or newer, that this library does not read
     kOtherShape = 15,     ///< a snapshot of a cache of another shape
     kOtherPolicy = 16,    ///< a snapshot of a cache of another policy or with other budgets
     kOtherProfile = 17,   ///< a snapshot of a cache with another profile, or with one where this cache has none

@@ -5,8 +5,8 @@
 
 #include "arena/view.hpp"
 
-// Layers that act together, and where the codes that two of them share lie. Only these files and
-// fold/ ask whether layers share codes; creating and checking a cache apart.
+// Layers that act together, and where the codes that two of them share lie. What is shared is known to these files,
+// fold/ and snapshot/bands; append, compact, cache, mover and judge ask only whether anything is.
 
 namespace nibkv {
 

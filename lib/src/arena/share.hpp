@@ -17,7 +17,8 @@ inline bool sound_share(const Shape& shape, const Share& share) {
   return share.of <= kMostShares && share.index < share.of && share.worker < shape.workers;
 }
 
-/// Divides work that comes in a row of lists into pieces, each of which belongs to the share in whose part its middle lies.
+/// Divides work that comes in a row of lists into pieces, each of which belongs to the share in whose part its
+/// middle lies.
 class Pieces {
  public:
   /// @param all  the length of all lists together

@@ -33,7 +33,7 @@ std::string_view text(Status status) {
     case Status::kBadSnapshot:
       return "not a snapshot, or a damaged one";
     case Status::kNewerSnapshot:
-      return "the snapshot is of a version that this library does not know";
+      return "the snapshot is of a version, older or newer, that this library does not read";
     case Status::kOtherShape:
       return "the snapshot is of a cache of another shape";
     case Status::kOtherPolicy:

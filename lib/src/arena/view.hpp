@@ -31,8 +31,8 @@ struct ArenaHeader {
 static_assert(sizeof(ArenaHeader) == detail::kHeaderBytes);
 inline constexpr std::uint32_t kArenaMagic = 0x564b424e;  // "NBKV"
 
-/// Whether a position may stand for an earlier one, whole steps of a reach before it: 65535 tokens behind, no query tells
-/// them apart.
+/// Whether a position may stand for an earlier one, whole steps of a reach before it: 65535 tokens behind, no query
+/// tells them apart.
 constexpr bool positions_by_step(const Rotary& rotary) {
   return rotary.reach != 0 && rotary.reach + 2 * rotary.step() + 4096 <= 65535;
 }
@@ -45,7 +45,8 @@ constexpr bool equal_runs(const Policy& policy, const Layout& layout) {
 /// Scales and outliers come first under every policy, at the same offsets.
 inline constexpr Side kFirstSides = side_of(Shape{}, Policy{});
 
-/// The only access to an arena's bytes: offsets become typed pointers here and nowhere else.
+/// The only access to the regions of an arena: their offsets become typed pointers here and nowhere else. Scratch is
+/// bytes here, which attend_rows, FarQueries, Merger and import divide.
 struct ArenaView {
   const Cache& cache;
 
@@ -176,8 +177,8 @@ struct ArenaView {
   float* value_rows(std::uint32_t tile) const { return key_rows(tile) + kTileSlots * shape().head_dim; }
 };
 
-/// What Cache::init says of a shape and a policy; `layout` is written only on kOk. What the header computes at compile time
-/// too is compiled for the library in one place.
+/// What Cache::init says of a shape and a policy; `layout` is written only on kOk. What the header computes at compile
+/// time too is compiled for the library in one place.
 [[gnu::visibility("hidden")]] Status find_layout(const Shape& shape, const Policy& policy, Layout& layout);
 
 /// Whether the layout in an arena is that of its cache's shape and policy.

@@ -67,8 +67,8 @@ struct Scoring {
 /// @param outs  of each row
 void attend_rows(const ArenaView& to, Chain& chain, Rows& rows, const NativeOut* outs, const Scoring& scoring);
 
-/// The part of attend_rows that reads tiles: those of the chain from `first` to before `end`, the first of a block. What
-/// is read is added to the rows' sums, or put to their partials.
+/// The part of attend_rows that reads tiles: those of the chain from `first` to before `end`, the first of a block.
+/// What is read is added to the rows' sums, or put to their partials.
 void read_tiles(const ArenaView& to, const Runs& runs, Rows& rows, std::uint32_t first, std::uint32_t end);
 
 /// Adds the attention in a block to that in blocks before it.

@@ -56,7 +56,8 @@ void put_dots(std::int32_t* to, const std::int32_t* dots, float scale, float mor
 
 }  // namespace
 
-/// By how many steps a query is turned less far for each slot of a tile than it was wrapped; 0 for slots that it does not see.
+/// By how many steps a query is turned less far for each slot of a tile than it was wrapped; 0 for slots that it does
+/// not see.
 struct FarQueries::SlotSteps {
   std::uint32_t of[kTileSlots];
 

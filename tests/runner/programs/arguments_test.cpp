@@ -51,6 +51,7 @@ TEST(Arguments, ThatAreUnknownNameTheNearest) {
   EXPECT_EQ(refusal({"--modle", "x"}), "unknown option --modle; did you mean --model?");
   EXPECT_EQ(refusal({"--mod=x"}), "unknown option --mod; did you mean --model?");
   EXPECT_EQ(refusal({"--versoin"}), "unknown option --versoin; did you mean --version?");
+  EXPECT_EQ(refusal({"--suds=1"}), "unknown option --suds") << "two letters of four are too many";
   EXPECT_EQ(refusal({"--klingon"}), "unknown option --klingon");
   EXPECT_EQ(refusal({"-x"}), "unknown option -x");
 }
