@@ -30,14 +30,15 @@ Fraction share_of(const RowState& state, std::uint32_t heads) {
   return {inverse < 32767 ? inverse : 32767, 2 * kGlobalOne - 30 - k - state.exponent};
 }
 
-// Attention in units of what each slot would get if all got the same: a row counts by how many tokens its slots stand for.
+// Attention in units of what each slot would get if all got the same: a row counts by the number of tokens that its
+// slots stand for.
 class UniformShares {
  public:
   UniformShares(const ArenaView& to, const Chain& chain) : members_(chain.members_mass) {
     if (has_masses(to.policy())) places_ = kMassPlaces;
     while (std::uint64_t{1} << capacity_ < std::uint64_t{to.layout().chain_tiles} * kTileSlots) ++capacity_;
   }
-  /// A share times the number of tokens, in units of the most that a chain's slots can stand for; so at most what it was.
+  /// A share times the number of tokens, in units of the most that a chain's slots can stand for: at most what it was.
   Fraction of(const Fraction& share, std::uint32_t slots) const {
     std::uint64_t tokens = (std::uint64_t{slots} << 8) + members_;  // below 2^35
     std::int32_t exponent = share.exponent - 8 - capacity_ - places_;
