@@ -203,19 +203,18 @@ constexpr std::uint32_t recent_of(std::uint32_t tokens, std::uint32_t wanted) {
 /// The Global-Local score alone: unimportant slots are dropped (EMS without
 /// merging, arXiv 2412.08521).
 constexpr Policy ems_no_merge(std::uint32_t tokens) {
-  Policy policy = detail::scored(tokens, 4, tokens / 2, Score::kGlobalLocal);
-  policy.pool = 3;
-  return policy;
+  return detail::scored(tokens, 4, tokens / 2, Score::kGlobalLocal);
 }
 
 /// Evict-then-merge by the Global-Local score (EMS, arXiv 2412.08521): dropped slots are merged
 /// into the most similar kept slot, with the directions and norms of keys averaged separately, and
-/// its logit keeps their mass.
+/// its logit keeps their mass. Scores are pooled over 3 neighbours.
 constexpr Policy ems(std::uint32_t tokens) {
   Policy policy = ems_no_merge(tokens);
   policy.merge = Merge::kBoth;
   policy.mass = Mass::kShare;
   policy.threshold = 96;
+  policy.pool = 3;
   return policy;
 }
 
