@@ -129,6 +129,10 @@ TEST(Check, CountsAndBudgetsAreOnesThatASnapshotMayHave) {
       EXPECT_EQ(arena.with_chain(1, [&](Chain& chain) { chain.heaviest = 1; }), Status::kCorrupt);
       EXPECT_EQ(arena.with_chain(1, [&](Chain& chain) { chain.exponent = 1; }), Status::kCorrupt);
     }
+    if (!keeps_local(policy)) {
+      EXPECT_EQ(arena.with_chain(1, [&](Chain& chain) { chain.level = 1; }), Status::kCorrupt);
+    }
+    EXPECT_EQ(arena.with_chain(1, [&](Chain& chain) { chain.members_mass += 1; }), Status::kCorrupt);
     EXPECT_EQ(arena.with<std::uint32_t>(offsetof(ArenaHeader, used_entries), 1), Status::kCorrupt);
     EXPECT_EQ(arena.with<std::uint64_t>(offsetof(ArenaHeader, used_bytes), 1), Status::kCorrupt);
     EXPECT_EQ(arena.with<std::uint64_t>(offsetof(ArenaHeader, peak_bytes), 1), Status::kCorrupt);

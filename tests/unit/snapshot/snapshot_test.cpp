@@ -656,7 +656,8 @@ TEST(Snapshot, CountsThatCannotBeAreRefused) {
     for (const std::size_t word : {20u, 24u, 28u}) forger.expect<std::uint32_t>(kCorrupt, "reserved", kChains, word, 1);
     if (policy.keep == Keep::kScore) continue;
     forger.expect<std::uint32_t>(kCorrupt, "heaviest", kChains, 12, 1);
-    forger.expect<std::uint32_t>(kCorrupt, "exponent", kChains, 16, 1);
+    forger.expect<std::uint16_t>(kCorrupt, "exponent", kChains, 16, 1);
+    forger.expect<std::uint16_t>(kCorrupt, "level", kChains, 18, 1);
   }
   // A chain as long as the pool, with everything that belongs to it, and one tile more
   // than a budget allows.
