@@ -47,9 +47,9 @@ TEST(Gaps, AreWatchedBetweenTheRegionsOfTheState) {
   const test::Rig rig(kShape, kPolicy);
   const std::byte* bytes = rig.arena().bytes().data();
   const auto watched = [&](std::uint64_t offset) { return __asan_address_is_poisoned(bytes + offset) != 0; };
-  // One chain of 32 bytes; links and bases of 3 tiles.
-  EXPECT_FALSE(watched(at.chains) || watched(at.chains + 31));
-  EXPECT_TRUE(watched(at.chains + 32) && watched(at.links - 1));
+  // One chain; links and bases of 3 tiles. Poison begins at multiples of 8.
+  EXPECT_FALSE(watched(at.chains) || watched(at.chains + sizeof(Chain) - 1));
+  EXPECT_TRUE(watched(at.chains + (sizeof(Chain) + 7) / 8 * 8) && watched(at.links - 1));
   EXPECT_FALSE(watched(at.links) || watched(at.links + 4 * at.tiles - 1));
   EXPECT_TRUE(watched(at.links + (4 * at.tiles + 7) / 8 * 8) && watched(at.bases - 1));
   EXPECT_TRUE(watched(at.layout + sizeof(Layout)) && watched(at.total - 1));

@@ -355,7 +355,7 @@ TEST(Scoring, DraftsThatGoBackLeaveTheBytesOfNone) {
       Rig plain(kShape, preset.policy, port), drafting(kShape, preset.policy, port);
       Random random(77);
       int made = 0;
-      for (std::uint32_t step = 0; step < test::turns(60, 30); ++step) {
+      for (std::uint32_t step = 0; step < test::turns(60, 50); ++step) {
         const auto rows = random.bells(5 * 2 * 48), queries = random.bells(5 * 6 * 48);
         std::uint32_t space = 5;
         for (std::uint32_t layer = 0; layer < 2; ++layer) {
