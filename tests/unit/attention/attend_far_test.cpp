@@ -271,9 +271,9 @@ TEST(AttendFar, ChunksPartsAndWorkersChangeNothing) {
         ASSERT_EQ(attend(rig.cache(), 0, queries, to), Status::kOk);
         continue;
       }
-      test::run_workers(std::min(count, 3u), [&](std::uint32_t worker) {
+      test::run_workers(std::min<std::uint32_t>(count, 3), [&](std::uint32_t worker) {
         const std::uint32_t first = worker * count / 3;
-        const std::uint32_t end = worker == std::min(count, 3u) - 1 ? count : (worker + 1) * count / 3;
+        const std::uint32_t end = worker == std::min<std::uint32_t>(count, 3) - 1 ? count : (worker + 1) * count / 3;
         if (end > first) {
           EXPECT_EQ(
               attend(rig.cache(), 0, queries, to, {.first_query = first, .queries = end - first, .worker = worker}),
@@ -301,7 +301,8 @@ TEST(AttendFar, BeforeTheFirstStepNoByteChanges) {
 // Spans whose tokens all see each other, so that a query sees slots that were wrapped further than it is.
 TEST(AttendFar, AMaskMayShowSlotsThatAreWrappedFurther) {
   for (const std::uint16_t outliers : std::initializer_list<std::uint16_t>{0, 8}) {
-    for (const std::uint32_t reach : {4u, kReach}) {  // a step of 2: spans of 7 have four
+    for (const std::uint32_t reach :
+         std::initializer_list<std::uint32_t>{4, kReach}) {  // a step of 2: spans of 7 have four
       const Shape shape = shape_with(outliers, true, reach);
       Rig rig(shape, ems(96));
       Random random(14);

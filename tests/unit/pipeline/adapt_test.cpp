@@ -77,7 +77,7 @@ TEST(Adapt, TheFirstTokensDoNotStayForBeingFirst) {
     for (const char* name : kAdaptive) {
       const Census all = first_of(name);
       std::printf("[ measured ] %s, queries of %g: %u of %u slots are from the first 128 tokens\n", name,
-                  static_cast<double>(size), all.first, all.slots);
+                  static_cast<double>(size), static_cast<unsigned>(all.first), static_cast<unsigned>(all.slots));
       EXPECT_GE(all.slots, 60u) << name;
       EXPECT_LE(all.first, 24u) << name << ", queries of " << size;
     }
