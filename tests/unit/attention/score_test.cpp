@@ -365,7 +365,8 @@ TEST(Scoring, DraftsThatGoBackLeaveTheBytesOfNone) {
           }
         }
         made += space == 0 ? 1 : 0;
-        const std::uint32_t count = std::max(space, 1u), right = random.within(1, count), seen = plain.cache().seen(0);
+        const std::uint32_t count = std::max<std::uint32_t>(space, 1), right = random.within(1, count),
+                            seen = plain.cache().seen(0);
         std::vector<float> drafted(queries.size()), out(6 * 48);
         for (std::uint32_t layer = 0; layer < 2; ++layer) {
           ASSERT_EQ(
