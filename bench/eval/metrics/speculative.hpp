@@ -19,8 +19,8 @@ struct SpeculativeOptions {
   /// Whether a pass has no more tokens than there is space for, if there is any: then space is made before the same
   /// tokens as without drafts.
   bool within_space = false;
-  /// Whether the queries of a pass are drafts to the cache, all of which go back; then the rows of what was right go in one
-  /// token after the other, without the model.
+  /// Whether the queries of a pass are drafts to the cache, all of which go back; then the rows of what was right go in
+  /// one token after the other, without the model.
   bool replay = false;
   StoreOptions store;
 };

@@ -166,26 +166,30 @@ nibkv_status nibkv_attend_rows(nibkv_cache* cache, uint32_t layer, uint32_t coun
   return to_c(attend(*in, layer, count, to_cpp(*queries), to_cpp(*out), to_cpp(part)));
 }
 
+// attend with a mask, or causally for null.
+static nibkv_status attend_masked(Cache& cache, std::uint32_t layer, std::uint32_t count, const nibkv_rows* queries,
+                                  const std::uint32_t* mask, const nibkv_mutable_rows* out, const Part& part) {
+  if (count > cache.shape().max_chunk || queries == nullptr || out == nullptr) return NIBKV_BAD_ARGUMENT;
+  if (mask == nullptr) return to_c(attend(cache, layer, count, to_cpp(*queries), to_cpp(*out), part));
+  const std::size_t mask_words = std::size_t{count} * ((count + 31) / 32);
+  return to_c(attend(cache, layer, count, to_cpp(*queries), {mask, mask_words}, to_cpp(*out), part));
+}
+
 nibkv_status nibkv_attend_masked(nibkv_cache* cache, uint32_t layer, uint32_t count, const nibkv_rows* queries,
                                  const uint32_t* mask, const nibkv_mutable_rows* out, const nibkv_part* part) {
   Cache* const in = ready(cache);
   if (in == nullptr) return NIBKV_NOT_READY;
-  if (count > in->shape().max_chunk || queries == nullptr || mask == nullptr || out == nullptr)
-    return NIBKV_BAD_ARGUMENT;
-  const std::size_t mask_words = std::size_t{count} * ((count + 31) / 32);
-  return to_c(attend(*in, layer, count, to_cpp(*queries), {mask, mask_words}, to_cpp(*out), to_cpp(part)));
+  if (mask == nullptr) return NIBKV_BAD_ARGUMENT;
+  return attend_masked(*in, layer, count, queries, mask, out, to_cpp(part));
 }
 
 nibkv_status nibkv_attend_drafts(nibkv_cache* cache, uint32_t layer, uint32_t count, const nibkv_rows* queries,
                                  const uint32_t* mask, const nibkv_mutable_rows* out, const nibkv_part* part) {
   Cache* const in = ready(cache);
   if (in == nullptr) return NIBKV_NOT_READY;
-  if (count > in->shape().max_chunk || queries == nullptr || out == nullptr) return NIBKV_BAD_ARGUMENT;
   Part drafts = to_cpp(part);
   drafts.drafts = true;
-  if (mask == nullptr) return to_c(attend(*in, layer, count, to_cpp(*queries), to_cpp(*out), drafts));
-  const std::size_t mask_words = std::size_t{count} * ((count + 31) / 32);
-  return to_c(attend(*in, layer, count, to_cpp(*queries), {mask, mask_words}, to_cpp(*out), drafts));
+  return attend_masked(*in, layer, count, queries, mask, out, drafts);
 }
 
 nibkv_status nibkv_explain(const nibkv_cache* cache, uint32_t layer, uint32_t kv_head, nibkv_slot* slots,
