@@ -66,7 +66,8 @@ nibkv_status run_in_c(const setup* with, results* to) {
   nibkv_policy policy;
   nibkv_status status = nibkv_find_policy(with->policy, with->tokens, &policy);
   if (status != NIBKV_OK) return status;
-  status = nibkv_init(&cache, to->arena, to->arena_bytes, shape, &policy, NULL);
+  const nibkv_options options = {NULL, with->profile, with->profile_bytes, NULL, 0, 0};
+  status = nibkv_init(&cache, to->arena, to->arena_bytes, shape, &policy, &options);
   if (status != NIBKV_OK) return status;
 
   for (uint32_t layer = 0; layer < shape->layers; ++layer) {
@@ -98,6 +99,8 @@ nibkv_status run_in_c(const setup* with, results* to) {
     }
   }
 
+  status = nibkv_classify(&cache, with->classes, 16);
+  if (status != (policy.budget == NIBKV_BUDGET_RULES ? NIBKV_OK : NIBKV_BAD_POLICY)) return status;
   const uint32_t held = nibkv_held(&cache, 0, 0);
   status = nibkv_explain(&cache, 0, 0, to->slots, held);
   if (status != NIBKV_OK) return status;
@@ -129,6 +132,8 @@ uint64_t macro_footprint_of(const nibkv_policy* policy, const nibkv_shape* shape
   const bool global = scores && (both || policy->score == NIBKV_SCORE_GLOBAL);
   const bool local = scores && (both || policy->score == NIBKV_SCORE_LOCAL);
   const int merge = !scores || policy->merge == NIBKV_MERGE_NONE ? 0 : policy->position_free ? 2 : 1;
+  if (policy->budget == NIBKV_BUDGET_RULES)
+    return NIBKV_FOOTPRINT_RULES(OF(shape), policy->tokens, policy->keep, global, local, merge, policy->most);
   return NIBKV_FOOTPRINT(OF(shape), policy->tokens, policy->keep, global, local, merge,
-                         policy->budget == NIBKV_BUDGET_UNIFORM);
+                         policy->budget == NIBKV_BUDGET_UNIFORM ? 1 : policy->most);
 }

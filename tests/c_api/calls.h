@@ -18,6 +18,9 @@ typedef struct setup {
   const float* values;  /* the same */
   const float* queries; /* [layers][all][query_heads][head_dim] */
   int in_shares;        /* whether single tokens come in shares instead */
+  const void* profile;  /* what the policy needs, or null */
+  size_t profile_bytes;
+  const uint8_t* classes; /* [16] of the newest tokens, for policies that read them */
 } setup;
 
 /* The results of a run, in memory of the caller. */

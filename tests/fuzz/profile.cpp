@@ -48,6 +48,14 @@ void offer(std::span<const std::byte> input) {
   std::vector<std::byte> scored = bytes;
   const float scores[] = {0.5f, 2.0f};
   EXPECT_EQ(set_head_scores(scored, kShape, scores), Status::kOk);
+  for (const Policy& other : {fast_gen(40), prefix_kv(40), duo(40)}) {
+    static test::Arena space(1 << 17);
+    const Status made = cache.init(space.bytes().first(footprint(kShape, other)), kShape, other, {.profile = bytes});
+    EXPECT_EQ(made, other.keep == Keep::kRecent || view.has_attention() ? Status::kOk : Status::kBadProfile);
+    if (made == Status::kOk) {
+      EXPECT_EQ(check(cache), Status::kOk);
+    }
+  }
   EXPECT_TRUE(arena.guards_intact());
 }
 
@@ -79,6 +87,12 @@ std::vector<Input> profile_seeds() {
     }
     std::vector<std::byte> bytes(profile_bytes(kShape, align));
     EXPECT_EQ(calibrator.write(bytes), Status::kOk);
+    if (align) {
+      std::vector<HeadAttention> attention(2);
+      std::vector<std::byte> more(profile_bytes(kShape, true, true));
+      EXPECT_EQ(add_attention(bytes, kShape, attention, more), Status::kOk);
+      bytes = std::move(more);
+    }
     for (const std::byte sealed : {std::byte{0}, std::byte{1}}) {
       Input input = {sealed};
       input.insert(input.end(), bytes.begin(), bytes.end());

@@ -36,6 +36,9 @@ void add_scored_cases(GoldenCases& list) {
   list.add({{.layers = 1, .query_heads = 20, .kv_heads = 1, .head_dim = 48, .max_chunk = 3}, policy, 70});
   list.add({{.layers = 1, .query_heads = 4, .kv_heads = 4, .head_dim = 32, .max_chunk = 9}, ada_kv(80), 60});
   list.add({{.layers = 2, .query_heads = 2, .kv_heads = 2, .head_dim = 16, .max_chunk = 40}, head_kv(100), 20});
+  list.add({{.layers = 3, .query_heads = 2, .kv_heads = 2, .head_dim = 16, .max_chunk = 9}, fast_gen(80), 60});
+  list.add({{.layers = 3, .query_heads = 2, .kv_heads = 2, .head_dim = 16, .max_chunk = 9}, prefix_kv(80), 60});
+  list.add({{.layers = 2, .query_heads = 4, .kv_heads = 2, .head_dim = 32, .max_chunk = 9}, duo(96), 90});
   list.add({{.layers = 1, .query_heads = 3, .kv_heads = 1, .head_dim = 128}, h2o(40), 400});
   list.add({{.layers = 1, .query_heads = 3, .kv_heads = 1, .head_dim = 112, .max_chunk = 2}, tova(33), 60});
   list.add({{.layers = 1, .query_heads = 2, .kv_heads = 2, .head_dim = 80, .outlier_channels = 16, .max_chunk = 16},
@@ -185,7 +188,9 @@ Status GoldenRun::make_cache(const GoldenCase& one) {
   const auto arena = take<std::byte>(footprint(shape, one.policy));
   const bool has_profile = needs_profile(shape, one.policy);
   const CalibrationOptions options = calibration_of(one.policy);
-  const auto profile = take<std::byte>(has_profile ? profile_bytes(shape, options.align) : 0);
+  const bool has_attention = needs_attention(one.policy);
+  const std::size_t heads = std::size_t{shape.layers} * shape.kv_heads;
+  const auto profile = take<std::byte>(has_profile ? profile_bytes(shape, options.align, has_attention) : 0);
   if (short_of_memory_) return Status::kArenaTooSmall;
   if (has_profile) {
     const std::size_t before = used_;
@@ -194,11 +199,18 @@ Status GoldenRun::make_cache(const GoldenCase& one) {
     const auto keys = take<float>(token * shape.kv_heads);
     const auto values = take<float>(token * shape.kv_heads);
     const auto queries = take<float>(token * shape.query_heads);
-    const auto scores = take<float>(std::size_t{shape.layers} * shape.kv_heads);
+    const auto scores = take<float>(heads);
+    const auto attention = take<HeadAttention>(has_attention ? heads : 0);
+    const auto plain = has_attention ? take<std::byte>(profile_bytes(shape, options.align)) : profile;
     if (short_of_memory_) return Status::kArenaTooSmall;
-    Status status = write_profile(profile, shape, kSeed, calibration, keys, values, queries, options);
+    Status status = write_profile(plain, shape, kSeed, calibration, keys, values, queries, options);
     if (status != Status::kOk) return status;
-    if (one.policy.budget == Budget::kScores) {
+    if (has_attention) {
+      fill_attention(attention, kSeed);
+      status = add_attention(plain, shape, attention, profile);
+      if (status != Status::kOk) return status;
+    }
+    if (needs_head_scores(one.policy)) {
       fill_head_scores(scores, kSeed);
       status = set_head_scores(profile, shape, scores);
       if (status != Status::kOk) return status;
@@ -264,6 +276,12 @@ Status GoldenRun::add_tokens(std::uint32_t count, Random& random) {
     status = attend(cache_, layer, queries, out);
     if (status != Status::kOk) return status;
     add(std::as_bytes(out));
+  }
+  if (keeps_classes(cache_.policy())) {
+    const auto classes = take<TokenClass>(count);
+    if (short_of_memory_) return Status::kArenaTooSmall;
+    for (TokenClass& each : classes) each = static_cast<TokenClass>(random.below(8) % 3);
+    if (const Status status = classify(cache_, classes); status != Status::kOk) return status;
   }
   used_ = before;
   return Status::kOk;

@@ -320,6 +320,19 @@ TEST_F(EvalTest, SaysWhatAPolicyCannotDoWithTheProfile) {
   EXPECT_EQ(count_of(sweep.err, same), 1u) << sweep.err;
 }
 
+TEST_F(EvalTest, AProfileWithAttentionServesThePoliciesThatReadIt) {
+  ASSERT_EQ(profile("--tokens 300", "plain").status, 0);
+  ASSERT_EQ(profile("--tokens 300 --attention", "spread").status, 0);
+  for (const std::string policy : {"prefix_kv", "fast_gen"}) {
+    const std::string command =
+        on_text("perplexity") + " --threads 1 --context 256 --windows 1 --tokens 96 --policy " + policy + " --profile ";
+    expect_error(run(command + quoted("plain")), 1, "needs a profile with attention (nibkv-eval profile --attention)");
+    const Result result = run(command + quoted("spread"));
+    EXPECT_EQ(result.status, 0) << result.err;
+    EXPECT_NE(result.out.find("kl_divergence"), std::string::npos) << result.out;
+  }
+}
+
 TEST_F(EvalTest, SaysWhatOfASweepDoesNotFit) {
   const std::string base =
       "sweep --json - --policies streaming_llm --model " + in_quotes(model_) + " --text " + quoted("text") + " ";

@@ -11,6 +11,7 @@
 #include "tests/property/take_back.hpp"
 #include "tests/reference/arena_model.hpp"
 #include "tests/support/rig.hpp"
+#include "tests/support/rows.hpp"
 #include "tests/support/snapshots.hpp"
 
 namespace nibkv::test {
@@ -46,7 +47,9 @@ class ScoredWalk {
         carry_out_its_plan();
       } else if (kind < 88) {
         compact_some();
-      } else if (kind < 94) {
+      } else if (kind < 90) {
+        classify_some();
+      } else if (kind < 95) {
         compact_all();
       } else if (kind < 96) {
         refuse_some();
@@ -164,9 +167,23 @@ class ScoredWalk {
   void compact_all() {
     const std::uint32_t always = policy_.sinks + policy_.recent;
     const std::uint32_t tokens = random_.within(always + 1, policy_.tokens);
-    const auto how = static_cast<Budget>(random_.below(4));
-    const bool known = how != Budget::kScores || !rig_.profile().empty();
+    const std::uint32_t any = random_.below(7);
+    const auto how = static_cast<Budget>(any < 4 ? any : any + 1);  // no table
+    const bool known = how == Budget::kScores || how == Budget::kRetrieval ? !rig_.profile().empty()
+                       : how == Budget::kRules                             ? needs_attention(policy_)
+                                                                           : true;
     ASSERT_EQ(compact_now(rig_.cache(), tokens, how), known ? Status::kOk : Status::kBadProfile) << what();
+  }
+
+  void classify_some() {
+    const std::uint32_t seen = seen_[0], oldest = oldest_reachable(rig_.cache());
+    std::vector<TokenClass> classes(random_.below(40));
+    for (TokenClass& each : classes) each = static_cast<TokenClass>(random_.below(3));
+    const bool in_step = std::all_of(seen_.begin(), seen_.end(), [&](std::uint32_t each) { return each == seen; });
+    const Status expected = !keeps_classes(policy_)                                       ? Status::kBadPolicy
+                            : !in_step || seen < oldest || classes.size() > seen - oldest ? Status::kBadArgument
+                                                                                          : Status::kOk;
+    ASSERT_EQ(classify(rig_.cache(), classes), expected) << what();
   }
 
   void refuse_some() {

@@ -98,7 +98,12 @@ class Walk {
   Policy random_policy() {
     if (random_.below(2) == 0) return full(random_.within(1, small_ ? 70 : 150));
     const std::uint32_t sinks = random_.below(small_ ? 9 : 36);
-    return streaming_llm(sinks + 1 + random_.below(small_ ? 40 : 130), sinks);
+    Policy policy = streaming_llm(sinks + 1 + random_.below(small_ ? 40 : 130), sinks);
+    constexpr Budget kBudgets[] = {Budget::kUniform, Budget::kUniform, Budget::kPyramid,
+                                   Budget::kScores,  Budget::kPrefix,  Budget::kRetrieval};
+    policy.budget = kBudgets[random_.below(6)];
+    policy.most = static_cast<std::uint8_t>(random_.within(1, 6));
+    return policy;
   }
 
   PlainChain& chain(std::uint32_t layer, std::uint32_t head) { return chains_[layer * shape_.kv_heads + head]; }

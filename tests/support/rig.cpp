@@ -91,6 +91,25 @@ std::vector<std::byte> make_profile(const Shape& shape, std::uint64_t seed, cons
   return profile;
 }
 
+std::vector<std::byte> make_profile(const Shape& shape, const Policy& policy, std::uint64_t seed) {
+  if (!needs_profile(shape, policy)) return {};
+  std::vector<std::byte> profile = make_profile(shape, seed, calibration_of(policy));
+  const std::size_t heads = std::size_t{shape.layers} * shape.kv_heads;
+  if (needs_head_scores(policy)) {
+    std::vector<float> scores(heads);
+    fill_head_scores(scores, seed);
+    EXPECT_EQ(set_head_scores(profile, shape, scores), Status::kOk);
+  }
+  if (needs_attention(policy)) {
+    std::vector<HeadAttention> attention(heads);
+    fill_attention(attention, seed);
+    std::vector<std::byte> more(profile.size() + sizeof(HeadAttention) * heads);
+    EXPECT_EQ(add_attention(profile, shape, attention, more), Status::kOk);
+    profile = std::move(more);
+  }
+  return profile;
+}
+
 void seal(std::span<std::byte> profile) {
   std::memset(profile.data() + 12, 0, 4);
   std::uint32_t crc = 0xffffffff;
@@ -137,7 +156,11 @@ Policy random_scored_policy(Random& random, const Shape& shape, std::uint32_t mo
     policy.mean_threshold = random.below(4) == 0;
     policy.threshold = static_cast<std::uint8_t>(random.below(200));
     policy.candidate_mass = static_cast<std::uint8_t>(random.below(2) == 0 ? 0 : random.below(256));
-    policy.budget = static_cast<Budget>(random.below(4));
+    constexpr Budget kBudgets[] = {Budget::kUniform, Budget::kPyramid,   Budget::kScores, Budget::kAdaptive,
+                                   Budget::kPrefix,  Budget::kRetrieval, Budget::kRules};
+    policy.budget = kBudgets[random.below(7)];
+    policy.most = static_cast<std::uint8_t>(random.within(1, 8));
+    policy.recovered = static_cast<std::uint8_t>(random.within(1, 255));
     if (shape.rotary.known() && shape.rotary.reach == 0) {
       policy.rephase = random.below(2) == 0;
       policy.position_free = random.below(2) == 0;
@@ -217,13 +240,7 @@ static void watch_gaps(std::span<std::byte>, const Shape&, const Policy&) {}
 
 Rig::Rig(const Shape& shape, const Policy& policy, std::string_view port, std::uint64_t profile_seed,
          std::span<const std::uint32_t> budgets)
-    : arena_(footprint(shape, policy)) {
-  if (needs_profile(shape, policy)) profile_ = make_profile(shape, profile_seed, calibration_of(policy));
-  if (policy.budget == Budget::kScores) {
-    std::vector<float> scores(std::size_t{shape.layers} * shape.kv_heads);
-    fill_head_scores(scores, profile_seed);
-    EXPECT_EQ(set_head_scores(profile_, shape, scores), Status::kOk);
-  }
+    : arena_(footprint(shape, policy)), profile_(make_profile(shape, policy, profile_seed)) {
   made_ = cache_.init(arena_.bytes(), shape, policy, {port, profile_, budgets});
   EXPECT_EQ(made_, Status::kOk) << words(shape, policy, port);
   if (made_ == Status::kOk) watch_gaps(arena_.bytes(), shape, policy);

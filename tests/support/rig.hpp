@@ -35,6 +35,9 @@ std::string words(const Shape& shape, const Policy& policy, std::string_view por
 /// Random::bell: the profile is the same on every machine.
 std::vector<std::byte> make_profile(const Shape& shape, std::uint64_t seed, const CalibrationOptions& options = {});
 
+/// The profile that a cache needs, with head scores and attention of the same seed; empty if it needs none.
+std::vector<std::byte> make_profile(const Shape& shape, const Policy& policy, std::uint64_t seed);
+
 /// Corrects the checksum of a changed profile.
 void seal(std::span<std::byte> profile);
 
@@ -85,8 +88,7 @@ std::vector<std::uint32_t> random_plan(Random& random, std::size_t slots, std::u
 /// must be Storage::kQ4.
 Policy random_scored_policy(Random& random, const Shape& shape, std::uint32_t most_tokens);
 
-/// A cache with its arena and, if it needs one, its profile: that of make_profile with head
-/// scores of the same seed. AddressSanitizer watches the gaps between the regions of its state.
+/// A cache with its arena and, if it needs one, its profile, that of make_profile. AddressSanitizer watches the gaps between the regions of its state.
 class Rig {
  public:
   Rig(const Shape& shape, const Policy& policy, std::string_view port = {}, std::uint64_t profile_seed = 1,

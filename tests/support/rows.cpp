@@ -63,7 +63,23 @@ CalibrationOptions calibration_of(const Policy& policy) {
 }
 
 bool needs_profile(const Shape& shape, const Policy& policy) {
-  return shape.outlier_channels != 0 || policy.budget == Budget::kScores || calibration_of(policy).align;
+  return shape.outlier_channels != 0 || needs_head_scores(policy) || needs_attention(policy) ||
+         calibration_of(policy).align;
+}
+
+void fill_attention(std::span<HeadAttention> attention, std::uint64_t seed) {
+  Random random(seed);
+  for (HeadAttention& head : attention) {
+    std::uint32_t share = 0, tokens = 0;
+    for (std::uint16_t& each : head.recovered) {
+      share += random.below(65536 - share);
+      each = static_cast<std::uint16_t>(share);
+    }
+    for (std::uint16_t& each : head.tokens) {
+      tokens += random.below(120);
+      each = static_cast<std::uint16_t>(tokens);
+    }
+  }
 }
 
 void fill_head_scores(std::span<float> scores, std::uint64_t seed) {

@@ -39,6 +39,15 @@ CalibrationOptions calibration_of(const Policy& policy);
 /// Whether a cache needs a profile at all.
 bool needs_profile(const Shape& shape, const Policy& policy);
 
+inline bool needs_head_scores(const Policy& policy) {
+  return policy.budget == Budget::kScores || policy.budget == Budget::kRetrieval;
+}
+inline bool needs_attention(const Policy& policy) {
+  return policy.budget == Budget::kPrefix || policy.budget == Budget::kRules;
+}
+
+/// Any attention of a profile, by a seed.
+void fill_attention(std::span<HeadAttention> attention, std::uint64_t seed);
 /// Head scores of the profile's seed.
 void fill_head_scores(std::span<float> scores, std::uint64_t seed);
 

@@ -42,15 +42,16 @@ constexpr Option kOptions[] = {
     {"storage", R"(  --storage q4|f32     how the cache stores keys and values (default q4)
 )"},
     {"policy", R"(  --policy NAME        full (default), streaming_llm, or one that keeps by importance: ems,
-                       ems_no_merge, h2o, tova, snapkv, l2_norm, pyramid_kv, ada_kv, head_kv;
-                       minicache or ems_fold, whose layers share codes
+                       ems_no_merge, h2o, tova, snapkv, l2_norm, pyramid_kv, ada_kv, head_kv,
+                       prefix_kv, fast_gen; duo, whose heads differ; minicache or ems_fold, whose layers share codes
 )"},
     {"set", R"(  --set KEY=VALUE,...  fields of the policy: sinks, recent (tokens, or a share such as 50%), score
                        (global_local, global, local, key_norm), group (mean, max), combine (sum,
                        max), per_query (0, 1), window, pool, merge (none, values, both), rephase (0,
                        1), similarity (key, value, key_value), position_free (0, 1), mass (none,
                        share, count), threshold (0 to 255, mean), candidate_mass (0 to 255), budget
-                       (uniform, pyramid, scores, adaptive); of minicache and ems_fold: fold (gate:
+                       (uniform, pyramid, scores, adaptive, prefix, retrieval, rules), most (1 to 64),
+                       recovered (1 to 255); of minicache and ems_fold: fold (gate:
                        layers share that are similar in the profile; direct: all, as they are;
                        aligned: all, through its maps), fold_start (the first that may; default half
                        of them), fold_rows (both, keys, values), fold_centred (0, 1: keys minus

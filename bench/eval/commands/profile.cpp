@@ -1,10 +1,13 @@
 #include <algorithm>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "bench/eval/commands/commands.hpp"
+#include "bench/eval/metrics/attention_meter.hpp"
 #include "bench/runner/stores/profile_maker.hpp"
+#include "bench/runner/text/token_classes.hpp"
 
 // nibkv-eval profile
 
@@ -19,6 +22,8 @@ constexpr const char* kHelp =
   --header PATH        write it as a C++ header too
   --context N          tokens of a context (default 4096, at most the model's)
   --tokens N           tokens of the text that are used (default 12288)
+  --attention          also measure how the attention of each head spreads over the first context, for
+                       policies prefix_kv and fast_gen
   --align              also measure which orthogonal maps bring each layer to the basis of the layer
                        below, and add them
 )";
@@ -29,6 +34,7 @@ struct ProfileJob {
   std::size_t context = 0;
   std::size_t tokens = 0;
   bool align = false;
+  bool attention = false;
 
   explicit ProfileJob(const Arguments& arguments);
   void operator()() const;
@@ -42,7 +48,8 @@ ProfileJob::ProfileJob(const Arguments& arguments)
       threads(read_store_arguments(arguments, "full", "none").threads),
       context(static_cast<std::size_t>(arguments.integer("context", 0, 1, kMaxTokens))),
       tokens(static_cast<std::size_t>(arguments.integer("tokens", 12288, 1, kMaxTokens))),
-      align(arguments.flag("align")) {}
+      align(arguments.flag("align")),
+      attention(arguments.flag("attention")) {}
 
 void ProfileJob::operator()() const {
   check_place(out);
@@ -60,11 +67,25 @@ void ProfileJob::operator()() const {
   }
   const std::size_t of_context = context != 0 ? context : std::min<std::size_t>(largest, 4096);
   std::vector<std::byte> profile;
+  std::optional<AttentionMeter> meter;
+  if (attention) {
+    const std::vector<TokenClass> vocabulary = token_classes(Tokenizer::from(subject.file));
+    std::vector<TokenClass> classes;
+    for (const std::int32_t token : std::span(subject.tokens).first(std::min(used, of_context)))
+      classes.push_back(vocabulary[static_cast<std::size_t>(token)]);
+    meter.emplace(subject.model->config(), std::move(classes));
+  }
   {
     Progress line(kProgram);
     profile = make_profile(
         *subject.model, subject.pool, std::span(subject.tokens).first(used), of_context,
-        [&](std::size_t done) { line.show("profile", done, used); }, align);
+        [&](std::size_t done) { line.show("profile", done, used); }, align, meter ? &*meter : nullptr);
+  }
+  if (meter) {
+    const Shape shape = shape_of(subject.model->config(), {});
+    std::vector<std::byte> more(profile_bytes(shape, align && shape.layers > 1, true));
+    require(add_attention(profile, shape, meter->measure(subject.pool), more), "attention");
+    profile = std::move(more);
   }
   write_file(out, profile);
   if (!header.empty()) write_profile_header(header, profile);
@@ -74,9 +95,12 @@ void ProfileJob::operator()() const {
 }  // namespace
 
 Command profile_command() {
-  return {"profile", "the profile of a model's keys and values, from a text",
-          kHelp,     {"model", "text", "out", "header", "context", "tokens", "threads"},
-          {"align"}, [](const Arguments& arguments) -> Job { return ProfileJob(arguments); }};
+  return {"profile",
+          "the profile of a model's keys and values, from a text",
+          kHelp,
+          {"model", "text", "out", "header", "context", "tokens", "threads"},
+          {"align", "attention"},
+          [](const Arguments& arguments) -> Job { return ProfileJob(arguments); }};
 }
 
 }  // namespace nibkv::llm

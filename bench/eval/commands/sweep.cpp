@@ -23,8 +23,8 @@ constexpr const char* kHelp =
                        tokens in f16 with the layers folded that minicache folds: f16_fold, where
                        each head retains tokens of its own, and f16_fold_tokens, where all retain
                        the same
-                       (default: all but head_kv, whose profile needs head scores, and those that
-                       fold)
+                       (default: all but head_kv, duo, prefix_kv and fast_gen, whose profile needs
+                       head scores or attention, and those that fold)
   --budgets LIST       of a head: tokens such as 410, shares of the context such as 10%, or bytes of
                        arena such as 1M (default 2%,5%,10%,25%)
   --set KEY=VALUE,...  fields of the policies that have them (nibkv-eval perplexity --help);
@@ -44,7 +44,7 @@ std::vector<std::string> all_policies() {
 std::vector<std::string> chosen_policies(const Arguments& arguments) {
   std::vector<std::string> all = all_policies();
   if (!arguments.text("policies")) {
-    std::erase(all, "head_kv");
+    for (const char* needs_more : {"head_kv", "prefix_kv", "duo", "fast_gen"}) std::erase(all, needs_more);
     std::erase_if(all, may_fold);  // they are for models whose layers are similar
     return all;
   }

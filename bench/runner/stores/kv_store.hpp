@@ -1,8 +1,10 @@
 #pragma once
 
 #include <cstddef>
+#include <span>
 
 #include "bench/runner/model/threads.hpp"
+#include "nibkv/classify.hpp"
 
 namespace nibkv::llm {
 
@@ -20,6 +22,10 @@ class KvStore {
 
   /// The most tokens that a layer may be ahead of the next one: the size of a batch. At least max_chunk().
   virtual std::size_t max_batch() const { return max_chunk(); }
+
+  /// Whether the store reads what tokens are. Then the model says it of every batch before its first layer.
+  virtual bool reads_classes() const { return false; }
+  virtual void expect(std::span<const TokenClass>) {}
 
   /// Stores the keys and values of the next `count` tokens.
   ///

@@ -31,9 +31,11 @@ std::vector<std::string> policy_notes(const StoreOptions& options, const CachePl
   std::vector<std::string> notes;
   const Policy& policy = plan.policy;
   const std::string name = "policy '" + policy_text(options) + "' ";
-  if (policy.keep == Keep::kScore && policy.budget == Budget::kScores &&
-      !has_head_scores(options.profile, plan.shape)) {
-    notes.push_back(name + "gives all heads the same budget: the profile has no head scores (nibkv-eval head-scores)");
+  const bool by_score = policy.budget == Budget::kScores, by_rank = policy.budget == Budget::kRetrieval;
+  if ((by_score || by_rank) && !has_head_scores(options.profile, plan.shape)) {
+    notes.push_back(name +
+                    (by_score ? "gives all heads the same budget" : "takes the first heads for those that retrieve") +
+                    ": the profile has no head scores (nibkv-eval head-scores)");
   }
   if (may_fold(options.policy) && layout_of(plan.shape, policy).views == 0) {
     notes.push_back(name + "folds no layers: " + reason_not_to_fold(options, plan));

@@ -24,7 +24,7 @@ template <typename E>
 bool choose(std::string_view value, E& field, std::initializer_list<std::string_view> names) {
   std::uint8_t index = 0;
   for (const std::string_view name : names) {
-    if (name == value) {
+    if (name == value && !name.empty()) {
       field = static_cast<E>(index);
       return true;
     }
@@ -139,11 +139,15 @@ std::span<const Field> fields() {
       {"threshold", "mean, or a number from 0 to 255", set_threshold},
       {"candidate_mass", "a number from 0 to 255",
        [](View value, Policy& policy) { return number(value, policy.candidate_mass, 0, 255); }},
-      {"budget", "uniform, pyramid, scores or adaptive",
+      {"budget", "uniform, pyramid, scores, adaptive, prefix, retrieval or rules",
        [](View value, Policy& policy) {
-         // In the order of the enumeration; the last one, a table, has no name here.
-         return choose(value, policy.budget, {"uniform", "pyramid", "scores", "adaptive"});
+         // In the order of the enumeration; a table has no name here.
+         return choose(value, policy.budget,
+                       {"uniform", "pyramid", "scores", "adaptive", "", "prefix", "retrieval", "rules"});
        }},
+      {"most", "a number from 1 to 64", [](View value, Policy& policy) { return number(value, policy.most, 1, 64); }},
+      {"recovered", "a number from 1 to 255",
+       [](View value, Policy& policy) { return number(value, policy.recovered, 1, 255); }},
       {"fold", "gate, direct or aligned", check_choice<set_how>},
       {"fold_rows", "both, keys or values", check_choice<set_rows>},
       {"fold_start", "a layer", check_choice<set_start>},
@@ -223,7 +227,8 @@ bool reads_setting(const std::string& policy, const std::string& key) {
   if (key.starts_with("fold")) return may_fold(policy);
   Policy found;
   if (find_policy(policy, 0, found) != Status::kOk) return false;
-  return found.keep == Keep::kScore || (found.keep == Keep::kRecent && key == "sinks");
+  const bool of_all = key == "sinks" || key == "budget" || key == "most";
+  return found.keep == Keep::kScore || (found.keep == Keep::kRecent && of_all);
 }
 
 FoldChoice fold_choice(const PolicySettings& settings) {

@@ -12,10 +12,12 @@ namespace {
 
 class CalibratingObserver : public AttentionObserver {
  public:
-  CalibratingObserver(Calibrator& calibrator, const Shape& shape) : calibrator_(calibrator), shape_(shape) {}
+  CalibratingObserver(Calibrator& calibrator, const Shape& shape, AttentionObserver* other)
+      : calibrator_(calibrator), shape_(shape), other_(other) {}
 
-  void observe(int layer, std::size_t, std::size_t count, const float* queries, const float* keys,
+  void observe(int layer, std::size_t position, std::size_t count, const float* queries, const float* keys,
                const float* values) override {
+    if (other_ != nullptr) other_->observe(layer, position, count, queries, keys, values);
     const std::size_t kv_size = count * shape_.kv_heads * shape_.head_dim;
     const std::size_t q_size = count * shape_.query_heads * shape_.head_dim;
     require(calibrator_.observe(static_cast<std::uint32_t>(layer), std::span(queries, q_size), std::span(keys, kv_size),
@@ -26,12 +28,14 @@ class CalibratingObserver : public AttentionObserver {
  private:
   Calibrator& calibrator_;
   Shape shape_;
+  AttentionObserver* other_;  // or null
 };
 
 }  // namespace
 
 std::vector<std::byte> make_profile(Model& model, ThreadPool& pool, std::span<const std::int32_t> tokens,
-                                    std::size_t context, const std::function<void(std::size_t)>& progress, bool align) {
+                                    std::size_t context, const std::function<void(std::size_t)>& progress, bool align,
+                                    AttentionObserver* first) {
   if (tokens.empty()) throw Error("the text for the profile is empty");
   StoreOptions options;
   options.storage = Storage::kF32;
@@ -47,14 +51,14 @@ std::vector<std::byte> make_profile(Model& model, ThreadPool& pool, std::span<co
   std::vector<double> memory(calibration_bytes(shape, measured) / sizeof(double) + 1);
   Calibrator calibrator;
   require(calibrator.init(std::as_writable_bytes(std::span(memory)), shape, measured), "calibrate");
-  CalibratingObserver observer(calibrator, shape);
+  CalibratingObserver of_first(calibrator, shape, first), of_others(calibrator, shape, nullptr);
   for (std::size_t start = 0; start < tokens.size(); start += context) {
     store.clear();
     const std::size_t end = std::min(tokens.size(), start + context);
     const std::size_t chunk = std::min(store.max_chunk(), kCalibrationChunk);
     for (std::size_t at = start; at < end; at += chunk) {
       const std::size_t count = std::min(chunk, end - at);
-      model.forward(tokens.subspan(at, count), at - start, store, nullptr, 0, &observer);
+      model.forward(tokens.subspan(at, count), at - start, store, nullptr, 0, start == 0 ? &of_first : &of_others);
       if (progress) progress(at + count);
     }
   }

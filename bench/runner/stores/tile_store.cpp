@@ -54,12 +54,15 @@ std::uint32_t tokens_of_arena(const Config& model, const StoreOptions& options, 
 // What a policy reads in a profile must be there; a cache would only say that the profile is missing or damaged.
 void require_profile(const Policy& policy, const StoreOptions& options, const Shape& shape) {
   const std::string name = "policy '" + policy_text(options) + "' ";
-  if (policy.keep == Keep::kScore && policy.budget == Budget::kScores && options.profile.empty()) {
+  if ((policy.budget == Budget::kScores || policy.budget == Budget::kRetrieval) && options.profile.empty()) {
     throw Error(name + "needs a profile with head scores (nibkv-eval profile, then head-scores)");
   }
-  if (policy.fold.aligned_keys.empty() && policy.fold.aligned_values.empty()) return;
   ProfileView profile;
   if (!options.profile.empty()) require(profile.open(options.profile, shape), "profile");
+  if ((policy.budget == Budget::kPrefix || policy.budget == Budget::kRules) && !profile.has_attention()) {
+    throw Error(name + "needs a profile with attention (nibkv-eval profile --attention)");
+  }
+  if (policy.fold.aligned_keys.empty() && policy.fold.aligned_values.empty()) return;
   if (!profile.has_maps()) throw Error(name + "needs a profile with maps (nibkv-eval profile --align)");
 }
 
@@ -198,7 +201,12 @@ void TileStore::append(int layer, std::size_t count, const float* keys, const fl
       return nibkv::append_share(cache_, index, tokens, key_rows, value_rows, share);
     });
   }
-  if (layer + 1 == shape.layers) note_peak();
+  if (layer + 1 != shape.layers) return;
+  note_peak();
+  if (!reads_classes()) return;
+  const std::size_t known = std::min(count, expected_.size());
+  require(watched([&] { return nibkv::classify(cache_, std::span(expected_).first(known)); }), "classify");
+  expected_.erase(expected_.begin(), expected_.begin() + static_cast<std::ptrdiff_t>(known));
 }
 
 std::uint32_t TileStore::shares_of(const ThreadPool& pool) const {

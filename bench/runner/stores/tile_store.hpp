@@ -42,6 +42,8 @@ class TileStore : public KvStore {
 
   std::size_t max_chunk() const override { return cache_.shape().max_chunk; }
   std::size_t max_batch() const override;
+  bool reads_classes() const override { return keeps_classes(cache_.policy()); }
+  void expect(std::span<const TokenClass> classes) override { expected_.assign(classes.begin(), classes.end()); }
   void append(int layer, std::size_t count, const float* keys, const float* values, ThreadPool& pool) override;
   void attend(int layer, std::size_t count, const float* queries, float* out, ThreadPool& pool) override;
 
@@ -83,7 +85,8 @@ class TileStore : public KvStore {
   Cache cache_;
   std::optional<Budget> compacted_by_;
   bool drafts_ = false;
-  std::uint64_t peak_slots_ = 0;  // over all heads
+  std::vector<TokenClass> expected_;  // of the batch's tokens that not all layers have appended
+  std::uint64_t peak_slots_ = 0;      // over all heads
 };
 
 /// The shape of the nibkv cache for a model.

@@ -14,10 +14,7 @@
 
 namespace nibkv {
 
-/// Chains are sized for budgets of up to this many times the mean.
-inline constexpr std::uint32_t kMostBudget = 4;
-
-/// Side data of a tile: the byte offsets of its arrays of 32 elements, in this order. The last five
+/// Side data of a tile: the byte offsets of its arrays of 32 elements, in this order. The last six
 /// exist only under policies that read them.
 struct Side {
   std::uint32_t key_scales = 0;    ///< scale16
@@ -28,6 +25,7 @@ struct Side {
   std::uint32_t local = 0;         ///< u16: attention from the most recent queries
   std::uint32_t bias = 0;          ///< u8: added to the slot's logit, in 1/16 octave
   std::uint32_t merged = 0;        ///< u8: number of slots merged into it, at most 255
+  std::uint32_t classes = 0;       ///< u8: TokenClass
   std::uint32_t total = 0;
 
   constexpr bool operator==(const Side&) const = default;
@@ -67,7 +65,6 @@ struct Layout {
   std::uint32_t code_bytes = 0;
   std::uint32_t scratch_bytes = 0;
   Side side = {};
-  std::uint32_t reserved = 0;
 
   constexpr bool operator==(const Layout&) const = default;
 };
@@ -146,6 +143,10 @@ inline constexpr std::uint32_t kChainBytes = 36;
 inline constexpr std::uint32_t kFoldedPartBytes = 32;
 }  // namespace detail
 
+/// Whether a policy reads the classes of tokens.
+constexpr bool keeps_classes(const Policy& policy) {
+  return policy.keep == Keep::kScore && policy.budget == Budget::kRules;
+}
 /// Which scores a policy keeps for every slot.
 constexpr bool keeps_global(const Policy& policy) {
   return policy.keep == Keep::kScore && (policy.score == Score::kGlobalLocal || policy.score == Score::kGlobal);
@@ -163,9 +164,19 @@ constexpr bool merges(const Policy& policy) {
 /// A field of a tile's side data: arrays of 32 elements, one for each slot.
 struct SideField {
   /// Under which policies it exists.
-  enum class Reader : std::uint8_t { kAll, kGlobal, kScore, kLocal, kMerge };
+  enum class Reader : std::uint8_t { kAll, kGlobal, kScore, kLocal, kMerge, kRules };
   /// What a new slot has in it, and what must be true of it (snapshot/side_checks.cpp).
-  enum class Rule : std::uint8_t { kKeyScale, kValueScale, kOutliers, kGlobal, kPosition, kLocal, kBias, kMerged };
+  enum class Rule : std::uint8_t {
+    kKeyScale,
+    kValueScale,
+    kOutliers,
+    kGlobal,
+    kPosition,
+    kLocal,
+    kBias,
+    kMerged,
+    kClass
+  };
 
   std::uint32_t Side::*offset;
   std::uint8_t bytes;  ///< of an element: 1, 2 or 4
@@ -187,6 +198,8 @@ struct SideField {
         return keeps_local(policy) ? 1 : 0;
       case Reader::kMerge:
         return merges(policy) ? 1 : 0;
+      case Reader::kRules:
+        return keeps_classes(policy) ? 1 : 0;
     }
     return 0;
   }
@@ -205,6 +218,7 @@ struct SideField {
     {&Side::local, 2, SideField::Reader::kLocal, SideField::Rule::kLocal},
     {&Side::bias, 1, SideField::Reader::kMerge, SideField::Rule::kBias},
     {&Side::merged, 1, SideField::Reader::kMerge, SideField::Rule::kMerged},
+    {&Side::classes, 1, SideField::Reader::kRules, SideField::Rule::kClass},
 };
 
 // Slots start with 0 under Keep::kScore alone.
@@ -492,7 +506,7 @@ constexpr Layout layout_as(const Shape& shape, const Policy& policy, bool share)
     at.views = 2 * pairs.all() * entries;
     at.most_retained = static_cast<std::uint32_t>(retained_beside(policy, std::uint64_t{room.entries} * kTileSlots));
   }
-  const std::uint64_t most = policy.budget == Budget::kUniform ? 1 : kMostBudget;
+  const std::uint64_t most = policy.budget == Budget::kUniform ? 1 : policy.most;
   at.chain_tiles = static_cast<std::uint32_t>(
       std::uint64_t{at.tiles_per_head} * most < at.tiles ? at.tiles_per_head * most : at.tiles);
   // The folded slots may end within a tile, and so may the others.

@@ -20,7 +20,7 @@ struct Options {
   std::span<const std::byte> profile = {};  ///< a profile (profile.hpp); must outlive the cache; empty: none
   /// u32[layers][kv_heads], for Budget::kTable: the budget of each head in tokens. Each is rounded
   /// down to a multiple of 32. It must then be at least sinks + recent + 1, and with its slack fit
-  /// in Layout::chain_tiles, about kMostBudget times the mean. All together must not exceed what
+  /// in Layout::chain_tiles, about Policy::most times the mean. All together must not exceed what
   /// Policy::tokens, the mean, allows for all heads.
   std::span<const std::uint32_t> budgets = {};
   std::uint32_t weights = 0;  ///< the weights of the model, as in CalibrationOptions::weights; 0: not given
@@ -70,9 +70,10 @@ class Cache {
   /// @returns kBadShape; kBadPolicy, also for a footprint beyond this machine's address space
   ///          and for Options::budgets that do not meet their conditions under Budget::kTable;
   ///          kMisaligned; kArenaTooSmall; kUnknownPort; kUnsupportedPort; kBadProfile, also when
-  ///          there is no profile but outlier channels or Budget::kScores need one, when the policy
-  ///          aligns layers and the profile has no maps, or when Options::weights and the profile
-  ///          name different weights. Neither the object nor the arena is changed unless kOk.
+  ///          there is no profile but outlier channels, Budget::kScores or kRetrieval need one, when the
+  ///          policy aligns layers and the profile has no maps, when Budget::kPrefix or kRules find no
+  ///          attention in it, or when Options::weights and the profile name different weights.
+  ///          Neither the object nor the arena is changed unless kOk.
   /// Cost: O(footprint) once, to clear the arena.
   Status init(std::span<std::byte> arena, const Shape& shape, const Policy& policy, const Options& options = {});
 

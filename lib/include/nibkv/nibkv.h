@@ -121,7 +121,10 @@ typedef enum nibkv_budget {
   NIBKV_BUDGET_PYRAMID = 1,
   NIBKV_BUDGET_SCORES = 2,
   NIBKV_BUDGET_ADAPTIVE = 3,
-  NIBKV_BUDGET_TABLE = 4
+  NIBKV_BUDGET_TABLE = 4,
+  NIBKV_BUDGET_PREFIX = 5,
+  NIBKV_BUDGET_RETRIEVAL = 6,
+  NIBKV_BUDGET_RULES = 7
 } nibkv_budget;
 
 enum { NIBKV_RETAIN_FAR = 0, NIBKV_RETAIN_NEAR = 1, NIBKV_RETAIN_FAR_RANGE = 2 };
@@ -143,8 +146,8 @@ typedef struct nibkv_fold {
 } nibkv_fold;
 
 /* What to keep, as plain data. Let nibkv_find_policy fill one in: a policy of zeros is not valid. The fields
- * from `recent` to `budget` are read only under NIBKV_KEEP_SCORE and must otherwise stay as nibkv_find_policy
- * sets them. */
+ * from `recent` to `candidate_mass` are read only under NIBKV_KEEP_SCORE and must otherwise stay as
+ * nibkv_find_policy sets them. */
 typedef struct nibkv_policy {
   uint8_t keep;           /* NIBKV_KEEP_...: what may be dropped */
   uint32_t tokens;        /* budget of a head in tokens, the mean if heads differ, [1, 2^24] */
@@ -169,11 +172,14 @@ typedef struct nibkv_policy {
   uint8_t budget;         /* NIBKV_BUDGET_... */
   nibkv_fold fold;        /* if any layers share: needs NIBKV_Q4, and NIBKV_KEEP_ALL or NIBKV_KEEP_SCORE with
                            * NIBKV_BUDGET_UNIFORM; needs fewer bytes than NIBKV_FOOTPRINT */
+  uint8_t most;           /* where budgets differ, no head gets more than this many times the mean: [1, 64]; 0: 4 */
+  uint8_t recovered;      /* under NIBKV_BUDGET_RULES: the share of a head's attention that its rule must get, n / 256;
+                           * 0: 243 */
 } nibkv_policy;
 
 /* Finds a preset by name, with its default parameters: "full", "streaming_llm", "ems", "ems_no_merge",
- * "h2o", "tova", "snapkv", "l2_norm", "pyramid_kv", "ada_kv", "head_kv", "minicache", "ems_fold" (both
- * without pairs).
+ * "h2o", "tova", "snapkv", "l2_norm", "pyramid_kv", "ada_kv", "head_kv", "prefix_kv", "duo", "fast_gen",
+ * "minicache", "ems_fold" (the last two without pairs).
  * tokens:  budget of a head in tokens
  * Returns NIBKV_BAD_POLICY for an unknown name or null; NIBKV_BAD_ARGUMENT when `policy` is null.
  * `policy` is unchanged unless NIBKV_OK. */
@@ -256,7 +262,8 @@ typedef struct nibkv_options {
  * NIBKV_BAD_POLICY, also for a footprint beyond this machine's address space and for budgets that do not meet
  * their conditions (Options::budgets of cache.hpp) under NIBKV_BUDGET_TABLE; NIBKV_MISALIGNED;
  * NIBKV_ARENA_TOO_SMALL; NIBKV_UNKNOWN_PORT; NIBKV_UNSUPPORTED_PORT; NIBKV_BAD_PROFILE, also when there is no
- * profile but outlier channels or NIBKV_BUDGET_SCORES need one, when the policy aligns layers and the profile
+ * profile but outlier channels, NIBKV_BUDGET_SCORES or RETRIEVAL need one, when NIBKV_BUDGET_PREFIX or RULES find no
+ * attention in it, when the policy aligns layers and the profile
  * has no maps, or when `weights` and the profile name different weights. Neither the handle nor the arena is
  * changed unless NIBKV_OK.
  * Cost: O(footprint) once, to clear the arena. */
@@ -412,6 +419,19 @@ NIBKV_API nibkv_status nibkv_attend_masked(nibkv_cache* cache, uint32_t layer, u
 NIBKV_API nibkv_status nibkv_attend_drafts(nibkv_cache* cache, uint32_t layer, uint32_t count,
                                            const nibkv_rows* queries, const uint32_t* mask,
                                            const nibkv_mutable_rows* out, const nibkv_part* part);
+
+/* What a token is, for NIBKV_BUDGET_RULES. Every token is ordinary that nibkv_classify was not told of; punctuation is
+ * only punctuation and white space; special tokens are the model's own, such as those that begin a text or a turn. */
+enum { NIBKV_TOKEN_ORDINARY = 0, NIBKV_TOKEN_PUNCTUATION = 1, NIBKV_TOKEN_SPECIAL = 2 };
+
+/* Says what the newest `count` tokens are, in all layers and heads: to be called after the layers have appended them,
+ * and before the next append.
+ *
+ * classes:  [count] of NIBKV_TOKEN_..., the newest token last; all must still be held (nibkv_oldest_reachable)
+ * Returns NIBKV_NOT_READY; NIBKV_BAD_POLICY under a policy that reads no classes; NIBKV_BAD_ARGUMENT for null, a
+ * class out of range, more tokens than that, or when layers have not seen the same tokens. The cache is unchanged
+ * unless NIBKV_OK. */
+NIBKV_API nibkv_status nibkv_classify(nibkv_cache* cache, const uint8_t* classes, size_t count);
 
 /* Whether nibkv_attend_share divides the heads of this cache: 4 bits, more than one worker, a policy that does not
  * score attention, and no reach. False for a cache that is not ready. */
@@ -838,9 +858,12 @@ NIBKV_API bool nibkv_port_runs(const char* name);
 #define NIBKV_FOOTPRINT_TOVA(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 0, 1, 0, 1)
 #define NIBKV_FOOTPRINT_SNAPKV(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 0, 1, 0, 1)
 #define NIBKV_FOOTPRINT_L2_NORM(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 0, 0, 0, 1)
-#define NIBKV_FOOTPRINT_PYRAMID_KV(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 0, 1, 0, 0)
-#define NIBKV_FOOTPRINT_ADA_KV(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 0, 1, 0, 0)
-#define NIBKV_FOOTPRINT_HEAD_KV(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 0, 1, 0, 0)
+#define NIBKV_FOOTPRINT_PYRAMID_KV(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 0, 1, 0, 4)
+#define NIBKV_FOOTPRINT_ADA_KV(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 0, 1, 0, 4)
+#define NIBKV_FOOTPRINT_HEAD_KV(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 0, 1, 0, 4)
+#define NIBKV_FOOTPRINT_PREFIX_KV(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 1, 0, 0, 4)
+#define NIBKV_FOOTPRINT_DUO(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 1, 0, 0, 0, 8)
+#define NIBKV_FOOTPRINT_FAST_GEN(tokens, ...) NIBKV_FOOTPRINT_RULES(__VA_ARGS__, tokens, 2, 1, 0, 0, 4)
 #define NIBKV_FOOTPRINT_MINICACHE(tokens, ...) NIBKV_FOOTPRINT_FULL(tokens, __VA_ARGS__)
 #define NIBKV_FOOTPRINT_EMS_FOLD(tokens, ...) NIBKV_FOOTPRINT_EMS(tokens, __VA_ARGS__)
 
@@ -850,30 +873,31 @@ NIBKV_API bool nibkv_port_runs(const char* name);
                                                (UINT64_C(20) + (head_dim) + (outlier_channels)) +                      \
                                            15)))
 
-/* The footprint of a policy of your own. keep: 0, 1, 2 as NIBKV_KEEP_ALL, ...; the others are 0 or 1, and 0 unless keep
- * is 2. global: score is GLOBAL_LOCAL or GLOBAL; local: it is GLOBAL_LOCAL or LOCAL; merge: not
- * MERGE_NONE, and 2 with position_free; uniform:
- * BUDGET_UNIFORM (1 unless keep is 2). layout_of in arena.hpp has the same in readable form. */
-#define NIBKV_FOOTPRINT(...) NIBKV_FOOTPRINT_(__VA_ARGS__)
-#define NIBKV_FOOTPRINT_(layers, query_heads, kv_heads, head_dim, outlier_channels, max_chunk, workers, storage,       \
-                         tokens, keep, global, local, merge, uniform)                                                  \
-  (NIBKV_ROUND_(64) + NIBKV_LAYOUT_ + NIBKV_ROUND_(NIBKV_HEADS_(layers, kv_heads) * 36) +                              \
-   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) * 4) * ((keep) == 2 ? 2 : 1) +                 \
-   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) *                                              \
-                ((storage) == 0 ? 32 * (UINT64_C(4) + (outlier_channels) + ((keep) == 2 ? 2 : 0) + 4 * (global) +      \
-                                        2 * (local) + ((merge) ? 2 : 0))                                               \
-                                : UINT64_C(0))) +                                                                      \
-   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) * 32 * (head_dim) *                            \
-                ((storage) == 0 ? 1 : 8)) +                                                                            \
-   NIBKV_MOST_(                                                                                                        \
-       NIBKV_WORKSPACE_(head_dim, storage, keep, merge,                                                                \
-                        NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, max_chunk, uniform)),                       \
-       NIBKV_ROUND_(                                                                                                   \
-           (workers)*NIBKV_SCRATCH_(NIBKV_ROWS_((query_heads) / (kv_heads)*UINT64_C(1) * (max_chunk)), head_dim,       \
-                                    outlier_channels, storage, (global) || (local),                                    \
-                                    NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, max_chunk, uniform), workers) + \
-           NIBKV_PARTIALS_(query_heads, head_dim, storage, (global) || (local),                                        \
-                           NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, max_chunk, uniform), workers))))
+/* The footprint of a policy of your own. keep: 0, 1, 2 as NIBKV_KEEP_ALL, ...; the next three are 0 or 1, and 0 unless
+ * keep is 2. global: score is GLOBAL_LOCAL or GLOBAL; local: it is GLOBAL_LOCAL or LOCAL; merge: not
+ * MERGE_NONE, and 2 with position_free; most: 1 for BUDGET_UNIFORM, else policy.most (0: 4). NIBKV_FOOTPRINT_RULES is
+ * the same for BUDGET_RULES. layout_of in arena.hpp has the same in readable form. */
+#define NIBKV_FOOTPRINT(...) NIBKV_FOOTPRINT_(__VA_ARGS__, 0)
+#define NIBKV_FOOTPRINT_RULES(...) NIBKV_FOOTPRINT_(__VA_ARGS__, 1)
+#define NIBKV_FOOTPRINT_(layers, query_heads, kv_heads, head_dim, outlier_channels, max_chunk, workers, storage,  \
+                         tokens, keep, global, local, merge, most, rules)                                         \
+  (NIBKV_ROUND_(64) + NIBKV_LAYOUT_ + NIBKV_ROUND_(NIBKV_HEADS_(layers, kv_heads) * 36) +                         \
+   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) * 4) * ((keep) == 2 ? 2 : 1) +            \
+   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) *                                         \
+                ((storage) == 0 ? 32 * (UINT64_C(4) + (outlier_channels) + ((keep) == 2 ? 2 : 0) + 4 * (global) + \
+                                        2 * (local) + ((merge) ? 2 : 0) + (rules))                                \
+                                : UINT64_C(0))) +                                                                 \
+   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) * 32 * (head_dim) *                       \
+                ((storage) == 0 ? 1 : 8)) +                                                                       \
+   NIBKV_MOST_(                                                                                                   \
+       NIBKV_WORKSPACE_(head_dim, storage, keep, merge,                                                           \
+                        NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, max_chunk, most)),                     \
+       NIBKV_ROUND_((workers)*NIBKV_SCRATCH_(NIBKV_ROWS_((query_heads) / (kv_heads)*UINT64_C(1) * (max_chunk)),   \
+                                             head_dim, outlier_channels, storage, (global) || (local),            \
+                                             NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, max_chunk, most), \
+                                             workers) +                                                           \
+                    NIBKV_PARTIALS_(query_heads, head_dim, storage, (global) || (local),                          \
+                                    NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, max_chunk, most), workers))))
 #define NIBKV_LAYOUT_ UINT64_C(256)
 #define NIBKV_ROUND_(bytes) (((bytes) + UINT64_C(63)) / 64 * 64)
 #define NIBKV_LEAST_(a, b) ((a) < (b) ? (a) : (b))
@@ -885,9 +909,9 @@ NIBKV_API bool nibkv_port_runs(const char* name);
 #define NIBKV_TILES_OF_HEAD_(tokens, keep, max_chunk) ((UINT64_C(31) + (tokens) + NIBKV_SLACK_(keep, max_chunk)) / 32)
 #define NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) \
   (NIBKV_HEADS_(layers, kv_heads) * NIBKV_TILES_OF_HEAD_(tokens, keep, max_chunk))
-#define NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, max_chunk, uniform) \
-  (NIBKV_TILES_OF_HEAD_(tokens, keep, max_chunk) *                             \
-   ((uniform) ? 1 : NIBKV_LEAST_(NIBKV_HEADS_(layers, kv_heads), UINT64_C(4))))
+#define NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, max_chunk, most) \
+  (NIBKV_TILES_OF_HEAD_(tokens, keep, max_chunk) *                          \
+   NIBKV_LEAST_(NIBKV_HEADS_(layers, kv_heads), ((most) == 0 ? UINT64_C(4) : UINT64_C(1) * (most))))
 #define NIBKV_WORKSPACE_(head_dim, storage, keep, merge, chain_tiles)       \
   ((chain_tiles)*128 * ((keep) == 2 ? 5 : (keep) == 1) +                    \
    NIBKV_ROUND_((storage) == 0 ? UINT64_C(36) * (head_dim) : UINT64_C(0)) + \

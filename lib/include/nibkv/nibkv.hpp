@@ -13,6 +13,7 @@
 #include "nibkv/cache.hpp"
 #include "nibkv/rows.hpp"
 #include "nibkv/append.hpp"
+#include "nibkv/classify.hpp"
 #include "nibkv/attend.hpp"
 #include "nibkv/share.hpp"
 #include "nibkv/score.hpp"

@@ -53,11 +53,26 @@ enum class Mass : std::uint8_t {
 
 /// How the total budget is divided among the heads.
 enum class Budget : std::uint8_t {
-  kUniform = 0,   ///< `tokens` each
-  kPyramid = 1,   ///< decreasing from layer to layer (PyramidKV, arXiv 2406.02069, beta = 20)
-  kScores = 2,    ///< by the head scores of the profile (HeadKV, arXiv 2410.19258)
-  kAdaptive = 3,  ///< heads of a layer compete for its slots (Ada-KV, arXiv 2407.11550, a floor of 20 %)
-  kTable = 4,     ///< by Options::budgets
+  kUniform = 0,    ///< `tokens` each
+  kPyramid = 1,    ///< decreasing from layer to layer (PyramidKV, arXiv 2406.02069, beta = 20)
+  kScores = 2,     ///< by the head scores of the profile (HeadKV, arXiv 2410.19258)
+  kAdaptive = 3,   ///< heads of a layer compete for its slots (Ada-KV, arXiv 2407.11550, a floor of 20 %)
+  kTable = 4,      ///< by Options::budgets
+  kPrefix = 5,     ///< every layer holds the same share of its attention, as far as the profile or, in compact_now, the
+                   ///< scores say (PrefixKV, arXiv 2412.03409)
+  kRetrieval = 6,  ///< the heads with the largest head scores of the profile hold `most` times the mean, the others the
+                   ///< least there is, 1/5 of it (DuoAttention, arXiv 2410.10819)
+  kRules = 7,  ///< by the rule of each head, which also says what it keeps (FastGen, arXiv 2310.01801): see HeadRule
+};
+
+/// What a head keeps under Budget::kRules: the first of these that gets `recovered` of its attention in the profile.
+/// Each keeps what the ones before it keep, sinks and recent tokens always, and fills its budget with the newest.
+enum class HeadRule : std::uint8_t {
+  kSpecial = 0,      ///< special tokens
+  kPunctuation = 1,  ///< the newest punctuation, up to a quarter of the budget
+  kNewest = 2,       ///< the newest tokens, half of the budget
+  kFrequent = 3,     ///< what is attended to most, by `score`
+  kFull = 4,         ///< the same, with the largest budget
 };
 
 inline constexpr std::uint32_t kMaxTokens = 1u << 24;
@@ -118,7 +133,7 @@ struct Fold {
 };
 
 /// What to keep, as plain data, usually made by one of the presets below. The fields from `recent`
-/// to `budget` are read only under Keep::kScore and must have their default values otherwise.
+/// to `candidate_mass` are read only under Keep::kScore and must have their default values otherwise.
 struct Policy {
   Keep keep = Keep::kAll;
   std::uint32_t tokens = 0;  ///< budget of a head in tokens, the mean if heads differ, [1, 2^24];
@@ -154,7 +169,11 @@ struct Policy {
   /// Merge only the slots that together hold this many 1/256 of the importance; 0: all.
   std::uint8_t candidate_mass = 0;
 
-  Budget budget = Budget::kUniform;
+  Budget budget = Budget::kUniform;  ///< kUniform under Keep::kAll; kAdaptive and kRules need Keep::kScore
+  /// Where budgets differ, no head gets more than this many times the mean: [1, 64]. A chain is sized for it.
+  std::uint8_t most = 4;
+  /// Read under Budget::kRules: the share of a head's attention that its rule must get, n / 256, above 0.
+  std::uint8_t recovered = 243;
 
   /// If any layers share, this needs Storage::kQ4, and either Keep::kAll, or Keep::kScore
   /// with Budget::kUniform.
@@ -275,6 +294,32 @@ constexpr Policy head_kv(std::uint32_t tokens) {
   return policy;
 }
 
+/// PrefixKV (arXiv 2412.03409): each layer gets the budget that holds the same share of its attention. Heads keep what
+/// the sum of all attention says, as in h2o(), each for itself. Needs a profile with attention (profile.hpp).
+constexpr Policy prefix_kv(std::uint32_t tokens) {
+  Policy policy = h2o(tokens);
+  policy.budget = Budget::kPrefix;
+  return policy;
+}
+
+/// DuoAttention's kind (arXiv 2410.10819): heads that retrieve hold up to `most` times the mean, so all of a context of
+/// that length; the others are streaming_llm with the least budget. Which ones retrieve is what the head scores of the
+/// profile say; without any, the first heads.
+constexpr Policy duo(std::uint32_t tokens, std::uint8_t most = 8) {
+  Policy policy = streaming_llm(tokens);
+  policy.budget = Budget::kRetrieval;
+  policy.most = most;
+  return policy;
+}
+
+/// FastGen (arXiv 2310.01801): each head has the cheapest rule that gets `recovered` of its attention. Needs a profile
+/// with attention (profile.hpp), and to be told which tokens are special or punctuation (classify.hpp).
+constexpr Policy fast_gen(std::uint32_t tokens) {
+  Policy policy = detail::scored(tokens, 4, detail::recent_of(tokens, 32), Score::kGlobal);
+  policy.budget = Budget::kRules;
+  return policy;
+}
+
 /// Whether any layers share codes.
 constexpr bool has_pairs(const Policy& policy) {
   return !policy.fold.keys.empty() || !policy.fold.values.empty();
@@ -314,13 +359,17 @@ constexpr bool valid(const Policy& policy, const Shape& shape) {
     plain.tokens = policy.tokens;
     plain.sinks = policy.sinks;
     plain.fold = policy.fold;
+    plain.budget = policy.budget;
+    plain.most = policy.most;
     if (policy != plain) return false;
   }
+  if (policy.budget > Budget::kRules || policy.most < 1 || policy.most > 64 || policy.recovered == 0) return false;
   // Slots that fold are in no order, and have positions under kScore alone.
   if (shape.rotary.reach != 0 && has_pairs(policy) && policy.keep != Keep::kScore) return false;
-  if (policy.keep == Keep::kAll) return policy.sinks == 0;
+  const bool equal = policy.budget == Budget::kUniform;
+  if (policy.keep == Keep::kAll) return policy.sinks == 0 && equal;
   if (policy.sinks >= policy.tokens) return false;
-  if (policy.keep == Keep::kRecent) return true;
+  if (policy.keep == Keep::kRecent) return policy.budget != Budget::kAdaptive && policy.budget != Budget::kRules;
   if (policy.keep != Keep::kScore || shape.storage != Storage::kQ4) return false;
   if (std::uint64_t{policy.sinks} + policy.recent >= policy.tokens) return false;
   if (policy.score > Score::kKeyNorm || policy.group > Group::kMax || policy.combine > Combine::kMax) return false;
@@ -331,12 +380,12 @@ constexpr bool valid(const Policy& policy, const Shape& shape) {
     return false;
   // Keys are coded at other positions than their own if there is a reach.
   if ((policy.rephase || policy.position_free) && (!shape.rotary.known() || shape.rotary.reach != 0)) return false;
-  return policy.budget <= Budget::kTable;
+  return policy.budget != Budget::kRules || (policy.merge == Merge::kNone && policy.score != Score::kKeyNorm);
 }
 
 /// Finds a preset by name, with its default parameters: "full", "streaming_llm", "ems",
-/// "ems_no_merge", "h2o", "tova", "snapkv", "l2_norm", "pyramid_kv", "ada_kv", "head_kv",
-/// "minicache", "ems_fold" (both without pairs: fold.hpp).
+/// "ems_no_merge", "h2o", "tova", "snapkv", "l2_norm", "pyramid_kv", "ada_kv", "head_kv", "prefix_kv",
+/// "duo", "fast_gen", "minicache", "ems_fold" (the last two without pairs: fold.hpp).
 /// @param tokens  budget of a head in tokens
 /// @returns kBadPolicy for an unknown name; `policy` is unchanged then.
 Status find_policy(std::string_view name, std::uint32_t tokens, Policy& policy);

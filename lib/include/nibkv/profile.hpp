@@ -28,6 +28,8 @@ namespace nibkv {
 ///   decides whether the two layers may share codes (MiniCache, arXiv 2405.14366): both as they
 ///   are, and after an orthogonal map to the lower layer's basis. The maps themselves are included
 ///   on request.
+/// - on request, how its attention spreads: how many tokens have a given share of it (PrefixKV, arXiv 2412.03409), and
+///   what special tokens, punctuation, the newest and the most attended tokens get (FastGen, arXiv 2310.01801).
 /// Without a profile nothing is subtracted, all errors count the same, and there are no
 /// outlier channels.
 inline constexpr std::uint32_t kProfileVersion = 4;
@@ -43,7 +45,7 @@ struct ProfileHeader {
   std::uint16_t kv_heads;
   std::uint16_t head_dim;
   std::uint16_t channels;      ///< ranked outlier channels per head: 16
-  std::uint16_t flags;         ///< kProfileMaps, kProfileAdjacent
+  std::uint16_t flags;         ///< kProfileMaps, kProfileAdjacent, kProfileAttention
   std::uint16_t rotary_pairs;  ///< with maps: rotated channel pairs of a head, [1, head_dim / 2]; else 0
   std::uint32_t weights;       ///< CalibrationOptions::weights
 };
@@ -52,18 +54,38 @@ static_assert(sizeof(ProfileHeader) == 32 && offsetof(ProfileHeader, crc) == 12 
 
 inline constexpr std::uint32_t kProfileMagic = 0x504b424e;  // "NBKP"
 
-inline constexpr std::uint16_t kProfileMaps = 1;      ///< maps follow the heads
-inline constexpr std::uint16_t kProfileAdjacent = 2;  ///< RotaryPairs::adjacent is set; only with maps
+inline constexpr std::uint16_t kProfileMaps = 1;       ///< maps follow the heads
+inline constexpr std::uint16_t kProfileAdjacent = 2;   ///< RotaryPairs::adjacent is set; only with maps
+inline constexpr std::uint16_t kProfileAttention = 4;  ///< the attention of all heads follows what else there is
+
+inline constexpr std::uint32_t kAttentionPoints = 16;
+inline constexpr std::uint32_t kAttentionRules = 4;
+
+/// How the attention of a head spreads over a context.
+struct HeadAttention {
+  /// The share of it that goes to special tokens and the first four; to them and punctuation; to these and the newest
+  /// 30 % of what a query sees; to these and the 30 % of the tokens with the largest mean attention: share / 65535, the
+  /// mean over the queries. None is smaller than the one before.
+  std::uint16_t recovered[kAttentionRules] = {};
+  /// The fewest tokens of the context that have 1 - (1 - (i + 1) / 16)^2 of the attention of all queries. None is
+  /// smaller than the one before.
+  std::uint16_t tokens[kAttentionPoints] = {};
+
+  constexpr bool operator==(const HeadAttention&) const = default;
+};
+static_assert(sizeof(HeadAttention) == 40);
 
 /// The size in bytes of a profile for this shape. Only layers, kv_heads and head_dim matter.
-/// @param maps  whether it contains the maps of every layer above the lowest
+/// @param maps       whether it contains the maps of every layer above the lowest
+/// @param attention  whether it contains the attention of all heads
 /// @returns 0 when that would be 4 GiB or more, too large for a profile
-constexpr std::size_t profile_bytes(const Shape& shape, bool maps = false) {
+constexpr std::size_t profile_bytes(const Shape& shape, bool maps = false, bool attention = false) {
   const std::uint64_t dim = shape.head_dim;
   const std::uint64_t heads = std::uint64_t{shape.layers} * shape.kv_heads;
   const std::uint64_t above = shape.layers == 0 ? 0 : heads - shape.kv_heads;
   const std::uint64_t head = kMaxOutlierChannels * 3 + dim * 4 + 2 + 5 * 2;
-  const std::uint64_t bytes = sizeof(ProfileHeader) + head * heads + (maps ? (dim * dim + dim) * 2 * above : 0);
+  const std::uint64_t bytes = sizeof(ProfileHeader) + head * heads + (maps ? (dim * dim + dim) * 2 * above : 0) +
+                              (attention ? sizeof(HeadAttention) * heads : 0);
   return bytes > std::numeric_limits<std::uint32_t>::max() ? 0 : static_cast<std::size_t>(bytes);
 }
 
@@ -120,6 +142,16 @@ struct HeadProfile {
 ///          profile is unchanged unless kOk.
 Status set_head_scores(std::span<std::byte> profile, const Shape& shape, std::span<const float> scores);
 
+/// Copies a profile and gives the copy the attention of all heads, in place of what it may have had.
+///
+/// @param profile    one that ProfileView::open accepts
+/// @param attention  HeadAttention[layers][kv_heads]
+/// @param copy       profile_bytes(shape, maps, true) bytes, with maps if the profile has them; no part of `profile`
+/// @returns kBadProfile; kBadArgument for a wrong span size, or for numbers that decrease. Nothing is written unless
+///          kOk.
+Status add_attention(std::span<const std::byte> profile, const Shape& shape, std::span<const HeadAttention> attention,
+                     std::span<std::byte> copy);
+
 /// A validated profile. It points into the bytes on which it was opened.
 class ProfileView {
  public:
@@ -140,6 +172,10 @@ class ProfileView {
   LayerCosines cosines(std::uint32_t layer, std::uint32_t kv_head) const;
   /// Their means over the layer's heads, rounded to nearest; unknown if any head's is.
   LayerCosines cosines(std::uint32_t layer) const;
+
+  bool has_attention() const { return attention_; }
+  /// All 0 without.
+  HeadAttention attention(std::uint32_t layer, std::uint32_t kv_head) const;
 
   bool has_maps() const { return rotary_.count != 0; }
   /// How key_turns pairs channels; its count is 0 without maps.
@@ -162,6 +198,7 @@ class ProfileView {
   std::uint16_t kv_heads_ = 0;
   std::uint16_t head_dim_ = 0;
   RotaryPairs rotary_ = {};
+  bool attention_ = false;
 };
 
 /// The maximum number of tokens that a Calibrator takes in one call.

@@ -1,10 +1,16 @@
 #include "arena/budget.hpp"
 
+#include "numbers/numbers.hpp"
+
 namespace nibkv {
 namespace {
 
 constexpr std::uint32_t kPyramidBeta = 20;
 constexpr std::uint32_t kFloorShare = 5;  // a competing head has at least 1 / 5 of the mean
+
+// What the rules of FastGen keep of a text: a few special tokens; punctuation, an eighth; the newest and the most
+// attended 30 % each. In 1/32 of it.
+constexpr std::uint8_t kRuleShares[] = {1, 5, 15, 24, 32};
 
 // Only the whole tiles of a mean of `tokens` are distributed. The rest is added to every head's
 // budget. So differing budgets add up to the same total as equal ones, and need as many tiles.
@@ -23,46 +29,113 @@ std::uint32_t least_tiles(const Policy& policy, Budget how, std::uint32_t tokens
   return larger < mean ? larger : mean;
 }
 
-// A head's share of what is left above the minimum, in any unit.
-std::uint64_t weight_of(const ArenaView& to, Budget how, std::uint32_t layer, std::uint32_t kv_head) {
-  if (how == Budget::kScores) return to.profile().head(layer, kv_head).head_score;
-  // From (2 - 1 / beta) times the mean in the first layer down to 1 / beta of it in the last.
-  const std::uint64_t last = to.shape().layers > 1 ? to.shape().layers - 1 : 1;
-  return (2 * kPyramidBeta - 1) * last - std::uint64_t{2 * kPyramidBeta - 2} * layer;
+std::uint32_t most_tiles(const ArenaView& to, std::uint32_t mean) {
+  const std::uint32_t most = to.policy().most;
+  return mean * (to.heads() < most ? static_cast<std::uint32_t>(to.heads()) : most);
 }
 
-void share_by_weights(const ArenaView& to, Budget how, std::uint32_t tokens) {
-  const Shape& shape = to.shape();
-  const std::uint64_t heads = std::uint64_t{shape.layers} * shape.kv_heads;
-  const std::uint32_t mean = tokens / kTileSlots;
-  const std::uint32_t floor = least_tiles(to.policy(), how, tokens);
-  const std::uint32_t most = mean * static_cast<std::uint32_t>(heads < kMostBudget ? heads : kMostBudget);
-  const std::uint64_t extra = heads * (mean - floor);
-  std::uint64_t sum = 0;
-  for (std::uint32_t layer = 0; layer < shape.layers; ++layer) {
-    for (std::uint32_t head = 0; head < shape.kv_heads; ++head) sum += weight_of(to, how, layer, head);
+// Calls visit(layer, kv_head, chain) for all heads in order.
+template <typename Visit>
+void each_head(const ArenaView& to, Visit visit) {
+  for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) {
+    for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) visit(layer, head, to.chain(layer, head));
   }
-  std::uint64_t left = extra;
-  for (std::uint32_t layer = 0; layer < shape.layers; ++layer) {
-    for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
-      const std::uint64_t share = sum != 0 ? extra * weight_of(to, how, layer, head) / sum : 0;
-      const std::uint64_t room = most - floor;
-      const std::uint64_t given = share < room ? share : room;
-      to.chain(layer, head).budget = static_cast<std::uint32_t>(floor + given) * kTileSlots + rest_of(tokens);
-      left -= given;
-    }
+}
+
+// Tiles to distribute above the minimum.
+class Sharing {
+ public:
+  Sharing(const ArenaView& to, Budget how, std::uint32_t tokens)
+      : to_(to),
+        rest_(rest_of(tokens)),
+        mean_(tokens / kTileSlots),
+        floor_(least_tiles(to.policy(), how, tokens)),
+        room_(most_tiles(to, mean_) - floor_),
+        left_(to.heads() * std::uint64_t{mean_ - floor_}) {}
+
+  std::uint32_t floor() const { return floor_; }
+  std::uint32_t room() const { return room_; }  // above the minimum, for each head
+  std::uint64_t left() const { return left_; }
+
+  // The budget of a head above the minimum, as far as its room and what is left go.
+  void give(Chain& chain, std::uint64_t tiles) {
+    std::uint64_t given = tiles < room_ ? tiles : room_;
+    if (given > left_) given = left_;
+    chain.budget = static_cast<std::uint32_t>(floor_ + given) * kTileSlots + rest_;
+    left_ -= given;
   }
   // Distributes what rounding and the limit left, beginning with the first head.
-  for (bool any = true; left != 0 && any;) {
-    any = false;
-    for (std::uint32_t i = 0; i < heads && left != 0; ++i) {
-      Chain& chain = to.chains()[i];
-      if (chain.budget / kTileSlots >= most) continue;
-      chain.budget += kTileSlots;
-      --left;
-      any = true;
+  void finish() {
+    for (bool any = true; left_ != 0 && any;) {
+      any = false;
+      each_head(to_, [&](std::uint32_t, std::uint32_t, Chain& chain) {
+        if (left_ == 0 || chain.budget / kTileSlots >= floor_ + room_) return;
+        chain.budget += kTileSlots;
+        --left_;
+        any = true;
+      });
     }
   }
+
+ private:
+  const ArenaView& to_;
+  std::uint32_t rest_, mean_, floor_, room_;
+  std::uint64_t left_;
+};
+
+// Each chain's budget is its weight before, in any unit.
+void share_by_weights(const ArenaView& to, Sharing& sharing) {
+  const std::uint64_t extra = sharing.left();
+  std::uint64_t sum = 0;
+  each_head(to, [&](std::uint32_t, std::uint32_t, const Chain& chain) { sum += chain.budget; });
+  each_head(to, [&](std::uint32_t, std::uint32_t, Chain& chain) {
+    sharing.give(chain, sum != 0 ? extra * chain.budget / sum : 0);
+  });
+  sharing.finish();
+}
+
+// A head's share of what is left above the minimum.
+std::uint32_t weight_of(const ArenaView& to, Budget how, std::uint32_t layer, std::uint32_t kv_head) {
+  if (how == Budget::kScores) return to.profile().head(layer, kv_head).head_score;
+  if (how == Budget::kRules) return kRuleShares[static_cast<std::uint8_t>(rule_of(to, layer, kv_head))];
+  // From (2 - 1 / beta) times the mean in the first layer down to 1 / beta of it in the last.
+  const std::uint32_t last = to.shape().layers > 1 ? to.shape().layers - 1u : 1;
+  return (2 * kPyramidBeta - 1) * last - (2 * kPyramidBeta - 2) * layer;
+}
+
+// The heads with the largest scores take as much as a chain can hold, the others the least.
+void share_by_rank(const ArenaView& to, Sharing& sharing) {
+  const auto score_of = [&](std::uint32_t layer, std::uint32_t head) -> std::uint32_t {
+    return to.profile().head(layer, head).head_score;
+  };
+  const std::uint64_t full = sharing.room() != 0 ? sharing.left() / sharing.room() : 0;
+  // The head that comes after those has this score; of equal ones the first ones count.
+  const std::uint32_t limit = largest_that([&](std::uint32_t least) {
+    std::uint64_t count = 0;
+    each_head(to,
+              [&](std::uint32_t layer, std::uint32_t head, const Chain&) { count += score_of(layer, head) >= least; });
+    return count > full;
+  });
+  for (const std::uint32_t above : {1u, 0u}) {
+    each_head(to, [&](std::uint32_t layer, std::uint32_t head, Chain& chain) {
+      const std::uint32_t score = score_of(layer, head);
+      if ((score > limit) == (above != 0)) sharing.give(chain, score < limit ? 0 : sharing.room());
+    });
+  }
+  sharing.finish();
+}
+
+// Tokens that hold a share of a layer's attention: a place on the curves of its heads, in 1/256 of a point.
+std::uint32_t tokens_at(const ArenaView& to, std::uint32_t layer, std::uint32_t place, void*) {
+  std::uint32_t sum = 0;
+  for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) {
+    const HeadAttention attention = to.profile().attention(layer, head);
+    const std::uint32_t point = place / 256;
+    const std::uint32_t below = point == 0 ? 0 : attention.tokens[point - 1];
+    const std::uint32_t above = point == kAttentionPoints ? below : attention.tokens[point];
+    sum += below + (above - below) * (place % 256) / 256;
+  }
+  return sum / to.shape().kv_heads;
 }
 
 // Whether budgets of whole tiles are in range, and fit the arena together.
@@ -84,8 +157,7 @@ bool fit(const Shape& shape, const Policy& policy, const Layout& layout, BudgetO
 
 Status check_budgets(const Shape& shape, const Policy& policy, const Layout& layout, const ProfileView& profile,
                      std::span<const std::uint32_t> table) {
-  if (policy.keep != Keep::kScore) return Status::kOk;
-  if (policy.budget == Budget::kScores) return profile.empty() ? Status::kBadProfile : Status::kOk;
+  if (!has_needed(policy.budget, profile)) return Status::kBadProfile;
   if (policy.budget != Budget::kTable) return Status::kOk;
   const std::uint64_t heads = std::uint64_t{shape.layers} * shape.kv_heads;
   if (table.size() != heads) return Status::kBadPolicy;
@@ -96,18 +168,17 @@ Status check_budgets(const Shape& shape, const Policy& policy, const Layout& lay
 void set_budgets(const ArenaView& to, std::span<const std::uint32_t> table) {
   const Policy& policy = to.policy();
   for (std::size_t i = 0; i < to.heads(); ++i) {
-    const bool own = policy.keep == Keep::kScore && policy.budget == Budget::kTable;
+    const bool own = policy.budget == Budget::kTable;
     to.chains()[i].budget = own ? table[i] / kTileSlots * kTileSlots : policy.tokens;
   }
-  if (policy.keep == Keep::kScore) share_heads(to, policy.budget, policy.tokens);
+  share_heads(to, policy.budget, policy.tokens);
 }
 
 bool sound_budgets(const ArenaView& to) {
   const Policy& policy = to.policy();
-  const Budget how = policy.keep == Keep::kScore ? policy.budget : Budget::kUniform;
+  const Budget how = policy.budget;
   if (how == Budget::kAdaptive) return true;
-  std::uint32_t rest = 0;
-  if (how == Budget::kPyramid || how == Budget::kScores) rest = rest_of(policy.tokens);
+  const std::uint32_t rest = how == Budget::kTable ? 0 : rest_of(policy.tokens);
   std::uint64_t sum = 0;
   for (std::size_t i = 0; i < to.heads(); ++i) {
     const std::uint32_t budget = to.chains()[i].budget;
@@ -119,13 +190,54 @@ bool sound_budgets(const ArenaView& to) {
   return fit(to.shape(), policy, to.layout(), [&](std::size_t i) { return to.chains()[i].budget; });
 }
 
+bool has_needed(Budget how, const ProfileView& profile) {
+  if (how == Budget::kPrefix || how == Budget::kRules) return profile.has_attention();
+  return !profile.empty() || (how != Budget::kScores && how != Budget::kRetrieval);
+}
+
 void share_heads(const ArenaView& to, Budget how, std::uint32_t tokens) {
-  if (how == Budget::kPyramid || how == Budget::kScores) share_by_weights(to, how, tokens);
+  if (how == Budget::kUniform || how == Budget::kAdaptive || how == Budget::kTable) return;
+  Sharing sharing(to, how, tokens);
+  if (how == Budget::kRetrieval) return share_by_rank(to, sharing);
+  if (how == Budget::kPrefix) return share_evenly(to, tokens, kAttentionPoints * 256, tokens_at, nullptr);
+  each_head(to, [&](std::uint32_t layer, std::uint32_t head, Chain& chain) {
+    chain.budget = weight_of(to, how, layer, head);
+  });
+  share_by_weights(to, sharing);
+}
+
+void share_evenly(const ArenaView& to, std::uint32_t tokens, std::uint32_t places, WantedTokens wanted, void* context) {
+  Sharing sharing(to, Budget::kPrefix, tokens);
+  const std::uint32_t least = sharing.floor() * kTileSlots;
+  const auto more_of = [&](std::uint32_t layer, std::uint32_t place) {
+    const std::uint32_t all = wanted(to, layer, place, context);
+    return all > least ? all - least : 0;
+  };
+  std::uint32_t low = 0;
+  std::uint32_t high = places + 1;
+  while (high - low > 1) {
+    const std::uint32_t middle = low + (high - low) / 2;
+    std::uint64_t sum = 0;
+    for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) sum += more_of(layer, middle);
+    (sum * to.shape().kv_heads <= sharing.left() * kTileSlots ? low : high) = middle;
+  }
+  for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) {
+    const std::uint32_t more = more_of(layer, low);
+    for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) to.chain(layer, head).budget = more;
+  }
+  share_by_weights(to, sharing);
+}
+
+HeadRule rule_of(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head) {
+  const HeadAttention attention = to.profile().attention(layer, kv_head);
+  std::uint8_t rule = 0;
+  while (rule < 4 && attention.recovered[rule] < to.policy().recovered * 256u) ++rule;
+  return static_cast<HeadRule>(rule);
 }
 
 LayerShares layer_shares(const Policy& policy, std::uint32_t tokens) {
   const std::uint32_t mean = tokens / kTileSlots;
-  return {least_tiles(policy, Budget::kAdaptive, tokens), mean * kMostBudget, mean, rest_of(tokens)};
+  return {least_tiles(policy, Budget::kAdaptive, tokens), mean * policy.most, mean, rest_of(tokens)};
 }
 
 }  // namespace nibkv

@@ -21,9 +21,21 @@ void set_budgets(const ArenaView& to, std::span<const std::uint32_t> table);
 /// competing heads of a layer have together is ChainJudge's to see.
 bool sound_budgets(const ArenaView& to);
 
-/// Distributes `tokens` a head among all heads, for kPyramid and kScores, whose shares never
-/// change: writes the budgets.
+/// Whether a profile has what Cache::init and compact_now need of it.
+bool has_needed(Budget how, const ProfileView& profile);
+
+/// The rule of a head under kRules. The profile must have attention.
+HeadRule rule_of(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head);
+
+/// Distributes `tokens` a head among all heads, for all but kUniform, kTable and kAdaptive, whose budgets it
+/// leaves: writes the others.
 void share_heads(const ArenaView& to, Budget how, std::uint32_t tokens);
+
+/// The tokens that a head of a layer needs at a place on a scale that is the same for all layers.
+using WantedTokens = std::uint32_t (*)(const ArenaView& to, std::uint32_t layer, std::uint32_t place, void* context);
+/// Writes the budgets: `tokens` a head in all, each layer what it wants at the largest place in [0, places] for which
+/// there is space. More is wanted at larger places.
+void share_evenly(const ArenaView& to, std::uint32_t tokens, std::uint32_t places, WantedTokens wanted, void* context);
 
 /// The limits of what share_layer gives a head, in tiles, and the rest of its tokens. The heads
 /// of a layer have `mean` tiles on average.

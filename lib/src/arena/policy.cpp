@@ -20,6 +20,9 @@ constexpr Preset kPresets[] = {
     {"pyramid_kv", [](std::uint32_t tokens) { return pyramid_kv(tokens); }},
     {"ada_kv", [](std::uint32_t tokens) { return ada_kv(tokens); }},
     {"head_kv", [](std::uint32_t tokens) { return head_kv(tokens); }},
+    {"prefix_kv", [](std::uint32_t tokens) { return prefix_kv(tokens); }},
+    {"duo", [](std::uint32_t tokens) { return duo(tokens); }},
+    {"fast_gen", [](std::uint32_t tokens) { return fast_gen(tokens); }},
     {"minicache", [](std::uint32_t tokens) { return minicache(tokens); }},
     {"ems_fold", [](std::uint32_t tokens) { return ems_fold(tokens); }},
 };

@@ -37,9 +37,13 @@ constexpr bool positions_by_step(const Rotary& rotary) {
   return rotary.reach != 0 && rotary.reach + 2 * rotary.step() + 4096 <= 65535;
 }
 
+/// Whether all heads begin with the budget `tokens`.
+constexpr bool equal_budgets(const Policy& policy) {
+  return policy.budget == Budget::kUniform || policy.budget == Budget::kAdaptive;
+}
 /// Whether the pool is divided into runs of equal length, one for each chain.
 constexpr bool equal_runs(const Policy& policy, const Layout& layout) {
-  return (policy.budget == Budget::kUniform || policy.budget == Budget::kAdaptive) && layout.views == 0;
+  return equal_budgets(policy) && layout.views == 0;
 }
 
 /// Scales and outliers come first under every policy, at the same offsets.
@@ -148,6 +152,10 @@ struct ArenaView {
   std::uint8_t* merged(std::uint32_t tile) const {
     NIBKV_ASSERT(merges(policy()));
     return side_array<std::uint8_t>(tile, layout().side.merged);
+  }
+  std::uint8_t* classes(std::uint32_t tile) const {
+    NIBKV_ASSERT(keeps_classes(policy()));
+    return side_array<std::uint8_t>(tile, layout().side.classes);
   }
   std::uint32_t& base(std::uint32_t tile) const { return at<std::uint32_t>(layout().bases)[tile]; }
 

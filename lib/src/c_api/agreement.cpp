@@ -55,7 +55,11 @@ static_assert(same(NIBKV_MASS_NONE, Mass::kNone) && same(NIBKV_MASS_SHARE, Mass:
               same(NIBKV_MASS_COUNT, Mass::kCount));
 static_assert(same(NIBKV_BUDGET_UNIFORM, Budget::kUniform) && same(NIBKV_BUDGET_PYRAMID, Budget::kPyramid) &&
               same(NIBKV_BUDGET_SCORES, Budget::kScores) && same(NIBKV_BUDGET_ADAPTIVE, Budget::kAdaptive) &&
-              same(NIBKV_BUDGET_TABLE, Budget::kTable));
+              same(NIBKV_BUDGET_TABLE, Budget::kTable) && same(NIBKV_BUDGET_PREFIX, Budget::kPrefix) &&
+              same(NIBKV_BUDGET_RETRIEVAL, Budget::kRetrieval) && same(NIBKV_BUDGET_RULES, Budget::kRules));
+static_assert(same(NIBKV_TOKEN_ORDINARY, TokenClass::kOrdinary) &&
+              same(NIBKV_TOKEN_PUNCTUATION, TokenClass::kPunctuation) &&
+              same(NIBKV_TOKEN_SPECIAL, TokenClass::kSpecial));
 static_assert(same(NIBKV_RETAIN_FAR, Retain::kFar) && same(NIBKV_RETAIN_NEAR, Retain::kNear) &&
               same(NIBKV_RETAIN_FAR_RANGE, Retain::kFarRange));
 static_assert(sizeof(nibkv_fold::keys) == sizeof(LayerSet));
@@ -116,6 +120,9 @@ static_assert(NIBKV_AGREES_(l2_norm, NIBKV_FOOTPRINT_L2_NORM));
 static_assert(NIBKV_AGREES_(pyramid_kv, NIBKV_FOOTPRINT_PYRAMID_KV));
 static_assert(NIBKV_AGREES_(ada_kv, NIBKV_FOOTPRINT_ADA_KV));
 static_assert(NIBKV_AGREES_(head_kv, NIBKV_FOOTPRINT_HEAD_KV));
+static_assert(NIBKV_AGREES_(prefix_kv, NIBKV_FOOTPRINT_PREFIX_KV));
+static_assert(NIBKV_AGREES_(duo, NIBKV_FOOTPRINT_DUO));
+static_assert(NIBKV_AGREES_(fast_gen, NIBKV_FOOTPRINT_FAST_GEN));
 static_assert(NIBKV_AGREES_(minicache, NIBKV_FOOTPRINT_MINICACHE));
 static_assert(NIBKV_AGREES_(ems_fold, NIBKV_FOOTPRINT_EMS_FOLD));
 

@@ -235,6 +235,13 @@ nibkv_status nibkv_compact_now(nibkv_cache* cache, uint32_t tokens, nibkv_budget
   return to_c(compact_now(*in, tokens, static_cast<Budget>(number)));
 }
 
+nibkv_status nibkv_classify(nibkv_cache* cache, const uint8_t* classes, size_t count) {
+  Cache* const in = ready(cache);
+  if (in == nullptr) return NIBKV_NOT_READY;
+  if (classes == nullptr) return NIBKV_BAD_ARGUMENT;
+  return to_c(classify(*in, {reinterpret_cast<const TokenClass*>(classes), count}));
+}
+
 nibkv_status nibkv_tidy(nibkv_cache* cache, uint32_t tokens, bool* done) {
   Cache* const in = ready(cache);
   if (in == nullptr) return NIBKV_NOT_READY;

@@ -43,11 +43,11 @@ static Fold to_cpp(const nibkv_fold& from) {
 
 Policy to_cpp(const nibkv_policy& from) {
   const auto& [keep, tokens, sinks, recent, score, group, combine, per_query, window, pool, merge, rephase, similarity,
-               position_free, mass, mean_threshold, threshold, candidate_mass, budget, fold] = from;
+               position_free, mass, mean_threshold, threshold, candidate_mass, budget, fold, most, recovered] = from;
   Policy to;
   auto& [to_keep, to_tokens, to_sinks, to_recent, to_score, to_group, to_combine, to_per_query, to_window, to_pool,
          to_merge, to_rephase, to_similarity, to_position_free, to_mass, to_mean_threshold, to_threshold,
-         to_candidate_mass, to_budget, to_fold] = to;
+         to_candidate_mass, to_budget, to_most, to_recovered, to_fold] = to;
   to_keep = Keep{keep};
   to_tokens = tokens;
   to_sinks = sinks;
@@ -68,6 +68,9 @@ Policy to_cpp(const nibkv_policy& from) {
   to_candidate_mass = candidate_mass;
   to_budget = Budget{budget};
   to_fold = to_cpp(fold);
+  // An older struct ends before them.
+  if (most != 0) to_most = most;
+  if (recovered != 0) to_recovered = recovered;
   return to;
 }
 
@@ -112,10 +115,11 @@ static nibkv_fold to_c(const Fold& from) {
 
 nibkv_policy to_c(const Policy& from) {
   const auto& [keep, tokens, sinks, recent, score, group, combine, per_query, window, pool, merge, rephase, similarity,
-               position_free, mass, mean_threshold, threshold, candidate_mass, budget, fold] = from;
-  return {number(keep), tokens,         sinks,     recent,         number(score),  number(group),      number(combine),
-          per_query,    window,         pool,      number(merge),  rephase,        number(similarity), position_free,
-          number(mass), mean_threshold, threshold, candidate_mass, number(budget), to_c(fold)};
+               position_free, mass, mean_threshold, threshold, candidate_mass, budget, most, recovered, fold] = from;
+  return {number(keep),       tokens,        sinks,        recent,         number(score), number(group),
+          number(combine),    per_query,     window,       pool,           number(merge), rephase,
+          number(similarity), position_free, number(mass), mean_threshold, threshold,     candidate_mass,
+          number(budget),     to_c(fold),    most,         recovered};
 }
 
 bool Taken::take_shape(const nibkv_shape* from, const nibkv_sizes* sizes) {

@@ -79,7 +79,7 @@ void Mover::take_slots_of(Chain& chain, std::uint32_t layer, std::uint32_t kv_he
     take_by_score(layer, kv_head, from);
     return;
   }
-  const std::uint32_t newest = policy.tokens - policy.sinks;
+  const std::uint32_t newest = chain.budget - policy.sinks;
   from.take(from.context, to_, chain, 0, policy.sinks);
   from.take(from.context, to_, chain, used - newest, newest);
 }
@@ -87,7 +87,14 @@ void Mover::take_slots_of(Chain& chain, std::uint32_t layer, std::uint32_t kv_he
 void Mover::finish(std::uint32_t seen, std::uint32_t whole_from, std::uint32_t exact_from) const {
   // What was cut is older than the slots that the policy never drops.
   const Policy& policy = to_.policy();
-  const std::uint32_t whole = policy.keep == Keep::kRecent ? policy.tokens - policy.sinks : policy.recent;
+  std::uint32_t whole = policy.recent;
+  if (policy.keep == Keep::kRecent) {
+    whole = kMaxTokens * 64;
+    for (std::size_t i = 0; i < to_.heads(); ++i) {
+      const std::uint32_t newest = to_.chains()[i].budget - policy.sinks;
+      whole = newest < whole ? newest : whole;
+    }
+  }
   const std::uint32_t cut = all_ ? 0 : seen - whole;
   to_.header().whole_from = cut > whole_from ? cut : whole_from;
   to_.header().exact_from = all_ ? exact_from : seen;

@@ -85,11 +85,11 @@ Status compact_now(Cache& cache, std::uint32_t tokens, Budget how) {
   const ArenaView to{cache};
   const Policy& policy = to.policy();
   if (policy.keep != Keep::kScore) return Status::kBadPolicy;
-  if (how > Budget::kTable) return Status::kBadPolicy;
+  if (how > Budget::kRules) return Status::kBadPolicy;
   if (how != Budget::kUniform && (how == Budget::kTable) != (policy.budget == Budget::kTable))
     return Status::kBadPolicy;
   if (how != Budget::kUniform && folds(to)) return Status::kBadPolicy;
-  if (how == Budget::kScores && to.profile().empty()) return Status::kBadProfile;
+  if (how != Budget::kPrefix && !has_needed(how, to.profile())) return Status::kBadProfile;
   if (tokens > policy.tokens || tokens <= policy.sinks + policy.recent) return Status::kBadArgument;
   for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) {
     if (!in_step(to, band_of(to, layer))) return Status::kBadArgument;
@@ -97,7 +97,11 @@ Status compact_now(Cache& cache, std::uint32_t tokens, Budget how) {
   // The chains hold the temporary budgets during the loop. The arena's budgets are
   // restored afterwards.
   const PlanArrays arrays(to);
-  share_heads(to, how, tokens);
+  if (how == Budget::kPrefix) {
+    share_layers(to, tokens, arrays.score);
+  } else {
+    share_heads(to, how, tokens);
+  }
   for (std::uint32_t layer = 0; layer < to.shape().layers; layer = band_of(to, layer).end()) {
     if (how == Budget::kAdaptive) share_layer(to, layer, tokens);
     for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) {
@@ -109,7 +113,7 @@ Status compact_now(Cache& cache, std::uint32_t tokens, Budget how) {
       }
       plan_by_score(to, chain, layer, head, kept, arrays, arrays.target);
       carry_out(to, layer, head, arrays.target, 0, arrays);
-      if (policy.budget == Budget::kUniform || policy.budget == Budget::kAdaptive) chain.budget = policy.tokens;
+      if (equal_budgets(policy)) chain.budget = policy.tokens;
     }
   }
   share_heads(to, policy.budget, policy.tokens);

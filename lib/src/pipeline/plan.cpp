@@ -12,7 +12,7 @@ void plan_recent(const ArenaView& to, const Chain& chain, std::uint32_t incoming
     // Drop, in whole tiles, what the next token does not need in order to see a full budget: then
     // the tiles after the first gap move as they are. Less than a tile beyond the budget remains,
     // and a chain has space for that.
-    drop = (chain.used + 1 - policy.tokens) / kTileSlots * kTileSlots;
+    drop = (chain.used + 1 - chain.budget) / kTileSlots * kTileSlots;
   }
   for (std::uint32_t slot = 0; slot < chain.used; ++slot) {
     const bool dropped = slot >= policy.sinks && slot - policy.sinks < drop;

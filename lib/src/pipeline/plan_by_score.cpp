@@ -1,5 +1,7 @@
+#include "arena/budget.hpp"
 #include "attention/class_mass.hpp"
 #include "codec/row.hpp"
+#include "nibkv/classify.hpp"
 #include "nibkv/plan.hpp"
 #include "pipeline/plan_chain.hpp"
 
@@ -8,6 +10,10 @@ namespace {
 
 // Scores are scaled to this mean before they are combined.
 constexpr std::uint64_t kMean = 1u << 12;
+
+constexpr std::uint8_t number(TokenClass value) {
+  return static_cast<std::uint8_t>(value);
+}
 
 std::uint32_t saturated(std::uint64_t value) {
   return value < 0xffffffff ? static_cast<std::uint32_t>(value) : 0xffffffff;
@@ -51,6 +57,31 @@ void rank_slots(const ArenaView& to, const Chain& chain, const std::uint32_t* sc
     before[i % kMostSide] = rank[i];
     rank[i] = most;
   }
+}
+
+// What slots rank by in a head with a rule: classes first, then the newest, then what is attended to.
+// @param rank  may be score
+void rank_by_rule(const ArenaView& to, const Chain& chain, HeadRule rule, std::uint32_t kept,
+                  const std::uint32_t* score, std::uint32_t* rank) {
+  constexpr std::uint32_t kFirst = 0xffffffff;
+  const auto marks = [&](const Place& at) {
+    return rule >= HeadRule::kPunctuation && to.classes(at.tile)[at.lane] == number(TokenClass::kPunctuation);
+  };
+  std::uint32_t oldest = 0;  // punctuation beyond a quarter of the budget, which counts as ordinary tokens
+  to.each_slot(chain, [&](std::uint32_t, const Place& at) { oldest += marks(at) ? 1 : 0; });
+  oldest = oldest > kept / 4 ? oldest - kept / 4 : 0;
+  to.each_slot(chain, [&](std::uint32_t i, const Place& at) {
+    if (to.classes(at.tile)[at.lane] == number(TokenClass::kSpecial)) {
+      rank[i] = kFirst;
+    } else if (marks(at) && oldest == 0) {
+      rank[i] = kFirst - 1;
+    } else if (rule >= HeadRule::kNewest && chain.used - i <= kept / 2) {
+      rank[i] = kFirst - 2;
+    } else {
+      rank[i] = rule < HeadRule::kFrequent ? 0 : score[i] < kFirst - 3 ? score[i] : kFirst - 3;
+    }
+    if (marks(at) && oldest != 0) --oldest;
+  });
 }
 
 // The scores that decide: the sums over the layers of the band.
@@ -152,6 +183,10 @@ void plan_by_score(const ArenaView& to, const Chain& chain, std::uint32_t layer,
   const std::uint32_t* rank = arrays.score;
   if (policy.pool > 1 || has_masses(policy)) {
     rank_slots(to, chain, arrays.score, arrays.rank);
+    rank = arrays.rank;
+  }
+  if (keeps_classes(policy)) {
+    rank_by_rule(to, chain, rule_of(to, layer, kv_head), kept, rank, arrays.rank);
     rank = arrays.rank;
   }
   std::uint32_t limit = 0xffffffff;

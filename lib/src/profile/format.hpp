@@ -80,6 +80,16 @@ auto profile_maps_at(Byte* data, std::size_t heads, std::size_t above, std::uint
          above * profile_map_bytes(head_dim);
 }
 
+/// The attention of a head, HeadAttention as its u16 one after the other.
+/// @param heads  of all layers
+/// @param above  heads above layer 0, which have maps; 0 without
+template <typename Byte>
+Byte* profile_attention_at(Byte* data, std::size_t heads, std::size_t above, std::size_t index,
+                           std::uint32_t head_dim) {
+  return data + sizeof(ProfileHeader) + heads * profile_record_bytes(head_dim) + above * profile_map_bytes(head_dim) +
+         index * sizeof(HeadAttention);
+}
+
 /// The checksum that a profile's header must have: over all bytes of the profile, with
 /// this field taken as 0.
 inline std::uint32_t profile_crc(const std::byte* data, std::size_t size) {

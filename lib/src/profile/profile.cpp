@@ -60,9 +60,24 @@ bool good_maps(const std::byte* data, const Shape& shape) {
 }
 
 bool good_rotary(const ProfileHeader& header, const Shape& shape) {
-  if ((header.flags & kProfileMaps) == 0) return header.flags == 0 && header.rotary_pairs == 0;
-  return (header.flags & ~(kProfileMaps | kProfileAdjacent)) == 0 && header.rotary_pairs != 0 &&
-         header.rotary_pairs <= shape.head_dim / 2;
+  if ((header.flags & ~(kProfileMaps | kProfileAdjacent | kProfileAttention)) != 0) return false;
+  if ((header.flags & kProfileMaps) == 0) return (header.flags & kProfileAdjacent) == 0 && header.rotary_pairs == 0;
+  return header.rotary_pairs != 0 && header.rotary_pairs <= shape.head_dim / 2;
+}
+
+bool good_attention(const HeadAttention& attention) {
+  for (std::uint32_t i = 1; i < kAttentionRules; ++i) {
+    if (attention.recovered[i] < attention.recovered[i - 1]) return false;
+  }
+  for (std::uint32_t i = 1; i < kAttentionPoints; ++i) {
+    if (attention.tokens[i] < attention.tokens[i - 1]) return false;
+  }
+  return true;
+}
+
+void put_crc(std::span<std::byte> profile) {
+  const std::uint32_t crc = profile_crc(profile.data(), profile.size());
+  std::memcpy(profile.data() + offsetof(ProfileHeader, crc), &crc, sizeof crc);
 }
 
 /// The lowest layer has no layer below it.
@@ -86,7 +101,8 @@ Status ProfileView::open(std::span<const std::byte> bytes, const Shape& shape) {
     return Status::kBadProfile;
   }
   const bool maps = (header.flags & kProfileMaps) != 0;
-  if (bytes.size() != profile_bytes(shape, maps)) return Status::kBadProfile;
+  const bool attention = (header.flags & kProfileAttention) != 0;
+  if (bytes.size() != profile_bytes(shape, maps, attention)) return Status::kBadProfile;
   if (header.total_bytes != bytes.size() || header.layers != shape.layers || header.kv_heads != shape.kv_heads ||
       header.head_dim != shape.head_dim || header.channels != kMaxOutlierChannels || !good_rotary(header, shape)) {
     return Status::kBadProfile;
@@ -96,12 +112,19 @@ Status ProfileView::open(std::span<const std::byte> bytes, const Shape& shape) {
   for (std::size_t i = 0; i < heads; ++i) {
     if (!good_head(head_profile_at(bytes.data(), i, shape.head_dim), shape.head_dim)) return Status::kBadProfile;
   }
+  for (std::size_t i = 0; attention && i < heads; ++i) {
+    HeadAttention of_head;
+    const std::size_t above = maps ? heads - shape.kv_heads : 0;
+    std::memcpy(&of_head, profile_attention_at(bytes.data(), heads, above, i, shape.head_dim), sizeof of_head);
+    if (!good_attention(of_head)) return Status::kBadProfile;
+  }
   if (!good_lowest(bytes.data(), shape) || (maps && !good_maps(bytes.data(), shape))) return Status::kBadProfile;
   data_ = bytes.data();
   layers_ = shape.layers;
   kv_heads_ = shape.kv_heads;
   head_dim_ = shape.head_dim;
   rotary_ = {(header.flags & kProfileAdjacent) != 0, header.rotary_pairs};
+  attention_ = attention;
   return Status::kOk;
 }
 
@@ -119,6 +142,15 @@ std::uint32_t ProfileView::weights() const {
 
 HeadProfile ProfileView::head(std::uint32_t layer, std::uint32_t kv_head) const {
   return head_profile_at(data_, std::size_t{layer} * kv_heads_ + kv_head, head_dim_);
+}
+
+HeadAttention ProfileView::attention(std::uint32_t layer, std::uint32_t kv_head) const {
+  HeadAttention attention;
+  if (!has_attention()) return attention;
+  const std::size_t heads = std::size_t{layers_} * kv_heads_, index = std::size_t{layer} * kv_heads_ + kv_head;
+  const std::byte* at = profile_attention_at(data_, heads, has_maps() ? heads - kv_heads_ : 0, index, head_dim_);
+  std::memcpy(&attention, at, sizeof attention);
+  return attention;
 }
 
 LayerCosines ProfileView::cosines(std::uint32_t layer, std::uint32_t kv_head) const {
@@ -168,8 +200,28 @@ Status set_head_scores(std::span<std::byte> profile, const Shape& shape, std::sp
     put_u16(head_profile_at(profile.data(), i, shape.head_dim).head_score, 0,
             static_cast<std::uint16_t>(share * 65535 + 0.5));
   }
-  const std::uint32_t crc = profile_crc(profile.data(), profile.size());
-  std::memcpy(profile.data() + offsetof(ProfileHeader, crc), &crc, sizeof crc);
+  put_crc(profile);
+  return Status::kOk;
+}
+
+Status add_attention(std::span<const std::byte> profile, const Shape& shape, std::span<const HeadAttention> attention,
+                     std::span<std::byte> copy) {
+  ProfileView checked;
+  if (checked.open(profile, shape) != Status::kOk) return Status::kBadProfile;
+  if (attention.size() != std::size_t{shape.layers} * shape.kv_heads) return Status::kBadArgument;
+  if (copy.size() != profile_bytes(shape, checked.has_maps(), true)) return Status::kBadArgument;
+  for (const HeadAttention& each : attention) {
+    if (!good_attention(each)) return Status::kBadArgument;
+  }
+  const std::size_t others = copy.size() - attention.size_bytes();
+  std::memcpy(copy.data(), profile.data(), others);
+  std::memcpy(copy.data() + others, attention.data(), attention.size_bytes());
+  ProfileHeader header;
+  std::memcpy(&header, copy.data(), sizeof header);
+  header.total_bytes = static_cast<std::uint32_t>(copy.size());
+  header.flags = static_cast<std::uint16_t>(header.flags | kProfileAttention);
+  std::memcpy(copy.data(), &header, sizeof header);
+  put_crc(copy);
   return Status::kOk;
 }
 

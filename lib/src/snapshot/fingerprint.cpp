@@ -23,7 +23,7 @@ constexpr std::uint64_t kRuleOfScores = 2;
 
 // When you add a field, add it below too, unless caches that differ only in that field
 // may share snapshots.
-static_assert(sizeof(Rotary) == 16 && sizeof(Shape) == 32 && sizeof(Fold) == 144 && sizeof(Policy) == 176);
+static_assert(sizeof(Rotary) == 16 && sizeof(Shape) == 32 && sizeof(Fold) == 144 && sizeof(Policy) == 184);
 
 }  // namespace
 
@@ -48,6 +48,8 @@ std::uint64_t fingerprint(const Policy& policy, bool folds) {
   all.add(number(policy.similarity)).add(policy.position_free ? 1 : 0).add(number(policy.mass));
   all.add(policy.mean_threshold ? 1 : 0).add(policy.threshold).add(policy.candidate_mass);
   all.add(number(policy.budget));
+  if (policy.budget != Budget::kUniform && policy.most != Policy{}.most) all.add(policy.most);
+  if (keeps_classes(policy)) all.add(policy.recovered);
   if (scores_attention(policy)) all.add(kRuleOfScores);
   if (has_pairs(policy)) {  // without min_cosine, which no cache reads
     const Fold& fold = policy.fold;

@@ -17,7 +17,7 @@ ChainRecord record_of(const ArenaView& from, std::size_t index) {
 bool ChainJudge::own_budget(const ChainRecord& record) {
   if (to_.cache.ready()) return record.budget == to_.chains()[index_].budget;
   const Policy& policy = to_.policy();
-  if (policy.keep != Keep::kScore || policy.budget == Budget::kUniform) return record.budget == policy.tokens;
+  if (policy.budget == Budget::kUniform) return record.budget == policy.tokens;
   const std::uint32_t most = to_.layout().chain_tiles - detail::slack_tiles(to_.shape(), policy);
   return record.budget >= detail::smallest_budget(policy) && record.budget / kTileSlots <= most;
 }

@@ -1,5 +1,6 @@
 #include "snapshot/side_checks.hpp"
 
+#include "nibkv/classify.hpp"
 #include "numbers/numbers.hpp"
 #include "pipeline/compact_chain.hpp"
 
@@ -54,6 +55,8 @@ bool SideChecks::sound_element(const SideField& field, const std::byte* element,
       return sound_position(base, read<std::uint16_t>(element), lane);
     case Rule::kBias:
       return read<std::uint8_t>(element) <= kMostBias;
+    case Rule::kClass:
+      return read<std::uint8_t>(element) <= static_cast<std::uint8_t>(TokenClass::kSpecial);
     case Rule::kLocal:
     case Rule::kMerged:
       return true;

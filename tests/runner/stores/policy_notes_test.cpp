@@ -65,6 +65,11 @@ TEST(PolicyNotes, SayThatHeadsWithoutScoresShareEqually) {
   EXPECT_EQ(notes_of(scored), "");
   EXPECT_EQ(notes_of(options_of("ems")), "");
   EXPECT_EQ(notes_of(options_of("full")), "");
+  EXPECT_EQ(notes_of(options_of("duo")),
+            "policy 'duo' takes the first heads for those that retrieve: the profile has no head scores (nibkv-eval "
+            "head-scores)\n");
+  scored.policy = "duo";
+  EXPECT_EQ(notes_of(scored), "");
 }
 
 TEST(PolicyNotes, SayThatNoLayersFoldAndWhy) {
@@ -95,6 +100,16 @@ TEST(PolicyNotes, WhatAProfileLacksIsAnErrorAndNoQuestionOfTheArena) {
   none = options_of("head_kv");
   none.profile.clear();
   EXPECT_EQ(refusal(none), "policy 'head_kv' needs a profile with head scores (nibkv-eval profile, then head-scores)");
+  none.policy = "duo";
+  EXPECT_EQ(refusal(none), "policy 'duo' needs a profile with head scores (nibkv-eval profile, then head-scores)");
+  for (const std::string policy : {"prefix_kv", "fast_gen"}) {
+    for (const bool empty : {false, true}) {
+      StoreOptions lacking = options_of(policy);
+      if (empty) lacking.profile.clear();
+      EXPECT_EQ(refusal(lacking),
+                "policy '" + policy + "' needs a profile with attention (nibkv-eval profile --attention)");
+    }
+  }
 }
 
 }  // namespace

@@ -28,14 +28,16 @@ Config model() {
   return config;
 }
 
-// Of that model, with head scores.
+// Of that model, with head scores and attention.
 const std::vector<std::byte>& profile() {
   static const std::vector<std::byte> made = [] {
     const Shape shape = shape_of(model(), {});
     std::vector<std::byte> profile = nibkv::test::make_profile(shape, 3);
     const std::vector<float> scores(std::size_t{shape.layers} * shape.kv_heads, 0.5f);
     require(set_head_scores(profile, shape, scores), "head scores");
-    return profile;
+    std::vector<std::byte> more(profile_bytes(shape, false, true));
+    require(add_attention(profile, shape, std::vector<HeadAttention>(scores.size()), more), "attention");
+    return more;
   }();
   return made;
 }

@@ -97,8 +97,9 @@ TEST(Footprint, RegionsFollowOneAnotherWithoutOverlap) {
     EXPECT_EQ(at.tiles, std::uint64_t{at.tiles_per_head} * shape.layers * shape.kv_heads);
     EXPECT_GE(at.tiles_per_head * kTileSlots, policy.tokens + (bounded ? kTileSlots : 0)) << words(shape, policy);
     EXPECT_EQ(at.code_bytes, shape.head_dim * (shape.storage == Storage::kQ4 ? 32u : 256u));
-    const std::uint32_t scores = 32 * ((scored ? 2 : 0) + (keeps_global(policy) ? 4 : 0) +
-                                       (keeps_local(policy) ? 2 : 0) + (merges(policy) ? 2 : 0));
+    const std::uint32_t scores =
+        32 * ((scored ? 2 : 0) + (keeps_global(policy) ? 4 : 0) + (keeps_local(policy) ? 2 : 0) +
+              (merges(policy) ? 2 : 0) + (keeps_classes(policy) ? 1 : 0));
     EXPECT_EQ(at.side_bytes, shape.storage == Storage::kQ4 ? 128u + 32u * shape.outlier_channels + scores : 0u);
     EXPECT_GE(at.chain_tiles, at.tiles_per_head);
     EXPECT_LE(at.chain_tiles, at.tiles);
@@ -208,8 +209,7 @@ TEST(Init, UsesExactlyTheFootprintAndRefusesOneByteLess) {
   for (unsigned round = 0; round < test::turns(60, 10); ++round) {
     const Shape shape = random_shape(random);
     const Policy policy = random_policy(random, shape);
-    std::vector<std::byte> profile;
-    if (shape.outlier_channels != 0 || policy.budget == Budget::kScores) profile = test::make_profile(shape, 5);
+    const std::vector<std::byte> profile = test::make_profile(shape, policy, 5);
     const std::size_t need = footprint(shape, policy);
 
     Arena small(need - 1);

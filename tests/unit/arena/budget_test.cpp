@@ -9,6 +9,7 @@
 #include "tests/reference/scores.hpp"
 #include "tests/support/effort.hpp"
 #include "tests/support/rig.hpp"
+#include "tests/support/rows.hpp"
 
 namespace nibkv::budget_test {
 namespace {
@@ -66,7 +67,7 @@ TEST(Budget, SharesDifferByWholeTilesAndAddUpToTheMean) {
     for (const std::uint32_t budget : budgets) {
       ASSERT_EQ(budget % kTileSlots, policy.tokens % kTileSlots) << what;
       ASSERT_GE(budget, least) << what;
-      ASSERT_LE(budget, kMostBudget * policy.tokens) << what;
+      ASSERT_LE(budget, policy.most * policy.tokens) << what;
       if (policy.budget == Budget::kScores) {
         ASSERT_GE(budget, policy.tokens / 5 / kTileSlots * kTileSlots) << what;
       }
@@ -100,6 +101,77 @@ TEST(Budget, APyramidFallsFromNearlyTwiceTheMeanToNearlyNothing) {
   EXPECT_NEAR(rig.cache().budget(0, 0), 1024 * (2 - 1.0 / 20), 64);
   EXPECT_NEAR(rig.cache().budget(10, 1), 1024, 96);
   EXPECT_NEAR(rig.cache().budget(19, 1), 1024 / 20.0, 64);
+}
+
+// Heads that retrieve hold as much as they may, the others the least; one may lie between.
+TEST(Budget, TheHeadsThatRetrieveMostHoldMostTimesTheMean) {
+  Random random(107);
+  for (unsigned round = 0; round < test::turns(200, 20); ++round) {
+    const Shape shape = random_shape(random);
+    const std::uint32_t tokens = random.within(40, 900);
+    Policy policy = duo(tokens, static_cast<std::uint8_t>(random.within(1, 12)));
+    if (random.below(2) == 0) {
+      policy = snapkv(tokens);
+      policy.budget = Budget::kRetrieval;
+    }
+    Rig rig(shape, policy, {}, round + 1);
+    const std::string what = words(shape, policy);
+    const std::vector<std::uint32_t> budgets = budgets_of(rig.cache());
+    ASSERT_EQ(sum_of(budgets), tokens * budgets.size()) << what;
+    const std::uint32_t rest = tokens % kTileSlots, heads = static_cast<std::uint32_t>(budgets.size());
+    const std::uint32_t most = tokens / kTileSlots * kTileSlots * std::min<std::uint32_t>(policy.most, heads) + rest;
+    const std::uint32_t least = *std::min_element(budgets.begin(), budgets.end());
+    ASSERT_GE(least, std::max(tokens / 5 / kTileSlots * kTileSlots, policy.sinks + policy.recent + 1)) << what;
+    ASSERT_LE(*std::max_element(budgets.begin(), budgets.end()), most) << what;
+    std::vector<float> scores(budgets.size());
+    test::fill_head_scores(scores, round + 1);
+    unsigned between = 0;
+    for (std::size_t i = 0; i < budgets.size(); ++i) {
+      between += budgets[i] != least && budgets[i] != most ? 1 : 0;
+      for (std::size_t j = 0; j < budgets.size(); ++j)
+        ASSERT_TRUE(scores[i] <= scores[j] || budgets[i] >= budgets[j]) << what << ", heads " << i << ", " << j;
+    }
+    ASSERT_LE(between, 1u) << what;
+  }
+}
+
+// Layers hold the same share of their attention, as their curves in the profile have it.
+TEST(Budget, LayersHoldTheSameShareOfTheirAttention) {
+  Random random(108);
+  for (unsigned round = 0; round < test::turns(100, 10); ++round) {
+    const Shape shape = random_shape(random);
+    const Policy policy = prefix_kv(random.within(100, 900));
+    Rig rig(shape, policy, {}, round + 1);
+    const std::string what = words(shape, policy);
+    const std::vector<std::uint32_t> budgets = budgets_of(rig.cache());
+    ASSERT_EQ(sum_of(budgets), policy.tokens * budgets.size()) << what;
+    ProfileView profile;
+    ASSERT_EQ(profile.open(rig.profile(), shape), Status::kOk);
+    // The mean curve of a layer's heads, read backwards: the share that a number of tokens has.
+    const auto place_of = [&](std::uint32_t layer, double tokens) {
+      double before = 0;
+      for (std::uint32_t point = 0; point < kAttentionPoints; ++point) {
+        double mean = 0;
+        for (std::uint32_t head = 0; head < shape.kv_heads; ++head)
+          mean += 1.0 * profile.attention(layer, head).tokens[point] / shape.kv_heads;
+        if (tokens < mean) return point + (mean > before ? (tokens - before) / (mean - before) : 0.0);
+        before = mean;
+      }
+      return 1.0 * kAttentionPoints;
+    };
+    const std::uint32_t least = *std::min_element(budgets.begin(), budgets.end());
+    const std::uint32_t rest = policy.tokens % kTileSlots;
+    double lowest = kAttentionPoints,
+           highest = 0;  // places that a tile more would surely reach, and one less would not
+    for (std::size_t i = 0; i < budgets.size(); ++i) {
+      const auto layer = static_cast<std::uint32_t>(i / shape.kv_heads);
+      if (budgets[i] == least || budgets[i] / kTileSlots >= policy.tokens / kTileSlots * 4) continue;
+      const double held = budgets[i] - rest;
+      lowest = std::min(lowest, place_of(layer, held + 2 * kTileSlots));
+      highest = std::max(highest, place_of(layer, held - 2 * kTileSlots));
+    }
+    EXPECT_LE(highest, lowest + 0.02 + (budgets.size() < 3 ? kAttentionPoints : 0)) << what;
+  }
 }
 
 TEST(Budget, WithoutHeadScoresThatDifferHeadsAreAlike) {
@@ -142,6 +214,9 @@ TEST(Budget, WhatCannotBeSharedIsRefusedAndChangesNothing) {
       {"far more than the mean", table, {0xffffffff, 64, 64, 64}, Status::kBadPolicy},
       {"as much as the mean", table, {192, 128, 128, 64}, Status::kOk},
       {"head scores without a profile", head_kv(128), {}, Status::kBadProfile},
+      {"heads that retrieve without a profile", duo(128), {}, Status::kBadProfile},
+      {"attention without a profile", prefix_kv(128), {}, Status::kBadProfile},
+      {"rules without a profile", fast_gen(128), {}, Status::kBadProfile},
   };
   for (const Case& one : cases) {
     test::Arena arena(footprint(kShape, one.policy));
@@ -156,6 +231,36 @@ TEST(Budget, WhatCannotBeSharedIsRefusedAndChangesNothing) {
   test::Arena arena(footprint(kShape, head_kv(128)));
   Cache cache;
   EXPECT_EQ(cache.init(arena.bytes(), kShape, head_kv(128), {{}, profile, {}}), Status::kOk);
+  for (const Policy& policy : {prefix_kv(128), fast_gen(128)}) {
+    test::Arena other(footprint(kShape, policy));
+    EXPECT_EQ(cache.init(other.bytes(), kShape, policy, {{}, profile, {}}), Status::kBadProfile)
+        << "no attention in it";
+  }
+}
+
+// PrefixKV online: a layer whose attention is spread gets more than one whose attention is on a few tokens.
+TEST(CompactNow, LayersHoldTheSameShareOfTheirScores) {
+  constexpr Shape kShape = {.layers = 2, .query_heads = 2, .kv_heads = 2, .head_dim = 16, .max_chunk = 16};
+  Policy policy = ems_no_merge(512);
+  policy.recent = 8;
+  Rig rig(kShape, policy);
+  Random random(109);
+  for (int i = 0; i < 25; ++i) {
+    for (std::uint32_t layer = 0; layer < 2; ++layer) {
+      const auto rows = random.bells(16 * 2 * 16);
+      auto queries = random.bells(16 * 2 * 16);
+      for (float& x : queries) x *= layer == 0 ? 0.01f : 8.0f;
+      ASSERT_EQ(append(rig.cache(), layer, rows, rows), Status::kOk);
+      (void)test::attend_all(rig.cache(), layer, queries);
+    }
+  }
+  ASSERT_EQ(compact_now(rig.cache(), 200, Budget::kPrefix), Status::kOk);
+  EXPECT_EQ(rig.cache().budget(0, 0), 512u);
+  const auto held = [&](std::uint32_t layer) { return rig.cache().held(layer, 0) + rig.cache().held(layer, 1); };
+  EXPECT_LE(held(0) + held(1), 4 * 200u);
+  EXPECT_GE(held(0) + held(1), 4 * 200u - 4 * kTileSlots);
+  EXPECT_GT(held(0), 2 * held(1));
+  EXPECT_EQ(check(rig.cache()), Status::kOk);
 }
 
 // One step of a long run. One head of each layer, a different one after `turn` tokens, attends
@@ -324,7 +429,7 @@ TEST(CompactNow, RefusesWhatDoesNotFitThePolicy) {
       EXPECT_EQ(compact_now(rig.cache(), 129, Budget::kUniform), Status::kBadArgument) << what;
       EXPECT_EQ(compact_now(rig.cache(), policy.sinks + policy.recent, Budget::kUniform), Status::kBadArgument) << what;
       EXPECT_EQ(compact_now(rig.cache(), 0, Budget::kUniform), Status::kBadArgument) << what;
-      EXPECT_EQ(compact_now(rig.cache(), 100, static_cast<Budget>(5)), Status::kBadPolicy) << what;
+      EXPECT_EQ(compact_now(rig.cache(), 100, static_cast<Budget>(8)), Status::kBadPolicy) << what;
       const bool own = policy.budget == Budget::kTable;
       EXPECT_EQ(compact_now(rig.cache(), 100, own ? Budget::kPyramid : Budget::kTable), Status::kBadPolicy) << what;
     }

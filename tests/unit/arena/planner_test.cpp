@@ -105,8 +105,7 @@ TEST(TokensThatFit, IsExactlyWhatInitTakes) {
       EXPECT_EQ(tokens_that_fit(kShape, policy, bytes), tokens) << name;
       const std::size_t need = footprint(kShape, policy);
       ASSERT_LE(need, bytes) << name;
-      std::vector<std::byte> profile;
-      if (policy.budget == Budget::kScores) profile = test::make_profile(kShape, 5);
+      const std::vector<std::byte> profile = test::make_profile(kShape, policy, 5);
       test::Arena arena(need);
       Cache cache;
       EXPECT_EQ(cache.init(arena.bytes().first(need - 1), kShape, policy, {{}, profile}), Status::kArenaTooSmall);

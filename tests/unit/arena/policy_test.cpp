@@ -51,7 +51,14 @@ TEST(Policy, FieldsOfScoredPoliciesHaveRanges) {
   EXPECT_FALSE(valid(with(&Policy::merge, static_cast<Merge>(3)), kShape));
   EXPECT_FALSE(valid(with(&Policy::similarity, static_cast<Similarity>(3)), kShape));
   EXPECT_FALSE(valid(with(&Policy::mass, static_cast<Mass>(3)), kShape));
-  EXPECT_FALSE(valid(with(&Policy::budget, static_cast<Budget>(5)), kShape));
+  EXPECT_FALSE(valid(with(&Policy::budget, static_cast<Budget>(8)), kShape));
+  for (std::uint32_t value = 0; value <= 255; ++value) {
+    EXPECT_EQ(valid(with(&Policy::most, static_cast<std::uint8_t>(value)), kShape), value >= 1 && value <= 64) << value;
+    EXPECT_EQ(valid(with(&Policy::recovered, static_cast<std::uint8_t>(value)), kShape), value != 0) << value;
+  }
+  EXPECT_FALSE(valid(with(&Policy::budget, Budget::kRules), kShape)) << "it merges";
+  EXPECT_FALSE(valid(with(&Policy::budget, Budget::kRules, l2_norm(100)), kShape));
+  EXPECT_TRUE(valid(with(&Policy::budget, Budget::kRules, snapkv(100)), kShape));
   for (std::uint32_t value = 0; value <= 0xffff; ++value) {
     const bool power = value != 0 && (value & (value - 1)) == 0;
     EXPECT_EQ(valid(with(&Policy::window, static_cast<std::uint16_t>(value)), kShape), power && value <= 4096) << value;
@@ -106,7 +113,11 @@ TEST(Policy, OtherPoliciesHaveDefaultsInTheFieldsTheyDoNotRead) {
     EXPECT_FALSE(valid(with(&Policy::score, Score::kLocal, plain), kShape));
     EXPECT_FALSE(valid(with(&Policy::per_query, false, plain), kShape));
     EXPECT_FALSE(valid(with(&Policy::merge, Merge::kValues, plain), kShape));
-    EXPECT_FALSE(valid(with(&Policy::budget, Budget::kAdaptive, plain), kShape));
+    for (const Budget budget : {Budget::kAdaptive, Budget::kRules})
+      EXPECT_FALSE(valid(with(&Policy::budget, budget, plain), kShape));
+    const bool bounded = plain.keep != Keep::kAll;
+    for (const Budget budget : {Budget::kPyramid, Budget::kScores, Budget::kTable, Budget::kPrefix, Budget::kRetrieval})
+      EXPECT_EQ(valid(with(&Policy::budget, budget, plain), kShape), bounded);
   }
 }
 
@@ -132,9 +143,15 @@ TEST(Policy, PresetsAreFoundByTheNamesThatAreListed) {
   EXPECT_EQ(policy, ems(77));
   ASSERT_EQ(find_policy("head_kv", 77, policy), Status::kOk);
   EXPECT_EQ(policy, head_kv(77));
+  ASSERT_EQ(find_policy("prefix_kv", 77, policy), Status::kOk);
+  EXPECT_EQ(policy, prefix_kv(77));
+  ASSERT_EQ(find_policy("duo", 77, policy), Status::kOk);
+  EXPECT_EQ(policy, duo(77));
+  ASSERT_EQ(find_policy("fast_gen", 77, policy), Status::kOk);
+  EXPECT_EQ(policy, fast_gen(77));
   ASSERT_EQ(find_policy("ems_fold", 77, policy), Status::kOk);
   EXPECT_EQ(policy, ems(77));
-  EXPECT_EQ(names.size(), 13u);
+  EXPECT_EQ(names.size(), 16u);
 }
 
 TEST(Policy, AnUnknownNameLeavesThePolicyAsItWas) {

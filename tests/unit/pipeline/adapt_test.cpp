@@ -56,7 +56,8 @@ std::vector<float> scaled(std::vector<float> row, float factor) {
   return row;
 }
 
-const char* const kAdaptive[] = {"ems", "ems_no_merge", "tova", "snapkv", "l2_norm", "pyramid_kv", "ada_kv"};
+const char* const kAdaptive[] = {"ems",     "ems_no_merge", "tova",   "snapkv",
+                                 "l2_norm", "pyramid_kv",   "ada_kv", "fast_gen"};
 
 Policy policy_of(const char* name) {
   Policy policy;

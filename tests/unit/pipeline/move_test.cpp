@@ -7,6 +7,7 @@
 #include "tests/support/effort.hpp"
 #include "tests/support/feed.hpp"
 #include "tests/support/model_of.hpp"
+#include "tests/support/rows.hpp"
 #include "tests/support/snapshots.hpp"
 
 namespace nibkv::move_test {
@@ -245,8 +246,8 @@ TEST(MoveTo, AnyPresetToAnyOther) {
   const auto presets = test::scored_presets(shape, 90);
   std::vector<Policy> policies = {full(400), streaming_llm(70, 3)};
   for (std::size_t i = 0; i < presets.size(); i += test::kEvery) {
-    if (presets[i].policy.budget != Budget::kScores)
-      policies.push_back(presets[i].policy);  // its profile has head scores
+    const Policy& policy = presets[i].policy;
+    if (!test::needs_head_scores(policy) && !test::needs_attention(policy)) policies.push_back(policy);
   }
   for (const std::string& port : test::running_ports()) {
     for (const Policy& policy : policies) {

@@ -10,6 +10,7 @@
 
 #include "tests/reference/arena_model.hpp"
 #include "tests/support/rig.hpp"
+#include "tests/support/rows.hpp"
 
 namespace nibkv::profile_test {
 namespace {
@@ -315,6 +316,64 @@ TEST(Calibrator, MeansAreThoseOfTheRows) {
   for (std::size_t c = 0; c < 16; ++c) {  // bf16 has 8 bits of fraction
     EXPECT_NEAR(bf16(view.head(0, 0).key_means, c), key_means[c], std::abs(key_means[c]) / 256 + 1e-6) << c;
     EXPECT_NEAR(bf16(view.head(0, 0).query_squares, c), query_squares[c], query_squares[c] / 256) << c;
+  }
+}
+
+TEST(Profile, AttentionIsAddedToACopy) {
+  const std::vector<std::byte> plain = test::make_profile(kShape, 4);
+  const std::vector<std::byte> maps = test::make_profile(kShape, 4, {.align = true});
+  std::vector<HeadAttention> attention(std::size_t{kShape.layers} * kShape.kv_heads);
+  test::fill_attention(attention, 7);
+  for (const std::vector<std::byte>& from : {plain, maps}) {
+    const bool has_maps = &from != &plain && from.size() != plain.size();
+    std::vector<std::byte> copy(profile_bytes(kShape, has_maps, true));
+    ASSERT_EQ(copy.size(), from.size() + 40 * attention.size());
+    ASSERT_EQ(add_attention(from, kShape, attention, copy), Status::kOk);
+    ProfileView view, before;
+    ASSERT_EQ(before.open(from, kShape), Status::kOk);
+    EXPECT_FALSE(before.has_attention());
+    EXPECT_EQ(before.attention(0, 0), HeadAttention{});
+    ASSERT_EQ(view.open(copy, kShape), Status::kOk);
+    EXPECT_TRUE(view.has_attention());
+    EXPECT_EQ(view.has_maps(), has_maps);
+    EXPECT_NE(view.checksum(), before.checksum());
+    for (std::uint32_t layer = 0; layer < kShape.layers; ++layer) {
+      for (std::uint32_t head = 0; head < kShape.kv_heads; ++head) {
+        EXPECT_EQ(view.attention(layer, head), attention[layer * kShape.kv_heads + head]);
+        EXPECT_EQ(view.cosines(layer, head).keys, before.cosines(layer, head).keys);
+      }
+    }
+    // Again, with other attention.
+    std::vector<HeadAttention> others = attention;
+    others.back().tokens[15] = 65535;
+    std::vector<std::byte> again(copy.size());
+    ASSERT_EQ(add_attention(copy, kShape, others, again), Status::kOk);
+    ASSERT_EQ(view.open(again, kShape), Status::kOk);
+    EXPECT_EQ(view.attention(kShape.layers - 1u, kShape.kv_heads - 1u), others.back());
+
+    const std::vector<std::byte> unchanged(copy.size(), std::byte{5});
+    std::vector<std::byte> out = unchanged;
+    const auto refuses = [&](std::span<const std::byte> profile, std::span<const HeadAttention> all,
+                             std::span<std::byte> to, Status status) {
+      EXPECT_EQ(add_attention(profile, kShape, all, to), status);
+      EXPECT_EQ(out, unchanged);
+    };
+    refuses(std::span(from).first(from.size() - 1), attention, out, Status::kBadProfile);
+    refuses(from, std::span(attention).first(1), out, Status::kBadArgument);
+    refuses(from, attention, std::span(out).first(from.size()), Status::kBadArgument);
+    others = attention;
+    others[1].recovered[0] = 9;
+    others[1].recovered[1] = 8;
+    refuses(from, others, out, Status::kBadArgument);
+    others = attention;
+    others[0].tokens[3] = 9;
+    others[0].tokens[4] = 8;
+    refuses(from, others, out, Status::kBadArgument);
+    // The same numbers in a sealed profile.
+    std::memset(copy.data() + from.size(), 9, 2);
+    std::memset(copy.data() + from.size() + 2, 0, 2);
+    test::seal(copy);
+    EXPECT_EQ(view.open(copy, kShape), Status::kBadProfile);
   }
 }
 
