@@ -77,6 +77,38 @@ void put_value_codes(std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_
   }
 }
 
+namespace {
+
+// get and put in one: from a slot to another one, which may be in the same tile.
+void move_key_codes(const std::uint8_t* from, std::uint32_t from_lane, std::uint8_t* to, std::uint32_t to_lane,
+                    std::uint32_t head_dim) {
+  const std::uint32_t down = from_lane < 16 ? 0 : 4, up = to_lane < 16 ? 0 : 4;
+  const std::uint32_t others = ~(std::uint32_t{0x0f0f0f0f} << up);
+  from += from_lane % 16 * 4;
+  to += to_lane % 16 * 4;
+  for (std::uint32_t g = 0; g < head_dim / 4; ++g, from += 64, to += 64) {
+    put_word(to, 0, (word_at(to, 0) & others) | (word_at(from, 0) >> down & 0x0f0f0f0f) << up);
+  }
+}
+
+void move_value_codes(const std::uint8_t* from, std::uint32_t from_lane, std::uint8_t* to, std::uint32_t to_lane,
+                      std::uint32_t head_dim) {
+  const std::uint32_t down = from_lane % 4 * 8 + (from_lane < 16 ? 0 : 4);
+  const std::uint32_t up = to_lane % 4 * 8 + (to_lane < 16 ? 0 : 4);
+  const std::uint32_t others = ~(std::uint32_t{15} << up);
+  from += from_lane % 16 / 4 * head_dim * 4;
+  to += to_lane % 16 / 4 * head_dim * 4;
+  for (std::uint32_t start = 0; start < head_dim; start += 16, from += 64, to += 64) {
+    std::uint32_t codes[16], words[16];  // apart, as in put_value_codes
+    std::memcpy(codes, from, sizeof codes);
+    std::memcpy(words, to, sizeof words);
+    for (std::uint32_t c = 0; c < 16; ++c) words[c] = (words[c] & others) | (codes[c] >> down & 15) << up;
+    std::memcpy(to, words, sizeof words);
+  }
+}
+
+}  // namespace
+
 void start_slot(const ArenaView& to, const Chain& chain, std::uint32_t tile, std::uint32_t lane,
                 std::uint32_t position) {
   to.set_position(tile, lane, position);
@@ -95,21 +127,19 @@ void move_slot(const ArenaView& to, std::uint32_t from_tile, std::uint32_t from_
     copy_f32(to.key_rows(from_tile), to.value_rows(from_tile), from_lane, to, {to_tile, to_lane});
     return;
   }
-  std::uint8_t codes[kMaxHeadDim];
-  if (owns_keys(to, to_tile)) {
-    get_key_codes(to.key_codes(from_tile), from_lane, shape.head_dim, codes);
-    put_key_codes(to.key_codes(to_tile), to_lane, shape.head_dim, codes);
-  }
-  if (owns_values(to, to_tile)) {
-    get_value_codes(to.value_codes(from_tile), from_lane, shape.head_dim, codes);
-    put_value_codes(to.value_codes(to_tile), to_lane, shape.head_dim, codes);
-  }
+  if (owns_keys(to, to_tile))
+    move_key_codes(to.key_codes(from_tile), from_lane, to.key_codes(to_tile), to_lane, shape.head_dim);
+  if (owns_values(to, to_tile))
+    move_value_codes(to.value_codes(from_tile), from_lane, to.value_codes(to_tile), to_lane, shape.head_dim);
+  const Side at = to.layout().side;
+  const std::byte* const from_side = to.side(from_tile);
+  std::byte* const to_side = to.side(to_tile);
   NIBKV_UNROLL
   for (const SideField& field : kSideFields) {
     if (field.rule == SideField::Rule::kPosition) continue;
     for (std::uint32_t n = 0; n < field.arrays(shape, to.policy()); ++n) {
-      std::memcpy(side_element(to, field, to_tile, n, to_lane), side_element(to, field, from_tile, n, from_lane),
-                  field.bytes);
+      std::memcpy(to_side + at.*field.offset + (n * kTileSlots + to_lane) * field.bytes,
+                  from_side + at.*field.offset + (n * kTileSlots + from_lane) * field.bytes, field.bytes);
     }
   }
 }

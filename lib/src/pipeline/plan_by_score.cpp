@@ -192,7 +192,10 @@ void plan_by_score(const ArenaView& to, const Chain& chain, std::uint32_t layer,
   std::uint32_t limit = 0xffffffff;
   std::uint32_t above = 0;
   if (centres != 0) {
+    std::uint32_t most = 0;
+    inner.each([&](std::uint32_t i) { most = rank[i] > most ? rank[i] : most; });
     limit = largest_that([&](std::uint32_t least) {
+      if (least > most) return false;
       std::uint32_t reach = 0;
       inner.each([&](std::uint32_t i) { reach += rank[i] >= least ? 1 : 0; });
       return reach >= centres;

@@ -23,12 +23,18 @@ class Droppable {
   bool has(std::uint32_t slot) const {
     return slot >= begin_ && slot < end_ && (bits_ == nullptr || (bits_[slot / 32] >> slot % 32 & 1) != 0);
   }
+  /// Whether any of some neighbouring slots may be between the first and the last of them.
+  bool any_from(std::uint32_t slot, std::uint32_t slots) const { return slot < end_ && slot + slots > begin_; }
   std::uint32_t count() const { return count_; }
   /// Calls visit(slot) for all of them, in ascending order.
   template <typename F>
   void each(F visit) const {
+    if (bits_ == nullptr) {  // apart, so that compilers can vectorise it
+      for (std::uint32_t i = begin_; i < end_; ++i) visit(i);
+      return;
+    }
     for (std::uint32_t i = begin_; i < end_; ++i) {
-      if (bits_ == nullptr || has(i)) visit(i);
+      if (has(i)) visit(i);
     }
   }
   /// The same in descending order.

@@ -201,20 +201,23 @@ void Batch::compare_held(std::uint32_t tile, const std::uint32_t* held_energies,
     // keys that point apart.
     const std::int32_t* dots = dots_ + i * kTileSlots;
     const float scale = candidates_[i].scale;
+    const float best = candidates_[i].best;
     float similarities[kTileSlots];
-    for (std::uint32_t t = 0; t < kTileSlots; ++t) similarities[t] = static_cast<float>(dots[t]) * scales[t] * scale;
+    std::uint32_t better = 0;
+    const auto finish = [&](std::uint32_t t, float product) {
+      similarities[t] = product * __builtin_fabsf(product) / energies[t];
+      better += similarities[t] > best ? 1u : 0u;
+    };
     if (channels() != 0) {
       const std::int32_t* more = outlier_dots_ + i * kTileSlots;
       const float outlier_scale = candidates_[i].outlier_scale;
-      for (std::uint32_t t = 0; t < kTileSlots; ++t) similarities[t] += static_cast<float>(more[t]) * outlier_scale;
+      for (std::uint32_t t = 0; t < kTileSlots; ++t) {
+        finish(t, static_cast<float>(dots[t]) * scales[t] * scale + static_cast<float>(more[t]) * outlier_scale);
+      }
+    } else {
+      for (std::uint32_t t = 0; t < kTileSlots; ++t) finish(t, static_cast<float>(dots[t]) * scales[t] * scale);
     }
-    for (std::uint32_t t = 0; t < kTileSlots; ++t)
-      similarities[t] = similarities[t] * __builtin_fabsf(similarities[t]) / energies[t];
-    if (keys_only) {  // usually none is better
-      std::uint32_t better = 0;
-      for (std::uint32_t t = 0; t < kTileSlots; ++t) better += similarities[t] > candidates_[i].best ? 1u : 0u;
-      if (better == 0) continue;
-    }
+    if (keys_only && better == 0) continue;  // usually
     for (std::uint32_t t = 0; t < kTileSlots; ++t) {
       if ((lanes >> t & 1) == 0 || (keys_only && !(similarities[t] > candidates_[i].best))) continue;
       consider(i, similarities[t], {tile, t}, target[t]);
@@ -238,14 +241,22 @@ void Batch::compare_turned(std::uint32_t tile, std::uint32_t lanes, const std::u
   }
 }
 
-void Batch::compare(const Cursor& in, const std::uint32_t* energies, const Droppable& centres,
-                    const std::uint32_t* target) {
-  const std::uint32_t tile = in.tile;
+// The lanes of a tile that may become centres.
+std::uint32_t centre_lanes(const Cursor& in, const Droppable& centres, const std::uint32_t* target) {
   const std::uint32_t slot = in.first_slot();
+  if (!centres.any_from(slot, kTileSlots)) return 0;
   std::uint32_t lanes = 0;
   for (std::uint32_t t = 0; t < in.slots_in_tile(); ++t) {
     if (centres.has(slot + t) && target[slot + t] < kMember) lanes |= 1u << t;
   }
+  return lanes;
+}
+
+void Batch::compare(const Cursor& in, const std::uint32_t* energies, const Droppable& centres,
+                    const std::uint32_t* target) {
+  const std::uint32_t tile = in.tile;
+  const std::uint32_t slot = in.first_slot();
+  const std::uint32_t lanes = centre_lanes(in, centres, target);
   if (lanes == 0) return;
   if (turns_) {
     compare_turned(tile, lanes, target + slot);
@@ -283,6 +294,7 @@ void assign_members(const ArenaView& to, const Chain& chain, std::uint32_t layer
   std::uint32_t* energies = arrays.rank;  // no longer needed: it is known which slots stay
   if (!policy.position_free) {
     for (Cursor each = to.first_slot(chain); each.any(); each.next_tile(links)) {
+      if (centre_lanes(each, inner, target) == 0) continue;  // not compared with
       const std::uint32_t ahead = links[each.tile];
       if (ahead != kNoTile) prefetch(to.key_codes(ahead), to.layout().code_bytes / 2);
       batch.find_energies(each.tile, energies + each.first_slot());
