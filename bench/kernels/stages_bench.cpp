@@ -56,14 +56,16 @@ ColdCache& filled_cache(const Case& at) {
 }
 
 // `count` queries per call: 1 is decoding, more is prefill.
-void attend_tiles(benchmark::State& state, const Case& at, std::string_view port, std::uint32_t count) {
+// @param drafts  whether no score counts them
+void attend_tiles(benchmark::State& state, const Case& at, std::string_view port, std::uint32_t count,
+                  bool drafts = false) {
   ColdCache& cold = filled_cache(at);
   Cache& cache = cold.cache(port);
   const std::size_t floats = std::size_t{count} * cold.shape().query_heads * cold.shape().head_dim;
   const auto queries = cold.queries().first(floats);
   std::vector<float> out(floats);
   for (auto _ : state) {
-    must(attend(cache, cold.next_layer(), queries, out));
+    must(attend(cache, cold.next_layer(), queries, out, {.drafts = drafts}));
     benchmark::DoNotOptimize(out.data());
   }
   state.counters["ns/token/head"] = nanoseconds_per(double{1} * at.tokens * count * cold.shape().query_heads);
@@ -240,6 +242,9 @@ void register_attend(const Case& at) {
                       [scored, port](benchmark::State& state) { attend_tiles(state, scored, port, 1); });
     RegisterBenchmark(at.name("prefill_scored", port).c_str(),
                       [scored, port](benchmark::State& state) { attend_tiles(state, scored, port, kPrefillChunk); });
+    // On the same cache, so that both may take turns in one run.
+    RegisterBenchmark(at.name("attend_unscored", port).c_str(),
+                      [scored, port](benchmark::State& state) { attend_tiles(state, scored, port, 1, true); });
   }
 }
 

@@ -272,42 +272,47 @@ struct PairBuffers {
 };
 
 // The sums over rows of softmax times factor, or of the largest such product in each group of rows:
-// for 16 slots from `at` on.
-inline void find_attention(const TileScores& tile, int at, __m256i* low, __m256i* high) {
-  const auto weights = [&](int i) {
-    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(tile.softmax + i * 32 + at));
+// for the first 16 slots and the others.
+inline void find_attention(const TileScores& tile, __m256i* low, __m256i* high) {
+  const auto weights = [&](int i, int half) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(tile.softmax + i * 32 + half * 16));
   };
-  *low = *high = _mm256_setzero_si256();
-  if (tile.group == 1) {  // two rows at a time; an odd last one is paired with a factor of 0
-    for (int i = 0; i < tile.count; i += 2) {
-      const int next = i + 1 < tile.count ? i + 1 : i;
-      const int factor = next != i ? tile.factors[next] : 0;
-      const __m256i factors = _mm256_set1_epi32(tile.factors[i] | factor << 16);
-      const __m256i a = weights(i);
-      const __m256i b = weights(next);
-      *low = _mm256_add_epi32(*low, _mm256_madd_epi16(_mm256_unpacklo_epi16(a, b), factors));
-      *high = _mm256_add_epi32(*high, _mm256_madd_epi16(_mm256_unpackhi_epi16(a, b), factors));
+  const __m256i zero = _mm256_setzero_si256();
+  low[0] = high[0] = low[1] = high[1] = zero;
+  if (tile.group == 1) {  // two rows at a time
+    int i = 0;
+    for (; i + 1 < tile.count; i += 2) {
+      const __m256i factors = _mm256_set1_epi32(tile.factors[i] | tile.factors[i + 1] << 16);
+      for (int half = 0; half < 2; ++half) {
+        const __m256i a = weights(i, half);
+        const __m256i b = weights(i + 1, half);
+        low[half] = _mm256_add_epi32(low[half], _mm256_madd_epi16(_mm256_unpacklo_epi16(a, b), factors));
+        high[half] = _mm256_add_epi32(high[half], _mm256_madd_epi16(_mm256_unpackhi_epi16(a, b), factors));
+      }
+    }
+    if (i == tile.count) return;
+    const __m256i factor = _mm256_set1_epi32(tile.factors[i]);
+    for (int half = 0; half < 2; ++half) {
+      const __m256i a = weights(i, half);
+      low[half] = _mm256_add_epi32(low[half], _mm256_madd_epi16(_mm256_unpacklo_epi16(a, zero), factor));
+      high[half] = _mm256_add_epi32(high[half], _mm256_madd_epi16(_mm256_unpackhi_epi16(a, zero), factor));
     }
     return;
   }
-  for (int i = 0; i < tile.count; i += tile.group) {
-    __m256i most_low = _mm256_setzero_si256();
-    __m256i most_high = _mm256_setzero_si256();
-    for (int j = i; j < i + tile.group; ++j) {
-      const __m256i factor = _mm256_set1_epi32(tile.factors[j]);
-      const __m256i a = weights(j);
-      const __m256i zero = _mm256_setzero_si256();
-      most_low = _mm256_max_epi32(most_low, _mm256_madd_epi16(_mm256_unpacklo_epi16(a, zero), factor));
-      most_high = _mm256_max_epi32(most_high, _mm256_madd_epi16(_mm256_unpackhi_epi16(a, zero), factor));
+  for (int half = 0; half < 2; ++half) {
+    for (int i = 0; i < tile.count; i += tile.group) {
+      __m256i most_low = zero;
+      __m256i most_high = zero;
+      for (int j = i; j < i + tile.group; ++j) {
+        const __m256i factor = _mm256_set1_epi32(tile.factors[j]);
+        const __m256i a = weights(j, half);
+        most_low = _mm256_max_epi32(most_low, _mm256_madd_epi16(_mm256_unpacklo_epi16(a, zero), factor));
+        most_high = _mm256_max_epi32(most_high, _mm256_madd_epi16(_mm256_unpackhi_epi16(a, zero), factor));
+      }
+      low[half] = _mm256_add_epi32(low[half], most_low);
+      high[half] = _mm256_add_epi32(high[half], most_high);
     }
-    *low = _mm256_add_epi32(*low, most_low);
-    *high = _mm256_add_epi32(*high, most_high);
   }
-}
-
-inline __m256i shift_rounded(__m256i x, int shift) {
-  const __m256i half = _mm256_set1_epi32(static_cast<std::int32_t>((1u << shift) >> 1));
-  return _mm256_srl_epi32(_mm256_add_epi32(x, half), _mm_cvtsi32_si128(shift));
 }
 
 // scores - (scores * fade + 65535 >> 16)
@@ -320,25 +325,38 @@ inline __m256i faded(__m256i scores, std::uint32_t fade) {
   return _mm256_sub_epi16(_mm256_sub_epi16(scores, whole), _mm256_add_epi16(_mm256_set1_epi16(1), exact));
 }
 
+// x + (1 << shift >> 1) >> shift, with what depends on the shift alone computed once.
+struct RoundedShift {
+  __m256i half;
+  __m128i places;
+  explicit RoundedShift(int shift)
+      : half(_mm256_set1_epi32(static_cast<std::int32_t>((1u << shift) >> 1))), places(_mm_cvtsi32_si128(shift)) {}
+  __m256i operator()(__m256i x) const { return _mm256_srl_epi32(_mm256_add_epi32(x, half), places); }
+};
+
 inline void add_scores(const TileScores& tile) {
-  for (int at = 0; at < 32; at += 16) {
-    __m256i low;   // slots 0-3 and 8-11
-    __m256i high;  // slots 4-7 and 12-15
-    find_attention(tile, at, &low, &high);
-    const __m256i attention[2] = {_mm256_permute2x128_si256(low, high, 0x20),
-                                  _mm256_permute2x128_si256(low, high, 0x31)};
-    if (tile.global != nullptr) {
-      for (int k = 0; k < 2; ++k) {
-        auto* global = reinterpret_cast<__m256i*>(tile.global + at + 8 * k);
-        const __m256i more = shift_rounded(attention[k], tile.global_shift);
-        const __m256i room = _mm256_xor_si256(more, _mm256_set1_epi32(-1));
-        _mm256_storeu_si256(global, _mm256_add_epi32(_mm256_min_epu32(_mm256_loadu_si256(global), room), more));
-      }
+  __m256i low[2];   // slots 0-3 and 8-11; the next 16 likewise
+  __m256i high[2];  // slots 4-7 and 12-15
+  find_attention(tile, low, high);
+  __m256i attention[4];
+  for (int k = 0; k < 2; ++k) {
+    attention[2 * k] = _mm256_permute2x128_si256(low[k], high[k], 0x20);
+    attention[2 * k + 1] = _mm256_permute2x128_si256(low[k], high[k], 0x31);
+  }
+  if (tile.global != nullptr) {
+    const RoundedShift shift(tile.global_shift);
+    for (int k = 0; k < 4; ++k) {
+      auto* global = reinterpret_cast<__m256i*>(tile.global + 8 * k);
+      const __m256i more = shift(attention[k]);
+      const __m256i room = _mm256_xor_si256(more, _mm256_set1_epi32(-1));
+      _mm256_storeu_si256(global, _mm256_add_epi32(_mm256_min_epu32(_mm256_loadu_si256(global), room), more));
     }
-    if (tile.local != nullptr) {
-      auto* local = reinterpret_cast<__m256i*>(tile.local + at);
-      const __m256i more = _mm256_packus_epi32(shift_rounded(attention[0], tile.local_shift),
-                                               shift_rounded(attention[1], tile.local_shift));
+  }
+  if (tile.local != nullptr) {
+    const RoundedShift shift(tile.local_shift);
+    for (int k = 0; k < 2; ++k) {
+      auto* local = reinterpret_cast<__m256i*>(tile.local + 16 * k);
+      const __m256i more = _mm256_packus_epi32(shift(attention[2 * k]), shift(attention[2 * k + 1]));
       const __m256i left = faded(_mm256_loadu_si256(local), tile.fade);
       _mm256_storeu_si256(local, _mm256_adds_epu16(left, _mm256_permute4x64_epi64(more, 0xd8)));
     }

@@ -1,14 +1,24 @@
 #include "nibkv/score.hpp"
 
+#include <bit>
+
 #include "attention/class_mass.hpp"
 #include "attention/score_rows.hpp"
 
 namespace nibkv {
 namespace {
 
+// How many bits a number has; `int` in each version of the standard library.
+std::int32_t bits_of(std::uint64_t number) {
+  return static_cast<std::int32_t>(std::bit_width(number));
+}
+
 // A weight of 1 in units of the scores, as a power of two.
 constexpr std::int32_t kGlobalOne = 24;
 constexpr std::int32_t kLocalOne = 14;
+
+// In place of the octaves of a tile that a row does not see: 16 or more below those of any other.
+constexpr std::int32_t kFarBelow = -(5 << 28);
 
 // The factor of a row's weights: weight * 2^(the tile's exponent) * share * 2^exponent
 // is in units of 2^-24.
@@ -20,12 +30,13 @@ struct Fraction {
 Fraction share_of(const RowState& state, std::uint32_t heads) {
   // weight * 2^(e - E) / (mass * 2^-24), times 2^24 for the units: 2^48 / mass. The mass is m * 2^k
   // with m in [2^15, 2^16).
-  std::int32_t k = 0;
   std::uint64_t mass = state.mass;
-  for (; mass >= std::uint64_t{1} << 32; mass >>= 1) ++k;
-  mass *= heads;  // below 2^42
-  for (; mass >= 65536; mass >>= 1) ++k;
-  for (; mass < 32768; mass <<= 1) --k;
+  const std::int32_t above = bits_of(mass) - 32;
+  std::int32_t k = above > 0 ? above : 0;
+  mass = (mass >> k) * heads;  // below 2^42
+  const std::int32_t more = bits_of(mass) - 16;
+  k += more;
+  mass = more > 0 ? mass >> more : mass << -more;
   const auto inverse = static_cast<std::int32_t>(((std::uint32_t{1} << 30) + (mass >> 1)) / mass);  // (2^14, 2^15]
   return {inverse < 32767 ? inverse : 32767, 2 * kGlobalOne - 30 - k - state.exponent};
 }
@@ -36,17 +47,20 @@ class UniformShares {
  public:
   UniformShares(const ArenaView& to, const Chain& chain) : members_(chain.members_mass) {
     if (has_masses(to.policy())) places_ = kMassPlaces;
-    while (std::uint64_t{1} << capacity_ < std::uint64_t{to.layout().chain_tiles} * kTileSlots) ++capacity_;
+    capacity_ = bits_of(std::uint64_t{to.layout().chain_tiles} * kTileSlots - 1);
   }
   /// A share times the number of tokens, in units of the most that a chain's slots can stand for: at most what it was.
   Fraction of(const Fraction& share, std::uint32_t slots) const {
     std::uint64_t tokens = (std::uint64_t{slots} << 8) + members_;  // below 2^35
     std::int32_t exponent = share.exponent - 8 - capacity_ - places_;
-    for (; tokens >= std::uint64_t{1} << 32; tokens >>= 1) ++exponent;
-    tokens *= static_cast<std::uint32_t>(share.share);
-    for (; tokens >= 32768; tokens = (tokens + 1) >> 1) ++exponent;
-    for (; tokens < 16384; tokens <<= 1) --exponent;
-    return {static_cast<std::int32_t>(tokens < 32767 ? tokens : 32767), exponent};
+    const std::int32_t above = bits_of(tokens) - 32;
+    if (above > 0) tokens >>= above;
+    tokens *= static_cast<std::uint32_t>(share.share);  // at least 2^22
+    const std::int32_t more = bits_of(tokens) - 15;
+    exponent += (above > 0 ? above : 0) + more;
+    tokens = (tokens + (std::uint64_t{1} << more) - 1) >> more;  // rounded up, to 2^15 at most
+    if (tokens == 32768) return {16384, exponent + 1};
+    return {static_cast<std::int32_t>(tokens), exponent};
   }
   /// Binary places that scores have lost to the biases.
   std::int32_t places() const { return places_; }
@@ -111,38 +125,48 @@ void score_rows(const ArenaView& to, Chain& chain, const ScoredRows& rows) {
   TileScores scores{};
   scores.group = mean ? 1 : static_cast<int>(group);
   std::int16_t factors[kMaxRows];
+  std::int32_t octaves[kMaxRows];
+  // What stays the same from tile to tile, which compilers cannot know.
+  const std::int32_t count = rows.count;
+  const std::uint32_t* const links = to.links();
+  const bool global = keeps_global(policy), local = keeps_local(policy);
+  const std::uint32_t global_at = to.layout().side.global, local_at = to.layout().side.local;
+  const std::int32_t halved = static_cast<std::int32_t>(chain.exponent < 31 ? chain.exponent : 31);
+  const std::int32_t* exponents = rows.exponents;
+  const std::uint16_t* softmax = rows.softmax;
   Cursor each = to.first_slot(chain);
-  for (std::uint32_t k = 0; k < rows.tiles; ++k, each.next_tile(to.links())) {
-    const std::uint32_t tile = each.tile;
-    const std::int32_t* exponents = rows.exponents + k * static_cast<std::uint32_t>(rows.count);
+  for (std::uint32_t k = 0; k < rows.tiles;
+       ++k, each.next_tile(links), exponents += count, softmax += count * static_cast<std::int32_t>(kTileSlots)) {
     std::int32_t top = -(1 << 30);
-    for (std::int32_t i = 0; i < rows.count; ++i) {
-      if (exponents[i] != kUnseen && exponents[i] + shares[i].exponent > top) top = exponents[i] + shares[i].exponent;
+    for (std::int32_t i = 0; i < count; ++i) {
+      octaves[i] = exponents[i] == kUnseen ? kFarBelow : exponents[i] + shares[i].exponent;
+      top = octaves[i] > top ? octaves[i] : top;
     }
-    for (std::int32_t i = 0; i < rows.count; ++i) {
-      const std::int32_t down = exponents[i] == kUnseen ? 31 : top - (exponents[i] + shares[i].exponent) + headroom;
+    for (std::int32_t i = 0; i < count; ++i) {
+      const std::int32_t down = top - octaves[i] + headroom;
       factors[i] = static_cast<std::int16_t>(down < 16 ? (shares[i].share + (1 << down >> 1)) >> down : 0);
     }
     // The attention is in units of 2^-(24 + shift). A weight is at most 1, so the shift is not negative.
     const std::int32_t shift = -(top + headroom);
     const auto within = [](std::int32_t places) { return places < 31 ? places > 0 ? places : 0 : 31; };
-    scores.global_shift = within(shift + static_cast<std::int32_t>(chain.exponent < 31 ? chain.exponent : 31));
+    scores.global_shift = within(shift + halved);
     scores.local_shift = 31;  // nothing
-    scores.global = keeps_global(policy) ? to.global(tile) : nullptr;
-    scores.local = keeps_local(policy) ? to.local(tile) : nullptr;
+    std::byte* const side = to.side(each.tile);
+    scores.global = global ? in_place<std::uint32_t>(side + global_at) : nullptr;
+    scores.local = local ? in_place<std::uint16_t>(side + local_at) : nullptr;
     scores.fade = rows.fade;
-    scores.softmax = rows.softmax + k * static_cast<std::uint32_t>(rows.count) * kTileSlots;
+    scores.softmax = softmax;
     scores.factors = factors;
     scores.count = rows.local_from;
     if (rows.local_from != 0) {
       to.kernels().add_scores(scores);
       scores.fade = 0;
     }
-    if (rows.local_from == rows.count) continue;
+    if (rows.local_from == count) continue;
     scores.local_shift = within(shift + local_places);
     scores.softmax += rows.local_from * static_cast<std::int32_t>(kTileSlots);
     scores.factors += rows.local_from;
-    scores.count = rows.count - rows.local_from;
+    scores.count = count - rows.local_from;
     to.kernels().add_scores(scores);
   }
 }
