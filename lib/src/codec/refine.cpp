@@ -25,7 +25,20 @@ std::uint8_t nearest_code(float level, std::uint8_t code) {
   return code;
 }
 
-// Four floats that go through the same operations; in a vector where the CPU has any.
+#ifdef __OPTIMIZE_SIZE__
+float dot(const float* a, const float* b, std::uint32_t count) {
+  float parts[8] = {};
+  for (std::uint32_t c = 0; c < count; c += 8) {
+    for (std::uint32_t i = 0; i < 8; ++i) parts[i] += a[c + i] * b[c + i];
+  }
+  return ((parts[0] + parts[4]) + (parts[2] + parts[6])) + ((parts[1] + parts[5]) + (parts[3] + parts[7]));
+}
+
+void add_product(float* to, float factor, const float* from) {
+  for (std::uint32_t k = 0; k < 4; ++k) to[k] += factor * from[k];
+}
+#else
+// Four floats in a vector, where the CPU has any: compilers do not find these by themselves.
 using Four [[gnu::vector_size(16)]] = float;
 Four four_at(const float* at) {
   Four four;
@@ -43,6 +56,13 @@ float dot(const float* a, const float* b, std::uint32_t count) {
   const Four sums = low + high;
   return (sums[0] + sums[2]) + (sums[1] + sums[3]);
 }
+
+// To four floats.
+void add_product(float* to, float factor, const float* from) {
+  const Four sum = four_at(to) + factor * four_at(from);
+  std::memcpy(to, &sum, sizeof sum);
+}
+#endif
 
 // The blocks of the transform: the largest power of two first.
 std::uint32_t block_at(std::uint32_t head_dim, std::uint32_t start) {
@@ -88,10 +108,7 @@ KeyRefiner::KeyRefiner(const Kernels& kernels, const Basis& basis, std::uint32_t
 void KeyRefiner::add_row(std::uint32_t start, std::uint32_t block, std::uint32_t i, float move) const {
   const float* moments = moments_ + i % 4 * head_dim_ + start;
   float* sums = weighed_ + start;
-  for (std::uint32_t j = 0; j < block; j += 4) {
-    const Four sum = four_at(sums + j) + move * four_at(moments + (j ^ (i & ~3u)));
-    std::memcpy(sums + j, &sum, sizeof sum);
-  }
+  for (std::uint32_t j = 0; j < block; j += 4) add_product(sums + j, move, moments + (j ^ (i & ~3u)));
 }
 
 void KeyRefiner::apply(float* row) const {

@@ -79,7 +79,22 @@ void put_value_codes(std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_
 
 namespace {
 
-// get and put in one: from a slot to another one, which may be in the same tile.
+// From a slot to another one, which may be in the same tile: get and put, in one where size does not come first.
+#ifdef __OPTIMIZE_SIZE__
+void move_key_codes(const std::uint8_t* from, std::uint32_t from_lane, std::uint8_t* to, std::uint32_t to_lane,
+                    std::uint32_t head_dim) {
+  std::uint8_t codes[kMaxHeadDim];
+  get_key_codes(from, from_lane, head_dim, codes);
+  put_key_codes(to, to_lane, head_dim, codes);
+}
+
+void move_value_codes(const std::uint8_t* from, std::uint32_t from_lane, std::uint8_t* to, std::uint32_t to_lane,
+                      std::uint32_t head_dim) {
+  std::uint8_t codes[kMaxHeadDim];
+  get_value_codes(from, from_lane, head_dim, codes);
+  put_value_codes(to, to_lane, head_dim, codes);
+}
+#else
 void move_key_codes(const std::uint8_t* from, std::uint32_t from_lane, std::uint8_t* to, std::uint32_t to_lane,
                     std::uint32_t head_dim) {
   const std::uint32_t down = from_lane < 16 ? 0 : 4, up = to_lane < 16 ? 0 : 4;
@@ -106,6 +121,7 @@ void move_value_codes(const std::uint8_t* from, std::uint32_t from_lane, std::ui
     std::memcpy(to, words, sizeof words);
   }
 }
+#endif
 
 }  // namespace
 
