@@ -227,7 +227,7 @@ TEST(CApi, OptionsReachTheCache) {
   const auto init = [&](const nibkv_options& options, nibkv_cache& cache) {
     return nibkv_init(&cache, arena.bytes().data(), arena.bytes().size(), &c_shape, &c_policy, &options);
   };
-  nibkv_options options = {"scalar", profile.data(), profile.size(), budgets, 4, 0};
+  nibkv_options options = {"scalar", profile.data(), profile.size(), budgets, 4, 0, 0};
   nibkv_cache cache = {};
   ASSERT_EQ(init(options, cache), NIBKV_OK);
   EXPECT_STREQ(nibkv_port(&cache), "scalar");
@@ -242,17 +242,21 @@ TEST(CApi, OptionsReachTheCache) {
   EXPECT_EQ(nibkv_port(&other), test::running_ports()[0]);
   options.port = "abacus";
   EXPECT_EQ(init(options, other), NIBKV_UNKNOWN_PORT);
-  options = {"", nullptr, 0, budgets, 4, 0};
+  options = {"", nullptr, 0, budgets, 4, 0, 0};
   EXPECT_EQ(init(options, other), NIBKV_BAD_PROFILE);
-  options = {"", profile.data(), profile.size() - 1, budgets, 4, 0};
+  options = {"", profile.data(), profile.size() - 1, budgets, 4, 0, 0};
   EXPECT_EQ(init(options, other), NIBKV_BAD_PROFILE);
-  options = {"", profile.data(), profile.size(), budgets, 3, 0};
+  options = {"", profile.data(), profile.size(), budgets, 3, 0, 0};
   EXPECT_NE(init(options, other), NIBKV_OK);
-  options = {"", profile.data(), profile.size(), budgets, 4, 77};
+  options = {"", profile.data(), profile.size(), budgets, 4, 77, 0};
   EXPECT_EQ(init(options, other), NIBKV_OK) << "the profile does not say which weights it is of";
-  options = {"", nullptr, 5, nullptr, 0, 0};
+  options = {"", profile.data(), profile.size(), budgets, 4, 0, 1};
+  EXPECT_EQ(init(options, other), NIBKV_OK);
+  options.turns = 2;
   EXPECT_EQ(init(options, other), NIBKV_BAD_ARGUMENT);
-  options = {"", profile.data(), profile.size(), nullptr, 4, 0};
+  options = {"", nullptr, 5, nullptr, 0, 0, 0};
+  EXPECT_EQ(init(options, other), NIBKV_BAD_ARGUMENT);
+  options = {"", profile.data(), profile.size(), nullptr, 4, 0, 0};
   EXPECT_EQ(init(options, other), NIBKV_BAD_ARGUMENT);
 }
 

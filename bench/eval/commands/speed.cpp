@@ -17,6 +17,7 @@ constexpr const char* kHelp =
 
   --context N          tokens of the prefill (default 4096)
   --decode N           tokens decoded after it (default 64)
+  --turns              heads take turns at making space (Options::turns)
 )";
 
 struct SpeedJob {
@@ -29,6 +30,7 @@ struct SpeedJob {
                  context_of(arguments, 4096) + static_cast<std::size_t>(arguments.integer("decode", 64, 1, 65536))),
         context(context_of(arguments, 4096)),
         decoded(static_cast<std::size_t>(arguments.integer("decode", 64, 1, 65536))) {
+    measured.cache.store.turns = arguments.flag("turns");
     check_settings(measured.cache.store.settings, measured.cache.store.policy);
   }
   void operator()();
@@ -70,7 +72,7 @@ Command speed_command() {
           kHelp,
           {"model", "text", "context", "decode", "storage", "policy", "set", "tokens", "arena", "profile", "outliers",
            "port", "threads", "json"},
-          {},
+          {"turns"},
           [](const Arguments& arguments) -> Job { return SpeedJob(arguments); }};
 }
 

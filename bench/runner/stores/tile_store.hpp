@@ -30,6 +30,7 @@ struct StoreOptions {
   std::uint16_t outlier_channels = 0;  ///< needs a profile
   Storage storage = Storage::kQ4;
   std::uint32_t reach = 0;  ///< Rotary::reach
+  bool turns = false;       ///< Options::turns
   std::size_t workers = 1;
 };
 

@@ -24,6 +24,12 @@ struct Options {
   /// Policy::tokens, the mean, allows for all heads.
   std::span<const std::uint32_t> budgets = {};
   std::uint32_t weights = 0;  ///< the weights of the model, as in CalibrationOptions::weights; 0: not given
+  /// Heads take turns at making space, so that no token pays for all of them: of n heads (layer after layer), head i
+  /// makes it at positions that are 32 * i / n modulo 32, if it holds more than its budget. All queries still see a
+  /// full budget. Under Budget::kAdaptive layers take turns, and only Keep::kScore has any.
+  /// For single tokens: then some head makes space at nearly every token, so truncate() goes back exactly over the
+  /// last append alone, and drafts that are appended again make space again. A snapshot does not hold it.
+  bool turns = false;
 };
 
 inline constexpr std::uint32_t kNoTile = 0xffffffff;
@@ -110,6 +116,7 @@ class Cache {
   const Layout* layout_ = nullptr;  // in the arena
   ProfileView profile_ = {};
   const Kernels* kernels_ = nullptr;
+  bool turns_ = false;
 };
 
 /// The names of the built ports, fastest first: index 0, 1, ...; an empty view past the end.

@@ -250,6 +250,7 @@ typedef struct nibkv_options {
   const uint32_t* budgets; /* [layers][kv_heads] tokens, for NIBKV_BUDGET_TABLE (cache.hpp says which); null: none */
   size_t budget_count;     /* layers * kv_heads, or 0 */
   uint32_t weights;        /* the weights of the model, as in CalibrationOptions::weights (profile.hpp); 0: not given */
+  uint8_t turns;           /* 1: heads take turns at making space (Options::turns of cache.hpp) */
 } nibkv_options;
 
 /* Creates an empty cache in `arena` and makes `cache` its handle.

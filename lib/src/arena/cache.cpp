@@ -80,7 +80,7 @@ Status Cache::init(std::span<std::byte> arena, const Shape& shape, const Policy&
   std::memset(arena.data(), 0, need);
   auto* kept = in_place<Layout>(arena.data() + static_cast<std::size_t>(layout.layout));
   std::memcpy(kept, &layout, sizeof layout);
-  ArenaView::set(*this, arena.data(), shape, policy, *kept, profile, *kernels);
+  ArenaView::set(*this, arena.data(), shape, policy, *kept, profile, *kernels, options.turns);
   set_budgets(ArenaView{*this}, options.budgets);
   reset(ArenaView{*this});
   return Status::kOk;

@@ -56,13 +56,14 @@ struct ArenaView {
 
   /// @param layout  in the arena
   static void set(Cache& to, std::byte* base, const Shape& shape, const Policy& policy, const Layout& layout,
-                  const ProfileView& profile, const Kernels& kernels) {
+                  const ProfileView& profile, const Kernels& kernels, bool turns = false) {
     to.base_ = base;
     to.shape_ = shape;
     to.policy_ = policy;
     to.layout_ = &layout;
     to.profile_ = profile;
     to.kernels_ = &kernels;
+    to.turns_ = turns;
   }
 
   const Shape& shape() const { return cache.shape_; }
@@ -70,6 +71,7 @@ struct ArenaView {
   const Layout& layout() const { return *cache.layout_; }
   const ProfileView& profile() const { return cache.profile_; }
   const Kernels& kernels() const { return *cache.kernels_; }
+  bool turns() const { return cache.turns_; }
 
   template <typename T>
   T* at(std::uint64_t offset) const {

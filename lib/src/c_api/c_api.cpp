@@ -108,11 +108,12 @@ nibkv_status nibkv_init_sized(nibkv_cache* cache, void* arena, size_t arena_byte
   if (options != nullptr) {
     nibkv_options known;
     if (!take(known, options, sizes->options, offsetof(nibkv_options, weights))) return NIBKV_BAD_ARGUMENT;
-    const auto& [port, profile, profile_bytes, budgets, budget_count, weights] = known;
-    if ((profile == nullptr && profile_bytes != 0) || (budgets == nullptr && budget_count != 0))
+    const auto& [port, profile, profile_bytes, budgets, budget_count, weights, turns] = known;
+    if ((profile == nullptr && profile_bytes != 0) || (budgets == nullptr && budget_count != 0) || turns > 1)
       return NIBKV_BAD_ARGUMENT;
-    auto& [to_port, to_profile, to_budgets, to_weights] = chosen;
+    auto& [to_port, to_profile, to_budgets, to_weights, to_turns] = chosen;
     to_weights = weights;
+    to_turns = turns != 0;
     to_port = view(port);
     if (profile != nullptr) to_profile = {static_cast<const std::byte*>(profile), profile_bytes};
     if (budgets != nullptr) to_budgets = {budgets, budget_count};

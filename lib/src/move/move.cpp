@@ -62,7 +62,8 @@ Status clone(const Cache& from, std::span<std::byte> arena, Cache& to) {
     if (held) copy(at.*region.offset, region.bytes(source.shape(), source.policy(), at));
   }
   const auto* layout = in_place<Layout>(arena.data() + static_cast<std::size_t>(at.layout));
-  ArenaView::set(to, arena.data(), source.shape(), source.policy(), *layout, source.profile(), source.kernels());
+  ArenaView::set(to, arena.data(), source.shape(), source.policy(), *layout, source.profile(), source.kernels(),
+                 source.turns());
   forget_shares(ArenaView{to});
   return Status::kOk;
 }

@@ -7,8 +7,7 @@ namespace nibkv {
 namespace {
 
 bool too_long(const ArenaView& to, std::uint32_t layer, std::uint32_t head, std::uint32_t count) {
-  const Chain& chain = to.chain(layer, head);
-  return chain.used + count > capacity_of(to, chain);
+  return is_too_long(to, to.chain(layer, head), layer, head, count);
 }
 
 // The first head of a layer that is too long; kv_heads if there is none.

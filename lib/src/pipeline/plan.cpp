@@ -22,13 +22,23 @@ void plan_recent(const ArenaView& to, const Chain& chain, std::uint32_t incoming
 
 }  // namespace
 
+bool is_too_long(const ArenaView& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
+                 std::uint32_t count) {
+  if (chain.used + count > capacity_of(to, chain)) return true;
+  if (!to.turns() || to.policy().keep != Keep::kScore || chain.used <= chain.budget) return false;
+  const std::uint32_t head = to.policy().budget == Budget::kAdaptive ? 0 : kv_head;
+  const std::uint64_t index = to.head_index(band_of(to, layer).first, head);
+  const auto turn = static_cast<std::uint32_t>(index * kTileSlots / to.heads());
+  return (turn - chain.seen) % kTileSlots < count;
+}
+
 void plan_chain(const ArenaView& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
                 std::uint32_t incoming, const PlanArrays& arrays, std::uint32_t* target) {
   if (to.policy().keep != Keep::kScore) {
     plan_recent(to, chain, incoming, target);
     return;
   }
-  const std::uint32_t kept = chain.used + incoming > capacity_of(to, chain) ? chain.budget : chain.used;
+  const std::uint32_t kept = is_too_long(to, chain, layer, kv_head, incoming) ? chain.budget : chain.used;
   plan_by_score(to, chain, layer, kv_head, kept, arrays, target);
 }
 

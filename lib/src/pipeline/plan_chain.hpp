@@ -13,6 +13,11 @@ inline std::uint32_t capacity_of(const ArenaView& to, const Chain& chain) {
   return chain.budget + detail::slack_of(to.shape(), to.policy());
 }
 
+/// Whether space is made in a chain before `count` more tokens: without it they would not fit, or it is its turn
+/// (Options::turns). The chains of a band have one turn.
+bool is_too_long(const ArenaView& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
+                 std::uint32_t count);
+
 /// The slots that may be dropped under Keep::kScore: all but the sinks and the recent
 /// ones. They form one run, except in a chain with a folded part, where positions decide
 /// which slots are recent.
