@@ -54,6 +54,7 @@ nibkv_policy in_c(const Policy& p) {
   c.budget = number(p.budget);
   c.most = p.most;
   c.recovered = p.recovered;
+  c.recent_share = p.recent_share;
   std::copy_n(p.fold.keys.words, 4, c.fold.keys);
   std::copy_n(p.fold.values.words, 4, c.fold.values);
   std::copy_n(p.fold.aligned_keys.words, 4, c.fold.aligned_keys);
@@ -70,8 +71,8 @@ nibkv_policy in_c(const Policy& p) {
 auto fields(const nibkv_policy& p) {
   return std::tie(p.keep, p.tokens, p.sinks, p.recent, p.score, p.group, p.combine, p.per_query, p.window, p.pool,
                   p.merge, p.rephase, p.similarity, p.position_free, p.mass, p.mean_threshold, p.threshold,
-                  p.candidate_mass, p.budget, p.most, p.recovered, p.fold.recent, p.fold.t, p.fold.retained,
-                  p.fold.retain, p.fold.centred, p.fold.min_cosine);
+                  p.candidate_mass, p.budget, p.most, p.recovered, p.recent_share, p.fold.recent, p.fold.t,
+                  p.fold.retained, p.fold.retain, p.fold.centred, p.fold.min_cosine);
 }
 
 Status in_cpp(nibkv_status status) {

@@ -86,12 +86,12 @@ void check_windows(Policy policy, const std::string& name) {
         (void)test::attend_all(rig.cache(), layer, random.bells(std::size_t{chunk} * 4 * 16));
         for (std::uint32_t head = 0; head < 2; ++head) {
           // Budgets of competing heads have changed since this one was cut back.
-          const std::uint32_t always = policy.sinks + policy.recent;
+          const std::uint32_t always = policy.sinks + recent_of(policy, first);
           const std::uint32_t least = policy.budget == Budget::kAdaptive ? always : rig.cache().budget(layer, head);
           ASSERT_GE(rig.cache().held(layer, head) - (chunk - 1), std::min(first + 1, least)) << what;
           const auto positions = seen_by(rig, layer, head, first);
           ASSERT_TRUE(positions.count(first) == 1) << what;
-          for (std::uint32_t i = 0; i <= std::min(first, policy.recent); ++i) {
+          for (std::uint32_t i = 0; i <= std::min(first, recent_of(policy, first)); ++i) {
             ASSERT_TRUE(positions.count(first - i) == 1) << i << " before " << first << ", " << what;
           }
           for (std::uint32_t sink = 0; sink < std::min(first, policy.sinks); ++sink) {

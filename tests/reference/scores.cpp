@@ -89,7 +89,7 @@ void ScoreModel::attend(const std::vector<WeighedRow>& weighed) {
 std::vector<double> importance(const Policy& policy, std::uint32_t seen, std::span<const SlotInfo> slots) {
   const std::size_t begin = std::min<std::size_t>(policy.sinks, slots.size());
   const std::size_t end =
-      std::max<std::size_t>(begin, slots.size() - std::min<std::size_t>(policy.recent, slots.size()));
+      std::max<std::size_t>(begin, slots.size() - std::min<std::size_t>(recent_of(policy, seen), slots.size()));
   std::vector<double> global;
   std::vector<double> local;
   double global_mean = 0;

@@ -144,6 +144,7 @@ Policy random_scored_policy(Random& random, const Shape& shape, std::uint32_t mo
     policy.tokens = random.within(1, most_tokens);
     policy.sinks = random.below(8);
     policy.recent = random.below(policy.tokens);
+    policy.recent_share = static_cast<std::uint8_t>(random.below(2) == 0 ? 0 : random.below(256));
     policy.score = static_cast<Score>(random.below(4));
     policy.group = static_cast<Group>(shape.group() > kMaxRows ? 0 : random.below(2));
     policy.combine = static_cast<Combine>(random.below(2));

@@ -45,7 +45,8 @@ constexpr Option kOptions[] = {
                        ems_no_merge, h2o, tova, snapkv, l2_norm, pyramid_kv, ada_kv, head_kv,
                        prefix_kv, fast_gen; duo, whose heads differ; minicache or ems_fold, whose layers share codes
 )"},
-    {"set", R"(  --set KEY=VALUE,...  fields of the policy: sinks, recent (tokens, or a share such as 50%), score
+    {"set", R"(  --set KEY=VALUE,...  fields of the policy: sinks, recent (tokens, or a share such as 50%),
+                       recent_share (0 to 255), score
                        (global_local, global, local, key_norm), group (mean, max), combine (sum,
                        max), per_query (0, 1), window, pool, merge (none, values, both), rephase (0,
                        1), similarity (key, value, key_value), position_free (0, 1), mass (none,

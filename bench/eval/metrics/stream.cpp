@@ -17,7 +17,7 @@ std::vector<double> held_by_bin(const Cache& cache, std::size_t bin, std::size_t
     for (std::uint32_t head = 0; head < cache.shape().kv_heads; ++head) {
       std::vector<SlotInfo> slots(cache.held(layer, head));
       require(explain(cache, layer, head, slots), "explain");
-      const std::size_t end = slots.size() - std::min<std::size_t>(policy.recent, slots.size());
+      const std::size_t end = slots.size() - std::min<std::size_t>(recent_of(policy, cache.seen(0)), slots.size());
       for (std::size_t i = policy.sinks; i < end; ++i, ++all) held[std::min(slots[i].position / bin, bins - 1)] += 1;
     }
   }

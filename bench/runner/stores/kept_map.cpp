@@ -123,7 +123,7 @@ KeptMap kept_map_of(const Cache& cache, const std::string& title) {
   const Policy& policy = cache.policy();
   map.sinks = policy.sinks;
   // Without scores, all that is held after the sinks is there because it is new, even beyond the budget.
-  map.recent = policy.keep == Keep::kScore ? policy.recent : cache.seen(0);
+  map.recent = policy.keep == Keep::kScore ? recent_of(policy, cache.seen(0)) : cache.seen(0);
   for (std::uint32_t layer = 0; layer < shape.layers; ++layer) {
     for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
       std::vector<SlotInfo>& slots = map.rows.emplace_back(cache.held(layer, head));

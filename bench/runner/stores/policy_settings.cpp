@@ -107,6 +107,8 @@ std::span<const Field> fields() {
        [](View value, Policy& policy) { return tokens(value, policy.sinks, policy.tokens); }},
       {"recent", "tokens, or a share of the budget such as 50%",
        [](View value, Policy& policy) { return tokens(value, policy.recent, policy.tokens); }},
+      {"recent_share", "a number from 0 to 255",
+       [](View value, Policy& policy) { return number(value, policy.recent_share, 0, 255); }},
       {"score", "global_local, global, local or key_norm",
        [](View value, Policy& policy) {
          return choose(value, policy.score, {"global_local", "global", "local", "key_norm"});

@@ -175,6 +175,7 @@ typedef struct nibkv_policy {
   uint8_t most;           /* where budgets differ, no head gets more than this many times the mean: [1, 64]; 0: 4 */
   uint8_t recovered;      /* under NIBKV_BUDGET_RULES: the share of a head's attention that its rule must get, n / 256;
                            * 0: 243 */
+  uint8_t recent_share;   /* recent is at most this share, n / 256, of all tokens seen; 0: no limit */
 } nibkv_policy;
 
 /* Finds a preset by name, with its default parameters: "full", "streaming_llm", "ems", "ems_no_merge",

@@ -142,7 +142,8 @@ struct Policy {
   /// oldest slots of a head: if a caller's own plan drops some of them, the next ones become sinks.
   std::uint32_t sinks = 0;
 
-  std::uint32_t recent = 0;  ///< number of most recent tokens that are never dropped; sinks + recent < tokens
+  std::uint32_t recent = 0;       ///< number of most recent tokens that are never dropped; sinks + recent < tokens
+  std::uint8_t recent_share = 0;  ///< and at most this share, n / 256, of all tokens seen; 0: no limit
   Score score = Score::kGlobalLocal;
   Group group = Group::kMean;
   Combine combine = Combine::kSum;
@@ -182,6 +183,12 @@ struct Policy {
   constexpr bool operator==(const Policy&) const = default;
 };
 
+/// The number of most recent tokens that are never dropped under Keep::kScore when so many have been seen.
+constexpr std::uint32_t recent_of(const Policy& policy, std::uint32_t seen) {
+  const auto share = static_cast<std::uint32_t>(std::uint64_t{seen} * policy.recent_share / 256);
+  return policy.recent_share == 0 || share > policy.recent ? policy.recent : share;
+}
+
 /// Keeps every token; append returns kFull when the pool is used up.
 constexpr Policy full(std::uint32_t tokens) {
   return {Keep::kAll, tokens, 0};
@@ -214,15 +221,18 @@ constexpr Policy scored(std::uint32_t tokens, std::uint32_t sinks, std::uint32_t
   return policy;
 }
 /// The recent window, shortened for small budgets.
-constexpr std::uint32_t recent_of(std::uint32_t tokens, std::uint32_t wanted) {
+constexpr std::uint32_t short_window(std::uint32_t tokens, std::uint32_t wanted) {
   return wanted < tokens / 4 ? wanted : tokens / 4;
 }
 }  // namespace detail
 
 /// The Global-Local score alone: unimportant slots are dropped (EMS without
-/// merging, arXiv 2412.08521).
+/// merging, arXiv 2412.08521). The recent window grows with the text, up to half of the budget.
 constexpr Policy ems_no_merge(std::uint32_t tokens) {
-  return detail::scored(tokens, 4, tokens / 2, Score::kGlobalLocal);
+  Policy policy = detail::scored(tokens, 4, tokens / 2, Score::kGlobalLocal);
+  policy.recent_share = 16;
+  policy.combine = Combine::kMax;
+  return policy;
 }
 
 /// Evict-then-merge by the Global-Local score (EMS, arXiv 2412.08521): dropped slots are merged
@@ -263,14 +273,14 @@ constexpr Policy tova(std::uint32_t tokens) {
 
 /// What the last 32 queries attend to, pooled over 7 neighbours (SnapKV, arXiv 2404.14469).
 constexpr Policy snapkv(std::uint32_t tokens) {
-  Policy policy = detail::scored(tokens, 0, detail::recent_of(tokens, 32), Score::kLocal);
+  Policy policy = detail::scored(tokens, 0, detail::short_window(tokens, 32), Score::kLocal);
   policy.pool = 7;
   return policy;
 }
 
 /// Keys of small norm (arXiv 2406.11430).
 constexpr Policy l2_norm(std::uint32_t tokens) {
-  return detail::scored(tokens, 0, detail::recent_of(tokens, 32), Score::kKeyNorm);
+  return detail::scored(tokens, 0, detail::short_window(tokens, 32), Score::kKeyNorm);
 }
 
 /// snapkv with budgets that decrease from layer to layer (PyramidKV, arXiv 2406.02069).
@@ -315,7 +325,7 @@ constexpr Policy duo(std::uint32_t tokens, std::uint8_t most = 8) {
 /// FastGen (arXiv 2310.01801): each head has the cheapest rule that gets `recovered` of its attention. Needs a profile
 /// with attention (profile.hpp), and to be told which tokens are special or punctuation (classify.hpp).
 constexpr Policy fast_gen(std::uint32_t tokens) {
-  Policy policy = detail::scored(tokens, 4, detail::recent_of(tokens, 32), Score::kGlobal);
+  Policy policy = detail::scored(tokens, 4, detail::short_window(tokens, 32), Score::kGlobal);
   policy.budget = Budget::kRules;
   return policy;
 }

@@ -103,7 +103,8 @@ void score_planned(const ArenaView& to, const Chain& chain, std::uint32_t layer,
 Droppable::Droppable(const ArenaView& to, const Chain& chain) {
   const Policy& policy = to.policy();
   begin_ = policy.sinks < chain.used ? policy.sinks : chain.used;
-  end_ = chain.used > policy.recent ? chain.used - policy.recent : 0;
+  const std::uint32_t recent = recent_of(policy, chain.seen);
+  end_ = chain.used > recent ? chain.used - recent : 0;
   if (to.unordered(chain) != 0) {
     choose(to, chain);
     return;
@@ -117,7 +118,8 @@ void Droppable::choose(const ArenaView& to, const Chain& chain) {
   const Policy& policy = to.policy();
   const std::uint32_t own = to.own(chain).begin;
   const std::uint32_t mixed = to.unordered(chain);
-  const std::uint32_t newest = chain.used > policy.recent ? chain.used - policy.recent : 0;
+  const std::uint32_t last = recent_of(policy, chain.seen);
+  const std::uint32_t newest = chain.used > last ? chain.used - last : 0;
   begin_ = 0;
   end_ = chain.used;
   bits_ = PlanArrays(to).droppable;
@@ -125,8 +127,8 @@ void Droppable::choose(const ArenaView& to, const Chain& chain) {
   to.each_slot(chain, [&](std::uint32_t i, const Place& at) {
     const bool sink = i >= own && i - own < policy.sinks;
     const bool by_position = i < mixed && newest < mixed;
-    const bool recent = by_position ? std::uint64_t{to.position(at.tile, at.lane)} + policy.recent >= chain.seen
-                                    : i >= mixed && i >= newest;
+    const bool recent =
+        by_position ? std::uint64_t{to.position(at.tile, at.lane)} + last >= chain.seen : i >= mixed && i >= newest;
     if (sink || recent) return;
     bits_[i / 32] |= 1u << i % 32;
     ++count_;

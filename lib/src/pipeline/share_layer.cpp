@@ -8,7 +8,7 @@ namespace nibkv {
 void share_layer(const ArenaView& to, std::uint32_t layer, std::uint32_t tokens) {
   const Shape& shape = to.shape();
   const Policy& policy = to.policy();
-  const std::uint32_t always = policy.sinks + policy.recent;
+  const std::uint32_t always = policy.sinks + recent_of(policy, to.chain(layer, 0).seen);
   const auto score_of = [&](const Chain& chain, const Place& at) -> std::uint32_t {
     if (keeps_local(policy)) return to.local(at.tile)[at.lane];
     if (!keeps_global(policy)) return 0;

@@ -395,7 +395,7 @@ TEST(CompactNow, CutsEveryChainToItsShareAndKeepsTheArenasBudgets) {
             const auto slots = test::explain_all(rig.cache(), layer, head);
             const std::uint32_t seen = rig.cache().seen(layer);
             for (std::uint32_t i = 0; i < preset.policy.sinks; ++i) ASSERT_EQ(slots[i].position, i) << what;
-            for (std::uint32_t i = 1; i <= preset.policy.recent; ++i)
+            for (std::uint32_t i = 1; i <= recent_of(preset.policy, seen); ++i)
               ASSERT_EQ(slots[held - i].position, seen - i) << what;
             if (how == Budget::kUniform && preset.policy.budget == Budget::kUniform) {
               ASSERT_EQ(held, std::min(tokens, seen)) << what;

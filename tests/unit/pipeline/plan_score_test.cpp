@@ -39,11 +39,12 @@ std::uint32_t kept_of(const std::vector<std::uint32_t>& target) {
 
 // Every kept slot outranks every other one, if their `scores` differ by more than `slack` times
 // the larger plus the two bounds.
-void expect_best_kept(const Policy& policy, const std::vector<std::uint32_t>& target, const std::vector<double>& scores,
-                      const std::vector<double>& bounds, double slack, const std::string& what) {
+void expect_best_kept(const Policy& policy, std::uint32_t seen, const std::vector<std::uint32_t>& target,
+                      const std::vector<double>& scores, const std::vector<double>& bounds, double slack,
+                      const std::string& what) {
   double most_lost = -1e300;
   double least_kept = 1e300;
-  for (std::size_t i = policy.sinks; i + policy.recent < target.size(); ++i) {
+  for (std::size_t i = policy.sinks; i + recent_of(policy, seen) < target.size(); ++i) {
     const double bound = (bounds.empty() ? 0 : bounds[i]) + slack * std::abs(scores[i]);
     if (target[i] < kMember) least_kept = std::min(least_kept, scores[i] + bound);
     if (target[i] >= kMember) most_lost = std::max(most_lost, scores[i] - bound);
@@ -103,12 +104,12 @@ TEST(PlanByScore, KeepsSinksRecentAndTheMostImportantUpToTheBudget) {
         }
         ASSERT_EQ(kept_of(target), policy.tokens) << what;
         for (std::uint32_t i = 0; i < held; ++i) {
-          if (i >= policy.sinks && i + policy.recent < held) continue;
+          if (i >= policy.sinks && i + recent_of(policy, rig.cache().seen(0)) < held) continue;
           ASSERT_LT(target[i], kMember) << what << ", slot " << i;
         }
         const auto slots = explain_all(rig.cache(), 0, head);
         const auto scores = reference::importance(policy, rig.cache().seen(0), slots);
-        expect_best_kept(policy, target, reference::pooled(scores, policy.pool), {}, 0.002, what);
+        expect_best_kept(policy, rig.cache().seen(0), target, reference::pooled(scores, policy.pool), {}, 0.002, what);
       }
       ASSERT_EQ(rig.copy_state(), before) << "a plan changes nothing";
     }
@@ -152,8 +153,8 @@ void expect_plan_by_weights(const Policy& policy, bool local, std::uint64_t seed
       }
       const std::vector<std::uint32_t> target = plan_of(rig, head, 1);
       EXPECT_EQ(kept_of(target), policy.tokens);
-      expect_best_kept(policy, target, reference::pooled(scores, policy.pool), reference::pooled(bounds, policy.pool),
-                       0, words(kShape, policy, port));
+      expect_best_kept(policy, rig.cache().seen(0), target, reference::pooled(scores, policy.pool),
+                       reference::pooled(bounds, policy.pool), 0, words(kShape, policy, port));
     }
   }
 }
@@ -192,7 +193,7 @@ TEST(PlanByScore, L2NormKeepsTheSmallestKeys) {
       for (const Slot& slot : model_of(rig).slots(0, head))
         scores.push_back(-reference::norm(reference::decode_key(slot, profile, 0, head)));
       EXPECT_EQ(kept_of(target), 80u);
-      expect_best_kept(rig.policy(), target, scores, {}, 1e-5, words(shape, rig.policy()));
+      expect_best_kept(rig.policy(), rig.cache().seen(0), target, scores, {}, 1e-5, words(shape, rig.policy()));
     }
   }
 }
@@ -306,7 +307,7 @@ TEST(Members, JoinTheMostSimilarCentreOrNone) {
       for (std::size_t i = 0; i < slots.size(); ++i) {
         if (target[i] < kMember) continue;
         double most = 0;
-        for (std::size_t j = policy.sinks; j + policy.recent < slots.size(); ++j) {
+        for (std::size_t j = policy.sinks; j + recent_of(policy, rig.cache().seen(0)) < slots.size(); ++j) {
           if (target[j] >= kMember) continue;
           least[i] = std::max(least[i], similarity(i, j) - error(i, j));
           most = std::max(most, similarity(i, j) + error(i, j));
@@ -330,7 +331,7 @@ TEST(Members, JoinTheMostSimilarCentreOrNone) {
         }
         const auto centre =
             static_cast<std::size_t>(std::find(target.begin(), target.end(), target[i] - kMember) - target.begin());
-        ASSERT_TRUE(centre >= policy.sinks && centre + policy.recent < slots.size()) << what;
+        ASSERT_TRUE(centre >= policy.sinks && centre + recent_of(policy, rig.cache().seen(0)) < slots.size()) << what;
         const double found = similarity(i, centre) + error(i, centre) + kRounding;
         ASSERT_GE(found, least[i]) << what;
         ASSERT_GE(found, threshold(least_sum)) << what;
@@ -393,7 +394,8 @@ TEST(Members, AreOnlyTheSlotsThatHoldTheCandidateMass) {
     const std::vector<std::uint32_t> every = plan_of(all, 0, 16);
     const std::vector<std::uint32_t> target = plan_of(rig, 0, 16);
     const auto scores = reference::importance(policy, rig.cache().seen(0), explain_all(rig.cache(), 0, 0));
-    const std::vector<double> inner(scores.begin() + policy.sinks, scores.end() - policy.recent);
+    const std::vector<double> inner(scores.begin() + policy.sinks,
+                                    scores.end() - recent_of(policy, rig.cache().seen(0)));
     std::vector<double> sorted = inner;
     std::sort(sorted.rbegin(), sorted.rend());
     const double wanted = std::accumulate(sorted.begin(), sorted.end(), 0.0) * share / 256;

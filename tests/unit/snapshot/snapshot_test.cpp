@@ -344,7 +344,8 @@ TEST(Snapshot, ThoseOfOtherCachesAreRefusedByName) {
   of_policy([](Policy& p) { p.recent -= 1; });
   of_policy([](Policy& p) { p.score = Score::kGlobal; });
   of_policy([](Policy& p) { p.group = Group::kMax; });
-  of_policy([](Policy& p) { p.combine = Combine::kMax; });
+  of_policy([](Policy& p) { p.recent_share = 17; });
+  of_policy([](Policy& p) { p.combine = Combine::kSum; });
   of_policy([](Policy& p) { p.per_query = false; });
   of_policy([](Policy& p) { p.window = 64; });
   of_policy([](Policy& p) { p.pool = 5; });
