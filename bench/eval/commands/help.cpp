@@ -43,22 +43,23 @@ constexpr Option kOptions[] = {
 )"},
     {"policy", R"(  --policy NAME        full (default), streaming_llm, or one that keeps by importance: ems,
                        ems_no_merge, h2o, tova, snapkv, l2_norm, pyramid_kv, ada_kv, head_kv,
-                       prefix_kv, fast_gen; duo, whose heads differ; minicache or ems_fold, whose layers share codes
+                       prefix_kv, fast_gen; duo, whose heads differ; minicache or ems_fold, whose
+                       layers share codes
 )"},
     {"set", R"(  --set KEY=VALUE,...  fields of the policy: sinks, recent (tokens, or a share such as 50%),
-                       recent_share (0 to 255), score
-                       (global_local, global, local, key_norm), group (mean, max), combine (sum,
-                       max), per_query (0, 1), window, pool, merge (none, values, both), rephase (0,
-                       1), similarity (key, value, key_value), position_free (0, 1), mass (none,
-                       share, count), threshold (0 to 255, mean), candidate_mass (0 to 255), budget
-                       (uniform, pyramid, scores, adaptive, prefix, retrieval, rules), most (1 to 64),
-                       recovered (1 to 255); of minicache and ems_fold: fold (gate:
-                       layers share that are similar in the profile; direct: all, as they are;
-                       aligned: all, through its maps), fold_start (the first that may; default half
-                       of them), fold_rows (both, keys, values), fold_centred (0, 1: keys minus
-                       their means), fold_min_cosine (0 to 255), fold_recent, fold_t (0 to 255),
-                       fold_retained (0 to 128), fold_retain (far, near, far_range); or fold_keys,
-                       fold_values (layers FIRST-END whose neighbours share codes)
+                       recent_share (0 to 255), score (global_local, global, local, key_norm), group
+                       (mean, max), combine (sum, max), per_query (0, 1), window, pool, merge (none,
+                       values, both), rephase (0, 1), similarity (key, value, key_value),
+                       position_free (0, 1), mass (none, share, count), threshold (0 to 255, mean),
+                       candidate_mass (0 to 255), budget (uniform, pyramid, scores, adaptive,
+                       prefix, retrieval, rules), most (1 to 64), recovered (1 to 255); of minicache
+                       and ems_fold: fold (gate: layers share that are similar in the profile;
+                       direct: all, as they are; aligned: all, through its maps), fold_start (the
+                       first that may; default half of them), fold_rows (both, keys, values),
+                       fold_centred (0, 1: keys minus their means), fold_min_cosine (0 to 255),
+                       fold_recent, fold_t (0 to 255), fold_retained (0 to 128), fold_retain (far,
+                       near, far_range); or fold_keys, fold_values (layers FIRST-END whose
+                       neighbours share codes)
 )"},
     {"force-fold", R"(  --force-fold         let layers share that the gate refuses: --set fold=direct
 )"},

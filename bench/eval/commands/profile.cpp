@@ -22,8 +22,8 @@ constexpr const char* kHelp =
   --header PATH        write it as a C++ header too
   --context N          tokens of a context (default 4096, at most the model's)
   --tokens N           tokens of the text that are used (default 12288)
-  --attention          also measure how the attention of each head spreads over the first context, for
-                       policies prefix_kv and fast_gen
+  --attention          also measure how the attention of each head spreads over the first context,
+                       for policies prefix_kv and fast_gen
   --align              also measure which orthogonal maps bring each layer to the basis of the layer
                        below, and add them
 )";

@@ -125,9 +125,9 @@ void share_by_rank(const ArenaView& to, Sharing& sharing) {
   sharing.finish();
 }
 
-// Tokens that hold a share of a layer's attention: a place on the curves of its heads, in 1/256 of a point.
-std::uint32_t tokens_at(const ArenaView& to, std::uint32_t layer, std::uint32_t place, void*) {
-  std::uint32_t sum = 0;
+// Tokens of all heads that hold a share of a layer's attention: a place on the curves of its heads, in 1/256 of a point.
+std::uint64_t tokens_at(const ArenaView& to, std::uint32_t layer, std::uint32_t place, void*) {
+  std::uint64_t sum = 0;
   for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) {
     const HeadAttention attention = to.profile().attention(layer, head);
     const std::uint32_t point = place / 256;
@@ -135,7 +135,7 @@ std::uint32_t tokens_at(const ArenaView& to, std::uint32_t layer, std::uint32_t 
     const std::uint32_t above = point == kAttentionPoints ? below : attention.tokens[point];
     sum += below + (above - below) * (place % 256) / 256;
   }
-  return sum / to.shape().kv_heads;
+  return sum;
 }
 
 // Whether budgets of whole tiles are in range, and fit the arena together.
@@ -209,9 +209,10 @@ void share_heads(const ArenaView& to, Budget how, std::uint32_t tokens) {
 void share_evenly(const ArenaView& to, std::uint32_t tokens, std::uint32_t places, WantedTokens wanted, void* context) {
   Sharing sharing(to, Budget::kPrefix, tokens);
   const std::uint32_t least = sharing.floor() * kTileSlots;
+  // Tokens of each head of a layer above the minimum.
   const auto more_of = [&](std::uint32_t layer, std::uint32_t place) {
-    const std::uint32_t all = wanted(to, layer, place, context);
-    return all > least ? all - least : 0;
+    const auto mean = static_cast<std::uint32_t>(wanted(to, layer, place, context) / to.shape().kv_heads);
+    return mean > least ? mean - least : 0;
   };
   std::uint32_t low = 0;
   std::uint32_t high = places + 1;

@@ -31,8 +31,8 @@ HeadRule rule_of(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head
 /// leaves: writes the others.
 void share_heads(const ArenaView& to, Budget how, std::uint32_t tokens);
 
-/// The tokens that a head of a layer needs at a place on a scale that is the same for all layers.
-using WantedTokens = std::uint32_t (*)(const ArenaView& to, std::uint32_t layer, std::uint32_t place, void* context);
+/// The tokens that the heads of a layer need in all at a place on a scale that is the same for all layers.
+using WantedTokens = std::uint64_t (*)(const ArenaView& to, std::uint32_t layer, std::uint32_t place, void* context);
 /// Writes the budgets: `tokens` a head in all, each layer what it wants at the largest place in [0, places] for which
 /// there is space. More is wanted at larger places.
 void share_evenly(const ArenaView& to, std::uint32_t tokens, std::uint32_t places, WantedTokens wanted, void* context);

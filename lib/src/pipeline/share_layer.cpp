@@ -61,9 +61,9 @@ void share_layer(const ArenaView& to, std::uint32_t layer, std::uint32_t tokens)
 
 namespace {
 
-// Slots that a layer's heads keep on average: those always kept, and the best of the others, which have place / 2^12 of
+// Slots that a layer's heads keep in all: those always kept, and the best of the others, which have place / 2^12 of
 // the scores of these.
-std::uint32_t tokens_of_share(const ArenaView& to, std::uint32_t layer, std::uint32_t place, void* context) {
+std::uint64_t tokens_of_share(const ArenaView& to, std::uint32_t layer, std::uint32_t place, void* context) {
   auto* score = static_cast<std::uint32_t*>(context);
   std::uint64_t slots = 0;
   for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) {
@@ -75,12 +75,13 @@ std::uint32_t tokens_of_share(const ArenaView& to, std::uint32_t layer, std::uin
       inner.each([&](std::uint32_t i) { sum += score[i] >= limit ? score[i] : 0; });
       return sum;
     };
-    const std::uint64_t wanted = (from(0) * place + 4095) / 4096;  // scores are below 2^32, slots of a chain below 2^18
+    const std::uint64_t all = from(0);  // may be near 2^64
+    const std::uint64_t wanted = all / 4096 * place + (all % 4096 * place + 4095) / 4096;
     const std::uint32_t limit = largest_that([&](std::uint32_t least) { return from(least) >= wanted; });
     slots += chain.used - inner.count();
     if (place != 0) inner.each([&](std::uint32_t i) { slots += score[i] >= limit ? 1 : 0; });
   }
-  return static_cast<std::uint32_t>(slots / to.shape().kv_heads);
+  return slots;
 }
 
 }  // namespace

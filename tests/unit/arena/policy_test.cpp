@@ -110,6 +110,7 @@ TEST(Policy, OtherPoliciesHaveDefaultsInTheFieldsTheyDoNotRead) {
   for (const Policy& plain : {full(100), streaming_llm(100)}) {
     EXPECT_TRUE(valid(plain, kShape));
     EXPECT_FALSE(valid(with(&Policy::recent, std::uint32_t{1}, plain), kShape));
+    EXPECT_FALSE(valid(with(&Policy::recent_share, std::uint8_t{1}, plain), kShape));
     EXPECT_FALSE(valid(with(&Policy::score, Score::kLocal, plain), kShape));
     EXPECT_FALSE(valid(with(&Policy::per_query, false, plain), kShape));
     EXPECT_FALSE(valid(with(&Policy::merge, Merge::kValues, plain), kShape));
@@ -119,6 +120,19 @@ TEST(Policy, OtherPoliciesHaveDefaultsInTheFieldsTheyDoNotRead) {
     for (const Budget budget : {Budget::kPyramid, Budget::kScores, Budget::kTable, Budget::kPrefix, Budget::kRetrieval})
       EXPECT_EQ(valid(with(&Policy::budget, budget, plain), kShape), bounded);
   }
+}
+
+TEST(Policy, TheRecentWindowOfEmsGrowsWithTheText) {
+  const Policy policy = ems(416);
+  EXPECT_EQ(recent_of(policy, 0), 0u);
+  EXPECT_EQ(recent_of(policy, 15), 0u);
+  EXPECT_EQ(recent_of(policy, 416), 26u);
+  EXPECT_EQ(recent_of(policy, 1024), 64u);
+  EXPECT_EQ(recent_of(policy, 16 * 208 - 1), 207u);
+  EXPECT_EQ(recent_of(policy, 16 * 208), 208u);
+  EXPECT_EQ(recent_of(policy, 0xffffffff), 208u);
+  EXPECT_EQ(recent_of(snapkv(416), 0), 32u) << "others do not";
+  EXPECT_EQ(recent_of(snapkv(416), 0xffffffff), 32u);
 }
 
 TEST(Policy, PresetsAreFoundByTheNamesThatAreListed) {
