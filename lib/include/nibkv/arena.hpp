@@ -269,15 +269,16 @@ constexpr std::uint32_t turned_bytes(const Shape& shape) {
   return shape.storage == Storage::kQ4 ? static_cast<std::uint32_t>(detail::round_up(shape.rows() * row, 16)) : 0;
 }
 
+/// Its total is 0 where it would be 4 GiB or more, which no cache has.
 constexpr Scratch scratch_of(const Shape& shape, const Policy& policy, std::uint64_t chain_tiles) {
   const std::uint32_t rows = shape.rows();
   const bool q4 = shape.storage == Storage::kQ4;
   Scratch at;
-  std::uint32_t end = 0;
+  std::uint64_t end = 0;
   const auto take = [&end](std::uint64_t bytes) {
-    const std::uint32_t start = end;
-    end += static_cast<std::uint32_t>(detail::round_up(bytes, kArenaAlignment));
-    return start;
+    const std::uint64_t start = end;
+    end += detail::round_up(bytes, kArenaAlignment);
+    return static_cast<std::uint32_t>(start);
   };
   at.row = take(shape.head_dim * 4u);
   at.sums = take(rows * shape.head_dim * 4u);
@@ -292,7 +293,8 @@ constexpr Scratch scratch_of(const Shape& shape, const Policy& policy, std::uint
   at.turned = take(shape.rotary.turns() * turned_bytes(shape));
   // Workers that append encode their rows in it.
   const std::uint32_t least = shape.workers > 1 ? encoding_bytes(shape) : 0;
-  at.total = end > least ? end : static_cast<std::uint32_t>(detail::round_up(least, kArenaAlignment));
+  const std::uint64_t total = end > least ? end : detail::round_up(least, kArenaAlignment);
+  at.total = total <= std::numeric_limits<std::uint32_t>::max() ? static_cast<std::uint32_t>(total) : 0;
   return at;
 }
 
@@ -553,13 +555,14 @@ constexpr Layout layout_of(const Shape& shape, const Policy& policy) {
 }
 
 /// The exact size in bytes of the arena that a cache of this shape and policy needs,
-/// scratch included. 0 for an invalid shape or policy, and for a size that does not fit this
-/// machine's address space.
+/// scratch included. 0 for an invalid shape or policy, for a size that does not fit this
+/// machine's address space, and where a worker's scratch would be 4 GiB or more.
 constexpr std::size_t footprint(const Shape& shape, const Policy& policy) {
   if (!valid(shape) || !valid(policy, shape)) return 0;
   const Layout at = layout_of(shape, policy);
   const auto bytes = static_cast<std::size_t>(at.total);
-  if (bytes != at.total || at.tiles + at.views >= std::numeric_limits<std::uint32_t>::max()) return 0;
+  if (bytes != at.total || at.scratch_bytes == 0 || at.tiles + at.views >= std::numeric_limits<std::uint32_t>::max())
+    return 0;
   return bytes;
 }
 

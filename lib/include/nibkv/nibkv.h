@@ -251,7 +251,7 @@ typedef struct nibkv_options {
   const uint32_t* budgets; /* [layers][kv_heads] tokens, for NIBKV_BUDGET_TABLE (cache.hpp says which); null: none */
   size_t budget_count;     /* layers * kv_heads, or 0 */
   uint32_t weights;        /* the weights of the model, as in CalibrationOptions::weights (profile.hpp); 0: not given */
-  uint8_t turns;           /* 1: heads take turns at making space (Options::turns of cache.hpp) */
+  size_t turns;            /* 1: heads take turns at making space (Options::turns of cache.hpp) */
 } nibkv_options;
 
 /* Creates an empty cache in `arena` and makes `cache` its handle.
@@ -849,7 +849,8 @@ NIBKV_API bool nibkv_port_runs(const char* name);
  *
  * The last eight are the first eight fields of nibkv_shape in their order, so one macro can stand for them both there
  * and in the initialiser of a nibkv_shape. For a shape and policy in range the value, a uint64_t, equals
- * nibkv_footprint, even where memory could not hold it. Ranges are not checked here; nibkv_init checks them.
+ * nibkv_footprint, even where memory could not hold it; but where a worker's scratch would be 4 GiB or more
+ * nibkv_footprint is 0. Ranges are not checked here; nibkv_init checks them.
  *
  * With shape.rotary.reach set, add NIBKV_FOOTPRINT_REACH(of the same eight): the sum is at least nibkv_footprint. */
 #define NIBKV_FOOTPRINT_FULL(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 0, 0, 0, 0, 1)

@@ -314,7 +314,7 @@ constexpr Policy prefix_kv(std::uint32_t tokens) {
 
 /// DuoAttention's kind (arXiv 2410.10819): heads that retrieve hold up to `most` times the mean, so all of a context of
 /// that length; the others are streaming_llm with the least budget. Which ones retrieve is what the head scores of the
-/// profile say; without any, the first heads.
+/// profile say; where all are 0, the first heads.
 constexpr Policy duo(std::uint32_t tokens, std::uint8_t most = 8) {
   Policy policy = streaming_llm(tokens);
   policy.budget = Budget::kRetrieval;

@@ -65,6 +65,12 @@ void Mover::fill(std::uint32_t layer, std::uint32_t kv_head, const SlotSource& f
   }
   take_slots_of(chain, layer, kv_head, from);
   note_slots(to_, chain);
+  if (!keeps_global(from.policy) || !keeps_global(to_.policy())) return;
+  // What were sinks there, whose scores nothing bounds, need not be here.
+  to_.each_slot(chain, [&](std::uint32_t slot, const Place& at) {
+    const std::uint32_t score = to_.global(at.tile)[at.lane];
+    if (slot >= to_.policy().sinks && score > chain.heaviest) chain.heaviest = score;
+  });
 }
 
 void Mover::take_slots_of(Chain& chain, std::uint32_t layer, std::uint32_t kv_head, const SlotSource& from) {

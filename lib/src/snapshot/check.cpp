@@ -52,7 +52,8 @@ bool sound_free_list(Walk& walk, const Chain& chain, std::size_t head) {
 bool sound_lists(const ArenaView& to) {
   const auto tiles = static_cast<std::uint32_t>(to.layout().tiles);
   const auto numbers = static_cast<std::uint32_t>(to.layout().tiles + to.layout().views);
-  const std::uint32_t marked = to.layout().scratch_bytes * 8;
+  const std::uint32_t bytes = to.layout().scratch_bytes;
+  const std::uint32_t marked = bytes < numbers / 8 + 1 ? bytes * 8 : numbers;
   for (std::uint32_t window = 0; window < numbers; window += marked) {
     std::memset(to.scratch(0), 0, to.layout().scratch_bytes);
     Walk walk{to, window, marked};

@@ -93,6 +93,22 @@ TEST(Budget, SharesDifferByWholeTilesAndAddUpToTheMean) {
   }
 }
 
+// Scratch has 32-bit offsets.
+TEST(Budget, MostTimesTheMeanMayBeTooLargeForScratch) {
+  constexpr Shape kShape = {.layers = 64, .query_heads = 1, .kv_heads = 1, .head_dim = 16, .max_chunk = 16};
+  Policy policy = snapkv(2097120);
+  policy.recent = 8;
+  policy.budget = Budget::kPyramid;
+  ASSERT_TRUE(valid(policy, kShape));
+  if (sizeof(std::size_t) > 4) {
+    EXPECT_NE(footprint(kShape, policy), 0u);
+  }
+  policy.most = 64;
+  ASSERT_TRUE(valid(policy, kShape));
+  EXPECT_EQ(layout_of(kShape, policy).scratch_bytes, 0u);
+  EXPECT_EQ(footprint(kShape, policy), 0u);
+}
+
 TEST(Budget, APyramidFallsFromNearlyTwiceTheMeanToNearlyNothing) {
   constexpr Shape kShape = {.layers = 20, .query_heads = 2, .kv_heads = 2, .head_dim = 16};
   Policy policy = pyramid_kv(1024);

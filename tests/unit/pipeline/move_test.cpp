@@ -239,6 +239,24 @@ TEST(MoveTo, WithAReachPositionsMustBeKnown) {
   EXPECT_EQ(moved(ems_no_merge(64), full(128)), Status::kOk);
 }
 
+// The score of a sink has no bound. Where it is not a sink, it must have one.
+TEST(MoveTo, ASinkMayBecomeASlotLikeAnyOther) {
+  constexpr Shape kOne = {.layers = 1, .query_heads = 1, .kv_heads = 1, .head_dim = 16};
+  Policy with_sinks = h2o(64);
+  with_sinks.sinks = 4;
+  Rig from(kOne, with_sinks), to(kOne, h2o(64)), again(kOne, h2o(64));
+  for (int i = 0; i < 2000; ++i) {
+    const std::vector<float> key(16, i == 0 ? 4.0f : -4.0f), query(16, 4.0f);
+    ASSERT_EQ(append(from.cache(), 0, key, key), Status::kOk);
+    (void)test::attend_all(from.cache(), 0, query);
+  }
+  ASSERT_EQ(move_to(from.cache(), to.cache()), Status::kOk);
+  EXPECT_EQ(check(to.cache()), Status::kOk);
+  std::vector<std::byte> snapshot(static_cast<std::size_t>(snapshot_bytes(to.cache())));
+  ASSERT_EQ(save(to.cache(), snapshot), Status::kOk);
+  EXPECT_EQ(restore(again.cache(), snapshot), Status::kOk);
+}
+
 // There and back between all presets, on all ports.
 TEST(MoveTo, AnyPresetToAnyOther) {
   Shape shape = kShape;
