@@ -33,8 +33,8 @@ Status truncate(Cache& cache, std::uint32_t seen);
 
 /// The least `seen` that truncate accepts: since then every token is still held by every head, in a slot of
 /// its own into which nothing was merged. 0 for a cache that is not ready. Under kRecent and kScore about the
-/// newest `tokens` (of the head with the smallest budget) and recent_of(policy, seen), or the last chunk if that is longer. 0 under kAll, unless layers
-/// share codes: then what has folded cannot go back.
+/// newest `tokens` (of the head with the smallest budget) and recent_of(policy, seen), or the last chunk if that
+/// is longer. 0 under kAll, unless layers share codes: then what has folded cannot go back.
 std::uint32_t oldest_reachable(const Cache& cache);
 
 /// The least `seen` for which truncate leaves the slots as if later tokens had never come: since then no
