@@ -125,8 +125,7 @@ void share_by_rank(const ArenaView& to, Sharing& sharing) {
   sharing.finish();
 }
 
-// Tokens of all heads that hold a share of a layer's attention: a place on the curves of its heads, in 1/256 of a
-// point.
+// Tokens of all heads that hold a share of a layer's attention: a place on their curves, in 1/256 of a point.
 std::uint64_t tokens_at(const ArenaView& to, std::uint32_t layer, std::uint32_t place, void*) {
   std::uint64_t sum = 0;
   for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) {
