@@ -70,10 +70,8 @@ void ProfileJob::operator()() const {
   std::optional<AttentionMeter> meter;
   if (attention) {
     const std::vector<TokenClass> vocabulary = token_classes(Tokenizer::from(subject.file));
-    std::vector<TokenClass> classes;
-    for (const std::int32_t token : std::span(subject.tokens).first(std::min(used, of_context)))
-      classes.push_back(vocabulary[static_cast<std::size_t>(token)]);
-    meter.emplace(subject.model->config(), std::move(classes));
+    const auto first = std::span(subject.tokens).first(std::min(used, of_context));
+    meter.emplace(subject.model->config(), classes_of(vocabulary, first));
   }
   {
     Progress line(kProgram);
@@ -83,7 +81,7 @@ void ProfileJob::operator()() const {
   }
   if (meter) {
     const Shape shape = shape_of(subject.model->config(), {});
-    std::vector<std::byte> more(profile_bytes(shape, align && shape.layers > 1, true));
+    std::vector<std::byte> more(profile_bytes(shape, align, true));
     require(add_attention(profile, shape, meter->measure(subject.pool), more), "attention");
     profile = std::move(more);
   }

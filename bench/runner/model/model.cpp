@@ -106,7 +106,10 @@ void Model::forward_batch(std::span<const std::int32_t> tokens, std::size_t firs
   file_.give_back(embedding_->data);  // otherwise, in a long run, all of it would stay in memory next to
                                       // the packed weights
   prepare_rotation(first_position, count);
-  if (store.reads_classes()) store.expect(classes_of(tokens));
+  if (store.reads_classes()) {
+    if (classes_.empty()) classes_ = token_classes(Tokenizer::from(file_));
+    store.expect(classes_of(classes_, tokens));
+  }
   for (std::size_t index = 0; index < layers_.size(); ++index) {
     const Layer& layer = layers_[index];
     normalise(layer.attention_norm, index > 0, 0, count);
@@ -118,13 +121,6 @@ void Model::forward_batch(std::span<const std::int32_t> tokens, std::size_t firs
   normalise(output_norm_, true, count - logit_rows, logit_rows);
   const Product products[] = {{&output_, logits}};
   multiply(products, inputs_, pool_);
-}
-
-std::vector<TokenClass> Model::classes_of(std::span<const std::int32_t> tokens) {
-  if (classes_.empty()) classes_ = token_classes(Tokenizer::from(file_));
-  std::vector<TokenClass> classes;
-  for (const std::int32_t token : tokens) classes.push_back(classes_[static_cast<std::size_t>(token)]);
-  return classes;
 }
 
 void Model::normalise(const std::vector<float>& weight, bool add_projected, std::size_t first, std::size_t count) {

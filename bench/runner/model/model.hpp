@@ -84,7 +84,6 @@ class Model {
   void attention(const Layer& layer, int index, std::size_t first_position, std::size_t count, KvStore& store,
                  AttentionObserver* observer);
   void feed_forward(const Layer& layer, std::size_t count);
-  std::vector<TokenClass> classes_of(std::span<const std::int32_t> tokens);
   void prepare_rotation(std::size_t first_position, std::size_t count);
   void bias_and_rotate(const Layer& layer, std::size_t token);
   void normalise(const std::vector<float>& weight, bool add_projected, std::size_t first, std::size_t count);

@@ -42,4 +42,10 @@ std::vector<TokenClass> token_classes(const Tokenizer& tokenizer) {
   return classes;
 }
 
+std::vector<TokenClass> classes_of(std::span<const TokenClass> vocabulary, std::span<const std::int32_t> tokens) {
+  std::vector<TokenClass> classes;
+  for (const std::int32_t token : tokens) classes.push_back(vocabulary[static_cast<std::size_t>(token)]);
+  return classes;
+}
+
 }  // namespace nibkv::llm
