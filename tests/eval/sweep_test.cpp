@@ -289,6 +289,27 @@ TEST(SweepReport, SaysWhatWasFoundOnlyWhenAsked) {
   EXPECT_EQ(lines.find('\n'), table_head(true).size() - 1);
 }
 
+TEST(SweepReport, PairsPoliciesOverWindowsAtTheSameBudget) {
+  SweepReport report = some_report();
+  EXPECT_EQ(paired_table(report.rows), "") << "nothing to pair";
+  report.rows[0].window_cross_entropies = {3.0, 4.0, 5.0};
+  report.rows[1].window_cross_entropies = {3.5, 4.5, 5.5};
+  EXPECT_EQ(paired_table(report.rows), "") << "budgets differ";
+  SweepRow other = report.rows[0];
+  other.what = {"h2o", "10%", {}, ""};
+  other.window_cross_entropies = {3.1, 4.0, 5.2};
+  report.rows.push_back(other);
+  // 0.1, 0 and 0.2 more: 0.1 on average, with a standard error of 0.1 / sqrt(3).
+  const std::string table = paired_table(report.rows);
+  EXPECT_NE(table.find("\nh2o                                   10%   +0.1000   0.0577  ems merge=none\n"),
+            std::string::npos)
+      << table;
+  EXPECT_EQ(std::count(table.begin(), table.end(), '\n'), 3);
+  EXPECT_EQ(paired_table(SweepReport::parse(report.as_json()).rows), table);
+  report.rows[2].window_cross_entropies.pop_back();
+  EXPECT_EQ(paired_table(report.rows), "") << "other windows";
+}
+
 TEST(SweepReport, PrintsALineForEachRowAndDrawsThem) {
   const SweepReport report = some_report();
   const std::string lines = table_lines(report.rows, report.reference_cross_entropy);

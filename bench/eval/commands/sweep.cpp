@@ -41,10 +41,16 @@ std::vector<std::string> all_policies() {
   return all;
 }
 
+// Whether a cache of that name needs a profile that knows more than others do.
+bool needs_more(const std::string& name) {
+  Policy policy;
+  return !is_f16(name) && find_policy(name, 1, policy) == Status::kOk && !read_in_profile(policy.budget).empty();
+}
+
 std::vector<std::string> chosen_policies(const Arguments& arguments) {
   std::vector<std::string> all = all_policies();
   if (!arguments.text("policies")) {
-    for (const char* needs_more : {"head_kv", "prefix_kv", "duo", "fast_gen"}) std::erase(all, needs_more);
+    std::erase_if(all, needs_more);
     std::erase_if(all, may_fold);  // they are for models whose layers are similar
     return all;
   }

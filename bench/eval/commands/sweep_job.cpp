@@ -97,7 +97,7 @@ void SweepJob::operator()() {
         },
         [&](std::size_t done, std::size_t all) { line.show(caches, done, all); });
   }
-  if (measured_.json == "-") print(report_.as_json());
+  print(measured_.json == "-" ? report_.as_json() : paired_table(report_.rows));
   if (has_file && !is_replaced(measured_.json)) write_file(measured_.json, report_.as_json());
   if (!svg_.empty()) write_file(svg_, report_.as_svg());
 }

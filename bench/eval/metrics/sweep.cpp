@@ -58,7 +58,7 @@ class SideBySide {
         step_done(count);
       }
     }
-    for (const auto& tested : tested_) tested->note_peaks();
+    for (const auto& tested : tested_) tested->end_window();
   }
 
   /// @param asked  called after each question, with the tokens of its prompt
@@ -108,7 +108,10 @@ class SideBySide {
         : store(model, options.store, what, options.context) {
       row.what = what;
     }
-    void note_peaks() {
+    void end_window() {
+      row.window_cross_entropies.push_back((totals.loss - before.loss) /
+                                           static_cast<double>(totals.rows - before.rows));
+      before = totals;
       row.peak_bytes = std::max(row.peak_bytes, store.peak_bytes());
       row.bits_per_channel = std::max(row.bits_per_channel, store.bits_per_channel());
     }
@@ -116,6 +119,7 @@ class SideBySide {
     SweepStore store;
     SweepRow row;
     ScoreTotals totals;
+    ScoreTotals before;  // of the windows that have ended
     std::size_t fed = 0;
     double seconds = 0;
   };

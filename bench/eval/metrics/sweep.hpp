@@ -44,6 +44,7 @@ struct SweepRow {
   double bits_per_channel = 0;   ///< maximum over the windows
   double tokens_per_second = 0;  ///< of its forward passes
   std::string mode = "question unseen";
+  std::vector<double> window_cross_entropies;  ///< that of each window
   std::uint64_t retrieval_correct = 0;
   std::uint64_t retrieval_asked = 0;
 };

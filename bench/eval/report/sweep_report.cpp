@@ -1,6 +1,7 @@
 #include "bench/eval/report/sweep_report.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 
 #include "bench/eval/report/svg.hpp"
@@ -87,6 +88,10 @@ std::string SweepReport::as_json() const {
     json.begin_object();
     for_each_field(row, write);
     json.member("compression", row.compression);
+    json.key("window_cross_entropies");
+    json.begin_array();
+    for (const double one : row.window_cross_entropies) json.value(one);
+    json.end_array();
     if (retrieval != 0) for_each_found(row, write);
     json.end_object();
   }
@@ -105,6 +110,10 @@ SweepReport SweepReport::parse(std::string_view text) {
     SweepRow& row = report.rows.emplace_back();
     for_each_field(row, ReadMember{element});
     if (element.has("compression")) row.compression = element.at("compression").number();
+    if (element.has("window_cross_entropies")) {
+      for (const JsonValue& one : element.at("window_cross_entropies").elements())
+        row.window_cross_entropies.push_back(one.number());
+    }
     if (report.retrieval != 0) for_each_found(row, ReadMember{element});
   }
   return report;
@@ -182,6 +191,34 @@ std::string table_lines(const std::vector<SweepRow>& rows, double reference_cros
     lines += '\n';
   }
   return lines;
+}
+
+std::string paired_table(const std::vector<SweepRow>& rows) {
+  std::string lines;
+  for (const SweepRow& row : rows) {
+    const auto same_budget = [&](const SweepRow& other) { return other.what.budget == row.what.budget; };
+    const SweepRow& first = *std::find_if(rows.begin(), rows.end(), same_budget);
+    const std::size_t count = row.window_cross_entropies.size();
+    if (&first == &row || count < 2 || first.window_cross_entropies.size() != count) continue;
+    const auto above = [&](std::size_t window) {
+      return row.window_cross_entropies[window] - first.window_cross_entropies[window];
+    };
+    double sum = 0, squares = 0;
+    for (std::size_t window = 0; window < count; ++window) sum += above(window);
+    const double mean = sum / static_cast<double>(count);
+    for (std::size_t window = 0; window < count; ++window) squares += (above(window) - mean) * (above(window) - mean);
+    const double error = std::sqrt(squares / static_cast<double>(count * (count - 1)));
+    char figures[80];
+    std::snprintf(figures, sizeof figures, " %8s %+9.4f %8.4f  ", row.what.budget.substr(0, 16).c_str(), mean, error);
+    std::string name = name_of(row.what);
+    name.resize(std::max<std::size_t>(name.size(), 32), ' ');
+    lines += name + figures + name_of(first.what) + '\n';
+  }
+  if (lines.empty()) return "";
+  char head[120];
+  std::snprintf(head, sizeof head, "\n%-32s %8s %9s %8s  %s\n", "paired over windows", "budget", "CE above", "+-",
+                "that of");
+  return head + lines;
 }
 
 }  // namespace nibkv::llm

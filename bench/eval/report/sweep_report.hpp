@@ -43,5 +43,8 @@ struct SweepReport {
 /// A table for a terminal: its head, and the lines of `rows`. @param asked  whether needles were asked for
 std::string table_head(bool asked);
 std::string table_lines(const std::vector<SweepRow>& rows, double reference_cross_entropy);
+/// How far the cross-entropy of each policy is above that of the first one at the same budget: the mean over the windows,
+/// and its standard error. Empty where no two rows have the same budget and several windows.
+std::string paired_table(const std::vector<SweepRow>& rows);
 
 }  // namespace nibkv::llm

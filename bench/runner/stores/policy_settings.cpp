@@ -220,6 +220,14 @@ void apply_settings(const PolicySettings& settings, Policy& policy) {
   for (const auto& [key, value] : settings) apply(key, value, policy);
 }
 
+std::string_view read_in_profile(Budget budget) {
+  if (budget == Budget::kScores || budget == Budget::kRetrieval) {
+    return "head scores (nibkv-eval profile, then head-scores)";
+  }
+  if (budget == Budget::kPrefix || budget == Budget::kRules) return "attention (nibkv-eval profile --attention)";
+  return "";
+}
+
 bool may_fold(const std::string& policy) {
   return policy == "minicache" || policy == "ems_fold" || is_f16_fold(policy);
 }

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "bench/runner/stores/tile_store.hpp"
 #include "nibkv/policy.hpp"
@@ -30,6 +31,9 @@ bool reads_setting(const std::string& policy, const std::string& key);
 /// Whether layers may share codes under a policy, or f16 cache, of that name: minicache, ems_fold,
 /// f16_fold and f16_fold_tokens.
 bool may_fold(const std::string& policy);
+
+/// What such budgets read in a profile beyond what every profile has, and how it gets there, in words; empty for nothing.
+std::string_view read_in_profile(Budget budget);
 
 /// How the pairs of layers that share codes are chosen, if fold_keys and fold_values name none.
 struct FoldChoice {

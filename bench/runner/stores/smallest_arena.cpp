@@ -29,9 +29,7 @@ std::string arena_text(std::uint64_t bytes) {
 bool can_replace(const std::string& name, bool drops, const PolicySettings& settings) {
   Policy policy;
   require(find_policy(name, 1, policy), "policy '" + name + "'");
-  const bool reads_more =
-      policy.budget != Budget::kUniform && policy.budget != Budget::kPyramid && policy.budget != Budget::kAdaptive;
-  if ((policy.keep != Keep::kAll) != drops || reads_more || may_fold(name)) return false;
+  if ((policy.keep != Keep::kAll) != drops || !read_in_profile(policy.budget).empty() || may_fold(name)) return false;
   return std::all_of(settings.begin(), settings.end(),
                      [&](const auto& setting) { return reads_setting(name, setting.first); });
 }

@@ -54,13 +54,12 @@ std::uint32_t tokens_of_arena(const Config& model, const StoreOptions& options, 
 // What a policy reads in a profile must be there; a cache would only say that the profile is missing or damaged.
 void require_profile(const Policy& policy, const StoreOptions& options, const Shape& shape) {
   const std::string name = "policy '" + policy_text(options) + "' ";
-  if ((policy.budget == Budget::kScores || policy.budget == Budget::kRetrieval) && options.profile.empty()) {
-    throw Error(name + "needs a profile with head scores (nibkv-eval profile, then head-scores)");
-  }
   ProfileView profile;
   if (!options.profile.empty()) require(profile.open(options.profile, shape), "profile");
-  if ((policy.budget == Budget::kPrefix || policy.budget == Budget::kRules) && !profile.has_attention()) {
-    throw Error(name + "needs a profile with attention (nibkv-eval profile --attention)");
+  const bool attention = policy.budget == Budget::kPrefix || policy.budget == Budget::kRules;
+  const std::string_view read = read_in_profile(policy.budget);
+  if (!read.empty() && (attention ? !profile.has_attention() : options.profile.empty())) {
+    throw Error(name + "needs a profile with " + std::string(read));
   }
   if (policy.fold.aligned_keys.empty() && policy.fold.aligned_values.empty()) return;
   if (!profile.has_maps()) throw Error(name + "needs a profile with maps (nibkv-eval profile --align)");
