@@ -55,6 +55,7 @@ nibkv_policy in_c(const Policy& p) {
   c.most = p.most;
   c.recovered = p.recovered;
   c.recent_share = p.recent_share;
+  c.value_norms = p.value_norms;
   std::copy_n(p.fold.keys.words, 4, c.fold.keys);
   std::copy_n(p.fold.values.words, 4, c.fold.values);
   std::copy_n(p.fold.aligned_keys.words, 4, c.fold.aligned_keys);
@@ -71,8 +72,8 @@ nibkv_policy in_c(const Policy& p) {
 auto fields(const nibkv_policy& p) {
   return std::tie(p.keep, p.tokens, p.sinks, p.recent, p.score, p.group, p.combine, p.per_query, p.window, p.pool,
                   p.merge, p.rephase, p.similarity, p.position_free, p.mass, p.mean_threshold, p.threshold,
-                  p.candidate_mass, p.budget, p.most, p.recovered, p.recent_share, p.fold.recent, p.fold.t,
-                  p.fold.retained, p.fold.retain, p.fold.centred, p.fold.min_cosine);
+                  p.candidate_mass, p.budget, p.most, p.recovered, p.recent_share, p.value_norms, p.fold.recent,
+                  p.fold.t, p.fold.retained, p.fold.retain, p.fold.centred, p.fold.min_cosine);
 }
 
 Status in_cpp(nibkv_status status) {
@@ -304,7 +305,7 @@ TEST(CApi, EveryFieldOfAPolicyAndAShapeCounts) {
   EXPECT_TRUE(refused([](nibkv_policy& p) { p.merge = 3; }));
   EXPECT_TRUE(refused([](nibkv_policy& p) { p.similarity = 3; }));
   EXPECT_TRUE(refused([](nibkv_policy& p) { p.mass = 3; }));
-  EXPECT_TRUE(refused([](nibkv_policy& p) { p.budget = 8; }));
+  EXPECT_TRUE(refused([](nibkv_policy& p) { p.budget = 9; }));
   EXPECT_TRUE(refused([](nibkv_policy& p) { p.most = 65; }));
   // These have no value out of range, but must have their defaults if they are not read.
   const auto refused_when_full = [&](auto&& change) {
@@ -796,7 +797,7 @@ TEST(CApi, WrongArgumentsAreRefusedAndChangeNothing) {
   EXPECT_EQ(nibkv_compact(&cache, 0, 0, nullptr, 2), NIBKV_BAD_ARGUMENT);
   EXPECT_EQ(nibkv_compact_now(&cache, 65, NIBKV_BUDGET_UNIFORM), NIBKV_BAD_ARGUMENT);
   EXPECT_EQ(nibkv_compact_now(&cache, 60, NIBKV_BUDGET_TABLE), NIBKV_BAD_POLICY);
-  for (const int none : {-256, -1, 8, 255, 256, 257, 512}) {
+  for (const int none : {-256, -1, 9, 255, 256, 257, 512}) {
     if (sizeof(nibkv_budget) == 1 && (none < 0 || none > 255)) continue;  // it has no such numbers
     EXPECT_EQ(nibkv_compact_now(&cache, 60, static_cast<nibkv_budget>(none)), NIBKV_BAD_POLICY) << none;
   }

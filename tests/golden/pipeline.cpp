@@ -210,7 +210,7 @@ Status GoldenRun::make_cache(const GoldenCase& one) {
       status = add_attention(plain, shape, attention, profile);
       if (status != Status::kOk) return status;
     }
-    if (needs_head_scores(one.policy)) {
+    if (reads_head_scores(one.policy)) {
       fill_head_scores(scores, kSeed);
       status = set_head_scores(profile, shape, scores);
       if (status != Status::kOk) return status;

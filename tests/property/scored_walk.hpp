@@ -167,7 +167,7 @@ class ScoredWalk {
   void compact_all() {
     const std::uint32_t always = policy_.sinks + policy_.recent;
     const std::uint32_t tokens = random_.within(always + 1, policy_.tokens);
-    const std::uint32_t any = random_.below(7);
+    const std::uint32_t any = random_.below(8);
     const auto how = static_cast<Budget>(any < 4 ? any : any + 1);  // no table
     const bool known = how == Budget::kScores || how == Budget::kRetrieval ? !rig_.profile().empty()
                        : how == Budget::kRules                             ? needs_attention(policy_)

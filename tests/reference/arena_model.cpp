@@ -198,7 +198,7 @@ Notes ArenaModel::notes_of(std::uint32_t tile, std::uint32_t lane) const {
   if (at.positions != at.global) notes.global = read<std::uint32_t>(side + at.global + lane * 4);
   if (at.bias != at.local) notes.local = read<std::uint16_t>(side + at.local + lane * 2);
   if (at.merged != at.bias) notes.bias = read<std::uint8_t>(side + at.bias + lane);
-  if (at.total != at.merged) notes.merged = read<std::uint8_t>(side + at.merged + lane);
+  if (at.classes != at.merged) notes.merged = read<std::uint8_t>(side + at.merged + lane);
   return notes;
 }
 

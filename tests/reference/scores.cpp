@@ -111,6 +111,16 @@ std::vector<double> importance(const Policy& policy, std::uint32_t seen, std::sp
   return scores;
 }
 
+std::vector<double> ranks(const Policy& policy, std::vector<double> scores, std::span<const Slot> slots) {
+  if (!policy.value_norms) return scores;
+  double sum = 0;
+  for (const Slot& slot : slots) sum += scale16_value(slot.value_scale);
+  if (sum == 0) return scores;
+  const double mean = sum / static_cast<double>(slots.size());
+  for (std::size_t i = 0; i < slots.size(); ++i) scores[i] *= scale16_value(slots[i].value_scale) / mean;
+  return scores;
+}
+
 std::vector<double> pooled(const std::vector<double>& scores, std::size_t width) {
   std::vector<double> out;
   for (std::size_t i = 0; i < scores.size(); ++i) {

@@ -46,6 +46,10 @@ class ScoreModel {
 /// for Score::kKeyNorm.
 std::vector<double> importance(const Policy& policy, std::uint32_t seen, std::span<const SlotInfo> slots);
 
+/// What slots rank by before pooling, if none has members: `scores`, times the norms of values under
+/// Policy::value_norms, as far as scales say, in units of their mean.
+std::vector<double> ranks(const Policy& policy, std::vector<double> scores, std::span<const Slot> slots);
+
 /// The largest of `width` neighbours, for every slot.
 std::vector<double> pooled(const std::vector<double>& scores, std::size_t width);
 

@@ -95,11 +95,9 @@ std::vector<std::byte> make_profile(const Shape& shape, const Policy& policy, st
   if (!needs_profile(shape, policy)) return {};
   std::vector<std::byte> profile = make_profile(shape, seed, calibration_of(policy));
   const std::size_t heads = std::size_t{shape.layers} * shape.kv_heads;
-  if (needs_head_scores(policy)) {
-    std::vector<float> scores(heads);
-    fill_head_scores(scores, seed);
-    EXPECT_EQ(set_head_scores(profile, shape, scores), Status::kOk);
-  }
+  std::vector<float> scores(heads);
+  fill_head_scores(scores, seed);
+  EXPECT_EQ(set_head_scores(profile, shape, scores), Status::kOk);
   if (needs_attention(policy)) {
     std::vector<HeadAttention> attention(heads);
     fill_attention(attention, seed);
@@ -147,6 +145,7 @@ Policy random_scored_policy(Random& random, const Shape& shape, std::uint32_t mo
     policy.recent_share = static_cast<std::uint8_t>(random.below(2) == 0 ? 0 : random.below(256));
     policy.score = static_cast<Score>(random.below(4));
     policy.group = static_cast<Group>(shape.group() > kMaxRows ? 0 : random.below(2));
+    policy.value_norms = policy.score != Score::kKeyNorm && random.below(2) == 0;
     policy.combine = static_cast<Combine>(random.below(2));
     policy.per_query = random.below(2) == 0;
     policy.window = static_cast<std::uint16_t>(1u << random.below(13));
@@ -158,8 +157,8 @@ Policy random_scored_policy(Random& random, const Shape& shape, std::uint32_t mo
     policy.threshold = static_cast<std::uint8_t>(random.below(200));
     policy.candidate_mass = static_cast<std::uint8_t>(random.below(2) == 0 ? 0 : random.below(256));
     constexpr Budget kBudgets[] = {Budget::kUniform, Budget::kPyramid,   Budget::kScores, Budget::kAdaptive,
-                                   Budget::kPrefix,  Budget::kRetrieval, Budget::kRules};
-    policy.budget = kBudgets[random.below(7)];
+                                   Budget::kPrefix,  Budget::kRetrieval, Budget::kRules,  Budget::kAnyScores};
+    policy.budget = kBudgets[random.below(8)];
     policy.most = static_cast<std::uint8_t>(random.within(1, 8));
     policy.recovered = static_cast<std::uint8_t>(random.within(1, 255));
     if (shape.rotary.known() && shape.rotary.reach == 0) {

@@ -42,6 +42,10 @@ bool needs_profile(const Shape& shape, const Policy& policy);
 inline bool needs_head_scores(const Policy& policy) {
   return policy.budget == Budget::kScores || policy.budget == Budget::kRetrieval;
 }
+/// Whether it reads head scores where there are any.
+inline bool reads_head_scores(const Policy& policy) {
+  return needs_head_scores(policy) || policy.budget == Budget::kAnyScores;
+}
 inline bool needs_attention(const Policy& policy) {
   return policy.budget == Budget::kPrefix || policy.budget == Budget::kRules;
 }

@@ -24,7 +24,7 @@ inline constexpr std::string_view kTinyPrompt =
 inline constexpr std::string_view kTinyAnswer = "28415";
 
 // The result on every machine. To update: run nibkv_tiny_tests; it prints the new word.
-inline constexpr std::uint64_t kTinyCache = 0x104de7cda5a4a5e3;
+inline constexpr std::uint64_t kTinyCache = 0x4a3040b61475c638;
 
 struct Recall {
   Status status = Status::kOk;

@@ -48,18 +48,18 @@ constexpr Option kOptions[] = {
 )"},
     {"set", R"(  --set KEY=VALUE,...  fields of the policy: sinks, recent (tokens, or a share such as 50%),
                        recent_share (0 to 255), score (global_local, global, local, key_norm), group
-                       (mean, max), combine (sum, max), per_query (0, 1), window, pool, merge (none,
-                       values, both), rephase (0, 1), similarity (key, value, key_value),
-                       position_free (0, 1), mass (none, share, count), threshold (0 to 255, mean),
-                       candidate_mass (0 to 255), budget (uniform, pyramid, scores, adaptive,
-                       prefix, retrieval, rules), most (1 to 64), recovered (1 to 255); of minicache
-                       and ems_fold: fold (gate: layers share that are similar in the profile;
-                       direct: all, as they are; aligned: all, through its maps), fold_start (the
-                       first that may; default half of them), fold_rows (both, keys, values),
-                       fold_centred (0, 1: keys minus their means), fold_min_cosine (0 to 255),
-                       fold_recent, fold_t (0 to 255), fold_retained (0 to 128), fold_retain (far,
-                       near, far_range); or fold_keys, fold_values (layers FIRST-END whose
-                       neighbours share codes)
+                       (mean, max), combine (sum, max), per_query (0, 1), window, pool,
+                       value_norms (0, 1), merge (none, values, both), rephase (0, 1), similarity
+                       (key, value, key_value), position_free (0, 1), mass (none, share, count),
+                       threshold (0 to 255, mean), candidate_mass (0 to 255), budget (uniform,
+                       pyramid, scores, adaptive, prefix, retrieval, rules, any_scores), most (1 to
+                       64), recovered (1 to 255); of minicache and ems_fold: fold (gate: layers
+                       share that are similar in the profile; direct: all, as they are; aligned:
+                       all, through its maps), fold_start (the first that may; default half of
+                       them), fold_rows (both, keys, values), fold_centred (0, 1: keys minus their
+                       means), fold_min_cosine (0 to 255), fold_recent, fold_t (0 to 255),
+                       fold_retained (0 to 128), fold_retain (far, near, far_range); or fold_keys,
+                       fold_values (layers FIRST-END whose neighbours share codes)
 )"},
     {"force-fold", R"(  --force-fold         let layers share that the gate refuses: --set fold=direct
 )"},

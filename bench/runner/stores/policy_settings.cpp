@@ -124,6 +124,7 @@ std::span<const Field> fields() {
       {"per_query", "0 or 1", [](View value, Policy& policy) { return number(value, policy.per_query, 0, 1); }},
       {"window", "a power of two from 1 to 4096", set_window},
       {"pool", "an odd number from 1 to 15", set_pool},
+      {"value_norms", "0 or 1", [](View value, Policy& policy) { return number(value, policy.value_norms, 0, 1); }},
       {"merge", "none, values or both",
        [](View value, Policy& policy) {
          return choose(value, policy.merge, {"none", "values", "both"});
@@ -141,11 +142,11 @@ std::span<const Field> fields() {
       {"threshold", "mean, or a number from 0 to 255", set_threshold},
       {"candidate_mass", "a number from 0 to 255",
        [](View value, Policy& policy) { return number(value, policy.candidate_mass, 0, 255); }},
-      {"budget", "uniform, pyramid, scores, adaptive, prefix, retrieval or rules",
+      {"budget", "uniform, pyramid, scores, adaptive, prefix, retrieval, rules or any_scores",
        [](View value, Policy& policy) {
          // In the order of the enumeration; a table has no name here.
          return choose(value, policy.budget,
-                       {"uniform", "pyramid", "scores", "adaptive", "", "prefix", "retrieval", "rules"});
+                       {"uniform", "pyramid", "scores", "adaptive", "", "prefix", "retrieval", "rules", "any_scores"});
        }},
       {"most", "a number from 1 to 64", [](View value, Policy& policy) { return number(value, policy.most, 1, 64); }},
       {"recovered", "a number from 1 to 255",

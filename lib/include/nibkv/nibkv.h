@@ -124,7 +124,8 @@ typedef enum nibkv_budget {
   NIBKV_BUDGET_TABLE = 4,
   NIBKV_BUDGET_PREFIX = 5,
   NIBKV_BUDGET_RETRIEVAL = 6,
-  NIBKV_BUDGET_RULES = 7
+  NIBKV_BUDGET_RULES = 7,
+  NIBKV_BUDGET_ANY_SCORES = 8 /* as SCORES where the profile has head scores; where there are none, as UNIFORM */
 } nibkv_budget;
 
 enum { NIBKV_RETAIN_FAR = 0, NIBKV_RETAIN_NEAR = 1, NIBKV_RETAIN_FAR_RANGE = 2 };
@@ -176,6 +177,7 @@ typedef struct nibkv_policy {
   uint8_t recovered;      /* under NIBKV_BUDGET_RULES: the share of a head's attention that its rule must get, n / 256;
                            * 0: 243 */
   uint8_t recent_share;   /* recent is at most this share, n / 256, of all tokens seen; 0: no limit */
+  bool value_norms;       /* whether ranks are multiplied by the norms of values */
 } nibkv_policy;
 
 /* Finds a preset by name, with its default parameters: "full", "streaming_llm", "ems", "ems_no_merge",
@@ -855,8 +857,8 @@ NIBKV_API bool nibkv_port_runs(const char* name);
  * With shape.rotary.reach set, add NIBKV_FOOTPRINT_REACH(of the same eight): the sum is at least nibkv_footprint. */
 #define NIBKV_FOOTPRINT_FULL(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 0, 0, 0, 0, 1)
 #define NIBKV_FOOTPRINT_STREAMING_LLM(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 1, 0, 0, 0, 1)
-#define NIBKV_FOOTPRINT_EMS(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 1, 1, 1, 1)
-#define NIBKV_FOOTPRINT_EMS_NO_MERGE(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 1, 1, 0, 1)
+#define NIBKV_FOOTPRINT_EMS(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 1, 1, 1, 4)
+#define NIBKV_FOOTPRINT_EMS_NO_MERGE(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 1, 1, 0, 4)
 #define NIBKV_FOOTPRINT_H2O(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 1, 0, 0, 1)
 #define NIBKV_FOOTPRINT_TOVA(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 0, 1, 0, 1)
 #define NIBKV_FOOTPRINT_SNAPKV(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 0, 1, 0, 1)
@@ -868,7 +870,7 @@ NIBKV_API bool nibkv_port_runs(const char* name);
 #define NIBKV_FOOTPRINT_DUO(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 1, 0, 0, 0, 8)
 #define NIBKV_FOOTPRINT_FAST_GEN(tokens, ...) NIBKV_FOOTPRINT_RULES(__VA_ARGS__, tokens, 2, 1, 0, 0, 4)
 #define NIBKV_FOOTPRINT_MINICACHE(tokens, ...) NIBKV_FOOTPRINT_FULL(tokens, __VA_ARGS__)
-#define NIBKV_FOOTPRINT_EMS_FOLD(tokens, ...) NIBKV_FOOTPRINT_EMS(tokens, __VA_ARGS__)
+#define NIBKV_FOOTPRINT_EMS_FOLD(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 1, 1, 1, 1)
 
 #define NIBKV_FOOTPRINT_REACH(...) NIBKV_FOOTPRINT_REACH_(__VA_ARGS__)
 #define NIBKV_FOOTPRINT_REACH_(layers, query_heads, kv_heads, head_dim, outlier_channels, max_chunk, workers, storage) \

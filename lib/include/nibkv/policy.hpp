@@ -62,7 +62,8 @@ enum class Budget : std::uint8_t {
                    ///< scores say (PrefixKV, arXiv 2412.03409)
   kRetrieval = 6,  ///< the heads with the largest head scores of the profile hold `most` times the mean, the others the
                    ///< least there is, 1/5 of it (DuoAttention, arXiv 2410.10819)
-  kRules = 7,  ///< by the rule of each head, which also says what it keeps (FastGen, arXiv 2310.01801): see HeadRule
+  kRules = 7,      ///< by the rule of each head, which also says what it keeps (FastGen, arXiv 2310.01801): HeadRule
+  kAnyScores = 8,  ///< as kScores where the profile has head scores; where there are none, or no profile, as kUniform
 };
 
 /// What a head keeps under Budget::kRules: the first of these that gets `recovered` of its attention in the profile.
@@ -152,6 +153,9 @@ struct Policy {
   std::uint16_t window = 32;  ///< queries that the local score covers, a power of two in [1, 4096]; older ones fade
   std::uint8_t pool = 1;      ///< a slot ranks by the largest score in a window of this many slots around
                               ///< it: 1, 3, ..., 15
+  /// Whether what a slot ranks by is multiplied by the norm of its value, as far as its scale says (VATP, arXiv
+  /// 2406.12335). Not for Score::kKeyNorm.
+  bool value_norms = false;
 
   Merge merge = Merge::kNone;
   /// Under Merge::kBoth: whole keys are rotated to the position of their centre before the mean
@@ -227,11 +231,14 @@ constexpr std::uint32_t short_window(std::uint32_t tokens, std::uint32_t wanted)
 }  // namespace detail
 
 /// The Global-Local score alone: unimportant slots are dropped (EMS without
-/// merging, arXiv 2412.08521). The recent window grows with the text, up to half of the budget.
+/// merging, arXiv 2412.08521), times the norm of the value. The recent window grows with the text, up to half of the
+/// budget. Heads that look things up get more slots if the profile has head scores.
 constexpr Policy ems_no_merge(std::uint32_t tokens) {
   Policy policy = detail::scored(tokens, 4, tokens / 2, Score::kGlobalLocal);
   policy.recent_share = 16;
   policy.combine = Combine::kMax;
+  policy.value_norms = true;
+  policy.budget = Budget::kAnyScores;
   return policy;
 }
 
@@ -247,11 +254,12 @@ constexpr Policy ems(std::uint32_t tokens) {
   return policy;
 }
 
-/// ems() with pairs of neighbouring layers that share codes. A pair makes one plan, so that both
+/// ems() with equal budgets and pairs of neighbouring layers that share codes. A pair makes one plan, so that both
 /// keep the same positions.
-/// @param pairs  as for minicache(); empty: ems()
+/// @param pairs  as for minicache()
 constexpr Policy ems_fold(std::uint32_t tokens, const LayerSet& pairs = {}) {
   Policy policy = ems(tokens);
+  policy.budget = Budget::kUniform;
   policy.fold.keys = policy.fold.values = pairs;
   return policy;
 }
@@ -373,7 +381,7 @@ constexpr bool valid(const Policy& policy, const Shape& shape) {
     plain.most = policy.most;
     if (policy != plain) return false;
   }
-  if (policy.budget > Budget::kRules || policy.most < 1 || policy.most > 64 || policy.recovered == 0) return false;
+  if (policy.budget > Budget::kAnyScores || policy.most < 1 || policy.most > 64 || policy.recovered == 0) return false;
   // Slots that fold are in no order, and have positions under kScore alone.
   if (shape.rotary.reach != 0 && has_pairs(policy) && policy.keep != Keep::kScore) return false;
   const bool equal = policy.budget == Budget::kUniform;
@@ -386,6 +394,7 @@ constexpr bool valid(const Policy& policy, const Shape& shape) {
   if (policy.group == Group::kMax && shape.group() > kMaxRows) return false;
   if (policy.window < 1 || policy.window > 4096 || (policy.window & (policy.window - 1)) != 0) return false;
   if (policy.pool % 2 == 0 || policy.pool > 15) return false;
+  if (policy.value_norms && policy.score == Score::kKeyNorm) return false;
   if (policy.merge > Merge::kBoth || policy.similarity > Similarity::kKeyValue || policy.mass > Mass::kCount)
     return false;
   // Keys are coded at other positions than their own if there is a reach.

@@ -56,7 +56,8 @@ static_assert(same(NIBKV_MASS_NONE, Mass::kNone) && same(NIBKV_MASS_SHARE, Mass:
 static_assert(same(NIBKV_BUDGET_UNIFORM, Budget::kUniform) && same(NIBKV_BUDGET_PYRAMID, Budget::kPyramid) &&
               same(NIBKV_BUDGET_SCORES, Budget::kScores) && same(NIBKV_BUDGET_ADAPTIVE, Budget::kAdaptive) &&
               same(NIBKV_BUDGET_TABLE, Budget::kTable) && same(NIBKV_BUDGET_PREFIX, Budget::kPrefix) &&
-              same(NIBKV_BUDGET_RETRIEVAL, Budget::kRetrieval) && same(NIBKV_BUDGET_RULES, Budget::kRules));
+              same(NIBKV_BUDGET_RETRIEVAL, Budget::kRetrieval) && same(NIBKV_BUDGET_RULES, Budget::kRules) &&
+              same(NIBKV_BUDGET_ANY_SCORES, Budget::kAnyScores));
 static_assert(same(NIBKV_TOKEN_ORDINARY, TokenClass::kOrdinary) &&
               same(NIBKV_TOKEN_PUNCTUATION, TokenClass::kPunctuation) &&
               same(NIBKV_TOKEN_SPECIAL, TokenClass::kSpecial));

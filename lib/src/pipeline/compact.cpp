@@ -85,7 +85,7 @@ Status compact_now(Cache& cache, std::uint32_t tokens, Budget how) {
   const ArenaView to{cache};
   const Policy& policy = to.policy();
   if (policy.keep != Keep::kScore) return Status::kBadPolicy;
-  if (how > Budget::kRules) return Status::kBadPolicy;
+  if (how > Budget::kAnyScores) return Status::kBadPolicy;
   if (how != Budget::kUniform && (how == Budget::kTable) != (policy.budget == Budget::kTable))
     return Status::kBadPolicy;
   if (how != Budget::kUniform && folds(to)) return Status::kBadPolicy;

@@ -38,15 +38,31 @@ std::uint32_t norm_score(float squared_norm) {
   return 0x7f800000 - bits_from_float(squared_norm);
 }
 
-// What slots rank by: what each is worth without its members, then the largest of its neighbours.
+// The mean scale of the values of all slots, 1 if all are 0.
+float mean_value_scale(const ArenaView& to, const Chain& chain) {
+  float sum = 0;
+  to.each_slot(chain, [&](std::uint32_t, const Place& at) { sum += from_scale16(to.value_scales(at.tile)[at.lane]); });
+  return sum > 0 ? sum / static_cast<float>(chain.used) : 1;
+}
+
+// A rank times a factor below 2^32.
+std::uint32_t scaled(std::uint32_t rank, float factor) {
+  const float product = static_cast<float>(rank) * factor;
+  return product < 0x1p32f ? static_cast<std::uint32_t>(product) : 0xffffffff;
+}
+
+// What slots rank by: what each is worth without its members, times the norm of its value if that counts, then the
+// largest of its neighbours.
 void rank_slots(const ArenaView& to, const Chain& chain, const std::uint32_t* score, std::uint32_t* rank) {
   const Policy& policy = to.policy();
   const bool masses = has_masses(policy);
+  const float mean = policy.value_norms ? mean_value_scale(to, chain) : 1;
   constexpr std::uint32_t kMostSide = 7;
   const std::uint32_t side = policy.pool / 2u;
   std::uint32_t before[kMostSide];  // of the slots before, which were overwritten: slot i at i % kMostSide
   to.each_slot(chain, [&](std::uint32_t i, const Place& at) {
     rank[i] = static_cast<std::uint32_t>(own_share(score[i], masses ? to.bias(at.tile)[at.lane] : 0));
+    if (policy.value_norms) rank[i] = scaled(rank[i], from_scale16(to.value_scales(at.tile)[at.lane]) / mean);
   });
   for (std::uint32_t i = 0; side != 0 && i < chain.used; ++i) {
     const std::uint32_t end = i + side + 1 < chain.used ? i + side + 1 : chain.used;
@@ -183,7 +199,7 @@ void plan_by_score(const ArenaView& to, const Chain& chain, std::uint32_t layer,
   const std::uint32_t centres = kept > always ? kept - always : 0;
   score_planned(to, chain, layer, kv_head, arrays);
   const std::uint32_t* rank = arrays.score;
-  if (policy.pool > 1 || has_masses(policy)) {
+  if (policy.pool > 1 || has_masses(policy) || policy.value_norms) {
     rank_slots(to, chain, arrays.score, arrays.rank);
     rank = arrays.rank;
   }

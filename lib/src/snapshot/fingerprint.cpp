@@ -51,6 +51,7 @@ std::uint64_t fingerprint(const Policy& policy, bool folds) {
   if (policy.budget != Budget::kUniform && policy.most != Policy{}.most) all.add(policy.most);
   if (keeps_classes(policy)) all.add(policy.recovered);
   if (policy.recent_share != 0) all.add(256u + policy.recent_share);
+  if (policy.value_norms) all.add(512);
   if (scores_attention(policy)) all.add(kRuleOfScores);
   if (has_pairs(policy)) {  // without min_cosine, which no cache reads
     const Fold& fold = policy.fold;

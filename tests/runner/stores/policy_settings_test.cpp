@@ -146,20 +146,20 @@ TEST(PolicySettings, SetsSeveral) {
 }
 
 TEST(PolicySettings, NamesWhatIsAllowed) {
-  EXPECT_EQ(
-      complaint("recnt=3"),
-      "--set knows no 'recnt'; there are sinks, recent, recent_share, score, group, combine, per_query, window, "
-      "pool, merge, rephase, similarity, position_free, mass, threshold, candidate_mass, budget, most, recovered, "
-      "fold, fold_rows, fold_start, fold_centred, fold_min_cosine, fold_keys, fold_values, fold_recent, fold_t, "
-      "fold_retained, "
-      "fold_retain");
+  EXPECT_EQ(complaint("recnt=3"),
+            "--set knows no 'recnt'; there are sinks, recent, recent_share, score, group, combine, per_query, window, "
+            "pool, value_norms, merge, rephase, similarity, position_free, mass, threshold, candidate_mass, budget, "
+            "most, recovered, "
+            "fold, fold_rows, fold_start, fold_centred, fold_min_cosine, fold_keys, fold_values, fold_recent, fold_t, "
+            "fold_retained, "
+            "fold_retain");
   EXPECT_EQ(complaint("merge=keys"), "--set merge takes none, values or both, not 'keys'");
   EXPECT_EQ(complaint("window=33"), "--set window takes a power of two from 1 to 4096, not '33'");
   EXPECT_EQ(complaint("pool=2"), "--set pool takes an odd number from 1 to 15, not '2'");
   EXPECT_EQ(complaint("threshold=256"), "--set threshold takes mean, or a number from 0 to 255, not '256'");
   EXPECT_EQ(complaint("budget=table"),
             "--set budget takes uniform, pyramid, scores, adaptive, prefix, "
-            "retrieval or rules, not 'table'");
+            "retrieval, rules or any_scores, not 'table'");
   EXPECT_EQ(complaint("merge"), "--set takes key=value,..., not 'merge'");
   EXPECT_EQ(complaint(""), "--set takes key=value,..., not ''");
   EXPECT_EQ(complaint("pool=1,pool=3"), "--set has 'pool' twice");

@@ -93,6 +93,29 @@ TEST(Budget, SharesDifferByWholeTilesAndAddUpToTheMean) {
   }
 }
 
+TEST(Budget, AnyScoresAreThoseOfTheProfileOrNone) {
+  constexpr Shape kShape = {.layers = 3, .query_heads = 4, .kv_heads = 2, .head_dim = 16, .outlier_channels = 4};
+  Policy policy = ems(300);
+  ASSERT_EQ(policy.budget, Budget::kAnyScores);
+  const std::vector<std::uint32_t> equal(6, 300);
+  Rig rig(kShape, policy);
+  policy.budget = Budget::kScores;
+  Rig needing(kShape, policy);
+  EXPECT_EQ(budgets_of(rig.cache()), budgets_of(needing.cache()));
+  EXPECT_NE(budgets_of(rig.cache()), equal);
+  EXPECT_EQ(footprint(kShape, policy), footprint(kShape, ems(300)));
+
+  const std::vector<std::byte> without_scores = test::make_profile(kShape, 1);
+  test::Arena arena(footprint(kShape, policy));
+  Cache cache;
+  ASSERT_EQ(cache.init(arena.bytes(), kShape, ems(300), {.profile = without_scores}), Status::kOk);
+  EXPECT_EQ(budgets_of(cache), equal);
+  Shape plain = kShape;
+  plain.outlier_channels = 0;
+  EXPECT_EQ(budgets_of(Rig(plain, ems(300)).cache()), equal) << "no profile";
+  EXPECT_EQ(compact_now(rig.cache(), 200, Budget::kAnyScores), Status::kOk);
+}
+
 // Scratch has 32-bit offsets.
 TEST(Budget, MostTimesTheMeanMayBeTooLargeForScratch) {
   constexpr Shape kShape = {.layers = 64, .query_heads = 1, .kv_heads = 1, .head_dim = 16, .max_chunk = 16};
@@ -445,7 +468,7 @@ TEST(CompactNow, RefusesWhatDoesNotFitThePolicy) {
       EXPECT_EQ(compact_now(rig.cache(), 129, Budget::kUniform), Status::kBadArgument) << what;
       EXPECT_EQ(compact_now(rig.cache(), policy.sinks + policy.recent, Budget::kUniform), Status::kBadArgument) << what;
       EXPECT_EQ(compact_now(rig.cache(), 0, Budget::kUniform), Status::kBadArgument) << what;
-      EXPECT_EQ(compact_now(rig.cache(), 100, static_cast<Budget>(8)), Status::kBadPolicy) << what;
+      EXPECT_EQ(compact_now(rig.cache(), 100, static_cast<Budget>(9)), Status::kBadPolicy) << what;
       const bool own = policy.budget == Budget::kTable;
       EXPECT_EQ(compact_now(rig.cache(), 100, own ? Budget::kPyramid : Budget::kTable), Status::kBadPolicy) << what;
     }

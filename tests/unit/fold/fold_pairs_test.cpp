@@ -43,11 +43,11 @@ LayerSet set_of(std::initializer_list<std::uint32_t> layers) {
 
 TEST(FoldPairs, TakesTheLayerAboveWhereItIsAlike) {
   const Known known({{90, 90}, {90, 90}, {10, 10}, {80, 20}, {99, 99}, {20, 75}});
-  const Policy policy = fold_pairs(kShape, ems(300), known.view(), 0);
+  const Policy policy = fold_pairs(kShape, ems_fold(300), known.view(), 0);
   EXPECT_EQ(policy.fold.keys, set_of({0, 3}));
   EXPECT_EQ(policy.fold.values, set_of({0, 5})) << "layer 4 is taken by 3, so 5 is free for 6";
   EXPECT_TRUE(valid(policy, kShape));
-  Policy centred = ems(300);
+  Policy centred = ems_fold(300);
   centred.fold.centred = true;
   EXPECT_EQ(fold_pairs(kShape, centred, known.view(), 1).fold.keys, set_of({3}));
   const Policy later = fold_pairs(kShape, policy, known.view(), 4);

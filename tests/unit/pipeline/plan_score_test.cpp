@@ -76,6 +76,7 @@ Policy random_policy(Random& random) {
   policy.score = static_cast<Score>(random.below(3));
   policy.group = static_cast<Group>(random.below(2));
   policy.combine = static_cast<Combine>(random.below(2));
+  policy.value_norms = random.below(2) == 0;
   policy.per_query = random.below(2) == 0;
   policy.window = static_cast<std::uint16_t>(1u << random.below(8));
   policy.pool = static_cast<std::uint8_t>(1 + 2 * random.below(8));
@@ -108,7 +109,8 @@ TEST(PlanByScore, KeepsSinksRecentAndTheMostImportantUpToTheBudget) {
           ASSERT_LT(target[i], kMember) << what << ", slot " << i;
         }
         const auto slots = explain_all(rig.cache(), 0, head);
-        const auto scores = reference::importance(policy, rig.cache().seen(0), slots);
+        const auto scores = reference::ranks(policy, reference::importance(policy, rig.cache().seen(0), slots),
+                                             model_of(rig).slots(0, head));
         expect_best_kept(policy, rig.cache().seen(0), target, reference::pooled(scores, policy.pool), {}, 0.002, what);
       }
       ASSERT_EQ(rig.copy_state(), before) << "a plan changes nothing";
@@ -122,6 +124,31 @@ TEST(PlanByScore, OfEqualSlotsTheNewestStay) {
   for (int i = 0; i < 4; ++i) ASSERT_EQ(append(rig.cache(), 0, rows, rows), Status::kOk);  // no attention
   const std::vector<std::uint32_t> target = plan_of(rig, 0, 16);
   for (std::uint32_t i = 0; i < 64; ++i) EXPECT_EQ(target[i], i < 24 ? kDrop : i - 24) << i;
+}
+
+// All keys are the same, so that all slots get the same attention.
+TEST(PlanByScore, UnderValueNormsLargeValuesStay) {
+  for (const bool value_norms : {false, true}) {
+    Policy policy = ems_no_merge(100);
+    policy.value_norms = value_norms;
+    Rig rig(kShape, policy);
+    Random random(88);
+    const auto key = random.gaussians(32);
+    for (std::uint32_t seen = 0; seen < 132; ++seen) {
+      auto keys = key;
+      keys.insert(keys.end(), key.begin(), key.end());
+      auto values = random.gaussians(2 * 32);
+      for (float& value : values) value *= seen % 5 == 3 ? 6.0f : 1.0f;
+      ASSERT_EQ(append(rig.cache(), 0, keys, values), Status::kOk);
+      (void)test::attend_all(rig.cache(), 0, random.gaussians(4 * 32));
+    }
+    const std::vector<std::uint32_t> target = plan_of(rig, 0, 1);
+    std::uint32_t lost = 0;
+    for (std::uint32_t i = 4; i < target.size(); ++i) {
+      if (i % 5 == 3 && target[i] >= kMember) ++lost;
+    }
+    EXPECT_EQ(lost == 0, value_norms) << lost << " large values went";
+  }
 }
 
 // Chains that lose no slots before the plan, with queries whose exact weights are known.

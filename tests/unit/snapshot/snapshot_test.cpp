@@ -262,7 +262,7 @@ Policy folded(Policy policy) {
   policy.fold.retained = 0;
   return policy;
 }
-const Policy kFolded[] = {folded(full(600)), folded(ems(600))};
+const Policy kFolded[] = {folded(full(600)), folded(ems_fold(600))};
 
 std::vector<Policy> all_policies() {
   std::vector<Policy> list(std::begin(kPolicies), std::end(kPolicies));
@@ -349,6 +349,7 @@ TEST(Snapshot, ThoseOfOtherCachesAreRefusedByName) {
   of_policy([](Policy& p) { p.per_query = false; });
   of_policy([](Policy& p) { p.window = 64; });
   of_policy([](Policy& p) { p.pool = 5; });
+  of_policy([](Policy& p) { p.value_norms = false; });
   of_policy([](Policy& p) { p.merge = Merge::kValues; });
   of_policy([](Policy& p) { p.similarity = Similarity::kValue; });
   of_policy([](Policy& p) { p.mass = Mass::kNone; });
