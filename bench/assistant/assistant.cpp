@@ -13,13 +13,15 @@
 #include "bench/assistant/settings.hpp"
 #include "bench/runner/gguf/fingerprint.hpp"
 #include "bench/runner/gguf/gguf_cursor.hpp"
+#include "bench/runner/profile/head_scores.hpp"
+#include "bench/runner/profile/profile_maker.hpp"
 #include "bench/runner/programs/arguments.hpp"
 #include "bench/runner/programs/output_file.hpp"
 #include "bench/runner/programs/progress.hpp"
 #include "bench/runner/programs/signals.hpp"
 #include "bench/runner/stores/policy_notes.hpp"
 #include "bench/runner/stores/policy_settings.hpp"
-#include "bench/runner/stores/profile_maker.hpp"
+#include "bench/runner/text/builtin_text.hpp"
 #include "bench/runner/text/chat.hpp"
 #include "nibkv/version.h"
 
@@ -29,6 +31,7 @@ namespace nibkv::llm {
 namespace {
 
 constexpr std::size_t kCalibrationContext = 2048;
+constexpr std::size_t kNeedleLength = 256;  // longer prompts find the same heads
 constexpr std::size_t kDefaultTokens = 4096;
 
 constexpr double kQuietSeconds = 0.5;  // a message that is read within them shows no progress
@@ -50,6 +53,24 @@ std::string read_message(const std::string& path) {
   return message;
 }
 
+// Which heads look things up, by needles hidden in the built-in text. Without a model that finds any, all heads stay equal.
+void add_head_scores(std::vector<std::byte>& profile, Model& model, const Tokenizer& tokenizer) {
+  std::string prose;
+  for (const std::string_view part : builtin_text()) prose.append(part).append("\n\n");
+  const std::vector<std::int32_t> tokens = tokenizer.encode(prose, false, false);
+  HeadScoreOptions options;
+  options.lengths = {kNeedleLength};
+  try {
+    Progress line(kProgram);
+    const HeadScores heads =
+        measure_head_scores(model, tokenizer, Haystack(tokenizer, tokens), options,
+                            [&](std::size_t done, std::size_t all) { line.show("heads", done, all); });
+    require(set_head_scores(profile, shape_of(model.config(), {}), heads.scores), "head scores");
+  } catch (const Error& error) {
+    say(std::string("all heads get the same number of slots: ") + error.what());
+  }
+}
+
 std::vector<std::byte> choose_profile(const Settings& settings, Model& model, ThreadPool& pool,
                                       const Tokenizer& tokenizer, const Chat& chat) {
   if (settings.cache.profile == "none") return {};
@@ -59,8 +80,11 @@ std::vector<std::byte> choose_profile(const Settings& settings, Model& model, Th
     const std::size_t context = std::min(model.config().context, kCalibrationContext);
     const std::vector<std::int32_t> tokens = calibration_tokens(tokenizer, chat);
     Progress line(kProgram);
-    return make_profile(model, pool, tokens, context,
-                        [&](std::size_t done) { line.show("profile", done, tokens.size()); });
+    std::vector<std::byte> profile = make_profile(model, pool, tokens, context,
+                                                  [&](std::size_t done) { line.show("profile", done, tokens.size()); });
+    line.hide();
+    add_head_scores(profile, model, tokenizer);
+    return profile;
   };
   return find_or_make_profile(profile_places(settings.model), model.config(), make, say);
 }

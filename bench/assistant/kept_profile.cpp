@@ -5,8 +5,8 @@
 #include <filesystem>
 #include <string_view>
 
+#include "bench/runner/profile/profile_maker.hpp"
 #include "bench/runner/programs/output_file.hpp"
-#include "bench/runner/stores/profile_maker.hpp"
 #include "bench/runner/text/builtin_text.hpp"
 
 namespace nibkv::llm {

@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "bench/runner/profile/profile_maker.hpp"
 #include "bench/runner/programs/output_file.hpp"
-#include "bench/runner/stores/profile_maker.hpp"
 #include "bench/runner/text/builtin_text.hpp"
 #include "tests/assistant/conversation_fixture.hpp"
 

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "bench/eval/metrics/sweep.hpp"
+#include "bench/runner/profile/profile_maker.hpp"
 #include "bench/runner/stores/policy_settings.hpp"
-#include "bench/runner/stores/profile_maker.hpp"
 #include "bench/runner/text/builtin_text.hpp"
 #include "bench/runner/text/tokenizer.hpp"
 #include "tests/support/effort.hpp"

@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "bench/eval/metrics/needles.hpp"
 #include "bench/eval/report/retrieval_report.hpp"
+#include "bench/runner/profile/needles.hpp"
 #include "bench/runner/programs/arguments.hpp"
 #include "bench/runner/stores/f16_store.hpp"
 #include "bench/runner/text/builtin_text.hpp"

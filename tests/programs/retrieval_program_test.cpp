@@ -167,13 +167,15 @@ TEST_F(RetrievalProgramTest, PutsHeadScoresIntoAProfile) {
   ASSERT_EQ(command("profile", "--tokens 400 -o " + quoted("in.profile")).status, 0);
   const std::string before = contents(at("in.profile"));
   const std::string options = "--needles code --lengths 300 --depths 3 --seeds 1 --profile ";
-  const Result result = command("head-scores", options + quoted("in.profile") + " -o " + quoted("out.profile"));
+  const Result result = command(
+      "head-scores", options + quoted("in.profile") + " -o " + quoted("out.profile") + " --header " + quoted("p.hpp"));
   EXPECT_EQ(result.status, 0) << result.err;
   EXPECT_NE(result.out.find("needles found "), std::string::npos) << result.out;
   EXPECT_EQ(contents(at("in.profile")), before);
   const std::string after = contents(at("out.profile"));
   ASSERT_EQ(after.size(), before.size());
   EXPECT_NE(after, before);
+  EXPECT_NE(contents(at("p.hpp")).find("kProfile[" + std::to_string(after.size()) + "]"), std::string::npos);
   const Result used = command(
       "perplexity", "--context 256 --windows 1 --policy head_kv --tokens 128 --profile " + quoted("out.profile"));
   EXPECT_EQ(used.status, 0) << used.err;

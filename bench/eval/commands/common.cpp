@@ -4,9 +4,9 @@
 #include <iostream>
 #include <set>
 
+#include "bench/runner/profile/profile_maker.hpp"
 #include "bench/runner/programs/json.hpp"
 #include "bench/runner/stores/policy_notes.hpp"
-#include "bench/runner/stores/profile_maker.hpp"
 
 namespace nibkv::llm {
 namespace {

@@ -3,9 +3,9 @@
 #include <numeric>
 
 #include "bench/eval/commands/commands.hpp"
-#include "bench/eval/metrics/head_scores.hpp"
 #include "bench/eval/metrics/retrieval.hpp"
-#include "bench/runner/stores/profile_maker.hpp"
+#include "bench/runner/profile/head_scores.hpp"
+#include "bench/runner/profile/profile_maker.hpp"
 
 // nibkv-eval head-scores
 
@@ -16,10 +16,12 @@ constexpr const char* kHelp =
     R"(nibkv-eval head-scores --text PATH --profile PATH -o PATH [options]
   How much each KV head looks answers up in far text: needles are hidden in the text and asked for,
   and the score of a head is the share of its attention that goes to the needle while the model
-  answers. The scores go into a copy of the profile, where policy head_kv reads them.
+  answers. The scores go into a copy of the profile, where ems, ems_no_merge, head_kv and duo read
+  them.
 
   --profile PATH       to be copied
   -o, --out PATH       the profile with head scores; may be the same
+  --header PATH        write it as a C++ header too
   --lengths LIST       tokens of the prompt (default 1024)
   --depths N           places of the needle (default 5)
   --seeds N            needles at each place (default 2)
@@ -33,7 +35,7 @@ class HeadScoresJob {
  private:
   std::string table(const HeadScores& measured, const Config& config) const;
 
-  std::string model_, text_, profile_, out_;
+  std::string model_, text_, profile_, out_, header_;
   std::size_t threads_ = 1;
   HeadScoreOptions options_;
 };
@@ -43,6 +45,7 @@ HeadScoresJob::HeadScoresJob(const Arguments& arguments)
       text_(required(arguments, "text")),
       profile_(required(arguments, "profile")),
       out_(required(arguments, "out")),
+      header_(arguments.text("header", "")),
       threads_(read_store_arguments(arguments, "full", "none").threads) {
   options_.kind = parse_needle(arguments.text("needles", "passkey"));
   options_.form = parse_prompt_form(arguments.text("prompt", "plain"));
@@ -53,6 +56,7 @@ HeadScoresJob::HeadScoresJob(const Arguments& arguments)
 
 void HeadScoresJob::operator()() const {
   check_place(out_);
+  if (!header_.empty()) check_place(header_);
   Subject subject(model_, text_, threads_);
   const Config& config = subject.model->config();
   std::vector<std::byte> profile = read_profile(profile_, config);
@@ -68,6 +72,7 @@ void HeadScoresJob::operator()() const {
   }
   require(set_head_scores(profile, shape_of(config, {}), measured.scores), "head scores");
   write_file(out_, profile);
+  if (!header_.empty()) write_profile_header(header_, profile);
   print(table(measured, config));
 }
 
@@ -94,7 +99,7 @@ Command head_scores_command() {
   return {"head-scores",
           "how much each KV head looks answers up in far text",
           kHelp,
-          {"model", "text", "profile", "out", "lengths", "depths", "seeds", "needles", "prompt", "threads"},
+          {"model", "text", "profile", "out", "header", "lengths", "depths", "seeds", "needles", "prompt", "threads"},
           {},
           [](const Arguments& arguments) -> Job { return HeadScoresJob(arguments); }};
 }

@@ -6,7 +6,7 @@
 
 #include "bench/eval/commands/commands.hpp"
 #include "bench/eval/metrics/attention_meter.hpp"
-#include "bench/runner/stores/profile_maker.hpp"
+#include "bench/runner/profile/profile_maker.hpp"
 #include "bench/runner/text/token_classes.hpp"
 
 // nibkv-eval profile

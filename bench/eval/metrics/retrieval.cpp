@@ -5,7 +5,6 @@
 #include <span>
 #include <vector>
 
-#include "bench/runner/model/sampler.hpp"
 #include "bench/runner/programs/arguments.hpp"
 #include "bench/runner/stores/policy_settings.hpp"
 
@@ -37,28 +36,6 @@ std::size_t prompt_length(std::size_t length, const Config& model) {
 
 double depth_of(std::size_t place, std::size_t places) {
   return places == 1 ? 0.5 : static_cast<double>(place) / static_cast<double>(places - 1);
-}
-
-Answer ask_for_needle(Model& model, const Tokenizer& tokenizer, KvStore& store, const Prompt& prompt,
-                      const Needle& needle, const std::function<void()>& before_answer, std::size_t most) {
-  std::vector<float> logits(model.config().vocabulary);
-  const std::span<const std::int32_t> tokens(prompt.tokens);
-  const std::size_t last = tokens.size() - 1;
-  model.forward(tokens.first(last), 0, store, nullptr, 0);
-  if (before_answer) before_answer();
-  model.forward(tokens.subspan(last), last, store, logits.data(), 1);
-
-  Answer answer;
-  Sampler sampler({.temperature = 0});
-  for (std::size_t made = 0; made < most; ++made) {
-    const std::int32_t token = sampler.sample(logits);
-    if (tokenizer.ends_turn(token)) break;
-    answer.text += tokenizer.decode(token);
-    answer.right = is_right(needle, answer.text);
-    if (answer.right || made + 1 == most) break;
-    model.forward(std::span(&token, 1), tokens.size() + made, store, logits.data(), 1);
-  }
-  return answer;
 }
 
 Answer hide_and_ask(Model& model, const Tokenizer& tokenizer, const Haystack& haystack, KvStore& store, Hiding hiding,

@@ -7,8 +7,8 @@
 #include <string_view>
 #include <vector>
 
-#include "bench/eval/metrics/needles.hpp"
 #include "bench/runner/model/model.hpp"
+#include "bench/runner/profile/needles.hpp"
 #include "bench/runner/stores/tile_store.hpp"
 
 namespace nibkv::llm {
@@ -28,9 +28,6 @@ enum class AskMode : std::uint8_t {
 /// "unseen", "seen", "either".
 std::string_view mode_name(AskMode mode);
 
-/// The maximum number of tokens of an answer.
-inline constexpr std::size_t kAnswerTokens = 10;
-
 /// Lengths of prompts: numbers of tokens, separated by commas.
 /// @throws UsageError
 std::vector<std::size_t> parse_lengths(const std::string& text);
@@ -42,23 +39,6 @@ std::size_t prompt_length(std::size_t length, const Config& model);
 /// The depth of the `place`-th of `places` needles at equal distances, from 0 to 1; that
 /// of a single one is 0.5.
 double depth_of(std::size_t place, std::size_t places);
-
-/// What a model said.
-struct Answer {
-  std::string text;
-  bool right = false;
-};
-
-/// Feeds the prompt and lets the model answer: greedily, token by token, until the answer is in it, the model ends its
-/// turn, or it has said `most` tokens.
-///
-/// @param store          empty
-/// @param before_answer  called after all but the last token of the prompt are fed, so that every
-///                       token of the answer comes from what is in the store then; may be empty
-/// @throws Error if the store refuses
-Answer ask_for_needle(Model& model, const Tokenizer& tokenizer, KvStore& store, const Prompt& prompt,
-                      const Needle& needle, const std::function<void()>& before_answer,
-                      std::size_t most = kAnswerTokens);
 
 /// Makes the needle that `hiding` describes, hides it in the haystack and asks for it.
 /// @param which  of the needles at that place, from 1: each place has its own needles and parts

@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "bench/eval/metrics/needles.hpp"
 #include "bench/eval/metrics/sweep_store.hpp"
 #include "bench/runner/model/model.hpp"
+#include "bench/runner/profile/needles.hpp"
 #include "bench/runner/programs/progress.hpp"
 #include "bench/runner/text/tokenizer.hpp"
 

@@ -1,4 +1,4 @@
-#include "bench/eval/metrics/head_scores.hpp"
+#include "bench/runner/profile/head_scores.hpp"
 
 #include <gtest/gtest.h>
 

@@ -5,8 +5,8 @@
 #include <span>
 #include <vector>
 
-#include "bench/eval/metrics/needles.hpp"
 #include "bench/runner/model/model.hpp"
+#include "bench/runner/profile/needles.hpp"
 #include "bench/runner/programs/progress.hpp"
 #include "bench/runner/stores/plain_store.hpp"
 

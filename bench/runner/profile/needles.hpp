@@ -2,11 +2,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "bench/runner/model/model.hpp"
 #include "bench/runner/text/tokenizer.hpp"
 
 // Needles in a haystack: facts hidden in the prose of a book, followed by a question that can only
@@ -79,5 +81,25 @@ class Haystack {
   const Tokenizer& tokenizer_;
   std::span<const std::int32_t> tokens_;
 };
+
+/// The maximum number of tokens of an answer.
+inline constexpr std::size_t kAnswerTokens = 10;
+
+/// What a model said.
+struct Answer {
+  std::string text;
+  bool right = false;
+};
+
+/// Feeds the prompt and lets the model answer: greedily, token by token, until the answer is in it, the model ends its
+/// turn, or it has said `most` tokens.
+///
+/// @param store          empty
+/// @param before_answer  called after all but the last token of the prompt are fed, so that every
+///                       token of the answer comes from what is in the store then; may be empty
+/// @throws Error if the store refuses
+Answer ask_for_needle(Model& model, const Tokenizer& tokenizer, KvStore& store, const Prompt& prompt,
+                      const Needle& needle, const std::function<void()>& before_answer,
+                      std::size_t most = kAnswerTokens);
 
 }  // namespace nibkv::llm

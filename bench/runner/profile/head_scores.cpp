@@ -1,9 +1,7 @@
-#include "bench/eval/metrics/head_scores.hpp"
+#include "bench/runner/profile/head_scores.hpp"
 
 #include <algorithm>
 #include <cmath>
-
-#include "bench/eval/metrics/retrieval.hpp"
 
 namespace nibkv::llm {
 

@@ -1,8 +1,9 @@
-#include "bench/eval/metrics/needles.hpp"
+#include "bench/runner/profile/needles.hpp"
 
 #include <algorithm>
 #include <cmath>
 
+#include "bench/runner/model/sampler.hpp"
 #include "bench/runner/programs/arguments.hpp"
 
 namespace nibkv::llm {
@@ -217,6 +218,28 @@ Prompt Haystack::hide(const Needle& needle, const Hiding& hiding) const {
   prompt.question = prompt.tokens.size();
   add(after);
   return prompt;
+}
+
+Answer ask_for_needle(Model& model, const Tokenizer& tokenizer, KvStore& store, const Prompt& prompt,
+                      const Needle& needle, const std::function<void()>& before_answer, std::size_t most) {
+  std::vector<float> logits(model.config().vocabulary);
+  const std::span<const std::int32_t> tokens(prompt.tokens);
+  const std::size_t last = tokens.size() - 1;
+  model.forward(tokens.first(last), 0, store, nullptr, 0);
+  if (before_answer) before_answer();
+  model.forward(tokens.subspan(last), last, store, logits.data(), 1);
+
+  Answer answer;
+  Sampler sampler({.temperature = 0});
+  for (std::size_t made = 0; made < most; ++made) {
+    const std::int32_t token = sampler.sample(logits);
+    if (tokenizer.ends_turn(token)) break;
+    answer.text += tokenizer.decode(token);
+    answer.right = is_right(needle, answer.text);
+    if (answer.right || made + 1 == most) break;
+    model.forward(std::span(&token, 1), tokens.size() + made, store, logits.data(), 1);
+  }
+  return answer;
 }
 
 }  // namespace nibkv::llm

@@ -1,4 +1,4 @@
-#include "bench/runner/stores/profile_maker.hpp"
+#include "bench/runner/profile/profile_maker.hpp"
 
 #include <algorithm>
 #include <sstream>
