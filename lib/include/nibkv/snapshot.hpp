@@ -146,7 +146,7 @@ Status restore(Cache& cache, std::span<const std::byte> bytes);
 ///          0); kOtherShape, kOtherPolicy: the snapshot is not of a cache of `shape` and `policy`, or they and `cache`
 ///          do not go together as above; kBadArgument: layers of the saved cache had not seen the same
 ///          tokens; kFull: `cache` keeps everything and has too few tiles. Budgets of heads that the saved cache had
-///          (Options::budgets, Budget::kScores) need not be known. The cache is unchanged unless kOk, apart from
+///          (Options::budgets, or by its profile) need not be known. The cache is unchanged unless kOk, apart from
 ///          kLost as of restore().
 /// Cost: O(bytes), and that of plan and compact for each tile that is more than the budget; a tile is read again
 ///       where space is made inside it. Stack: about 4 KB. Uses the scratch of worker 0.
