@@ -121,9 +121,9 @@ struct Scratch {
   std::uint32_t outlier_dots = 0;     ///< i32[16][32]
   std::uint32_t weights = 0;          ///< u8[16][32]
   std::uint32_t block = 0;            ///< f32[rows][head_dim]: the sums of a block, if a head may have several
-  std::uint32_t softmax = 0;          ///< u16[chain_tiles][rows][32]: the weights of a whole chain, for its scores
-  std::uint32_t exponents = 0;        ///< i32[chain_tiles][rows]: their exponents
-  std::uint32_t turned = 0;  ///< Rotary::turns() times the query rows turned for far slots, turned_bytes() each
+  std::uint32_t softmax = 0;    ///< u16[scored_pairs][32]: the weights of a whole chain, for its scores, [tile][row]
+  std::uint32_t exponents = 0;  ///< i32[scored_pairs]: their exponents
+  std::uint32_t turned = 0;     ///< Rotary::turns() times the query rows turned for far slots, turned_bytes() each
   std::uint32_t total = 0;
 };
 
@@ -269,8 +269,18 @@ constexpr std::uint32_t turned_bytes(const Shape& shape) {
   return shape.storage == Storage::kQ4 ? static_cast<std::uint32_t>(detail::round_up(shape.rows() * row, 16)) : 0;
 }
 
+/// How many pairs of a tile and a query row may pass over a chain together under a policy that scores attention. Where
+/// a chain is longer than the mean, fewer rows do, but at least those of one query.
+constexpr std::uint64_t scored_pairs(const Shape& shape, const Layout& at) {
+  const std::uint64_t rows = shape.rows();
+  const std::uint64_t least = std::uint64_t{at.chain_tiles} * (shape.group() < rows ? shape.group() : rows);
+  const std::uint64_t whole = (at.views != 0 ? at.chain_tiles : at.tiles_per_head) * rows;
+  return whole > least ? whole : least;
+}
+
 /// Its total is 0 where it would be 4 GiB or more, which no cache has.
-constexpr Scratch scratch_of(const Shape& shape, const Policy& policy, std::uint64_t chain_tiles) {
+/// @param layout  of which tiles and views are known
+constexpr Scratch scratch_of(const Shape& shape, const Policy& policy, const Layout& layout) {
   const std::uint32_t rows = shape.rows();
   const bool q4 = shape.storage == Storage::kQ4;
   Scratch at;
@@ -287,9 +297,9 @@ constexpr Scratch scratch_of(const Shape& shape, const Policy& policy, std::uint
   at.dots = take(kMaxRows * kTileSlots * 4u);
   at.outlier_dots = take(shape.outlier_channels == 0 ? 0 : kMaxRows * kTileSlots * 4u);
   at.weights = take(kMaxRows * kTileSlots);
-  at.block = take(divides_heads(shape, policy) && chain_tiles > kBlockTiles ? rows * shape.head_dim * 4u : 0);
-  at.softmax = take(scores_attention(policy) ? chain_tiles * rows * kTileSlots * 2 : 0);
-  at.exponents = take(scores_attention(policy) ? chain_tiles * rows * 4 : 0);
+  at.block = take(divides_heads(shape, policy) && layout.chain_tiles > kBlockTiles ? rows * shape.head_dim * 4u : 0);
+  at.softmax = take(scores_attention(policy) ? scored_pairs(shape, layout) * kTileSlots * 2 : 0);
+  at.exponents = take(scores_attention(policy) ? scored_pairs(shape, layout) * 4 : 0);
   at.turned = take(shape.rotary.turns() * turned_bytes(shape));
   // Workers that append encode their rows in it.
   const std::uint32_t least = shape.workers > 1 ? encoding_bytes(shape) : 0;
@@ -516,7 +526,7 @@ constexpr Layout layout_as(const Shape& shape, const Policy& policy, bool share)
   at.side = side_of(shape, policy);
   at.side_bytes = at.side.total;
   at.code_bytes = kTileSlots * shape.head_dim * (shape.storage == Storage::kQ4 ? 1 : 8);
-  at.scratch_bytes = scratch_of(shape, policy, at.chain_tiles).total;
+  at.scratch_bytes = scratch_of(shape, policy, at).total;
   std::uint64_t end = kHeaderBytes;
   for (const Region& region : kRegions) {
     if (region.size == Region::Size::kScratch) {

@@ -884,25 +884,28 @@ NIBKV_API bool nibkv_port_runs(const char* name);
  * the same for BUDGET_RULES. layout_of in arena.hpp has the same in readable form. */
 #define NIBKV_FOOTPRINT(...) NIBKV_FOOTPRINT_(__VA_ARGS__, 0)
 #define NIBKV_FOOTPRINT_RULES(...) NIBKV_FOOTPRINT_(__VA_ARGS__, 1)
-#define NIBKV_FOOTPRINT_(layers, query_heads, kv_heads, head_dim, outlier_channels, max_chunk, workers, storage,  \
-                         tokens, keep, global, local, merge, most, rules)                                         \
-  (NIBKV_ROUND_(64) + NIBKV_LAYOUT_ + NIBKV_ROUND_(NIBKV_HEADS_(layers, kv_heads) * 36) +                         \
-   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) * 4) * ((keep) == 2 ? 2 : 1) +            \
-   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) *                                         \
-                ((storage) == 0 ? 32 * (UINT64_C(4) + (outlier_channels) + ((keep) == 2 ? 2 : 0) + 4 * (global) + \
-                                        2 * (local) + ((merge) ? 2 : 0) + (rules))                                \
-                                : UINT64_C(0))) +                                                                 \
-   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) * 32 * (head_dim) *                       \
-                ((storage) == 0 ? 1 : 8)) +                                                                       \
-   NIBKV_MOST_(                                                                                                   \
-       NIBKV_WORKSPACE_(head_dim, storage, keep, merge,                                                           \
-                        NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, max_chunk, most)),                     \
-       NIBKV_ROUND_((workers)*NIBKV_SCRATCH_(NIBKV_ROWS_((query_heads) / (kv_heads)*UINT64_C(1) * (max_chunk)),   \
-                                             head_dim, outlier_channels, storage, (global) || (local),            \
-                                             NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, max_chunk, most), \
-                                             workers) +                                                           \
-                    NIBKV_PARTIALS_(query_heads, head_dim, storage, (global) || (local),                          \
-                                    NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, max_chunk, most), workers))))
+#define NIBKV_FOOTPRINT_(layers, query_heads, kv_heads, head_dim, outlier_channels, max_chunk, workers, storage,       \
+                         tokens, keep, global, local, merge, most, rules)                                              \
+  (NIBKV_ROUND_(64) + NIBKV_LAYOUT_ + NIBKV_ROUND_(NIBKV_HEADS_(layers, kv_heads) * 36) +                              \
+   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) * 4) * ((keep) == 2 ? 2 : 1) +                 \
+   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) *                                              \
+                ((storage) == 0 ? 32 * (UINT64_C(4) + (outlier_channels) + ((keep) == 2 ? 2 : 0) + 4 * (global) +      \
+                                        2 * (local) + ((merge) ? 2 : 0) + (rules))                                     \
+                                : UINT64_C(0))) +                                                                      \
+   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) * 32 * (head_dim) *                            \
+                ((storage) == 0 ? 1 : 8)) +                                                                            \
+   NIBKV_MOST_(                                                                                                        \
+       NIBKV_WORKSPACE_(head_dim, storage, keep, merge,                                                                \
+                        NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, max_chunk, most)),                          \
+       NIBKV_ROUND_(                                                                                                   \
+           (workers)*NIBKV_SCRATCH_(NIBKV_ROWS_((query_heads) / (kv_heads)*UINT64_C(1) * (max_chunk)), head_dim,       \
+                                    outlier_channels, storage, (global) || (local),                                    \
+                                    NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, max_chunk, most),               \
+                                    NIBKV_PAIRS_(query_heads, kv_heads, max_chunk, tokens, keep,                       \
+                                                 NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, max_chunk, most)), \
+                                    workers) +                                                                         \
+           NIBKV_PARTIALS_(query_heads, head_dim, storage, (global) || (local),                                        \
+                           NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, max_chunk, most), workers))))
 #define NIBKV_LAYOUT_ UINT64_C(256)
 #define NIBKV_ROUND_(bytes) (((bytes) + UINT64_C(63)) / 64 * 64)
 #define NIBKV_LEAST_(a, b) ((a) < (b) ? (a) : (b))
@@ -922,13 +925,17 @@ NIBKV_API bool nibkv_port_runs(const char* name);
    NIBKV_ROUND_((storage) == 0 ? UINT64_C(36) * (head_dim) : UINT64_C(0)) + \
    NIBKV_ROUND_((merge) ? UINT64_C(48) * (head_dim) + 4096 : UINT64_C(0)) + \
    ((merge) == 2 ? UINT64_C(64) * (head_dim) : UINT64_C(0)))
-#define NIBKV_SCRATCH_(rows, head_dim, outlier_channels, storage, scores, chain_tiles, workers)                   \
+#define NIBKV_PAIRS_(query_heads, kv_heads, max_chunk, tokens, keep, chain_tiles)    \
+  NIBKV_MOST_(NIBKV_TILES_OF_HEAD_(tokens, keep, max_chunk) *                        \
+                  NIBKV_ROWS_((query_heads) / (kv_heads)*UINT64_C(1) * (max_chunk)), \
+              (chain_tiles)*NIBKV_ROWS_((query_heads) / (kv_heads)*UINT64_C(1)))
+#define NIBKV_SCRATCH_(rows, head_dim, outlier_channels, storage, scores, chain_tiles, pairs, workers)            \
   NIBKV_MOST_(                                                                                                    \
       (NIBKV_ROUND_((head_dim)*4) + NIBKV_ROUND_((rows) * (head_dim)*4) +                                         \
        NIBKV_ROUND_((rows) * (head_dim) * ((storage) == 0 ? 1 : 4)) + NIBKV_ROUND_((rows) * (outlier_channels)) + \
        2048 + ((outlier_channels) == 0 ? 0 : 2048) + 512 +                                                        \
        ((storage) == 0 && !(scores) && (chain_tiles) > 16 ? NIBKV_ROUND_((rows) * (head_dim)*4) : UINT64_C(0)) +  \
-       ((scores) ? (chain_tiles) * (rows)*64 + NIBKV_ROUND_((chain_tiles) * (rows)*4) : UINT64_C(0))),            \
+       ((scores) ? (pairs)*64 + NIBKV_ROUND_((pairs)*4) : UINT64_C(0))),                                          \
       ((storage) == 0 && (workers) > 1 ? NIBKV_ROUND_(UINT64_C(36) * (head_dim)) : UINT64_C(0)))
 #define NIBKV_PARTIALS_(query_heads, head_dim, storage, scores, chain_tiles, workers)  \
   ((storage) == 0 && !(scores) && (workers) > 1                                        \

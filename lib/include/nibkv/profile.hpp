@@ -134,9 +134,9 @@ struct HeadProfile {
 };
 
 /// Writes the head scores of a profile and its new checksum. By them Budget::kScores, kAnyScores (ems) and kRetrieval
-/// divide the budget: how much each KV head looks things up in far text. One way to measure it (HeadKV, arXiv 2410.19258)
-/// is to hide facts in a text, to ask for them, and to take the share of attention that goes to the fact while the
-/// model answers, of the query head of the group that gives most.
+/// divide the budget: how much each KV head looks things up in far text. One way to measure it (HeadKV, arXiv
+/// 2410.19258) is to hide facts in a text, to ask for them, and to take the share of attention that goes to the fact
+/// while the model answers, of the query head of the group that gives most.
 ///
 /// @param profile  one that ProfileView::open accepts
 /// @param scores   f32[layers][kv_heads], finite, at least 0. They are scaled so that the largest

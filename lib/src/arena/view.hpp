@@ -95,7 +95,7 @@ struct ArenaView {
     return at<std::byte>(layout().scratch + std::uint64_t{worker} * layout().scratch_bytes);
   }
 
-  Scratch scratch_layout() const { return scratch_of(shape(), policy(), layout().chain_tiles); }
+  Scratch scratch_layout() const { return scratch_of(shape(), policy(), layout()); }
 
   std::size_t heads() const { return std::size_t{shape().layers} * shape().kv_heads; }
   Chain* chains() const { return at<Chain>(layout().chains); }

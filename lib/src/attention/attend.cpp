@@ -7,6 +7,17 @@
 namespace nibkv {
 namespace {
 
+// How many rows may pass over a chain together. Scores need all heads of a query in the same pass, if they fit, and
+// space for the weights.
+std::uint32_t rows_of_pass(const ArenaView& to, const Chain& chain, bool scores) {
+  const std::uint32_t group = to.shape().group();
+  const std::uint32_t rows = to.shape().rows();
+  if (!scores || group >= rows) return rows;
+  const std::uint32_t tiles = tiles_of(chain.used) + (to.layout().views != 0 ? 1 : 0);
+  const auto fitting = static_cast<std::uint32_t>(scored_pairs(to.shape(), to.layout()) / (tiles != 0 ? tiles : 1));
+  return (fitting < rows ? fitting : rows) / group * group;
+}
+
 void attend_head(const ArenaView& to, std::uint32_t layer, std::uint32_t head, const Mask& mask,
                  const ConstRows& queries, const MutableRows& out, const Part& part, FarQueries* far) {
   const std::uint32_t tokens = mask.count;
@@ -20,10 +31,8 @@ void attend_head(const ArenaView& to, std::uint32_t layer, std::uint32_t head, c
   rows.first_new = chain.used - tokens;
   rows.far = far;
   NativeOut outs[kMaxRows];
-  // Scores need all heads of a query in the same pass, if they fit.
   const std::uint32_t group = shape.group();
-  const std::uint32_t most_rows =
-      rows.softmax != nullptr && group < shape.rows() ? shape.rows() / group * group : shape.rows();
+  const std::uint32_t most_rows = rows_of_pass(to, chain, rows.softmax != nullptr);
   // Rows from this one on, counted from the part's first, belong to the last `window` queries.
   const std::uint32_t window = to.policy().window;
   const std::uint32_t local_row = tokens > window ? (tokens - window) * group : 0;

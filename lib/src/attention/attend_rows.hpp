@@ -31,7 +31,7 @@ struct Rows {
   std::int32_t* dots;  // [tile of a batch][row][32]; the next two likewise
   std::int32_t* outlier_dots;
   std::uint8_t* weights;
-  std::uint16_t* softmax;         // [tile of the chain][row][32] and
+  std::uint16_t* softmax;         // [tile of the chain][row][32], scored_pairs() in all, and
   std::int32_t* exponents;        // [tile of the chain][row], for the scores; nullptr if there are none
   const std::uint8_t* value_map;  // or nullptr
   float query_scales[kMaxRows];

@@ -118,7 +118,7 @@ TEST(Budget, AnyScoresAreThoseOfTheProfileOrNone) {
 
 // Scratch has 32-bit offsets.
 TEST(Budget, MostTimesTheMeanMayBeTooLargeForScratch) {
-  constexpr Shape kShape = {.layers = 64, .query_heads = 1, .kv_heads = 1, .head_dim = 16, .max_chunk = 16};
+  constexpr Shape kShape = {.layers = 64, .query_heads = 16, .kv_heads = 1, .head_dim = 16, .max_chunk = 16};
   Policy policy = snapkv(2097120);
   policy.recent = 8;
   policy.budget = Budget::kPyramid;
