@@ -306,8 +306,13 @@ TEST(SweepReport, PairsPoliciesOverWindowsAtTheSameBudget) {
       << table;
   EXPECT_EQ(std::count(table.begin(), table.end(), '\n'), 3);
   EXPECT_EQ(paired_table(SweepReport::parse(report.as_json()).rows), table);
-  report.rows[2].window_cross_entropies.pop_back();
-  EXPECT_EQ(paired_table(report.rows), "") << "other windows";
+  report.rows[0].window_cross_entropies = {};
+  EXPECT_EQ(paired_table(report.rows), "") << "the only one of its kind";
+  SweepRow third = report.rows[2];
+  third.what.policy = "tova";
+  report.rows.push_back(third);
+  EXPECT_NE(paired_table(report.rows).find("+0.0000   0.0000  h2o\n"), std::string::npos)
+      << "with the first that has as many windows: " << paired_table(report.rows);
 }
 
 TEST(SweepReport, PrintsALineForEachRowAndDrawsThem) {

@@ -117,7 +117,8 @@ std::vector<double> ranks(const Policy& policy, std::vector<double> scores, std:
   for (const Slot& slot : slots) sum += scale16_value(slot.value_scale);
   if (sum == 0) return scores;
   const double mean = sum / static_cast<double>(slots.size());
-  for (std::size_t i = 0; i < slots.size(); ++i) scores[i] *= scale16_value(slots[i].value_scale) / mean;
+  for (std::size_t i = 0; i < slots.size(); ++i)
+    scores[i] *= std::max(1.0 / 16, scale16_value(slots[i].value_scale) / mean);
   return scores;
 }
 

@@ -196,10 +196,12 @@ std::string table_lines(const std::vector<SweepRow>& rows, double reference_cros
 std::string paired_table(const std::vector<SweepRow>& rows) {
   std::string lines;
   for (const SweepRow& row : rows) {
-    const auto same_budget = [&](const SweepRow& other) { return other.what.budget == row.what.budget; };
-    const SweepRow& first = *std::find_if(rows.begin(), rows.end(), same_budget);
     const std::size_t count = row.window_cross_entropies.size();
-    if (&first == &row || count < 2 || first.window_cross_entropies.size() != count) continue;
+    const auto can_pair = [&](const SweepRow& other) {
+      return other.what.budget == row.what.budget && other.window_cross_entropies.size() == count;
+    };
+    const SweepRow& first = *std::find_if(rows.begin(), rows.end(), can_pair);
+    if (&first == &row || count < 2) continue;
     const auto above = [&](std::size_t window) {
       return row.window_cross_entropies[window] - first.window_cross_entropies[window];
     };

@@ -169,6 +169,12 @@ void score_rows(const ArenaView& to, Chain& chain, const ScoredRows& rows) {
     scores.count = count - rows.local_from;
     to.kernels().add_scores(scores);
   }
+  // Slots that none of the rows sees fade, too.
+  for (; local && rows.fade != 0 && each.any(); each.next_tile(links)) {
+    std::uint16_t* const faded = to.local(each.tile);
+    for (std::uint32_t lane = 0; lane < kTileSlots; ++lane)
+      faded[lane] = static_cast<std::uint16_t>(faded[lane] - ((faded[lane] * rows.fade + 65535) >> 16));
+  }
 }
 
 Status explain(const Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::span<SlotInfo> slots) {

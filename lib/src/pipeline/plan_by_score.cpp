@@ -45,9 +45,12 @@ float mean_value_scale(const ArenaView& to, const Chain& chain) {
   return sum > 0 ? sum / static_cast<float>(chain.used) : 1;
 }
 
-// A rank times a factor below 2^32.
-std::uint32_t scaled(std::uint32_t rank, float factor) {
-  const float product = static_cast<float>(rank) * factor;
+// A rank times the norm of a value, in units of their mean. A slot that is dropped also leaves its weight to the
+// others, so it counts for something even if its value is 0, and one huge value does not make all others equal.
+// @param norm  below 2^32
+std::uint32_t times_norm(std::uint32_t rank, float norm) {
+  constexpr float kLeastNorm = 1.0f / 16;
+  const float product = static_cast<float>(rank) * (norm > kLeastNorm ? norm : kLeastNorm);
   return product < 0x1p32f ? static_cast<std::uint32_t>(product) : 0xffffffff;
 }
 
@@ -62,7 +65,7 @@ void rank_slots(const ArenaView& to, const Chain& chain, const std::uint32_t* sc
   std::uint32_t before[kMostSide];  // of the slots before, which were overwritten: slot i at i % kMostSide
   to.each_slot(chain, [&](std::uint32_t i, const Place& at) {
     rank[i] = static_cast<std::uint32_t>(own_share(score[i], masses ? to.bias(at.tile)[at.lane] : 0));
-    if (policy.value_norms) rank[i] = scaled(rank[i], from_scale16(to.value_scales(at.tile)[at.lane]) / mean);
+    if (policy.value_norms) rank[i] = times_norm(rank[i], from_scale16(to.value_scales(at.tile)[at.lane]) / mean);
   });
   for (std::uint32_t i = 0; side != 0 && i < chain.used; ++i) {
     const std::uint32_t end = i + side + 1 < chain.used ? i + side + 1 : chain.used;

@@ -227,6 +227,29 @@ TEST(Score, HalvedScoresKeepTheirRatiosAndNothingWraps) {
   }
 }
 
+// A call of as many queries as the window leaves nothing of what local scores were before, also where only later queries
+// see a slot: more than 16 rows pass over a chain one after another.
+TEST(Score, LocalScoresOfTheNewestSlotsFadeToo) {
+  constexpr Shape kShape = {.layers = 1, .query_heads = 1, .kv_heads = 1, .head_dim = 16, .max_chunk = 32};
+  for (const std::string& port : running_ports()) {
+    for (std::uint32_t before = 200; before < 232; before += 5) {
+      Rig rig(kShape, snapkv(140), port);
+      Random random(before);
+      for (std::uint32_t seen = 0; seen < before; ++seen) {
+        ASSERT_EQ(append(rig.cache(), 0, random.bells(16), random.bells(16)), Status::kOk);
+        (void)test::attend_all(rig.cache(), 0, random.bells(16));
+      }
+      ASSERT_GT(model_of(rig).chain(0, 0).level, 100u) << "with which slots start";
+      const auto away = along(32, 16, -8.0f);  // from all queries: the new slots get no attention
+      ASSERT_EQ(append(rig.cache(), 0, away, away), Status::kOk);
+      (void)test::attend_all(rig.cache(), 0, along(32, 16, 8.0f));
+      const std::vector<SlotInfo> slots = explain_all(rig.cache(), 0, 0);
+      for (std::size_t i = slots.size() - 31; i < slots.size(); ++i)
+        ASSERT_EQ(slots[i].local, 0) << "slot " << i << " of " << slots.size() << ", port " << port;
+    }
+  }
+}
+
 TEST(Score, ASinkMaySaturateAndCostsTheOthersNothing) {
   constexpr Shape kShape = {.layers = 1, .query_heads = 1, .kv_heads = 1, .head_dim = 16};
   for (const std::string& port : running_ports()) {

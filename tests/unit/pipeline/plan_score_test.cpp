@@ -151,6 +151,26 @@ TEST(PlanByScore, UnderValueNormsLargeValuesStay) {
   }
 }
 
+// The second of 8 slots that most of the attention goes to has a value of 0, then one that makes all others small.
+TEST(PlanByScore, NeitherAValueOfZeroNorAHugeOneDecidesAlone) {
+  for (const float size : {0.0f, 1e12f}) {
+    Rig rig(kShape, ems_no_merge(100));
+    Random random(89);
+    const auto heavy = [](std::uint32_t seen) { return seen % 9 == 4 && seen >= 20 && seen < 20 + 8 * 9; };
+    for (std::uint32_t seen = 0; seen < 132; ++seen) {
+      const auto keys = std::vector<float>(2 * 32, heavy(seen) ? 1.0f : -1.0f);
+      auto values = random.gaussians(2 * 32);
+      for (float& value : values) value *= seen == 31 ? size : 1.0f;
+      ASSERT_EQ(append(rig.cache(), 0, keys, values), Status::kOk);
+      (void)test::attend_all(rig.cache(), 0, std::vector<float>(4 * 32, 0.5f));
+    }
+    ASSERT_TRUE(heavy(31));
+    const std::vector<std::uint32_t> target = plan_of(rig, 0, 1);
+    for (std::uint32_t i = 0; i < target.size(); ++i)
+      EXPECT_TRUE(!heavy(i) || target[i] < kMember) << i << ", " << size;
+  }
+}
+
 // Chains that lose no slots before the plan, with queries whose exact weights are known.
 void expect_plan_by_weights(const Policy& policy, bool local, std::uint64_t seed) {
   for (const std::string& port : test::running_ports()) {
