@@ -153,8 +153,8 @@ struct Policy {
   std::uint16_t window = 32;  ///< queries that the local score covers, a power of two in [1, 4096]; older ones fade
   std::uint8_t pool = 1;      ///< a slot ranks by the largest score in a window of this many slots around
                               ///< it: 1, 3, ..., 15
-  /// Whether what a slot ranks by is multiplied by the norm of its value, as far as its scale says (VATP, arXiv
-  /// 2406.12335). Not for Score::kKeyNorm.
+  /// Whether what a slot ranks by is multiplied by the norm of its value, as far as its scale says, and as 1/16 of the
+  /// mean at least (VATP, arXiv 2406.12335). Not for Score::kKeyNorm.
   bool value_norms = false;
 
   Merge merge = Merge::kNone;
