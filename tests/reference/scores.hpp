@@ -47,8 +47,7 @@ class ScoreModel {
 std::vector<double> importance(const Policy& policy, std::uint32_t seen, std::span<const SlotInfo> slots);
 
 /// What slots rank by before pooling, if none has members: `scores`, times the norms of values under
-/// Policy::value_norms, as far as scales say, in units of their mean and
-/// at least 1/16.
+/// Policy::value_norms, as far as scales say, in units of their mean and at least 1/16.
 std::vector<double> ranks(const Policy& policy, std::vector<double> scores, std::span<const Slot> slots);
 
 /// The largest of `width` neighbours, for every slot.

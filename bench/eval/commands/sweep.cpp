@@ -44,7 +44,7 @@ std::vector<std::string> all_policies() {
 // Whether a cache of that name needs a profile that knows more than others do.
 bool needs_more(const std::string& name) {
   Policy policy;
-  return !is_f16(name) && find_policy(name, 1, policy) == Status::kOk && !read_in_profile(policy.budget).empty();
+  return find_policy(name, 1, policy) == Status::kOk && !read_in_profile(policy.budget).empty();
 }
 
 std::vector<std::string> chosen_policies(const Arguments& arguments) {

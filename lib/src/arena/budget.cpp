@@ -96,8 +96,8 @@ void share_by_weights(const ArenaView& to, Sharing& sharing) {
 
 // A head's share of what is left above the minimum.
 std::uint32_t weight_of(const ArenaView& to, Budget how, std::uint32_t layer, std::uint32_t kv_head) {
-  if (how == Budget::kAnyScores && to.profile().empty()) return 0;
-  if (how == Budget::kScores || how == Budget::kAnyScores) return to.profile().head(layer, kv_head).head_score;
+  if (how == Budget::kScores || how == Budget::kAnyScores)
+    return to.profile().empty() ? 0 : to.profile().head(layer, kv_head).head_score;
   if (how == Budget::kRules) return kRuleShares[static_cast<std::uint8_t>(rule_of(to, layer, kv_head))];
   // From (2 - 1 / beta) times the mean in the first layer down to 1 / beta of it in the last.
   const std::uint32_t last = to.shape().layers > 1 ? to.shape().layers - 1u : 1;
