@@ -15,16 +15,45 @@ enum class Half : std::uint8_t {
   kBf16,  ///< bfloat16: the upper half of an f32
 };
 
+/// The functions of a port that depend on the width of a code: 2, 4 or 8 bits. Null where a build leaves it out.
+struct CodeKernels {
+  /// Quantises a row. To 4 or 16 levels: with the scale that gives the smallest squared error among those tried
+  /// (lib/DESIGN.md). To 8 bits: as quantise_query, with the scale rounded to scale16.
+  /// @param codes  u8[head_dim], written: indices into the codebook, [0, 3] or [0, 15]; of 8 bits the levels, as int8
+  /// @returns the scale as scale16; 0 for a row whose largest magnitude is below 2^-60
+  std::uint16_t (*encode_row)(const float* row, int head_dim, std::uint8_t* codes);
+
+  /// dots[i][t] = sum over channels of level(key code [t][c]) * queries[i][c].
+  /// @param queries     i8[count][head_dim]
+  /// @param query_sums  i32[count]: the sum of each row of `queries`, for ports that add an offset
+  ///                    to make levels unsigned
+  /// @param dots        i32[count][32], written
+  void (*key_dots)(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, const std::int32_t* query_sums,
+                   int count, std::int32_t* dots);
+
+  /// sums[i][c] += scales[i] * (sum over slots of level(value code [t][c]) * weights[i][t]), the inner sum exact, two
+  /// f32 roundings.
+  /// @param weights  u8[count][32] in [0, 127]: the sum of four products with levels of 2 or 4 bits fits int16, of two
+  ///                 with levels of 8 bits
+  /// @param sums     f32[count][head_dim], updated
+  void (*value_sums)(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales,
+                     int count, float* sums);
+};
+
 /// A port: the few functions that a CPU's vector instructions speed up. Every port writes the same
 /// bytes as the scalar one.
 ///
 /// Units and layouts (lib/FORMAT.md draws them):
 /// - count: number of query rows, in [1, kMaxRows].
 /// - head_dim: number of channels, a multiple of 16 in [16, kMaxHeadDim]. A tile has 32 slots.
-/// - key codes, 16 * head_dim bytes: for each group of 4 channels 64 bytes; byte (t % 16) * 4 + c % 4
+/// - key codes of 4 bits, 16 * head_dim bytes: for each group of 4 channels 64 bytes; byte (t % 16) * 4 + c % 4
 ///   holds slot t in its low nibble for t < 16, and in its high nibble for t >= 16.
-/// - value codes, 16 * head_dim bytes: for each group of 4 slots, t % 16 / 4, head_dim * 4 bytes;
+/// - value codes of 4 bits, 16 * head_dim bytes: for each group of 4 slots, t % 16 / 4, head_dim * 4 bytes;
 ///   byte c * 4 + t % 4, nibbles as above.
+/// - codes of 2 bits, half as many bytes: those of two groups of 4 channels (of values: of slots) share bytes, the
+///   first in the low nibble; the low two bits of a nibble are for t < 16.
+/// - codes of 8 bits, twice as many bytes: for each group of 4 channels 128 bytes, byte t * 4 + c % 4; of values for
+///   each group of 4 slots, t / 4, head_dim * 4 bytes, byte c * 4 + t % 4; an int8 in [-127, 127].
 /// - outliers: for each group of 4 channels 128 bytes; byte t * 4 + c % 4, an int8 in [-127, 127].
 /// - scale16: a positive float's bits 30..15 (8 bits of exponent, 8 of fraction), rounded to nearest; 0 is zero.
 /// - f32 arithmetic is one IEEE operation at a time in the order written in the scalar port; no fused multiply-add.
@@ -49,24 +78,10 @@ struct Kernels {
   /// farthest; the scale is applied last.
   void (*rotate)(float* row, int head_dim);
 
-  /// Quantises a row to 16 levels, with the scale that gives the smallest squared error among those
-  /// tried (lib/DESIGN.md).
-  /// @param codes  u8[head_dim], written: indices into the codebook, [0, 15]
-  /// @returns the scale as scale16; 0 for a row whose largest magnitude is below 2^-60
-  std::uint16_t (*encode_row)(const float* row, int head_dim, std::uint8_t* codes);
-
   /// row[c] ~ codes[c] * returned scale, codes in [-127, 127] by the largest magnitude; a row whose
   /// largest magnitude is below 2^-60 gives zeros, and returns 0.
   /// @param head_dim  also 4, 8 or 12: a query's outlier channels
   float (*quantise_query)(const float* row, int head_dim, std::int8_t* codes);
-
-  /// dots[i][t] = sum over channels of level(key code [t][c]) * queries[i][c].
-  /// @param queries     i8[count][head_dim]
-  /// @param query_sums  i32[count]: the sum of each row of `queries`, for ports that add an offset
-  ///                    to make levels unsigned
-  /// @param dots        i32[count][32], written
-  void (*key_dots)(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, const std::int32_t* query_sums,
-                   int count, std::int32_t* dots);
 
   /// dots[i][t] = sum over channels of outliers[t][c] * queries[i][c]. channels: 4, 8, 12 or 16; queries
   /// i8[count][channels]; query_sums as for key_dots.
@@ -81,12 +96,12 @@ struct Kernels {
   /// Adds the attention that the slots of one tile received to their scores.
   void (*add_scores)(const struct TileScores& tile);
 
-  /// sums[i][c] += scales[i] * (sum over slots of level(value code [t][c]) * weights[i][t]), the inner sum exact, two
-  /// f32 roundings.
-  /// @param weights  u8[count][32] in [0, 127]: the sum of four products with levels fits int16
-  /// @param sums     f32[count][head_dim], updated
-  void (*value_sums)(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales,
-                     int count, float* sums);
+  CodeKernels q2;
+  CodeKernels q4;
+  CodeKernels q8;
+
+  /// @param bits  2, 4 or 8
+  const CodeKernels& of(std::uint32_t bits) const { return bits == 4 ? q4 : bits == 2 ? q2 : q8; }
 };
 
 /// One tile's part of the arguments of tile_weights; arrays of `count` rows.
@@ -132,8 +147,13 @@ namespace ports {
 /// 1 / sqrt(16, 32, ..., 256): makes the blocks of rotate() orthonormal.
 constexpr float kBlockNorms[] = {0.25f, 0.17677669529663687f, 0.125f, 0.08838834764831845f, 0.0625f};
 
-/// The codebook: the level of each code, in units of the row's scale.
+/// The codebooks: the level of each code, in units of the row's scale.
 constexpr std::int8_t kLevels[16] = {-63, -48, -37, -29, -22, -15, -9, -3, 3, 9, 15, 22, 29, 37, 48, 63};
+constexpr std::int8_t kLevels2[4] = {-63, -19, 19, 63};
+/// Null for 8 bits, whose codes are levels.
+constexpr const std::int8_t* levels_of(std::uint32_t bits) {
+  return bits == 8 ? nullptr : bits == 4 ? kLevels : kLevels2;
+}
 
 /// encode_row tries these scales: the largest magnitude (16383 after normalising) is taken to be
 /// this many level units. The stored scale is then the least-squares one for the codes.
@@ -157,6 +177,21 @@ constexpr Thresholds make_thresholds() {
 }
 constexpr Thresholds kThresholds = make_thresholds();
 
+/// The same for codes of 2 bits: a normalised magnitude above kThresholds2.at[k] has the outer level. Candidate k takes
+/// the largest magnitude to be 70 + 10 k level units.
+struct Thresholds2 {
+  std::int16_t at[kCandidates];
+};
+constexpr Thresholds2 make_thresholds2() {
+  Thresholds2 table{};
+  for (int k = 0; k < kCandidates; ++k) {
+    const int units = 70 + 10 * k;
+    table.at[k] = static_cast<std::int16_t>(((kLevels2[2] + kLevels2[3]) * 16383 + units) / (2 * units));  // rounded
+  }
+  return table;
+}
+constexpr Thresholds2 kThresholds2 = make_thresholds2();
+
 /// 2^-f for f in [0, 1), negated, in Q15 with rounding doubling high multiplies:
 /// k0 + f (k1 + f (k2 + f (k3 + f k4))).
 inline constexpr std::int16_t kExp0 = -32767;
@@ -175,22 +210,47 @@ inline constexpr float kFaintest = 31744.5f;      ///< 15.5 octaves, in 1 / 2048
 inline constexpr int kLeastExponent = 15;         ///< of scale16, so that a scale of 0 is 15 octaves below any other
 inline constexpr float kByteRange = 127.0f * 128.0f * 32768.0f;  ///< bytes in Q7, factors in Q15
 
+/// The widths of codes in a build: the sum of some of 2, 4 and 8. Caches of other widths are refused, and nothing
+/// refers to their kernels.
+#ifndef NIBKV_CODE_BITS
+#define NIBKV_CODE_BITS 14
+#endif
+inline constexpr int kCodeBits = NIBKV_CODE_BITS;
+constexpr bool is_built(int bits) {
+  return (kCodeBits & bits) != 0;
+}
+
 /// The kernels of the scalar port, for what another port does not speed up: in its table, or for the rest of a row.
 namespace scalar {
 void widen(const void* halves, int head_dim, Half half, float* row);
 void narrow(const float* row, int head_dim, Half half, void* halves);
 void rotate(float* row, int head_dim);
-std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes);
 float quantise_query(const float* row, int head_dim, std::int8_t* codes);
-void key_dots(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, const std::int32_t* query_sums,
-              int count, std::int32_t* dots);
 void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* queries, const std::int32_t* query_sums,
                   int count, std::int32_t* dots);
 void tile_weights(const TileWeights* tiles, int tile_count, int count);
 void add_scores(const TileScores& tile);
+// Of 2, 4 and 8 bits.
+template <int kBits>
+std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes);
+template <int kBits>
+void key_dots(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, const std::int32_t* query_sums,
+              int count, std::int32_t* dots);
+template <int kBits>
 void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales, int count,
                 float* sums);
+/// Null if the build leaves the width out.
+template <int kBits>
+consteval CodeKernels codes() {
+  if constexpr (!is_built(kBits)) return {};
+  return {encode_row<kBits>, key_dots<kBits>, value_sums<kBits>};
+}
 }  // namespace scalar
+
+/// What a port has for a width of codes, if the build has it.
+consteval CodeKernels if_built(int bits, const CodeKernels& kernels) {
+  return is_built(bits) ? kernels : CodeKernels{};
+}
 
 }  // namespace ports
 

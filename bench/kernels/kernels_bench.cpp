@@ -92,7 +92,8 @@ void rotate(benchmark::State& state, const Kernels& kernels, Arguments& with) {
 }
 
 void encode_row(benchmark::State& state, const Kernels& kernels, Arguments& with) {
-  for (auto _ : state) benchmark::DoNotOptimize(kernels.encode_row(with.row.data(), with.dim, with.row_codes.data()));
+  for (auto _ : state)
+    benchmark::DoNotOptimize(kernels.q4.encode_row(with.row.data(), with.dim, with.row_codes.data()));
   state.counters["ns/row"] = nanoseconds_per(1);
 }
 
@@ -108,8 +109,8 @@ benchmark::Counter per_slot_and_row(const Arguments& with, int tiles) {
 void key_dots(benchmark::State& state, const Kernels& kernels, Arguments& with) {
   for (auto _ : state) {
     for (int tile = 0; tile < kTiles; ++tile) {
-      kernels.key_dots(with.tile(tile), with.dim, with.queries.data(), with.query_sums.data(), with.rows,
-                       with.dots.data());
+      kernels.q4.key_dots(with.tile(tile), with.dim, with.queries.data(), with.query_sums.data(), with.rows,
+                          with.dots.data());
     }
     benchmark::ClobberMemory();
   }
@@ -212,7 +213,7 @@ void value_sums(benchmark::State& state, const Kernels& kernels, Arguments& with
   const std::vector<float> scales(kMostRows, 0x1p-20f);
   for (auto _ : state) {
     for (int tile = 0; tile < kTiles; ++tile) {
-      kernels.value_sums(with.tile(tile), with.dim, with.weights.data(), scales.data(), with.rows, with.sums.data());
+      kernels.q4.value_sums(with.tile(tile), with.dim, with.weights.data(), scales.data(), with.rows, with.sums.data());
     }
     benchmark::ClobberMemory();
   }

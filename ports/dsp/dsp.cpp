@@ -143,12 +143,12 @@ constexpr Kernels kDspKernels = {.name = "dsp",
                                  .widen = scalar::widen,
                                  .narrow = scalar::narrow,
                                  .rotate = scalar::rotate,
-                                 .encode_row = scalar::encode_row,
                                  .quantise_query = scalar::quantise_query,
-                                 .key_dots = key_dots,
                                  .outlier_dots = outlier_dots,
                                  .tile_weights = scalar::tile_weights,
                                  .add_scores = scalar::add_scores,
-                                 .value_sums = value_sums};
+                                 .q2 = ports::scalar::codes<2>(),
+                                 .q4 = ports::if_built(4, {scalar::encode_row<4>, key_dots, value_sums}),
+                                 .q8 = ports::scalar::codes<8>()};
 
 }  // namespace nibkv

@@ -131,7 +131,7 @@ void rotate(float* row, int head_dim) {
 
 std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
   const float most = largest_magnitude(row, head_dim);
-  if (!(most >= kSmallest)) return scalar::encode_row(row, head_dim, codes);
+  if (!(most >= kSmallest)) return scalar::encode_row<4>(row, head_dim, codes);
   const float to_normal = 16383.0f / most;
   std::int16_t normalised[kMaxHeadDim];
   for (int c = 0; c < head_dim; c += 4) {
@@ -417,12 +417,12 @@ constexpr Kernels kMveKernels = {.name = "mve",
                                  .widen = widen,
                                  .narrow = narrow,
                                  .rotate = rotate,
-                                 .encode_row = encode_row,
                                  .quantise_query = quantise_query,
-                                 .key_dots = key_dots,
                                  .outlier_dots = outlier_dots,
                                  .tile_weights = tile_weights,
                                  .add_scores = add_scores,
-                                 .value_sums = value_sums};
+                                 .q2 = ports::scalar::codes<2>(),
+                                 .q4 = ports::if_built(4, {encode_row, key_dots, value_sums}),
+                                 .q8 = ports::scalar::codes<8>()};
 
 }  // namespace nibkv

@@ -127,12 +127,12 @@ constexpr Kernels kNeonKernels = {.name = "neon",
                                   .widen = widen,
                                   .narrow = narrow,
                                   .rotate = rotate,
-                                  .encode_row = encode_row,
                                   .quantise_query = quantise_query,
-                                  .key_dots = key_dots,
                                   .outlier_dots = outlier_dots,
                                   .tile_weights = tile_weights,
                                   .add_scores = add_scores,
-                                  .value_sums = value_sums};
+                                  .q2 = ports::scalar::codes<2>(),
+                                  .q4 = ports::if_built(4, {encode_row, key_dots, value_sums}),
+                                  .q8 = ports::scalar::codes<8>()};
 
 }  // namespace nibkv

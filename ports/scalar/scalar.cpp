@@ -102,18 +102,31 @@ void rotate(float* row, int head_dim) {
 
 namespace {
 
-int level_index(std::int32_t normalised, const std::int16_t* thresholds) {
+// The number of levels below a magnitude.
+template <int kBits>
+int level_index(std::int32_t normalised, int candidate) {
+  if constexpr (kBits == 2) return normalised > kThresholds2.at[candidate] ? 1 : 0;
   int index = 0;
-  for (int j = 0; j < 7; ++j) index += normalised > thresholds[j] ? 1 : 0;
+  for (int j = 0; j < 7; ++j) index += normalised > kThresholds.at[candidate][j] ? 1 : 0;
   return index;
 }
 
-}  // namespace
+template <int kBits>
+std::int32_t level_of(std::uint32_t code) {
+  if constexpr (kBits == 8) return static_cast<std::int8_t>(code);
+  return kBits == 2 ? kLevels2[code] : kLevels[code];
+}
 
-std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
+std::uint16_t to_scale16(float scale) {
+  return static_cast<std::uint16_t>((bits_of(scale) + 0x4000u) >> 15);
+}
+
+template <int kBits>
+std::uint16_t encode_in_levels(const float* row, int head_dim, std::uint8_t* codes) {
+  constexpr int kFirst = 1 << kBits >> 1;  // of the levels above 0
   const float most = largest_magnitude(row, head_dim);
   if (!(most >= kSmallest)) {
-    for (int c = 0; c < head_dim; ++c) codes[c] = 8;
+    for (int c = 0; c < head_dim; ++c) codes[c] = kFirst;
     return 0;
   }
   const float to_normal = 16383.0f / most;
@@ -127,7 +140,7 @@ std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
     std::int32_t energy = 0;   // <= 256 * 63^2 < 2^20
     for (int c = 0; c < head_dim; ++c) {
       const std::int32_t size = normalised[c] < 0 ? -normalised[c] : normalised[c];
-      const std::int32_t level = kLevels[8 + level_index(size, kThresholds.at[k])];
+      const std::int32_t level = level_of<kBits>(static_cast<std::uint32_t>(kFirst + level_index<kBits>(size, k)));
       product += size * level;
       energy += level * level;
     }
@@ -142,12 +155,13 @@ std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
   }
   for (int c = 0; c < head_dim; ++c) {
     const std::int32_t size = normalised[c] < 0 ? -normalised[c] : normalised[c];
-    const int index = level_index(size, kThresholds.at[best]);
-    codes[c] = static_cast<std::uint8_t>(normalised[c] < 0 ? 7 - index : 8 + index);
+    const int index = level_index<kBits>(size, best);
+    codes[c] = static_cast<std::uint8_t>(normalised[c] < 0 ? kFirst - 1 - index : kFirst + index);
   }
-  const float scale = best_ratio * (most * (1.0f / 16383.0f));
-  return static_cast<std::uint16_t>((bits_of(scale) + 0x4000u) >> 15);
+  return to_scale16(best_ratio * (most * (1.0f / 16383.0f)));
 }
+
+}  // namespace
 
 float quantise_query(const float* row, int head_dim, std::int8_t* codes) {
   const float most = largest_magnitude(row, head_dim);
@@ -160,19 +174,47 @@ float quantise_query(const float* row, int head_dim, std::int8_t* codes) {
   return most * (1.0f / 127.0f);
 }
 
-void key_dots(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, const std::int32_t*, int count,
-              std::int32_t* dots) {
+namespace {
+
+template <int kBits>
+std::uint16_t encode(const float* row, int head_dim, std::uint8_t* codes) {
+  if constexpr (kBits == 8) {
+    std::int8_t levels[kMaxHeadDim];
+    const float scale = quantise_query(row, head_dim, levels);
+    for (int c = 0; c < head_dim; ++c) codes[c] = static_cast<std::uint8_t>(levels[c]);
+    return to_scale16(scale);
+  } else {
+    return encode_in_levels<kBits>(row, head_dim, codes);
+  }
+}
+
+template <int kBits>
+std::uint32_t key_code(const std::uint8_t* codes, int t, int c) {
+  if constexpr (kBits == 8) return codes[c / 4 * 128 + t * 4 + c % 4];
+  if constexpr (kBits == 4) return codes[c / 4 * 64 + t % 16 * 4 + c % 4] >> (t < 16 ? 0 : 4) & 15;
+  return codes[c / 8 * 64 + t % 16 * 4 + c % 4] >> (c % 8 / 4 * 4 + (t < 16 ? 0 : 2)) & 3;
+}
+
+template <int kBits>
+std::uint32_t value_code(const std::uint8_t* codes, int head_dim, int t, int c) {
+  if constexpr (kBits == 8) return codes[t / 4 * head_dim * 4 + c * 4 + t % 4];
+  if constexpr (kBits == 4) return codes[t % 16 / 4 * head_dim * 4 + c * 4 + t % 4] >> (t < 16 ? 0 : 4) & 15;
+  return codes[t % 16 / 8 * head_dim * 4 + c * 4 + t % 4] >> (t % 8 / 4 * 4 + (t < 16 ? 0 : 2)) & 3;
+}
+
+template <int kBits>
+void multiply_keys(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, int count, std::int32_t* dots) {
   for (int i = 0; i < count; ++i) {
     for (int t = 0; t < 32; ++t) {
       std::int32_t sum = 0;
-      for (int c = 0; c < head_dim; ++c) {
-        const std::uint8_t pair = codes[c / 4 * 64 + t % 16 * 4 + c % 4];
-        sum += kLevels[t < 16 ? pair & 15 : pair >> 4] * queries[i * head_dim + c];
-      }
+      for (int c = 0; c < head_dim; ++c)
+        sum += level_of<kBits>(key_code<kBits>(codes, t, c)) * queries[i * head_dim + c];
       dots[i * 32 + t] = sum;
     }
   }
 }
+
+}  // namespace
 
 void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* queries, const std::int32_t*, int count,
                   std::int32_t* dots) {
@@ -330,20 +372,48 @@ void add_scores(const TileScores& tile) {
   }
 }
 
-void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales, int count,
+namespace {
+
+template <int kBits>
+void sum_values(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales, int count,
                 float* sums) {
   for (int i = 0; i < count; ++i) {
     for (int c = 0; c < head_dim; ++c) {
-      std::int32_t sum = 0;  // <= 32 * 127 * 63 < 2^18
-      for (int t = 0; t < 16; ++t) {
-        const std::uint8_t pair = codes[t / 4 * head_dim * 4 + c * 4 + t % 4];
-        sum += kLevels[pair & 15] * weights[i * 32 + t];
-        sum += kLevels[pair >> 4] * weights[i * 32 + 16 + t];
-      }
+      std::int32_t sum = 0;  // <= 32 * 127 * 127 < 2^19
+      for (int t = 0; t < 32; ++t)
+        sum += level_of<kBits>(value_code<kBits>(codes, head_dim, t, c)) * weights[i * 32 + t];
       sums[i * head_dim + c] += static_cast<float>(sum) * scales[i];
     }
   }
 }
+
+}  // namespace
+
+// Specialisations, whose symbols no other object shares.
+#define NIBKV_SPECIALISE(bits)                                                                                     \
+  template <>                                                                                                      \
+  std::uint16_t encode_row<bits>(const float* row, int head_dim, std::uint8_t* codes) {                            \
+    return encode<bits>(row, head_dim, codes);                                                                     \
+  }                                                                                                                \
+  template <>                                                                                                      \
+  void key_dots<bits>(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, const std::int32_t*,    \
+                      int count, std::int32_t* dots) {                                                             \
+    multiply_keys<bits>(codes, head_dim, queries, count, dots);                                                    \
+  }                                                                                                                \
+  template <>                                                                                                      \
+  void value_sums<bits>(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales, \
+                        int count, float* sums) {                                                                  \
+    sum_values<bits>(codes, head_dim, weights, scales, count, sums);                                               \
+  }
+#if NIBKV_CODE_BITS & 2
+NIBKV_SPECIALISE(2)
+#endif
+#if NIBKV_CODE_BITS & 4
+NIBKV_SPECIALISE(4)
+#endif
+#if NIBKV_CODE_BITS & 8
+NIBKV_SPECIALISE(8)
+#endif
 
 }  // namespace ports::scalar
 
@@ -351,12 +421,12 @@ constexpr Kernels kScalarKernels = {.name = "scalar",
                                     .widen = ports::scalar::widen,
                                     .narrow = ports::scalar::narrow,
                                     .rotate = ports::scalar::rotate,
-                                    .encode_row = ports::scalar::encode_row,
                                     .quantise_query = ports::scalar::quantise_query,
-                                    .key_dots = ports::scalar::key_dots,
                                     .outlier_dots = ports::scalar::outlier_dots,
                                     .tile_weights = ports::scalar::tile_weights,
                                     .add_scores = ports::scalar::add_scores,
-                                    .value_sums = ports::scalar::value_sums};
+                                    .q2 = ports::scalar::codes<2>(),
+                                    .q4 = ports::scalar::codes<4>(),
+                                    .q8 = ports::scalar::codes<8>()};
 
 }  // namespace nibkv

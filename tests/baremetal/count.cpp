@@ -103,12 +103,12 @@ void count(const Kernels& port) {
   };
   Data& d = data;
   line("rotate", instructions_of([&] { port.rotate(d.row, kDim); }));
-  line("encode_row", instructions_of([&] { port.encode_row(d.row, kDim, d.row_codes); }));
+  line("encode_row", instructions_of([&] { port.q4.encode_row(d.row, kDim, d.row_codes); }));
   line("quantise_query", instructions_of([&] { port.quantise_query(d.row, kDim, d.query_codes); }));
   for (const int rows : {1, kRows}) {
     const bool one = rows == 1;
     line(one ? "key_dots, 1 row" : "key_dots, 3 rows",
-         instructions_of([&] { port.key_dots(d.codes, kDim, d.queries, d.query_sums, rows, d.dots); }));
+         instructions_of([&] { port.q4.key_dots(d.codes, kDim, d.queries, d.query_sums, rows, d.dots); }));
     line(one ? "outlier_dots, 1 row" : "outlier_dots, 3 rows", instructions_of([&] {
            port.outlier_dots(d.outliers, kOutliers, d.queries, d.query_sums, rows, d.outlier_dots);
          }));
@@ -138,7 +138,7 @@ void count(const Kernels& port) {
                                       .local = d.local};
     line(one ? "add_scores, 1 row" : "add_scores, 3 rows", instructions_of([&] { port.add_scores(scores); }));
     line(one ? "value_sums, 1 row" : "value_sums, 3 rows",
-         instructions_of([&] { port.value_sums(d.codes, kDim, d.weights, d.query_scales, rows, d.sums); }));
+         instructions_of([&] { port.q4.value_sums(d.codes, kDim, d.weights, d.query_scales, rows, d.sums); }));
   }
 }
 

@@ -347,7 +347,7 @@ TEST(CApi, EveryFieldOfAPolicyAndAShapeCounts) {
   EXPECT_TRUE(shape_refused([](nibkv_shape& s) { s.outlier_channels = 1; }));
   EXPECT_TRUE(shape_refused([](nibkv_shape& s) { s.max_chunk = 0; }));
   EXPECT_TRUE(shape_refused([](nibkv_shape& s) { s.workers = 0; }));
-  EXPECT_TRUE(shape_refused([](nibkv_shape& s) { s.storage = 2; }));
+  EXPECT_TRUE(shape_refused([](nibkv_shape& s) { s.storage = 6; }));
   EXPECT_FALSE(shape_refused([](nibkv_shape& s) { s.rotary = {1e4f, 1, 16, true, 64}; }));
   EXPECT_TRUE(shape_refused([](nibkv_shape& s) { s.rotary = {1e4f, 1, 16, true, 1}; }));
 }

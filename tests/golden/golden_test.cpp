@@ -48,6 +48,10 @@ TEST(Golden, SoDoLayersThatAreAligned) {
   expect_word(test::aligned_cases(), test::kAlignedGolden);
 }
 
+TEST(Golden, SoDoCodesOfEveryWidth) {
+  expect_word(test::width_cases(), test::kWidthGolden);
+}
+
 TEST(Golden, SoDoKeysThatAreTurned) {
   expect_word(test::turned_cases(), test::kTurnedGolden);
 }

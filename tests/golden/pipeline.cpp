@@ -114,6 +114,30 @@ GoldenCases turned_cases() {
   return list;
 }
 
+// Codes of every width: streams, scores that merge both or values alone, queries that are turned.
+GoldenCases width_cases() {
+  GoldenCases list;
+  for (const Storage storage : {Storage::kQ8, Storage::kQ8Q4, Storage::kQ4Q2, Storage::kQ2}) {
+    Shape shape = {
+        .layers = 2, .query_heads = 6, .kv_heads = 2, .head_dim = 64, .outlier_channels = 8, .max_chunk = 12};
+    shape.storage = storage;
+    list.add({shape, ems(90), 40});
+    shape = {.layers = 1, .query_heads = 5, .kv_heads = 1, .head_dim = 112, .max_chunk = 9};
+    shape.storage = storage;
+    shape.rotary = {.base = 1e4f, .dims = 112, .reach = 47};
+    list.add({shape, streaming_llm(96), 40});
+    shape.rotary = {};
+    shape.head_dim = 256;
+    list.add({shape, full(120), 15});
+    shape.head_dim = 16;
+    Policy policy = snapkv(70);
+    policy.merge = Merge::kValues;
+    policy.similarity = Similarity::kKeyValue;
+    list.add({shape, policy, 60});
+  }
+  return list;
+}
+
 // Layers that share codes of keys, values and both, with and without scores; the last
 // merges into folded slots.
 GoldenCases fold_cases() {

@@ -10,11 +10,28 @@ namespace {
 
 class DotKernels : public PortTest {};
 
-// Both nibbles of each byte random, or all at one end of the codebook.
-void fill_codes(Bytes kind, Random& random, Aligned<std::uint8_t>& codes) {
+// The codes of each byte random, or all at one end of the codebook.
+void fill_codes(int bits, Bytes kind, Random& random, Aligned<std::uint8_t>& codes) {
   for (int i = 0; i < codes.size(); ++i) {
-    codes[i] = static_cast<std::uint8_t>(draw_byte(kind, random, 0, 15) | draw_byte(kind, random, 0, 15) << 4);
+    int byte = bits == 8 ? draw_byte(kind, random, -127, 127) : 0;
+    for (int at = 0; bits != 8 && at < 8; at += bits) byte |= draw_byte(kind, random, 0, (1 << bits) - 1) << at;
+    codes[i] = static_cast<std::uint8_t>(byte);
   }
+}
+
+// What the sums are, code by code.
+int level_of(int bits, int code) {
+  return bits == 8 ? static_cast<std::int8_t>(code) : ports::levels_of(static_cast<std::uint32_t>(bits))[code];
+}
+int key_level(int bits, const std::uint8_t* codes, int t, int c) {
+  if (bits == 8) return level_of(8, codes[c / 4 * 128 + t * 4 + c % 4]);
+  if (bits == 4) return level_of(4, codes[c / 4 * 64 + t % 16 * 4 + c % 4] >> t / 16 * 4 & 15);
+  return level_of(2, codes[c / 8 * 64 + t % 16 * 4 + c % 4] >> (c / 4 % 2 * 4 + t / 16 * 2) & 3);
+}
+int value_level(int bits, const std::uint8_t* codes, int dim, int t, int c) {
+  if (bits == 8) return level_of(8, codes[t / 4 * dim * 4 + c * 4 + t % 4]);
+  if (bits == 4) return level_of(4, codes[t % 16 / 4 * dim * 4 + c * 4 + t % 4] >> t / 16 * 4 & 15);
+  return level_of(2, codes[t % 16 / 8 * dim * 4 + c * 4 + t % 4] >> (t / 4 % 2 * 4 + t / 16 * 2) & 3);
 }
 
 // All pairs of kinds for the numbers of rows that ports treat separately, and some for those that
@@ -29,24 +46,33 @@ std::vector<std::int32_t> sums_of_rows(Unaligned<std::int8_t>& queries, int coun
   return sums;
 }
 
-TEST_P(DotKernels, KeyDotsHaveTheScalarBytes) {
+void compare_key_dots(const Kernels& port, int bits) {
   Random random{4};
+  const CodeKernels& kernels = port.of(static_cast<std::uint32_t>(bits));
   for (int head_dim = 16; head_dim <= 256; head_dim += 16) {
     for (int count = 1; count <= kMostRows; ++count) {
       for (int kinds = 0; kinds < kByteKinds * kByteKinds; kinds += step_of_kinds(count)) {
-        Aligned<std::uint8_t> codes{16 * head_dim};
+        Aligned<std::uint8_t> codes{4 * bits * head_dim};
         Unaligned<std::int8_t> queries{count * head_dim};
-        fill_codes(static_cast<Bytes>(kinds % kByteKinds), random, codes);
+        fill_codes(bits, static_cast<Bytes>(kinds % kByteKinds), random, codes);
         fill_bytes(static_cast<Bytes>(kinds / kByteKinds), random, queries, -127, 127);
         const std::vector<std::int32_t> sums = sums_of_rows(queries, count, head_dim);
         Output<std::int32_t> expected{count * 32};
         Output<std::int32_t> actual{count * 32};
-        scalar().key_dots(codes.data(), head_dim, queries.data(), sums.data(), count, expected.data());
-        port().key_dots(codes.data(), head_dim, queries.data(), sums.data(), count, actual.data());
+        for (int i = 0; i < count * 32; ++i) {
+          expected[i] = 0;
+          for (int c = 0; c < head_dim; ++c)
+            expected[i] += key_level(bits, codes.data(), i % 32, c) * queries[i / 32 * head_dim + c];
+        }
+        kernels.key_dots(codes.data(), head_dim, queries.data(), sums.data(), count, actual.data());
         ASSERT_TRUE(actual.same_bytes(expected)) << describe("tile", head_dim, kinds, count);
       }
     }
   }
+}
+
+TEST_P(DotKernels, KeyDotsOfEachWidthAreTheSumsOfTheirCodes) {
+  for (const int bits : {2, 4, 8}) compare_key_dots(port(), bits);
 }
 
 TEST_P(DotKernels, OutlierDotsHaveTheScalarBytes) {
@@ -69,15 +95,16 @@ TEST_P(DotKernels, OutlierDotsHaveTheScalarBytes) {
   }
 }
 
-TEST_P(DotKernels, ValueSumsHaveTheScalarBytes) {
+void compare_value_sums(const Kernels& port, int bits) {
   Random random{6};
+  const CodeKernels& kernels = port.of(static_cast<std::uint32_t>(bits));
   for (int head_dim = 16; head_dim <= 256; head_dim += 16) {
     for (int count = 1; count <= kMostRows; ++count) {
       for (int kinds = 0; kinds < kByteKinds * kByteKinds; kinds += step_of_kinds(count)) {
-        Aligned<std::uint8_t> codes{16 * head_dim};
+        Aligned<std::uint8_t> codes{4 * bits * head_dim};
         Unaligned<std::uint8_t> weights{count * 32};
         Unaligned<float> scales{count};
-        fill_codes(static_cast<Bytes>(kinds % kByteKinds), random, codes);
+        fill_codes(bits, static_cast<Bytes>(kinds % kByteKinds), random, codes);
         fill_bytes(static_cast<Bytes>(kinds / kByteKinds), random, weights, 0, 127);
         for (int i = 0; i < count; ++i)
           scales[i] = random.below(9) == 0 ? 0 : std::ldexp(random.unit(), random.between(-70, 60));
@@ -87,12 +114,21 @@ TEST_P(DotKernels, ValueSumsHaveTheScalarBytes) {
           expected[c] = actual[c] =
               random.below(5) == 0 ? 0 : std::ldexp(random.signed_unit(), random.between(-40, 40));
         }
-        scalar().value_sums(codes.data(), head_dim, weights.data(), scales.data(), count, expected.data());
-        port().value_sums(codes.data(), head_dim, weights.data(), scales.data(), count, actual.data());
+        for (int i = 0; i < count * head_dim; ++i) {
+          int sum = 0;
+          for (int t = 0; t < 32; ++t)
+            sum += value_level(bits, codes.data(), head_dim, t, i % head_dim) * weights[i / head_dim * 32 + t];
+          expected[i] += static_cast<float>(sum) * scales[i / head_dim];
+        }
+        kernels.value_sums(codes.data(), head_dim, weights.data(), scales.data(), count, actual.data());
         ASSERT_TRUE(actual.same_bytes(expected)) << describe("tile", head_dim, kinds, count);
       }
     }
   }
+}
+
+TEST_P(DotKernels, ValueSumsOfEachWidthAreTheSumsOfTheirCodes) {
+  for (const int bits : {2, 4, 8}) compare_value_sums(port(), bits);
 }
 
 INSTANTIATE_TEST_SUITE_P(BuiltPorts, DotKernels, testing::ValuesIn(kPorts), port_of);

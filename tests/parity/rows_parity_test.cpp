@@ -134,11 +134,13 @@ TEST_P(RowKernels, RotatedRowsHaveTheScalarBytes) {
 
 TEST_P(RowKernels, EncodedRowsHaveTheScalarBytes) {
   for_each_row(2, [&](Unaligned<float>& row, int head_dim) {
-    Output<std::uint8_t> expected{head_dim};
-    Output<std::uint8_t> actual{head_dim};
-    EXPECT_EQ(port().encode_row(row.data(), head_dim, actual.data()),
-              scalar().encode_row(row.data(), head_dim, expected.data()));
-    EXPECT_TRUE(actual.same_bytes(expected));
+    for (const std::uint32_t bits : {2u, 4u, 8u}) {
+      Output<std::uint8_t> expected{head_dim};
+      Output<std::uint8_t> actual{head_dim};
+      EXPECT_EQ(port().of(bits).encode_row(row.data(), head_dim, actual.data()),
+                scalar().of(bits).encode_row(row.data(), head_dim, expected.data()));
+      EXPECT_TRUE(actual.same_bytes(expected)) << bits << " bits";
+    }
   });
 }
 
@@ -179,15 +181,22 @@ TEST_P(RowKernels, NumbersThatAreNotFiniteNeitherCrashNorWriteOutside) {
     Unaligned<float> row{head_dim};
     for (int c = 0; c < head_dim; ++c) row[c] = random.below(3) == 0 ? draw_odd(random) : random.bell();
     Output<std::uint8_t> codes{head_dim};
+    Output<std::uint8_t> codes2{head_dim};
+    Output<std::uint8_t> codes8{head_dim};
     Output<std::int8_t> query{head_dim};
     Output<float> rotated{head_dim};
     for (int c = 0; c < head_dim; ++c) rotated[c] = row[c];
-    port().encode_row(row.data(), head_dim, codes.data());
+    port().q4.encode_row(row.data(), head_dim, codes.data());
+    port().q2.encode_row(row.data(), head_dim, codes2.data());
+    port().q8.encode_row(row.data(), head_dim, codes8.data());
     port().quantise_query(row.data(), head_dim, query.data());
     port().rotate(rotated.data(), head_dim);
-    EXPECT_TRUE(codes.guards_are_untouched() && query.guards_are_untouched() && rotated.guards_are_untouched())
-        << "round " << round;
-    for (int c = 0; c < head_dim; ++c) EXPECT_LE(codes[c], 15) << "round " << round;
+    EXPECT_TRUE(codes.guards_are_untouched() && codes2.guards_are_untouched() && codes8.guards_are_untouched());
+    EXPECT_TRUE(query.guards_are_untouched() && rotated.guards_are_untouched()) << "round " << round;
+    for (int c = 0; c < head_dim; ++c) {
+      EXPECT_LE(codes[c], 15) << "round " << round;
+      EXPECT_LE(codes2[c], 3) << "round " << round;
+    }
   }
 }
 

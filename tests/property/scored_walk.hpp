@@ -77,6 +77,7 @@ class ScoredWalk {
     shape.workers = static_cast<std::uint16_t>(random_.within(1, 3));
     shape.outlier_channels = static_cast<std::uint16_t>(4 * random_.below(4));
     if (random_.below(2) == 0) shape.rotary = random_rotary_and_reach(random_, shape.head_dim);
+    shape.storage = random_storage(random_);
     return shape;
   }
 

@@ -24,7 +24,7 @@ using reference::Slot;
 
 // What a chain must hold, in plain vectors.
 struct PlainChain {
-  std::vector<Slot> slots;               // Storage::kQ4
+  std::vector<Slot> slots;               // if it has codes
   std::vector<std::vector<float>> keys;  // Storage::kF32
   std::vector<std::vector<float>> values;
   std::size_t size = 0;
@@ -89,8 +89,8 @@ class Walk {
                                   : MostShape{.layers = 3, .kv_heads = 3, .group = 4, .blocks = 3, .chunk = 40};
     Shape shape = test::random_shape(random_, most);
     shape.workers = static_cast<std::uint16_t>(random_.within(1, 3));
-    shape.storage = random_.below(3) == 0 ? Storage::kF32 : Storage::kQ4;
-    if (shape.storage == Storage::kQ4) shape.outlier_channels = static_cast<std::uint16_t>(4 * random_.below(4));
+    shape.storage = random_.below(3) == 0 ? Storage::kF32 : random_storage(random_);
+    if (has_codes(shape.storage)) shape.outlier_channels = static_cast<std::uint16_t>(4 * random_.below(4));
     if (random_.below(2) == 0) shape.rotary = random_rotary_and_reach(random_, shape.head_dim);
     return shape;
   }
@@ -137,7 +137,7 @@ class Walk {
       plain.keep(plans[head]);
       plain.size += count;
       ASSERT_EQ(rig_.cache().held(layer, head), plain.size) << what();
-      if (shape_.storage == Storage::kQ4) {
+      if (has_codes(shape_.storage)) {
         const std::vector<Slot> slots = model().slots(layer, head);
         plain.slots.insert(plain.slots.end(), slots.end() - count, slots.end());
         continue;
@@ -241,11 +241,12 @@ class Walk {
     reference::Rows keys;
     reference::Rows values;
     for (std::size_t i = 0; i < plain.size; ++i) {
-      const bool q4 = shape_.storage == Storage::kQ4;
-      keys.push_back(q4 ? reference::decode_key(plain.slots[i], profile, layer, head)
-                        : reference::widen(plain.keys[i]));
-      if (shape_.rotary.reach != 0) keys[i] = reference::met(keys[i], shape_.rotary, position, infos[i].position, q4);
-      values.push_back(q4 ? reference::decode_value(plain.slots[i]) : reference::widen(plain.values[i]));
+      const bool codes = has_codes(shape_.storage);
+      keys.push_back(codes ? reference::decode_key(plain.slots[i], profile, layer, head)
+                           : reference::widen(plain.keys[i]));
+      if (shape_.rotary.reach != 0)
+        keys[i] = reference::met(keys[i], shape_.rotary, position, infos[i].position, codes);
+      values.push_back(codes ? reference::decode_value(plain.slots[i]) : reference::widen(plain.values[i]));
     }
     const std::size_t at = (query * shape_.query_heads + head * shape_.group()) * dim;
     const auto exact = reference::attention(reference::widen(std::span(queries).subspan(at, dim)), keys, values,
@@ -274,7 +275,7 @@ class Walk {
         ASSERT_EQ(rig_.cache().held(layer, head), plain.size) << what();
         ASSERT_EQ(model().chain(layer, head).used, plain.size) << what();
         if (!contents) continue;
-        if (shape_.storage == Storage::kQ4) {
+        if (has_codes(shape_.storage)) {
           ASSERT_EQ(model().slots(layer, head), plain.slots) << what();
           continue;
         }

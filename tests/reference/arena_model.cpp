@@ -21,13 +21,24 @@ double bf16_at(const std::uint8_t* bytes, std::size_t index) {
   return static_cast<double>(std::bit_cast<float>(static_cast<std::uint32_t>(u16_at(bytes, index)) << 16));
 }
 
-std::vector<double> levels_times(const std::vector<int>& codes, double scale) {
+std::vector<double> levels_times(int bits, const std::vector<int>& codes, double scale) {
   std::vector<double> row;
-  for (const int code : codes) row.push_back(kCodebook[code] * scale);
+  for (const int code : codes) row.push_back(level_of(bits, code) * scale);
   return row;
 }
 
+// A code of a byte that holds 8 / bits of them, the lowest first.
+int code_of(int bits, std::uint8_t byte, std::uint32_t index) {
+  if (bits == 8) return static_cast<std::int8_t>(byte);
+  return byte >> static_cast<int>(index) * bits & ((1 << bits) - 1);
+}
+
 }  // namespace
+
+int level_of(int bits, int code) {
+  constexpr int kFour[4] = {-63, -19, 19, 63};
+  return bits == 8 ? code : bits == 4 ? kCodebook[code] : kFour[code];
+}
 
 double scale16_value(std::uint16_t scale) {
   const int exponent = scale >> 8;
@@ -72,10 +83,10 @@ std::vector<double> rotated_back(std::span<const double> row) {
 }
 
 std::vector<double> Slot::rotated_key() const {
-  return levels_times(key_codes, scale16_value(key_scale));
+  return levels_times(key_bits, key_codes, scale16_value(key_scale));
 }
 std::vector<double> Slot::rotated_value() const {
-  return levels_times(value_codes, scale16_value(value_scale));
+  return levels_times(value_bits, value_codes, scale16_value(value_scale));
 }
 
 ArenaModel::ArenaModel(std::span<const std::byte> arena, const Shape& shape, const Policy& policy)
@@ -144,7 +155,7 @@ std::pair<std::uint64_t, std::uint64_t> ArenaModel::codes_of(std::uint32_t tile)
   const std::uint64_t plane = 16u * shape_.head_dim;
   if (tile < layout_.tiles) {
     const std::uint64_t keys = layout_.codes + std::uint64_t{tile} * layout_.code_bytes;
-    return {keys, keys + plane};
+    return {keys, keys + 4u * format_of(shape_.storage).key_bits * shape_.head_dim};
   }
   const std::uint64_t entry = (tile - layout_.tiles) / 2;
   const std::uint64_t which = (tile - layout_.tiles) % 2;
@@ -160,14 +171,33 @@ Slot ArenaModel::slot_of(std::uint32_t tile, std::uint32_t lane) const {
   const auto [keys_at, values_at] = codes_of(tile);
   const std::uint64_t keys = keys_at;
   const std::uint64_t values = values_at;
-  const auto nibble = [&](std::uint64_t at) {
-    const auto byte = read<std::uint8_t>(at);
-    return lane < 16 ? byte % 16 : byte / 16;
-  };
+  const TileFormat format = format_of(shape_.storage);
   Slot slot;
+  slot.key_bits = format.key_bits;
+  slot.value_bits = format.value_bits;
+  // Codes of 8 bits fill a byte; those of 4 share it with the slot 16 further; those of 2 with the next group of four
+  // channels (values: slots), too.
+  const std::uint32_t row = 4u * shape_.head_dim;
+  const std::uint32_t upper = lane / 16;
+  const std::uint32_t group = lane % 16 / 4;
   for (std::uint32_t c = 0; c < shape_.head_dim; ++c) {
-    slot.key_codes.push_back(nibble(keys + c / 4 * 64 + lane % 16 * 4 + c % 4));
-    slot.value_codes.push_back(nibble(values + lane % 16 / 4 * shape_.head_dim * 4 + c * 4 + lane % 4));
+    const std::uint32_t four = c / 4;
+    if (format.key_bits == 8) {
+      slot.key_codes.push_back(code_of(8, read<std::uint8_t>(keys + four * 128 + lane * 4 + c % 4), 0));
+    } else if (format.key_bits == 4) {
+      slot.key_codes.push_back(code_of(4, read<std::uint8_t>(keys + four * 64 + lane % 16 * 4 + c % 4), upper));
+    } else {
+      const auto byte = read<std::uint8_t>(keys + four / 2 * 64 + lane % 16 * 4 + c % 4);
+      slot.key_codes.push_back(code_of(2, byte, four % 2 * 2 + upper));
+    }
+    const std::uint64_t at = values + c * 4 + lane % 4;
+    if (format.value_bits == 8) {
+      slot.value_codes.push_back(code_of(8, read<std::uint8_t>(at + lane / 4 * row), 0));
+    } else if (format.value_bits == 4) {
+      slot.value_codes.push_back(code_of(4, read<std::uint8_t>(at + group * row), upper));
+    } else {
+      slot.value_codes.push_back(code_of(2, read<std::uint8_t>(at + group / 2 * row), group % 2 * 2 + upper));
+    }
   }
   slot.key_scale = read<std::uint16_t>(side + lane * 2);
   slot.value_scale = read<std::uint16_t>(side + 64 + lane * 2);

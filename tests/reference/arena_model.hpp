@@ -13,6 +13,8 @@ namespace nibkv::reference {
 
 /// The level of a 4-bit code, in units of its row's scale.
 inline constexpr int kCodebook[16] = {-63, -48, -37, -29, -22, -15, -9, -3, 3, 9, 15, 22, 29, 37, 48, 63};
+/// Of a code of 2, 4 or 8 bits; one of 8 bits is a level.
+int level_of(int bits, int code);
 
 /// scale16: bits 30..15 of a positive float.
 double scale16_value(std::uint16_t scale);
@@ -30,11 +32,13 @@ std::vector<double> rotated_back(std::span<const double> row);
 
 /// One slot, as an arena holds it.
 struct Slot {
-  std::vector<int> key_codes;    ///< [head_dim] in [0, 15]
-  std::vector<int> value_codes;  ///< [head_dim] in [0, 15]
+  std::vector<int> key_codes;    ///< [head_dim] in [0, 3], [0, 15] or [-127, 127]
+  std::vector<int> value_codes;  ///< [head_dim] likewise
   std::vector<int> outliers;     ///< [outlier_channels]
   std::uint16_t key_scale = 0;   ///< scale16
   std::uint16_t value_scale = 0;
+  int key_bits = 4;
+  int value_bits = 4;
 
   bool operator==(const Slot&) const = default;
 

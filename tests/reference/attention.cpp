@@ -72,7 +72,7 @@ Weighing weigh(std::span<const int> query_codes, double query_scale, const std::
   double most = -1e300;
   for (std::size_t t = 0; t < visible; ++t) {
     double dot = 0;
-    for (std::size_t c = 0; c < dim; ++c) dot += query_codes[c] * kCodebook[slots[t].key_codes[c]];
+    for (std::size_t c = 0; c < dim; ++c) dot += query_codes[c] * level_of(slots[t].key_bits, slots[t].key_codes[c]);
     logits[t] = dot * query_scale * scale16_value(slots[t].key_scale) * 1.4426950408889634 /
                 std::sqrt(static_cast<double>(dim));
     if (!biases.empty()) logits[t] += biases[t] / 16.0;
@@ -119,7 +119,7 @@ FixedPointCase fixed_point_case(std::span<const int> query_codes, double query_s
       const double weight = all.weights[t];
       const double scale = scale16_value(slots[t].value_scale);
       for (std::size_t c = 0; c < dim; ++c) {
-        const double level = kCodebook[slots[t].value_codes[c]];
+        const double level = level_of(slots[t].value_bits, slots[t].value_codes[c]);
         sums[c] += weight * scale * level;
         sizes[c] += weight * scale * std::abs(level);
         const double scale_slack = 0x1p-15 * largest_scale * weight + 0x1p-14 * largest_scale * largest;

@@ -197,6 +197,12 @@ Rotary random_rotary_and_reach(Random& random, std::uint32_t head_dim) {
   return rotary;
 }
 
+Storage random_storage(Random& random) {
+  if (random.below(2) == 0) return Storage::kQ4;
+  constexpr Storage kOthers[] = {Storage::kQ8, Storage::kQ8Q4, Storage::kQ4Q2, Storage::kQ2};
+  return kOthers[random.below(4)];
+}
+
 Shape random_shape(Random& random, const MostShape& most) {
   const auto draw = [&](std::uint32_t largest) { return static_cast<std::uint16_t>(random.within(1, largest)); };
   Shape shape;

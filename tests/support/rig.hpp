@@ -69,6 +69,9 @@ Rotary random_rotary(Random& random, std::uint32_t head_dim);
 /// Half of them have a reach, of few tokens.
 Rotary random_rotary_and_reach(Random& random, std::uint32_t head_dim);
 
+/// Any that has codes: half of them kQ4.
+Storage random_storage(Random& random);
+
 /// The maximum values that random_shape draws.
 struct MostShape {
   std::uint32_t layers;

@@ -7,6 +7,7 @@
 #include "bench/runner/profile/profile_maker.hpp"
 #include "bench/runner/programs/json.hpp"
 #include "bench/runner/stores/policy_notes.hpp"
+#include "bench/runner/stores/storage_name.hpp"
 
 namespace nibkv::llm {
 namespace {
@@ -63,10 +64,9 @@ Measured::Measured(const Arguments& arguments, std::size_t room)
       text(required(arguments, "text")),
       json(arguments.text("json", "")),
       cache(read_store_arguments(arguments, "full", "none")) {
-  const std::string storage = arguments.text("storage", "q4");
-  if (storage != "q4" && storage != "f32") throw UsageError("--storage takes q4 or f32, not '" + storage + "'");
-  if (storage == "f32" && cache.profile != "none") throw UsageError("--profile needs --storage q4");
-  cache.store.storage = storage == "q4" ? Storage::kQ4 : Storage::kF32;
+  cache.store.storage = parse_storage(arguments.text("storage", "q4"));
+  if (cache.store.storage == Storage::kF32 && cache.profile != "none")
+    throw UsageError("--storage f32 takes no --profile");
   if (cache.store.tokens == 0 && cache.store.arena_bytes == 0) {
     Policy policy;
     require(find_policy(cache.store.policy, 1, policy), "policy '" + cache.store.policy + "'");

@@ -6,6 +6,7 @@
 
 #include "bench/eval/commands/commands.hpp"
 #include "bench/runner/stores/policy_settings.hpp"
+#include "bench/runner/stores/storage_name.hpp"
 
 // nibkv-eval perplexity
 
@@ -67,7 +68,7 @@ Report PerplexityJob::report(const PerplexityFigures& figures) const {
       {"windows", std::uint64_t{figures.windows}},
       {"context", std::uint64_t{figures.context}},
       {"scored_tokens", std::uint64_t{figures.scored_tokens}},
-      {"storage", std::string(options.store.storage == Storage::kQ4 ? "q4" : "f32")},
+      {"storage", std::string(storage_name(options.store.storage))},
       {"policy", policy_text(options.store)},
       {"fold", figures.fold},
       {"outlier_channels", std::uint64_t{figures.outlier_channels}},

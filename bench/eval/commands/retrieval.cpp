@@ -115,7 +115,7 @@ void RetrievalJob::add_cache(const std::string& policy, const PolicySettings& se
     add_bounded(cache, false);
     return;
   }
-  cache.options.storage = policy == kExact ? Storage::kF32 : Storage::kQ4;
+  cache.options.storage = policy == kExact ? Storage::kF32 : measured_.cache.store.storage;
   cache.options.policy = policy == kExact ? "full" : policy;
   Policy found;
   if (find_policy(cache.options.policy, 0, found) != Status::kOk) {
@@ -293,7 +293,7 @@ Command retrieval_command() {
           "facts hidden in a text, and asked for",
           kHelp,
           {"model", "text", "policy", "policies", "tokens", "set", "mode", "needles", "prompt", "lengths", "depths",
-           "seeds", "json", "svg", "profile", "outliers", "port", "threads"},
+           "seeds", "json", "svg", "profile", "outliers", "storage", "port", "threads"},
           {"resume", "force-fold"},
           [](const Arguments& arguments) -> Job { return RetrievalJob(arguments); }};
 }

@@ -4,6 +4,7 @@
 
 #include "bench/eval/commands/commands.hpp"
 #include "bench/runner/stores/policy_settings.hpp"
+#include "bench/runner/stores/storage_name.hpp"
 
 // nibkv-eval speculative
 
@@ -74,7 +75,7 @@ void SpeculativeJob::operator()() {
            {"passes", std::uint64_t{figures.passes}},
            {"drafted", std::uint64_t{figures.drafted}},
            {"accepted", std::uint64_t{figures.accepted}},
-           {"storage", std::string(options.store.storage == Storage::kQ4 ? "q4" : "f32")},
+           {"storage", std::string(storage_name(options.store.storage))},
            {"policy", policy_text(options.store)},
            {"outlier_channels", std::uint64_t{figures.outlier_channels}},
            {"port", figures.port},

@@ -4,6 +4,7 @@
 
 #include "bench/eval/commands/commands.hpp"
 #include "bench/runner/stores/policy_settings.hpp"
+#include "bench/runner/stores/storage_name.hpp"
 
 // nibkv-eval speed
 
@@ -49,7 +50,7 @@ void SpeedJob::operator()() {
   }
   publish({{"context", std::uint64_t{context}},
            {"decoded", std::uint64_t{decoded}},
-           {"storage", std::string(store.storage == Storage::kQ4 ? "q4" : "f32")},
+           {"storage", std::string(storage_name(store.storage))},
            {"policy", policy_text(store)},
            {"outlier_channels", std::uint64_t{store.outlier_channels}},
            {"port", figures.port},

@@ -5,6 +5,7 @@
 #include "bench/eval/commands/commands.hpp"
 #include "bench/eval/commands/sweep_job.hpp"
 #include "bench/runner/stores/policy_settings.hpp"
+#include "bench/runner/stores/storage_name.hpp"
 
 // nibkv-eval sweep
 
@@ -30,6 +31,7 @@ constexpr const char* kHelp =
   --set KEY=VALUE,...  fields of the policies that have them (nibkv-eval perplexity --help);
                        f16_fold reads what minicache does of folding, but fold_centred and
                        fold=aligned
+  --storages LIST      of the codes: q4 (default), q8, q2, q8q4 (keys q8, values q4), q4q2
   --json PATH          write the rows as JSON, anew whenever there are more; - prints JSON instead
                        of a table
 )";
@@ -64,6 +66,22 @@ std::vector<std::string> chosen_policies(const Arguments& arguments) {
   return chosen;
 }
 
+std::vector<Storage> chosen_storages(const Arguments& arguments) {
+  std::vector<Storage> all;
+  for (const std::string& name : split_list(arguments.text("storages", "q4"))) {
+    all.push_back(parse_storage(name));
+    if (all.back() == Storage::kF32) throw UsageError("--storages: f32 is what all caches are compared with");
+  }
+  return all;
+}
+
+// The name of the case's settings in a report.
+std::string setting_text(const PolicySettings& settings, Storage storage) {
+  std::string text = to_text(settings);
+  if (storage != Storage::kQ4) text.append(text.empty() ? "" : ",").append("storage=").append(storage_name(storage));
+  return text;
+}
+
 // The settings that the policy reads.
 PolicySettings settings_of(const std::string& policy, const PolicySettings& settings) {
   PolicySettings read;
@@ -79,6 +97,7 @@ Job prepare(const Arguments& arguments) {
   PolicySettings settings = given ? parse_settings(*given) : PolicySettings{};
   if (arguments.flag("force-fold")) force_fold(settings);
   std::vector<SweepCase> cases;
+  const std::vector<Storage> storages = chosen_storages(arguments);
   bool is_read = settings.empty();
   for (const std::string& policy : chosen_policies(arguments)) {
     const PolicySettings read = settings_of(policy, settings);
@@ -86,7 +105,11 @@ Job prepare(const Arguments& arguments) {
     // A cache that keeps everything has one size.
     const bool whole = policy == "full" || policy == "minicache" || is_f16_fold(policy);
     const std::vector<std::string> budgets = whole ? std::vector<std::string>{"100%"} : job.budgets();
-    for (const std::string& budget : budgets) cases.push_back({policy, budget, read, to_text(read)});
+    for (const Storage storage : storages) {
+      if (storage != Storage::kQ4 && (is_f16(policy) || is_f16_fold(policy))) continue;
+      for (const std::string& budget : budgets)
+        cases.push_back({policy, budget, read, setting_text(read, storage), storage});
+    }
   }
   if (!is_read) throw UsageError("--set: none of the policies has that");
   job.set_cases(cases);
@@ -97,7 +120,7 @@ Job prepare(const Arguments& arguments) {
 
 Command sweep_command() {
   std::set<std::string> options = SweepJob::option_names();
-  options.insert({"policies", "set"});
+  options.insert({"policies", "set", "storages"});
   return {"sweep", "policies against budgets", kHelp, options, {"resume", "force-fold"}, prepare};
 }
 

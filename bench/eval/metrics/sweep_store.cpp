@@ -69,7 +69,7 @@ void set_budget(const std::string& budget, std::size_t context, StoreOptions& op
 
 StoreOptions store_options(const StoreOptions& base, const SweepCase& what, std::size_t context) {
   StoreOptions options = base;
-  options.storage = Storage::kQ4;
+  options.storage = what.storage;
   options.policy = is_f16(what.policy) ? "streaming_llm" : is_f16_fold(what.policy) ? "minicache" : what.policy;
   options.settings = what.settings;
   set_budget(what.budget, context, options);

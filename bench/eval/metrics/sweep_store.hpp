@@ -20,7 +20,8 @@ struct SweepCase {
   std::string policy;       ///< a name that find_policy knows, or one for which is_f16 or is_f16_fold
   std::string budget;       ///< as given: tokens, a share of the context such as 10%, or bytes of arena such as 1M
   PolicySettings settings;  ///< differences from the policy of that name
-  std::string setting;      ///< the name of the settings in a report
+  std::string setting;      ///< the name of the settings and the storage in a report
+  Storage storage = Storage::kQ4;
 
   bool operator==(const SweepCase&) const = default;
 };

@@ -7,6 +7,7 @@
 
 #include "bench/runner/programs/arguments.hpp"
 #include "bench/runner/stores/f16_fold.hpp"
+#include "bench/runner/stores/storage_name.hpp"
 
 namespace nibkv::llm {
 namespace {
@@ -311,6 +312,8 @@ void check_settings(const PolicySettings& settings, const std::string& policy) {
 std::string policy_text(const StoreOptions& options) {
   std::string text = options.policy;
   if (!options.settings.empty()) text.append(" ").append(to_text(options.settings));
+  if (has_codes(options.storage) && options.storage != Storage::kQ4)
+    text.append(" storage=").append(storage_name(options.storage));
   return text;
 }
 

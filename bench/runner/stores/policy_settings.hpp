@@ -65,7 +65,7 @@ std::string fold_text(const Shape& shape, const Policy& policy);
 /// @throws UsageError for a setting that the policy does not read
 void check_settings(const PolicySettings& settings, const std::string& policy);
 
-/// The policy's name, followed by what was set.
+/// The policy's name, followed by what was set, and the storage if it has codes of other widths than 4 bits.
 std::string policy_text(const StoreOptions& options);
 
 }  // namespace nibkv::llm

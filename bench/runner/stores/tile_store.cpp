@@ -166,7 +166,7 @@ TileStore::TileStore(const Config& model, const StoreOptions& options)
   cache_options.port = options.port;
   cache_options.weights = model.weights;
   cache_options.turns = options.turns;
-  if (options.storage == Storage::kQ4) cache_options.profile = profile_;
+  if (has_codes(options.storage)) cache_options.profile = profile_;
   const std::string what = options.port.empty() ? "cache" : "cache on port '" + options.port + "'";
   require(watched([&] { return cache_.init({arena_.get(), bytes}, plan.shape, plan.policy, cache_options); }), what);
 }

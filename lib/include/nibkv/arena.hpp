@@ -63,6 +63,8 @@ struct Layout {
   std::uint32_t chain_tiles = 0;     ///< the most tiles that one chain may have
   std::uint32_t side_bytes = 0;
   std::uint32_t code_bytes = 0;
+  std::uint32_t key_bytes = 0;    ///< of them: those of the keys, which come first
+  std::uint32_t value_bytes = 0;  ///< and those of the values
   std::uint32_t scratch_bytes = 0;
   Side side = {};
 
@@ -185,7 +187,7 @@ struct SideField {
 
   /// The number of arrays.
   constexpr std::uint32_t arrays(const Shape& shape, const Policy& policy) const {
-    if (shape.storage != Storage::kQ4) return 0;
+    if (!has_codes(shape.storage)) return 0;
     if (rule == Rule::kOutliers) return shape.outlier_channels / bytes;
     switch (reader) {
       case Reader::kAll:
@@ -254,19 +256,19 @@ inline constexpr std::uint32_t kMostSideBytes = [] {
 
 /// Whether the attention of a head can be divided along the context.
 constexpr bool divides_heads(const Shape& shape, const Policy& policy) {
-  return shape.storage == Storage::kQ4 && !scores_attention(policy);
+  return has_codes(shape.storage) && !scores_attention(policy);
 }
 
 /// Workspace in which a row is encoded: f32[1 + kRefinerRows][head_dim].
 constexpr std::uint32_t encoding_bytes(const Shape& shape) {
-  return shape.storage == Storage::kQ4 ? (1 + kRefinerRows) * shape.head_dim * 4u : 0;
+  return has_codes(shape.storage) ? (1 + kRefinerRows) * shape.head_dim * 4u : 0;
 }
 
 /// Query rows of a pass, turned alike: their codes i8[rows][head_dim], TurnedRow[rows], the sums of their codes and of
 /// their outlier codes i32[rows], and the latter i8[rows][outlier_channels].
 constexpr std::uint32_t turned_bytes(const Shape& shape) {
   const std::uint64_t row = shape.head_dim + sizeof(TurnedRow) + 2 * sizeof(std::int32_t) + shape.outlier_channels;
-  return shape.storage == Storage::kQ4 ? static_cast<std::uint32_t>(detail::round_up(shape.rows() * row, 16)) : 0;
+  return has_codes(shape.storage) ? static_cast<std::uint32_t>(detail::round_up(shape.rows() * row, 16)) : 0;
 }
 
 /// How many pairs of a tile and a query row may pass over a chain together under a policy that scores attention. Where
@@ -282,7 +284,7 @@ constexpr std::uint64_t scored_pairs(const Shape& shape, const Layout& at) {
 /// @param layout  of which tiles and views are known
 constexpr Scratch scratch_of(const Shape& shape, const Policy& policy, const Layout& layout) {
   const std::uint32_t rows = shape.rows();
-  const bool q4 = shape.storage == Storage::kQ4;
+  const bool codes = has_codes(shape.storage);
   Scratch at;
   std::uint64_t end = 0;
   const auto take = [&end](std::uint64_t bytes) {
@@ -292,7 +294,7 @@ constexpr Scratch scratch_of(const Shape& shape, const Policy& policy, const Lay
   };
   at.row = take(shape.head_dim * 4u);
   at.sums = take(rows * shape.head_dim * 4u);
-  at.queries = take(rows * shape.head_dim * (q4 ? 1u : 4u));
+  at.queries = take(rows * shape.head_dim * (codes ? 1u : 4u));
   at.outlier_queries = take(rows * shape.outlier_channels);
   at.dots = take(kMaxRows * kTileSlots * 4u);
   at.outlier_dots = take(shape.outlier_channels == 0 ? 0 : kMaxRows * kTileSlots * 4u);
@@ -525,7 +527,11 @@ constexpr Layout layout_as(const Shape& shape, const Policy& policy, bool share)
   if (at.views != 0) at.chain_tiles = at.tiles_per_head + 1;
   at.side = side_of(shape, policy);
   at.side_bytes = at.side.total;
-  at.code_bytes = kTileSlots * shape.head_dim * (shape.storage == Storage::kQ4 ? 1 : 8);
+  const TileFormat format = format_of(shape.storage);
+  const std::uint32_t f32_bytes = kTileSlots * shape.head_dim * static_cast<std::uint32_t>(sizeof(float));
+  at.key_bytes = has_codes(shape.storage) ? format.key_bytes(shape.head_dim) : f32_bytes;
+  at.value_bytes = has_codes(shape.storage) ? format.value_bytes(shape.head_dim) : f32_bytes;
+  at.code_bytes = at.key_bytes + at.value_bytes;
   at.scratch_bytes = scratch_of(shape, policy, at).total;
   std::uint64_t end = kHeaderBytes;
   for (const Region& region : kRegions) {

@@ -74,7 +74,14 @@ NIBKV_API const char* nibkv_version(void);
 #define NIBKV_ARENA_ALIGNMENT 64 /* bytes */
 
 /* nibkv_shape.storage: how keys and values are stored. */
-enum { NIBKV_Q4 = 0 /* 4-bit tiles */, NIBKV_F32 = 1 /* exact rows: the reference */ };
+enum {
+  NIBKV_Q4 = 0,   /* 4 bits a channel */
+  NIBKV_F32 = 1,  /* exact rows: the reference */
+  NIBKV_Q8 = 2,   /* 8 bits */
+  NIBKV_Q8Q4 = 3, /* keys at 8 bits, values at 4 */
+  NIBKV_Q4Q2 = 4, /* keys at 4 bits, values at 2 */
+  NIBKV_Q2 = 5    /* 2 bits */
+};
 
 /* The rotary embedding of the keys. It is read if there is a reach, or by a policy with position_free or rephase. With
  * dims = 0 it is not known, and the other fields are ignored. */
@@ -104,7 +111,7 @@ typedef struct nibkv_shape {
   /* The most threads that may call attend, or shares of a call, at the same time, [1, 256]; any call may use fewer.
    * More than kv_heads have nothing to do in attend under a policy that scores attention. */
   uint16_t workers;
-  uint8_t storage; /* NIBKV_Q4, NIBKV_F32 */
+  uint8_t storage; /* NIBKV_Q4, ... */
   nibkv_rotary rotary;
 } nibkv_shape;
 
@@ -889,11 +896,10 @@ NIBKV_API bool nibkv_port_runs(const char* name);
   (NIBKV_ROUND_(64) + NIBKV_LAYOUT_ + NIBKV_ROUND_(NIBKV_HEADS_(layers, kv_heads) * 36) +                              \
    NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) * 4) * ((keep) == 2 ? 2 : 1) +                 \
    NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) *                                              \
-                ((storage) == 0 ? 32 * (UINT64_C(4) + (outlier_channels) + ((keep) == 2 ? 2 : 0) + 4 * (global) +      \
+                ((storage) != 1 ? 32 * (UINT64_C(4) + (outlier_channels) + ((keep) == 2 ? 2 : 0) + 4 * (global) +      \
                                         2 * (local) + ((merge) ? 2 : 0) + (rules))                                     \
                                 : UINT64_C(0))) +                                                                      \
-   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) * 32 * (head_dim) *                            \
-                ((storage) == 0 ? 1 : 8)) +                                                                            \
+   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, keep, max_chunk) * 4 * (head_dim)*NIBKV_BITS_(storage)) +       \
    NIBKV_MOST_(                                                                                                        \
        NIBKV_WORKSPACE_(head_dim, storage, keep, merge,                                                                \
                         NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, max_chunk, most)),                          \
@@ -907,6 +913,9 @@ NIBKV_API bool nibkv_port_runs(const char* name);
            NIBKV_PARTIALS_(query_heads, head_dim, storage, (global) || (local),                                        \
                            NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, max_chunk, most), workers))))
 #define NIBKV_LAYOUT_ UINT64_C(256)
+/* Of a channel of a key and a value. */
+#define NIBKV_BITS_(storage) \
+  ((storage) == 0 ? 8 : (storage) == 1 ? 64 : (storage) == 2 ? 16 : (storage) == 3 ? 12 : (storage) == 4 ? 6 : 4)
 #define NIBKV_ROUND_(bytes) (((bytes) + UINT64_C(63)) / 64 * 64)
 #define NIBKV_LEAST_(a, b) ((a) < (b) ? (a) : (b))
 #define NIBKV_ROWS_(all) NIBKV_LEAST_(all, UINT64_C(16))
@@ -922,7 +931,7 @@ NIBKV_API bool nibkv_port_runs(const char* name);
    NIBKV_LEAST_(NIBKV_HEADS_(layers, kv_heads), ((most) == 0 ? UINT64_C(4) : UINT64_C(1) * (most))))
 #define NIBKV_WORKSPACE_(head_dim, storage, keep, merge, chain_tiles)       \
   ((chain_tiles)*128 * ((keep) == 2 ? 5 : (keep) == 1) +                    \
-   NIBKV_ROUND_((storage) == 0 ? UINT64_C(36) * (head_dim) : UINT64_C(0)) + \
+   NIBKV_ROUND_((storage) != 1 ? UINT64_C(36) * (head_dim) : UINT64_C(0)) + \
    NIBKV_ROUND_((merge) ? UINT64_C(48) * (head_dim) + 4096 : UINT64_C(0)) + \
    ((merge) == 2 ? UINT64_C(64) * (head_dim) : UINT64_C(0)))
 #define NIBKV_PAIRS_(query_heads, kv_heads, max_chunk, tokens, keep, chain_tiles)    \
@@ -932,13 +941,13 @@ NIBKV_API bool nibkv_port_runs(const char* name);
 #define NIBKV_SCRATCH_(rows, head_dim, outlier_channels, storage, scores, chain_tiles, pairs, workers)            \
   NIBKV_MOST_(                                                                                                    \
       (NIBKV_ROUND_((head_dim)*4) + NIBKV_ROUND_((rows) * (head_dim)*4) +                                         \
-       NIBKV_ROUND_((rows) * (head_dim) * ((storage) == 0 ? 1 : 4)) + NIBKV_ROUND_((rows) * (outlier_channels)) + \
+       NIBKV_ROUND_((rows) * (head_dim) * ((storage) != 1 ? 1 : 4)) + NIBKV_ROUND_((rows) * (outlier_channels)) + \
        2048 + ((outlier_channels) == 0 ? 0 : 2048) + 512 +                                                        \
-       ((storage) == 0 && !(scores) && (chain_tiles) > 16 ? NIBKV_ROUND_((rows) * (head_dim)*4) : UINT64_C(0)) +  \
+       ((storage) != 1 && !(scores) && (chain_tiles) > 16 ? NIBKV_ROUND_((rows) * (head_dim)*4) : UINT64_C(0)) +  \
        ((scores) ? (pairs)*64 + NIBKV_ROUND_((pairs)*4) : UINT64_C(0))),                                          \
-      ((storage) == 0 && (workers) > 1 ? NIBKV_ROUND_(UINT64_C(36) * (head_dim)) : UINT64_C(0)))
+      ((storage) != 1 && (workers) > 1 ? NIBKV_ROUND_(UINT64_C(36) * (head_dim)) : UINT64_C(0)))
 #define NIBKV_PARTIALS_(query_heads, head_dim, storage, scores, chain_tiles, workers)  \
-  ((storage) == 0 && !(scores) && (workers) > 1                                        \
+  ((storage) != 1 && !(scores) && (workers) > 1                                        \
        ? (query_heads) * (((chain_tiles) + 15) / 16) * (UINT64_C(32) + 4 * (head_dim)) \
        : UINT64_C(0))
 

@@ -14,7 +14,7 @@ namespace nibkv {
 enum class Keep : std::uint8_t {
   kAll = 0,     ///< nothing: append returns kFull
   kRecent = 1,  ///< all but the sinks and the most recent tokens
-  kScore = 2,   ///< the slots with the least importance; needs Storage::kQ4
+  kScore = 2,   ///< the slots with the least importance; not with Storage::kF32
 };
 
 /// What makes a slot important (Keep::kScore). Formulas are in lib/DESIGN.md.
@@ -388,7 +388,7 @@ constexpr bool valid(const Policy& policy, const Shape& shape) {
   if (policy.keep == Keep::kAll) return policy.sinks == 0 && equal;
   if (policy.sinks >= policy.tokens) return false;
   if (policy.keep == Keep::kRecent) return policy.budget != Budget::kAdaptive && policy.budget != Budget::kRules;
-  if (policy.keep != Keep::kScore || shape.storage != Storage::kQ4) return false;
+  if (policy.keep != Keep::kScore || !has_codes(shape.storage)) return false;
   if (std::uint64_t{policy.sinks} + policy.recent >= policy.tokens) return false;
   if (policy.score > Score::kKeyNorm || policy.group > Group::kMax || policy.combine > Combine::kMax) return false;
   if (policy.group == Group::kMax && shape.group() > kMaxRows) return false;

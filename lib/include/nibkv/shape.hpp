@@ -10,11 +10,49 @@ namespace nibkv {
 
 inline constexpr std::size_t kArenaAlignment = 64;  ///< bytes
 
-/// How keys and values are stored.
+/// How keys and values are stored: in tiles of codes, or as f32.
 enum class Storage : std::uint8_t {
-  kQ4 = 0,   ///< 4-bit tiles: the purpose of this library
-  kF32 = 1,  ///< exact rows, 7.5 times as large: the reference for tests and evaluation
+  kQ4 = 0,    ///< keys and values at 4 bits a channel
+  kF32 = 1,   ///< exact rows, 7.5 times as large as kQ4: the reference for tests and evaluation
+  kQ8 = 2,    ///< 8 bits
+  kQ8Q4 = 3,  ///< keys at 8 bits, values at 4
+  kQ4Q2 = 4,  ///< keys at 4 bits, values at 2
+  kQ2 = 5,    ///< 2 bits
 };
+
+/// The widths of a tile's codes, in bits a channel: 2, 4 or 8 each.
+struct TileFormat {
+  std::uint8_t key_bits = 0;
+  std::uint8_t value_bits = 0;
+
+  /// The bytes of a tile's key codes and of its value codes.
+  constexpr std::uint32_t key_bytes(std::uint32_t head_dim) const { return kTileSlots / 8 * key_bits * head_dim; }
+  constexpr std::uint32_t value_bytes(std::uint32_t head_dim) const { return kTileSlots / 8 * value_bits * head_dim; }
+  constexpr bool operator==(const TileFormat&) const = default;
+};
+
+/// Both are 0 for kF32, which has no codes.
+constexpr TileFormat format_of(Storage storage) {
+  switch (storage) {
+    case Storage::kQ4:
+      return {4, 4};
+    case Storage::kF32:
+      return {};
+    case Storage::kQ8:
+      return {8, 8};
+    case Storage::kQ8Q4:
+      return {8, 4};
+    case Storage::kQ4Q2:
+      return {4, 2};
+    case Storage::kQ2:
+      return {2, 2};
+  }
+  return {};
+}
+/// Whether rows are stored as codes, in tiles with scales.
+constexpr bool has_codes(Storage storage) {
+  return storage != Storage::kF32;
+}
 
 /// The rotary position embedding of the keys that are appended: at position p, counted from
 /// the cache's first token, channel pair i is rotated by p * scale * base^(-2i / dims) radians
@@ -103,7 +141,7 @@ constexpr bool valid(const Shape& shape) {
   if (!within(shape.max_chunk, 1, 4096) || !within(shape.workers, 1, 256)) return false;
   if (!valid(shape.rotary, shape.head_dim)) return false;
   if (shape.storage == Storage::kF32) return shape.outlier_channels == 0;
-  return shape.storage == Storage::kQ4;
+  return shape.storage <= Storage::kQ2;
 }
 
 }  // namespace nibkv

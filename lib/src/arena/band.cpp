@@ -58,8 +58,8 @@ std::uint32_t first_view(const ArenaView& to, std::uint32_t lower, std::uint32_t
 }
 
 std::ptrdiff_t code_step(const ArenaView& to, std::uint32_t tile) {
-  const auto plane_bytes = static_cast<std::ptrdiff_t>(to.layout().code_bytes / 2);
-  if (!is_view(to, tile)) return 2 * plane_bytes;
+  if (!is_view(to, tile)) return static_cast<std::ptrdiff_t>(to.layout().code_bytes);
+  const auto plane_bytes = static_cast<std::ptrdiff_t>(to.layout().key_bytes);
   return static_cast<std::ptrdiff_t>(planes_of(to, tile)) * plane_bytes / 2;  // an entry has two numbers
 }
 
@@ -67,7 +67,7 @@ std::uint8_t* plane_of(const ArenaView& to, std::uint32_t view, std::uint32_t in
   const std::uint64_t number = entry_of(to, view);
   const std::uint64_t both = to.layout().both_entries;
   const std::uint64_t before = number < both ? 2 * number : 2 * both + 3 * (number - both);
-  return to.at<std::uint8_t>(to.layout().shared + (before + index) * (to.layout().code_bytes / 2));
+  return to.at<std::uint8_t>(to.layout().shared + (before + index) * to.layout().key_bytes);
 }
 
 std::uint32_t run_tiles(const ArenaView& to, std::uint32_t layer, const Chain& chain) {
@@ -101,7 +101,7 @@ std::uint64_t bytes_of_tile(const ArenaView& to, std::uint32_t tile) {
   const Layout& at = to.layout();
   const std::uint64_t beside = at.side_bytes + 4u + (to.policy().keep == Keep::kScore ? 4u : 0u);
   if (!is_view(to, tile)) return at.code_bytes + beside;
-  return 2 * beside + planes_of(to, tile) * (at.code_bytes / 2);
+  return 2 * beside + planes_of(to, tile) * at.key_bytes;
 }
 
 void count_bytes(const ArenaView& to, std::uint32_t tile, bool taken) {

@@ -108,7 +108,7 @@ inline bool owns_values(const ArenaView& to, std::uint32_t tile) {
 /// The bytes from the codes of a tile to those of the tile with the next number, of the
 /// same chain and kind.
 std::ptrdiff_t code_step(const ArenaView& to, std::uint32_t tile);
-/// The planes of an entry, each of code_bytes / 2.
+/// The planes of an entry, each of key_bytes.
 inline std::uint32_t planes_of(const ArenaView& to, std::uint32_t view) {
   return entry_of(to, view) < to.layout().both_entries ? 2 : 3;
 }
@@ -158,7 +158,7 @@ inline std::uint8_t* ArenaView::key_codes(std::uint32_t tile) const {
   return plane_of(*this, tile, owns_keys(*this, tile) && is_upper(*this, tile) ? 1 : 0);
 }
 inline std::uint8_t* ArenaView::value_codes(std::uint32_t tile) const {
-  if (!is_view(*this, tile)) return in_place<std::uint8_t>(codes(tile)) + layout().code_bytes / 2;
+  if (!is_view(*this, tile)) return in_place<std::uint8_t>(codes(tile)) + layout().key_bytes;
   const std::uint32_t last = planes_of(*this, tile) - 1;
   return plane_of(*this, tile, shares_values(*this, tile) || is_upper(*this, tile) ? last : 1);
 }

@@ -40,8 +40,14 @@ void forget_shares(const ArenaView& to) {
   }
 }
 
+// Whether the build has the codes of a storage.
+static bool is_built(Storage storage) {
+  const TileFormat format = format_of(storage);
+  return ((format.key_bits | format.value_bits) & ~ports::kCodeBits) == 0;
+}
+
 Status find_layout(const Shape& shape, const Policy& policy, Layout& layout) {
-  if (!valid(shape)) return Status::kBadShape;
+  if (!valid(shape) || !is_built(shape.storage)) return Status::kBadShape;
   if (footprint(shape, policy) == 0) return Status::kBadPolicy;
   layout = layout_of(shape, policy);
   return Status::kOk;

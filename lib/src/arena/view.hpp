@@ -71,6 +71,10 @@ struct ArenaView {
   const Layout& layout() const { return *cache.layout_; }
   const ProfileView& profile() const { return cache.profile_; }
   const Kernels& kernels() const { return *cache.kernels_; }
+  /// Those of the codes that tiles have; not of Storage::kF32.
+  TileFormat format() const { return format_of(shape().storage); }
+  const CodeKernels& key_kernels() const { return kernels().of(format().key_bits); }
+  const CodeKernels& value_kernels() const { return kernels().of(format().value_bits); }
   bool turns() const { return cache.turns_; }
 
   template <typename T>

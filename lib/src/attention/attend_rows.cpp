@@ -73,6 +73,7 @@ int weigh_tiles(const ArenaView& to, const Rows& rows, const Run& run, std::uint
   const auto dim = static_cast<int>(to.shape().head_dim);
   const auto channels = static_cast<int>(to.shape().outlier_channels);
   const Kernels& kernels = to.kernels();
+  const CodeKernels& key_kernels = to.key_kernels();
   const std::size_t tiles_before = run.tiles_before + (first_slot - run.begin) / kTileSlots;
   const std::size_t first_pair = tiles_before * static_cast<std::uint32_t>(rows.count);
   std::uint16_t* softmax = rows.softmax == nullptr ? nullptr : rows.softmax + first_pair * kTileSlots;
@@ -88,7 +89,7 @@ int weigh_tiles(const ArenaView& to, const Rows& rows, const Run& run, std::uint
     const std::uint32_t tile = cursor.tile;
     prefetch_keys(to, cursor);
     std::int32_t* outlier_dots = channels != 0 ? rows.outlier_dots + at * kTileSlots : nullptr;
-    kernels.key_dots(run.keys(tile), dim, rows.queries, rows.query_sums, rows.count, rows.dots + at * kTileSlots);
+    key_kernels.key_dots(run.keys(tile), dim, rows.queries, rows.query_sums, rows.count, rows.dots + at * kTileSlots);
     if (channels != 0) {
       kernels.outlier_dots(to.outliers(tile), channels, rows.outlier_queries, rows.outlier_query_sums, rows.count,
                            outlier_dots);
@@ -141,7 +142,7 @@ void add_tile(const ArenaView& to, Rows& rows, const TileWeights& tile, const st
     state.mass += static_cast<std::uint64_t>(tile.masses[i]) << 24 >> below;
     tile.value_units[i] *= power_of_two(-below);
   }
-  to.kernels().value_sums(values, dim, tile.weights, tile.value_units, rows.count, rows.sums);
+  to.value_kernels().value_sums(values, dim, tile.weights, tile.value_units, rows.count, rows.sums);
 }
 
 // Puts the sums of a block where they belong, and begins the next one.

@@ -81,12 +81,13 @@ struct RunCursor {
 
 [[gnu::always_inline]] inline void prefetch_keys(const ArenaView& to, const RunCursor& cursor) {
   if (cursor.ahead == kNoTile) return;
-  prefetch(cursor.ahead_in->keys(cursor.ahead), to.layout().code_bytes / 2);
+  prefetch(cursor.ahead_in->keys(cursor.ahead), to.layout().key_bytes);
   prefetch(to.side(cursor.ahead), to.layout().side_bytes);
 }
 
 [[gnu::always_inline]] inline void prefetch_values(const ArenaView& to, const RunCursor& cursor) {
-  if (cursor.ahead != kNoTile) prefetch(cursor.ahead_in->values(cursor.ahead), to.layout().code_bytes / 2);
+  if (cursor.ahead == kNoTile) return;
+  prefetch(cursor.ahead_in->values(cursor.ahead), to.layout().value_bytes);
 }
 
 }  // namespace nibkv

@@ -38,7 +38,8 @@ static_assert(same(NIBKV_OK, Status::kOk) && same(NIBKV_BAD_SHAPE, Status::kBadS
               same(NIBKV_OTHER_POLICY, Status::kOtherPolicy) && same(NIBKV_OTHER_PROFILE, Status::kOtherProfile) &&
               same(NIBKV_STORAGE_FAILED, Status::kStorageFailed) && same(NIBKV_LOST, Status::kLost) &&
               same(NIBKV_GONE, Status::kGone));
-static_assert(same(NIBKV_Q4, Storage::kQ4) && same(NIBKV_F32, Storage::kF32));
+static_assert(same(NIBKV_Q4, Storage::kQ4) && same(NIBKV_F32, Storage::kF32) && same(NIBKV_Q8, Storage::kQ8) &&
+              same(NIBKV_Q8Q4, Storage::kQ8Q4) && same(NIBKV_Q4Q2, Storage::kQ4Q2) && same(NIBKV_Q2, Storage::kQ2));
 static_assert(same(NIBKV_NUMBER_F32, Number::kF32) && same(NIBKV_NUMBER_F16, Number::kF16) &&
               same(NIBKV_NUMBER_BF16, Number::kBf16));
 static_assert(same(NIBKV_KEEP_ALL, Keep::kAll) && same(NIBKV_KEEP_RECENT, Keep::kRecent) &&
@@ -65,7 +66,7 @@ static_assert(same(NIBKV_RETAIN_FAR, Retain::kFar) && same(NIBKV_RETAIN_NEAR, Re
               same(NIBKV_RETAIN_FAR_RANGE, Retain::kFarRange));
 static_assert(sizeof(nibkv_fold::keys) == sizeof(LayerSet));
 
-// The macros of footprints, for small and large shapes of both storages.
+// The macros of footprints, for small and large shapes of every storage.
 constexpr Shape kShapes[] = {
     {.layers = 1, .query_heads = 1, .kv_heads = 1, .head_dim = 16},
     {.layers = 30,
@@ -89,6 +90,10 @@ constexpr Shape kShapes[] = {
      .max_chunk = 3,
      .workers = 3,
      .storage = Storage::kF32},
+    {.layers = 2, .query_heads = 4, .kv_heads = 2, .head_dim = 48, .max_chunk = 9, .storage = Storage::kQ8},
+    {.layers = 2, .query_heads = 4, .kv_heads = 2, .head_dim = 16, .outlier_channels = 4, .storage = Storage::kQ8Q4},
+    {.layers = 2, .query_heads = 4, .kv_heads = 2, .head_dim = 64, .workers = 2, .storage = Storage::kQ4Q2},
+    {.layers = 3, .query_heads = 4, .kv_heads = 1, .head_dim = 112, .max_chunk = 40, .storage = Storage::kQ2},
 };
 constexpr std::uint32_t kBudgets[] = {33, 64, 500, 4096};
 

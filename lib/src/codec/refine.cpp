@@ -6,24 +6,20 @@ namespace {
 constexpr int kSweeps = 3;
 
 // Halfway between the levels of codes k - 1 and k, with sentinels at both ends.
+template <int kCodes>
 struct Midpoints {
-  float at[17];
+  float at[kCodes + 1];
 };
-constexpr Midpoints make_midpoints() {
-  Midpoints table{};
+template <int kCodes>
+constexpr Midpoints<kCodes> make_midpoints(const std::int8_t (&levels)[kCodes]) {
+  Midpoints<kCodes> table{};
   table.at[0] = -1e30f;
-  for (int k = 1; k < 16; ++k) table.at[k] = static_cast<float>(ports::kLevels[k - 1] + ports::kLevels[k]) / 2;
-  table.at[16] = 1e30f;
+  for (int k = 1; k < kCodes; ++k) table.at[k] = static_cast<float>(levels[k - 1] + levels[k]) / 2;
+  table.at[kCodes] = 1e30f;
   return table;
 }
-constexpr Midpoints kMidpoints = make_midpoints();
-
-// The code whose level is nearest to `level`, searched from `code`.
-std::uint8_t nearest_code(float level, std::uint8_t code) {
-  while (code < 15 && level > kMidpoints.at[code + 1]) ++code;
-  while (code > 0 && level < kMidpoints.at[code]) --code;
-  return code;
-}
+constexpr Midpoints<16> kMidpoints = make_midpoints(ports::kLevels);
+constexpr Midpoints<4> kMidpoints2 = make_midpoints(ports::kLevels2);
 
 #ifdef __OPTIMIZE_SIZE__
 float dot(const float* a, const float* b, std::uint32_t count) {
@@ -76,18 +72,21 @@ std::uint32_t block_at(std::uint32_t head_dim, std::uint32_t start) {
 
 }  // namespace
 
-KeyRefiner::KeyRefiner(const Kernels& kernels, const Basis& basis, std::uint32_t head_dim, float* buffers)
-    : kernels_(kernels),
-      head_dim_(head_dim),
-      weights_(buffers),
-      moments_(buffers + head_dim),
-      levels_(buffers + 5 * head_dim),
-      weighed_row_(buffers + 6 * head_dim),
-      weighed_(buffers + 7 * head_dim) {
-  known_ = basis.weigh_errors(weights_);
+KeyRefiner::KeyRefiner(const ArenaView& to, const Basis& basis, float* buffers)
+    : kernels_(to.kernels()), head_dim_(to.shape().head_dim), weights_(buffers) {
+  const std::uint32_t head_dim = head_dim_;
+  const std::uint32_t bits = to.format().key_bits;
+  moments_ = buffers + head_dim;
+  levels_ = buffers + 5 * head_dim;
+  weighed_row_ = buffers + 6 * head_dim;
+  weighed_ = buffers + 7 * head_dim;
+  levels_of_code_ = ports::levels_of(bits);
+  midpoints_ = bits == 2 ? kMidpoints2.at : kMidpoints.at;
+  last_code_ = bits == 2 ? 3 : 15;
+  known_ = levels_of_code_ != nullptr && basis.weigh_errors(weights_);
   if (!known_) return;
   std::memcpy(moments_, weights_, head_dim * sizeof(float));
-  kernels.rotate(moments_, static_cast<int>(head_dim));
+  kernels_.rotate(moments_, static_cast<int>(head_dim));
   // The transform so far is orthonormal; M's row is the plain transform divided by
   // the block's length.
   for (std::uint32_t start = 0; start < head_dim;) {
@@ -124,9 +123,16 @@ float KeyRefiner::fit(const float* row, const float* levels, const float* weighe
   return product > 0 && energy > 0 ? product / energy : 0.0f;
 }
 
+// The code whose level is nearest to `level`, searched from `code`.
+std::uint8_t KeyRefiner::nearest_code(float level, std::uint8_t code) const {
+  while (code < last_code_ && level > midpoints_[code + 1]) ++code;
+  while (code > 0 && level < midpoints_[code]) --code;
+  return code;
+}
+
 std::uint16_t KeyRefiner::refine(const float* row, std::uint8_t* codes, std::uint16_t scale) const {
   if (!known_) return scale;
-  for (std::uint32_t c = 0; c < head_dim_; ++c) levels_[c] = static_cast<float>(ports::kLevels[codes[c]]);
+  for (std::uint32_t c = 0; c < head_dim_; ++c) levels_[c] = static_cast<float>(levels_of_code_[codes[c]]);
   std::memcpy(weighed_row_, row, head_dim_ * sizeof(float));
   apply(weighed_row_);
   std::memcpy(weighed_, levels_, head_dim_ * sizeof(float));
@@ -144,10 +150,10 @@ std::uint16_t KeyRefiner::refine(const float* row, std::uint8_t* codes, std::uin
       for (std::uint32_t i = 0; i < block; ++i) {
         const std::uint32_t c = start + i;
         const float wanted = levels[c] + (weighed_row[c] - step * weighed_[c]) * per_step;
-        if (!(wanted > kMidpoints.at[codes[c] + 1]) && !(wanted < kMidpoints.at[codes[c]])) continue;
+        if (!(wanted > midpoints_[codes[c] + 1]) && !(wanted < midpoints_[codes[c]])) continue;
         changed = true;
         codes[c] = nearest_code(wanted, codes[c]);
-        const float level = static_cast<float>(ports::kLevels[codes[c]]);
+        const float level = static_cast<float>(levels_of_code_[codes[c]]);
         add_row(start, block, i, level - levels[c]);
         levels[c] = level;
       }

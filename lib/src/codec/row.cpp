@@ -6,46 +6,76 @@
 namespace nibkv {
 namespace {
 
-void to_levels(const std::uint8_t* codes, std::uint32_t head_dim, std::int8_t* levels) {
-  for (std::uint32_t c = 0; c < head_dim; ++c) levels[c] = ports::kLevels[codes[c]];
+void to_levels(std::uint32_t bits, const std::uint8_t* codes, std::uint32_t head_dim, std::int8_t* levels) {
+  const std::int8_t* const table = ports::levels_of(bits);
+  for (std::uint32_t c = 0; c < head_dim; ++c)
+    levels[c] = table == nullptr ? static_cast<std::int8_t>(codes[c]) : table[codes[c]];
 }
 
-// For each byte of codes: the square of the level of its low nibble, plus 2^16 times
-// that of its high nibble.
+// For each byte of codes: the squared levels of its slots below 16, plus 2^16 times those of the others.
 struct SquareTable {
   std::uint32_t at[256];
 };
+template <int kBits>
 constexpr SquareTable make_squares() {
   SquareTable table{};
   for (std::uint32_t byte = 0; byte < 256; ++byte) {
-    const std::int32_t low = ports::kLevels[byte & 15];
-    const std::int32_t high = ports::kLevels[byte >> 4];
-    table.at[byte] = static_cast<std::uint32_t>(low * low + high * high * 65536);
+    for (std::uint32_t at = 0; at < 8; at += kBits) {
+      const std::int32_t level = ports::levels_of(kBits)[byte >> at & ((1u << kBits) - 1)];
+      table.at[byte] += static_cast<std::uint32_t>(level * level) << (at % (2 * kBits) == 0 ? 0 : 16);
+    }
   }
   return table;
 }
-constexpr SquareTable kSquares = make_squares();
+template <int kBits>
+constexpr SquareTable kSquares = make_squares<kBits>();
+
+// A sum of 16 squares fits 16 bits: 16 * 63^2 < 2^16.
+template <int kBits>
+void square_codes(const std::uint8_t* codes, std::uint32_t head_dim, float* energies) {
+  for (std::uint32_t c = 0; c < head_dim; c += 16, codes += 64 * kBits) {
+    std::uint32_t sums[16] = {};
+    for (std::uint32_t word = 0; word < 16 * kBits; ++word) {
+      const std::uint8_t* four = codes + word * 4;
+      sums[word % 16] += kSquares<kBits>.at[four[0]] + kSquares<kBits>.at[four[1]] + kSquares<kBits>.at[four[2]] +
+                         kSquares<kBits>.at[four[3]];
+    }
+    for (std::uint32_t t = 0; t < 16; ++t) {
+      energies[t] += static_cast<float>(sums[t] & 0xffff);
+      energies[t + 16] += static_cast<float>(sums[t] >> 16);
+    }
+  }
+}
+
+void square_bytes(const std::uint8_t* codes, std::uint32_t head_dim, float* energies) {
+  std::int32_t sums[kTileSlots] = {};
+  for (std::uint32_t i = 0; i < kTileSlots * head_dim; ++i) {
+    const std::int32_t level = static_cast<std::int8_t>(codes[i]);
+    sums[i / 4 % kTileSlots] += level * level;
+  }
+  for (std::uint32_t t = 0; t < kTileSlots; ++t) energies[t] = static_cast<float>(sums[t]);
+}
 
 }  // namespace
 
 void key_row(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, std::uint8_t* row) {
-  get_key_codes(to.key_codes(tile), lane, to.shape().head_dim, row);
+  get_key_codes(key_plane(to), to.key_codes(tile), lane, row);
 }
 
 void value_row(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, std::uint8_t* row) {
-  get_value_codes(to.value_codes(tile), lane, to.shape().head_dim, row);
+  get_value_codes(value_plane(to), to.value_codes(tile), lane, row);
 }
 
 void key_levels(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, std::int8_t* levels) {
   std::uint8_t codes[kMaxHeadDim];
   key_row(to, tile, lane, codes);
-  to_levels(codes, to.shape().head_dim, levels);
+  to_levels(to.format().key_bits, codes, to.shape().head_dim, levels);
 }
 
 void value_levels(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, std::int8_t* levels) {
   std::uint8_t codes[kMaxHeadDim];
   value_row(to, tile, lane, codes);
-  to_levels(codes, to.shape().head_dim, levels);
+  to_levels(to.format().value_bits, codes, to.shape().head_dim, levels);
 }
 
 void restore_key(const ArenaView& to, const Basis& basis, std::uint32_t tile, std::uint32_t lane, float* row) {
@@ -65,33 +95,22 @@ void put_key(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, const 
              std::uint16_t scale) {
   NIBKV_ASSERT(lane < kTileSlots && (scale == 0 || scale >= 256));
   to.key_scales(tile)[lane] = scale < kMostKeyScale16 ? scale : kMostKeyScale16;
-  put_key_codes(to.key_codes(tile), lane, to.shape().head_dim, codes);
+  put_key_codes(key_plane(to), to.key_codes(tile), lane, codes);
 }
 
 void put_value(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, const std::uint8_t* codes,
                std::uint16_t scale) {
   NIBKV_ASSERT(lane < kTileSlots && (scale == 0 || scale >= 256));
   to.value_scales(tile)[lane] = scale < kMostValueScale16 ? scale : kMostValueScale16;
-  put_value_codes(to.value_codes(tile), lane, to.shape().head_dim, codes);
+  put_value_codes(value_plane(to), to.value_codes(tile), lane, codes);
 }
 
-// A sum of 16 squares fits 16 bits: 16 * 63^2 < 2^16.
 void key_energies(const ArenaView& to, std::uint32_t tile, float* energies) {
   for (std::uint32_t t = 0; t < kTileSlots; ++t) energies[t] = 0;
-  const std::uint8_t* codes = to.key_codes(tile);
-  for (std::uint32_t c = 0; c < to.shape().head_dim; c += 16) {
-    std::uint32_t sums[16] = {};
-    for (std::uint32_t group = c / 4; group < c / 4 + 4; ++group) {
-      for (std::uint32_t t = 0; t < 16; ++t) {
-        const std::uint8_t* four = codes + group * 64 + t * 4;
-        sums[t] += kSquares.at[four[0]] + kSquares.at[four[1]] + kSquares.at[four[2]] + kSquares.at[four[3]];
-      }
-    }
-    for (std::uint32_t t = 0; t < 16; ++t) {
-      energies[t] += static_cast<float>(sums[t] & 0xffff);
-      energies[t + 16] += static_cast<float>(sums[t] >> 16);
-    }
-  }
+  const std::uint32_t bits = to.format().key_bits;
+  if (ports::is_built(4) && bits == 4) square_codes<4>(to.key_codes(tile), to.shape().head_dim, energies);
+  if (ports::is_built(2) && bits == 2) square_codes<2>(to.key_codes(tile), to.shape().head_dim, energies);
+  if (ports::is_built(8) && bits == 8) square_bytes(to.key_codes(tile), to.shape().head_dim, energies);
 }
 
 }  // namespace nibkv

@@ -7,11 +7,11 @@
 
 namespace nibkv {
 
-/// One slot's 4-bit codes, u8[head_dim].
+/// One slot's codes, u8[head_dim].
 void key_row(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, std::uint8_t* row);
 void value_row(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, std::uint8_t* row);
 
-/// Levels of one slot's 4-bit codes, i8[head_dim].
+/// Levels of one slot's codes, i8[head_dim].
 void key_levels(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, std::int8_t* levels);
 void value_levels(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, std::int8_t* levels);
 

@@ -29,97 +29,163 @@ std::byte* side_element(const ArenaView& to, const SideField& field, std::uint32
   return to.side(tile) + to.layout().side.*field.offset + (n * kTileSlots + lane) * field.bytes;
 }
 
-void copy_f32(const void* keys, const void* values, std::uint32_t lane, const ArenaView& to, const Place& to_at) {
+void copy_f32(const float* keys, const float* values, std::uint32_t lane, const ArenaView& to, const Place& to_at) {
   const std::uint32_t dim = to.shape().head_dim;
-  const auto* from = static_cast<const float*>(keys);
   for (std::uint32_t c = 0; c < dim; ++c) {
-    to.key_rows(to_at.tile)[c * kTileSlots + to_at.lane] = from[c * kTileSlots + lane];
+    to.key_rows(to_at.tile)[c * kTileSlots + to_at.lane] = keys[c * kTileSlots + lane];
   }
-  std::memmove(to.value_rows(to_at.tile) + to_at.lane * dim, static_cast<const float*>(values) + lane * dim,
-               dim * sizeof(float));
+  std::memmove(to.value_rows(to_at.tile) + to_at.lane * dim, values + lane * dim, dim * sizeof(float));
 }
 
 }  // namespace
 
-// A word holds four channels of a slot and of the slot 16 after it.
-void get_key_codes(const std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_dim, std::uint8_t* codes) {
-  const std::uint32_t shift = lane < 16 ? 0 : 4;
-  for (std::uint32_t g = 0; g < head_dim / 4; ++g) {
-    put_word(codes, g, word_at(tile, g * 16 + lane % 16) >> shift & 0x0f0f0f0f);
+namespace {
+
+// A width of codes as a type.
+template <int kBits>
+struct Width {};
+
+// Calls `visit` with the width. What the build leaves out is not compiled.
+template <typename Visit>
+void with_width(std::uint32_t bits, Visit visit) {
+  if constexpr (ports::is_built(4)) {
+    if (bits == 4) visit(Width<4>{});
+  }
+  if constexpr (ports::is_built(2)) {
+    if (bits == 2) visit(Width<2>{});
+  }
+  if constexpr (ports::is_built(8)) {
+    if (bits == 8) visit(Width<8>{});
   }
 }
 
-void put_key_codes(std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_dim, const std::uint8_t* codes) {
-  const std::uint32_t shift = lane < 16 ? 0 : 4;
-  const std::uint32_t others = ~(std::uint32_t{0x0f0f0f0f} << shift);
-  for (std::uint32_t g = 0; g < head_dim / 4; ++g) {
-    const std::uint32_t index = g * 16 + lane % 16;
-    put_word(tile, index, (word_at(tile, index) & others) | word_at(codes, g) << shift);
+// The lowest code of a byte.
+template <int kBits>
+constexpr std::uint32_t kCode = (1u << kBits) - 1;
+// Those of four bytes.
+template <int kBits>
+constexpr std::uint32_t kFourCodes = kCode<kBits> * 0x01010101u;
+
+// Four channels of a slot's key are in one word, the channels g * 4 to g * 4 + 3 in word first + g / kShared * stride.
+template <int kBits>
+struct KeyLane {
+  static constexpr std::uint32_t kShared = kBits == 2 ? 2 : 1;  // groups of channels that share a word
+  static constexpr std::uint32_t kStride = kBits == 8 ? 32 : 16;
+  std::uint32_t first;
+  std::uint32_t shift;
+
+  explicit KeyLane(std::uint32_t lane)
+      : first(kBits == 8 ? lane : lane % 16), shift(kBits == 8 || lane < 16 ? 0 : kBits) {}
+  std::uint32_t word(std::uint32_t g) const { return first + g / kShared * kStride; }
+  std::uint32_t shift_of(std::uint32_t g) const { return shift + g % kShared * 4; }
+};
+
+// A channel of a slot's value is a part of the word of the channel, in the words of the slot's group.
+template <int kBits>
+struct ValueLane {
+  std::uint32_t group;
+  std::uint32_t shift;
+
+  explicit ValueLane(std::uint32_t lane) {
+    const std::uint32_t four = kBits == 8 ? lane / 4 : lane % 16 / 4;
+    group = kBits == 2 ? four / 2 : four;
+    shift = lane % 4 * 8 + (kBits == 2 ? four % 2 * 4 : 0) + (kBits == 8 || lane < 16 ? 0 : kBits);
   }
+};
+
+}  // namespace
+
+void get_key_codes(const CodePlane& plane, const std::uint8_t* tile, std::uint32_t lane, std::uint8_t* codes) {
+  with_width(plane.bits, [&]<int kBits>(Width<kBits>) {
+    const KeyLane<kBits> at(lane);
+    for (std::uint32_t g = 0; g < plane.head_dim / 4; ++g)
+      put_word(codes, g, word_at(tile, at.word(g)) >> at.shift_of(g) & kFourCodes<kBits>);
+  });
 }
 
-// A word holds one channel of four slots and of the four slots 16 after them.
-void get_value_codes(const std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_dim, std::uint8_t* codes) {
-  const std::uint32_t shift = lane % 4 * 8 + (lane < 16 ? 0 : 4);
-  tile += lane % 16 / 4 * head_dim * 4;
-  for (std::uint32_t c = 0; c < head_dim; ++c) codes[c] = static_cast<std::uint8_t>(word_at(tile, c) >> shift & 15);
+void put_key_codes(const CodePlane& plane, std::uint8_t* tile, std::uint32_t lane, const std::uint8_t* codes) {
+  with_width(plane.bits, [&]<int kBits>(Width<kBits>) {
+    const KeyLane<kBits> at(lane);
+    for (std::uint32_t g = 0; g < plane.head_dim / 4; ++g) {
+      const std::uint32_t others = ~(kFourCodes<kBits> << at.shift_of(g));
+      put_word(tile, at.word(g), (word_at(tile, at.word(g)) & others) | word_at(codes, g) << at.shift_of(g));
+    }
+  });
 }
 
-void put_value_codes(std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_dim, const std::uint8_t* codes) {
-  const std::uint32_t shift = lane % 4 * 8 + (lane < 16 ? 0 : 4);
-  const std::uint32_t others = ~(std::uint32_t{15} << shift);
-  tile += lane % 16 / 4 * head_dim * 4;
-  for (std::uint32_t start = 0; start < head_dim; start += 16) {
-    std::uint32_t words[16];  // apart from the codes, which compilers could not know otherwise
-    std::memcpy(words, tile + start * 4, sizeof words);
-    for (std::uint32_t c = 0; c < 16; ++c) words[c] = (words[c] & others) | std::uint32_t{codes[start + c]} << shift;
-    std::memcpy(tile + start * 4, words, sizeof words);
-  }
+void get_value_codes(const CodePlane& plane, const std::uint8_t* tile, std::uint32_t lane, std::uint8_t* codes) {
+  with_width(plane.bits, [&]<int kBits>(Width<kBits>) {
+    const ValueLane<kBits> at(lane);
+    const std::uint8_t* const words = tile + at.group * plane.head_dim * 4;
+    for (std::uint32_t c = 0; c < plane.head_dim; ++c)
+      codes[c] = static_cast<std::uint8_t>(word_at(words, c) >> at.shift & kCode<kBits>);
+  });
+}
+
+void put_value_codes(const CodePlane& plane, std::uint8_t* tile, std::uint32_t lane, const std::uint8_t* codes) {
+  with_width(plane.bits, [&]<int kBits>(Width<kBits>) {
+    const ValueLane<kBits> at(lane);
+    const std::uint32_t others = ~(kCode<kBits> << at.shift);
+    std::uint8_t* const group = tile + at.group * plane.head_dim * 4;
+    for (std::uint32_t start = 0; start < plane.head_dim; start += 16) {
+      std::uint32_t words[16];  // apart from the codes, which compilers could not know otherwise
+      std::memcpy(words, group + start * 4, sizeof words);
+      for (std::uint32_t c = 0; c < 16; ++c)
+        words[c] = (words[c] & others) | std::uint32_t{codes[start + c]} << at.shift;
+      std::memcpy(group + start * 4, words, sizeof words);
+    }
+  });
 }
 
 namespace {
 
 // From a slot to another one, which may be in the same tile: get and put, in one where size does not come first.
 #ifdef __OPTIMIZE_SIZE__
-void move_key_codes(const std::uint8_t* from, std::uint32_t from_lane, std::uint8_t* to, std::uint32_t to_lane,
-                    std::uint32_t head_dim) {
+void move_key_codes(const CodePlane& plane, const std::uint8_t* from, std::uint32_t from_lane, std::uint8_t* to,
+                    std::uint32_t to_lane) {
   std::uint8_t codes[kMaxHeadDim];
-  get_key_codes(from, from_lane, head_dim, codes);
-  put_key_codes(to, to_lane, head_dim, codes);
+  get_key_codes(plane, from, from_lane, codes);
+  put_key_codes(plane, to, to_lane, codes);
 }
 
-void move_value_codes(const std::uint8_t* from, std::uint32_t from_lane, std::uint8_t* to, std::uint32_t to_lane,
-                      std::uint32_t head_dim) {
+void move_value_codes(const CodePlane& plane, const std::uint8_t* from, std::uint32_t from_lane, std::uint8_t* to,
+                      std::uint32_t to_lane) {
   std::uint8_t codes[kMaxHeadDim];
-  get_value_codes(from, from_lane, head_dim, codes);
-  put_value_codes(to, to_lane, head_dim, codes);
+  get_value_codes(plane, from, from_lane, codes);
+  put_value_codes(plane, to, to_lane, codes);
 }
 #else
-void move_key_codes(const std::uint8_t* from, std::uint32_t from_lane, std::uint8_t* to, std::uint32_t to_lane,
-                    std::uint32_t head_dim) {
-  const std::uint32_t down = from_lane < 16 ? 0 : 4, up = to_lane < 16 ? 0 : 4;
-  const std::uint32_t others = ~(std::uint32_t{0x0f0f0f0f} << up);
-  from += from_lane % 16 * 4;
-  to += to_lane % 16 * 4;
-  for (std::uint32_t g = 0; g < head_dim / 4; ++g, from += 64, to += 64) {
-    put_word(to, 0, (word_at(to, 0) & others) | (word_at(from, 0) >> down & 0x0f0f0f0f) << up);
-  }
+void move_key_codes(const CodePlane& plane, const std::uint8_t* from, std::uint32_t from_lane, std::uint8_t* to,
+                    std::uint32_t to_lane) {
+  with_width(plane.bits, [&]<int kBits>(Width<kBits>) {
+    const KeyLane<kBits> down(from_lane), up(to_lane);
+    const std::uint32_t others = ~((kBits == 2 ? 0x33333333u : kFourCodes<kBits>) << up.shift);
+    from += down.first * 4;
+    to += up.first * 4;
+    for (std::uint32_t g = 0; g < plane.head_dim / (4 * KeyLane<kBits>::kShared); ++g) {
+      put_word(to, 0, (word_at(to, 0) & others) | (word_at(from, 0) >> down.shift & ~others >> up.shift) << up.shift);
+      from += 4 * KeyLane<kBits>::kStride;
+      to += 4 * KeyLane<kBits>::kStride;
+    }
+  });
 }
 
-void move_value_codes(const std::uint8_t* from, std::uint32_t from_lane, std::uint8_t* to, std::uint32_t to_lane,
-                      std::uint32_t head_dim) {
-  const std::uint32_t down = from_lane % 4 * 8 + (from_lane < 16 ? 0 : 4);
-  const std::uint32_t up = to_lane % 4 * 8 + (to_lane < 16 ? 0 : 4);
-  const std::uint32_t others = ~(std::uint32_t{15} << up);
-  from += from_lane % 16 / 4 * head_dim * 4;
-  to += to_lane % 16 / 4 * head_dim * 4;
-  for (std::uint32_t start = 0; start < head_dim; start += 16, from += 64, to += 64) {
-    std::uint32_t codes[16], words[16];  // apart, as in put_value_codes
-    std::memcpy(codes, from, sizeof codes);
-    std::memcpy(words, to, sizeof words);
-    for (std::uint32_t c = 0; c < 16; ++c) words[c] = (words[c] & others) | (codes[c] >> down & 15) << up;
-    std::memcpy(to, words, sizeof words);
-  }
+void move_value_codes(const CodePlane& plane, const std::uint8_t* from, std::uint32_t from_lane, std::uint8_t* to,
+                      std::uint32_t to_lane) {
+  with_width(plane.bits, [&]<int kBits>(Width<kBits>) {
+    const ValueLane<kBits> down(from_lane), up(to_lane);
+    const std::uint32_t others = ~(kCode<kBits> << up.shift);
+    from += down.group * plane.head_dim * 4;
+    to += up.group * plane.head_dim * 4;
+    for (std::uint32_t start = 0; start < plane.head_dim; start += 16, from += 64, to += 64) {
+      std::uint32_t codes[16], words[16];  // apart, as in put_value_codes
+      std::memcpy(codes, from, sizeof codes);
+      std::memcpy(words, to, sizeof words);
+      for (std::uint32_t c = 0; c < 16; ++c)
+        words[c] = (words[c] & others) | (codes[c] >> down.shift & kCode<kBits>) << up.shift;
+      std::memcpy(to, words, sizeof words);
+    }
+  });
 }
 #endif
 
@@ -144,9 +210,9 @@ void move_slot(const ArenaView& to, std::uint32_t from_tile, std::uint32_t from_
     return;
   }
   if (owns_keys(to, to_tile))
-    move_key_codes(to.key_codes(from_tile), from_lane, to.key_codes(to_tile), to_lane, shape.head_dim);
+    move_key_codes(key_plane(to), to.key_codes(from_tile), from_lane, to.key_codes(to_tile), to_lane);
   if (owns_values(to, to_tile))
-    move_value_codes(to.value_codes(from_tile), from_lane, to.value_codes(to_tile), to_lane, shape.head_dim);
+    move_value_codes(value_plane(to), to.value_codes(from_tile), from_lane, to.value_codes(to_tile), to_lane);
   const Side at = to.layout().side;
   const std::byte* const from_side = to.side(from_tile);
   std::byte* const to_side = to.side(to_tile);
@@ -160,17 +226,20 @@ void move_slot(const ArenaView& to, std::uint32_t from_tile, std::uint32_t from_
   }
 }
 
-void copy_slot(const TileBytes& from, std::uint32_t lane, const ArenaView& to, const Place& to_at) {
-  const Shape& shape = to.shape();
-  if (shape.storage == Storage::kF32) {
-    copy_f32(from.keys, from.values, lane, to, to_at);
-    return;
-  }
+void copy_key_codes(const std::uint8_t* keys, std::uint32_t lane, const ArenaView& to, const Place& to_at) {
   std::uint8_t codes[kMaxHeadDim];
-  get_key_codes(from.keys, lane, shape.head_dim, codes);
-  put_key_codes(to.key_codes(to_at.tile), to_at.lane, shape.head_dim, codes);
-  get_value_codes(from.values, lane, shape.head_dim, codes);
-  put_value_codes(to.value_codes(to_at.tile), to_at.lane, shape.head_dim, codes);
+  get_key_codes(key_plane(to), keys, lane, codes);
+  put_key_codes(key_plane(to), to.key_codes(to_at.tile), to_at.lane, codes);
+}
+
+void copy_value_codes(const std::uint8_t* values, std::uint32_t lane, const ArenaView& to, const Place& to_at) {
+  std::uint8_t codes[kMaxHeadDim];
+  get_value_codes(value_plane(to), values, lane, codes);
+  put_value_codes(value_plane(to), to.value_codes(to_at.tile), to_at.lane, codes);
+}
+
+void copy_side(const SideBytes& from, std::uint32_t lane, const ArenaView& to, const Place& to_at) {
+  const Shape& shape = to.shape();
   for (const SideField& field : kSideFields) {
     if (field.rule == SideField::Rule::kPosition || field.arrays(shape, from.policy) == 0) continue;
     for (std::uint32_t n = 0; n < field.arrays(shape, to.policy()); ++n) {
@@ -178,6 +247,16 @@ void copy_slot(const TileBytes& from, std::uint32_t lane, const ArenaView& to, c
                   from.side + from.at.*field.offset + (n * kTileSlots + lane) * field.bytes, field.bytes);
     }
   }
+}
+
+void copy_slot(const ArenaView& from, const Place& at, const ArenaView& to, const Place& to_at) {
+  if (to.shape().storage == Storage::kF32) {
+    copy_f32(from.key_rows(at.tile), from.value_rows(at.tile), at.lane, to, to_at);
+    return;
+  }
+  copy_key_codes(from.key_codes(at.tile), at.lane, to, to_at);
+  copy_value_codes(from.value_codes(at.tile), at.lane, to, to_at);
+  copy_side({from.policy(), from.layout().side, from.side(at.tile)}, at.lane, to, to_at);
 }
 
 }  // namespace nibkv

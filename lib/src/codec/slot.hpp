@@ -12,12 +12,24 @@ constexpr std::size_t outlier_byte(std::uint32_t lane, std::uint32_t n) {
   return n / 4 * 128 + lane * 4 + n % 4;
 }
 
-/// Reads one slot's 4-bit codes, u8[head_dim], from the key or value codes of a tile, or writes
+/// The codes of the keys or of the values of a tile.
+struct CodePlane {
+  std::uint32_t bits;  ///< of a code: 2, 4 or 8
+  std::uint32_t head_dim;
+};
+inline CodePlane key_plane(const ArenaView& of) {
+  return {of.format().key_bits, of.shape().head_dim};
+}
+inline CodePlane value_plane(const ArenaView& of) {
+  return {of.format().value_bits, of.shape().head_dim};
+}
+
+/// Reads one slot's codes, u8[head_dim], from the key or value codes of a tile, or writes
 /// them. See lib/FORMAT.md.
-void get_key_codes(const std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_dim, std::uint8_t* codes);
-void put_key_codes(std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_dim, const std::uint8_t* codes);
-void get_value_codes(const std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_dim, std::uint8_t* codes);
-void put_value_codes(std::uint8_t* tile, std::uint32_t lane, std::uint32_t head_dim, const std::uint8_t* codes);
+void get_key_codes(const CodePlane& plane, const std::uint8_t* tile, std::uint32_t lane, std::uint8_t* codes);
+void put_key_codes(const CodePlane& plane, std::uint8_t* tile, std::uint32_t lane, const std::uint8_t* codes);
+void get_value_codes(const CodePlane& plane, const std::uint8_t* tile, std::uint32_t lane, std::uint8_t* codes);
+void put_value_codes(const CodePlane& plane, std::uint8_t* tile, std::uint32_t lane, const std::uint8_t* codes);
 
 /// Makes a slot new, under Keep::kScore: it has its position, and nothing is known of it.
 void start_slot(const ArenaView& to, const Chain& chain, std::uint32_t tile, std::uint32_t lane,
@@ -28,19 +40,19 @@ void start_slot(const ArenaView& to, const Chain& chain, std::uint32_t tile, std
 void move_slot(const ArenaView& to, std::uint32_t from_tile, std::uint32_t from_lane, std::uint32_t to_tile,
                std::uint32_t to_lane);
 
-/// A tile of another cache: in its arena, or as a snapshot has it.
-struct TileBytes {
+/// move_slot to another cache of the same storage: what both keep of a slot. In neither do layers share codes.
+void copy_slot(const ArenaView& from, const Place& at, const ArenaView& to, const Place& to_at);
+
+/// The side data of another cache's tile: in its arena, or as a snapshot has it.
+struct SideBytes {
   const Policy& policy;
   const Side& at;  ///< where in `side` the fields lie
   const std::byte* side;
-  const std::uint8_t* keys;  ///< Storage::kF32: f32 rows, as in ArenaView
-  const std::uint8_t* values;
 };
-inline TileBytes tile_bytes(const ArenaView& from, std::uint32_t tile) {
-  return {from.policy(), from.layout().side, from.side(tile), from.key_codes(tile), from.value_codes(tile)};
-}
 
-/// move_slot from one cache to another: what both keep of a slot. Neither shares codes between layers.
-void copy_slot(const TileBytes& from, std::uint32_t lane, const ArenaView& to, const Place& to_at);
+/// The parts of copy_slot: from lane `lane` of a tile, in an arena or in a snapshot.
+void copy_key_codes(const std::uint8_t* keys, std::uint32_t lane, const ArenaView& to, const Place& to_at);
+void copy_value_codes(const std::uint8_t* values, std::uint32_t lane, const ArenaView& to, const Place& to_at);
+void copy_side(const SideBytes& from, std::uint32_t lane, const ArenaView& to, const Place& to_at);
 
 }  // namespace nibkv

@@ -103,7 +103,7 @@ void fold_row(const Kernels& kernels, RowPair& pair, std::uint32_t head_dim, std
     row[c] = static_cast<float>(sum);
   }
   // Opposite rows may cancel. Then the codes of the heavier one stay.
-  if (any != 0) kernels.encode_row(row, static_cast<int>(head_dim), codes);
+  if (any != 0) kernels.q4.encode_row(row, static_cast<int>(head_dim), codes);
   std::int8_t folded[kMaxHeadDim] = {};
   for (std::uint32_t c = 0; c < head_dim; ++c) folded[c] = ports::kLevels[codes[c]];
   const auto energy = static_cast<float>(dot_of_codes(folded, folded, head_dim));

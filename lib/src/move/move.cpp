@@ -26,7 +26,7 @@ void take_from_arena(void* context, const ArenaView& to, Chain& chain, std::uint
   for (; all.slot < slot + count; ++all.slot, all.at.next_slot(all.from.links())) {
     if (all.slot < slot) continue;
     const Place place = add_slot(to, chain, all.from.position_of(all.chain, all.slot, all.at));
-    copy_slot(tile_bytes(all.from, all.at.tile), all.at.lane, to, place);
+    copy_slot(all.from, all.at, to, place);
   }
 }
 

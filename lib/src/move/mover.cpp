@@ -11,7 +11,7 @@ Status check_kinds(const ArenaView& from, const ArenaView& to) {
   if (a.layers != b.layers || a.query_heads != b.query_heads || a.kv_heads != b.kv_heads || a.head_dim != b.head_dim ||
       a.outlier_channels != b.outlier_channels || a.storage != b.storage)
     return Status::kOtherShape;
-  if (a.storage == Storage::kQ4 && from.profile().checksum() != to.profile().checksum()) return Status::kOtherProfile;
+  if (has_codes(a.storage) && from.profile().checksum() != to.profile().checksum()) return Status::kOtherProfile;
   if (folds(from) || folds(to)) return Status::kOtherPolicy;
   if (a.rotary.reach == 0 && b.rotary.reach == 0) return Status::kOk;
   if (a.rotary != b.rotary) return Status::kOtherShape;

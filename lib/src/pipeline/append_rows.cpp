@@ -49,13 +49,13 @@ struct Encoder {
   // space: encoding_bytes
   Encoder(const ArenaView& to, std::uint32_t layer, std::uint32_t head, float* space)
       : basis(to, layer, head),
-        refiner(to.kernels(), basis, to.shape().head_dim, space + to.shape().head_dim),
+        refiner(to, basis, space + to.shape().head_dim),
         map(value_map(to, layer, head)),
         row(space) {}
 };
 
-void store_q4(const ArenaView& to, const Encoder& with, const Place& at, std::uint32_t wrap, const NativeRow& key,
-              const NativeRow& value) {
+void store_codes(const ArenaView& to, const Encoder& with, const Place& at, std::uint32_t wrap, const NativeRow& key,
+                 const NativeRow& value) {
   const std::uint32_t dim = to.shape().head_dim;
   float* row = with.row;
   std::uint8_t codes[kMaxHeadDim];
@@ -69,7 +69,7 @@ void store_q4(const ArenaView& to, const Encoder& with, const Place& at, std::ui
     with.basis.split_key(row, outliers);
     rotate_in(to.kernels(), row, dim, row);
   }
-  std::uint16_t scale = to.kernels().encode_row(row, static_cast<int>(dim), codes);
+  std::uint16_t scale = to.key_kernels().encode_row(row, static_cast<int>(dim), codes);
   if (scale != 0) scale = with.refiner.refine(row, codes, scale);
   put_key(to, at.tile, at.lane, codes, scale);
   for (std::uint32_t n = 0; n < to.shape().outlier_channels; ++n)
@@ -84,7 +84,7 @@ void store_q4(const ArenaView& to, const Encoder& with, const Place& at, std::ui
     map_half_value(to.kernels(), with.map, dim, value, row);
   }
   rotate_in(to.kernels(), rest, dim, row);
-  scale = to.kernels().encode_row(row, static_cast<int>(dim), codes);
+  scale = to.value_kernels().encode_row(row, static_cast<int>(dim), codes);
   put_value(to, at.tile, at.lane, codes, scale);
 }
 
@@ -135,7 +135,7 @@ void write_rows(const ArenaView& to, std::uint32_t layer, std::uint32_t head, st
     if (exact) {
       store_f32(to, at.tile, at.lane, key, value);
     } else {
-      store_q4(to, with, at, to.shape().rotary.wrap_of(first + i), key, value);
+      store_codes(to, with, at, to.shape().rotary.wrap_of(first + i), key, value);
     }
   }
 }

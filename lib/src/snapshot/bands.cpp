@@ -47,7 +47,7 @@ Status check_positions(const ArenaView& to, const SnapshotSource& source, const 
 // The bytes that Usage counts for the given tiles, views and planes, if layers share codes.
 std::uint64_t bytes_in_use(const ArenaView& to, const detail::SnapshotCounts& counts) {
   const std::uint64_t beside = bytes_of_tile(to, 0) - to.layout().code_bytes;
-  return counts.tiles * bytes_of_tile(to, 0) + counts.views * beside + counts.planes * (to.layout().code_bytes / 2);
+  return counts.tiles * bytes_of_tile(to, 0) + counts.views * beside + counts.planes * to.layout().key_bytes;
 }
 
 // Whether both layers of a pair have the views of the same entries, all of them the pair's

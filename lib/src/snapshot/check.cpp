@@ -90,7 +90,7 @@ Status check(Cache& cache) {
   if (!sound_records(to)) return Status::kCorrupt;
   if (!sound_folds(to) || !sound_reserve(to)) return Status::kCorrupt;
   if (!sound_lists(to)) return Status::kCorrupt;
-  if (to.shape().storage != Storage::kQ4) return Status::kOk;
+  if (!has_codes(to.shape().storage)) return Status::kOk;
   for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) {
     for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) {
       const Chain& chain = to.chain(layer, head);

@@ -123,17 +123,20 @@ bool SnapshotSlots::get_f32(Reader& reader, const ArenaView& to, const Place* pl
 
 bool SnapshotSlots::read_rows(const ArenaView& to, bool again, const Place* places, std::uint32_t first,
                               std::uint32_t count) {
-  const std::uint32_t bytes = to.layout().code_bytes;
   Reader reader = codes_.begin(again);
+  const std::uint32_t bytes = to.layout().code_bytes;
   if (to.shape().storage == Storage::kF32) {
     return get_f32(reader, to, places, first, count) && codes_.end(reader, bytes, again);
   }
-  auto* keys = in_place<std::uint8_t>(to.encoding());
-  static_assert((1 + kRefinerRows) * sizeof(float) >= kTileSlots, "the codes of a tile fit there");
-  if (!reader.get(keys, bytes) || !codes_.end(reader, bytes, again)) return false;
-  const TileBytes tile{from_.policy(), from_.layout().side, side_, keys, keys + bytes / 2};
-  for (std::uint32_t i = 0; i < count; ++i) copy_slot(tile, first + i, to, places[i]);
-  return true;
+  auto* plane = in_place<std::uint8_t>(to.encoding());
+  static_assert((1 + kRefinerRows) * sizeof(float) >= kTileSlots, "a tile's keys or values fit there");
+  if (!reader.get(plane, to.layout().key_bytes)) return false;
+  for (std::uint32_t i = 0; i < count; ++i) copy_key_codes(plane, first + i, to, places[i]);
+  if (!reader.get(plane, to.layout().value_bytes)) return false;
+  for (std::uint32_t i = 0; i < count; ++i) copy_value_codes(plane, first + i, to, places[i]);
+  const SideBytes side{from_.policy(), from_.layout().side, side_};
+  for (std::uint32_t i = 0; i < count; ++i) copy_side(side, first + i, to, places[i]);
+  return codes_.end(reader, bytes, again);
 }
 
 // Takes slots of one tile.

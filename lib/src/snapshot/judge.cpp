@@ -108,7 +108,7 @@ Status check_content(const ArenaView& to, const SnapshotSource& source, const Pa
   if (parts.bytes[kCodes] != counts.tiles * to.layout().code_bytes) return Status::kCorrupt;
   if (parts.bytes[kShared] != shared_section_bytes(to, counts)) return Status::kCorrupt;
   if (const Status paired = check_pairs(to, source, parts); paired != Status::kOk) return paired;
-  if (to.shape().storage != Storage::kQ4) return Status::kOk;
+  if (!has_codes(to.shape().storage)) return Status::kOk;
 
   ChainReader again(to, source, parts);
   Reader sides(source, parts.offset[kSides]);

@@ -9,7 +9,7 @@ namespace nibkv {
 
 /// What a snapshot says about the profile.
 inline std::uint32_t profile_of(const ArenaView& to) {
-  return to.shape().storage == Storage::kQ4 ? to.profile().checksum() : 0;
+  return has_codes(to.shape().storage) ? to.profile().checksum() : 0;
 }
 
 /// The bytes of a tile in the section of sides.
@@ -22,7 +22,7 @@ inline std::uint64_t side_section_bytes(const ArenaView& of, const detail::Snaps
   return (counts.tiles + counts.views) * side_record_bytes(of);
 }
 inline std::uint64_t shared_section_bytes(const ArenaView& of, const detail::SnapshotCounts& counts) {
-  return counts.planes * (of.layout().code_bytes / 2);
+  return counts.planes * of.layout().key_bytes;
 }
 
 }  // namespace nibkv

@@ -33,7 +33,7 @@ bool get_codes(Reader& from, const ArenaView& to, std::uint32_t tile) {
 
 bool get_entry(Reader& from, const ArenaView& to, std::uint32_t view) {
   bool good = true;
-  each_plane(to, view, [&](std::uint8_t* plane, bool) { good = good && from.get(plane, to.layout().code_bytes / 2); });
+  each_plane(to, view, [&](std::uint8_t* plane, bool) { good = good && from.get(plane, to.layout().key_bytes); });
   return good;
 }
 

@@ -85,18 +85,29 @@ void put_side(Writer& to, const ArenaView& from, std::uint32_t tile, std::uint32
   }
 }
 
-// Writes the 4-bit codes of the keys or the values of a tile.
+// The bits of the i-th byte of a tile's key or value codes that belong to its first `live` slots (FORMAT.md).
+std::uint32_t live_bits(std::uint32_t bits, bool keys, std::uint32_t dim, std::uint32_t i, std::uint32_t live) {
+  const auto of = [live](std::uint32_t slot, std::uint32_t mask) { return slot < live ? mask : 0u; };
+  const std::uint32_t group = i / (4 * dim);  // of values
+  if (bits == 8) return of(keys ? i / 4 % kTileSlots : group * 4 + i % 4, 0xff);
+  if (bits == 4 || keys) {
+    const std::uint32_t slot = keys ? i / 4 % 16 : group * 4 + i % 4;
+    return bits == 4 ? of(slot, 0x0f) | of(slot + 16, 0xf0) : of(slot, 0x33) | of(slot + 16, 0xcc);
+  }
+  const std::uint32_t slot = group * 8 + i % 4;
+  return of(slot, 0x03) | of(slot + 16, 0x0c) | of(slot + 4, 0x30) | of(slot + 20, 0xc0);
+}
+
+// Writes the codes of the keys or the values of a tile.
 void put_plane(Writer& to, const ArenaView& from, const std::uint8_t* plane, bool keys, std::uint32_t live) {
-  const std::uint32_t bytes = from.layout().code_bytes / 2;
+  const std::uint32_t bits = keys ? from.format().key_bits : from.format().value_bits;
+  const std::uint32_t bytes = keys ? from.layout().key_bytes : from.layout().value_bytes;
   const std::uint32_t dim = from.shape().head_dim;
-  constexpr std::uint32_t kPiece = 64;  // divides 16 * head_dim
+  constexpr std::uint32_t kPiece = 64;  // divides 8 * head_dim
   std::uint8_t piece[kPiece];
   for (std::uint32_t start = 0; start < bytes; start += kPiece) {
     for (std::uint32_t n = 0; n < kPiece; ++n) {
-      const std::uint32_t i = start + n;
-      const std::uint32_t lane = keys ? i / 4 % 16 : i / (4 * dim) * 4 + i % 4;
-      const std::uint32_t mask = (lane < live ? 0x0fu : 0u) | (lane + 16 < live ? 0xf0u : 0u);
-      piece[n] = static_cast<std::uint8_t>(plane[i] & mask);
+      piece[n] = static_cast<std::uint8_t>(plane[start + n] & live_bits(bits, keys, dim, start + n, live));
     }
     to.put(piece, kPiece);
   }
@@ -105,7 +116,7 @@ void put_plane(Writer& to, const ArenaView& from, const std::uint8_t* plane, boo
 void put_codes(Writer& to, const ArenaView& from, std::uint32_t tile, std::uint32_t live) {
   const std::byte* codes = from.codes(tile);
   const std::uint32_t bytes = from.layout().code_bytes;
-  const std::uint32_t half = bytes / 2;
+  const std::uint32_t half = from.layout().key_bytes;
   if (live == kTileSlots) {
     to.put(codes, bytes);
   } else if (from.shape().storage == Storage::kF32) {

@@ -21,8 +21,8 @@ constexpr Shape kSmall = {.layers = 2, .query_heads = 6, .kv_heads = 2, .head_di
 Shape random_shape(Random& random) {
   Shape shape = test::random_shape(random, {.layers = 5, .kv_heads = 5, .group = 5, .blocks = 16, .chunk = 40});
   shape.workers = static_cast<std::uint16_t>(random.within(1, 4));
-  shape.storage = random.below(4) == 0 ? Storage::kF32 : Storage::kQ4;
-  if (shape.storage == Storage::kQ4) shape.outlier_channels = static_cast<std::uint16_t>(4 * random.below(5));
+  shape.storage = random.below(4) == 0 ? Storage::kF32 : test::random_storage(random);
+  if (has_codes(shape.storage)) shape.outlier_channels = static_cast<std::uint16_t>(4 * random.below(5));
   if (random.below(2) == 0) shape.rotary = test::random_rotary(random, shape.head_dim);
   return shape;
 }
@@ -30,7 +30,7 @@ Shape random_shape(Random& random) {
 Policy random_policy(Random& random, const Shape& shape) {
   const std::uint32_t kind = random.below(3);
   if (kind == 0) return full(random.within(1, 300));
-  if (kind == 1 && shape.storage == Storage::kQ4) return test::random_scored_policy(random, shape, 300);
+  if (kind == 1 && has_codes(shape.storage)) return test::random_scored_policy(random, shape, 300);
   const std::uint32_t sinks = random.below(40);
   return streaming_llm(sinks + shape.max_chunk + random.below(300), sinks);
 }
@@ -75,7 +75,7 @@ TEST(Footprint, RegionsFollowOneAnotherWithoutOverlap) {
                                    at.tiles * at.side_bytes,
                                    at.tiles * at.code_bytes,
                                    bounded ? std::uint64_t{at.chain_tiles} * 128 * (scored ? 5 : 1) : 0,
-                                   shape.storage == Storage::kQ4 ? dim * 36 : 0,
+                                   has_codes(shape.storage) ? dim * 36 : 0,
                                    merges(policy) ? dim * 48 + 4096 : 0,
                                    merges(policy) && policy.position_free ? dim * 64 : 0};
     EXPECT_GE(starts[0], 64u);
@@ -88,7 +88,7 @@ TEST(Footprint, RegionsFollowOneAnotherWithoutOverlap) {
     // The workspace of calls that make room and the scratch of workers are the same bytes.
     EXPECT_EQ(at.scratch, at.plan) << words(shape, policy);
     // What blocks of a head's attention leave for the thread that adds them up: 32 bytes and the sums of each.
-    const bool divided = shape.workers > 1 && shape.storage == Storage::kQ4 && !scores_attention(policy);
+    const bool divided = shape.workers > 1 && has_codes(shape.storage) && !scores_attention(policy);
     const std::uint64_t partials =
         divided ? std::uint64_t{shape.query_heads} * ((at.chain_tiles + 15) / 16) * (32 + 4 * dim) : 0;
     const std::uint64_t scratch = std::uint64_t{shape.workers} * at.scratch_bytes + partials;
@@ -96,11 +96,16 @@ TEST(Footprint, RegionsFollowOneAnotherWithoutOverlap) {
     EXPECT_EQ(at.total, at.layout + 256) << words(shape, policy);
     EXPECT_EQ(at.tiles, std::uint64_t{at.tiles_per_head} * shape.layers * shape.kv_heads);
     EXPECT_GE(at.tiles_per_head * kTileSlots, policy.tokens + (bounded ? kTileSlots : 0)) << words(shape, policy);
-    EXPECT_EQ(at.code_bytes, shape.head_dim * (shape.storage == Storage::kQ4 ? 32u : 256u));
+    constexpr std::uint32_t kKeyBits[] = {4, 32, 8, 8, 4, 2};
+    constexpr std::uint32_t kValueBits[] = {4, 32, 8, 4, 2, 2};
+    const auto storage = static_cast<std::size_t>(shape.storage);
+    EXPECT_EQ(at.key_bytes, 4u * shape.head_dim * kKeyBits[storage]);
+    EXPECT_EQ(at.value_bytes, 4u * shape.head_dim * kValueBits[storage]);
+    EXPECT_EQ(at.code_bytes, at.key_bytes + at.value_bytes);
     const std::uint32_t scores =
         32 * ((scored ? 2 : 0) + (keeps_global(policy) ? 4 : 0) + (keeps_local(policy) ? 2 : 0) +
               (merges(policy) ? 2 : 0) + (keeps_classes(policy) ? 1 : 0));
-    EXPECT_EQ(at.side_bytes, shape.storage == Storage::kQ4 ? 128u + 32u * shape.outlier_channels + scores : 0u);
+    EXPECT_EQ(at.side_bytes, has_codes(shape.storage) ? 128u + 32u * shape.outlier_channels + scores : 0u);
     EXPECT_GE(at.chain_tiles, at.tiles_per_head);
     EXPECT_LE(at.chain_tiles, at.tiles);
     EXPECT_EQ(at.scratch_bytes % kArenaAlignment, 0u);

@@ -55,10 +55,17 @@ TEST(Shape, ChunksAreOneTo4096AndWorkersOneTo256) {
   for_every_value(&Shape::workers, [](std::uint32_t value) { return value >= 1 && value <= 256; });
 }
 
-TEST(Shape, StorageIsOneOfTwoAndF32HasNoOutlierChannels) {
+TEST(Shape, StorageIsOneOfSixAndF32HasNoOutlierChannels) {
   Shape shape = kGood;
-  shape.storage = static_cast<Storage>(2);
+  shape.storage = static_cast<Storage>(6);
   EXPECT_FALSE(valid(shape));
+  for (const Storage storage : {Storage::kQ4, Storage::kQ8, Storage::kQ8Q4, Storage::kQ4Q2, Storage::kQ2}) {
+    shape.storage = storage;
+    EXPECT_TRUE(valid(shape));
+    EXPECT_TRUE(has_codes(storage));
+  }
+  EXPECT_EQ(format_of(Storage::kQ8Q4), (TileFormat{8, 4}));
+  EXPECT_EQ(format_of(Storage::kQ4Q2), (TileFormat{4, 2}));
   shape.storage = Storage::kF32;
   EXPECT_FALSE(valid(shape));
   shape.outlier_channels = 0;

@@ -320,7 +320,7 @@ TEST(Share, AttentionOfEveryPolicyThatScoresNothing) {
     Shape shape = of.shape;
     shape.workers = 2;
     Rig rig(shape, of.policy, {}, 1, of.budgets);
-    const bool expected = shape.storage == Storage::kQ4 && !scores_attention(of.policy);
+    const bool expected = has_codes(shape.storage) && !scores_attention(of.policy);
     EXPECT_EQ(divisible(rig.cache()), expected) << of.name;
     Random random(61);
     test::go_on(rig.cache(), random, 20);
