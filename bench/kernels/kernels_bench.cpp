@@ -91,9 +91,10 @@ void rotate(benchmark::State& state, const Kernels& kernels, Arguments& with) {
   state.counters["ns/row"] = nanoseconds_per(1);
 }
 
+template <std::uint32_t kBits>
 void encode_row(benchmark::State& state, const Kernels& kernels, Arguments& with) {
   for (auto _ : state)
-    benchmark::DoNotOptimize(kernels.q4.encode_row(with.row.data(), with.dim, with.row_codes.data()));
+    benchmark::DoNotOptimize(kernels.of(kBits).encode_row(with.row.data(), with.dim, with.row_codes.data()));
   state.counters["ns/row"] = nanoseconds_per(1);
 }
 
@@ -106,11 +107,12 @@ benchmark::Counter per_slot_and_row(const Arguments& with, int tiles) {
   return nanoseconds_per(1.0 * tiles * kSlots * with.rows);
 }
 
+template <std::uint32_t kBits>
 void key_dots(benchmark::State& state, const Kernels& kernels, Arguments& with) {
   for (auto _ : state) {
     for (int tile = 0; tile < kTiles; ++tile) {
-      kernels.q4.key_dots(with.tile(tile), with.dim, with.queries.data(), with.query_sums.data(), with.rows,
-                          with.dots.data());
+      kernels.of(kBits).key_dots(with.tile(tile), with.dim, with.queries.data(), with.query_sums.data(), with.rows,
+                                 with.dots.data());
     }
     benchmark::ClobberMemory();
   }
@@ -209,11 +211,13 @@ void add_scores_largest(benchmark::State& state, const Kernels& kernels, Argumen
   scores_of(state, kernels, with, with.rows);
 }
 
+template <std::uint32_t kBits>
 void value_sums(benchmark::State& state, const Kernels& kernels, Arguments& with) {
   const std::vector<float> scales(kMostRows, 0x1p-20f);
   for (auto _ : state) {
     for (int tile = 0; tile < kTiles; ++tile) {
-      kernels.q4.value_sums(with.tile(tile), with.dim, with.weights.data(), scales.data(), with.rows, with.sums.data());
+      kernels.of(kBits).value_sums(with.tile(tile), with.dim, with.weights.data(), scales.data(), with.rows,
+                                   with.sums.data());
     }
     benchmark::ClobberMemory();
   }
@@ -240,10 +244,14 @@ void register_kernels() {
       add("widen", widen, port, head_dim, 0);
       add("narrow", narrow, port, head_dim, 0);
       add("rotate", rotate, port, head_dim, 0);
-      add("encode_row", encode_row, port, head_dim, 0);
+      add("encode_row", encode_row<4>, port, head_dim, 0);
+      add("encode_row_q2", encode_row<2>, port, head_dim, 0);
+      add("encode_row_q8", encode_row<8>, port, head_dim, 0);
       add("quantise_query", quantise_query, port, head_dim, 0);
       for (const int rows : kRows) {
-        add("key_dots", key_dots, port, head_dim, rows);
+        add("key_dots", key_dots<4>, port, head_dim, rows);
+        add("key_dots_q2", key_dots<2>, port, head_dim, rows);
+        add("key_dots_q8", key_dots<8>, port, head_dim, rows);
         add("outlier_dots", outlier_dots, port, head_dim, rows);
         add("tile_weights", tile_weights, port, head_dim, rows);
         add("tile_weights_outliers", tile_weights_outliers, port, head_dim, rows);
@@ -251,7 +259,9 @@ void register_kernels() {
         add("tile_weights_biases", tile_weights_biases, port, head_dim, rows);
         add("add_scores", add_scores, port, head_dim, rows);
         add("add_scores_largest", add_scores_largest, port, head_dim, rows);
-        add("value_sums", value_sums, port, head_dim, rows);
+        add("value_sums", value_sums<4>, port, head_dim, rows);
+        add("value_sums_q2", value_sums<2>, port, head_dim, rows);
+        add("value_sums_q8", value_sums<8>, port, head_dim, rows);
       }
     }
   }

@@ -10,25 +10,72 @@ inline __m256i add_products(__m256i sum, __m256i unsigned_bytes, __m256i signed_
                           _mm256_madd_epi16(_mm256_maddubs_epi16(unsigned_bytes, signed_bytes), _mm256_set1_epi16(1)));
 }
 
-template <int kRows>
+// Levels of 8 bits times a query: |level| and the query with the level's sign.
+inline __m256i add_signed_products(__m256i sum, __m256i levels, __m256i query) {
+  return add_products(sum, _mm256_abs_epi8(levels), _mm256_sign_epi8(query, levels));
+}
+
+inline __m256i load(const void* at) {
+  return _mm256_load_si256(static_cast<const __m256i*>(at));
+}
+
+// Levels of slots below 16, and of the slots 16 further.
+struct Decoded {
+  __m256i low;
+  __m256i high;
+};
+
+// Decodes 32 bytes of codes: at 4 bits one group of four channels or slots, at 2 bits the lower nibbles' or the
+// upper ones'.
+template <int kBits>
+struct Decoder {
+  __m256i low;
+  __m256i high;
+
+  explicit Decoder(__m256i offset)
+      : low(_mm256_add_epi8(_mm256_broadcastsi128_si256(nibble_levels<kBits, false>()), offset)),
+        high(_mm256_add_epi8(_mm256_broadcastsi128_si256(nibble_levels<kBits, true>()), offset)) {}
+
+  Decoded group(__m256i bytes, int which) const {
+    const __m256i nibble = _mm256_set1_epi8(15);
+    const __m256i lower = _mm256_and_si256(bytes, nibble);
+    const __m256i upper = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), nibble);
+    if constexpr (kBits == 4) return {_mm256_shuffle_epi8(low, lower), _mm256_shuffle_epi8(low, upper)};
+    const __m256i index = which == 0 ? lower : upper;
+    return {_mm256_shuffle_epi8(low, index), _mm256_shuffle_epi8(high, index)};
+  }
+};
+
+template <int kBits, int kRows>
 void key_dots_of(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, const std::int32_t* query_sums,
                  std::int32_t* dots) {
-  const __m256i levels = _mm256_add_epi8(all_levels(), _mm256_set1_epi8(64));
-  const __m256i nibble = _mm256_set1_epi8(15);
+  constexpr int kGroups = kBits == 2 ? 2 : 1;  // of four channels, in 32 bytes
+  const Decoder<kBits == 8 ? 4 : kBits> decoder(_mm256_set1_epi8(64));
   __m256i bias[kRows];
-  for (int i = 0; i < kRows; ++i) bias[i] = _mm256_set1_epi32(-64 * query_sums[i]);
+  for (int i = 0; i < kRows; ++i) bias[i] = _mm256_set1_epi32(kBits == 8 ? 0 : -64 * query_sums[i]);
   for (int part = 0; part < 2; ++part) {  // slots 0-7 and 16-23, then 8-15 and 24-31
     __m256i low[kRows];
     __m256i high[kRows];
     for (int i = 0; i < kRows; ++i) low[i] = high[i] = bias[i];
-    for (int c = 0; c < head_dim; c += 4) {
-      const __m256i pairs = _mm256_load_si256(reinterpret_cast<const __m256i*>(codes + c * 16 + part * 32));
-      const __m256i low_levels = _mm256_shuffle_epi8(levels, _mm256_and_si256(pairs, nibble));
-      const __m256i high_levels = _mm256_shuffle_epi8(levels, _mm256_and_si256(_mm256_srli_epi16(pairs, 4), nibble));
-      for (int i = 0; i < kRows; ++i) {
-        const __m256i query = _mm256_set1_epi32(word_at(queries + i * head_dim + c));
-        low[i] = add_products(low[i], low_levels, query);
-        high[i] = add_products(high[i], high_levels, query);
+    for (int c = 0; c < head_dim; c += 4 * kGroups) {
+      const std::uint8_t* const at = codes + c * 4 * kBits + part * 32;
+      for (int g = 0; g < kGroups; ++g) {
+        Decoded levels;
+        if constexpr (kBits == 8) {
+          levels = {load(at), load(at + 64)};
+        } else {
+          levels = decoder.group(load(at), g);
+        }
+        for (int i = 0; i < kRows; ++i) {
+          const __m256i query = _mm256_set1_epi32(word_at(queries + i * head_dim + c + 4 * g));
+          if constexpr (kBits == 8) {
+            low[i] = add_signed_products(low[i], levels.low, query);
+            high[i] = add_signed_products(high[i], levels.high, query);
+          } else {
+            low[i] = add_products(low[i], levels.low, query);
+            high[i] = add_products(high[i], levels.high, query);
+          }
+        }
       }
     }
     for (int i = 0; i < kRows; ++i) {
@@ -38,16 +85,17 @@ void key_dots_of(const std::uint8_t* codes, int head_dim, const std::int8_t* que
   }
 }
 
+template <int kBits>
 void key_dots(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, const std::int32_t* query_sums,
               int count, std::int32_t* dots) {
   for (; count >= 4 && count != 5 && count != 6; count -= 4, queries += 4 * head_dim, query_sums += 4, dots += 128) {
-    key_dots_of<4>(codes, head_dim, queries, query_sums, dots);
+    key_dots_of<kBits, 4>(codes, head_dim, queries, query_sums, dots);
   }
   for (; count >= 3; count -= 3, queries += 3 * head_dim, query_sums += 3, dots += 96) {
-    key_dots_of<3>(codes, head_dim, queries, query_sums, dots);
+    key_dots_of<kBits, 3>(codes, head_dim, queries, query_sums, dots);
   }
-  if (count == 2) key_dots_of<2>(codes, head_dim, queries, query_sums, dots);
-  if (count == 1) key_dots_of<1>(codes, head_dim, queries, query_sums, dots);
+  if (count == 2) key_dots_of<kBits, 2>(codes, head_dim, queries, query_sums, dots);
+  if (count == 1) key_dots_of<kBits, 1>(codes, head_dim, queries, query_sums, dots);
 }
 
 void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* queries, const std::int32_t*, int count,
@@ -58,7 +106,7 @@ void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* 
       for (int c = 0; c < channels; c += 4) {
         const __m256i keys = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(outliers + c * 32 + t * 4));
         const __m256i query = _mm256_set1_epi32(word_at(queries + i * channels + c));
-        sum = add_products(sum, _mm256_abs_epi8(keys), _mm256_sign_epi8(query, keys));
+        sum = add_signed_products(sum, keys, query);
       }
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(dots + i * 32 + t), sum);
     }
@@ -175,45 +223,47 @@ void tile_weights(const TileWeights* tiles, int tile_count, int count) {
   weigh_in_groups<Steps>(tiles, tile_count, count);
 }
 
-struct Decoded {
-  __m256i low;
-  __m256i high;
-};
-
-inline Decoded decode(__m256i levels, const std::uint8_t* codes) {
-  const __m256i pairs = _mm256_load_si256(reinterpret_cast<const __m256i*>(codes));
-  const __m256i nibble = _mm256_set1_epi8(15);
-  return {_mm256_shuffle_epi8(levels, _mm256_and_si256(pairs, nibble)),
-          _mm256_shuffle_epi8(levels, _mm256_and_si256(_mm256_srli_epi16(pairs, 4), nibble))};
-}
-
-// Eight slots of eight channels. |127 * 63 * 4| fits int16.
-inline __m256i add_slots(__m256i sum, __m256i low_weights, __m256i high_weights, const Decoded& levels) {
-  const __m256i both =
-      _mm256_add_epi16(_mm256_maddubs_epi16(low_weights, levels.low), _mm256_maddubs_epi16(high_weights, levels.high));
-  return _mm256_add_epi32(sum, _mm256_madd_epi16(both, _mm256_set1_epi16(1)));
+// Eight slots of eight channels. |127 * 63 * 4| fits int16, of 8 bits |127 * 127 * 2|.
+template <int kBits>
+__m256i add_slots(__m256i sum, __m256i low_weights, __m256i high_weights, const Decoded& levels) {
+  const __m256i low = _mm256_maddubs_epi16(low_weights, levels.low);
+  const __m256i high = _mm256_maddubs_epi16(high_weights, levels.high);
+  const __m256i one = _mm256_set1_epi16(1);
+  if constexpr (kBits == 8)
+    return _mm256_add_epi32(sum, _mm256_add_epi32(_mm256_madd_epi16(low, one), _mm256_madd_epi16(high, one)));
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_add_epi16(low, high), one));
 }
 
 inline void add_scaled(float* sums, __m256i whole, __m256 scale) {
   _mm256_storeu_ps(sums, _mm256_add_ps(_mm256_loadu_ps(sums), _mm256_mul_ps(_mm256_cvtepi32_ps(whole), scale)));
 }
 
-template <int kRows>
+template <int kBits, int kRows>
 void value_sums_of(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales,
                    float* sums) {
-  const __m256i levels = all_levels();
+  const Decoder<kBits == 8 ? 4 : kBits> decoder(_mm256_setzero_si256());
+  // Slots 4 * group to 4 * group + 3 and those 16 further, of eight channels.
+  const auto levels_of = [&](int group, int c) -> Decoded {
+    if constexpr (kBits == 8) {
+      return {load(codes + (group * head_dim + c) * 4), load(codes + ((group + 4) * head_dim + c) * 4)};
+    } else {
+      const int row = kBits == 2 ? group / 2 : group;
+      return decoder.group(load(codes + (row * head_dim + c) * 4), group % 2);
+    }
+  };
   for (int c = 0; c < head_dim; c += 16) {
     __m256i first[kRows];
     __m256i second[kRows];
     for (int i = 0; i < kRows; ++i) first[i] = second[i] = _mm256_setzero_si256();
+#pragma GCC unroll 4
     for (int group = 0; group < 4; ++group) {
-      const Decoded eight = decode(levels, codes + (group * head_dim + c) * 4);
-      const Decoded next = decode(levels, codes + (group * head_dim + c + 8) * 4);
+      const Decoded eight = levels_of(group, c);
+      const Decoded next = levels_of(group, c + 8);
       for (int i = 0; i < kRows; ++i) {
         const __m256i low = _mm256_set1_epi32(word_at(weights + i * 32 + 4 * group));
         const __m256i high = _mm256_set1_epi32(word_at(weights + i * 32 + 16 + 4 * group));
-        first[i] = add_slots(first[i], low, high, eight);
-        second[i] = add_slots(second[i], low, high, next);
+        first[i] = add_slots<kBits>(first[i], low, high, eight);
+        second[i] = add_slots<kBits>(second[i], low, high, next);
       }
     }
     for (int i = 0; i < kRows; ++i) {
@@ -224,15 +274,16 @@ void value_sums_of(const std::uint8_t* codes, int head_dim, const std::uint8_t* 
   }
 }
 
+template <int kBits>
 void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales, int count,
                 float* sums) {
   for (; count >= 4 && count != 5 && count != 6; count -= 4, weights += 128, scales += 4, sums += 4 * head_dim) {
-    value_sums_of<4>(codes, head_dim, weights, scales, sums);
+    value_sums_of<kBits, 4>(codes, head_dim, weights, scales, sums);
   }
   for (; count >= 3; count -= 3, weights += 96, scales += 3, sums += 3 * head_dim)
-    value_sums_of<3>(codes, head_dim, weights, scales, sums);
-  if (count == 2) value_sums_of<2>(codes, head_dim, weights, scales, sums);
-  if (count == 1) value_sums_of<1>(codes, head_dim, weights, scales, sums);
+    value_sums_of<kBits, 3>(codes, head_dim, weights, scales, sums);
+  if (count == 2) value_sums_of<kBits, 2>(codes, head_dim, weights, scales, sums);
+  if (count == 1) value_sums_of<kBits, 1>(codes, head_dim, weights, scales, sums);
 }
 
 }  // namespace
@@ -245,8 +296,8 @@ constexpr Kernels kAvx2Kernels = {.name = "avx2",
                                   .outlier_dots = outlier_dots,
                                   .tile_weights = tile_weights,
                                   .add_scores = add_scores,
-                                  .q2 = ports::scalar::codes<2>(),
-                                  .q4 = ports::if_built(4, {encode_row, key_dots, value_sums}),
-                                  .q8 = ports::scalar::codes<8>()};
+                                  .q2 = ports::if_built(2, {encode_row<2>, key_dots<2>, value_sums<2>}),
+                                  .q4 = ports::if_built(4, {encode_row<4>, key_dots<4>, value_sums<4>}),
+                                  .q8 = ports::if_built(8, {encode_bytes, key_dots<8>, value_sums<8>})};
 
 }  // namespace nibkv

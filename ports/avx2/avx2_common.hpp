@@ -32,12 +32,26 @@ inline std::int32_t sum_of(__m256i x) {
   return _mm_cvtsi128_si32(s);
 }
 
-// The high 8 levels of the codebook, for magnitudes; and all 16, twice.
-inline __m256i half_levels() {
+// The levels of magnitudes, twice.
+template <int kBits>
+__m256i half_levels() {
+  if constexpr (kBits == 2) return _mm256_set1_epi16(static_cast<short>(kLevels2[3] << 8 | kLevels2[2]));
   return _mm256_broadcastsi128_si256(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(kLevels + 8)));
 }
-inline __m256i all_levels() {
-  return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(kLevels)));
+
+// Levels of the codes in a nibble. At 4 bits there is one; at 2 bits the low or the high one of two.
+struct NibbleLevels {
+  std::int8_t at[16];
+};
+template <int kBits, bool kHigh>
+constexpr NibbleLevels kNibbleLevels = [] {
+  NibbleLevels levels{};
+  for (int i = 0; i < 16; ++i) levels.at[i] = kBits == 4 ? kLevels[i] : kLevels2[kHigh ? i >> 2 : i & 3];
+  return levels;
+}();
+template <int kBits, bool kHigh>
+__m128i nibble_levels() {
+  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(kNibbleLevels<kBits, kHigh>.at));
 }
 
 template <int kBlock>
@@ -98,17 +112,30 @@ inline __m256i round_biased(const float* row, __m256 factor, float offset) {
   return _mm256_sub_epi32(_mm256_cvttps_epi32(biased), _mm256_set1_epi32(static_cast<int>(offset)));
 }
 
-inline __m256i level_index(__m256i size, const std::int16_t* thresholds) {
+template <int kBits>
+__m256i level_index(__m256i size, int candidate) {
   __m256i below = _mm256_setzero_si256();  // minus the count of thresholds below the magnitude
-  for (int j = 0; j < 7; ++j)
-    below = _mm256_add_epi16(below, _mm256_cmpgt_epi16(size, _mm256_set1_epi16(thresholds[j])));
+  if constexpr (kBits == 2) {
+    below = _mm256_cmpgt_epi16(size, _mm256_set1_epi16(kThresholds2.at[candidate]));
+  } else {
+    for (const std::int16_t threshold : kThresholds.at[candidate])
+      below = _mm256_add_epi16(below, _mm256_cmpgt_epi16(size, _mm256_set1_epi16(threshold)));
+  }
   return _mm256_sub_epi16(_mm256_setzero_si256(), below);
 }
 
+inline std::uint16_t to_scale16(float scale) {
+  const auto bits = static_cast<std::uint32_t>(_mm_cvtsi128_si32(_mm_castps_si128(_mm_set_ss(scale))));
+  return static_cast<std::uint16_t>((bits + 0x4000u) >> 15);
+}
+
+// Codes of 2 or 4 bits.
+template <int kBits>
 std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
+  constexpr int kFirst = 1 << kBits >> 1;  // of the levels above 0
   const float most = largest_magnitude(row, head_dim);
   if (!(most >= kSmallest)) {
-    for (int c = 0; c < head_dim; ++c) codes[c] = 8;
+    for (int c = 0; c < head_dim; ++c) codes[c] = kFirst;
     return 0;
   }
   const __m256 to_normal = _mm256_set1_ps(16383.0f / most);
@@ -122,7 +149,7 @@ std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
     sizes[i] = _mm256_abs_epi16(both);
     signs[i] = _mm256_srai_epi16(both, 15);
   }
-  const __m256i levels = half_levels();
+  const __m256i levels = half_levels<kBits>();
   const __m256i upper_zero = _mm256_set1_epi16(static_cast<short>(0x8000));
   int best = 0;
   float best_gain = -1;
@@ -131,7 +158,7 @@ std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
     __m256i product = _mm256_setzero_si256();
     __m256i energy = _mm256_setzero_si256();
     for (int i = 0; i < vectors; ++i) {
-      const __m256i index = level_index(sizes[i], kThresholds.at[k]);
+      const __m256i index = level_index<kBits>(sizes[i], k);
       const __m256i level = _mm256_shuffle_epi8(levels, _mm256_or_si256(index, upper_zero));
       product = _mm256_add_epi32(product, _mm256_madd_epi16(sizes[i], level));
       energy = _mm256_add_epi32(energy, _mm256_madd_epi16(level, level));
@@ -146,16 +173,14 @@ std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
     }
   }
   for (int i = 0; i < vectors; ++i) {
-    // 8 + index, or 7 - index for a negative: the latter is the former with all bits of the nibble flipped.
+    // kFirst + index, or kFirst - 1 - index for a negative: the latter is the former with all bits of the code flipped.
     const __m256i code =
-        _mm256_xor_si256(_mm256_add_epi16(level_index(sizes[i], kThresholds.at[best]), _mm256_set1_epi16(8)),
-                         _mm256_and_si256(signs[i], _mm256_set1_epi16(15)));
+        _mm256_xor_si256(_mm256_add_epi16(level_index<kBits>(sizes[i], best), _mm256_set1_epi16(kFirst)),
+                         _mm256_and_si256(signs[i], _mm256_set1_epi16(2 * kFirst - 1)));
     const __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(code), _mm256_extracti128_si256(code, 1));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(codes + 16 * i), bytes);
   }
-  const float scale = best_ratio * (most * (1.0f / 16383.0f));
-  return static_cast<std::uint16_t>(
-      (static_cast<std::uint32_t>(_mm_cvtsi128_si32(_mm_castps_si128(_mm_set_ss(scale)))) + 0x4000u) >> 15);
+  return to_scale16(best_ratio * (most * (1.0f / 16383.0f)));
 }
 
 float quantise_query(const float* row, int head_dim, std::int8_t* codes) {
@@ -174,6 +199,10 @@ float quantise_query(const float* row, int head_dim, std::int8_t* codes) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(codes + c), bytes);
   }
   return most * (1.0f / 127.0f);
+}
+
+std::uint16_t encode_bytes(const float* row, int head_dim, std::uint8_t* codes) {
+  return to_scale16(quantise_query(row, head_dim, reinterpret_cast<std::int8_t*>(codes)));
 }
 
 inline std::int32_t word_at(const void* at) {

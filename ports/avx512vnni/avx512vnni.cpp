@@ -4,26 +4,56 @@
 namespace nibkv {
 namespace {
 
-inline __m512i all_levels512() {
-  return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(kLevels)));
-}
+// Levels of slots below 16, and of the slots 16 further.
+struct Decoded {
+  __m512i low;
+  __m512i high;
+};
 
-template <int kRows>
+// Decodes 64 bytes of codes; see the AVX2 port.
+template <int kBits>
+struct Decoder {
+  __m512i low;
+  __m512i high;
+
+  explicit Decoder(__m512i offset)
+      : low(_mm512_add_epi8(_mm512_broadcast_i32x4(nibble_levels<kBits, false>()), offset)),
+        high(_mm512_add_epi8(_mm512_broadcast_i32x4(nibble_levels<kBits, true>()), offset)) {}
+
+  Decoded group(__m512i bytes, int which) const {
+    const __m512i nibble = _mm512_set1_epi8(15);
+    const __m512i lower = _mm512_and_si512(bytes, nibble);
+    const __m512i upper = _mm512_and_si512(_mm512_srli_epi16(bytes, 4), nibble);
+    if constexpr (kBits == 4) return {_mm512_shuffle_epi8(low, lower), _mm512_shuffle_epi8(low, upper)};
+    const __m512i index = which == 0 ? lower : upper;
+    return {_mm512_shuffle_epi8(low, index), _mm512_shuffle_epi8(high, index)};
+  }
+};
+
+template <int kBits, int kRows>
 void key_dots_of(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, const std::int32_t* query_sums,
                  std::int32_t* dots) {
-  const __m512i levels = _mm512_add_epi8(all_levels512(), _mm512_set1_epi8(64));
-  const __m512i nibble = _mm512_set1_epi8(15);
+  constexpr int kGroups = kBits == 2 ? 2 : 1;     // of four channels, in 64 bytes
+  constexpr int kOffset = kBits == 8 ? 128 : 64;  // makes levels unsigned
+  const Decoder<kBits == 8 ? 4 : kBits> decoder(_mm512_set1_epi8(64));
+  const __m512i sign = _mm512_set1_epi8(-128);
   __m512i low[kRows];
   __m512i high[kRows];
-  for (int i = 0; i < kRows; ++i) low[i] = high[i] = _mm512_set1_epi32(-64 * query_sums[i]);
-  for (int c = 0; c < head_dim; c += 4) {
-    const __m512i pairs = _mm512_loadu_si512(codes + c * 16);
-    const __m512i low_levels = _mm512_shuffle_epi8(levels, _mm512_and_si512(pairs, nibble));
-    const __m512i high_levels = _mm512_shuffle_epi8(levels, _mm512_and_si512(_mm512_srli_epi16(pairs, 4), nibble));
-    for (int i = 0; i < kRows; ++i) {
-      const __m512i query = _mm512_set1_epi32(word_at(queries + i * head_dim + c));
-      low[i] = _mm512_dpbusd_epi32(low[i], low_levels, query);
-      high[i] = _mm512_dpbusd_epi32(high[i], high_levels, query);
+  for (int i = 0; i < kRows; ++i) low[i] = high[i] = _mm512_set1_epi32(-kOffset * query_sums[i]);
+  for (int c = 0; c < head_dim; c += 4 * kGroups) {
+    const std::uint8_t* const at = codes + c * 4 * kBits;
+    for (int g = 0; g < kGroups; ++g) {
+      Decoded levels;
+      if constexpr (kBits == 8) {
+        levels = {_mm512_xor_si512(_mm512_loadu_si512(at), sign), _mm512_xor_si512(_mm512_loadu_si512(at + 64), sign)};
+      } else {
+        levels = decoder.group(_mm512_loadu_si512(at), g);
+      }
+      for (int i = 0; i < kRows; ++i) {
+        const __m512i query = _mm512_set1_epi32(word_at(queries + i * head_dim + c + 4 * g));
+        low[i] = _mm512_dpbusd_epi32(low[i], levels.low, query);
+        high[i] = _mm512_dpbusd_epi32(high[i], levels.high, query);
+      }
     }
   }
   for (int i = 0; i < kRows; ++i) {
@@ -32,20 +62,21 @@ void key_dots_of(const std::uint8_t* codes, int head_dim, const std::int8_t* que
   }
 }
 
+template <int kBits>
 void key_dots(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, const std::int32_t* query_sums,
               int count, std::int32_t* dots) {
   for (; count >= 8; count -= 8, queries += 8 * head_dim, query_sums += 8, dots += 256) {
-    key_dots_of<8>(codes, head_dim, queries, query_sums, dots);
+    key_dots_of<kBits, 8>(codes, head_dim, queries, query_sums, dots);
   }
   for (; count >= 6; count -= 6, queries += 6 * head_dim, query_sums += 6, dots += 192) {
-    key_dots_of<6>(codes, head_dim, queries, query_sums, dots);
+    key_dots_of<kBits, 6>(codes, head_dim, queries, query_sums, dots);
   }
   for (; count >= 4; count -= 4, queries += 4 * head_dim, query_sums += 4, dots += 128) {
-    key_dots_of<4>(codes, head_dim, queries, query_sums, dots);
+    key_dots_of<kBits, 4>(codes, head_dim, queries, query_sums, dots);
   }
-  if (count == 3) key_dots_of<3>(codes, head_dim, queries, query_sums, dots);
-  if (count == 2) key_dots_of<2>(codes, head_dim, queries, query_sums, dots);
-  if (count == 1) key_dots_of<1>(codes, head_dim, queries, query_sums, dots);
+  if (count == 3) key_dots_of<kBits, 3>(codes, head_dim, queries, query_sums, dots);
+  if (count == 2) key_dots_of<kBits, 2>(codes, head_dim, queries, query_sums, dots);
+  if (count == 1) key_dots_of<kBits, 1>(codes, head_dim, queries, query_sums, dots);
 }
 
 void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* queries, const std::int32_t* query_sums,
@@ -222,22 +253,27 @@ void add_scores512(const TileScores& tile) {
   }
 }
 
-template <int kRows>
+template <int kBits, int kRows>
 void value_sums_of(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales,
                    float* sums) {
-  const __m512i levels = all_levels512();
-  const __m512i nibble = _mm512_set1_epi8(15);
+  const Decoder<kBits == 8 ? 4 : kBits> decoder(_mm512_setzero_si512());
   for (int c = 0; c < head_dim; c += 16) {
     __m512i sum[kRows];
     for (int i = 0; i < kRows; ++i) sum[i] = _mm512_setzero_si512();
+#pragma GCC unroll 4
     for (int group = 0; group < 4; ++group) {
-      const __m512i pairs = _mm512_loadu_si512(codes + (group * head_dim + c) * 4);
-      const __m512i low_levels = _mm512_shuffle_epi8(levels, _mm512_and_si512(pairs, nibble));
-      const __m512i high_levels = _mm512_shuffle_epi8(levels, _mm512_and_si512(_mm512_srli_epi16(pairs, 4), nibble));
+      Decoded levels;
+      if constexpr (kBits == 8) {
+        levels = {_mm512_loadu_si512(codes + (group * head_dim + c) * 4),
+                  _mm512_loadu_si512(codes + ((group + 4) * head_dim + c) * 4)};
+      } else {
+        const int row = kBits == 2 ? group / 2 : group;
+        levels = decoder.group(_mm512_loadu_si512(codes + (row * head_dim + c) * 4), group % 2);
+      }
       for (int i = 0; i < kRows; ++i) {
-        sum[i] = _mm512_dpbusd_epi32(sum[i], _mm512_set1_epi32(word_at(weights + i * 32 + 4 * group)), low_levels);
+        sum[i] = _mm512_dpbusd_epi32(sum[i], _mm512_set1_epi32(word_at(weights + i * 32 + 4 * group)), levels.low);
         sum[i] =
-            _mm512_dpbusd_epi32(sum[i], _mm512_set1_epi32(word_at(weights + i * 32 + 16 + 4 * group)), high_levels);
+            _mm512_dpbusd_epi32(sum[i], _mm512_set1_epi32(word_at(weights + i * 32 + 16 + 4 * group)), levels.high);
       }
     }
     for (int i = 0; i < kRows; ++i) {
@@ -248,17 +284,18 @@ void value_sums_of(const std::uint8_t* codes, int head_dim, const std::uint8_t* 
   }
 }
 
+template <int kBits>
 void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales, int count,
                 float* sums) {
   for (; count >= 8; count -= 8, weights += 256, scales += 8, sums += 8 * head_dim)
-    value_sums_of<8>(codes, head_dim, weights, scales, sums);
+    value_sums_of<kBits, 8>(codes, head_dim, weights, scales, sums);
   for (; count >= 6; count -= 6, weights += 192, scales += 6, sums += 6 * head_dim)
-    value_sums_of<6>(codes, head_dim, weights, scales, sums);
+    value_sums_of<kBits, 6>(codes, head_dim, weights, scales, sums);
   for (; count >= 4; count -= 4, weights += 128, scales += 4, sums += 4 * head_dim)
-    value_sums_of<4>(codes, head_dim, weights, scales, sums);
-  if (count == 3) value_sums_of<3>(codes, head_dim, weights, scales, sums);
-  if (count == 2) value_sums_of<2>(codes, head_dim, weights, scales, sums);
-  if (count == 1) value_sums_of<1>(codes, head_dim, weights, scales, sums);
+    value_sums_of<kBits, 4>(codes, head_dim, weights, scales, sums);
+  if (count == 3) value_sums_of<kBits, 3>(codes, head_dim, weights, scales, sums);
+  if (count == 2) value_sums_of<kBits, 2>(codes, head_dim, weights, scales, sums);
+  if (count == 1) value_sums_of<kBits, 1>(codes, head_dim, weights, scales, sums);
 }
 
 }  // namespace
@@ -271,8 +308,8 @@ constexpr Kernels kAvx512vnniKernels = {.name = "avx512vnni",
                                         .outlier_dots = outlier_dots,
                                         .tile_weights = tile_weights,
                                         .add_scores = add_scores512,
-                                        .q2 = ports::scalar::codes<2>(),
-                                        .q4 = ports::if_built(4, {encode_row, key_dots, value_sums}),
-                                        .q8 = ports::scalar::codes<8>()};
+                                        .q2 = ports::if_built(2, {encode_row<2>, key_dots<2>, value_sums<2>}),
+                                        .q4 = ports::if_built(4, {encode_row<4>, key_dots<4>, value_sums<4>}),
+                                        .q8 = ports::if_built(8, {encode_bytes, key_dots<8>, value_sums<8>})};
 
 }  // namespace nibkv
