@@ -84,8 +84,9 @@ std::vector<std::string_view> running_ports() {
 }
 
 ColdCache::ColdCache(const Model& model, std::uint16_t outlier_channels, const Policy& policy, bool filled,
-                     std::uint32_t reach)
+                     std::uint32_t reach, Storage storage)
     : shape_(shape_of(model, outlier_channels)), policy_(policy), ports_(running_ports()) {
+  shape_.storage = storage;
   if (reach != 0) shape_.rotary = {.base = 1e4f, .dims = shape_.head_dim, .reach = reach};
   shape_.layers = 1;
   policy_.fold = {};

@@ -65,7 +65,7 @@ class ColdCache {
   /// @param filled  whether to fill every layer to the policy's tokens; otherwise it is empty
   /// @param reach   Rotary::reach of its keys; 0: they have no known rotary embedding
   ColdCache(const Model& model, std::uint16_t outlier_channels, const Policy& policy, bool filled,
-            std::uint32_t reach = 0);
+            std::uint32_t reach = 0, Storage storage = Storage::kQ4);
 
   Cache& cache(std::string_view port);
   const Shape& shape() const { return shape_; }

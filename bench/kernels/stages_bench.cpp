@@ -27,6 +27,7 @@ struct Case {
   bool scored = false;  // under ems, which scores and merges, instead of full
   bool folded = false;  // under minicache, all layers in pairs
   std::uint32_t reach = 0;
+  Storage storage = Storage::kQ4;
 
   bool operator==(const Case&) const = default;
   std::string name(const char* verb, std::string_view port) const {
@@ -52,7 +53,7 @@ ColdCache& filled_cache(const Case& at) {
   const Policy policy = at.scored   ? ems(at.tokens)
                         : at.folded ? minicache(at.tokens, pairs_from(0, 2))
                                     : full(at.tokens);
-  return shared<ColdCache>(at, at.outliers, policy, true, at.reach);
+  return shared<ColdCache>(at, at.outliers, policy, true, at.reach, at.storage);
 }
 
 // `count` queries per call: 1 is decoding, more is prefill.
@@ -276,6 +277,25 @@ void register_far(const Case& at) {
   }
 }
 
+// Codes of 2 and 8 bits, next to those of 4 in attend and read.
+void register_widths(const Case& at) {
+  using benchmark::RegisterBenchmark;
+  for (const Storage storage : {Storage::kQ2, Storage::kQ8}) {
+    const std::string width = storage == Storage::kQ2 ? "_q2" : "_q8";
+    Case of = at;
+    of.storage = storage;
+    RegisterBenchmark(at.name(("read" + width).c_str(), "memory").c_str(),
+                      [of](benchmark::State& state) { read_tiles(state, of); });
+    for (const std::string_view port : running_ports()) {
+      if (port == "scalar") continue;
+      RegisterBenchmark(at.name(("attend" + width).c_str(), port).c_str(),
+                        [of, port](benchmark::State& state) { attend_tiles(state, of, port, 1); });
+      RegisterBenchmark(at.name(("prefill" + width).c_str(), port).c_str(),
+                        [of, port](benchmark::State& state) { attend_tiles(state, of, port, kPrefillChunk); });
+    }
+  }
+}
+
 // Tiles whose codes two layers share, next to the plain ones of attend.
 void register_folded(const Case& at) {
   using benchmark::RegisterBenchmark;
@@ -371,6 +391,7 @@ void register_stages() {
       for (const std::uint32_t tokens : kTokens) register_attend({&model, outliers, tokens});
       register_folded({&model, outliers, kFoldedTokens});
       register_far({&model, outliers, kFoldedTokens});
+      register_widths({&model, outliers, kFoldedTokens});
       for (const std::string_view port : running_ports()) register_drafts({&model, outliers, kDraftTokens}, port);
       // The cost of append does not depend on how much the cache holds.
       for (const std::string_view port : running_ports()) register_append({&model, outliers, kAppendTokens}, port);
