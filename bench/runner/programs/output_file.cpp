@@ -109,9 +109,12 @@ class Part {
     if (!name_.empty()) ::unlink(name_.c_str());
   }
 
-  // Syncs to disk, to survive a power cut; files that cannot be synced are not on a disk.
-  void write(std::span<const std::byte> bytes) {
+  void append(std::span<const std::byte> bytes) {
     if (const int error = write_all(file_, bytes); error != 0) fail(asked_, error);
+  }
+
+  // To survive a power cut; files that cannot be synced are not on a disk.
+  void sync() {
     if (::fsync(file_) != 0 && errno != EINVAL) fail(asked_, errno);
   }
 
@@ -142,21 +145,54 @@ class Part {
   int file_ = -1;
 };
 
+/// What is written to and never replaced. A descriptor of this process stays open.
+class Device {
+ public:
+  Device(const std::string& asked, const Place& place)
+      : asked_(asked),
+        is_ours_(!place.descriptor),
+        file_(is_ours_ ? ::open(place.path.c_str(), O_WRONLY | O_NOCTTY | O_CLOEXEC) : *place.descriptor) {
+    if (file_ < 0) fail(asked_, errno);
+  }
+  Device(const Device&) = delete;
+  Device& operator=(const Device&) = delete;
+  ~Device() {
+    if (is_ours_ && file_ >= 0) ::close(file_);
+  }
+
+  void append(std::span<const std::byte> bytes) const {
+    if (const int error = write_all(file_, bytes); error != 0) fail(asked_, error);
+  }
+
+  void close() {
+    if (is_ours_ && ::close(std::exchange(file_, -1)) != 0) fail(asked_, errno);
+  }
+
+ private:
+  std::string asked_;
+  bool is_ours_;
+  int file_;
+};
+
 }  // namespace
 
-void write_file(const std::string& path, std::span<const std::byte> bytes, Readers readers) {
+void write_parts(const std::string& path, const std::function<void(const Sink&)>& fill, Readers readers) {
   const Place place = find_place(path);
   if (place.is_replaced()) {
     Part part(path, place);
-    part.write(bytes);
+    fill([&part](std::span<const std::byte> bytes) { part.append(bytes); });
+    part.sync();
     part.take_the_place(readers);
     return;
   }
-  const int file = place.descriptor ? *place.descriptor : ::open(place.path.c_str(), O_WRONLY | O_NOCTTY | O_CLOEXEC);
-  if (file < 0) fail(path, std::strerror(errno));
-  int error = write_all(file, bytes);
-  if (!place.descriptor && ::close(file) != 0 && error == 0) error = errno;
-  if (error != 0) fail(path, error);
+  Device device(path, place);
+  fill([&device](std::span<const std::byte> bytes) { device.append(bytes); });
+  device.close();
+}
+
+void write_file(const std::string& path, std::span<const std::byte> bytes, Readers readers) {
+  const auto fill = [bytes](const Sink& sink) { sink(bytes); };
+  write_parts(path, fill, readers);
 }
 
 void write_file(const std::string& path, const std::string& text) {
@@ -173,7 +209,9 @@ void check_place(const std::string& path) {
   if (place.old && S_ISSOCK(place.old->st_mode)) fail(path, "it is a socket");
   if (!place.is_replaced()) return;
   // A full disk still creates names, but has no free block.
-  Part(path, place).write(std::array<std::byte, 4096>());
+  Part part(path, place);
+  part.append(std::array<std::byte, 4096>());
+  part.sync();
 }
 
 void print(std::string_view text) {

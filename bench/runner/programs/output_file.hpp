@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -25,6 +26,14 @@ enum class Readers : std::uint8_t { kAny, kOwner };
 ///         else is left behind.
 void write_file(const std::string& path, std::span<const std::byte> bytes, Readers readers = Readers::kAny);
 void write_file(const std::string& path, const std::string& text);
+
+/// Takes the next bytes of a file.
+using Sink = std::function<void(std::span<const std::byte>)>;
+
+/// write_file for what is too large for memory: `fill` hands over the bytes part by part. What it throws leaves the old
+/// file unchanged, too.
+void write_parts(const std::string& path, const std::function<void(const Sink&)>& fill,
+                 Readers readers = Readers::kAny);
 
 /// Long work should not end with a file that cannot be written: tests that in advance,
 /// and changes nothing.

@@ -12,8 +12,10 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <span>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <thread>
 
 #include "bench/runner/gguf/gguf.hpp"
@@ -86,6 +88,26 @@ TEST_F(OutputFile, IsMadeOrReplacedAndNothingElseIsLeft) {
   EXPECT_EQ(contents(at("file")), "a longer text") << "left as it was";
   check_place(at("other"));
   EXPECT_EQ(files(), 1u);
+}
+
+TEST_F(OutputFile, MayComePartByPartAndIsTheOldOneIfAPartFails) {
+  const auto bytes = [](std::string_view text) { return std::as_bytes(std::span(text)); };
+  write_parts(at("file"), [&](const Sink& sink) {
+    sink(bytes("one "));
+    sink({});
+    sink(bytes("two"));
+    EXPECT_FALSE(fs::exists(at("file")));
+  });
+  EXPECT_EQ(contents(at("file")), "one two");
+  EXPECT_EQ(files(), 1u);
+  const auto fails = [&](const Sink& sink) {
+    sink(bytes("three"));
+    throw Error("no more");
+  };
+  EXPECT_EQ(refusal([&] { write_parts(at("file"), fails); }), "no more");
+  EXPECT_EQ(refusal([&] { write_parts(at("other"), fails); }), "no more");
+  EXPECT_EQ(refusal([&] { write_parts("/dev/null", fails); }), "no more");
+  EXPECT_EQ(contents(at("file")), "one two");
 }
 
 TEST_F(OutputFile, ThatIsNewHasTheModeOfTheUmaskOrIsItsOwnersOnly) {
