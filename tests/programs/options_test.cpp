@@ -131,8 +131,8 @@ class EvalOptionsTest : public nibkv::test::ProgramTest {
   Result perplexity(const std::string& options) const { return run("perplexity --text x " + options); }
 };
 
-constexpr const char* kCommands[] = {"perplexity",  "speed",     "stream",      "profile", "sweep", "ablate",
-                                     "speculative", "retrieval", "head-scores", "heads",   "layers"};
+constexpr const char* kCommands[] = {"perplexity", "kld",         "speed",     "stream",      "profile", "sweep",
+                                     "ablate",     "speculative", "retrieval", "head-scores", "heads",   "layers"};
 
 TEST_F(EvalOptionsTest, ListsItsCommands) {
   const Result result = run("--help");
@@ -161,7 +161,7 @@ TEST_F(EvalOptionsTest, PrintsTheHelpOfACommandWithAllOfItsOptions) {
           "out",    "header",     "policies",  "budgets",    "from",    "together", "needles",      "prompt",
           "resume", "svg",        "retrieval", "score-from", "mode",    "lengths",  "depths",       "seeds",
           "align",  "min-cosine", "length",    "drafts",     "right",   "seed",     "within-space", "replay",
-          "bin",    "reach",      "turns"}) {
+          "bin",    "reach",      "turns",     "base",       "tested",  "write",    "chunks"}) {
       const std::string name = std::string("--") + option;
       // Flags say that they take no value, options that they need one; what a command does not have is unknown.
       const bool is_taken =
@@ -194,7 +194,7 @@ TEST_F(EvalOptionsTest, SaysThatItCannotPrintWhereOutputIsClosed) {
 TEST_F(EvalOptionsTest, CallsWrongCommandsAndOptionsUsageErrors) {
   expect_error(run(""), 2, "no command");
   expect_error(run("perplexities"), 2,
-               "unknown command 'perplexities'; the commands are perplexity, speed, stream, profile");
+               "unknown command 'perplexities'; the commands are perplexity, kld, speed, stream, profile");
   expect_error(run("--modle x"), 2, "unknown option --modle");
   expect_error(run("perplexity --header x"), 2, "unknown option --header");
   expect_error(run("perplexity --modle=x"), 2,

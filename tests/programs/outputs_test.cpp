@@ -64,6 +64,9 @@ class EvalOutputsTest : public OutputsTest {
 
 TEST_F(EvalOutputsTest, KeepLinksModesAndDevices) {
   expect_respect(words("perplexity", "--context 64 --windows 1 --json"));
+  expect_respect(words("kld", "--context 64 --chunks 1 --write"));
+  ASSERT_EQ(run(words("kld", "--context 64 --chunks 1 --write " + quoted("base"))).status, 0);
+  expect_respect("kld --base " + quoted("base") + " --json");
   expect_respect(words("speed", "--context 64 --decode 4 --json"));
   expect_respect(words("profile", "--tokens 300 --header /dev/null -o"));
   expect_respect(words("profile", "--tokens 300 -o " + quoted("profile") + " --header"));

@@ -38,6 +38,8 @@ TEST_F(EvalProgressTest, EachCommandHasALineOnATerminalThatIsGoneAtTheEnd) {
   } commands[] = {
       {on_text("profile --tokens 256 --out " + profile), "profile: "},
       {on_text("perplexity --context 128 --windows 2"), "window "},
+      {on_text("kld --context 128 --chunks 2 --write " + in_quotes(folder_ + "/kld")), "chunk 1 of 2: "},
+      {"kld --threads 1 --base " + in_quotes(folder_ + "/kld"), "chunk 1 of 2: "},
       {on_text("speed --context 200 --decode 4"), "prefill and decode: "},
       {on_text("heads --context 128 --tokens 64 --policy ems --svg " + in_quotes(folder_ + "/heads.svg")), "prefill: "},
       {on_text("sweep --context 128 --policies ems --budgets 50%"), "1 cache: "},

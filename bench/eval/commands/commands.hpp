@@ -23,6 +23,7 @@ struct Command {
 std::string help_of(const Command& command);
 
 Command perplexity_command();
+Command kld_command();
 Command speed_command();
 Command stream_command();
 Command profile_command();

@@ -12,24 +12,6 @@
 namespace nibkv::llm {
 namespace {
 
-std::string as_lines(const Report& report) {
-  std::string lines;
-  for (const auto& [name, value] : report) {
-    lines += name + ' ';
-    if (const auto* number = std::get_if<double>(&value)) {
-      char digits[40];
-      std::snprintf(digits, sizeof digits, "%.7g", *number);
-      lines += digits;
-    } else if (const auto* count = std::get_if<std::uint64_t>(&value)) {
-      lines += std::to_string(*count);
-    } else {
-      lines += std::get<std::string>(value);
-    }
-    lines += '\n';
-  }
-  return lines;
-}
-
 std::string as_json(const Report& report) {
   JsonWriter json;
   json.begin_object();
@@ -59,12 +41,11 @@ Subject::Subject(const std::string& model_path, const std::string& text_path, st
   model.emplace(file, pool);
 }
 
-Measured::Measured(const Arguments& arguments, std::size_t room)
+MeasuredCache::MeasuredCache(const Arguments& arguments, std::size_t room, const std::string& storage_otherwise)
     : model(choose_model(arguments)),
-      text(required(arguments, "text")),
       json(arguments.text("json", "")),
       cache(read_store_arguments(arguments, "full", "none")) {
-  cache.store.storage = parse_storage(arguments.text("storage", "q4"));
+  cache.store.storage = parse_storage(arguments.text("storage", storage_otherwise));
   if (cache.store.storage == Storage::kF32 && cache.profile != "none")
     throw UsageError("--storage f32 takes no --profile");
   if (cache.store.tokens == 0 && cache.store.arena_bytes == 0) {
@@ -75,7 +56,7 @@ Measured::Measured(const Arguments& arguments, std::size_t room)
   }
 }
 
-StoreOptions Measured::store(const Config& config) const {
+StoreOptions MeasuredCache::store(const Config& config) const {
   StoreOptions store = cache.store;
   store.workers = cache.threads;
   if (cache.profile != "none") store.profile = read_profile(cache.profile, config);
@@ -83,10 +64,28 @@ StoreOptions Measured::store(const Config& config) const {
   return store;
 }
 
-void publish(const Report& report, const std::string& json) {
+std::string as_lines(const Report& report) {
+  std::string lines;
+  for (const auto& [name, value] : report) {
+    lines += name + ' ';
+    if (const auto* number = std::get_if<double>(&value)) {
+      char digits[40];
+      std::snprintf(digits, sizeof digits, "%.7g", *number);
+      lines += digits;
+    } else if (const auto* count = std::get_if<std::uint64_t>(&value)) {
+      lines += std::to_string(*count);
+    } else {
+      lines += std::get<std::string>(value);
+    }
+    lines += '\n';
+  }
+  return lines;
+}
+
+void publish(const Report& report, const std::string& json, const std::optional<std::string>& lines) {
   // The file first, because the reader of the lines may go away.
   if (!json.empty() && json != "-") write_file(json, as_json(report));
-  print(json == "-" ? as_json(report) : as_lines(report));
+  print(json == "-" ? as_json(report) : lines.value_or(as_lines(report)));
 }
 
 void say_notes(const Config& model, const StoreOptions& options) {

@@ -36,8 +36,12 @@ std::string required(const Arguments& arguments, const std::string& name);
 /// Named figures, in the order in which they are printed.
 using Report = std::vector<std::pair<std::string, std::variant<std::uint64_t, double, std::string>>>;
 
+/// A line for each figure.
+std::string as_lines(const Report& report);
+
 /// Prints the figures, and writes them to `json` if it is a path; `-` prints JSON instead of lines.
-void publish(const Report& report, const std::string& json);
+/// @param lines  are printed if they are not as_lines(report)
+void publish(const Report& report, const std::string& json, const std::optional<std::string>& lines = {});
 
 /// A model and the tokens of a text.
 struct Subject {
@@ -50,16 +54,25 @@ struct Subject {
   std::optional<Model> model;
 };
 
-/// The options that determine what is measured, for every command that measures.
-struct Measured {
-  std::string model, text, json;
+/// The options that determine which cache of which model is measured.
+struct MeasuredCache {
+  std::string model, json;
   StoreArguments cache;
 
-  /// @param room  how many tokens a store that keeps everything must hold
-  Measured(const Arguments& arguments, std::size_t room);
+  /// @param room               how many tokens a store that keeps everything must hold; 0: the command will say it
+  /// @param storage_otherwise  q4 or f32, without --storage
+  MeasuredCache(const Arguments& arguments, std::size_t room, const std::string& storage_otherwise = "q4");
 
   /// The store, now that the model is known.
   StoreOptions store(const Config& config) const;
+};
+
+/// The same with a text, for every command that measures one.
+struct Measured : MeasuredCache {
+  std::string text;
+
+  Measured(const Arguments& arguments, std::size_t room)
+      : MeasuredCache(arguments, room), text(required(arguments, "text")) {}
 };
 
 /// Says what policy_notes has of a cache, each line once in the life of the program.
