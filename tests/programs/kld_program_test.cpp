@@ -154,7 +154,7 @@ TEST_F(KldProgramTest, CallsWrongOptionsUsageErrors) {
   expect_error(run("kld --base x --policy ems"), 2, "policy 'ems' needs --tokens or --arena");
   expect_error(run("kld --base x --chunks 0"), 2, "--chunks takes a whole number from 1");
   expect_error(run("kld --write x --text y --context 2"), 2, "--context takes a whole number from 3");
-  expect_error(run("kld --write x --text y --profile z"), 2, "--profile needs --storage q4");
+  expect_error(run("kld --write x --text y --profile z"), 2, "--storage f32 takes no --profile");
 }
 
 TEST_F(KldProgramTest, EndsInTheMiddleOfAFileIfASignalAsksForIt) {

@@ -205,13 +205,13 @@ TEST_F(EvalOptionsTest, CallsWrongCommandsAndOptionsUsageErrors) {
   expect_error(perplexity("--context"), 2, "--context needs a value");
   expect_error(perplexity("--context 1"), 2, "--context takes a whole number");
   expect_error(perplexity("--windows 0"), 2, "--windows takes a whole number");
-  expect_error(perplexity("--storage q8"), 2, "--storage takes q4 or f32, not 'q8'");
+  expect_error(perplexity("--storage q3"), 2, "--storage takes q4, q8, q8q4, q4q2, q2 or f32, not 'q3'");
   expect_error(perplexity("--policy lru"), 2, "unknown policy 'lru'; there are full, streaming_llm");
   expect_error(perplexity("--policy streaming_llm"), 2, "policy 'streaming_llm' needs --tokens or --arena");
   expect_error(perplexity("--tokens 64 --arena 1M"), 2, "--arena and --tokens exclude each other");
   expect_error(perplexity("--outliers 5 --profile x"), 2, "--outliers takes 0, 4, 8, 12 or 16");
   expect_error(perplexity("--outliers 8"), 2, "--outliers needs a profile");
-  expect_error(perplexity("--storage f32 --profile x"), 2, "--profile needs --storage q4");
+  expect_error(perplexity("--storage f32 --profile x"), 2, "--storage f32 takes no --profile");
   expect_error(perplexity("--port sse9"), 2, "unknown port 'sse9'");
   expect_error(perplexity("--threads 257"), 2, "--threads takes a whole number from 1 to 256");
 }

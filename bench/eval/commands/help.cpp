@@ -40,8 +40,8 @@ constexpr Option kOptions[] = {
     {"prompt", R"(  --prompt FORM        plain (default) or chat: ChatML
 )"},
     {"storage",
-     R"(  --storage NAME       how the cache stores keys and values: q4 (default), q8, q2, q8q4 (keys q8, values
-                       q4), q4q2, or f32
+     R"(  --storage NAME       how the cache stores keys and values: q4 (default), q8, q2, q8q4 (keys q8,
+                       values q4), q4q2, or f32
 )"},
     {"policy", R"(  --policy NAME        full (default), streaming_llm, or one that keeps by importance: ems,
                        ems_no_merge, h2o, tova, snapkv, l2_norm, pyramid_kv, ada_kv, head_kv,

@@ -7,6 +7,7 @@
 #include "bench/eval/report/divergence_report.hpp"
 #include "bench/runner/programs/signals.hpp"
 #include "bench/runner/stores/policy_settings.hpp"
+#include "bench/runner/stores/storage_name.hpp"
 
 // nibkv-eval kld
 
@@ -189,7 +190,7 @@ Report KldJob::about_cache(const LogitsShape& shape, const StoreOptions& store, 
       {"chunks", std::uint64_t{rows / shape.rows()}},
       {"context", std::uint64_t{shape.context}},
       {"scored_tokens", std::uint64_t{rows}},
-      {"storage", std::string(store.storage == Storage::kQ4 ? "q4" : "f32")},
+      {"storage", std::string(storage_name(store.storage))},
       {"policy", policy_text(store)},
       {"fold", cache.fold},
       {"outlier_channels", std::uint64_t{cache.outlier_channels}},
