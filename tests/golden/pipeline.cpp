@@ -135,6 +135,17 @@ GoldenCases width_cases() {
     policy.similarity = Similarity::kKeyValue;
     list.add({shape, policy, 60});
   }
+  // Some layers with wider codes, budgets that differ.
+  Shape shape = {.layers = 4, .query_heads = 4, .kv_heads = 2, .head_dim = 32, .outlier_channels = 4, .max_chunk = 9};
+  Policy policy = ems(90);
+  policy.wide.add(0);
+  policy.wide.add(2);
+  list.add({shape, policy, 60});
+  shape.storage = Storage::kQ2;
+  policy = head_kv(100);
+  policy.wide.add(3);
+  policy.wide_storage = Storage::kQ8;
+  list.add({shape, policy, 60});
   return list;
 }
 

@@ -83,7 +83,10 @@ class ScoredWalk {
 
   Policy policy_for(std::size_t preset) {
     const auto list = scored_presets(shape_, small_ ? random_.within(40, 90) : random_.within(120, 260));
-    return preset < list.size() ? list[preset].policy : random_scored_policy(random_, shape_, small_ ? 80 : 200);
+    Policy policy =
+        preset < list.size() ? list[preset].policy : random_scored_policy(random_, shape_, small_ ? 80 : 200);
+    widen_layers(random_, shape_, policy);
+    return policy;
   }
 
   ArenaModel model() const { return {rig_.arena().bytes(), shape_, policy_}; }

@@ -96,6 +96,12 @@ class Walk {
   }
 
   Policy random_policy() {
+    Policy policy = random_plain_policy();
+    widen_layers(random_, shape_, policy);
+    return policy;
+  }
+
+  Policy random_plain_policy() {
     if (random_.below(2) == 0) return full(random_.within(1, small_ ? 70 : 150));
     const std::uint32_t sinks = random_.below(small_ ? 9 : 36);
     Policy policy = streaming_llm(sinks + 1 + random_.below(small_ ? 40 : 130), sinks);
@@ -118,16 +124,21 @@ class Walk {
 
     std::vector<std::vector<std::uint32_t>> plans;
     std::size_t tiles_after = rig_.cache().usage().used_tiles;
+    // Where some layers have wider codes, each head has its own tiles.
+    const std::uint32_t most = has_wide(policy_) ? layout_of(shape_, policy_).tiles_per_head * 32 : kMaxTokens;
+    bool fits = true;
     for (std::uint32_t head = 0; head < shape_.kv_heads; ++head) {
       const std::size_t size = chain(layer, head).size;
       plans.emplace_back(size);
       ASSERT_EQ(plan(rig_.cache(), layer, head, count, plans.back()), Status::kOk);
       ASSERT_EQ(check_plan(plans.back()), Status::kOk);
       tiles_after += (size + count + 31) / 32 - (size + 31) / 32;
+      fits = fits && size + count <= most;
     }
     const Status status = append_both_ways(rig_.cache(), random_, small_, layer, keys, values);
     if (policy_.keep == Keep::kAll) {
-      ASSERT_EQ(status, tiles_after > rig_.cache().usage().tiles ? Status::kFull : Status::kOk) << what();
+      fits = fits && tiles_after <= rig_.cache().usage().tiles;
+      ASSERT_EQ(status, fits ? Status::kOk : Status::kFull) << what();
       if (status == Status::kFull) return;
     }
     ASSERT_EQ(status, Status::kOk) << what();

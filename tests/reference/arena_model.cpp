@@ -1,5 +1,6 @@
 #include "tests/reference/arena_model.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -154,8 +155,11 @@ std::vector<Place> ArenaModel::places(std::uint32_t layer, std::uint32_t kv_head
 std::pair<std::uint64_t, std::uint64_t> ArenaModel::codes_of(std::uint32_t tile) const {
   const std::uint64_t plane = 16u * shape_.head_dim;
   if (tile < layout_.tiles) {
-    const std::uint64_t keys = layout_.codes + std::uint64_t{tile} * layout_.code_bytes;
-    return {keys, keys + 4u * format_of(shape_.storage).key_bits * shape_.head_dim};
+    const auto bytes = [&](const TileFormat& of) { return 4u * (of.key_bits + of.value_bits) * shape_.head_dim; };
+    const std::uint64_t wide = std::min(tile, layout_.wide_tiles);  // they come first
+    const std::uint64_t keys = layout_.codes + wide * bytes(format_of(policy_.wide_storage)) +
+                               (tile - wide) * bytes(format_of(shape_.storage));
+    return {keys, keys + 4u * format(tile).key_bits * shape_.head_dim};
   }
   const std::uint64_t entry = (tile - layout_.tiles) / 2;
   const std::uint64_t which = (tile - layout_.tiles) % 2;
@@ -166,12 +170,16 @@ std::pair<std::uint64_t, std::uint64_t> ArenaModel::codes_of(std::uint32_t tile)
   return {base, base + (1 + which) * plane};
 }
 
+TileFormat ArenaModel::format(std::uint32_t tile) const {
+  return format_of(tile < layout_.wide_tiles ? policy_.wide_storage : shape_.storage);
+}
+
 Slot ArenaModel::slot_of(std::uint32_t tile, std::uint32_t lane) const {
   const std::uint64_t side = layout_.sides + std::uint64_t{tile} * layout_.side_bytes;
   const auto [keys_at, values_at] = codes_of(tile);
   const std::uint64_t keys = keys_at;
   const std::uint64_t values = values_at;
-  const TileFormat format = format_of(shape_.storage);
+  const TileFormat format = this->format(tile);
   Slot slot;
   slot.key_bits = format.key_bits;
   slot.value_bits = format.value_bits;
@@ -276,8 +284,8 @@ void ArenaModel::check_free_tiles(const std::vector<bool>& taken, std::uint32_t 
     for (std::uint32_t head = 0; head < shape_.kv_heads; ++head) {
       const std::uint64_t run = (std::uint64_t{layer} * shape_.kv_heads + head) * layout_.tiles_per_head;
       // If layers share codes, runs differ in length.
-      const bool equal =
-          layout_.views == 0 && (policy_.budget == Budget::kUniform || policy_.budget == Budget::kAdaptive);
+      const bool equal = layout_.views == 0 && layout_.wide_tiles == 0 &&
+                         (policy_.budget == Budget::kUniform || policy_.budget == Budget::kAdaptive);
       for (std::uint32_t tile = chain(layer, head).free; tile != kNoTile; ++count) {
         const std::string where = "free tile " + std::to_string(tile);
         if (tile >= layout_.tiles) wrong(where + " does not exist");

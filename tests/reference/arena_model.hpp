@@ -107,6 +107,7 @@ class ArenaModel {
                                   std::uint64_t end, const std::string& where) const;
   std::pair<std::uint64_t, std::uint64_t> codes_of(std::uint32_t tile) const;
   void check_free_tiles(const std::vector<bool>& taken, std::uint32_t used) const;
+  TileFormat format(std::uint32_t tile) const;
   Slot slot_of(std::uint32_t tile, std::uint32_t lane) const;
   Notes notes_of(std::uint32_t tile, std::uint32_t lane) const;
 

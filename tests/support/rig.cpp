@@ -203,6 +203,17 @@ Storage random_storage(Random& random) {
   return kOthers[random.below(4)];
 }
 
+void widen_layers(Random& random, const Shape& shape, Policy& policy) {
+  if (random.below(3) != 0) return;
+  Policy wide = policy;
+  constexpr Storage kAll[] = {Storage::kQ8, Storage::kQ8Q4, Storage::kQ4Q2, Storage::kQ4};
+  wide.wide_storage = kAll[random.below(4)];
+  for (std::uint32_t layer = 0; layer < shape.layers; ++layer) {
+    if (random.below(2) == 0) wide.wide.add(layer);
+  }
+  if (valid(wide, shape)) policy = wide;
+}
+
 Shape random_shape(Random& random, const MostShape& most) {
   const auto draw = [&](std::uint32_t largest) { return static_cast<std::uint16_t>(random.within(1, largest)); };
   Shape shape;

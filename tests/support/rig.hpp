@@ -71,6 +71,8 @@ Rotary random_rotary_and_reach(Random& random, std::uint32_t head_dim);
 
 /// Any that has codes: half of them kQ4.
 Storage random_storage(Random& random);
+/// Gives some layers of a third of all policies wider codes, where the shape's storage has any.
+void widen_layers(Random& random, const Shape& shape, Policy& policy);
 
 /// The maximum values that random_shape draws.
 struct MostShape {

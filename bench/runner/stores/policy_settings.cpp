@@ -51,6 +51,27 @@ bool tokens(std::string_view value, std::uint32_t& field, std::uint32_t budget) 
   return true;
 }
 
+// Layers such as 0:8:23 or, for one, 8:8; or how many of the first ones.
+bool set_wide(std::string_view value, Policy& policy) {
+  policy.wide = {};
+  std::uint32_t layer = 0;
+  if (number(value, layer, 0, kMaxPairedLayers)) {
+    while (layer-- != 0) policy.wide.add(layer);
+    return true;
+  }
+  while (true) {
+    const std::size_t end = value.find(':');
+    if (!number(value.substr(0, end), layer, 0, kMaxPairedLayers - 1)) return false;
+    policy.wide.add(layer);
+    if (end == std::string_view::npos) return true;
+    value.remove_prefix(end + 1);
+  }
+}
+
+bool set_wide_storage(std::string_view value, Policy& policy) {
+  return choose(value, policy.wide_storage, {"q4", "", "q8", "q8q4"});
+}
+
 bool set_window(std::string_view value, Policy& policy) {
   return number(value, policy.window, 1, 4096) && std::has_single_bit(policy.window);
 }
@@ -126,6 +147,8 @@ std::span<const Field> fields() {
       {"window", "a power of two from 1 to 4096", set_window},
       {"pool", "an odd number from 1 to 15", set_pool},
       {"value_norms", "0 or 1", [](View value, Policy& policy) { return number(value, policy.value_norms, 0, 1); }},
+      {"wide", "a number of layers, the first ones, or layers such as 0:8:23, with a colon", set_wide},
+      {"wide_storage", "q8q4, q8 or q4", set_wide_storage},
       {"merge", "none, values or both",
        [](View value, Policy& policy) {
          return choose(value, policy.merge, {"none", "values", "both"});
@@ -237,6 +260,7 @@ bool may_fold(const std::string& policy) {
 bool reads_setting(const std::string& policy, const std::string& key) {
   if (is_f16_fold(policy) && key == "fold_centred") return false;
   if (key.starts_with("fold")) return may_fold(policy);
+  if (key.starts_with("wide")) return !may_fold(policy);
   Policy found;
   if (find_policy(policy, 0, found) != Status::kOk) return false;
   const bool of_all = key == "sinks" || key == "budget" || key == "most";

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -38,7 +39,7 @@ struct Layout {
   std::uint64_t links = 0;           ///< u32[tiles + views]: the next tile in the same chain or free list
   std::uint64_t bases = 0;           ///< u32[tiles + views]: position of a tile's first slot, under Keep::kScore
   std::uint64_t sides = 0;           ///< side data of a tile: [tiles + views][side_bytes]
-  std::uint64_t codes = 0;           ///< codes of a tile: [tiles][code_bytes]
+  std::uint64_t codes = 0;           ///< codes of a tile: [tiles][code_bytes], wider ones first
   std::uint64_t folds = 0;           ///< FoldedPart[layers][kv_heads], if layers share codes
   std::uint64_t distances = 0;       ///< u32[pairs][kv_heads][most_retained]: of the retained slots after the sinks
   std::uint64_t shared = 0;          ///< codes of the shared entries
@@ -66,6 +67,10 @@ struct Layout {
   std::uint32_t key_bytes = 0;    ///< of them: those of the keys, which come first
   std::uint32_t value_bytes = 0;  ///< and those of the values
   std::uint32_t scratch_bytes = 0;
+  std::uint32_t wide_tiles = 0;        ///< tiles of layers with wider codes: the first ones of the pool
+  std::uint32_t wide_key_bytes = 0;    ///< key codes of such a tile
+  std::uint32_t wide_value_bytes = 0;  ///< and its value codes
+  std::uint32_t reserved = 0;
   Side side = {};
 
   constexpr bool operator==(const Layout&) const = default;
@@ -401,6 +406,12 @@ namespace detail {
 constexpr std::uint64_t all_heads(const Shape& shape) {
   return std::uint64_t{shape.layers} * shape.kv_heads;
 }
+/// Those of layers with wider codes.
+constexpr std::uint64_t wide_heads(const Shape& shape, const Policy& policy) {
+  std::uint64_t layers = 0;
+  for (const std::uint64_t word : policy.wide.words) layers += static_cast<std::uint64_t>(std::popcount(word));
+  return layers * shape.kv_heads;
+}
 /// Planes of all entries: 2 of those that share keys and values, 3 of any other.
 constexpr std::uint64_t all_planes(const Layout& at) {
   return at.both_entries * 2 + (at.views / 2 - at.both_entries) * 3;
@@ -453,7 +464,8 @@ struct Region {
       case Size::kSides:
         return (at.tiles + at.views) * at.side_bytes;
       case Size::kCodes:
-        return at.tiles * at.code_bytes;
+        return at.wide_tiles * std::uint64_t{at.wide_key_bytes + at.wide_value_bytes} +
+               (at.tiles - at.wide_tiles) * at.code_bytes;
       case Size::kFolds:
         return at.views != 0 ? detail::all_heads(shape) * detail::kFoldedPartBytes : 0;
       case Size::kDistances:
@@ -532,6 +544,12 @@ constexpr Layout layout_as(const Shape& shape, const Policy& policy, bool share)
   at.key_bytes = has_codes(shape.storage) ? format.key_bytes(shape.head_dim) : f32_bytes;
   at.value_bytes = has_codes(shape.storage) ? format.value_bytes(shape.head_dim) : f32_bytes;
   at.code_bytes = at.key_bytes + at.value_bytes;
+  if (has_wide(policy)) {
+    const TileFormat wide = format_of(policy.wide_storage);
+    at.wide_tiles = static_cast<std::uint32_t>(wide_heads(shape, policy) * at.tiles_per_head);
+    at.wide_key_bytes = wide.key_bytes(shape.head_dim);
+    at.wide_value_bytes = wide.value_bytes(shape.head_dim);
+  }
   at.scratch_bytes = scratch_of(shape, policy, at).total;
   std::uint64_t end = kHeaderBytes;
   for (const Region& region : kRegions) {

@@ -185,6 +185,10 @@ typedef struct nibkv_policy {
                            * 0: 243 */
   uint8_t recent_share;   /* recent is at most this share, n / 256, of all tokens seen; 0: no limit */
   bool value_norms;       /* whether ranks are multiplied by the norms of values */
+  /* Layer l, bit l % 64 of wide[l / 64], has the codes of wide_storage, which are wider than those of shape.storage:
+   * policy.hpp. All 0: none. */
+  uint8_t wide_storage; /* NIBKV_Q8Q4, ... */
+  uint64_t wide[4];
 } nibkv_policy;
 
 /* Finds a preset by name, with its default parameters: "full", "streaming_llm", "ems", "ems_no_merge",

@@ -180,6 +180,12 @@ struct Policy {
   /// Read under Budget::kRules: the share of a head's attention that its rule must get, n / 256, above 0.
   std::uint8_t recovered = 243;
 
+  /// Layers whose tiles have the codes of `wide_storage`, because their rows lose more by few bits than those of others
+  /// do: each of its widths is at least that of Shape::storage, and one is larger. Not where layers share codes. Heads
+  /// share their budgets with those of layers of the same storage.
+  LayerSet wide = {};
+  Storage wide_storage = Storage::kQ8Q4;
+
   /// If any layers share, this needs Storage::kQ4, and either Keep::kAll, or Keep::kScore
   /// with Budget::kUniform.
   Fold fold = {};
@@ -338,6 +344,11 @@ constexpr Policy fast_gen(std::uint32_t tokens) {
   return policy;
 }
 
+/// Whether any layers have wider codes than the others.
+constexpr bool has_wide(const Policy& policy) {
+  return !policy.wide.empty();
+}
+
 /// Whether any layers share codes.
 constexpr bool has_pairs(const Policy& policy) {
   return !policy.fold.keys.empty() || !policy.fold.values.empty();
@@ -366,11 +377,23 @@ constexpr bool valid_fold(const Policy& policy, const Shape& shape) {
   }
   return true;
 }
+
+constexpr bool valid_wide(const Policy& policy, const Shape& shape) {
+  if (!has_wide(policy)) return true;
+  if (has_pairs(policy) || !has_codes(shape.storage) || policy.wide_storage > Storage::kQ2) return false;
+  for (std::uint32_t layer = shape.layers; layer < kMaxPairedLayers; ++layer) {
+    if (policy.wide.has(layer)) return false;
+  }
+  const TileFormat wide = format_of(policy.wide_storage);
+  const TileFormat other = format_of(shape.storage);
+  return wide != other && wide.key_bits >= other.key_bits && wide.value_bits >= other.value_bits;
+}
 }  // namespace detail
 
 /// True when every field is in its range and the policy fits the shape.
 constexpr bool valid(const Policy& policy, const Shape& shape) {
   if (policy.tokens < 1 || policy.tokens > kMaxTokens || !detail::valid_fold(policy, shape)) return false;
+  if (!detail::valid_wide(policy, shape)) return false;
   if (policy.keep != Keep::kScore) {
     Policy plain;
     plain.keep = policy.keep;
@@ -379,6 +402,8 @@ constexpr bool valid(const Policy& policy, const Shape& shape) {
     plain.fold = policy.fold;
     plain.budget = policy.budget;
     plain.most = policy.most;
+    plain.wide = policy.wide;
+    plain.wide_storage = policy.wide_storage;
     if (policy != plain) return false;
   }
   if (policy.budget > Budget::kAnyScores || policy.most < 1 || policy.most > 64 || policy.recovered == 0) return false;

@@ -58,7 +58,7 @@ std::uint32_t first_view(const ArenaView& to, std::uint32_t lower, std::uint32_t
 }
 
 std::ptrdiff_t code_step(const ArenaView& to, std::uint32_t tile) {
-  if (!is_view(to, tile)) return static_cast<std::ptrdiff_t>(to.layout().code_bytes);
+  if (!is_view(to, tile)) return static_cast<std::ptrdiff_t>(to.code_bytes(to.is_wide(tile)));
   const auto plane_bytes = static_cast<std::ptrdiff_t>(to.layout().key_bytes);
   return static_cast<std::ptrdiff_t>(planes_of(to, tile)) * plane_bytes / 2;  // an entry has two numbers
 }
@@ -97,15 +97,22 @@ void reset_bands(const ArenaView& to) {
   }
 }
 
+// Those of a tile but its codes.
+static std::uint64_t beside_codes(const ArenaView& to) {
+  return to.layout().side_bytes + 4u + (to.policy().keep == Keep::kScore ? 4u : 0u);
+}
+
+std::uint64_t pool_tile_bytes(const ArenaView& to, bool wide) {
+  return to.code_bytes(wide) + beside_codes(to);
+}
+
 std::uint64_t bytes_of_tile(const ArenaView& to, std::uint32_t tile) {
-  const Layout& at = to.layout();
-  const std::uint64_t beside = at.side_bytes + 4u + (to.policy().keep == Keep::kScore ? 4u : 0u);
-  if (!is_view(to, tile)) return at.code_bytes + beside;
-  return 2 * beside + planes_of(to, tile) * at.key_bytes;
+  if (!is_view(to, tile)) return pool_tile_bytes(to, to.is_wide(tile));
+  return 2 * beside_codes(to) + planes_of(to, tile) * to.layout().key_bytes;
 }
 
 void count_bytes(const ArenaView& to, std::uint32_t tile, bool taken) {
-  if (!folds(to)) return;
+  if (!counts_bytes(to)) return;
   ArenaHeader& head = to.header();
   const std::uint64_t bytes = bytes_of_tile(to, tile);
   head.used_bytes = taken ? head.used_bytes + bytes : head.used_bytes - bytes;

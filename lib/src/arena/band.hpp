@@ -114,10 +114,10 @@ inline std::uint32_t planes_of(const ArenaView& to, std::uint32_t view) {
 }
 std::uint8_t* plane_of(const ArenaView& to, std::uint32_t view, std::uint32_t index);
 
-/// The maximum of slots of a chain under Keep::kAll, beside what the pool has left: where layers share
-/// codes, what its own tiles and entries hold.
+/// The maximum of slots of a chain under Keep::kAll, beside what the pool has left: where layers share codes, what its
+/// own tiles and entries hold; where some have wider codes, what its own tiles hold.
 inline std::uint32_t most_slots(const ArenaView& to) {
-  return folds(to) ? to.layout().tiles_per_head * kTileSlots : 0xffffffff;
+  return folds(to) || has_wide(to.policy()) ? to.layout().tiles_per_head * kTileSlots : 0xffffffff;
 }
 
 /// Tiles of a chain's own run in the pool.
@@ -137,9 +137,15 @@ void add_to_list(List& list, std::uint32_t tile, std::uint32_t* links) {
   list.last = tile;
 }
 
+/// The bytes of a tile of the pool in use.
+std::uint64_t pool_tile_bytes(const ArenaView& to, bool wide);
 /// The bytes of a tile in use; if `tile` is a view, the bytes of its entry.
 std::uint64_t bytes_of_tile(const ArenaView& to, std::uint32_t tile);
-/// Only where layers share codes: elsewhere the number of tiles says it.
+/// Whether the header counts bytes: elsewhere the number of tiles says them.
+inline bool counts_bytes(const ArenaView& to) {
+  return folds(to) || has_wide(to.policy());
+}
+/// Only where they are counted.
 void count_bytes(const ArenaView& to, std::uint32_t tile, bool taken);
 /// Takes an entry for the folded part of a chain. Called once for each of the two
 /// chains that share codes.
@@ -158,7 +164,7 @@ inline std::uint8_t* ArenaView::key_codes(std::uint32_t tile) const {
   return plane_of(*this, tile, owns_keys(*this, tile) && is_upper(*this, tile) ? 1 : 0);
 }
 inline std::uint8_t* ArenaView::value_codes(std::uint32_t tile) const {
-  if (!is_view(*this, tile)) return in_place<std::uint8_t>(codes(tile)) + layout().key_bytes;
+  if (!is_view(*this, tile)) return in_place<std::uint8_t>(codes(tile)) + key_bytes(is_wide(tile));
   const std::uint32_t last = planes_of(*this, tile) - 1;
   return plane_of(*this, tile, shares_values(*this, tile) || is_upper(*this, tile) ? last : 1);
 }

@@ -29,29 +29,45 @@ std::uint32_t least_tiles(const Policy& policy, Budget how, std::uint32_t tokens
   return larger < mean ? larger : mean;
 }
 
-std::uint32_t most_tiles(const ArenaView& to, std::uint32_t mean) {
-  const std::uint32_t most = to.policy().most;
-  return mean * (to.heads() < most ? static_cast<std::uint32_t>(to.heads()) : most);
-}
+// The heads of layers with wider codes, or those of the others: both share budgets among themselves.
+struct HeadGroup {
+  const ArenaView& to;
+  bool wide;
 
-// Calls visit(layer, kv_head, chain) for all heads in order.
-template <typename Visit>
-void each_head(const ArenaView& to, Visit visit) {
-  for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) {
-    for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) visit(layer, head, to.chain(layer, head));
+  // Calls visit(layer) for its layers in order, visit(layer, kv_head, chain) for its heads.
+  template <typename Visit>
+  void each_layer(Visit visit) const {
+    for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) {
+      if (to.is_wide_layer(layer) == wide) visit(layer);
+    }
   }
+  template <typename Visit>
+  void each_head(Visit visit) const {
+    each_layer([&](std::uint32_t layer) {
+      for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) visit(layer, head, to.chain(layer, head));
+    });
+  }
+  std::uint64_t heads() const {
+    const std::uint64_t wider = detail::wide_heads(to.shape(), to.policy());
+    return wide ? wider : to.heads() - wider;
+  }
+};
+
+std::uint32_t most_tiles(const HeadGroup& group, std::uint32_t mean) {
+  const std::uint32_t most = group.to.policy().most;
+  return mean * (group.heads() < most ? static_cast<std::uint32_t>(group.heads()) : most);
 }
 
 // Tiles to distribute above the minimum.
 class Sharing {
  public:
-  Sharing(const ArenaView& to, Budget how, std::uint32_t tokens)
-      : to_(to),
+  Sharing(const HeadGroup& group, Budget how, std::uint32_t tokens)
+      : group_(group),
         rest_(rest_of(tokens)),
         mean_(tokens / kTileSlots),
-        floor_(least_tiles(to.policy(), how, tokens)),
-        room_(most_tiles(to, mean_) - floor_),
-        left_(to.heads() * std::uint64_t{mean_ - floor_}) {}
+        floor_(least_tiles(group.to.policy(), how, tokens)),
+        room_(most_tiles(group, mean_) - floor_),
+        left_(group.heads() * std::uint64_t{mean_ - floor_}) {}
 
   std::uint32_t floor() const { return floor_; }
   std::uint32_t room() const { return room_; }  // above the minimum, for each head
@@ -68,7 +84,7 @@ class Sharing {
   void finish() {
     for (bool any = true; left_ != 0 && any;) {
       any = false;
-      each_head(to_, [&](std::uint32_t, std::uint32_t, Chain& chain) {
+      group_.each_head([&](std::uint32_t, std::uint32_t, Chain& chain) {
         if (left_ == 0 || chain.budget / kTileSlots >= floor_ + room_) return;
         chain.budget += kTileSlots;
         --left_;
@@ -78,17 +94,17 @@ class Sharing {
   }
 
  private:
-  const ArenaView& to_;
+  const HeadGroup& group_;
   std::uint32_t rest_, mean_, floor_, room_;
   std::uint64_t left_;
 };
 
 // Each chain's budget is its weight before, in any unit.
-void share_by_weights(const ArenaView& to, Sharing& sharing) {
+void share_by_weights(const HeadGroup& group, Sharing& sharing) {
   const std::uint64_t extra = sharing.left();
   std::uint64_t sum = 0;
-  each_head(to, [&](std::uint32_t, std::uint32_t, const Chain& chain) { sum += chain.budget; });
-  each_head(to, [&](std::uint32_t, std::uint32_t, Chain& chain) {
+  group.each_head([&](std::uint32_t, std::uint32_t, const Chain& chain) { sum += chain.budget; });
+  group.each_head([&](std::uint32_t, std::uint32_t, Chain& chain) {
     sharing.give(chain, sum != 0 ? extra * chain.budget / sum : 0);
   });
   sharing.finish();
@@ -105,7 +121,8 @@ std::uint32_t weight_of(const ArenaView& to, Budget how, std::uint32_t layer, st
 }
 
 // The heads with the largest scores take as much as a chain can hold, the others the least.
-void share_by_rank(const ArenaView& to, Sharing& sharing) {
+void share_by_rank(const HeadGroup& group, Sharing& sharing) {
+  const ArenaView& to = group.to;
   const auto score_of = [&](std::uint32_t layer, std::uint32_t head) -> std::uint32_t {
     return to.profile().head(layer, head).head_score;
   };
@@ -113,12 +130,12 @@ void share_by_rank(const ArenaView& to, Sharing& sharing) {
   // The head that comes after those has this score; of equal ones the first ones count.
   const std::uint32_t limit = largest_that([&](std::uint32_t least) {
     std::uint64_t count = 0;
-    each_head(to,
-              [&](std::uint32_t layer, std::uint32_t head, const Chain&) { count += score_of(layer, head) >= least; });
+    group.each_head(
+        [&](std::uint32_t layer, std::uint32_t head, const Chain&) { count += score_of(layer, head) >= least; });
     return count > full;
   });
   for (const std::uint32_t above : {1u, 0u}) {
-    each_head(to, [&](std::uint32_t layer, std::uint32_t head, Chain& chain) {
+    group.each_head([&](std::uint32_t layer, std::uint32_t head, Chain& chain) {
       const std::uint32_t score = score_of(layer, head);
       if ((score > limit) == (above != 0)) sharing.give(chain, score < limit ? 0 : sharing.room());
     });
@@ -143,15 +160,17 @@ std::uint64_t tokens_at(const ArenaView& to, std::uint32_t layer, std::uint32_t 
 template <typename BudgetOf>
 bool fit(const Shape& shape, const Policy& policy, const Layout& layout, BudgetOf budget_of) {
   const std::uint64_t heads = detail::all_heads(shape);
+  const std::uint64_t wider = detail::wide_heads(shape, policy);
   const std::uint32_t slack = detail::slack_tiles(shape, policy);
-  std::uint64_t tiles = 0;
+  std::uint64_t tiles[2] = {};  // of layers with wider codes last
   for (std::size_t i = 0; i < heads; ++i) {
     const std::uint32_t budget = budget_of(i);
     const std::uint32_t whole = budget / kTileSlots;
     if (budget < detail::smallest_budget(policy) || whole > layout.chain_tiles - slack) return false;
-    tiles += whole;
+    tiles[policy.wide.has(static_cast<std::uint32_t>(i / shape.kv_heads)) ? 1 : 0] += whole;
   }
-  return tiles <= heads * (layout.tiles_per_head - slack);
+  const std::uint64_t mean = layout.tiles_per_head - slack;
+  return tiles[0] <= (heads - wider) * mean && tiles[1] <= wider * mean;
 }
 
 }  // namespace
@@ -196,19 +215,12 @@ bool has_needed(Budget how, const ProfileView& profile) {
   return !profile.empty() || (how != Budget::kScores && how != Budget::kRetrieval);
 }
 
-void share_heads(const ArenaView& to, Budget how, std::uint32_t tokens) {
-  if (how == Budget::kUniform || how == Budget::kAdaptive || how == Budget::kTable) return;
-  Sharing sharing(to, how, tokens);
-  if (how == Budget::kRetrieval) return share_by_rank(to, sharing);
-  if (how == Budget::kPrefix) return share_evenly(to, tokens, kAttentionPoints * 256, tokens_at, nullptr);
-  each_head(to, [&](std::uint32_t layer, std::uint32_t head, Chain& chain) {
-    chain.budget = weight_of(to, how, layer, head);
-  });
-  share_by_weights(to, sharing);
-}
+namespace {
 
-void share_evenly(const ArenaView& to, std::uint32_t tokens, std::uint32_t places, WantedTokens wanted, void* context) {
-  Sharing sharing(to, Budget::kPrefix, tokens);
+void share_evenly(const HeadGroup& group, std::uint32_t tokens, std::uint32_t places, WantedTokens wanted,
+                  void* context) {
+  const ArenaView& to = group.to;
+  Sharing sharing(group, Budget::kPrefix, tokens);
   const std::uint32_t least = sharing.floor() * kTileSlots;
   // Tokens of each head of a layer above the minimum.
   const auto more_of = [&](std::uint32_t layer, std::uint32_t place) {
@@ -220,14 +232,44 @@ void share_evenly(const ArenaView& to, std::uint32_t tokens, std::uint32_t place
   while (high - low > 1) {
     const std::uint32_t middle = low + (high - low) / 2;
     std::uint64_t sum = 0;
-    for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) sum += more_of(layer, middle);
+    group.each_layer([&](std::uint32_t layer) { sum += more_of(layer, middle); });
     (sum * to.shape().kv_heads <= sharing.left() * kTileSlots ? low : high) = middle;
   }
-  for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) {
+  group.each_layer([&](std::uint32_t layer) {
     const std::uint32_t more = more_of(layer, low);
     for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) to.chain(layer, head).budget = more;
+  });
+  share_by_weights(group, sharing);
+}
+
+void share_in(const HeadGroup& group, Budget how, std::uint32_t tokens) {
+  if (how == Budget::kPrefix) return share_evenly(group, tokens, kAttentionPoints * 256, tokens_at, nullptr);
+  Sharing sharing(group, how, tokens);
+  if (how == Budget::kRetrieval) return share_by_rank(group, sharing);
+  group.each_head([&](std::uint32_t layer, std::uint32_t head, Chain& chain) {
+    chain.budget = weight_of(group.to, how, layer, head);
+  });
+  share_by_weights(group, sharing);
+}
+
+// Calls visit(group) for those that have heads.
+template <typename Visit>
+void each_group(const ArenaView& to, Visit visit) {
+  for (const bool wide : {false, true}) {
+    const HeadGroup group{to, wide};
+    if (group.heads() != 0) visit(group);
   }
-  share_by_weights(to, sharing);
+}
+
+}  // namespace
+
+void share_heads(const ArenaView& to, Budget how, std::uint32_t tokens) {
+  if (how == Budget::kUniform || how == Budget::kAdaptive || how == Budget::kTable) return;
+  each_group(to, [&](const HeadGroup& group) { share_in(group, how, tokens); });
+}
+
+void share_evenly(const ArenaView& to, std::uint32_t tokens, std::uint32_t places, WantedTokens wanted, void* context) {
+  each_group(to, [&](const HeadGroup& group) { share_evenly(group, tokens, places, wanted, context); });
 }
 
 HeadRule rule_of(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head) {

@@ -8,24 +8,38 @@
 namespace nibkv {
 namespace {
 
-// Makes all chains empty. They keep their budgets, and each gets its own tiles in
-// one run of the pool.
+// Makes the chains of layers with wider codes, or of the others, empty: each gets its own tiles in one run, from `tile` up
+// to `end`.
+void divide_pool(const ArenaView& to, bool wide, std::uint32_t end, std::uint32_t& tile) {
+  std::uint32_t* links = to.links();
+  Chain* newest = nullptr;
+  const auto give = [&](std::uint32_t run_end) {
+    newest->free = tile;
+    for (; tile + 1 < run_end; ++tile) links[tile] = tile + 1;
+    links[tile++] = kNoTile;
+  };
+  for (std::size_t i = 0; i < to.heads(); ++i) {
+    Chain& chain = to.chains()[i];
+    const auto layer = static_cast<std::uint32_t>(i / to.shape().kv_heads);
+    if (to.is_wide_layer(layer) != wide) continue;
+    if (newest != nullptr)
+      give(tile + run_tiles(to, static_cast<std::uint32_t>(newest - to.chains()) / to.shape().kv_heads, *newest));
+    if (to.policy().budget == Budget::kAdaptive) chain.budget = to.policy().tokens;
+    chain = {kNoTile, kNoTile, 0, 0, kNoTile, chain.budget, 0, 0};
+    newest = &chain;
+  }
+  if (newest != nullptr) give(end);  // and what is left
+}
+
+// Makes all chains empty. They keep their budgets.
 void reset(const ArenaView& to) {
   const Layout& layout = to.layout();
   ArenaHeader& header = to.header();
   std::memset(&header, 0, sizeof header);
   header.magic = kArenaMagic;
-  std::uint32_t* links = to.links();
   std::uint32_t tile = 0;
-  for (std::size_t i = 0; i < to.heads(); ++i) {
-    Chain& chain = to.chains()[i];
-    if (to.policy().budget == Budget::kAdaptive) chain.budget = to.policy().tokens;
-    const std::uint32_t own = run_tiles(to, static_cast<std::uint32_t>(i / to.shape().kv_heads), chain);
-    const std::uint32_t end = i + 1 == to.heads() ? static_cast<std::uint32_t>(layout.tiles) : tile + own;
-    chain = {kNoTile, kNoTile, 0, 0, tile, chain.budget, 0, 0};
-    for (; tile + 1 < end; ++tile) links[tile] = tile + 1;
-    links[tile++] = kNoTile;
-  }
+  if (has_wide(to.policy())) divide_pool(to, true, layout.wide_tiles, tile);
+  divide_pool(to, false, static_cast<std::uint32_t>(layout.tiles), tile);
   reset_bands(to);
   forget_shares(to);
 }
@@ -48,7 +62,7 @@ static bool is_built(Storage storage) {
 
 Status find_layout(const Shape& shape, const Policy& policy, Layout& layout) {
   if (!valid(shape) || !is_built(shape.storage)) return Status::kBadShape;
-  if (footprint(shape, policy) == 0) return Status::kBadPolicy;
+  if (footprint(shape, policy) == 0 || (has_wide(policy) && !is_built(policy.wide_storage))) return Status::kBadPolicy;
   layout = layout_of(shape, policy);
   return Status::kOk;
 }
@@ -119,10 +133,10 @@ Usage Cache::usage() const {
   if (!ready()) return {};
   const ArenaView to{*this};
   const ArenaHeader& header = to.header();
-  const bool counted = folds(to);
-  const std::uint64_t chain_bytes = to.heads() * (sizeof(Chain) + (counted ? sizeof(FoldedPart) : 0));
-  const std::uint64_t used = counted ? header.used_bytes : header.used_tiles * bytes_of_tile(to, 0);
-  const std::uint64_t peak = counted ? header.peak_bytes : header.peak_tiles * bytes_of_tile(to, 0);
+  const bool counted = counts_bytes(to);
+  const std::uint64_t chain_bytes = to.heads() * (sizeof(Chain) + (folds(to) ? sizeof(FoldedPart) : 0));
+  const std::uint64_t used = counted ? header.used_bytes : header.used_tiles * pool_tile_bytes(to, false);
+  const std::uint64_t peak = counted ? header.peak_bytes : header.peak_tiles * pool_tile_bytes(to, false);
   return {static_cast<std::size_t>(to.layout().total),
           static_cast<std::size_t>(chain_bytes + used),
           static_cast<std::size_t>(chain_bytes + peak),

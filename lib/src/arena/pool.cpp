@@ -5,9 +5,10 @@ namespace nibkv {
 std::uint32_t grow(const ArenaView& to, Chain& chain) {
   Chain* lender = &chain;
   NIBKV_ASSERT(to.header().used_tiles < to.layout().tiles);
+  const bool wide = to.is_wide(chain);
   for (Chain* other = to.chains(); lender->free == kNoTile; ++other) {
     NIBKV_ASSERT(other < to.chains() + to.heads());
-    lender = other;
+    if (to.is_wide(*other) == wide) lender = other;
   }
   const std::uint32_t tile = lender->free;
   lender->free = to.links()[tile];

@@ -43,7 +43,7 @@ constexpr bool equal_budgets(const Policy& policy) {
 }
 /// Whether the pool is divided into runs of equal length, one for each chain.
 constexpr bool equal_runs(const Policy& policy, const Layout& layout) {
-  return equal_budgets(policy) && layout.views == 0;
+  return equal_budgets(policy) && layout.views == 0 && layout.wide_tiles == 0;
 }
 
 /// Scales and outliers come first under every policy, at the same offsets.
@@ -71,10 +71,19 @@ struct ArenaView {
   const Layout& layout() const { return *cache.layout_; }
   const ProfileView& profile() const { return cache.profile_; }
   const Kernels& kernels() const { return *cache.kernels_; }
-  /// Those of the codes that tiles have; not of Storage::kF32.
-  TileFormat format() const { return format_of(shape().storage); }
-  const CodeKernels& key_kernels() const { return kernels().of(format().key_bits); }
-  const CodeKernels& value_kernels() const { return kernels().of(format().value_bits); }
+  /// Whether the tiles of a layer have wider codes, and whether a tile has.
+  bool is_wide_layer(std::uint32_t layer) const { return policy().wide.has(layer); }
+  bool is_wide(std::uint32_t tile) const { return tile < layout().wide_tiles; }
+  bool is_wide(const Chain& chain) const {
+    return has_wide(policy()) && is_wide_layer(static_cast<std::uint32_t>(&chain - chains()) / shape().kv_heads);
+  }
+  /// The codes of a tile; not under Storage::kF32.
+  TileFormat format(bool wide) const { return format_of(wide ? policy().wide_storage : shape().storage); }
+  const CodeKernels& key_kernels(std::uint32_t tile) const { return kernels().of(format(is_wide(tile)).key_bits); }
+  const CodeKernels& value_kernels(std::uint32_t tile) const { return kernels().of(format(is_wide(tile)).value_bits); }
+  std::uint32_t key_bytes(bool wide) const { return wide ? layout().wide_key_bytes : layout().key_bytes; }
+  std::uint32_t value_bytes(bool wide) const { return wide ? layout().wide_value_bytes : layout().value_bytes; }
+  std::uint32_t code_bytes(bool wide) const { return key_bytes(wide) + value_bytes(wide); }
   bool turns() const { return cache.turns_; }
 
   template <typename T>
@@ -181,7 +190,10 @@ struct ArenaView {
 
   std::byte* codes(std::uint32_t tile) const {
     NIBKV_ASSERT(tile < layout().tiles);
-    return at<std::byte>(layout().codes + std::uint64_t{tile} * layout().code_bytes);
+    const Layout& all = layout();
+    if (is_wide(tile)) return at<std::byte>(all.codes + std::uint64_t{tile} * code_bytes(true));
+    const std::uint64_t wide = std::uint64_t{all.wide_tiles} * code_bytes(true);
+    return at<std::byte>(all.codes + wide + std::uint64_t{tile - all.wide_tiles} * all.code_bytes);
   }
   /// Also of views.
   std::uint8_t* key_codes(std::uint32_t tile) const;

@@ -73,7 +73,7 @@ int weigh_tiles(const ArenaView& to, const Rows& rows, const Run& run, std::uint
   const auto dim = static_cast<int>(to.shape().head_dim);
   const auto channels = static_cast<int>(to.shape().outlier_channels);
   const Kernels& kernels = to.kernels();
-  const CodeKernels& key_kernels = to.key_kernels();
+  const CodeKernels& key_kernels = to.key_kernels(run.first);
   const std::size_t tiles_before = run.tiles_before + (first_slot - run.begin) / kTileSlots;
   const std::size_t first_pair = tiles_before * static_cast<std::uint32_t>(rows.count);
   std::uint16_t* softmax = rows.softmax == nullptr ? nullptr : rows.softmax + first_pair * kTileSlots;
@@ -128,7 +128,8 @@ int weigh_tiles(const ArenaView& to, const Rows& rows, const Run& run, std::uint
 }
 
 // Adds a weighted tile to the sums of all rows.
-void add_tile(const ArenaView& to, Rows& rows, const TileWeights& tile, const std::uint8_t* values) {
+void add_tile(const ArenaView& to, Rows& rows, const TileWeights& tile, const CodeKernels& kernels,
+              const std::uint8_t* values) {
   const auto dim = static_cast<int>(to.shape().head_dim);
   for (int i = 0; i < rows.count; ++i) {
     RowState& state = rows.states[i];
@@ -142,7 +143,7 @@ void add_tile(const ArenaView& to, Rows& rows, const TileWeights& tile, const st
     state.mass += static_cast<std::uint64_t>(tile.masses[i]) << 24 >> below;
     tile.value_units[i] *= power_of_two(-below);
   }
-  to.value_kernels().value_sums(values, dim, tile.weights, tile.value_units, rows.count, rows.sums);
+  kernels.value_sums(values, dim, tile.weights, tile.value_units, rows.count, rows.sums);
 }
 
 // Puts the sums of a block where they belong, and begins the next one.
@@ -269,6 +270,7 @@ void read_tiles(const ArenaView& to, const Runs& runs, Rows& rows, std::uint32_t
     RunCursor cursor = RunCursor::at_start(to, run);
     for (std::uint32_t tile = run.tiles_before; tile < at; ++tile) cursor.move_on(to);
     const std::uint32_t stop = run_end < end ? run_end : end;
+    const CodeKernels& value_kernels = to.value_kernels(run.first);
     while (at < stop) {
       const std::uint32_t slot = run.begin + (at - run.tiles_before) * kTileSlots;
       const std::uint32_t most = stop - at < most_tiles ? stop - at : most_tiles;
@@ -277,7 +279,7 @@ void read_tiles(const ArenaView& to, const Runs& runs, Rows& rows, std::uint32_t
         if (blocks && at % kBlockTiles == 0 && at != first)
           end_block(to, rows, at / kBlockTiles - 1, blocks_of(runs.tiles));
         prefetch_values(to, batch.at[j]);
-        add_tile(to, rows, batch.tiles[j], run.values(batch.at[j].tile));
+        add_tile(to, rows, batch.tiles[j], value_kernels, run.values(batch.at[j].tile));
       }
     }
   }

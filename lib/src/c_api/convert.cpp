@@ -44,11 +44,12 @@ static Fold to_cpp(const nibkv_fold& from) {
 Policy to_cpp(const nibkv_policy& from) {
   const auto& [keep, tokens, sinks, recent, score, group, combine, per_query, window, pool, merge, rephase, similarity,
                position_free, mass, mean_threshold, threshold, candidate_mass, budget, fold, most, recovered,
-               recent_share, value_norms] = from;
+               recent_share, value_norms, wide_storage, wide] = from;
   Policy to;
   auto& [to_keep, to_tokens, to_sinks, to_recent, to_recent_share, to_score, to_group, to_combine, to_per_query,
          to_window, to_pool, to_value_norms, to_merge, to_rephase, to_similarity, to_position_free, to_mass,
-         to_mean_threshold, to_threshold, to_candidate_mass, to_budget, to_most, to_recovered, to_fold] = to;
+         to_mean_threshold, to_threshold, to_candidate_mass, to_budget, to_most, to_recovered, to_wide, to_wide_storage,
+         to_fold] = to;
   to_keep = Keep{keep};
   to_tokens = tokens;
   to_sinks = sinks;
@@ -71,6 +72,8 @@ Policy to_cpp(const nibkv_policy& from) {
   to_candidate_mass = candidate_mass;
   to_budget = Budget{budget};
   to_fold = to_cpp(fold);
+  std::memcpy(to_wide.words, wide, sizeof wide);
+  to_wide_storage = Storage{wide_storage};
   // An older struct ends before them.
   if (most != 0) to_most = most;
   if (recovered != 0) to_recovered = recovered;
@@ -119,11 +122,35 @@ static nibkv_fold to_c(const Fold& from) {
 nibkv_policy to_c(const Policy& from) {
   const auto& [keep, tokens, sinks, recent, recent_share, score, group, combine, per_query, window, pool, value_norms,
                merge, rephase, similarity, position_free, mass, mean_threshold, threshold, candidate_mass, budget, most,
-               recovered, fold] = from;
-  return {number(keep),       tokens,        sinks,        recent,         number(score), number(group),
-          number(combine),    per_query,     window,       pool,           number(merge), rephase,
-          number(similarity), position_free, number(mass), mean_threshold, threshold,     candidate_mass,
-          number(budget),     to_c(fold),    most,         recovered,      recent_share,  value_norms};
+               recovered, wide, wide_storage, fold] = from;
+  nibkv_policy to = {number(keep),
+                     tokens,
+                     sinks,
+                     recent,
+                     number(score),
+                     number(group),
+                     number(combine),
+                     per_query,
+                     window,
+                     pool,
+                     number(merge),
+                     rephase,
+                     number(similarity),
+                     position_free,
+                     number(mass),
+                     mean_threshold,
+                     threshold,
+                     candidate_mass,
+                     number(budget),
+                     to_c(fold),
+                     most,
+                     recovered,
+                     recent_share,
+                     value_norms,
+                     number(wide_storage),
+                     {}};
+  std::memcpy(to.wide, wide.words, sizeof to.wide);
+  return to;
 }
 
 bool Taken::take_shape(const nibkv_shape* from, const nibkv_sizes* sizes) {

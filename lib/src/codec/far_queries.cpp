@@ -175,7 +175,7 @@ void FarQueries::meet_turned(const Range& range, const Turned& rows, const SlotS
   for (std::int32_t first = 0; first < range.end - range.from; first += kMost) {
     const std::int32_t left = range.end - range.from - first;
     const std::int32_t count = left < kMost ? left : kMost;
-    to_.key_kernels().key_dots(to.codes, dim, rows.codes + first * dim, rows.sums + first, count, found);
+    to_.key_kernels(tile).key_dots(to.codes, dim, rows.codes + first * dim, rows.sums + first, count, found);
     for (std::int32_t j = 0; j < count; ++j)
       put_dots(dots_of(to.dots, range.from + first + j), dots_of(found, j), rows.rows[first + j].scale, 0, slots.of,
                steps);

@@ -59,10 +59,10 @@ void Merger::add(const Place& at, float weight, std::int64_t positions) {
   for (std::uint32_t n = 0; n < channels_; ++n) outliers_[n] += outliers[n] * share;
 }
 
-std::uint16_t Merger::encode_value(std::uint8_t* codes) {
+std::uint16_t Merger::encode_value(const Place& centre, std::uint8_t* codes) {
   const float share = 1.0f / weights_;
   for (std::uint32_t c = 0; c < dim_; ++c) value_[c] *= share;
-  return to_.value_kernels().encode_row(value_, static_cast<int>(dim_), codes);
+  return to_.value_kernels(centre.tile).encode_row(value_, static_cast<int>(dim_), codes);
 }
 
 // The average of directions is shorter than 1; the average of the norms compensates for that.
@@ -74,7 +74,7 @@ bool Merger::encode_key(const Place& centre, const KeyRefiner* refiner, std::uin
   if (!(length >= ports::kSmallest)) return false;
   const float stretch = norms_ / weights_ / length;
   for (std::uint32_t c = 0; c < dim_; ++c) row_[c] = key_[c] * stretch;
-  scale = to_.key_kernels().encode_row(row_, static_cast<int>(dim_), codes);
+  scale = to_.key_kernels(centre.tile).encode_row(row_, static_cast<int>(dim_), codes);
   if (refiner != nullptr && scale != 0) scale = refiner->refine(row_, codes, scale);
   for (std::uint32_t n = 0; n < channels_; ++n) {
     to_.outliers(centre.tile)[outlier_byte(centre.lane, n)] = outlier_code(outliers_[n] * stretch, outlier_scales_[n]);
@@ -85,7 +85,7 @@ bool Merger::encode_key(const Place& centre, const KeyRefiner* refiner, std::uin
 void Merger::finish(const Place& centre, const KeyRefiner& refiner) {
   std::uint8_t codes[kMaxHeadDim];
   if (!shares_values(to_, centre.tile)) {
-    put_value(to_, centre.tile, centre.lane, codes, encode_value(codes));
+    put_value(to_, centre.tile, centre.lane, codes, encode_value(centre, codes));
   }
   std::uint16_t scale = 0;
   if (to_.policy().merge != Merge::kBoth || shares_keys(to_, centre.tile)) return;

@@ -28,9 +28,9 @@ class Merger {
   void start();
   /// @param positions  from the slot to its centre
   void add(const Place& slot, float weight, std::int64_t positions);
-  /// Quantises the sum to codes, u8[head_dim].
+  /// Quantises the sum to codes of the centre's width, u8[head_dim].
   /// @returns the scale
-  std::uint16_t encode_value(std::uint8_t* codes);
+  std::uint16_t encode_value(const Place& centre, std::uint8_t* codes);
   /// The same for keys; their outlier channels are written into the centre. `refiner` may be null.
   /// @returns false when they cancel out: the centre keeps its key
   bool encode_key(const Place& centre, const KeyRefiner* refiner, std::uint8_t* codes, std::uint16_t& scale);

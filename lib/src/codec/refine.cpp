@@ -72,10 +72,9 @@ std::uint32_t block_at(std::uint32_t head_dim, std::uint32_t start) {
 
 }  // namespace
 
-KeyRefiner::KeyRefiner(const ArenaView& to, const Basis& basis, float* buffers)
+KeyRefiner::KeyRefiner(const ArenaView& to, const Basis& basis, std::uint32_t bits, float* buffers)
     : kernels_(to.kernels()), head_dim_(to.shape().head_dim), weights_(buffers) {
   const std::uint32_t head_dim = head_dim_;
-  const std::uint32_t bits = to.format().key_bits;
   moments_ = buffers + head_dim;
   levels_ = buffers + 5 * head_dim;
   weighed_row_ = buffers + 6 * head_dim;

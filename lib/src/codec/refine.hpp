@@ -19,8 +19,9 @@ class KeyRefiner {
  public:
   static constexpr std::uint32_t kBuffers = kRefinerRows;  ///< f32[head_dim] each
 
+  /// @param bits     of the codes
   /// @param buffers  f32[kBuffers * head_dim], kept
-  KeyRefiner(const ArenaView& to, const Basis& basis, float* buffers);
+  KeyRefiner(const ArenaView& to, const Basis& basis, std::uint32_t bits, float* buffers);
 
   /// @param row    f32[head_dim]: the rotated key
   /// @param codes  u8[head_dim], those of encode_row; improved in place

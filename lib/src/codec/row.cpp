@@ -59,23 +59,23 @@ void square_bytes(const std::uint8_t* codes, std::uint32_t head_dim, float* ener
 }  // namespace
 
 void key_row(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, std::uint8_t* row) {
-  get_key_codes(key_plane(to), to.key_codes(tile), lane, row);
+  get_key_codes(key_plane(to, tile), to.key_codes(tile), lane, row);
 }
 
 void value_row(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, std::uint8_t* row) {
-  get_value_codes(value_plane(to), to.value_codes(tile), lane, row);
+  get_value_codes(value_plane(to, tile), to.value_codes(tile), lane, row);
 }
 
 void key_levels(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, std::int8_t* levels) {
   std::uint8_t codes[kMaxHeadDim];
   key_row(to, tile, lane, codes);
-  to_levels(to.format().key_bits, codes, to.shape().head_dim, levels);
+  to_levels(key_plane(to, tile).bits, codes, to.shape().head_dim, levels);
 }
 
 void value_levels(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, std::int8_t* levels) {
   std::uint8_t codes[kMaxHeadDim];
   value_row(to, tile, lane, codes);
-  to_levels(to.format().value_bits, codes, to.shape().head_dim, levels);
+  to_levels(value_plane(to, tile).bits, codes, to.shape().head_dim, levels);
 }
 
 void restore_key(const ArenaView& to, const Basis& basis, std::uint32_t tile, std::uint32_t lane, float* row) {
@@ -95,19 +95,19 @@ void put_key(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, const 
              std::uint16_t scale) {
   NIBKV_ASSERT(lane < kTileSlots && (scale == 0 || scale >= 256));
   to.key_scales(tile)[lane] = scale < kMostKeyScale16 ? scale : kMostKeyScale16;
-  put_key_codes(key_plane(to), to.key_codes(tile), lane, codes);
+  put_key_codes(key_plane(to, tile), to.key_codes(tile), lane, codes);
 }
 
 void put_value(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, const std::uint8_t* codes,
                std::uint16_t scale) {
   NIBKV_ASSERT(lane < kTileSlots && (scale == 0 || scale >= 256));
   to.value_scales(tile)[lane] = scale < kMostValueScale16 ? scale : kMostValueScale16;
-  put_value_codes(value_plane(to), to.value_codes(tile), lane, codes);
+  put_value_codes(value_plane(to, tile), to.value_codes(tile), lane, codes);
 }
 
 void key_energies(const ArenaView& to, std::uint32_t tile, float* energies) {
   for (std::uint32_t t = 0; t < kTileSlots; ++t) energies[t] = 0;
-  const std::uint32_t bits = to.format().key_bits;
+  const std::uint32_t bits = key_plane(to, tile).bits;
   if (ports::is_built(4) && bits == 4) square_codes<4>(to.key_codes(tile), to.shape().head_dim, energies);
   if (ports::is_built(2) && bits == 2) square_codes<2>(to.key_codes(tile), to.shape().head_dim, energies);
   if (ports::is_built(8) && bits == 8) square_bytes(to.key_codes(tile), to.shape().head_dim, energies);

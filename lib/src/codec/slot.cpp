@@ -210,9 +210,9 @@ void move_slot(const ArenaView& to, std::uint32_t from_tile, std::uint32_t from_
     return;
   }
   if (owns_keys(to, to_tile))
-    move_key_codes(key_plane(to), to.key_codes(from_tile), from_lane, to.key_codes(to_tile), to_lane);
+    move_key_codes(key_plane(to, to_tile), to.key_codes(from_tile), from_lane, to.key_codes(to_tile), to_lane);
   if (owns_values(to, to_tile))
-    move_value_codes(value_plane(to), to.value_codes(from_tile), from_lane, to.value_codes(to_tile), to_lane);
+    move_value_codes(value_plane(to, to_tile), to.value_codes(from_tile), from_lane, to.value_codes(to_tile), to_lane);
   const Side at = to.layout().side;
   const std::byte* const from_side = to.side(from_tile);
   std::byte* const to_side = to.side(to_tile);
@@ -228,14 +228,14 @@ void move_slot(const ArenaView& to, std::uint32_t from_tile, std::uint32_t from_
 
 void copy_key_codes(const std::uint8_t* keys, std::uint32_t lane, const ArenaView& to, const Place& to_at) {
   std::uint8_t codes[kMaxHeadDim];
-  get_key_codes(key_plane(to), keys, lane, codes);
-  put_key_codes(key_plane(to), to.key_codes(to_at.tile), to_at.lane, codes);
+  get_key_codes(key_plane(to, to_at.tile), keys, lane, codes);
+  put_key_codes(key_plane(to, to_at.tile), to.key_codes(to_at.tile), to_at.lane, codes);
 }
 
 void copy_value_codes(const std::uint8_t* values, std::uint32_t lane, const ArenaView& to, const Place& to_at) {
   std::uint8_t codes[kMaxHeadDim];
-  get_value_codes(value_plane(to), values, lane, codes);
-  put_value_codes(value_plane(to), to.value_codes(to_at.tile), to_at.lane, codes);
+  get_value_codes(value_plane(to, to_at.tile), values, lane, codes);
+  put_value_codes(value_plane(to, to_at.tile), to.value_codes(to_at.tile), to_at.lane, codes);
 }
 
 void copy_side(const SideBytes& from, std::uint32_t lane, const ArenaView& to, const Place& to_at) {

@@ -17,11 +17,11 @@ struct CodePlane {
   std::uint32_t bits;  ///< of a code: 2, 4 or 8
   std::uint32_t head_dim;
 };
-inline CodePlane key_plane(const ArenaView& of) {
-  return {of.format().key_bits, of.shape().head_dim};
+inline CodePlane key_plane(const ArenaView& of, std::uint32_t tile) {
+  return {of.format(of.is_wide(tile)).key_bits, of.shape().head_dim};
 }
-inline CodePlane value_plane(const ArenaView& of) {
-  return {of.format().value_bits, of.shape().head_dim};
+inline CodePlane value_plane(const ArenaView& of, std::uint32_t tile) {
+  return {of.format(of.is_wide(tile)).value_bits, of.shape().head_dim};
 }
 
 /// Reads one slot's codes, u8[head_dim], from the key or value codes of a tile, or writes
@@ -40,7 +40,7 @@ void start_slot(const ArenaView& to, const Chain& chain, std::uint32_t tile, std
 void move_slot(const ArenaView& to, std::uint32_t from_tile, std::uint32_t from_lane, std::uint32_t to_tile,
                std::uint32_t to_lane);
 
-/// move_slot to another cache of the same storage: what both keep of a slot. In neither do layers share codes.
+/// move_slot to another cache, whose layer has the same storage: what both keep of a slot. In neither do layers share codes.
 void copy_slot(const ArenaView& from, const Place& at, const ArenaView& to, const Place& to_at);
 
 /// The side data of another cache's tile: in its arena, or as a snapshot has it.

@@ -37,6 +37,7 @@ Status check_move(const ArenaView& from, const ArenaView& to) {
   for (std::size_t i = 0; i < from.heads(); ++i) {
     if (from.chains()[i].seen != from.chains()[0].seen) return Status::kBadArgument;
     tiles += tiles_of(from.chains()[i].used);
+    if (to.policy().keep == Keep::kAll && from.chains()[i].used > most_slots(to)) return Status::kFull;
   }
   return to.policy().keep == Keep::kAll && tiles > to.layout().tiles ? Status::kFull : Status::kOk;
 }

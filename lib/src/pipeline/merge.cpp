@@ -108,7 +108,7 @@ void add_class(const ArenaView& to, const Merging& in, Merger& merger, std::uint
 void merge_layer(const ArenaView& to, const Merging& in, const std::uint32_t* target, const PlanArrays& arrays) {
   const Policy& policy = to.policy();
   const Basis basis(to, in.layer, in.kv_head);
-  const KeyRefiner refiner(to, basis, to.refining());
+  const KeyRefiner refiner(to, basis, to.format(to.is_wide_layer(in.layer)).key_bits, to.refining());
   Merger merger(to, basis);
   for (std::uint32_t i = 0; i < in.chain.used; ++i) {
     if (target[i] >= kMember || arrays.first[target[i]] == kNone) continue;
@@ -173,7 +173,7 @@ void SharedMerge::fold_class(std::uint32_t slot, std::uint32_t member, const std
     if (keys) {
       if (!mergers_[w].encode_key(at[w], nullptr, row.codes[w], row.scales[w])) continue;
     } else {
-      row.scales[w] = mergers_[w].encode_value(row.codes[w]);
+      row.scales[w] = mergers_[w].encode_value(at[w], row.codes[w]);
     }
     changed = true;
   }

@@ -149,7 +149,7 @@ float Batch::value_cosine(const Candidate& candidate, std::uint32_t i, std::uint
 // The dot products of all candidates with the keys that a tile holds.
 void Batch::multiply(std::uint32_t tile) {
   const int count = static_cast<int>(count_);
-  to_.key_kernels().key_dots(to_.key_codes(tile), static_cast<int>(dim()), levels_, sums_, count, dots_);
+  to_.key_kernels(tile).key_dots(to_.key_codes(tile), static_cast<int>(dim()), levels_, sums_, count, dots_);
   if (channels() != 0) {
     to_.kernels().outlier_dots(to_.outliers(tile), static_cast<int>(channels()), outliers_, outlier_sums_, count,
                                outlier_dots_);
@@ -296,7 +296,7 @@ void assign_members(const ArenaView& to, const Chain& chain, std::uint32_t layer
     for (Cursor each = to.first_slot(chain); each.any(); each.next_tile(links)) {
       if (centre_lanes(each, inner, target) == 0) continue;  // not compared with
       const std::uint32_t ahead = links[each.tile];
-      if (ahead != kNoTile) prefetch(to.key_codes(ahead), to.layout().key_bytes);
+      if (ahead != kNoTile) prefetch(to.key_codes(ahead), to.key_bytes(to.is_wide(ahead)));
       batch.find_energies(each.tile, energies + each.first_slot());
     }
   }

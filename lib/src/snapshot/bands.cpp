@@ -44,10 +44,11 @@ Status check_positions(const ArenaView& to, const SnapshotSource& source, const 
   return Status::kOk;
 }
 
-// The bytes that Usage counts for the given tiles, views and planes, if layers share codes.
+// The bytes that Usage counts for the given tiles, views and planes.
 std::uint64_t bytes_in_use(const ArenaView& to, const detail::SnapshotCounts& counts) {
-  const std::uint64_t beside = bytes_of_tile(to, 0) - to.layout().code_bytes;
-  return counts.tiles * bytes_of_tile(to, 0) + counts.views * beside + counts.planes * to.layout().key_bytes;
+  const std::uint64_t tile = pool_tile_bytes(to, false);
+  return (counts.tiles - counts.wide_tiles) * tile + counts.wide_tiles * pool_tile_bytes(to, true) +
+         counts.views * (tile - to.layout().code_bytes) + counts.planes * to.layout().key_bytes;
 }
 
 // Whether both layers of a pair have the views of the same entries, all of them the pair's
@@ -124,10 +125,10 @@ Status check_pairs(const ArenaView& to, const SnapshotSource& source, const Part
 bool sound_peaks(const ArenaView& to, const Peaks& peaks, const detail::SnapshotCounts& counts) {
   const Layout& layout = to.layout();
   if (peaks.used_tiles != counts.tiles || peaks.tiles < peaks.used_tiles || peaks.tiles > layout.tiles) return false;
-  if (!folds(to)) return peaks.bytes == 0;
+  if (!counts_bytes(to)) return peaks.bytes == 0;
   const std::uint64_t planes = detail::all_planes(layout);
   return peaks.bytes >= bytes_in_use(to, counts) &&
-         peaks.bytes <= bytes_in_use(to, {layout.tiles, layout.views, planes});
+         peaks.bytes <= bytes_in_use(to, {layout.tiles, layout.views, planes, layout.wide_tiles});
 }
 
 void load_fold(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, const ChainRecord& record) {
@@ -144,9 +145,14 @@ void load_fold(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, 
 }
 
 bool sound_folds(const ArenaView& to) {
-  if (!folds(to)) return (to.header().used_entries | to.header().used_bytes) == 0;
+  if (!folds(to)) {
+    std::uint64_t bytes = 0;
+    for (std::size_t i = 0; counts_bytes(to) && i < to.heads(); ++i)
+      bytes += tiles_of(to.chains()[i].used) * pool_tile_bytes(to, to.is_wide(to.chains()[i]));
+    return to.header().used_entries == 0 && to.header().used_bytes == bytes;
+  }
   std::uint64_t entries = 0;
-  std::uint64_t bytes = std::uint64_t{to.header().used_tiles} * bytes_of_tile(to, 0);
+  std::uint64_t bytes = std::uint64_t{to.header().used_tiles} * pool_tile_bytes(to, false);
   for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) {
     for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) {
       const Chain& chain = to.chain(layer, head);

@@ -45,6 +45,7 @@ inline void count_chain(detail::SnapshotCounts& counts, const Policy& policy, st
                         std::uint64_t folded) {
   const auto tiles = [](std::uint64_t slots) { return (slots + kTileSlots - 1) / kTileSlots; };
   counts.tiles += tiles(used - folded);
+  if (policy.wide.has(layer)) counts.wide_tiles += tiles(used - folded);
   counts.views += tiles(folded);
   counts.planes += tiles(folded) * planes_of_layer(policy, layer);
 }

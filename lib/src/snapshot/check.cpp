@@ -35,8 +35,16 @@ bool sound_records(const ArenaView& to) {
   return sound_peaks(to, {header.used_tiles, header.peak_tiles, header.peak_bytes}, judge.counts());
 }
 
+// Whether the tiles of a chain have the codes of its layer. The list is sound.
+bool same_width(const ArenaView& to, const Chain& chain) {
+  const std::uint32_t* links = to.links();
+  std::uint32_t tile = chain.first;
+  while (tile != kNoTile && to.is_wide(tile) == to.is_wide(chain)) tile = links[tile];
+  return tile == kNoTile;
+}
+
 bool sound_chain(Walk& walk, const Chain& chain) {
-  return sound_list(walk, walk.to.own(chain), false);
+  return sound_list(walk, walk.to.own(chain), false) && same_width(walk.to, chain);
 }
 
 bool sound_free_list(Walk& walk, const Chain& chain, std::size_t head) {
@@ -44,6 +52,7 @@ bool sound_free_list(Walk& walk, const Chain& chain, std::size_t head) {
   for (std::uint32_t tile = chain.free; tile != kNoTile; tile = walk.to.links()[tile]) {
     if (!walk.take(tile) || tile >= walk.to.layout().tiles) return false;
     if (equal && tile / walk.to.layout().tiles_per_head != head) return false;
+    if (walk.to.is_wide(tile) != walk.to.is_wide(chain)) return false;
   }
   return true;
 }

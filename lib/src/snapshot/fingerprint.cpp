@@ -23,7 +23,7 @@ constexpr std::uint64_t kRuleOfScores = 2;
 
 // When you add a field, add it below too, unless caches that differ only in that field
 // may share snapshots.
-static_assert(sizeof(Rotary) == 16 && sizeof(Shape) == 32 && sizeof(Fold) == 144 && sizeof(Policy) == 184);
+static_assert(sizeof(Rotary) == 16 && sizeof(Shape) == 32 && sizeof(Fold) == 144 && sizeof(Policy) == 224);
 
 }  // namespace
 
@@ -53,6 +53,10 @@ std::uint64_t fingerprint(const Policy& policy, bool folds) {
   if (policy.recent_share != 0) all.add(256u + policy.recent_share);
   if (policy.value_norms) all.add(512);
   if (scores_attention(policy)) all.add(kRuleOfScores);
+  if (has_wide(policy)) {
+    for (const std::uint64_t word : policy.wide.words) all.add(word);
+    all.add(1024u + number(policy.wide_storage));
+  }
   if (has_pairs(policy)) {  // without min_cosine, which no cache reads
     const Fold& fold = policy.fold;
     for (const LayerSet* set : {&fold.keys, &fold.values, &fold.aligned_keys, &fold.aligned_values}) {

@@ -47,8 +47,9 @@ class TileSection {
 // again if space was made since, which takes the workspace that its codes are in.
 class SnapshotSlots {
  public:
-  SnapshotSlots(const ArenaView& from, const Chain& chain, TileSection& sides, TileSection& codes)
+  SnapshotSlots(const ArenaView& from, bool wide, const Chain& chain, TileSection& sides, TileSection& codes)
       : from_(from),
+        wide_(wide),
         chain_(chain),
         sides_(sides),
         codes_(codes),
@@ -74,6 +75,7 @@ class SnapshotSlots {
   std::uint32_t position_of(std::uint32_t slot) const;
 
   const ArenaView& from_;
+  bool wide_;  // whether its tiles have wider codes
   const Chain& chain_;
   TileSection& sides_;
   TileSection& codes_;
@@ -124,15 +126,15 @@ bool SnapshotSlots::get_f32(Reader& reader, const ArenaView& to, const Place* pl
 bool SnapshotSlots::read_rows(const ArenaView& to, bool again, const Place* places, std::uint32_t first,
                               std::uint32_t count) {
   Reader reader = codes_.begin(again);
-  const std::uint32_t bytes = to.layout().code_bytes;
+  const std::uint32_t bytes = from_.code_bytes(wide_);
   if (to.shape().storage == Storage::kF32) {
     return get_f32(reader, to, places, first, count) && codes_.end(reader, bytes, again);
   }
   auto* plane = in_place<std::uint8_t>(to.encoding());
   static_assert((1 + kRefinerRows) * sizeof(float) >= kTileSlots, "a tile's keys or values fit there");
-  if (!reader.get(plane, to.layout().key_bytes)) return false;
+  if (!reader.get(plane, from_.key_bytes(wide_))) return false;
   for (std::uint32_t i = 0; i < count; ++i) copy_key_codes(plane, first + i, to, places[i]);
-  if (!reader.get(plane, to.layout().value_bytes)) return false;
+  if (!reader.get(plane, from_.value_bytes(wide_))) return false;
   for (std::uint32_t i = 0; i < count; ++i) copy_value_codes(plane, first + i, to, places[i]);
   const SideBytes side{from_.policy(), from_.layout().side, side_};
   for (std::uint32_t i = 0; i < count; ++i) copy_side(side, first + i, to, places[i]);
@@ -179,13 +181,14 @@ bool load(const ArenaView& from, const ArenaView& to, const SnapshotSource& sour
     ChainRecord record;
     if (!records.get(&record, sizeof record) || judge.take(record) != Status::kOk) return false;
     if (to.policy().keep == Keep::kAll && judge.counts().tiles > to.layout().tiles) return false;
+    if (to.policy().keep == Keep::kAll && record.used > most_slots(to)) return false;
     Chain chain;
     chain.used = record.used;
     chain.seen = record.seen;
     chain.heaviest = record.heaviest;
     chain.exponent = record.exponent;
-    SnapshotSlots slots(from, chain, sides, codes);
     const auto layer = static_cast<std::uint32_t>(i / to.shape().kv_heads);
+    SnapshotSlots slots(from, from.is_wide_layer(layer), chain, sides, codes);
     mover.fill(layer, static_cast<std::uint32_t>(i % to.shape().kv_heads),
                {from.policy(), chain, SnapshotSlots::take, &slots});
     if (!slots.finish(to)) return false;

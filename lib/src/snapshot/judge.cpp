@@ -53,7 +53,7 @@ bool ChainJudge::sound(const ChainRecord& record) {
   Chain own;
   own.budget = record.budget;
   if (folds(to_)) return record.used <= capacity_of(to_, own);
-  if (to_.policy().keep == Keep::kAll) return true;
+  if (to_.policy().keep == Keep::kAll) return record.used <= most_slots(to_);
   // After compact_now, a chain may be longer than its adaptive budget until the next append.
   if (tiles > to_.layout().chain_tiles) return false;
   if (to_.policy().budget == Budget::kAdaptive) {
@@ -105,7 +105,7 @@ Status check_content(const ArenaView& to, const SnapshotSource& source, const Pa
   if (!judge.sound_whole_from()) return Status::kCorrupt;
   if (!sound_peaks(to, {header.used_tiles, header.peak_tiles, header.peak_bytes}, counts)) return Status::kCorrupt;
   if (parts.bytes[kSides] != side_section_bytes(to, counts)) return Status::kCorrupt;
-  if (parts.bytes[kCodes] != counts.tiles * to.layout().code_bytes) return Status::kCorrupt;
+  if (parts.bytes[kCodes] != code_section_bytes(to.layout(), counts)) return Status::kCorrupt;
   if (parts.bytes[kShared] != shared_section_bytes(to, counts)) return Status::kCorrupt;
   if (const Status paired = check_pairs(to, source, parts); paired != Status::kOk) return paired;
   if (!has_codes(to.shape().storage)) return Status::kOk;

@@ -28,7 +28,7 @@ bool get_side(Reader& from, const ArenaView& to, std::uint32_t tile) {
 }
 
 bool get_codes(Reader& from, const ArenaView& to, std::uint32_t tile) {
-  return from.get(to.codes(tile), to.layout().code_bytes);
+  return from.get(to.codes(tile), to.code_bytes(to.is_wide(tile)));
 }
 
 bool get_entry(Reader& from, const ArenaView& to, std::uint32_t view) {

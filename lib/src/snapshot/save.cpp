@@ -98,10 +98,11 @@ std::uint32_t live_bits(std::uint32_t bits, bool keys, std::uint32_t dim, std::u
   return of(slot, 0x03) | of(slot + 16, 0x0c) | of(slot + 4, 0x30) | of(slot + 20, 0xc0);
 }
 
-// Writes the codes of the keys or the values of a tile.
-void put_plane(Writer& to, const ArenaView& from, const std::uint8_t* plane, bool keys, std::uint32_t live) {
-  const std::uint32_t bits = keys ? from.format().key_bits : from.format().value_bits;
-  const std::uint32_t bytes = keys ? from.layout().key_bytes : from.layout().value_bytes;
+// Writes the codes of the keys or the values of a tile, or of an entry.
+// @param wide  whether they are wider than those of most layers
+void put_plane(Writer& to, const ArenaView& from, bool wide, const std::uint8_t* plane, bool keys, std::uint32_t live) {
+  const std::uint32_t bits = keys ? from.format(wide).key_bits : from.format(wide).value_bits;
+  const std::uint32_t bytes = keys ? from.key_bytes(wide) : from.value_bytes(wide);
   const std::uint32_t dim = from.shape().head_dim;
   constexpr std::uint32_t kPiece = 64;  // divides 8 * head_dim
   std::uint8_t piece[kPiece];
@@ -115,7 +116,8 @@ void put_plane(Writer& to, const ArenaView& from, const std::uint8_t* plane, boo
 
 void put_codes(Writer& to, const ArenaView& from, std::uint32_t tile, std::uint32_t live) {
   const std::byte* codes = from.codes(tile);
-  const std::uint32_t bytes = from.layout().code_bytes;
+  const bool wide = from.is_wide(tile);
+  const std::uint32_t bytes = from.code_bytes(wide);
   const std::uint32_t half = from.layout().key_bytes;
   if (live == kTileSlots) {
     to.put(codes, bytes);
@@ -123,13 +125,14 @@ void put_codes(Writer& to, const ArenaView& from, std::uint32_t tile, std::uint3
     put_slots(to, codes, half, 4, live);
     put_slots(to, codes + half, half, 4 * from.shape().head_dim, live);
   } else {
-    put_plane(to, from, from.key_codes(tile), true, live);
-    put_plane(to, from, from.value_codes(tile), false, live);
+    put_plane(to, from, wide, from.key_codes(tile), true, live);
+    put_plane(to, from, wide, from.value_codes(tile), false, live);
   }
 }
 
 void put_entry(Writer& to, const ArenaView& from, std::uint32_t lower_view, std::uint32_t live) {
-  each_plane(from, lower_view, [&](const std::uint8_t* plane, bool keys) { put_plane(to, from, plane, keys, live); });
+  each_plane(from, lower_view,
+             [&](const std::uint8_t* plane, bool keys) { put_plane(to, from, false, plane, keys, live); });
 }
 
 // Calls `put(writer, view, tile, slots in it)` for the `wanted` tiles in use, in the
@@ -207,7 +210,7 @@ Status save(const Cache& cache, const SnapshotSink& sink, const SaveOptions& opt
   to.start(kSides, side_section_bytes(from, counts));
   put_tiles(to, from, all_tiles, put_side);
   to.seal();
-  to.start(kCodes, counts.tiles * from.layout().code_bytes);
+  to.start(kCodes, code_section_bytes(from.layout(), counts));
   put_tiles(to, from, pool_tiles, put_codes);
   to.seal();
   to.start(kShared, shared_section_bytes(from, counts));

@@ -234,5 +234,33 @@ TEST(PolicySettings, ReachTheCache) {
   }
 }
 
+TEST(PolicySettings, WideLayersAreTheFirstOnesOrNamed) {
+  const auto wide = [](const std::string& value) {
+    Policy policy = ems(100);
+    apply_settings(parse_settings("wide=" + value), policy);
+    return policy.wide;
+  };
+  LayerSet expected;
+  EXPECT_EQ(wide("0"), expected);
+  expected.add(0);
+  EXPECT_EQ(wide("1"), expected);
+  expected.add(1);
+  EXPECT_EQ(wide("2"), expected);
+  expected.add(70);
+  EXPECT_EQ(wide("0:1:70"), expected);
+  EXPECT_EQ(wide("70:0:1"), expected);
+  expected = {};
+  expected.add(8);
+  EXPECT_EQ(wide("8:8"), expected);
+  for (const char* wrong : {"", ":", "1:", ":1", "257", "1:256", "-1", "a:b"})
+    EXPECT_THROW(parse_settings("wide=" + std::string(wrong)), UsageError) << wrong;
+  Policy policy = ems(100);
+  apply_settings(parse_settings("wide_storage=q8"), policy);
+  EXPECT_EQ(policy.wide_storage, Storage::kQ8);
+  EXPECT_THROW(parse_settings("wide_storage=f32"), UsageError);
+  EXPECT_TRUE(reads_setting("full", "wide"));
+  EXPECT_FALSE(reads_setting("minicache", "wide"));
+}
+
 }  // namespace
 }  // namespace nibkv::llm

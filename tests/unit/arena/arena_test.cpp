@@ -113,6 +113,25 @@ TEST(Footprint, RegionsFollowOneAnotherWithoutOverlap) {
   }
 }
 
+TEST(Footprint, GrowsByTheWiderCodesOfWideLayers) {
+  Shape shape = kSmall;
+  shape.storage = Storage::kQ4Q2;
+  Policy policy = ems(200);
+  const std::size_t bytes = footprint(shape, policy);
+  policy.wide.add(1);
+  policy.wide_storage = Storage::kQ8Q4;
+  const Layout at = layout_of(shape, policy);
+  EXPECT_EQ(at.wide_tiles, shape.kv_heads * at.tiles_per_head);
+  EXPECT_EQ(footprint(shape, policy), bytes + std::size_t{at.wide_tiles} * 32 * shape.head_dim * (12 - 6) / 8);
+  EXPECT_EQ(most_snapshot_bytes(shape, policy) - most_snapshot_bytes(shape,
+                                                                     [&] {
+                                                                       Policy narrow = policy;
+                                                                       narrow.wide = {};
+                                                                       return narrow;
+                                                                     }()),
+            std::uint64_t{at.wide_tiles} * 32 * shape.head_dim * (12 - 6) / 8);
+}
+
 TEST(Footprint, GrowsForKeysThatAreComparedWithoutTheirPositionsAlone) {
   Shape shape = kSmall;
   shape.max_chunk = 1;

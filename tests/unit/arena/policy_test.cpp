@@ -259,5 +259,35 @@ TEST(Policy, LayersShareFourBitsUnderPoliciesThatKeepAllOrScoreWithOneBudget) {
   EXPECT_FALSE(valid(policy, kDeep));
 }
 
+TEST(Policy, WideLayersExistAndHaveWiderCodes) {
+  Shape shape = kShape;
+  Policy policy = ems(96);
+  policy.wide.add(shape.layers - 1u);
+  EXPECT_TRUE(valid(policy, shape));
+  policy.wide.add(shape.layers);
+  EXPECT_FALSE(valid(policy, shape));
+  policy.wide = {};
+  policy.wide.add(0);
+  // Each width is at least the others', and one is larger.
+  constexpr Storage kAll[] = {Storage::kQ4, Storage::kQ8, Storage::kQ8Q4, Storage::kQ4Q2, Storage::kQ2};
+  for (const Storage storage : kAll) {
+    for (const Storage wide : kAll) {
+      shape.storage = storage;
+      policy.wide_storage = wide;
+      const TileFormat a = format_of(storage), b = format_of(wide);
+      const bool wider = a != b && a.key_bits <= b.key_bits && a.value_bits <= b.value_bits;
+      EXPECT_EQ(valid(policy, shape), wider) << static_cast<int>(storage) << ", " << static_cast<int>(wide);
+    }
+  }
+  shape.storage = Storage::kQ4;
+  policy.wide_storage = Storage::kF32;
+  EXPECT_FALSE(valid(policy, shape));
+  shape.layers = 2;
+  policy = ems_fold(200, pairs_from(0, 2));
+  ASSERT_TRUE(valid(policy, shape));
+  policy.wide.add(0);
+  EXPECT_FALSE(valid(policy, shape));
+}
+
 }  // namespace
 }  // namespace nibkv::policy_test
