@@ -150,6 +150,20 @@ constexpr float kBlockNorms[] = {0.25f, 0.17677669529663687f, 0.125f, 0.08838834
 /// The codebooks: the level of each code, in units of the row's scale.
 constexpr std::int8_t kLevels[16] = {-63, -48, -37, -29, -22, -15, -9, -3, 3, 9, 15, 22, 29, 37, 48, 63};
 constexpr std::int8_t kLevels2[4] = {-63, -19, 19, 63};
+/// The levels of the two codes of 2 bits in a nibble: of the slot below 16, and of the slot 16 later.
+struct NibbleLevels2 {
+  std::int8_t low[16];
+  std::int8_t high[16];
+};
+constexpr NibbleLevels2 make_nibble_levels2() {
+  NibbleLevels2 levels{};
+  for (int nibble = 0; nibble < 16; ++nibble) {
+    levels.low[nibble] = kLevels2[nibble & 3];
+    levels.high[nibble] = kLevels2[nibble >> 2];
+  }
+  return levels;
+}
+constexpr NibbleLevels2 kNibbleLevels2 = make_nibble_levels2();
 /// Null for 8 bits, whose codes are levels.
 constexpr const std::int8_t* levels_of(std::uint32_t bits) {
   return bits == 8 ? nullptr : bits == 4 ? kLevels : kLevels2;

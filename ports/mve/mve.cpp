@@ -10,23 +10,46 @@ namespace {
 
 using namespace ports;
 
-// Levels of 16 pairs of codes.
-struct Levels {
-  int8x16_t low, high;
-};
-
-// Four bytes each at from, from + stride, from + 2 stride, from + 3 stride.
-Levels gather_levels(const std::uint8_t* from, uint32x4_t strides) {
-  const uint8x16_t pairs =
-      vreinterpretq_u8_u32(vldrwq_gather_offset_u32(reinterpret_cast<const std::uint32_t*>(from), strides));
-  return {vldrbq_gather_offset_s8(kLevels, vandq_u8(pairs, vdupq_n_u8(15))),
-          vldrbq_gather_offset_s8(kLevels, vshrq_n_u8(pairs, 4))};
-}
-
 // 0, step, 2 step, 3 step.
 uint32x4_t multiples(std::uint32_t step) {
   return vmulq_n_u32(vidupq_n_u32(0, 1), step);
 }
+
+// Levels of slots below 16, and of the slots 16 later.
+struct Levels {
+  int8x16_t low, high;
+};
+
+// Of 2 bits an even group and the next share bytes: the codes of the latter are the upper nibbles.
+constexpr std::uint32_t kHalves[4] = {0, 0, 1, 1};
+constexpr std::int32_t kShifts[4] = {0, -4, 0, -4};
+
+// Finds the levels of four groups, each of four channels or slots.
+template <int kBits>
+struct Gatherer {
+  uint32x4_t offsets;  // of the groups
+
+  explicit Gatherer(int stride) {
+    const auto step = static_cast<std::uint32_t>(stride);
+    offsets = kBits == 2 ? vmulq_n_u32(vld1q_u32(kHalves), step) : multiples(step);
+  }
+  uint32x4_t words(const std::uint8_t* from) const {
+    return vldrwq_gather_offset_u32(reinterpret_cast<const std::uint32_t*>(from), offsets);
+  }
+  // Of 8 bits the codes of the slots 16 later are `further` on.
+  Levels operator()(const std::uint8_t* from, int further) const {
+    if constexpr (kBits == 8) return {vreinterpretq_s8_u32(words(from)), vreinterpretq_s8_u32(words(from + further))};
+    if constexpr (kBits == 4) {
+      const uint8x16_t pairs = vreinterpretq_u8_u32(words(from));
+      return {vldrbq_gather_offset_s8(kLevels, vandq_u8(pairs, vdupq_n_u8(15))),
+              vldrbq_gather_offset_s8(kLevels, vshrq_n_u8(pairs, 4))};
+    }
+    const uint8x16_t shifted = vreinterpretq_u8_u32(vshlq_u32(words(from), vld1q_s32(kShifts)));
+    const uint8x16_t nibbles = vandq_u8(shifted, vdupq_n_u8(15));
+    return {vldrbq_gather_offset_s8(kNibbleLevels2.low, nibbles),
+            vldrbq_gather_offset_s8(kNibbleLevels2.high, nibbles)};
+  }
+};
 
 // Four f16 in 32 bits each. In integers: vcvtb and vcvtt would do, but binutils 2.40 writes them with other registers
 // than it was told.
@@ -129,9 +152,23 @@ void rotate(float* row, int head_dim) {
   }
 }
 
+std::uint16_t to_scale16(float scale) {
+  return static_cast<std::uint16_t>((__builtin_bit_cast(std::uint32_t, scale) + 0x4000u) >> 15);
+}
+
+template <int kBits>
+const std::int16_t* thresholds_of(int candidate) {
+  return kBits == 2 ? kThresholds2.at + candidate : kThresholds.at[candidate];
+}
+
+// To 2 or 4 bits.
+template <int kBits>
 std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
+  constexpr int kFirst = 1 << kBits >> 1;  // of the levels above 0
+  constexpr int kThresholdCount = kFirst - 1;
+  constexpr const std::int8_t* kAbove = levels_of(kBits) + kFirst;
   const float most = largest_magnitude(row, head_dim);
-  if (!(most >= kSmallest)) return scalar::encode_row<4>(row, head_dim, codes);
+  if (!(most >= kSmallest)) return scalar::encode_row<kBits>(row, head_dim, codes);
   const float to_normal = 16383.0f / most;
   std::int16_t normalised[kMaxHeadDim];
   for (int c = 0; c < head_dim; c += 4) {
@@ -141,14 +178,14 @@ std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
   float best_gain = -1;
   float best_ratio = 0;
   for (int k = 0; k < kCandidates; ++k) {
-    const std::int16_t* const at = kThresholds.at[k];
+    const std::int16_t* const at = thresholds_of<kBits>(k);
     std::int32_t product = 0;  // <= 256 * 16384 * 63 < 2^29
     std::int32_t energy = 0;   // <= 256 * 63^2 < 2^20
     for (int c = 0; c < head_dim; c += 8) {
       const int16x8_t size = vabsq_s16(vld1q_s16(normalised + c));
-      int16x8_t level = vdupq_n_s16(kLevels[8]);
-      for (int j = 0; j < 7; ++j) {
-        level = vdupq_m_n_s16(level, kLevels[9 + j], vcmpgtq_n_s16(size, at[j]));
+      int16x8_t level = vdupq_n_s16(kAbove[0]);
+      for (int j = 0; j < kThresholdCount; ++j) {
+        level = vdupq_m_n_s16(level, kAbove[1 + j], vcmpgtq_n_s16(size, at[j]));
       }
       product = vmladavaq_s16(product, size, level);
       energy = vmladavaq_s16(energy, level, level);
@@ -161,19 +198,18 @@ std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
       best_ratio = ratio;
     }
   }
-  const std::int16_t* const at = kThresholds.at[best];
+  const std::int16_t* const at = thresholds_of<kBits>(best);
   for (int c = 0; c < head_dim; c += 8) {
     const int16x8_t x = vld1q_s16(normalised + c);
     const int16x8_t size = vabsq_s16(x);
-    int16x8_t code = vdupq_n_s16(8);
-    for (int j = 0; j < 7; ++j)
-      code = vdupq_m_n_s16(code, static_cast<std::int16_t>(9 + j), vcmpgtq_n_s16(size, at[j]));
-    // 15 - code is 7 - index.
-    code = vsubq_m_s16(code, vdupq_n_s16(15), code, vcmpltq_n_s16(x, 0));
+    int16x8_t code = vdupq_n_s16(kFirst);
+    for (int j = 0; j < kThresholdCount; ++j)
+      code = vdupq_m_n_s16(code, static_cast<std::int16_t>(kFirst + 1 + j), vcmpgtq_n_s16(size, at[j]));
+    // kFirst - 1 - index, if code is kFirst + index.
+    code = vsubq_m_s16(code, vdupq_n_s16(2 * kFirst - 1), code, vcmpltq_n_s16(x, 0));
     vstrbq_u16(codes + c, vreinterpretq_u16_s16(code));
   }
-  const float scale = best_ratio * (most * (1.0f / 16383.0f));
-  return static_cast<std::uint16_t>((__builtin_bit_cast(std::uint32_t, scale) + 0x4000u) >> 15);
+  return to_scale16(best_ratio * (most * (1.0f / 16383.0f)));
 }
 
 float quantise_query(const float* row, int head_dim, std::int8_t* codes) {
@@ -186,14 +222,18 @@ float quantise_query(const float* row, int head_dim, std::int8_t* codes) {
   return most * (1.0f / 127.0f);
 }
 
-template <int kRows>
+std::uint16_t encode_bytes(const float* row, int head_dim, std::uint8_t* codes) {
+  return to_scale16(quantise_query(row, head_dim, reinterpret_cast<std::int8_t*>(codes)));
+}
+
+template <int kBits, int kRows>
 void key_dots_of(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, std::int32_t* dots) {
-  const uint32x4_t strides = multiples(64);
+  const Gatherer<kBits> gather(kBits == 8 ? 128 : 64);
   for (int t = 0; t < 16; ++t) {
     std::int32_t low[kRows] = {};
     std::int32_t high[kRows] = {};
     for (int c = 0; c < head_dim; c += 16) {
-      const Levels levels = gather_levels(codes + c * 16 + t * 4, strides);
+      const Levels levels = gather(codes + c * 4 * kBits + t * 4, 64);
 #pragma GCC unroll 4
       for (int r = 0; r < kRows; ++r) {
         const int8x16_t query = vld1q_s8(queries + r * head_dim + c);
@@ -209,13 +249,14 @@ void key_dots_of(const std::uint8_t* codes, int head_dim, const std::int8_t* que
   }
 }
 
+template <int kBits>
 void key_dots(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, const std::int32_t*, int count,
               std::int32_t* dots) {
   for (; count >= 3; count -= 3, queries += 3 * head_dim, dots += 3 * 32) {
-    key_dots_of<3>(codes, head_dim, queries, dots);
+    key_dots_of<kBits, 3>(codes, head_dim, queries, dots);
   }
-  if (count == 2) key_dots_of<2>(codes, head_dim, queries, dots);
-  if (count == 1) key_dots_of<1>(codes, head_dim, queries, dots);
+  if (count == 2) key_dots_of<kBits, 2>(codes, head_dim, queries, dots);
+  if (count == 1) key_dots_of<kBits, 1>(codes, head_dim, queries, dots);
 }
 
 void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* queries, const std::int32_t*, int count,
@@ -392,13 +433,14 @@ void add_scores(const TileScores& tile) {
 }
 
 // Sums of 16 slots and 16 more, of four channels.
+template <int kBits>
 void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales, int count,
                 float* sums) {
-  const uint32x4_t strides = multiples(static_cast<std::uint32_t>(head_dim) * 4);
+  const Gatherer<kBits> gather(head_dim * 4);
   for (int c = 0; c < head_dim; c += 4) {
     Levels levels[4];
 #pragma GCC unroll 4
-    for (int k = 0; k < 4; ++k) levels[k] = gather_levels(codes + (c + k) * 4, strides);
+    for (int k = 0; k < 4; ++k) levels[k] = gather(codes + (c + k) * 4, head_dim * 16);
     for (int i = 0; i < count; ++i) {
       const int8x16_t low = vreinterpretq_s8_u8(vld1q_u8(weights + i * 32));
       const int8x16_t high = vreinterpretq_s8_u8(vld1q_u8(weights + i * 32 + 16));
@@ -421,8 +463,8 @@ constexpr Kernels kMveKernels = {.name = "mve",
                                  .outlier_dots = outlier_dots,
                                  .tile_weights = tile_weights,
                                  .add_scores = add_scores,
-                                 .q2 = ports::scalar::codes<2>(),
-                                 .q4 = ports::if_built(4, {encode_row, key_dots, value_sums}),
-                                 .q8 = ports::scalar::codes<8>()};
+                                 .q2 = ports::if_built(2, {encode_row<2>, key_dots<2>, value_sums<2>}),
+                                 .q4 = ports::if_built(4, {encode_row<4>, key_dots<4>, value_sums<4>}),
+                                 .q8 = ports::if_built(8, {encode_bytes, key_dots<8>, value_sums<8>})};
 
 }  // namespace nibkv

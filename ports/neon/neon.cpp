@@ -12,16 +12,21 @@ int32x4_t add_neighbours(int32x4_t a, int32x4_t b) {
 }
 
 // Sums of products of levels with four groups: of query codes of channels, or of weights
-// of slots. |63 * 127| * 4 fits int16.
+// of slots. |63 * 127| * 4 fits int16, and of 8 bits |127 * 127| * 2.
+template <int kBits>
 int32x4_t add_products(int32x4_t sums, const int8x8_t* levels, const int8x8_t* factors) {
-  int16x8_t products = vmull_s8(levels[0], factors[0]);
-  for (int g = 1; g < 4; ++g) products = vmlal_s8(products, levels[g], factors[g]);
-  return vpadalq_s16(sums, products);
+  constexpr int kTogether = kBits == 8 ? 2 : 4;
+  for (int first = 0; first < 4; first += kTogether) {
+    int16x8_t products = vmull_s8(levels[first], factors[first]);
+    for (int g = first + 1; g < first + kTogether; ++g) products = vmlal_s8(products, levels[g], factors[g]);
+    sums = vpadalq_s16(sums, products);
+  }
+  return sums;
 }
 
-template <int kRows>
+template <int kBits, int kRows>
 void key_dots_of(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, std::int32_t* dots) {
-  const Table levels = make_table(vld1q_s8(kLevels));
+  const Decoder<kBits> decode;
   for (int v = 0; v < 4; ++v) {
     int32x4_t sums[kRows][4];  // slots 0 1, 2 3, 16 17, 18 19 of the vector, each in two parts
     for (int r = 0; r < kRows; ++r) {
@@ -30,7 +35,7 @@ void key_dots_of(const std::uint8_t* codes, int head_dim, const std::int8_t* que
     for (int c = 0; c < head_dim; c += 16) {
       int8x8_t decoded[4][4];
       for (int g = 0; g < 4; ++g) {
-        const Decoded both = decode(levels, codes + c * 16 + g * 64 + v * 16);
+        const Decoded both = decode.keys(codes + c * 4 * kBits + v * 16, g);
         decoded[0][g] = vget_low_s8(both.low);
         decoded[1][g] = vget_high_s8(both.low);
         decoded[2][g] = vget_low_s8(both.high);
@@ -41,7 +46,7 @@ void key_dots_of(const std::uint8_t* codes, int head_dim, const std::int8_t* que
         for (int g = 0; g < 4; ++g) {
           query[g] = vget_low_s8(vreinterpretq_s8_u8(broadcast4(queries + r * head_dim + c + g * 4)));
         }
-        for (int k = 0; k < 4; ++k) sums[r][k] = add_products(sums[r][k], decoded[k], query);
+        for (int k = 0; k < 4; ++k) sums[r][k] = add_products<kBits>(sums[r][k], decoded[k], query);
       }
     }
     for (int r = 0; r < kRows; ++r) {
@@ -51,14 +56,15 @@ void key_dots_of(const std::uint8_t* codes, int head_dim, const std::int8_t* que
   }
 }
 
+template <int kBits>
 void key_dots(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, const std::int32_t*, int count,
               std::int32_t* dots) {
   for (; count >= 4; count -= 4, queries += 4 * head_dim, dots += 4 * 32) {
-    key_dots_of<4>(codes, head_dim, queries, dots);
+    key_dots_of<kBits, 4>(codes, head_dim, queries, dots);
   }
-  if (count == 3) key_dots_of<3>(codes, head_dim, queries, dots);
-  if (count == 2) key_dots_of<2>(codes, head_dim, queries, dots);
-  if (count == 1) key_dots_of<1>(codes, head_dim, queries, dots);
+  if (count == 3) key_dots_of<kBits, 3>(codes, head_dim, queries, dots);
+  if (count == 2) key_dots_of<kBits, 2>(codes, head_dim, queries, dots);
+  if (count == 1) key_dots_of<kBits, 1>(codes, head_dim, queries, dots);
 }
 
 void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* queries, const std::int32_t*, int count,
@@ -78,10 +84,10 @@ void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* 
   }
 }
 
-template <int kRows>
+template <int kBits, int kRows>
 void value_sums_of(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales,
                    float* sums) {
-  const Table levels = make_table(vld1q_s8(kLevels));
+  const Decoder<kBits> decode;
   int8x8_t wide_weights[kRows][8];  // of four slots, twice; low and high nibbles alternate
   for (int r = 0; r < kRows; ++r) {
     for (int k = 0; k < 8; ++k) {
@@ -94,15 +100,15 @@ void value_sums_of(const std::uint8_t* codes, int head_dim, const std::uint8_t* 
     for (int k = 0; k < 8; k += 4) {
       int8x8_t decoded[2][4];
       for (int g = 0; g < 4; g += 2) {
-        const Decoded both = decode(levels, codes + ((k + g) / 2 * head_dim + c) * 4);
+        const Decoded both = decode.values(codes + c * 4, head_dim, (k + g) / 2);
         decoded[0][g] = vget_low_s8(both.low);
         decoded[1][g] = vget_high_s8(both.low);
         decoded[0][g + 1] = vget_low_s8(both.high);
         decoded[1][g + 1] = vget_high_s8(both.high);
       }
       for (int r = 0; r < kRows; ++r) {
-        whole[r][0] = add_products(whole[r][0], decoded[0], wide_weights[r] + k);
-        whole[r][1] = add_products(whole[r][1], decoded[1], wide_weights[r] + k);
+        whole[r][0] = add_products<kBits>(whole[r][0], decoded[0], wide_weights[r] + k);
+        whole[r][1] = add_products<kBits>(whole[r][1], decoded[1], wide_weights[r] + k);
       }
     }
     for (int r = 0; r < kRows; ++r) {
@@ -111,14 +117,15 @@ void value_sums_of(const std::uint8_t* codes, int head_dim, const std::uint8_t* 
   }
 }
 
+template <int kBits>
 void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales, int count,
                 float* sums) {
   for (; count >= 4; count -= 4, weights += 4 * 32, scales += 4, sums += 4 * head_dim) {
-    value_sums_of<4>(codes, head_dim, weights, scales, sums);
+    value_sums_of<kBits, 4>(codes, head_dim, weights, scales, sums);
   }
-  if (count == 3) value_sums_of<3>(codes, head_dim, weights, scales, sums);
-  if (count == 2) value_sums_of<2>(codes, head_dim, weights, scales, sums);
-  if (count == 1) value_sums_of<1>(codes, head_dim, weights, scales, sums);
+  if (count == 3) value_sums_of<kBits, 3>(codes, head_dim, weights, scales, sums);
+  if (count == 2) value_sums_of<kBits, 2>(codes, head_dim, weights, scales, sums);
+  if (count == 1) value_sums_of<kBits, 1>(codes, head_dim, weights, scales, sums);
 }
 
 }  // namespace
@@ -131,8 +138,8 @@ constexpr Kernels kNeonKernels = {.name = "neon",
                                   .outlier_dots = outlier_dots,
                                   .tile_weights = tile_weights,
                                   .add_scores = add_scores,
-                                  .q2 = ports::scalar::codes<2>(),
-                                  .q4 = ports::if_built(4, {encode_row, key_dots, value_sums}),
-                                  .q8 = ports::scalar::codes<8>()};
+                                  .q2 = ports::if_built(2, {encode_row<2>, key_dots<2>, value_sums<2>}),
+                                  .q4 = ports::if_built(4, {encode_row<4>, key_dots<4>, value_sums<4>}),
+                                  .q8 = ports::if_built(8, {encode_bytes, key_dots<8>, value_sums<8>})};
 
 }  // namespace nibkv

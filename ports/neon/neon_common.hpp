@@ -12,8 +12,8 @@ using namespace ports;
 
 #if defined(__aarch64__)
 using Table = int8x16_t;
-Table make_table(int8x16_t entries) {
-  return entries;
+Table load_table(const std::int8_t* entries) {
+  return vld1q_s8(entries);
 }
 int8x16_t look_up(Table table, uint8x16_t index) {
   return vqtbl1q_s8(table, index);
@@ -27,8 +27,8 @@ float32x4_t smaller(float32x4_t a, float32x4_t b) {
 }
 #else
 using Table = int8x8x2_t;
-Table make_table(int8x16_t entries) {
-  return {{vget_low_s8(entries), vget_high_s8(entries)}};
+Table load_table(const std::int8_t* entries) {
+  return {{vld1_s8(entries), vld1_s8(entries + 8)}};
 }
 int8x16_t look_up(Table table, uint8x16_t index) {
   const int8x16_t at = vreinterpretq_s8_u8(index);
@@ -126,27 +126,41 @@ void rotate(float* row, int head_dim) {
   }
 }
 
+template <int kBits>
 struct Candidate {
-  int16x8_t thresholds[7];
+  static constexpr int kCount = kBits == 2 ? 1 : 7;
+  int16x8_t thresholds[kCount];
+
+  explicit Candidate(int k) {
+    for (int j = 0; j < kCount; ++j)
+      thresholds[j] = vdupq_n_s16(kBits == 2 ? kThresholds2.at[k] : kThresholds.at[k][j]);
+  }
+  // The level indices, in [0, 7], of 8 magnitudes.
+  uint8x8_t level_indices(int16x8_t sizes) const {
+    uint16x8_t index = vdupq_n_u16(0);
+    for (int j = 0; j < kCount; ++j) index = vsubq_u16(index, vcgtq_s16(sizes, thresholds[j]));
+    return vmovn_u16(index);
+  }
 };
 
-Candidate candidate(int k) {
-  Candidate c;
-  for (int j = 0; j < 7; ++j) c.thresholds[j] = vdupq_n_s16(kThresholds.at[k][j]);
-  return c;
+// The levels above 0.
+template <int kBits>
+int8x8_t positive_levels() {
+  if constexpr (kBits == 4) return vld1_s8(kLevels + 8);
+  return vreinterpret_s8_s16(vdup_n_s16(kLevels2[3] << 8 | kLevels2[2]));
 }
 
-// The level indices, in [0, 7], of 8 magnitudes.
-uint8x8_t level_indices(int16x8_t sizes, const Candidate& c) {
-  uint16x8_t index = vdupq_n_u16(0);
-  for (int j = 0; j < 7; ++j) index = vsubq_u16(index, vcgtq_s16(sizes, c.thresholds[j]));
-  return vmovn_u16(index);
+std::uint16_t to_scale16(float scale) {
+  return static_cast<std::uint16_t>((__builtin_bit_cast(std::uint32_t, scale) + 0x4000u) >> 15);
 }
 
+// To 2 or 4 bits.
+template <int kBits>
 std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
+  constexpr std::uint8_t kFirst = 1 << kBits >> 1;  // of the levels above 0
   const float most = largest_magnitude(row, head_dim);
   if (!(most >= kSmallest)) {
-    for (int c = 0; c < head_dim; c += 16) vst1q_u8(codes + c, vdupq_n_u8(8));
+    for (int c = 0; c < head_dim; c += 16) vst1q_u8(codes + c, vdupq_n_u8(kFirst));
     return 0;
   }
   const float32x4_t to_normal = vdupq_n_f32(16383.0f / most);
@@ -159,14 +173,14 @@ std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
   int best = 0;
   float best_gain = -1;
   float best_ratio = 0;
-  const int8x8_t levels = vld1_s8(kLevels + 8);
+  const int8x8_t levels = positive_levels<kBits>();
   for (int k = 0; k < kCandidates; ++k) {
-    const Candidate thresholds = candidate(k);
+    const Candidate<kBits> candidate(k);
     int32x4_t product = vdupq_n_s32(0);
     int32x4_t energy = vdupq_n_s32(0);
     for (int c = 0; c < head_dim; c += 8) {
       const int16x8_t size = vabsq_s16(vld1q_s16(normalised + c));
-      const int8x8_t level = vtbl1_s8(levels, vreinterpret_s8_u8(level_indices(size, thresholds)));
+      const int8x8_t level = vtbl1_s8(levels, vreinterpret_s8_u8(candidate.level_indices(size)));
       const int16x8_t wide_level = vmovl_s8(level);
       product = vmlal_s16(product, vget_low_s16(size), vget_low_s16(wide_level));
       product = vmlal_s16(product, vget_high_s16(size), vget_high_s16(wide_level));
@@ -181,16 +195,15 @@ std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
       best_ratio = ratio;
     }
   }
-  const Candidate thresholds = candidate(best);
+  const Candidate<kBits> candidate(best);
   for (int c = 0; c < head_dim; c += 8) {
     const int16x8_t eight = vld1q_s16(normalised + c);
-    const uint8x8_t index = level_indices(vabsq_s16(eight), thresholds);
-    // 8 + index for zero and above; its complement to 15, which is 7 - index, below.
-    const uint8x8_t flip = vmovn_u16(vandq_u16(vcltq_s16(eight, vdupq_n_s16(0)), vdupq_n_u16(15)));
-    vst1_u8(codes + c, veor_u8(vadd_u8(index, vdup_n_u8(8)), flip));
+    const uint8x8_t index = candidate.level_indices(vabsq_s16(eight));
+    // kFirst + index for zero and above; all its bits flipped, which is kFirst - 1 - index, below.
+    const uint8x8_t flip = vmovn_u16(vandq_u16(vcltq_s16(eight, vdupq_n_s16(0)), vdupq_n_u16(2 * kFirst - 1)));
+    vst1_u8(codes + c, veor_u8(vadd_u8(index, vdup_n_u8(kFirst)), flip));
   }
-  const float scale = best_ratio * (most * (1.0f / 16383.0f));
-  return static_cast<std::uint16_t>((__builtin_bit_cast(std::uint32_t, scale) + 0x4000u) >> 15);
+  return to_scale16(best_ratio * (most * (1.0f / 16383.0f)));
 }
 
 float quantise_query(const float* row, int head_dim, std::int8_t* codes) {
@@ -207,6 +220,10 @@ float quantise_query(const float* row, int head_dim, std::int8_t* codes) {
     vst1_s8(codes + c, vmovn_s16(vcombine_s16(vmovn_s32(low), vmovn_s32(high))));
   }
   return most * (1.0f / 127.0f);
+}
+
+std::uint16_t encode_bytes(const float* row, int head_dim, std::uint8_t* codes) {
+  return to_scale16(quantise_query(row, head_dim, reinterpret_cast<std::int8_t*>(codes)));
 }
 
 uint16x8_t multiply_high(uint16x8_t a, uint16x8_t b) {
@@ -440,15 +457,34 @@ void add_scores(const TileScores& tile) {
   }
 }
 
+// Levels of slots below 16, and of the slots 16 later.
 struct Decoded {
   int8x16_t low;
   int8x16_t high;
 };
 
-Decoded decode(Table levels, const std::uint8_t* codes) {
-  const uint8x16_t pairs = vld1q_u8(codes);
-  return {look_up(levels, vandq_u8(pairs, vdupq_n_u8(15))), look_up(levels, vshrq_n_u8(pairs, 4))};
-}
+template <int kBits>
+struct Decoder {
+  Table low = load_table(kBits == 2 ? kNibbleLevels2.low : kLevels);
+  Table high = load_table(kBits == 2 ? kNibbleLevels2.high : kLevels);
+
+  // 16 bytes of group `group` of four channels or slots. Of 2 bits an even group and the next share bytes. Groups are
+  // `stride` bytes apart, and of 8 bits the codes of the slots 16 later are `further` on.
+  Decoded operator()(const std::uint8_t* codes, int group, int stride, int further) const {
+    const std::uint8_t* const at = codes + (kBits == 2 ? group / 2 : group) * stride;
+    const uint8x16_t bytes = vld1q_u8(at);
+    if constexpr (kBits == 8) return {vreinterpretq_s8_u8(bytes), vreinterpretq_s8_u8(vld1q_u8(at + further))};
+    const uint8x16_t lower = vandq_u8(bytes, vdupq_n_u8(15));
+    const uint8x16_t upper = vshrq_n_u8(bytes, 4);
+    if constexpr (kBits == 4) return {look_up(low, lower), look_up(low, upper)};
+    const uint8x16_t index = group % 2 == 0 ? lower : upper;
+    return {look_up(low, index), look_up(high, index)};
+  }
+  Decoded keys(const std::uint8_t* codes, int group) const { return (*this)(codes, group, kBits == 8 ? 128 : 64, 64); }
+  Decoded values(const std::uint8_t* codes, int head_dim, int group) const {
+    return (*this)(codes, group, head_dim * 4, head_dim * 16);
+  }
+};
 
 void add_scaled(float* sums, int32x4_t whole, float scale) {
   vst1q_f32(sums, vaddq_f32(vld1q_f32(sums), vmulq_f32(vcvtq_f32_s32(whole), vdupq_n_f32(scale))));

@@ -208,27 +208,42 @@ void rotate(float* row, int head_dim) {
   }
 }
 
+template <int kBits>
 struct Candidate {
-  __m128i thresholds[7];
+  static constexpr int kCount = kBits == 2 ? 1 : 7;
+  __m128i thresholds[kCount];
+
+  explicit Candidate(int k) {
+    for (int j = 0; j < kCount; ++j)
+      thresholds[j] = _mm_set1_epi16(kBits == 2 ? kThresholds2.at[k] : kThresholds.at[k][j]);
+  }
+  // 0x8000 + level index of 8 magnitudes: the set top bit makes pshufb clear the upper bytes.
+  __m128i level_indices(__m128i sizes) const {
+    __m128i index = _mm_set1_epi16(INT16_MIN);
+    for (int j = 0; j < kCount; ++j) index = _mm_sub_epi16(index, _mm_cmpgt_epi16(sizes, thresholds[j]));
+    return index;
+  }
 };
 
-Candidate candidate(int k) {
-  Candidate c;
-  for (int j = 0; j < 7; ++j) c.thresholds[j] = _mm_set1_epi16(kThresholds.at[k][j]);
-  return c;
+// The levels above 0, in the lower bytes.
+template <int kBits>
+__m128i positive_levels() {
+  if constexpr (kBits == 2) return _mm_set1_epi16(kLevels2[3] << 8 | kLevels2[2]);
+  const __m128i levels = load(kLevels);
+  return _mm_unpackhi_epi64(levels, levels);
 }
 
-// 0x8000 + level index of 8 magnitudes: the set top bit makes pshufb clear the upper bytes.
-__m128i level_indices(__m128i sizes, const Candidate& c) {
-  __m128i index = _mm_set1_epi16(INT16_MIN);
-  for (int j = 0; j < 7; ++j) index = _mm_sub_epi16(index, _mm_cmpgt_epi16(sizes, c.thresholds[j]));
-  return index;
+std::uint16_t to_scale16(float scale) {
+  return static_cast<std::uint16_t>((__builtin_bit_cast(std::uint32_t, scale) + 0x4000u) >> 15);
 }
 
+// To 2 or 4 bits.
+template <int kBits>
 std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
+  constexpr char kFirst = 1 << kBits >> 1;  // of the levels above 0
   const float most = largest_magnitude(row, head_dim);
   if (!(most >= kSmallest)) {
-    for (int c = 0; c < head_dim; c += 16) store(codes + c, _mm_set1_epi8(8));
+    for (int c = 0; c < head_dim; c += 16) store(codes + c, _mm_set1_epi8(kFirst));
     return 0;
   }
   const __m128 to_normal = _mm_set1_ps(16383.0f / most);
@@ -244,15 +259,14 @@ std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
   int best = 0;
   float best_gain = -1;
   float best_ratio = 0;
-  const __m128i levels = load(kLevels);
-  const __m128i positive_levels = _mm_unpackhi_epi64(levels, levels);
+  const __m128i levels = positive_levels<kBits>();
   for (int k = 0; k < kCandidates; ++k) {
-    const Candidate thresholds = candidate(k);
+    const Candidate<kBits> candidate(k);
     __m128i product = _mm_setzero_si128();
     __m128i energy = _mm_setzero_si128();
     for (int c = 0; c < head_dim; c += 8) {
       const __m128i size = load_aligned(sizes + c);
-      const __m128i level = _mm_shuffle_epi8(positive_levels, level_indices(size, thresholds));
+      const __m128i level = _mm_shuffle_epi8(levels, candidate.level_indices(size));
       product = _mm_add_epi32(product, _mm_madd_epi16(size, level));
       energy = _mm_add_epi32(energy, _mm_madd_epi16(level, level));
     }
@@ -265,19 +279,18 @@ std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes) {
       best_ratio = ratio;
     }
   }
-  const Candidate thresholds = candidate(best);
+  const Candidate<kBits> candidate(best);
   for (int c = 0; c < head_dim; c += 16) {
-    const __m128i low = level_indices(load_aligned(sizes + c), thresholds);
-    const __m128i high = level_indices(load_aligned(sizes + c + 8), thresholds);
+    const __m128i low = candidate.level_indices(load_aligned(sizes + c));
+    const __m128i high = candidate.level_indices(load_aligned(sizes + c + 8));
     const __m128i low_byte = _mm_set1_epi16(0xFF);
     const __m128i index = _mm_packus_epi16(_mm_and_si128(low, low_byte), _mm_and_si128(high, low_byte));
-    // 8 + index for zero and above; its complement to 15, which is 7 - index, below.
+    // kFirst + index for zero and above; all its bits flipped, which is kFirst - 1 - index, below.
     const __m128i rows = _mm_packs_epi16(load_aligned(normalised + c), load_aligned(normalised + c + 8));
-    const __m128i flip = _mm_and_si128(_mm_cmpgt_epi8(_mm_setzero_si128(), rows), _mm_set1_epi8(15));
-    store(codes + c, _mm_xor_si128(_mm_add_epi8(index, _mm_set1_epi8(8)), flip));
+    const __m128i flip = _mm_and_si128(_mm_cmpgt_epi8(_mm_setzero_si128(), rows), _mm_set1_epi8(2 * kFirst - 1));
+    store(codes + c, _mm_xor_si128(_mm_add_epi8(index, _mm_set1_epi8(kFirst)), flip));
   }
-  const float scale = best_ratio * (most * (1.0f / 16383.0f));
-  return static_cast<std::uint16_t>((__builtin_bit_cast(std::uint32_t, scale) + 0x4000u) >> 15);
+  return to_scale16(best_ratio * (most * (1.0f / 16383.0f)));
 }
 
 float quantise_query(const float* row, int head_dim, std::int8_t* codes) {
@@ -297,29 +310,68 @@ float quantise_query(const float* row, int head_dim, std::int8_t* codes) {
   return most * (1.0f / 127.0f);
 }
 
+std::uint16_t encode_bytes(const float* row, int head_dim, std::uint8_t* codes) {
+  return to_scale16(quantise_query(row, head_dim, reinterpret_cast<std::int8_t*>(codes)));
+}
+
+// Levels of slots below 16, and of those 16 later.
+struct Decoded {
+  __m128i low, high;
+};
+
+template <int kBits>
+struct Decoder {
+  __m128i low, high;  // tables for nibbles: of 4 bits the same
+
+  // Levels of 8 bits need no table, and get no offset.
+  explicit Decoder(char offset)
+      : low(_mm_add_epi8(load(kBits == 2 ? kNibbleLevels2.low : kLevels), _mm_set1_epi8(offset))),
+        high(_mm_add_epi8(load(kBits == 2 ? kNibbleLevels2.high : kLevels), _mm_set1_epi8(offset))) {}
+
+  // 16 bytes of a group of four channels or slots. Of 2 bits an even group and the next share them; of 8 bits those of
+  // the slots 16 later are `further` on.
+  Decoded operator()(const std::uint8_t* codes, int group, int further) const {
+    const __m128i bytes = load_aligned(codes);
+    if constexpr (kBits == 8) return {bytes, load_aligned(codes + further)};
+    const __m128i lower = _mm_and_si128(bytes, _mm_set1_epi8(15));
+    const __m128i upper = _mm_and_si128(_mm_srli_epi16(bytes, 4), _mm_set1_epi8(15));
+    if constexpr (kBits == 4) return {_mm_shuffle_epi8(low, lower), _mm_shuffle_epi8(high, upper)};
+    const __m128i index = group % 2 == 0 ? lower : upper;
+    return {_mm_shuffle_epi8(low, index), _mm_shuffle_epi8(high, index)};
+  }
+};
+
+// Levels, made unsigned if of 2 or 4 bits, by queries. Pairs: 2 * 127 * 127 fits int16.
+template <int kBits>
+__m128i key_products(__m128i levels, __m128i query) {
+  // The sign moves to the query.
+  if constexpr (kBits == 8) return dot4(_mm_abs_epi8(levels), _mm_sign_epi8(query, levels));
+  return dot4(levels, query);
+}
+
 // Processes kVectors of the four vectors of a group at a time: as many sums as
 // fit in the registers.
-template <int kRows, int kVectors>
+template <int kBits, int kRows, int kVectors>
 void key_dots_of(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, const std::int32_t* query_sums,
                  std::int32_t* dots) {
-  const __m128i nibble = _mm_set1_epi8(15);
-  // level + 64 is unsigned. Pairs: 2 * 127 * 127 fits int16. Sums start at minus the excess.
-  const __m128i levels = _mm_add_epi8(load(kLevels), _mm_set1_epi8(64));
+  constexpr int kGroups = kBits == 2 ? 2 : 1;   // in the same bytes
+  constexpr int kOffset = kBits == 8 ? 0 : 64;  // level + 64 is unsigned. Sums start at minus the excess.
+  const Decoder<kBits> decode(kOffset);
   for (int v = 0; v < 4; v += kVectors) {
     __m128i low_sums[kRows][kVectors];
     __m128i high_sums[kRows][kVectors];
     for (int r = 0; r < kRows; ++r) {
-      for (int k = 0; k < kVectors; ++k) low_sums[r][k] = high_sums[r][k] = _mm_set1_epi32(-64 * query_sums[r]);
+      for (int k = 0; k < kVectors; ++k) low_sums[r][k] = high_sums[r][k] = _mm_set1_epi32(-kOffset * query_sums[r]);
     }
-    for (int c = 0; c < head_dim; c += 4) {
+    for (int c = 0; c < head_dim; c += 4 * kGroups) {
       for (int k = 0; k < kVectors; ++k) {
-        const __m128i pairs = load_aligned(codes + c * 16 + (v + k) * 16);
-        const __m128i low = _mm_shuffle_epi8(levels, _mm_and_si128(pairs, nibble));
-        const __m128i high = _mm_shuffle_epi8(levels, _mm_and_si128(_mm_srli_epi16(pairs, 4), nibble));
-        for (int r = 0; r < kRows; ++r) {
-          const __m128i query = broadcast4(queries + r * head_dim + c);
-          low_sums[r][k] = _mm_add_epi32(low_sums[r][k], dot4(low, query));
-          high_sums[r][k] = _mm_add_epi32(high_sums[r][k], dot4(high, query));
+        for (int g = 0; g < kGroups; ++g) {
+          const Decoded levels = decode(codes + c * 4 * kBits + (v + k) * 16, g, 64);
+          for (int r = 0; r < kRows; ++r) {
+            const __m128i query = broadcast4(queries + r * head_dim + c + 4 * g);
+            low_sums[r][k] = _mm_add_epi32(low_sums[r][k], key_products<kBits>(levels.low, query));
+            high_sums[r][k] = _mm_add_epi32(high_sums[r][k], key_products<kBits>(levels.high, query));
+          }
         }
       }
     }
@@ -332,14 +384,15 @@ void key_dots_of(const std::uint8_t* codes, int head_dim, const std::int8_t* que
   }
 }
 
+template <int kBits>
 void key_dots(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, const std::int32_t* query_sums,
               int count, std::int32_t* dots) {
   for (; count >= 4; count -= 4, queries += 4 * head_dim, query_sums += 4, dots += 4 * 32) {
-    key_dots_of<4, 1>(codes, head_dim, queries, query_sums, dots);
+    key_dots_of<kBits, 4, 1>(codes, head_dim, queries, query_sums, dots);
   }
-  if (count == 3) key_dots_of<3, 1>(codes, head_dim, queries, query_sums, dots);
-  if (count == 2) key_dots_of<2, 2>(codes, head_dim, queries, query_sums, dots);
-  if (count == 1) key_dots_of<1, 4>(codes, head_dim, queries, query_sums, dots);
+  if (count == 3) key_dots_of<kBits, 3, 1>(codes, head_dim, queries, query_sums, dots);
+  if (count == 2) key_dots_of<kBits, 2, 2>(codes, head_dim, queries, query_sums, dots);
+  if (count == 1) key_dots_of<kBits, 1, 4>(codes, head_dim, queries, query_sums, dots);
 }
 
 void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* queries, const std::int32_t*, int count,
@@ -349,9 +402,7 @@ void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* 
       __m128i sum = _mm_setzero_si128();
       for (int c = 0; c < channels; c += 4) {
         const __m128i outlier = load_aligned(outliers + c * 32 + t * 4);
-        const __m128i query = broadcast4(queries + i * channels + c);
-        // The sign moves to the query. Pairs: 2 * 127 * 127 fits int16.
-        sum = _mm_add_epi32(sum, dot4(_mm_abs_epi8(outlier), _mm_sign_epi8(query, outlier)));
+        sum = _mm_add_epi32(sum, key_products<8>(outlier, broadcast4(queries + i * channels + c)));
       }
       store(dots + i * 32 + t, sum);
     }
@@ -638,11 +689,10 @@ void add_scores(const TileScores& tile) {
   }
 }
 
-template <int kRows>
+template <int kBits, int kRows>
 void value_sums_of(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales,
                    float* sums) {
-  const __m128i nibble = _mm_set1_epi8(15);
-  const __m128i levels = load(kLevels);
+  const Decoder<kBits> decode(0);
   __m128i wide_weights[4][2][kRows];  // of four slots, repeated four times
   for (int g = 0; g < 4; ++g) {
     for (int r = 0; r < kRows; ++r) {
@@ -654,13 +704,15 @@ void value_sums_of(const std::uint8_t* codes, int head_dim, const std::uint8_t* 
     __m128i whole[kRows];
     for (int r = 0; r < kRows; ++r) whole[r] = _mm_setzero_si128();
     for (int g = 0; g < 4; ++g) {
-      const __m128i pairs = load_aligned(codes + (g * head_dim + c) * 4);
-      const __m128i low = _mm_shuffle_epi8(levels, _mm_and_si128(pairs, nibble));
-      const __m128i high = _mm_shuffle_epi8(levels, _mm_and_si128(_mm_srli_epi16(pairs, 4), nibble));
-      for (int r = 0; r < kRows; ++r) {  // |127 * 63 * 4| fits int16
-        const __m128i both = _mm_add_epi16(_mm_maddubs_epi16(wide_weights[g][0][r], low),
-                                           _mm_maddubs_epi16(wide_weights[g][1][r], high));
-        whole[r] = _mm_add_epi32(whole[r], _mm_madd_epi16(both, _mm_set1_epi16(1)));
+      const int block = kBits == 2 ? g / 2 : g;
+      const Decoded levels = decode(codes + (block * head_dim + c) * 4, g, 16 * head_dim);
+      for (int r = 0; r < kRows; ++r) {  // of 8 bits |127 * 127 * 2| fits int16, of others |127 * 63 * 4|
+        const __m128i one = _mm_set1_epi16(1);
+        const __m128i low = _mm_maddubs_epi16(wide_weights[g][0][r], levels.low);
+        const __m128i high = _mm_maddubs_epi16(wide_weights[g][1][r], levels.high);
+        const __m128i both = kBits == 8 ? _mm_add_epi32(_mm_madd_epi16(low, one), _mm_madd_epi16(high, one))
+                                        : _mm_madd_epi16(_mm_add_epi16(low, high), one);
+        whole[r] = _mm_add_epi32(whole[r], both);
       }
     }
     for (int r = 0; r < kRows; ++r) {
@@ -670,14 +722,15 @@ void value_sums_of(const std::uint8_t* codes, int head_dim, const std::uint8_t* 
   }
 }
 
+template <int kBits>
 void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales, int count,
                 float* sums) {
   for (; count >= 4; count -= 4, weights += 4 * 32, scales += 4, sums += 4 * head_dim) {
-    value_sums_of<4>(codes, head_dim, weights, scales, sums);
+    value_sums_of<kBits, 4>(codes, head_dim, weights, scales, sums);
   }
-  if (count == 3) value_sums_of<3>(codes, head_dim, weights, scales, sums);
-  if (count == 2) value_sums_of<2>(codes, head_dim, weights, scales, sums);
-  if (count == 1) value_sums_of<1>(codes, head_dim, weights, scales, sums);
+  if (count == 3) value_sums_of<kBits, 3>(codes, head_dim, weights, scales, sums);
+  if (count == 2) value_sums_of<kBits, 2>(codes, head_dim, weights, scales, sums);
+  if (count == 1) value_sums_of<kBits, 1>(codes, head_dim, weights, scales, sums);
 }
 
 }  // namespace
@@ -690,8 +743,8 @@ constexpr Kernels kSse41Kernels = {.name = "sse41",
                                    .outlier_dots = outlier_dots,
                                    .tile_weights = tile_weights,
                                    .add_scores = add_scores,
-                                   .q2 = ports::scalar::codes<2>(),
-                                   .q4 = ports::if_built(4, {encode_row, key_dots, value_sums}),
-                                   .q8 = ports::scalar::codes<8>()};
+                                   .q2 = ports::if_built(2, {encode_row<2>, key_dots<2>, value_sums<2>}),
+                                   .q4 = ports::if_built(4, {encode_row<4>, key_dots<4>, value_sums<4>}),
+                                   .q8 = ports::if_built(8, {encode_bytes, key_dots<8>, value_sums<8>})};
 
 }  // namespace nibkv

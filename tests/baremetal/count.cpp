@@ -48,9 +48,10 @@ std::uint32_t instructions_of(F&& fn) {
 // A head of 64 channels, a group of three query heads, 8 outlier channels.
 constexpr int kRows = 3;
 constexpr int kOutliers = 8;
+constexpr std::uint32_t kWidths[] = {4, 2, 8};
 
 struct Data {
-  alignas(32) std::uint8_t codes[16 * kDim];
+  alignas(32) std::uint8_t codes[32 * kDim];
   alignas(32) std::int8_t outliers[32 * kOutliers];
   std::int8_t queries[kRows * kDim];
   std::int32_t query_sums[kRows];
@@ -92,24 +93,32 @@ void fill() {
 
 void count(const Kernels& port) {
   using nibkv::metal::say;
-  const auto line = [&](const char* kernel, std::uint32_t instructions) {
+  const auto line = [&](const char* kernel, int rows, std::uint32_t bits, std::uint32_t instructions) {
     say("| `");
     say(port.name);
     say("` | ");
     say(kernel);
+    if (bits != 0) {
+      say(", ");
+      nibkv::metal::say_number(bits);
+      say(" bits");
+    }
+    if (rows != 0) say(rows == 1 ? ", 1 row" : ", 3 rows");
     say(" | ");
     nibkv::metal::say_number(instructions);
     say(" |\n");
   };
   Data& d = data;
-  line("rotate", instructions_of([&] { port.rotate(d.row, kDim); }));
-  line("encode_row", instructions_of([&] { port.q4.encode_row(d.row, kDim, d.row_codes); }));
-  line("quantise_query", instructions_of([&] { port.quantise_query(d.row, kDim, d.query_codes); }));
+  line("rotate", 0, 0, instructions_of([&] { port.rotate(d.row, kDim); }));
+  for (const std::uint32_t bits : kWidths)
+    line("encode_row", 0, bits, instructions_of([&] { port.of(bits).encode_row(d.row, kDim, d.row_codes); }));
+  line("quantise_query", 0, 0, instructions_of([&] { port.quantise_query(d.row, kDim, d.query_codes); }));
   for (const int rows : {1, kRows}) {
-    const bool one = rows == 1;
-    line(one ? "key_dots, 1 row" : "key_dots, 3 rows",
-         instructions_of([&] { port.q4.key_dots(d.codes, kDim, d.queries, d.query_sums, rows, d.dots); }));
-    line(one ? "outlier_dots, 1 row" : "outlier_dots, 3 rows", instructions_of([&] {
+    for (const std::uint32_t bits : kWidths) {
+      line("key_dots", rows, bits,
+           instructions_of([&] { port.of(bits).key_dots(d.codes, kDim, d.queries, d.query_sums, rows, d.dots); }));
+    }
+    line("outlier_dots", rows, 0, instructions_of([&] {
            port.outlier_dots(d.outliers, kOutliers, d.queries, d.query_sums, rows, d.outlier_dots);
          }));
     const nibkv::TileWeights tile = {.dots = d.dots,
@@ -125,8 +134,7 @@ void count(const Kernels& port) {
                                      .exponents = d.exponents,
                                      .softmax = d.softmax,
                                      .masses = d.masses};
-    line(one ? "tile_weights, 1 row" : "tile_weights, 3 rows",
-         instructions_of([&] { port.tile_weights(&tile, 1, rows); }));
+    line("tile_weights", rows, 0, instructions_of([&] { port.tile_weights(&tile, 1, rows); }));
     const nibkv::TileScores scores = {.softmax = d.softmax,
                                       .factors = d.factors,
                                       .count = rows,
@@ -136,9 +144,11 @@ void count(const Kernels& port) {
                                       .fade = 100,
                                       .global = d.global,
                                       .local = d.local};
-    line(one ? "add_scores, 1 row" : "add_scores, 3 rows", instructions_of([&] { port.add_scores(scores); }));
-    line(one ? "value_sums, 1 row" : "value_sums, 3 rows",
-         instructions_of([&] { port.q4.value_sums(d.codes, kDim, d.weights, d.query_scales, rows, d.sums); }));
+    line("add_scores", rows, 0, instructions_of([&] { port.add_scores(scores); }));
+    for (const std::uint32_t bits : kWidths) {
+      line("value_sums", rows, bits,
+           instructions_of([&] { port.of(bits).value_sums(d.codes, kDim, d.weights, d.query_scales, rows, d.sums); }));
+    }
   }
 }
 

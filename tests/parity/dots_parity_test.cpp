@@ -118,7 +118,8 @@ void compare_value_sums(const Kernels& port, int bits) {
           int sum = 0;
           for (int t = 0; t < 32; ++t)
             sum += value_level(bits, codes.data(), head_dim, t, i % head_dim) * weights[i / head_dim * 32 + t];
-          expected[i] += static_cast<float>(sum) * scales[i / head_dim];
+          // Rounded before it is added, also where a compiler may fuse the two. The double is exact.
+          expected[i] += static_cast<float>(double{scales[i / head_dim]} * sum);
         }
         kernels.value_sums(codes.data(), head_dim, weights.data(), scales.data(), count, actual.data());
         ASSERT_TRUE(actual.same_bytes(expected)) << describe("tile", head_dim, kinds, count);
