@@ -144,6 +144,7 @@ int run(Settings settings) {
     options.tokens = static_cast<std::uint32_t>(std::min(config.context, kDefaultTokens));
   }
   options.reach = endless_reach(config, options);
+  options.warn = [&settings](const std::string& note) { settings.conversation.say(note); };
   TileStore store(config, options);
   describe(store, chat, settings);
 

@@ -4,6 +4,7 @@
 
 #include "bench/runner/programs/arguments.hpp"
 #include "bench/runner/stores/policy_settings.hpp"
+#include "bench/runner/stores/storage_name.hpp"
 #include "bench/runner/text/chat_template.hpp"
 
 namespace nibkv::llm {
@@ -42,6 +43,8 @@ be written --name VALUE or --name=VALUE.
   --profile PATH|none  of the model's keys and values (default: made at the first start, kept beside
                        the model)
   --outliers N         key channels at 8 bits: 0, 4, 8, 12 or 16 (default 8, without a profile 0)
+  --storage NAME       how the cache stores keys and values: q4 (default), q8, q2, q8q4 (keys q8,
+                       values q4) or q4q2
   --save FILE          keep the conversation there at the end, whole or not at all. A new file is
                        for its owner only; an old one keeps its mode, and other hard links to it
                        keep what it held
@@ -83,9 +86,9 @@ void read_sampling(const Arguments& arguments, ConversationOptions& options) {
 
 Settings parse_assistant(int count, const char* const* words) {
   const Arguments arguments(count, words,
-                            {"prompt",   "prompt-file", "system",  "model", "temperature", "top-p",   "repeat-penalty",
-                             "seed",     "max-tokens",  "tokens",  "arena", "policy",      "set",     "profile",
-                             "outliers", "port",        "threads", "save",  "load",        "template"},
+                            {"prompt",   "prompt-file", "system",  "model", "temperature", "top-p",    "repeat-penalty",
+                             "seed",     "max-tokens",  "tokens",  "arena", "policy",      "set",      "profile",
+                             "outliers", "port",        "threads", "save",  "load",        "template", "storage"},
                             {"greedy", "list-ports"}, {"system"});
   Settings settings;
   settings.help = arguments.flag("help");
@@ -108,6 +111,8 @@ Settings parse_assistant(int count, const char* const* words) {
   read_sampling(arguments, settings.conversation);
   settings.cache = read_store_arguments(arguments, "ems", "");
   check_settings(settings.cache.store.settings, settings.cache.store.policy);
+  settings.cache.store.storage = parse_storage(arguments.text("storage", "q4"));
+  if (settings.cache.store.storage == Storage::kF32) throw UsageError("--storage f32 is for nibkv-eval");
   return settings;
 }
 

@@ -188,28 +188,33 @@ std::uint16_t encode(const float* row, int head_dim, std::uint8_t* codes) {
   }
 }
 
+// The n-th code of a byte, the lowest first, as a level.
 template <int kBits>
-std::uint32_t key_code(const std::uint8_t* codes, int t, int c) {
-  if constexpr (kBits == 8) return codes[c / 4 * 128 + t * 4 + c % 4];
-  if constexpr (kBits == 4) return codes[c / 4 * 64 + t % 16 * 4 + c % 4] >> (t < 16 ? 0 : 4) & 15;
-  return codes[c / 8 * 64 + t % 16 * 4 + c % 4] >> (c % 8 / 4 * 4 + (t < 16 ? 0 : 2)) & 3;
+std::int32_t level_in(std::uint8_t byte, int n) {
+  return level_of<kBits>(static_cast<std::uint32_t>(byte) >> n * kBits & ((1u << kBits) - 1));
 }
 
-template <int kBits>
-std::uint32_t value_code(const std::uint8_t* codes, int head_dim, int t, int c) {
-  if constexpr (kBits == 8) return codes[t / 4 * head_dim * 4 + c * 4 + t % 4];
-  if constexpr (kBits == 4) return codes[t % 16 / 4 * head_dim * 4 + c * 4 + t % 4] >> (t < 16 ? 0 : 4) & 15;
-  return codes[t % 16 / 8 * head_dim * 4 + c * 4 + t % 4] >> (t % 8 / 4 * 4 + (t < 16 ? 0 : 2)) & 3;
-}
-
+// Slots t and t + 16 at once: at 4 and 2 bits they share bytes.
 template <int kBits>
 void multiply_keys(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, int count, std::int32_t* dots) {
+  constexpr int kGroups = kBits == 2 ? 2 : 1;  // of four channels that share bytes
   for (int i = 0; i < count; ++i) {
-    for (int t = 0; t < 32; ++t) {
-      std::int32_t sum = 0;
-      for (int c = 0; c < head_dim; ++c)
-        sum += level_of<kBits>(key_code<kBits>(codes, t, c)) * queries[i * head_dim + c];
-      dots[i * 32 + t] = sum;
+    const std::int8_t* const query = queries + i * head_dim;
+    for (int t = 0; t < 16; ++t) {
+      std::int32_t low = 0;
+      std::int32_t high = 0;
+      for (int c = 0; c < head_dim; c += 4 * kGroups) {
+        const std::uint8_t* const four = codes + c * kBits * 4 + t * 4;
+        for (int j = 0; j < 4; ++j) {
+          for (int g = 0; g < kGroups; ++g) {
+            const std::uint8_t upper = kBits == 8 ? four[64 + j] : four[j];
+            low += level_in<kBits>(four[j], 2 * g) * query[c + 4 * g + j];
+            high += level_in<kBits>(upper, kBits == 8 ? 0 : 2 * g + 1) * query[c + 4 * g + j];
+          }
+        }
+      }
+      dots[i * 32 + t] = low;
+      dots[i * 32 + 16 + t] = high;
     }
   }
 }
@@ -374,14 +379,24 @@ void add_scores(const TileScores& tile) {
 
 namespace {
 
+// The slot of the n-th code of the b-th byte that a channel has in a tile.
+template <int kBits>
+int slot_of(int b, int n) {
+  if constexpr (kBits == 8) return b;
+  if constexpr (kBits == 4) return b + 16 * n;
+  return b / 4 * 8 + b % 4 + n % 2 * 16 + n / 2 * 4;
+}
+
 template <int kBits>
 void sum_values(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales, int count,
                 float* sums) {
   for (int i = 0; i < count; ++i) {
     for (int c = 0; c < head_dim; ++c) {
       std::int32_t sum = 0;  // <= 32 * 127 * 127 < 2^19
-      for (int t = 0; t < 32; ++t)
-        sum += level_of<kBits>(value_code<kBits>(codes, head_dim, t, c)) * weights[i * 32 + t];
+      for (int b = 0; b < 4 * kBits; ++b) {
+        const std::uint8_t byte = codes[b / 4 * head_dim * 4 + c * 4 + b % 4];
+        for (int n = 0; n < 8 / kBits; ++n) sum += level_in<kBits>(byte, n) * weights[i * 32 + slot_of<kBits>(b, n)];
+      }
       sums[i * head_dim + c] += static_cast<float>(sum) * scales[i];
     }
   }

@@ -492,6 +492,8 @@ void expect_not_ready(nibkv_cache* cache) {
   EXPECT_EQ(nibkv_attend_share(cache, 0, &rows, &share), NIBKV_NOT_READY);
   EXPECT_EQ(nibkv_combine_share(cache, 0, &to_write, &share), NIBKV_NOT_READY);
   EXPECT_EQ(nibkv_explain(cache, 0, 0, &slot, 1), NIBKV_NOT_READY);
+  float number = 0;
+  EXPECT_EQ(nibkv_logit_errors(cache, 0, &number, &number), NIBKV_NOT_READY);
   EXPECT_EQ(nibkv_plan(cache, 0, 0, 0, target, 1), NIBKV_NOT_READY);
   EXPECT_EQ(nibkv_compact(cache, 0, 0, target, 1), NIBKV_NOT_READY);
   EXPECT_EQ(nibkv_compact_now(cache, 1, NIBKV_BUDGET_UNIFORM), NIBKV_NOT_READY);
@@ -793,6 +795,14 @@ TEST(CApi, WrongArgumentsAreRefusedAndChangeNothing) {
 
   std::uint32_t target[3] = {0, 1, 2};
   nibkv_slot slots[3];
+  const std::vector<float> query(4 * 32, 1.0f);
+  std::vector<float> errors(4, -1.0f);
+  EXPECT_EQ(nibkv_logit_errors(&cache, 0, nullptr, errors.data()), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_logit_errors(&cache, 0, query.data(), nullptr), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_logit_errors(&cache, 99, query.data(), errors.data()), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(errors, std::vector<float>(4, -1.0f));
+  EXPECT_EQ(nibkv_logit_errors(&cache, 0, query.data(), errors.data()), NIBKV_OK);
+  EXPECT_GT(errors[3], 0.0f);
   EXPECT_EQ(nibkv_explain(&cache, 0, 2, slots, 2), NIBKV_BAD_ARGUMENT);
   EXPECT_EQ(nibkv_explain(&cache, 0, 0, slots, 3), NIBKV_BAD_ARGUMENT);
   EXPECT_EQ(nibkv_explain(&cache, 0, 0, nullptr, 2), NIBKV_BAD_ARGUMENT);

@@ -426,4 +426,37 @@ TEST_F(EvalTest, RefusesFilesThatHoldNoModel) {
   expect_error(run("perplexity --model " + quoted("half.gguf") + " --text " + quoted("text")), 1, at("half.gguf"));
 }
 
+// At 2 bits the tiny model's codes cannot hold what it attends to.
+TEST_F(EvalTest, SaysWhatCodesCannotHold) {
+  const Result narrow = run(on_text("perplexity") + " --context 128 --windows 1 --storage q2");
+  EXPECT_EQ(narrow.status, 0) << narrow.err;
+  EXPECT_NE(narrow.err.find("note: what the model attends to is lost in the codes of keys of layers "),
+            std::string::npos)
+      << narrow.err;
+  EXPECT_NE(narrow.err.find("make a profile (nibkv-eval profile), "), std::string::npos) << narrow.err;
+  const Result wide = run(on_text("perplexity") + " --context 128 --windows 1 --storage q8q4");
+  EXPECT_EQ(wide.status, 0);
+  EXPECT_EQ(wide.err, "");
+}
+
+TEST_F(EvalTest, SaysWhichLayersNeedMoreBits) {
+  const Result result = run(on_text("widths") + " --context 128 --storage q2 --bits 3.1");
+  EXPECT_EQ(result.status, 0) << result.err;
+  EXPECT_EQ(result.err, "");
+  double most = 0;
+  std::size_t worst = 0;
+  for (std::size_t layer = 0; layer < 5; ++layer) {
+    const double error = std::stod(figure(result.out, "layer_" + std::to_string(layer) + " "));
+    EXPECT_GT(error, 0);
+    if (error > most) most = error, worst = layer;
+  }
+  // One layer of five with 6 bits more for its keys and 2 for its values.
+  EXPECT_EQ(figure(result.out, "bits_per_channel "), "3.05");
+  EXPECT_EQ(figure(result.out, "wide "), std::to_string(worst) + ":" + std::to_string(worst));
+  const Result set = run(on_text("widths") + " --context 128 --storage q2 --set wide=" + figure(result.out, "wide "));
+  EXPECT_LT(std::stod(figure(set.out, "layer_" + std::to_string(worst) + " ")), most / 10);
+  EXPECT_EQ(run(on_text("widths") + " --context 128 --storage f32").status, 2);
+  EXPECT_EQ(run(on_text("widths") + " --context 20").status, 1);
+}
+
 }  // namespace

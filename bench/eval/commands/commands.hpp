@@ -34,5 +34,6 @@ Command retrieval_command();
 Command head_scores_command();
 Command heads_command();
 Command layers_command();
+Command widths_command();
 
 }  // namespace nibkv::llm

@@ -61,6 +61,10 @@ StoreOptions MeasuredCache::store(const Config& config) const {
   store.workers = cache.threads;
   if (cache.profile != "none") store.profile = read_profile(cache.profile, config);
   store.outlier_channels = cache.outliers.value_or(store.profile.empty() ? 0 : 8);
+  store.warn = [](const std::string& note) {
+    static std::set<std::string> said;
+    if (said.insert(note).second) say("note: " + note);
+  };
   return store;
 }
 

@@ -56,13 +56,14 @@ constexpr Option kOptions[] = {
                        threshold (0 to 255, mean), candidate_mass (0 to 255), budget (uniform,
                        pyramid, scores, adaptive, prefix, retrieval, rules, any_scores), most (1 to
                        64), recovered (1 to 255), wide (how many of the first layers have wider
-                       codes, or which: 0:8:23, 8:8), wide_storage (q8q4, q8, q4); of minicache and ems_fold: fold (gate: layers
-                       share that are similar in the profile; direct: all, as they are; aligned:
-                       all, through its maps), fold_start (the first that may; default half of
-                       them), fold_rows (both, keys, values), fold_centred (0, 1: keys minus their
-                       means), fold_min_cosine (0 to 255), fold_recent, fold_t (0 to 255),
-                       fold_retained (0 to 128), fold_retain (far, near, far_range); or fold_keys,
-                       fold_values (layers FIRST-END whose neighbours share codes)
+                       codes, or which: 0:8:23, 8:8), wide_storage (q8q4, q8, q4); of minicache
+                       and ems_fold: fold (gate: layers share that are similar in the profile;
+                       direct: all, as they are; aligned: all, through its maps), fold_start (the
+                       first that may; default half of them), fold_rows (both, keys, values),
+                       fold_centred (0, 1: keys minus their means), fold_min_cosine (0 to 255),
+                       fold_recent, fold_t (0 to 255), fold_retained (0 to 128), fold_retain (far,
+                       near, far_range); or fold_keys, fold_values (layers FIRST-END whose
+                       neighbours share codes)
 )"},
     {"force-fold", R"(  --force-fold         let layers share that the gate refuses: --set fold=direct
 )"},

@@ -161,6 +161,7 @@ void RetrievalJob::begin(const Config& config) {
     }
     cache.options.workers = common.workers;
     cache.options.port = common.port;
+    cache.options.warn = common.warn;
     if (cache.options.storage == Storage::kF32) continue;
     cache.options.profile = common.profile;
     cache.options.outlier_channels = common.outlier_channels;

@@ -1,6 +1,7 @@
 #include "bench/runner/stores/tile_store.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <limits>
 #include <span>
@@ -155,7 +156,7 @@ CachePlan plan_cache(const Config& model, const StoreOptions& options) {
 }
 
 TileStore::TileStore(const Config& model, const StoreOptions& options)
-    : profile_(options.profile), compacted_by_(options.compacted_by) {
+    : profile_(options.profile), compacted_by_(options.compacted_by), errors_(model.layers), warn_(options.warn) {
   const CachePlan plan = plan_cache(model, options);
   const std::size_t bytes = footprint(plan.shape, plan.policy);
   if (bytes == 0) require(valid(plan.shape) ? Status::kBadPolicy : Status::kBadShape, "cache");
@@ -230,9 +231,30 @@ void TileStore::note_peak() {
   peak_slots_ = std::max(peak_slots_, slots);
 }
 
+// A layer's errors, and after the last layer's what they mean.
+void TileStore::note_errors(std::uint32_t layer, std::span<const float> query) {
+  if (errors_[layer] > 0 || cache_.held(layer, 0) < kErrorTokens || !has_codes(cache_.shape().storage)) return;
+  std::vector<float> errors(cache_.shape().query_heads);
+  require(watched([&] { return nibkv::logit_errors(cache_, layer, query, errors); }), "logit errors");
+  float sum = 0;
+  for (const float error : errors) sum += error * error;
+  errors_[layer] = std::sqrt(sum / static_cast<float>(errors.size()));
+  if (layer + 1u != errors_.size() || !warn_) return;
+  std::string layers;
+  for (std::size_t i = 0; i < errors_.size(); ++i) {
+    if (errors_[i] >= kLargeError) layers += (layers.empty() ? "" : ", ") + std::to_string(i);
+  }
+  if (layers.empty()) return;
+  std::string note = "what the model attends to is lost in the codes of keys of layers " + layers + ": ";
+  note += profile_.empty() ? "make a profile (nibkv-eval profile), " : "";
+  warn_(note + "give these layers wider codes (--set wide=...) or all (--storage q8q4)");
+}
+
 void TileStore::attend(int layer, std::size_t count, const float* queries, float* out, ThreadPool& pool) {
   const Shape& shape = cache_.shape();
   const auto index = static_cast<std::uint32_t>(layer);
+  const std::size_t query_size = std::size_t{shape.query_heads} * shape.head_dim;
+  note_errors(index, std::span(queries + (count - 1) * query_size, query_size));
   // One query of a long context: threads divide heads. Adding up what they leave takes less time than waking them again.
   if (const std::uint32_t shares = shares_of(pool);
       count == 1 && shares > 1 && divisible(cache_) && cache_.held(index, 0) > kBlockTiles * kTileSlots) {

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -31,8 +32,14 @@ struct StoreOptions {
   Storage storage = Storage::kQ4;
   std::uint32_t reach = 0;  ///< Rotary::reach
   bool turns = false;       ///< Options::turns
+  /// Is told, once for each cache, what the codes cannot hold; may be empty.
+  std::function<void(const std::string& note)> warn;
   std::size_t workers = 1;
 };
+
+/// Tokens after which a TileStore looks at what its codes cannot hold, and the error of logits from which on it warns.
+inline constexpr std::uint32_t kErrorTokens = 64;
+inline constexpr float kLargeError = 2;
 
 /// A KvStore in one nibkv arena, which uses the library as any program would.
 class TileStore : public KvStore {
@@ -67,11 +74,15 @@ class TileStore : public KvStore {
   /// The bits of the tiles, links and chains in use at the peak, divided by the key and value
   /// channels held then. 0 before the first append.
   double bits_per_channel() const;
+  /// nibkv::logit_errors of each layer, the root mean square over its heads, when it first held kErrorTokens tokens; 0
+  /// until then.
+  const std::vector<float>& logit_errors() const { return errors_; }
   /// The bytes with which an f16 cache would hold `tokens` tokens.
   std::uint64_t f16_bytes(std::uint64_t tokens) const;
 
  private:
   void note_peak();
+  void note_errors(std::uint32_t layer, std::span<const float> query);
   // How many shares of a call there are, and calls for each of them; share i uses worker i.
   std::uint32_t shares_of(const ThreadPool& pool) const;
   template <typename Call>
@@ -88,6 +99,8 @@ class TileStore : public KvStore {
   bool drafts_ = false;
   std::vector<TokenClass> expected_;  // of the batch's tokens that not all layers have appended
   std::uint64_t peak_slots_ = 0;      // over all heads
+  std::vector<float> errors_;
+  std::function<void(const std::string&)> warn_;
 };
 
 /// The shape of the nibkv cache for a model.

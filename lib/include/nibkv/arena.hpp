@@ -1,6 +1,5 @@
 #pragma once
 
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -409,7 +408,9 @@ constexpr std::uint64_t all_heads(const Shape& shape) {
 /// Those of layers with wider codes.
 constexpr std::uint64_t wide_heads(const Shape& shape, const Policy& policy) {
   std::uint64_t layers = 0;
-  for (const std::uint64_t word : policy.wide.words) layers += static_cast<std::uint64_t>(std::popcount(word));
+  for (std::uint64_t word : policy.wide.words) {
+    for (; word != 0; word &= word - 1) ++layers;
+  }
   return layers * shape.kv_heads;
 }
 /// Planes of all entries: 2 of those that share keys and values, 3 of any other.

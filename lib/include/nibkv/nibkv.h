@@ -448,6 +448,16 @@ enum { NIBKV_TOKEN_ORDINARY = 0, NIBKV_TOKEN_PUNCTUATION = 1, NIBKV_TOKEN_SPECIA
  * unless NIBKV_OK. */
 NIBKV_API nibkv_status nibkv_classify(nibkv_cache* cache, const uint8_t* classes, size_t count);
 
+/* How far the codes of a layer's keys move its logits: for each query head the expected root mean square, over the
+ * slots held, of the error of q * k / sqrt(head_dim). Below 0.3 attention hardly changes; from 2 on the layer attends
+ * to other tokens than the model means: precision.hpp says what helps.
+ *
+ * queries:  f32[query_heads][head_dim] of one token
+ * errors:   f32[query_heads], written
+ * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT for null, a layer out of range, or numbers that are not finite. */
+NIBKV_API nibkv_status nibkv_logit_errors(const nibkv_cache* cache, uint32_t layer, const float* queries,
+                                          float* errors);
+
 /* Whether nibkv_attend_share divides the heads of this cache: 4 bits, more than one worker, a policy that does not
  * score attention, and no reach. False for a cache that is not ready. */
 NIBKV_API bool nibkv_divisible(const nibkv_cache* cache);

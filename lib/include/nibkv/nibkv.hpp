@@ -17,6 +17,7 @@
 #include "nibkv/attend.hpp"
 #include "nibkv/share.hpp"
 #include "nibkv/score.hpp"
+#include "nibkv/precision.hpp"
 #include "nibkv/plan.hpp"
 #include "nibkv/compact.hpp"
 #include "nibkv/tidy.hpp"

@@ -8,8 +8,8 @@
 namespace nibkv {
 namespace {
 
-// Makes the chains of layers with wider codes, or of the others, empty: each gets its own tiles in one run, from `tile` up
-// to `end`.
+// Makes the chains of layers with wider codes, or of the others, empty: each gets its own tiles in one run, from `tile`
+// up to `end`.
 void divide_pool(const ArenaView& to, bool wide, std::uint32_t end, std::uint32_t& tile) {
   std::uint32_t* links = to.links();
   Chain* newest = nullptr;

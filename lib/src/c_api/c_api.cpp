@@ -243,6 +243,14 @@ nibkv_status nibkv_classify(nibkv_cache* cache, const uint8_t* classes, size_t c
   return to_c(classify(*in, {reinterpret_cast<const TokenClass*>(classes), count}));
 }
 
+nibkv_status nibkv_logit_errors(const nibkv_cache* cache, uint32_t layer, const float* queries, float* errors) {
+  const Cache* const in = ready(cache);
+  if (in == nullptr) return NIBKV_NOT_READY;
+  if (queries == nullptr || errors == nullptr) return NIBKV_BAD_ARGUMENT;
+  const std::size_t heads = in->shape().query_heads;
+  return to_c(logit_errors(*in, layer, {queries, heads * in->shape().head_dim}, {errors, heads}));
+}
+
 nibkv_status nibkv_tidy(nibkv_cache* cache, uint32_t tokens, bool* done) {
   Cache* const in = ready(cache);
   if (in == nullptr) return NIBKV_NOT_READY;

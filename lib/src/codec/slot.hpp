@@ -40,7 +40,8 @@ void start_slot(const ArenaView& to, const Chain& chain, std::uint32_t tile, std
 void move_slot(const ArenaView& to, std::uint32_t from_tile, std::uint32_t from_lane, std::uint32_t to_tile,
                std::uint32_t to_lane);
 
-/// move_slot to another cache, whose layer has the same storage: what both keep of a slot. In neither do layers share codes.
+/// move_slot to another cache, whose layer has codes of the same widths: what both keep of a slot. Neither has layers
+/// that share codes.
 void copy_slot(const ArenaView& from, const Place& at, const ArenaView& to, const Place& to_at);
 
 /// The side data of another cache's tile: in its arena, or as a snapshot has it.
