@@ -15,6 +15,7 @@
 #include "bench/runner/gguf/gguf_cursor.hpp"
 #include "bench/runner/profile/head_scores.hpp"
 #include "bench/runner/profile/profile_maker.hpp"
+#include "bench/runner/profile/wide_layers.hpp"
 #include "bench/runner/programs/arguments.hpp"
 #include "bench/runner/programs/output_file.hpp"
 #include "bench/runner/programs/progress.hpp"
@@ -71,6 +72,9 @@ void add_head_scores(std::vector<std::byte>& profile, Model& model, const Tokeni
   }
 }
 
+// Tokens from which the errors of codes are measured.
+constexpr std::size_t kErrorTokensRead = 128;
+
 std::vector<std::byte> choose_profile(const Settings& settings, Model& model, ThreadPool& pool,
                                       const Tokenizer& tokenizer, const Chat& chat) {
   if (settings.cache.profile == "none") return {};
@@ -87,6 +91,29 @@ std::vector<std::byte> choose_profile(const Settings& settings, Model& model, Th
     return profile;
   };
   return find_or_make_profile(profile_places(settings.model), model.config(), make, say);
+}
+
+// Layers whose keys 4 bits cannot hold get wider codes, unless the settings say which do.
+void widen_layers(StoreOptions& options, Model& model, const Tokenizer& tokenizer, const Chat& chat) {
+  if (!reads_setting(options.policy, "wide") || options.storage == Storage::kQ8 || options.storage == Storage::kQ8Q4)
+    return;
+  for (const auto& [key, value] : options.settings) {
+    if (key.starts_with("wide")) return;
+  }
+  std::vector<std::int32_t> tokens = calibration_tokens(tokenizer, chat);
+  tokens.resize(std::min({tokens.size(), model.config().context, kErrorTokensRead}));
+  if (tokens.size() < kErrorTokens) return;
+  const std::vector<float> errors = measure_logit_errors(model, tokens, options);
+  std::vector<std::size_t> layers;
+  for (std::size_t i = 0; i < errors.size(); ++i) {
+    if (errors[i] >= kLargeError) layers.push_back(i);
+  }
+  if (layers.empty()) return;
+  options.settings.emplace_back("wide", wide_setting(layers));
+  std::string names;
+  for (const std::size_t layer : layers) names.append(names.empty() ? "" : ", ").append(std::to_string(layer));
+  say("keys of 8 bits in " + std::string(layers.size() == 1 ? "layer " : "layers ") + names +
+      ": fewer cannot hold what it attends to");
 }
 
 // What a conversation needs to continue.
@@ -143,6 +170,7 @@ int run(Settings settings) {
   if (options.tokens == 0 && options.arena_bytes == 0) {
     options.tokens = static_cast<std::uint32_t>(std::min(config.context, kDefaultTokens));
   }
+  widen_layers(options, model, tokenizer, chat);
   options.reach = endless_reach(config, options);
   options.warn = [&settings](const std::string& note) { settings.conversation.say(note); };
   TileStore store(config, options);

@@ -403,4 +403,19 @@ TEST_F(AssistantTest, AnswersAfterResetAsInANewStartWithTheSameSeed) {
   EXPECT_TRUE(used.out.ends_with("\n" + fresh.out)) << used.out << "\nand\n" << fresh.out;
 }
 
+// At 2 bits some layers of the tiny model get wider codes, unless the settings say which do.
+TEST_F(AssistantTest, WidensLayersThatNeedIt) {
+  const std::string options = "--prompt hello --max-tokens 2 --greedy --profile none ";
+  const Result widened = run(options + "--storage q2");
+  EXPECT_EQ(widened.status, 0) << widened.err;
+  EXPECT_NE(widened.err.find("keys of 8 bits in layer"), std::string::npos) << widened.err;
+  EXPECT_NE(widened.err.find("policy ems wide="), std::string::npos) << widened.err;
+  EXPECT_NE(widened.err.find("storage=q2"), std::string::npos) << widened.err;
+  const Result said = run(options + "--storage q2 --set wide=0");
+  EXPECT_EQ(said.status, 0);
+  EXPECT_EQ(said.err.find("keys of 8 bits"), std::string::npos) << said.err;
+  EXPECT_EQ(run(options + "--storage q4").err.find("keys of 8 bits"), std::string::npos);
+  EXPECT_EQ(run(options + "--storage f32").status, 2);
+}
+
 }  // namespace

@@ -6,7 +6,7 @@
 
 #include "bench/eval/commands/commands.hpp"
 #include "bench/eval/commands/common.hpp"
-#include "bench/runner/programs/json.hpp"
+#include "bench/runner/profile/wide_layers.hpp"
 
 // nibkv-eval widths
 
@@ -43,52 +43,41 @@ class WidthsJob {
   Measured measured_;
 };
 
-// Bits a channel of tiles without wide layers, and what one of them adds to the mean.
-double bits_of(const TileStore& store) {
-  const Shape& shape = store.cache().shape();
-  const Layout layout = layout_of(shape, store.cache().policy());
-  return 8.0 * (layout.code_bytes + layout.side_bytes) / (2.0 * kTileSlots * shape.head_dim);
+// Bits a channel of tiles that are not wide, and what a wide layer adds to the mean.
+double bits_of(const CachePlan& plan) {
+  const Layout layout = layout_of(plan.shape, plan.policy);
+  return 8.0 * (layout.code_bytes + layout.side_bytes) / (2.0 * kTileSlots * plan.shape.head_dim);
 }
 
-double bits_of_wide_layer(const TileStore& store) {
-  const Shape& shape = store.cache().shape();
-  const TileFormat wide = format_of(store.cache().policy().wide_storage);
-  const TileFormat format = format_of(shape.storage);
+double bits_of_wide_layer(const CachePlan& plan) {
+  const TileFormat wide = format_of(plan.policy.wide_storage);
+  const TileFormat format = format_of(plan.shape.storage);
   const int more = wide.key_bits + wide.value_bits - format.key_bits - format.value_bits;
-  return more / 2.0 / shape.layers;
+  return more / 2.0 / plan.shape.layers;
 }
 
 void WidthsJob::operator()() {
   if (!measured_.json.empty() && measured_.json != "-") check_place(measured_.json);
   Subject subject(measured_.model, measured_.text, measured_.cache.threads);
-  StoreOptions options = measured_.store(subject.model->config());
-  options.warn = nullptr;  // it is said here
-  TileStore store(subject.model->config(), options);
+  const StoreOptions options = measured_.store(subject.model->config());
   const std::size_t count = std::min(context_, subject.tokens.size());
-  if (count < kErrorTokens) throw Error("a text of " + std::to_string(kErrorTokens) + " tokens or more is needed");
-  for (std::size_t at = 0; at < count;) {
-    const std::size_t chunk = std::min(store.max_chunk(), count - at);
-    subject.model->forward(std::span(subject.tokens).subspan(at, chunk), at, store, nullptr, 0);
-    at += chunk;
-  }
-  const std::vector<float>& errors = store.logit_errors();
+  const std::vector<float> errors =
+      measure_logit_errors(*subject.model, std::span(subject.tokens).first(count), options);
   std::vector<std::size_t> order(errors.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
   std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return errors[a] > errors[b]; });
-  const double now = bits_of(store);
-  const double more = bits_of_wide_layer(store);
+  const CachePlan plan = plan_cache(subject.model->config(), options);
+  const double now = bits_of(plan);
+  const double more = bits_of_wide_layer(plan);
   const double most = bits_ != 0 ? bits_ : now + 0.1;
   const auto wide = more > 0 ? static_cast<std::size_t>(std::max(0.0, (most - now) / more + 1e-9)) : 0;
   order.resize(std::min(wide, order.size()));
   std::sort(order.begin(), order.end());
-  std::string setting;
-  for (const std::size_t layer : order) setting.append(setting.empty() ? "" : ":").append(std::to_string(layer));
-  if (order.size() == 1) setting.append(":").append(std::to_string(order[0]));
   Report report;
   for (std::size_t i = 0; i < errors.size(); ++i)
     report.emplace_back("layer_" + std::to_string(i), static_cast<double>(errors[i]));
   report.emplace_back("bits_per_channel", now + more * static_cast<double>(order.size()));
-  report.emplace_back("wide", order.empty() ? std::string("none") : setting);
+  report.emplace_back("wide", order.empty() ? std::string("none") : wide_setting(order));
   publish(report, measured_.json);
 }
 
