@@ -58,6 +58,7 @@ nibkv_policy in_c(const Policy& p) {
   c.value_norms = p.value_norms;
   c.wide_storage = static_cast<std::uint8_t>(p.wide_storage);
   std::memcpy(c.wide, p.wide.words, sizeof c.wide);
+  c.wide_first = p.wide_first;
   std::copy_n(p.fold.keys.words, 4, c.fold.keys);
   std::copy_n(p.fold.values.words, 4, c.fold.values);
   std::copy_n(p.fold.aligned_keys.words, 4, c.fold.aligned_keys);
@@ -75,8 +76,8 @@ auto fields(const nibkv_policy& p) {
   return std::tie(p.keep, p.tokens, p.sinks, p.recent, p.score, p.group, p.combine, p.per_query, p.window, p.pool,
                   p.merge, p.rephase, p.similarity, p.position_free, p.mass, p.mean_threshold, p.threshold,
                   p.candidate_mass, p.budget, p.most, p.recovered, p.recent_share, p.value_norms, p.wide_storage,
-                  p.wide[0], p.wide[3], p.fold.recent, p.fold.t, p.fold.retained, p.fold.retain, p.fold.centred,
-                  p.fold.min_cosine);
+                  p.wide[0], p.wide[3], p.wide_first, p.fold.recent, p.fold.t, p.fold.retained, p.fold.retain,
+                  p.fold.centred, p.fold.min_cosine);
 }
 
 Status in_cpp(nibkv_status status) {
@@ -325,6 +326,8 @@ TEST(CApi, EveryFieldOfAPolicyAndAShapeCounts) {
   // Layers that do not exist, and codes that are not wider.
   EXPECT_FALSE(refused_when_full([](nibkv_policy& p) { p.wide[0] = 1; }));
   EXPECT_TRUE(refused_when_full([](nibkv_policy& p) { p.wide[3] = 1; }));
+  EXPECT_FALSE(refused_when_full([](nibkv_policy& p) { p.wide_first = true, p.wide_storage = NIBKV_Q8; }));
+  EXPECT_TRUE(refused_when_full([](nibkv_policy& p) { p.wide_first = true, p.wide_storage = NIBKV_Q2; }));
   EXPECT_TRUE(refused_when_full([](nibkv_policy& p) { p.wide[0] = 1, p.wide_storage = NIBKV_Q4; }));
 
   // Read when layers share.

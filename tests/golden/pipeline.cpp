@@ -146,6 +146,16 @@ GoldenCases width_cases() {
   policy.wide.add(3);
   policy.wide_storage = Storage::kQ8;
   list.add({shape, policy, 60});
+  // And the first slots of all heads.
+  policy = ems(90);
+  policy.wide_first = true;
+  policy.wide_storage = Storage::kQ4;
+  list.add({shape, policy, 60});
+  shape.storage = Storage::kQ4;
+  policy = streaming_llm(96);
+  policy.wide.add(1);
+  policy.wide_first = true;
+  list.add({shape, policy, 40});
   return list;
 }
 

@@ -163,7 +163,9 @@ class ScoredWalk {
       if (target[i] >= kMember) continue;
       ASSERT_EQ(after_notes[target[i]].position, notes[i].position) << what();
       if (std::find(target.begin(), target.end(), kMember + target[i]) != target.end()) continue;
-      ASSERT_EQ(after[target[i]], slots[i]) << what();
+      Slot moved = slots[i];
+      if (policy_.wide_first && target[i] < 32) reference::widen(moved, format_of(policy_.wide_storage));
+      ASSERT_EQ(after[target[i]], moved) << what();
       ASSERT_EQ(after_notes[target[i]], notes[i]) << what();
     }
   }

@@ -29,11 +29,13 @@ struct PlainChain {
   std::vector<std::vector<float>> values;
   std::size_t size = 0;
 
-  void keep(const std::vector<std::uint32_t>& target) {
+  /// @param first  the format of the first 32 slots, or null if it is that of all
+  void keep(const std::vector<std::uint32_t>& target, const TileFormat* first = nullptr) {
     std::size_t next = 0;
     for (std::size_t i = 0; i < target.size(); ++i) {
       if (target[i] == kDrop) continue;
       if (!slots.empty()) slots[next] = slots[i];
+      if (!slots.empty() && first != nullptr && next < 32) reference::widen(slots[next], *first);
       if (!keys.empty()) keys[next] = keys[i];
       if (!values.empty()) values[next] = values[i];
       ++next;
@@ -112,6 +114,12 @@ class Walk {
     return policy;
   }
 
+  // That of the first slots; null if they have no other than the others.
+  const TileFormat* first_format() {
+    wide_ = format_of(policy_.wide_storage);
+    return policy_.wide_first ? &wide_ : nullptr;
+  }
+
   PlainChain& chain(std::uint32_t layer, std::uint32_t head) { return chains_[layer * shape_.kv_heads + head]; }
   ArenaModel model() const { return {rig_.arena().bytes(), shape_, policy_}; }
 
@@ -145,7 +153,7 @@ class Walk {
     seen_[layer] += count;
     for (std::uint32_t head = 0; head < shape_.kv_heads; ++head) {
       PlainChain& plain = chain(layer, head);
-      plain.keep(plans[head]);
+      plain.keep(plans[head], first_format());
       plain.size += count;
       ASSERT_EQ(rig_.cache().held(layer, head), plain.size) << what();
       if (has_codes(shape_.storage)) {
@@ -175,7 +183,7 @@ class Walk {
     }
     const bool moves = shape_.rotary.reach != 0 && moves_positions(layer, head, target, next);
     ASSERT_EQ(compact(rig_.cache(), layer, head, target), moves ? Status::kBadPlan : Status::kOk) << what();
-    if (!moves) plain.keep(target);
+    if (!moves) plain.keep(target, first_format());
   }
 
   // Whether a plan that keeps so many slots gives one of them another position.
@@ -197,7 +205,7 @@ class Walk {
         PlainChain& plain = chain(layer, head);
         std::vector<std::uint32_t> target(plain.size, kDrop);
         std::iota(target.begin(), target.end() - (before[layer] - seen_[layer]), 0u);
-        plain.keep(target);
+        plain.keep(target, first_format());
       }
     }
   }
@@ -305,6 +313,7 @@ class Walk {
   Rig rig_;
   std::vector<PlainChain> chains_;
   std::vector<std::uint32_t> seen_;
+  TileFormat wide_;
 };
 
 }  // namespace nibkv::test

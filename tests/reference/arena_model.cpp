@@ -215,6 +215,26 @@ Slot ArenaModel::slot_of(std::uint32_t tile, std::uint32_t lane) const {
   return slot;
 }
 
+void widen(Slot& slot, const TileFormat& format) {
+  const auto one = [](std::vector<int>& codes, int& bits, std::uint16_t& scale, int to) {
+    if (bits == to) return;
+    for (int& code : codes) {
+      const int level = level_of(bits, code);
+      if (to == 8) {
+        code = 2 * level;
+      } else {
+        code = level == 63 ? 14 : level == 19 ? 10 : level == -19 ? 5 : 1;
+      }
+    }
+    const double wider = scale16_value(scale) * (to == 8 ? 0.5 : 63.0 / 48);
+    if (scale != 0)
+      scale = static_cast<std::uint16_t>((std::bit_cast<std::uint32_t>(static_cast<float>(wider)) + 0x4000) >> 15);
+    bits = to;
+  };
+  one(slot.key_codes, slot.key_bits, slot.key_scale, format.key_bits);
+  one(slot.value_codes, slot.value_bits, slot.value_scale, format.value_bits);
+}
+
 Slot ArenaModel::slot(std::uint32_t layer, std::uint32_t kv_head, std::uint32_t index) const {
   const Place place = places(layer, kv_head).at(index);
   return slot_of(place.tile, place.lane);
@@ -296,6 +316,10 @@ void ArenaModel::check_free_tiles(const std::vector<bool>& taken, std::uint32_t 
       }
     }
   }
+  // First tiles of empty chains wait apart.
+  for (std::uint32_t i = 0; policy_.wide_first && i < shape_.layers * std::uint32_t{shape_.kv_heads}; ++i)
+    count +=
+        !policy_.wide.has(i / shape_.kv_heads) && chain(i / shape_.kv_heads, i % shape_.kv_heads).used == 0 ? 1 : 0;
   if (count + used != layout_.tiles)
     wrong(std::to_string(count) + " free tiles, " + std::to_string(used) + " used ones");
 }

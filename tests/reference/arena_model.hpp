@@ -46,6 +46,9 @@ struct Slot {
   std::vector<double> rotated_value() const;
 };
 
+/// Gives a slot wider codes of the same row, as a move to a tile that has them does.
+void widen(Slot& slot, const TileFormat& format);
+
 /// What an arena knows about a slot besides its codes; 0 for what its policy does not keep.
 struct Notes {
   std::uint32_t position = 0;

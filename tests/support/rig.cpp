@@ -211,6 +211,7 @@ void widen_layers(Random& random, const Shape& shape, Policy& policy) {
   for (std::uint32_t layer = 0; layer < shape.layers; ++layer) {
     if (random.below(2) == 0) wide.wide.add(layer);
   }
+  wide.wide_first = random.below(2) == 0;
   if (valid(wide, shape)) policy = wide;
 }
 

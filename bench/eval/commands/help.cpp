@@ -56,8 +56,9 @@ constexpr Option kOptions[] = {
                        threshold (0 to 255, mean), candidate_mass (0 to 255), budget (uniform,
                        pyramid, scores, adaptive, prefix, retrieval, rules, any_scores), most (1 to
                        64), recovered (1 to 255), wide (how many of the first layers have wider
-                       codes, or which: 0:8:23, 8:8), wide_storage (q8q4, q8, q4); of minicache
-                       and ems_fold: fold (gate: layers share that are similar in the profile;
+                       codes, or which: 0:8:23, 8:8), wide_storage (q8q4, q8, q4),
+                       wide_first (0, 1: also the first 32 slots of all heads); of minicache and
+                       ems_fold: fold (gate: layers share that are similar in the profile;
                        direct: all, as they are; aligned: all, through its maps), fold_start (the
                        first that may; default half of them), fold_rows (both, keys, values),
                        fold_centred (0, 1: keys minus their means), fold_min_cosine (0 to 255),

@@ -149,6 +149,7 @@ std::span<const Field> fields() {
       {"value_norms", "0 or 1", [](View value, Policy& policy) { return number(value, policy.value_norms, 0, 1); }},
       {"wide", "a number of layers, the first ones, or layers such as 0:8:23, with a colon", set_wide},
       {"wide_storage", "q8q4, q8 or q4", set_wide_storage},
+      {"wide_first", "0 or 1", [](View value, Policy& policy) { return number(value, policy.wide_first, 0, 1); }},
       {"merge", "none, values or both",
        [](View value, Policy& policy) {
          return choose(value, policy.merge, {"none", "values", "both"});

@@ -66,10 +66,11 @@ struct Layout {
   std::uint32_t key_bytes = 0;    ///< of them: those of the keys, which come first
   std::uint32_t value_bytes = 0;  ///< and those of the values
   std::uint32_t scratch_bytes = 0;
-  std::uint32_t wide_tiles = 0;        ///< tiles of layers with wider codes: the first ones of the pool
-  std::uint32_t wide_key_bytes = 0;    ///< key codes of such a tile
+  std::uint32_t wide_tiles = 0;      ///< tiles with wider codes, the first ones of the pool: first_tiles, then those of
+                                     ///< layers
+  std::uint32_t wide_key_bytes = 0;  ///< key codes of such a tile
   std::uint32_t wide_value_bytes = 0;  ///< and its value codes
-  std::uint32_t reserved = 0;
+  std::uint32_t first_tiles = 0;       ///< first tiles of heads of other layers, in their order
   Side side = {};
 
   constexpr bool operator==(const Layout&) const = default;
@@ -547,7 +548,9 @@ constexpr Layout layout_as(const Shape& shape, const Policy& policy, bool share)
   at.code_bytes = at.key_bytes + at.value_bytes;
   if (has_wide(policy)) {
     const TileFormat wide = format_of(policy.wide_storage);
-    at.wide_tiles = static_cast<std::uint32_t>(wide_heads(shape, policy) * at.tiles_per_head);
+    const std::uint64_t wider = wide_heads(shape, policy);
+    at.first_tiles = policy.wide_first ? static_cast<std::uint32_t>(heads - wider) : 0;
+    at.wide_tiles = static_cast<std::uint32_t>(at.first_tiles + wider * at.tiles_per_head);
     at.wide_key_bytes = wide.key_bytes(shape.head_dim);
     at.wide_value_bytes = wide.value_bytes(shape.head_dim);
   }

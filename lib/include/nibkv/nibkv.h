@@ -189,6 +189,7 @@ typedef struct nibkv_policy {
    * policy.hpp. All 0: none. */
   uint8_t wide_storage; /* NIBKV_Q8Q4, ... */
   uint64_t wide[4];
+  bool wide_first; /* whether the first 32 slots of every head have them, too */
 } nibkv_policy;
 
 /* Finds a preset by name, with its default parameters: "full", "streaming_llm", "ems", "ems_no_merge",

@@ -185,6 +185,9 @@ struct Policy {
   /// share their budgets with those of layers of the same storage.
   LayerSet wide = {};
   Storage wide_storage = Storage::kQ8Q4;
+  /// Whether the first 32 slots of every head, the sinks among them, have these codes, too: most of the attention is
+  /// theirs. A slot that moves there from others gets wider codes for the same row.
+  bool wide_first = false;
 
   /// If any layers share, this needs Storage::kQ4, and either Keep::kAll, or Keep::kScore
   /// with Budget::kUniform.
@@ -344,9 +347,9 @@ constexpr Policy fast_gen(std::uint32_t tokens) {
   return policy;
 }
 
-/// Whether any layers have wider codes than the others.
+/// Whether any slots have wider codes than the others.
 constexpr bool has_wide(const Policy& policy) {
-  return !policy.wide.empty();
+  return !policy.wide.empty() || policy.wide_first;
 }
 
 /// Whether any layers share codes.
@@ -404,6 +407,7 @@ constexpr bool valid(const Policy& policy, const Shape& shape) {
     plain.most = policy.most;
     plain.wide = policy.wide;
     plain.wide_storage = policy.wide_storage;
+    plain.wide_first = policy.wide_first;
     if (policy != plain) return false;
   }
   if (policy.budget > Budget::kAnyScores || policy.most < 1 || policy.most > 64 || policy.recovered == 0) return false;

@@ -195,7 +195,12 @@ Segments ArenaView::segments(const Chain& chain) const {
     const FoldedPart& part = folded_part(*this, chain);
     all.add({part.first, part.last, 0, part.used});
   }
-  all.add(own(chain));
+  Segment last = own(chain);
+  if (last.slots > kTileSlots && is_wide(chain.first) && !is_wide(chain.last)) {
+    all.add({last.first, last.first, last.begin, kTileSlots});
+    last = {links()[last.first], last.last, last.begin + kTileSlots, last.slots - kTileSlots};
+  }
+  all.add(last);
   return all;
 }
 

@@ -14,16 +14,17 @@ void divide_pool(const ArenaView& to, bool wide, std::uint32_t end, std::uint32_
   std::uint32_t* links = to.links();
   Chain* newest = nullptr;
   const auto give = [&](std::uint32_t run_end) {
-    newest->free = tile;
-    for (; tile + 1 < run_end; ++tile) links[tile] = tile + 1;
-    links[tile++] = kNoTile;
+    newest->free = tile < run_end ? tile : kNoTile;
+    for (; tile < run_end; ++tile) links[tile] = tile + 1 < run_end ? tile + 1 : kNoTile;
   };
+  const std::uint32_t apart = !wide && to.layout().first_tiles != 0 ? 1 : 0;  // the first tile of each
   for (std::size_t i = 0; i < to.heads(); ++i) {
     Chain& chain = to.chains()[i];
     const auto layer = static_cast<std::uint32_t>(i / to.shape().kv_heads);
     if (to.is_wide_layer(layer) != wide) continue;
     if (newest != nullptr)
-      give(tile + run_tiles(to, static_cast<std::uint32_t>(newest - to.chains()) / to.shape().kv_heads, *newest));
+      give(tile + run_tiles(to, static_cast<std::uint32_t>(newest - to.chains()) / to.shape().kv_heads, *newest) -
+           apart);
     if (to.policy().budget == Budget::kAdaptive) chain.budget = to.policy().tokens;
     chain = {kNoTile, kNoTile, 0, 0, kNoTile, chain.budget, 0, 0};
     newest = &chain;
@@ -37,8 +38,8 @@ void reset(const ArenaView& to) {
   ArenaHeader& header = to.header();
   std::memset(&header, 0, sizeof header);
   header.magic = kArenaMagic;
-  std::uint32_t tile = 0;
-  if (has_wide(to.policy())) divide_pool(to, true, layout.wide_tiles, tile);
+  std::uint32_t tile = layout.first_tiles;
+  if (layout.wide_tiles != tile) divide_pool(to, true, layout.wide_tiles, tile);
   divide_pool(to, false, static_cast<std::uint32_t>(layout.tiles), tile);
   reset_bands(to);
   forget_shares(to);

@@ -77,6 +77,14 @@ struct ArenaView {
   bool is_wide(const Chain& chain) const {
     return has_wide(policy()) && is_wide_layer(static_cast<std::uint32_t>(&chain - chains()) / shape().kv_heads);
   }
+  /// The tile that a chain's first slots have to themselves under Policy::wide_first; kNoTile if there is none.
+  std::uint32_t first_tile(const Chain& chain) const {
+    if (layout().first_tiles == 0 || is_wide(chain)) return kNoTile;
+    const auto index = static_cast<std::uint32_t>(&chain - chains());
+    std::uint32_t wider = 0;  // layers before
+    for (std::uint32_t layer = 0; layer < index / shape().kv_heads; ++layer) wider += is_wide_layer(layer) ? 1 : 0;
+    return index - wider * shape().kv_heads;
+  }
   /// The codes of a tile; not under Storage::kF32.
   TileFormat format(bool wide) const { return format_of(wide ? policy().wide_storage : shape().storage); }
   const CodeKernels& key_kernels(std::uint32_t tile) const { return kernels().of(format(is_wide(tile)).key_bits); }

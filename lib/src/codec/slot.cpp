@@ -209,10 +209,6 @@ void move_slot(const ArenaView& to, std::uint32_t from_tile, std::uint32_t from_
     copy_f32(to.key_rows(from_tile), to.value_rows(from_tile), from_lane, to, {to_tile, to_lane});
     return;
   }
-  if (owns_keys(to, to_tile))
-    move_key_codes(key_plane(to, to_tile), to.key_codes(from_tile), from_lane, to.key_codes(to_tile), to_lane);
-  if (owns_values(to, to_tile))
-    move_value_codes(value_plane(to, to_tile), to.value_codes(from_tile), from_lane, to.value_codes(to_tile), to_lane);
   const Side at = to.layout().side;
   const std::byte* const from_side = to.side(from_tile);
   std::byte* const to_side = to.side(to_tile);
@@ -224,18 +220,53 @@ void move_slot(const ArenaView& to, std::uint32_t from_tile, std::uint32_t from_
                   from_side + at.*field.offset + (n * kTileSlots + from_lane) * field.bytes, field.bytes);
     }
   }
+  if (to.is_wide(from_tile) != to.is_wide(to_tile)) {
+    copy_key_codes(to.is_wide(from_tile), to.key_codes(from_tile), from_lane, to, {to_tile, to_lane});
+    copy_value_codes(to.is_wide(from_tile), to.value_codes(from_tile), from_lane, to, {to_tile, to_lane});
+    return;
+  }
+  if (owns_keys(to, to_tile))
+    move_key_codes(key_plane(to, to_tile), to.key_codes(from_tile), from_lane, to.key_codes(to_tile), to_lane);
+  if (owns_values(to, to_tile))
+    move_value_codes(value_plane(to, to_tile), to.value_codes(from_tile), from_lane, to.value_codes(to_tile), to_lane);
 }
 
-void copy_key_codes(const std::uint8_t* keys, std::uint32_t lane, const ArenaView& to, const Place& to_at) {
-  std::uint8_t codes[kMaxHeadDim];
-  get_key_codes(key_plane(to, to_at.tile), keys, lane, codes);
-  put_key_codes(key_plane(to, to_at.tile), to.key_codes(to_at.tile), to_at.lane, codes);
+// Codes of the same row that are wider, in place. Levels of 2 and 4 bits are exact at 8; those of 2 bits are within
+// 4 % of 63 and 19 at 4 bits, as 48 and 15.
+static void widen(std::uint32_t from_bits, std::uint32_t to_bits, std::uint32_t head_dim, std::uint8_t* codes,
+                  std::uint16_t& scale) {
+  if (from_bits == to_bits) return;
+  NIBKV_ASSERT(from_bits < to_bits);
+  const std::int8_t* const levels = ports::levels_of(from_bits);
+  constexpr std::uint8_t kOuter = 14, kInner = 10;  // of 48 and 15
+  static_assert(ports::kLevels[kOuter] == 48 && ports::kLevels[kInner] == 15);
+  for (std::uint32_t c = 0; c < head_dim; ++c) {
+    const std::int32_t level = levels[codes[c]];
+    const bool outer = level > 32 || level < -32;
+    const std::uint8_t code = outer ? kOuter : kInner;
+    codes[c] = static_cast<std::uint8_t>(to_bits == 8 ? 2 * level : level > 0 ? code : 15 - code);
+  }
+  if (scale != 0)
+    scale = to_bits == 8 ? static_cast<std::uint16_t>(scale - 256) : to_scale16(from_scale16(scale) * 1.3125f);
 }
 
-void copy_value_codes(const std::uint8_t* values, std::uint32_t lane, const ArenaView& to, const Place& to_at) {
+void copy_key_codes(bool wide, const std::uint8_t* keys, std::uint32_t lane, const ArenaView& to, const Place& to_at) {
+  const CodePlane from = {to.format(wide).key_bits, to.shape().head_dim};
+  const CodePlane plane = key_plane(to, to_at.tile);
   std::uint8_t codes[kMaxHeadDim];
-  get_value_codes(value_plane(to, to_at.tile), values, lane, codes);
-  put_value_codes(value_plane(to, to_at.tile), to.value_codes(to_at.tile), to_at.lane, codes);
+  get_key_codes(from, keys, lane, codes);
+  widen(from.bits, plane.bits, plane.head_dim, codes, to.key_scales(to_at.tile)[to_at.lane]);
+  put_key_codes(plane, to.key_codes(to_at.tile), to_at.lane, codes);
+}
+
+void copy_value_codes(bool wide, const std::uint8_t* values, std::uint32_t lane, const ArenaView& to,
+                      const Place& to_at) {
+  const CodePlane from = {to.format(wide).value_bits, to.shape().head_dim};
+  const CodePlane plane = value_plane(to, to_at.tile);
+  std::uint8_t codes[kMaxHeadDim];
+  get_value_codes(from, values, lane, codes);
+  widen(from.bits, plane.bits, plane.head_dim, codes, to.value_scales(to_at.tile)[to_at.lane]);
+  put_value_codes(plane, to.value_codes(to_at.tile), to_at.lane, codes);
 }
 
 void copy_side(const SideBytes& from, std::uint32_t lane, const ArenaView& to, const Place& to_at) {
@@ -254,9 +285,9 @@ void copy_slot(const ArenaView& from, const Place& at, const ArenaView& to, cons
     copy_f32(from.key_rows(at.tile), from.value_rows(at.tile), at.lane, to, to_at);
     return;
   }
-  copy_key_codes(from.key_codes(at.tile), at.lane, to, to_at);
-  copy_value_codes(from.value_codes(at.tile), at.lane, to, to_at);
   copy_side({from.policy(), from.layout().side, from.side(at.tile)}, at.lane, to, to_at);
+  copy_key_codes(from.is_wide(at.tile), from.key_codes(at.tile), at.lane, to, to_at);
+  copy_value_codes(from.is_wide(at.tile), from.value_codes(at.tile), at.lane, to, to_at);
 }
 
 }  // namespace nibkv

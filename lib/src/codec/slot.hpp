@@ -36,7 +36,7 @@ void start_slot(const ArenaView& to, const Chain& chain, std::uint32_t tile, std
                 std::uint32_t position);
 
 /// Copies one slot: codes and side data, but not the position. Codes that two layers share move with
-/// the lower one.
+/// the lower one. In a tile with wider codes the slot gets such codes of the same row.
 void move_slot(const ArenaView& to, std::uint32_t from_tile, std::uint32_t from_lane, std::uint32_t to_tile,
                std::uint32_t to_lane);
 
@@ -51,9 +51,11 @@ struct SideBytes {
   const std::byte* side;
 };
 
-/// The parts of copy_slot: from lane `lane` of a tile, in an arena or in a snapshot.
-void copy_key_codes(const std::uint8_t* keys, std::uint32_t lane, const ArenaView& to, const Place& to_at);
-void copy_value_codes(const std::uint8_t* values, std::uint32_t lane, const ArenaView& to, const Place& to_at);
+/// The parts of copy_slot: from lane `lane` of a tile, in an arena or in a snapshot. First the side data.
+/// @param wide  whether that tile has wider codes. Those of `to_at` may be wider, too.
 void copy_side(const SideBytes& from, std::uint32_t lane, const ArenaView& to, const Place& to_at);
+void copy_key_codes(bool wide, const std::uint8_t* keys, std::uint32_t lane, const ArenaView& to, const Place& to_at);
+void copy_value_codes(bool wide, const std::uint8_t* values, std::uint32_t lane, const ArenaView& to,
+                      const Place& to_at);
 
 }  // namespace nibkv

@@ -147,8 +147,10 @@ void load_fold(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, 
 bool sound_folds(const ArenaView& to) {
   if (!folds(to)) {
     std::uint64_t bytes = 0;
-    for (std::size_t i = 0; counts_bytes(to) && i < to.heads(); ++i)
-      bytes += tiles_of(to.chains()[i].used) * pool_tile_bytes(to, to.is_wide(to.chains()[i]));
+    for (std::size_t i = 0; counts_bytes(to) && i < to.heads(); ++i) {
+      for (Cursor at = to.first_slot(to.chains()[i]); at.any(); at.next_tile(to.links()))
+        bytes += bytes_of_tile(to, at.tile);
+    }
     return to.header().used_entries == 0 && to.header().used_bytes == bytes;
   }
   std::uint64_t entries = 0;

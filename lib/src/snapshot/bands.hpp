@@ -45,7 +45,11 @@ inline void count_chain(detail::SnapshotCounts& counts, const Policy& policy, st
                         std::uint64_t folded) {
   const auto tiles = [](std::uint64_t slots) { return (slots + kTileSlots - 1) / kTileSlots; };
   counts.tiles += tiles(used - folded);
-  if (policy.wide.has(layer)) counts.wide_tiles += tiles(used - folded);
+  if (policy.wide.has(layer)) {
+    counts.wide_tiles += tiles(used - folded);
+  } else if (policy.wide_first && used != 0) {
+    counts.wide_tiles += 1;
+  }
   counts.views += tiles(folded);
   counts.planes += tiles(folded) * planes_of_layer(policy, layer);
 }

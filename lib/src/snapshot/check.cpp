@@ -35,16 +35,22 @@ bool sound_records(const ArenaView& to) {
   return sound_peaks(to, {header.used_tiles, header.peak_tiles, header.peak_bytes}, judge.counts());
 }
 
-// Whether the tiles of a chain have the codes of its layer. The list is sound.
-bool same_width(const ArenaView& to, const Chain& chain) {
+// Whether the tiles of a chain have the codes of its layer, and the first one is its own where it should be. The list is
+// sound.
+bool right_widths(const ArenaView& to, const Chain& chain) {
   const std::uint32_t* links = to.links();
   std::uint32_t tile = chain.first;
-  while (tile != kNoTile && to.is_wide(tile) == to.is_wide(chain)) tile = links[tile];
+  if (const std::uint32_t first = to.first_tile(chain); first != kNoTile && tile != kNoTile) {
+    if (tile != first) return false;
+    tile = links[tile];
+  }
+  while (tile != kNoTile && to.is_wide(tile) == to.is_wide(chain) && tile >= to.layout().first_tiles)
+    tile = links[tile];
   return tile == kNoTile;
 }
 
 bool sound_chain(Walk& walk, const Chain& chain) {
-  return sound_list(walk, walk.to.own(chain), false) && same_width(walk.to, chain);
+  return sound_list(walk, walk.to.own(chain), false) && right_widths(walk.to, chain);
 }
 
 bool sound_free_list(Walk& walk, const Chain& chain, std::size_t head) {
@@ -52,7 +58,7 @@ bool sound_free_list(Walk& walk, const Chain& chain, std::size_t head) {
   for (std::uint32_t tile = chain.free; tile != kNoTile; tile = walk.to.links()[tile]) {
     if (!walk.take(tile) || tile >= walk.to.layout().tiles) return false;
     if (equal && tile / walk.to.layout().tiles_per_head != head) return false;
-    if (walk.to.is_wide(tile) != walk.to.is_wide(chain)) return false;
+    if (walk.to.is_wide(tile) != walk.to.is_wide(chain) || tile < walk.to.layout().first_tiles) return false;
   }
   return true;
 }
@@ -73,7 +79,13 @@ bool sound_lists(const ArenaView& to) {
     for (std::size_t i = 0; i < to.heads(); ++i) {
       if (!sound_free_list(walk, to.chains()[i], i)) return false;
     }
-    if (walk.steps != tiles) return false;
+    // First tiles of empty chains are in no list.
+    std::uint32_t waiting = 0;
+    for (std::size_t i = 0; i < to.heads(); ++i) {
+      const Chain& chain = to.chains()[i];
+      waiting += chain.first == kNoTile && to.first_tile(chain) != kNoTile ? 1 : 0;
+    }
+    if (walk.steps + waiting != tiles) return false;
     if (numbers - window <= marked) break;
   }
   return true;

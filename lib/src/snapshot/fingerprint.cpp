@@ -55,7 +55,7 @@ std::uint64_t fingerprint(const Policy& policy, bool folds) {
   if (scores_attention(policy)) all.add(kRuleOfScores);
   if (has_wide(policy)) {
     for (const std::uint64_t word : policy.wide.words) all.add(word);
-    all.add(1024u + number(policy.wide_storage));
+    all.add(1024u + number(policy.wide_storage) + (policy.wide_first ? 256 : 0));
   }
   if (has_pairs(policy)) {  // without min_cosine, which no cache reads
     const Fold& fold = policy.fold;

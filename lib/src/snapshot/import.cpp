@@ -70,7 +70,8 @@ class SnapshotSlots {
   void take_run(const ArenaView& to, Chain& chain, std::uint32_t slot, std::uint32_t count);
   void take_part(const ArenaView& to, Chain& chain, std::uint32_t slot, std::uint32_t count);
   bool read_sides(bool again);
-  bool read_rows(const ArenaView& to, bool again, const Place* places, std::uint32_t first, std::uint32_t count);
+  bool read_rows(const ArenaView& to, std::uint32_t tile, bool again, const Place* places, std::uint32_t first,
+                 std::uint32_t count);
   bool get_f32(Reader& reader, const ArenaView& to, const Place* places, std::uint32_t first, std::uint32_t count);
   std::uint32_t position_of(std::uint32_t slot) const;
 
@@ -123,21 +124,22 @@ bool SnapshotSlots::get_f32(Reader& reader, const ArenaView& to, const Place* pl
   return true;
 }
 
-bool SnapshotSlots::read_rows(const ArenaView& to, bool again, const Place* places, std::uint32_t first,
-                              std::uint32_t count) {
+bool SnapshotSlots::read_rows(const ArenaView& to, std::uint32_t tile, bool again, const Place* places,
+                              std::uint32_t first, std::uint32_t count) {
   Reader reader = codes_.begin(again);
-  const std::uint32_t bytes = from_.code_bytes(wide_);
+  const bool wide = wide_ || (tile == 0 && from_.layout().first_tiles != 0);
+  const std::uint32_t bytes = from_.code_bytes(wide);
   if (to.shape().storage == Storage::kF32) {
     return get_f32(reader, to, places, first, count) && codes_.end(reader, bytes, again);
   }
-  auto* plane = in_place<std::uint8_t>(to.encoding());
-  static_assert((1 + kRefinerRows) * sizeof(float) >= kTileSlots, "a tile's keys or values fit there");
-  if (!reader.get(plane, from_.key_bytes(wide_))) return false;
-  for (std::uint32_t i = 0; i < count; ++i) copy_key_codes(plane, first + i, to, places[i]);
-  if (!reader.get(plane, from_.value_bytes(wide_))) return false;
-  for (std::uint32_t i = 0; i < count; ++i) copy_value_codes(plane, first + i, to, places[i]);
   const SideBytes side{from_.policy(), from_.layout().side, side_};
   for (std::uint32_t i = 0; i < count; ++i) copy_side(side, first + i, to, places[i]);
+  auto* plane = in_place<std::uint8_t>(to.encoding());
+  static_assert((1 + kRefinerRows) * sizeof(float) >= kTileSlots, "a tile's keys or values fit there");
+  if (!reader.get(plane, from_.key_bytes(wide))) return false;
+  for (std::uint32_t i = 0; i < count; ++i) copy_key_codes(wide, plane, first + i, to, places[i]);
+  if (!reader.get(plane, from_.value_bytes(wide))) return false;
+  for (std::uint32_t i = 0; i < count; ++i) copy_value_codes(wide, plane, first + i, to, places[i]);
   return codes_.end(reader, bytes, again);
 }
 
@@ -149,7 +151,7 @@ void SnapshotSlots::take_part(const ArenaView& to, Chain& chain, std::uint32_t s
   if (!good_) return;
   Place places[kTileSlots];
   for (std::uint32_t i = 0; i < count; ++i) places[i] = add_slot(to, chain, position_of(slot + i));
-  good_ = read_rows(to, again, places, slot % kTileSlots, count);
+  good_ = read_rows(to, tile, again, places, slot % kTileSlots, count);
   read_ = tile + 1;
 }
 

@@ -132,6 +132,19 @@ TEST(Footprint, GrowsByTheWiderCodesOfWideLayers) {
             std::uint64_t{at.wide_tiles} * 32 * shape.head_dim * (12 - 6) / 8);
 }
 
+TEST(Footprint, GrowsByTheWiderCodesOfFirstSlots) {
+  Shape shape = kSmall;
+  Policy policy = ems(200);
+  const std::size_t bytes = footprint(shape, policy);
+  policy.wide_first = true;
+  const Layout at = layout_of(shape, policy);
+  EXPECT_EQ(at.first_tiles, static_cast<std::uint32_t>(shape.layers) * shape.kv_heads);
+  EXPECT_EQ(at.wide_tiles, at.first_tiles);
+  EXPECT_EQ(footprint(shape, policy), bytes + std::size_t{at.first_tiles} * 32 * shape.head_dim * (12 - 8) / 8);
+  policy.wide.add(0);  // whose heads need no tile apart
+  EXPECT_EQ(layout_of(shape, policy).first_tiles, (shape.layers - 1u) * shape.kv_heads);
+}
+
 TEST(Footprint, GrowsForKeysThatAreComparedWithoutTheirPositionsAlone) {
   Shape shape = kSmall;
   shape.max_chunk = 1;

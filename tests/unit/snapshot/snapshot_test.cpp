@@ -351,6 +351,7 @@ TEST(Snapshot, ThoseOfOtherCachesAreRefusedByName) {
   of_policy([](Policy& p) { p.pool = 5; });
   of_policy([](Policy& p) { p.value_norms = false; });
   of_policy([](Policy& p) { p.wide.add(1); });
+  of_policy([](Policy& p) { p.wide_first = true; });
   of_policy([](Policy& p) { p.merge = Merge::kValues; });
   of_policy([](Policy& p) { p.similarity = Similarity::kValue; });
   of_policy([](Policy& p) { p.mass = Mass::kNone; });
