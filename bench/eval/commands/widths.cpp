@@ -24,6 +24,7 @@ constexpr const char* kHelp =
   --context N          tokens that are read (default 512)
   --bits B             the mean of bits a channel that may be spent on codes, scales and outlier
                        channels (default: 0.1 more than without wide layers)
+  --set wide_storage=S of the wide layers: q8q4 (default), q8 or q4
   --json PATH          write the figures as JSON too; - prints JSON instead of lines
 )";
 
@@ -34,6 +35,9 @@ class WidthsJob {
         bits_(arguments.text("bits") ? arguments.number("bits", 0, 1, 32) : 0),
         measured_(arguments, context_) {
     if (!has_codes(measured_.cache.store.storage)) throw UsageError("--storage f32 has no codes");
+    for (const auto& [key, value] : measured_.cache.store.settings) {
+      if (key != "wide_storage") throw UsageError("widths reads wide_storage alone of --set, not '" + key + "'");
+    }
   }
   void operator()();
 
@@ -87,8 +91,7 @@ Command widths_command() {
   return {"widths",
           "which layers need codes of more bits",
           kHelp,
-          {"model", "text", "context", "bits", "storage", "policy", "tokens", "arena", "set", "profile", "outliers",
-           "port", "threads", "json"},
+          {"model", "text", "context", "bits", "storage", "set", "profile", "outliers", "port", "threads", "json"},
           {},
           [](const Arguments& arguments) -> Job { return WidthsJob(arguments); }};
 }

@@ -9,6 +9,7 @@
 #include "bench/runner/model/heap_count.hpp"
 #include "bench/runner/stores/policy_settings.hpp"
 #include "bench/runner/stores/smallest_arena.hpp"
+#include "bench/runner/stores/storage_name.hpp"
 
 namespace nibkv::llm {
 namespace {
@@ -140,11 +141,28 @@ std::uint16_t workers_of(const Shape& shape, Keep keep) {
   return keep == Keep::kScore ? std::min(shape.workers, shape.kv_heads) : shape.workers;
 }
 
+// Says what valid() would refuse of widths.
+static void check_widths(const Shape& shape, const Policy& policy) {
+  if (has_pairs(policy) && shape.storage != Storage::kQ4)
+    throw Error("layers share codes of 4 bits alone: --storage q4");
+  if (!has_wide(policy)) return;
+  for (std::uint32_t layer = shape.layers; layer < kMaxPairedLayers; ++layer) {
+    if (policy.wide.has(layer))
+      throw Error("--set wide: the model has layers 0 to " + std::to_string(shape.layers - 1));
+  }
+  const TileFormat wide = format_of(policy.wide_storage), other = format_of(shape.storage);
+  if (wide == other || wide.key_bits < other.key_bits || wide.value_bits < other.value_bits) {
+    throw Error("--set wide_storage: " + std::string(storage_name(policy.wide_storage)) + " is not wider than " +
+                std::string(storage_name(shape.storage)));
+  }
+}
+
 Policy policy_of(const StoreOptions& options, const Shape& shape, std::uint32_t tokens) {
   Policy policy;
   require(find_policy(options.policy, tokens, policy), "policy '" + options.policy + "'");
   apply_settings(options.settings, policy);
   choose_pairs(options, shape, policy);
+  check_widths(shape, policy);
   return policy;
 }
 

@@ -12,10 +12,10 @@ namespace nibkv {
 
 /// Appends `count` = keys.size() / (kv_heads * head_dim) tokens to `layer`.
 ///
-/// Each row is prepared (outlier channels taken out, rotated) and quantised to 4 bits with
+/// Each row is prepared (outlier channels taken out, rotated) and quantised with
 /// a searched scale; see lib/DESIGN.md. Under a bounded policy, an append that would outgrow
-/// a head's tiles first plans and compacts that head. At 4 bits, keys saturate above a magnitude
-/// of 2^55 and values above 2^85. Rows with numbers above 2^119 give unspecified values, which may
+/// a head's tiles first plans and compacts that head. Keys saturate above a magnitude of
+/// 2^55 and values above 2^85. Rows with numbers above 2^119 give unspecified values, which may
 /// differ between ports.
 ///
 /// @param layer   [0, layers)

@@ -10,7 +10,7 @@ namespace nibkv {
 /// the tiles that their slots need; counts, positions, scores and scales are ones that the verbs
 /// can write. For tests, for arenas loaded from a file, and for finding stray writes.
 ///
-/// The rows themselves are not checked, as any codes are possible. Uses the scratch of worker 0.
+/// Of the rows' codes only -128 at 8 bits is none. Uses the scratch of worker 0.
 /// @returns kNotReady; kCorrupt at the first inconsistency. What the cache holds is unchanged.
 /// Cost: O(tiles) for each pass; the scratch of one worker holds a bit for each
 /// tile that a pass covers.

@@ -20,7 +20,7 @@ namespace nibkv {
 /// it as aligned: values, and, under Fold::centred only, keys.
 ///
 /// footprint and tokens_that_fit account for what the pairs gain. A caller who knows better can
-/// name pairs in Policy::fold.
+/// name pairs in Policy::fold. There are no pairs under other storages than kQ4, and where layers have wider codes.
 ///
 /// @param policy       the policy under which layers may share (Policy::fold); its own
 ///                     pairs are discarded

@@ -292,7 +292,7 @@ NIBKV_API nibkv_status nibkv_clear(nibkv_cache* cache);
 /* The same, and overwrites with zeros what the cache has held. Cost: O(footprint). */
 NIBKV_API nibkv_status nibkv_wipe(nibkv_cache* cache);
 
-/* Appends `count` tokens to `layer`, quantised to 4 bits. Under a bounded policy, an append that would outgrow
+/* Appends `count` tokens to `layer`, quantised. Under a bounded policy, an append that would outgrow
  * a head's tiles first plans and compacts that head. append.hpp has the limits of large numbers.
  *
  * layer:   [0, layers)
@@ -459,7 +459,7 @@ NIBKV_API nibkv_status nibkv_classify(nibkv_cache* cache, const uint8_t* classes
 NIBKV_API nibkv_status nibkv_logit_errors(const nibkv_cache* cache, uint32_t layer, const float* queries,
                                           float* errors);
 
-/* Whether nibkv_attend_share divides the heads of this cache: 4 bits, more than one worker, a policy that does not
+/* Whether nibkv_attend_share divides the heads of this cache: any codes, more than one worker, a policy that does not
  * score attention, and no reach. False for a cache that is not ready. */
 NIBKV_API bool nibkv_divisible(const nibkv_cache* cache);
 

@@ -20,7 +20,7 @@ namespace nibkv {
 ///
 /// @param layer    in range
 /// @param queries  f32[query_heads][head_dim] of one token, as for attend; any real token of the model tells
-/// @param errors   f32[query_heads], written; 0 under Storage::kF32 and without slots
+/// @param errors   f32[query_heads], written; at most 1e30; 0 under Storage::kF32 and without slots
 /// @returns kNotReady; kBadArgument for an index out of range, a span of the wrong size, or numbers that are not finite
 /// Cost: about that of appending 32 tokens to the layer, and O(held).
 Status logit_errors(const Cache& cache, std::uint32_t layer, std::span<const float> queries, std::span<float> errors);

@@ -46,7 +46,7 @@ Status reserve(Cache& cache, std::uint32_t layer, std::uint32_t count);
 Status append_share(Cache& cache, std::uint32_t layer, std::uint32_t count, const ConstRows& keys,
                     const ConstRows& values, const Share& share);
 
-/// Whether attend_share divides the heads of this cache: 4 bits, more than one worker, a policy that does not score
+/// Whether attend_share divides the heads of this cache: any codes, more than one worker, a policy that does not score
 /// attention, and no Rotary::reach. Elsewhere attend by Part divides a call by heads and queries.
 bool divisible(const Cache& cache);
 

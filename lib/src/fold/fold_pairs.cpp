@@ -14,7 +14,7 @@ Policy fold_pairs(const Shape& shape, const Policy& policy, const ProfileView& p
   Policy chosen = policy;
   Fold& fold = chosen.fold;
   fold.keys = fold.values = fold.aligned_keys = fold.aligned_values = {};
-  if (profile.empty()) return chosen;
+  if (profile.empty() || shape.storage != Storage::kQ4 || has_wide(policy)) return chosen;
   const auto take = [&](std::uint32_t lower, bool aligned) {
     const bool in_pair = detail::is_lower(chosen, lower);
     const bool free = !detail::is_paired(chosen, lower) && !detail::is_lower(chosen, lower + 1);

@@ -34,12 +34,14 @@ Status check_move(const ArenaView& from, const ArenaView& to) {
   if (&from.header() == &to.header()) return Status::kBadArgument;
   if (const Status kinds = check_kinds(from, to); kinds != Status::kOk) return kinds;
   std::uint64_t tiles = 0;
+  std::uint32_t most = 0;  // slots of a chain
   for (std::size_t i = 0; i < from.heads(); ++i) {
     if (from.chains()[i].seen != from.chains()[0].seen) return Status::kBadArgument;
     tiles += tiles_of(from.chains()[i].used);
-    if (to.policy().keep == Keep::kAll && from.chains()[i].used > most_slots(to)) return Status::kFull;
+    most = from.chains()[i].used > most ? from.chains()[i].used : most;
   }
-  return to.policy().keep == Keep::kAll && tiles > to.layout().tiles ? Status::kFull : Status::kOk;
+  const bool fits = tiles <= to.layout().tiles && most <= most_slots(to);
+  return to.policy().keep == Keep::kAll && !fits ? Status::kFull : Status::kOk;
 }
 
 }  // namespace

@@ -17,7 +17,9 @@ bool sound_reserve(const ArenaView& to) {
     return false;
   for (std::size_t i = 0; header.reserved != 0 && i < to.heads(); ++i) {
     const Chain& chain = to.chains()[i];
-    if (chain.seen == header.reserved_to && to.own(chain).slots < header.reserved) return false;
+    const std::size_t layer = i / to.shape().kv_heads;
+    if (layer < header.reserved_first || layer > header.reserved_last) continue;
+    if (chain.seen != header.reserved_to || to.own(chain).slots < header.reserved) return false;
   }
   return true;
 }
@@ -35,8 +37,8 @@ bool sound_records(const ArenaView& to) {
   return sound_peaks(to, {header.used_tiles, header.peak_tiles, header.peak_bytes}, judge.counts());
 }
 
-// Whether the tiles of a chain have the codes of its layer, and the first one is its own where it should be. The list is
-// sound.
+// Whether the tiles of a chain, whose list is sound, have the codes of its layer, and the first one is its own where it
+// should be.
 bool right_widths(const ArenaView& to, const Chain& chain) {
   const std::uint32_t* links = to.links();
   std::uint32_t tile = chain.first;
@@ -100,6 +102,13 @@ bool sound_slots(const ArenaView& to, const Chain& chain) {
   return true;
 }
 
+bool sound_codes(const ArenaView& to, std::uint32_t tile) {
+  const bool wide = to.is_wide(tile);
+  const TileFormat format = to.format(wide);
+  if (format.key_bits == 8 && !sound_bytes(to.key_codes(tile), to.key_bytes(wide))) return false;
+  return format.value_bits != 8 || sound_bytes(to.value_codes(tile), to.value_bytes(wide));
+}
+
 }  // namespace
 
 Status check(Cache& cache) {
@@ -117,6 +126,9 @@ Status check(Cache& cache) {
       const Chain& chain = to.chain(layer, head);
       if (!sound_slots(to, chain) || chain.members_mass != mass_of_members(to, chain)) return Status::kCorrupt;
       if (!same_positions(to, layer, head)) return Status::kCorrupt;
+      for (Cursor at = to.first_slot(chain); at.any(); at.next_tile(to.links())) {
+        if (!sound_codes(to, at.tile)) return Status::kCorrupt;
+      }
     }
   }
   return Status::kOk;

@@ -216,7 +216,9 @@ Status import_snapshot(Cache& cache, const Shape& shape, const Policy& policy, c
   ChainJudge judge(from, said_whole_from(parts.header));
   if (const Status sound = check_content(from, source, parts, judge); sound != Status::kOk) return sound;
   if (!judge.in_step()) return Status::kBadArgument;
-  if (to.policy().keep == Keep::kAll && judge.counts().tiles > to.layout().tiles) return Status::kFull;
+  if (to.policy().keep == Keep::kAll &&
+      (judge.counts().tiles > to.layout().tiles || judge.most_used() > most_slots(to)))
+    return Status::kFull;
   if (cache.clear() != Status::kOk) return Status::kNotReady;
   if (load(from, to, source, parts)) return Status::kOk;
   return cache.clear() == Status::kOk ? Status::kLost : Status::kNotReady;

@@ -40,6 +40,7 @@ bool ChainJudge::sound(const ChainRecord& record) {
   // Tokens that can go back lie in order, at the chain's end.
   const std::uint64_t whole = record.seen > whole_from_ ? record.seen - whole_from_ : 0;
   if (whole + record.folded + record.retained > record.used && whole != 0) return false;
+  most_used_ = record.used > most_used_ ? record.used : most_used_;
   most_seen_ = record.seen > most_seen_ ? record.seen : most_seen_;
   least_seen_ = record.seen < least_seen_ ? record.seen : least_seen_;
   any_gone_ = any_gone_ || record.used != record.seen || record.folded != 0;
@@ -91,6 +92,23 @@ Status check_header(const ArenaView& to, const SnapshotHeader& header) {
   return Status::kOk;
 }
 
+namespace {
+
+// Reads the codes of the keys or of the values of a tile.
+// @param status  kCorrupt if they are of 8 bits, and not ones that rows have; kStorageFailed
+bool read_plane(Reader& codes, std::uint32_t bits, std::uint32_t bytes, Status& status) {
+  constexpr std::uint32_t kPiece = 64;  // divides a plane
+  std::uint8_t piece[kPiece];
+  for (std::uint32_t left = bytes; left != 0; left -= kPiece) {
+    if (!codes.get(piece, sizeof piece)) status = Status::kStorageFailed;
+    if (status == Status::kOk && bits == 8 && !sound_bytes(piece, sizeof piece)) status = Status::kCorrupt;
+    if (status != Status::kOk) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
 Status check_content(const ArenaView& to, const SnapshotSource& source, const Parts& parts, ChainJudge& judge) {
   const std::size_t heads = to.heads();
   if (parts.bytes[kChains] != heads * sizeof(ChainRecord)) return Status::kCorrupt;
@@ -112,6 +130,9 @@ Status check_content(const ArenaView& to, const SnapshotSource& source, const Pa
 
   ChainReader again(to, source, parts);
   Reader sides(source, parts.offset[kSides]);
+  Reader codes(source, parts.offset[kCodes]);
+  const auto has_bytes = [](const TileFormat& of) { return of.key_bits == 8 || of.value_bits == 8; };
+  const bool bytes = has_bytes(to.format(false)) || (has_wide(to.policy()) && has_bytes(to.format(true)));
   for (std::size_t i = 0; i < heads; ++i) {
     if (!again.next()) return Status::kStorageFailed;
     const ChainRecord& record = again.record();
@@ -126,6 +147,12 @@ Status check_content(const ArenaView& to, const SnapshotSource& source, const Pa
       if (to.policy().keep == Keep::kScore && !sides.get(&base, sizeof base)) return Status::kStorageFailed;
       if (!sides.get(side, to.layout().side_bytes)) return Status::kStorageFailed;
       if (!sound.next(side, base)) return Status::kCorrupt;
+      if (!bytes) continue;
+      const bool first = left == tiles_of(chain.used) && to.layout().first_tiles != 0;
+      const bool wide = to.is_wide_layer(static_cast<std::uint32_t>(i / to.shape().kv_heads)) || first;
+      Status status = Status::kOk;
+      if (!read_plane(codes, to.format(wide).key_bits, to.key_bytes(wide), status)) return status;
+      if (!read_plane(codes, to.format(wide).value_bits, to.value_bytes(wide), status)) return status;
     }
   }
   return Status::kOk;

@@ -23,6 +23,7 @@ class ChainJudge {
   /// The totals of all chains so far.
   const detail::SnapshotCounts& counts() const { return counts_; }
   /// The tokens that the layer which is ahead has seen, and whether all have seen as many.
+  std::uint32_t most_used() const { return most_used_; }
   std::uint32_t most_seen() const { return most_seen_; }
   bool in_step() const { return least_seen_ == most_seen_; }
   /// After the last record.
@@ -42,6 +43,7 @@ class ChainJudge {
 
   const ArenaView& to_;
   std::uint64_t whole_from_;
+  std::uint32_t most_used_ = 0;
   std::uint32_t most_seen_ = 0;
   std::uint32_t least_seen_ = 0xffffffff;
   bool any_gone_ = false;  // whether any chain lacks tokens, or has some in its folded part

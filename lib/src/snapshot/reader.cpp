@@ -31,6 +31,8 @@ bool Reader::get(void* bytes, std::size_t count) {
   auto* to = static_cast<std::byte*>(bytes);
   while (count != 0) {
     const std::size_t part = count < kSnapshotChunk ? count : kSnapshotChunk;
+    // Where a source has changed, it may say that there is more.
+    if (offset_ > source_.bytes || part > source_.bytes - offset_) return false;
     if (!source_.read(source_.context, offset_, to, part)) return false;
     crc_ = crc32(crc_, to, part);
     offset_ += part;

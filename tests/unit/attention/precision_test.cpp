@@ -105,6 +105,20 @@ TEST(LogitErrors, AreZeroWithoutCodesAndWithoutSlots) {
   EXPECT_EQ(errors, std::vector<float>(4, 0.0f));
 }
 
+TEST(LogitErrors, OfHugeRowsAreFinite) {
+  const std::vector<float> rows(std::size_t{kShape.max_chunk} * kShape.kv_heads * kShape.head_dim, 0x1p118f);
+  const std::vector<float> queries(std::size_t{kShape.query_heads} * kShape.head_dim, 0x1p100f);
+  for (const Storage storage : {Storage::kQ8, Storage::kQ2}) {
+    Shape shape = kShape;
+    shape.storage = storage;
+    Rig rig(shape, full(kTokens), "");
+    for (int i = 0; i < 9; ++i) ASSERT_EQ(append(rig.cache(), 0, rows, rows), Status::kOk);
+    std::vector<float> errors(4, -1.0f);
+    ASSERT_EQ(logit_errors(rig.cache(), 0, queries, errors), Status::kOk);
+    for (const float error : errors) EXPECT_TRUE(error > 1e20f && error <= 1e30f) << error;
+  }
+}
+
 TEST(LogitErrors, RefuseWhatDoesNotFit) {
   std::vector<float> queries(std::size_t{kShape.query_heads} * kShape.head_dim, 1.0f);
   std::vector<float> errors(4, -1.0f);

@@ -322,5 +322,29 @@ TEST(Room, SaysHowMuchAppendTakes) {
   EXPECT_EQ(room(folded.cache()), 0u);
 }
 
+// Where layers have wider codes, no head takes tiles of another, under kAll either.
+TEST(MoveTo, RefusesAHeadThatIsTooLongWhereLayersAreWide) {
+  const Shape shape = {.layers = 1, .query_heads = 4, .kv_heads = 4, .head_dim = 16, .max_chunk = 8};
+  Policy policy = full(320);
+  policy.wide.add(0);
+  policy.wide_storage = Storage::kQ8;
+  Policy smaller = policy;
+  smaller.tokens = 96;
+  test::Rig from(shape, policy, ""), to(shape, smaller, "");
+  const std::vector<float> rows(std::size_t{8} * 4 * 16, 1.0f);
+  for (int i = 0; i < 25; ++i) ASSERT_EQ(append(from.cache(), 0, rows, rows), Status::kOk);
+  for (std::uint32_t head = 1; head < 4; ++head) {
+    std::vector<std::uint32_t> target(200, kDrop);
+    for (std::uint32_t i = 0; i < 10; ++i) target[i] = i;
+    ASSERT_EQ(compact(from.cache(), 0, head, target), Status::kOk);
+  }
+  ASSERT_EQ(append(to.cache(), 0, std::span(rows).first(64), std::span(rows).first(64)), Status::kOk);
+  EXPECT_EQ(move_to(from.cache(), to.cache()), Status::kFull);
+  std::vector<std::byte> snapshot(static_cast<std::size_t>(snapshot_bytes(from.cache())));
+  ASSERT_EQ(save(from.cache(), snapshot), Status::kOk);
+  EXPECT_EQ(import_snapshot(to.cache(), shape, policy, snapshot), Status::kFull);
+  EXPECT_EQ(to.cache().held(0, 0), 1u);
+}
+
 }  // namespace
 }  // namespace nibkv::move_test

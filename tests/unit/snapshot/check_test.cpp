@@ -108,7 +108,7 @@ TEST(Check, ReservedTokensAreThere) {
   EXPECT_EQ(arena.read<std::uint32_t>(44), 8u);
   ASSERT_EQ(check(arena.cache()), Status::kOk);
   EXPECT_EQ(arena.with<std::uint32_t>(40, 9), Status::kCorrupt) << "more than are held";
-  EXPECT_EQ(arena.with<std::uint32_t>(44, 3), Status::kCorrupt) << "of the other layer, which has 3";
+  EXPECT_EQ(arena.with<std::uint32_t>(44, 3), Status::kCorrupt) << "what the layer has not seen";
   EXPECT_EQ(arena.with<std::uint32_t>(40, 21), Status::kCorrupt) << "more than a chunk";
 }
 
@@ -306,6 +306,35 @@ TEST(Check, NoCountOfSlotsWrapsAround) {
     ASSERT_EQ(check(arena.cache()), Status::kOk);
     EXPECT_EQ(arena.with_chain(0, [](Chain& chain) { chain.used = chain.seen = 0xffffffff; }), Status::kCorrupt);
   }
+}
+
+TEST(Check, RefusesACodeOf8BitsThatNoRowHas) {
+  const Shape shape = {.layers = 2, .query_heads = 1, .kv_heads = 1, .head_dim = 16, .max_chunk = 8};
+  for (const bool keys : {true, false}) {
+    Policy policy = full(64);
+    policy.wide.add(1);
+    policy.wide_storage = keys ? Storage::kQ8Q4 : Storage::kQ8;
+    test::Rig rig(shape, policy, "");
+    const std::vector<float> rows(std::size_t{8} * 16, 1.0f);
+    for (std::uint32_t layer = 0; layer < 2; ++layer) ASSERT_EQ(append(rig.cache(), layer, rows, rows), Status::kOk);
+    ASSERT_EQ(check(rig.cache()), Status::kOk);
+    const ArenaView to{rig.cache()};
+    (keys ? to.key_codes(to.chain(1, 0).first) : to.value_codes(to.chain(1, 0).first))[5] = 0x80;
+    EXPECT_EQ(check(rig.cache()), Status::kCorrupt);
+  }
+}
+
+// A layer that was not reserved may be behind.
+TEST(Check, LooksForReservedTokensInReservedLayersAlone) {
+  const Shape shape = {.layers = 2, .query_heads = 1, .kv_heads = 1, .head_dim = 16, .max_chunk = 8};
+  test::Rig rig(shape, full(96), "");
+  const std::vector<float> rows(std::size_t{8} * 16, 1.0f);
+  ASSERT_EQ(append(rig.cache(), 1, rows, rows), Status::kOk);
+  std::vector<std::uint32_t> target(8, kDrop);
+  target[7] = 0;
+  ASSERT_EQ(compact(rig.cache(), 1, 0, target), Status::kOk);
+  ASSERT_EQ(reserve(rig.cache(), 0, 8), Status::kOk);
+  EXPECT_EQ(check(rig.cache()), Status::kOk);
 }
 
 }  // namespace
