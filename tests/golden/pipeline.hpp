@@ -17,7 +17,7 @@ namespace nibkv::test {
 inline constexpr std::uint64_t kGolden = 0x03eab29dfa4696e1;
 inline constexpr std::uint64_t kTurnedGolden = 0x42277486fa6e9bf1;   ///< of the cases that rotate keys
 inline constexpr std::uint64_t kFoldGolden = 0x6cd6b958b932318e;     ///< of those in which layers share codes
-inline constexpr std::uint64_t kWidthGolden = 0x2cf79ab3f80fed19;    ///< of those with codes of 2 and 8 bits
+inline constexpr std::uint64_t kWidthGolden = 0x8b389b80a3b53231;    ///< of those with codes of 2 and 8 bits
 inline constexpr std::uint64_t kAlignedGolden = 0x66d3aa2c511d902f;  ///< in which they share through maps
 
 struct GoldenCase {

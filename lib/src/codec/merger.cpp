@@ -75,7 +75,7 @@ bool Merger::encode_key(const Place& centre, const KeyRefiner* refiner, std::uin
   const float stretch = norms_ / weights_ / length;
   for (std::uint32_t c = 0; c < dim_; ++c) row_[c] = key_[c] * stretch;
   scale = to_.key_kernels(centre.tile).encode_row(row_, static_cast<int>(dim_), codes);
-  if (refiner != nullptr && scale != 0) scale = refiner->refine(row_, codes, scale);
+  if (refiner != nullptr && scale != 0) scale = refiner->refine(key_plane(to_, centre.tile).bits, row_, codes, scale);
   for (std::uint32_t n = 0; n < channels_; ++n) {
     to_.outliers(centre.tile)[outlier_byte(centre.lane, n)] = outlier_code(outliers_[n] * stretch, outlier_scales_[n]);
   }

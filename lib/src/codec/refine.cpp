@@ -21,6 +21,13 @@ constexpr Midpoints<kCodes> make_midpoints(const std::int8_t (&levels)[kCodes]) 
 constexpr Midpoints<16> kMidpoints = make_midpoints(ports::kLevels);
 constexpr Midpoints<4> kMidpoints2 = make_midpoints(ports::kLevels2);
 
+// The code whose level is nearest to `level`, searched from `code`.
+std::uint8_t nearest_code(const float* midpoints, std::uint32_t last, float level, std::uint8_t code) {
+  while (code < last && level > midpoints[code + 1]) ++code;
+  while (code > 0 && level < midpoints[code]) --code;
+  return code;
+}
+
 #ifdef __OPTIMIZE_SIZE__
 float dot(const float* a, const float* b, std::uint32_t count) {
   float parts[8] = {};
@@ -72,17 +79,14 @@ std::uint32_t block_at(std::uint32_t head_dim, std::uint32_t start) {
 
 }  // namespace
 
-KeyRefiner::KeyRefiner(const ArenaView& to, const Basis& basis, std::uint32_t bits, float* buffers)
+KeyRefiner::KeyRefiner(const ArenaView& to, const Basis& basis, float* buffers)
     : kernels_(to.kernels()), head_dim_(to.shape().head_dim), weights_(buffers) {
   const std::uint32_t head_dim = head_dim_;
   moments_ = buffers + head_dim;
   levels_ = buffers + 5 * head_dim;
   weighed_row_ = buffers + 6 * head_dim;
   weighed_ = buffers + 7 * head_dim;
-  levels_of_code_ = ports::levels_of(bits);
-  midpoints_ = bits == 2 ? kMidpoints2.at : kMidpoints.at;
-  last_code_ = bits == 2 ? 3 : 15;
-  known_ = levels_of_code_ != nullptr && basis.weigh_errors(weights_);
+  known_ = basis.weigh_errors(weights_);
   if (!known_) return;
   std::memcpy(moments_, weights_, head_dim * sizeof(float));
   kernels_.rotate(moments_, static_cast<int>(head_dim));
@@ -122,16 +126,11 @@ float KeyRefiner::fit(const float* row, const float* levels, const float* weighe
   return product > 0 && energy > 0 ? product / energy : 0.0f;
 }
 
-// The code whose level is nearest to `level`, searched from `code`.
-std::uint8_t KeyRefiner::nearest_code(float level, std::uint8_t code) const {
-  while (code < last_code_ && level > midpoints_[code + 1]) ++code;
-  while (code > 0 && level < midpoints_[code]) --code;
-  return code;
-}
-
-std::uint16_t KeyRefiner::refine(const float* row, std::uint8_t* codes, std::uint16_t scale) const {
-  if (!known_) return scale;
-  for (std::uint32_t c = 0; c < head_dim_; ++c) levels_[c] = static_cast<float>(levels_of_code_[codes[c]]);
+std::uint16_t KeyRefiner::refine(std::uint32_t bits, const float* row, std::uint8_t* codes, std::uint16_t scale) const {
+  if (!known_ || bits == 8) return scale;
+  const std::int8_t* const level_of = ports::levels_of(bits);
+  const float* const midpoints = bits == 2 ? kMidpoints2.at : kMidpoints.at;
+  for (std::uint32_t c = 0; c < head_dim_; ++c) levels_[c] = static_cast<float>(level_of[codes[c]]);
   std::memcpy(weighed_row_, row, head_dim_ * sizeof(float));
   apply(weighed_row_);
   std::memcpy(weighed_, levels_, head_dim_ * sizeof(float));
@@ -149,10 +148,10 @@ std::uint16_t KeyRefiner::refine(const float* row, std::uint8_t* codes, std::uin
       for (std::uint32_t i = 0; i < block; ++i) {
         const std::uint32_t c = start + i;
         const float wanted = levels[c] + (weighed_row[c] - step * weighed_[c]) * per_step;
-        if (!(wanted > midpoints_[codes[c] + 1]) && !(wanted < midpoints_[codes[c]])) continue;
+        if (!(wanted > midpoints[codes[c] + 1]) && !(wanted < midpoints[codes[c]])) continue;
         changed = true;
-        codes[c] = nearest_code(wanted, codes[c]);
-        const float level = static_cast<float>(levels_of_code_[codes[c]]);
+        codes[c] = nearest_code(midpoints, (1u << bits) - 1, wanted, codes[c]);
+        const float level = static_cast<float>(level_of[codes[c]]);
         add_row(start, block, i, level - levels[c]);
         levels[c] = level;
       }

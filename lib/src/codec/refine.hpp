@@ -19,27 +19,23 @@ class KeyRefiner {
  public:
   static constexpr std::uint32_t kBuffers = kRefinerRows;  ///< f32[head_dim] each
 
-  /// @param bits     of the codes
   /// @param buffers  f32[kBuffers * head_dim], kept
-  KeyRefiner(const ArenaView& to, const Basis& basis, std::uint32_t bits, float* buffers);
+  KeyRefiner(const ArenaView& to, const Basis& basis, float* buffers);
 
+  /// @param bits   of the codes
   /// @param row    f32[head_dim]: the rotated key
   /// @param codes  u8[head_dim], those of encode_row; improved in place
   /// @param scale  of encode_row, not 0
   /// @returns the scale for the new codes
-  std::uint16_t refine(const float* row, std::uint8_t* codes, std::uint16_t scale) const;
+  std::uint16_t refine(std::uint32_t bits, const float* row, std::uint8_t* codes, std::uint16_t scale) const;
 
  private:
   void apply(float* row) const;
   void add_row(std::uint32_t start, std::uint32_t block, std::uint32_t i, float move) const;
-  std::uint8_t nearest_code(float level, std::uint8_t code) const;
   float fit(const float* row, const float* levels, const float* weighed) const;
 
   const Kernels& kernels_;
   std::uint32_t head_dim_;
-  const std::int8_t* levels_of_code_;
-  const float* midpoints_;
-  std::uint8_t last_code_;
   bool known_;
   float* weights_;      // w
   float* moments_;      // the row of M, block by block of the transform; [4][head_dim]: channel c xor 0, 1, 2, 3

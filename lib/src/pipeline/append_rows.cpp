@@ -49,7 +49,7 @@ struct Encoder {
   // space: encoding_bytes
   Encoder(const ArenaView& to, std::uint32_t layer, std::uint32_t head, float* space)
       : basis(to, layer, head),
-        refiner(to, basis, to.format(to.is_wide_layer(layer)).key_bits, space + to.shape().head_dim),
+        refiner(to, basis, space + to.shape().head_dim),
         map(value_map(to, layer, head)),
         row(space) {}
 };
@@ -70,7 +70,7 @@ void store_codes(const ArenaView& to, const Encoder& with, const Place& at, std:
     rotate_in(to.kernels(), row, dim, row);
   }
   std::uint16_t scale = to.key_kernels(at.tile).encode_row(row, static_cast<int>(dim), codes);
-  if (scale != 0) scale = with.refiner.refine(row, codes, scale);
+  if (scale != 0) scale = with.refiner.refine(key_plane(to, at.tile).bits, row, codes, scale);
   put_key(to, at.tile, at.lane, codes, scale);
   for (std::uint32_t n = 0; n < to.shape().outlier_channels; ++n)
     to.outliers(at.tile)[outlier_byte(at.lane, n)] = outliers[n];

@@ -108,7 +108,7 @@ void add_class(const ArenaView& to, const Merging& in, Merger& merger, std::uint
 void merge_layer(const ArenaView& to, const Merging& in, const std::uint32_t* target, const PlanArrays& arrays) {
   const Policy& policy = to.policy();
   const Basis basis(to, in.layer, in.kv_head);
-  const KeyRefiner refiner(to, basis, to.format(to.is_wide_layer(in.layer)).key_bits, to.refining());
+  const KeyRefiner refiner(to, basis, to.refining());
   Merger merger(to, basis);
   for (std::uint32_t i = 0; i < in.chain.used; ++i) {
     if (target[i] >= kMember || arrays.first[target[i]] == kNone) continue;

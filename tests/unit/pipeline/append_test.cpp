@@ -194,6 +194,57 @@ TEST(Append, EveryRowIsCodedNearlyAsWellAsCanBe) {
   }
 }
 
+// Each slot is coded as well as its width allows, with a profile and without: of the whole cache, of wide layers, and of
+// the first slots.
+TEST(Append, ErrorsAreThoseOfTheWidthOfTheirSlots) {
+  Shape shape = {.layers = 2, .query_heads = 2, .kv_heads = 2, .head_dim = 64, .max_chunk = 10};
+  const auto most = [](int bits) { return bits == 2 ? 0.22 : bits == 4 ? 0.015 : 0.0002; };
+  for (const std::uint16_t channels : {std::uint16_t{0}, std::uint16_t{8}}) {
+    shape.outlier_channels = channels;
+    for (const Storage storage : {Storage::kQ2, Storage::kQ4Q2, Storage::kQ4, Storage::kQ8}) {
+      shape.storage = storage;
+      Policy policy = full(100);
+      policy.wide_storage = storage == Storage::kQ2 ? Storage::kQ4 : Storage::kQ8;
+      policy.wide_first = storage != Storage::kQ8;
+      if (policy.wide_first) policy.wide.add(1);
+      Rig rig(shape, policy, "", 7);
+      Random random(9);
+      std::vector<float> all_keys[2], all_values[2];
+      for (int chunk = 0; chunk < 10; ++chunk) {
+        for (std::uint32_t layer = 0; layer < 2; ++layer) {
+          const auto keys = test::keys_of_profile(shape, 7, layer, 10, random);
+          const auto values = test::values_of_profile(shape, 10, random);
+          ASSERT_EQ(append(rig.cache(), layer, keys, values), Status::kOk);
+          all_keys[layer].insert(all_keys[layer].end(), keys.begin(), keys.end());
+          all_values[layer].insert(all_values[layer].end(), values.begin(), values.end());
+        }
+      }
+      ProfileView profile;
+      ASSERT_EQ(channels == 0 ? Status::kOk : profile.open(rig.profile(), shape), Status::kOk);
+      for (std::uint32_t layer = 0; layer < 2; ++layer) {
+        for (std::uint32_t head = 0; head < 2; ++head) {
+          const auto slots = model_of(rig).slots(layer, head);
+          for (std::size_t t = 0; t < slots.size(); ++t) {
+            const bool wide = policy.wide_first && (layer == 1 || t < 32);
+            const TileFormat format = format_of(wide ? policy.wide_storage : storage);
+            ASSERT_EQ(slots[t].key_bits, format.key_bits);
+            ASSERT_EQ(slots[t].value_bits, format.value_bits);
+            const auto row = [&](const std::vector<float>& rows) {
+              return reference::widen(std::span(rows).subspan((t * 2 + head) * 64, 64));
+            };
+            EXPECT_LT(relative_error(row(all_keys[layer]), reference::decode_key(slots[t], profile, layer, head)),
+                      most(format.key_bits))
+                << words(shape, policy) << ", slot " << t;
+            EXPECT_LT(relative_error(row(all_values[layer]), reference::decode_value(slots[t])),
+                      most(format.value_bits))
+                << words(shape, policy) << ", slot " << t;
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST(Append, ZeroRowsDecodeToZero) {
   for (const std::string& port : running_ports()) {
     constexpr Shape kShape = {.layers = 1, .query_heads = 1, .kv_heads = 1, .head_dim = 80, .max_chunk = 4};
