@@ -224,6 +224,7 @@ TEST(Append, ErrorsAreThoseOfTheWidthOfTheirSlots) {
       for (std::uint32_t layer = 0; layer < 2; ++layer) {
         for (std::uint32_t head = 0; head < 2; ++head) {
           const auto slots = model_of(rig).slots(layer, head);
+          double key_errors[2] = {};
           for (std::size_t t = 0; t < slots.size(); ++t) {
             const bool wide = policy.wide_first && (layer == 1 || t < 32);
             const TileFormat format = format_of(wide ? policy.wide_storage : storage);
@@ -232,13 +233,17 @@ TEST(Append, ErrorsAreThoseOfTheWidthOfTheirSlots) {
             const auto row = [&](const std::vector<float>& rows) {
               return reference::widen(std::span(rows).subspan((t * 2 + head) * 64, 64));
             };
-            EXPECT_LT(relative_error(row(all_keys[layer]), reference::decode_key(slots[t], profile, layer, head)),
-                      most(format.key_bits))
-                << words(shape, policy) << ", slot " << t;
+            const double error =
+                relative_error(row(all_keys[layer]), reference::decode_key(slots[t], profile, layer, head));
+            // With a profile outlier channels may be beyond its range, and a key shorter than what is coded of it.
+            EXPECT_LT(error, channels == 0 ? most(format.key_bits) : 1.0) << words(shape, policy) << ", slot " << t;
+            key_errors[wide ? 1 : 0] += error / static_cast<double>(slots.size());
             EXPECT_LT(relative_error(row(all_values[layer]), reference::decode_value(slots[t])),
                       most(format.value_bits))
                 << words(shape, policy) << ", slot " << t;
           }
+          EXPECT_LT(key_errors[0], 4 * most(format_of(storage).key_bits) + 0.01) << words(shape, policy);
+          EXPECT_LT(key_errors[1], 4 * most(format_of(policy.wide_storage).key_bits) + 0.01) << words(shape, policy);
         }
       }
     }
