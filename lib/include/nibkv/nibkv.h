@@ -876,7 +876,16 @@ NIBKV_API bool nibkv_port_runs(const char* name);
  * nibkv_footprint, even where memory could not hold it; but where a worker's scratch would be 4 GiB or more
  * nibkv_footprint is 0. Ranges are not checked here; nibkv_init checks them.
  *
- * With shape.rotary.reach set, add NIBKV_FOOTPRINT_REACH(of the same eight): the sum is at least nibkv_footprint. */
+ * With shape.rotary.reach set, add NIBKV_FOOTPRINT_REACH(of the same eight): the sum is at least nibkv_footprint.
+ * With wider codes, add NIBKV_FOOTPRINT_WIDE(how many layers policy.wide names, wide_first, wide_storage, tokens,
+ * keep: 0, 1 or 2 as NIBKV_KEEP_ALL, ..., the same eight). */
+#define NIBKV_FOOTPRINT_WIDE(wide_layers, wide_first, wide_storage, tokens, keep, ...) \
+  NIBKV_FOOTPRINT_WIDE_(wide_layers, wide_first, wide_storage, tokens, keep, __VA_ARGS__)
+#define NIBKV_FOOTPRINT_WIDE_(wide_layers, wide_first, wide_storage, tokens, keep, layers, query_heads, kv_heads, \
+                              head_dim, outlier_channels, max_chunk, workers, storage)                            \
+  (((wide_layers)*NIBKV_TILES_OF_HEAD_(tokens, keep, max_chunk) +                                                 \
+    ((wide_first) ? UINT64_C(1) * (layers) - (wide_layers) : UINT64_C(0))) *                                      \
+   (kv_heads)*4 * (head_dim) * (NIBKV_BITS_(wide_storage) - NIBKV_BITS_(storage)))
 #define NIBKV_FOOTPRINT_FULL(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 0, 0, 0, 0, 1)
 #define NIBKV_FOOTPRINT_STREAMING_LLM(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 1, 0, 0, 0, 1)
 #define NIBKV_FOOTPRINT_EMS(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 1, 1, 1, 4)

@@ -115,6 +115,23 @@ constexpr bool agrees(Preset preset, Macro macro) {
 #define NIBKV_AGREES_(preset, MACRO)                          \
   agrees([](std::uint32_t tokens) { return preset(tokens); }, \
          [](std::uint32_t tokens, const Shape& shape) { return MACRO(tokens, NIBKV_OF_(shape)); })
+// With wider codes in some layers, in the first slots of heads, and in both.
+constexpr bool agrees_where_wide() {
+  for (const Shape& shape : kShapes) {
+    for (int kind = 1; kind < 4; ++kind) {
+      Policy policy = ems(500);
+      policy.wide_storage = Storage::kQ8;
+      policy.wide_first = kind != 1;
+      for (std::uint32_t layer = 0; kind != 2 && layer < (shape.layers + 1u) / 2; ++layer) policy.wide.add(layer);
+      if (!valid(policy, shape)) continue;
+      const std::uint64_t more = NIBKV_FOOTPRINT_WIDE(kind != 2 ? (shape.layers + 1u) / 2 : 0u, policy.wide_first,
+                                                      NIBKV_Q8, 500, NIBKV_KEEP_SCORE, NIBKV_OF_(shape));
+      if (NIBKV_FOOTPRINT_EMS(500, NIBKV_OF_(shape)) + more != footprint(shape, policy)) return false;
+    }
+  }
+  return true;
+}
+static_assert(agrees_where_wide());
 static_assert(NIBKV_AGREES_(full, NIBKV_FOOTPRINT_FULL));
 static_assert(NIBKV_AGREES_(streaming_llm, NIBKV_FOOTPRINT_STREAMING_LLM));
 static_assert(NIBKV_AGREES_(ems, NIBKV_FOOTPRINT_EMS));
