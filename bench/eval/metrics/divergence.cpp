@@ -10,7 +10,7 @@ namespace nibkv::llm {
 namespace {
 
 // At most this many rows are kept at a time, so that a large vocabulary stays within about 25 MiB.
-constexpr std::size_t kRows = 64;
+constexpr std::size_t kRowsAtOnce = 64;
 // Less likely tokens of the base count nothing.
 constexpr float kLeastLogProbability = -16;
 
@@ -20,7 +20,7 @@ class ChunkRunner {
       : model_(model), shape_(shape), bos_(options.bos), store_(checked(model.config(), shape), options.store) {
     // Whole chunks of the store, so that it gets the same ones as if all were fed at once.
     const std::size_t chunk = store_.max_chunk();
-    step_ = std::max<std::size_t>(1, kRows / chunk) * chunk;
+    step_ = std::max<std::size_t>(1, kRowsAtOnce / chunk) * chunk;
     logits_.resize(step_ * shape.vocabulary);
   }
 
@@ -216,8 +216,8 @@ DivergenceFigures compare_files(ThreadPool& pool, LogitsFile& base, LogitsFile& 
   std::vector<std::vector<float>> unpacked(pool.workers(), std::vector<float>(shape.vocabulary));
   for (std::size_t chunk = 0; chunk < chunks; ++chunk) {
     const auto targets = base.chunk(chunk).subspan(shape.first_row() + 1);
-    for (std::size_t first = 0; first < shape.rows(); first += kRows) {
-      const std::size_t count = std::min(kRows, shape.rows() - first);
+    for (std::size_t first = 0; first < shape.rows(); first += kRowsAtOnce) {
+      const std::size_t count = std::min(kRowsAtOnce, shape.rows() - first);
       base.read_rows(count, pool, packed);
       tested.read_rows(count, pool, other);
       pool.run(count, [&](std::size_t index, std::size_t worker) {

@@ -148,7 +148,8 @@ TEST(PolicySettings, SetsSeveral) {
 TEST(PolicySettings, NamesWhatIsAllowed) {
   EXPECT_EQ(complaint("recnt=3"),
             "--set knows no 'recnt'; there are sinks, recent, recent_share, score, group, combine, per_query, window, "
-            "pool, value_norms, wide, wide_storage, wide_first, merge, rephase, similarity, position_free, mass, threshold, candidate_mass, budget, "
+            "pool, value_norms, wide, wide_storage, wide_first, merge, rephase, similarity, position_free, mass, "
+            "threshold, candidate_mass, budget, "
             "most, recovered, "
             "fold, fold_rows, fold_start, fold_centred, fold_min_cosine, fold_keys, fold_values, fold_recent, fold_t, "
             "fold_retained, "
