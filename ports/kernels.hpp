@@ -246,13 +246,13 @@ void tile_weights(const TileWeights* tiles, int tile_count, int count);
 void add_scores(const TileScores& tile);
 // Of 2, 4 and 8 bits.
 template <int kBits>
-std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes);
+[[gnu::visibility("hidden")]] std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes);
 template <int kBits>
-void key_dots(const std::uint8_t* codes, int head_dim, const std::int8_t* queries, const std::int32_t* query_sums,
-              int count, std::int32_t* dots);
+[[gnu::visibility("hidden")]] void key_dots(const std::uint8_t* codes, int head_dim, const std::int8_t* queries,
+                                            const std::int32_t* query_sums, int count, std::int32_t* dots);
 template <int kBits>
-void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales, int count,
-                float* sums);
+[[gnu::visibility("hidden")]] void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights,
+                                              const float* scales, int count, float* sums);
 /// Null if the build leaves the width out.
 template <int kBits>
 consteval CodeKernels codes() {
