@@ -103,16 +103,10 @@ void widen_layers(StoreOptions& options, Model& model, const Tokenizer& tokenize
   std::vector<std::int32_t> tokens = calibration_tokens(tokenizer, chat);
   tokens.resize(std::min({tokens.size(), model.config().context, kErrorTokensRead}));
   if (tokens.size() < kErrorTokens) return;
-  const std::vector<float> errors = measure_logit_errors(model, tokens, options);
-  std::vector<std::size_t> layers;
-  for (std::size_t i = 0; i < errors.size(); ++i) {
-    if (errors[i] >= kLargeError) layers.push_back(i);
-  }
+  const std::vector<std::size_t> layers = lossy_layers(measure_logit_errors(model, tokens, options));
   if (layers.empty()) return;
   options.settings.emplace_back("wide", wide_setting(layers));
-  std::string names;
-  for (const std::size_t layer : layers) names.append(names.empty() ? "" : ", ").append(std::to_string(layer));
-  say("keys of 8 bits in " + std::string(layers.size() == 1 ? "layer " : "layers ") + names +
+  say("keys of 8 bits in " + std::string(layers.size() == 1 ? "layer " : "layers ") + layer_names(layers) +
       ": fewer cannot hold what it attends to");
 }
 

@@ -40,18 +40,10 @@ __m256i half_levels() {
 }
 
 // Levels of the codes in a nibble. At 4 bits there is one; at 2 bits the low or the high one of two.
-struct NibbleLevels {
-  std::int8_t at[16];
-};
-template <int kBits, bool kHigh>
-constexpr NibbleLevels kNibbleLevels = [] {
-  NibbleLevels levels{};
-  for (int i = 0; i < 16; ++i) levels.at[i] = kBits == 4 ? kLevels[i] : kLevels2[kHigh ? i >> 2 : i & 3];
-  return levels;
-}();
 template <int kBits, bool kHigh>
 __m128i nibble_levels() {
-  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(kNibbleLevels<kBits, kHigh>.at));
+  const std::int8_t* const levels2 = kHigh ? kNibbleLevels2.high : kNibbleLevels2.low;
+  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(kBits == 2 ? levels2 : kLevels));
 }
 
 template <int kBlock>

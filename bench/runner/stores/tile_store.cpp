@@ -250,6 +250,20 @@ void TileStore::note_peak() {
 }
 
 // A layer's errors, and after the last layer's what they mean.
+std::vector<std::size_t> lossy_layers(std::span<const float> errors) {
+  std::vector<std::size_t> layers;
+  for (std::size_t i = 0; i < errors.size(); ++i) {
+    if (errors[i] >= kLargeError) layers.push_back(i);
+  }
+  return layers;
+}
+
+std::string layer_names(std::span<const std::size_t> layers) {
+  std::string names;
+  for (const std::size_t layer : layers) names.append(names.empty() ? "" : ", ").append(std::to_string(layer));
+  return names;
+}
+
 void TileStore::note_errors(std::uint32_t layer, std::span<const float> query) {
   if (errors_[layer] > 0 || cache_.held(layer, 0) < kErrorTokens || !has_codes(cache_.shape().storage)) return;
   std::vector<float> errors(cache_.shape().query_heads);
@@ -258,12 +272,9 @@ void TileStore::note_errors(std::uint32_t layer, std::span<const float> query) {
   for (const float error : errors) sum += error * error;
   errors_[layer] = std::sqrt(sum / static_cast<float>(errors.size()));
   if (layer + 1u != errors_.size() || !warn_) return;
-  std::string layers;
-  for (std::size_t i = 0; i < errors_.size(); ++i) {
-    if (errors_[i] >= kLargeError) layers += (layers.empty() ? "" : ", ") + std::to_string(i);
-  }
+  const std::vector<std::size_t> layers = lossy_layers(errors_);
   if (layers.empty()) return;
-  std::string note = "what the model attends to is lost in the codes of keys of layers " + layers + ": ";
+  std::string note = "what the model attends to is lost in the codes of keys of layers " + layer_names(layers) + ": ";
   note += profile_.empty() ? "make a profile (nibkv-eval profile), " : "";
   warn_(note + "give these layers wider codes (--set wide=...) or all (--storage q8q4)");
 }

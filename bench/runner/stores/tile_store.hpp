@@ -41,6 +41,12 @@ struct StoreOptions {
 inline constexpr std::uint32_t kErrorTokens = 64;
 inline constexpr float kLargeError = 2;
 
+/// Layers whose error of logits is kLargeError or more, in order.
+std::vector<std::size_t> lossy_layers(std::span<const float> errors);
+
+/// "3" or "0, 3".
+std::string layer_names(std::span<const std::size_t> layers);
+
 /// A KvStore in one nibkv arena, which uses the library as any program would.
 class TileStore : public KvStore {
  public:
