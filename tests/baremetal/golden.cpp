@@ -34,6 +34,7 @@ int main(int, char**) {
   bool right = gives(nibkv::test::golden_cases(), port, nibkv::test::kGolden);
   right = gives(nibkv::test::turned_cases(), port, nibkv::test::kTurnedGolden) && right;
   right = gives(nibkv::test::width_cases(), port, nibkv::test::kWidthGolden) && right;
+  right = gives(nibkv::test::tier_cases(), port, nibkv::test::kTierGolden) && right;
   right = gives(nibkv::test::aligned_cases(), port, nibkv::test::kAlignedGolden) && right;
   nibkv::metal::say("stack, with what this program and start-up take: ");
   nibkv::metal::say_number(nibkv::metal::stack_used());

@@ -59,6 +59,10 @@ nibkv_policy in_c(const Policy& p) {
   c.wide_storage = static_cast<std::uint8_t>(p.wide_storage);
   std::memcpy(c.wide, p.wide.words, sizeof c.wide);
   c.wide_first = p.wide_first;
+  c.tail_storage = number(p.tail_storage);
+  c.faint_storage = number(p.faint_storage);
+  c.tail = p.tail;
+  c.faint = p.faint;
   std::copy_n(p.fold.keys.words, 4, c.fold.keys);
   std::copy_n(p.fold.values.words, 4, c.fold.values);
   std::copy_n(p.fold.aligned_keys.words, 4, c.fold.aligned_keys);
@@ -76,8 +80,8 @@ auto fields(const nibkv_policy& p) {
   return std::tie(p.keep, p.tokens, p.sinks, p.recent, p.score, p.group, p.combine, p.per_query, p.window, p.pool,
                   p.merge, p.rephase, p.similarity, p.position_free, p.mass, p.mean_threshold, p.threshold,
                   p.candidate_mass, p.budget, p.most, p.recovered, p.recent_share, p.value_norms, p.wide_storage,
-                  p.wide[0], p.wide[3], p.wide_first, p.fold.recent, p.fold.t, p.fold.retained, p.fold.retain,
-                  p.fold.centred, p.fold.min_cosine);
+                  p.wide[0], p.wide[3], p.wide_first, p.tail_storage, p.faint_storage, p.tail, p.faint, p.fold.recent,
+                  p.fold.t, p.fold.retained, p.fold.retain, p.fold.centred, p.fold.min_cosine);
 }
 
 Status in_cpp(nibkv_status status) {
@@ -127,7 +131,7 @@ TEST(CApi, AConversationGivesTheBytesOfTheCppInterface) {
                            queries = random.bells(kShape.layers * all * q);
   for (const std::string& name : preset_names()) {
     SCOPED_TRACE(name);
-    const std::uint32_t budget = name == "full" || name == "minicache" ? all : tokens;
+    const std::uint32_t budget = name == "full" || name == "precise_tail" || name == "minicache" ? all : tokens;
     Policy policy;
     ASSERT_EQ(find_policy(name, budget, policy), Status::kOk);
     const std::size_t bytes = footprint(kShape, policy);

@@ -52,6 +52,10 @@ TEST(Golden, SoDoCodesOfEveryWidth) {
   expect_word(test::width_cases(), test::kWidthGolden);
 }
 
+TEST(Golden, TiersGiveTheSameWordOnAllPorts) {
+  expect_word(test::tier_cases(), test::kTierGolden);
+}
+
 TEST(Golden, SoDoKeysThatAreTurned) {
   expect_word(test::turned_cases(), test::kTurnedGolden);
 }

@@ -159,6 +159,33 @@ GoldenCases width_cases() {
   return list;
 }
 
+// Tails, of wider codes and of the same, and faint slots, with and without merging, wide layers and first slots.
+GoldenCases tier_cases() {
+  GoldenCases list;
+  Shape shape = {.layers = 2, .query_heads = 6, .kv_heads = 2, .head_dim = 64, .outlier_channels = 8, .max_chunk = 12};
+  list.add({shape, precise_tail(300), 30});
+  Policy policy = ems(200);
+  policy.tail = 32;
+  policy.faint = 64;
+  list.add({shape, policy, 40});
+  policy.wide.add(1);
+  policy.wide_first = true;
+  policy.tail_storage = Storage::kQ8Q4;
+  policy.faint_storage = Storage::kQ4Q2;
+  list.add({shape, policy, 40});
+  shape.storage = Storage::kQ2;
+  shape.outlier_channels = 0;
+  policy = ada_kv(160);
+  policy.tail = 64;
+  policy.tail_storage = Storage::kQ4;
+  list.add({shape, policy, 40});
+  shape.storage = Storage::kQ4;
+  policy = qpruning(160);
+  policy.tail_storage = Storage::kQ4;
+  list.add({shape, policy, 40});
+  return list;
+}
+
 // Layers that share codes of keys, values and both, with and without scores; the last
 // merges into folded slots.
 GoldenCases fold_cases() {
@@ -338,7 +365,14 @@ Status GoldenRun::drop_some() {
   const auto target = take<std::uint32_t>(cache_.held(0, 0));
   if (short_of_memory_) return Status::kArenaTooSmall;
   std::uint32_t next = 0;
-  for (std::uint32_t i = 0; i < target.size(); ++i) target[i] = i % 3 == 1 && i > 4 ? kDrop : next++;
+  if (cache_.policy().faint != 0) {  // a plan says which slots are faint
+    if (const Status status = plan(cache_, 0, 0, 0, target); status != Status::kOk) return status;
+    for (std::uint32_t i = 0; i < target.size(); ++i) {
+      target[i] = i % 3 == 1 && i > 4 ? kDrop : target[i] == kFaint ? kFaint : next++;
+    }
+  } else {
+    for (std::uint32_t i = 0; i < target.size(); ++i) target[i] = i % 3 == 1 && i > 4 ? kDrop : next++;
+  }
   used_ = before;
   return compact(cache_, 0, 0, target);
 }

@@ -10,6 +10,7 @@
 #include "nibkv/nibkv.hpp"
 #include "tests/property/take_back.hpp"
 #include "tests/reference/arena_model.hpp"
+#include "tests/support/model_of.hpp"
 #include "tests/support/rig.hpp"
 #include "tests/support/rows.hpp"
 #include "tests/support/snapshots.hpp"
@@ -106,7 +107,7 @@ class ScoredWalk {
       for (std::uint32_t head = 0; head < shape_.kv_heads; ++head) {
         const std::uint32_t held = rig_.cache().held(layer, head);
         const std::uint32_t budget = rig_.cache().budget(layer, head);
-        ASSERT_LE(held, budget + std::max<std::uint32_t>(shape_.max_chunk, kTileSlots)) << what();
+        ASSERT_LE(held, budget + most_beyond(shape_, policy_)) << what();
       }
     }
     if (random_.below(8) != 0) run_attend(layer, count);
@@ -147,32 +148,49 @@ class ScoredWalk {
     const std::uint32_t layer = random_.below(shape_.layers);
     const std::uint32_t head = random_.below(shape_.kv_heads);
     const std::uint32_t odds = random_.below(17);
-    carry_out(layer, head, test::random_plan(random_, rig_.cache().held(layer, head), odds, merges(policy_)));
+    carry_out(layer, head,
+              test::random_plan(random_, rig_.cache().held(layer, head), odds, merges(policy_),
+                                model().faint(layer, head).used, policy_.faint));
   }
 
   void carry_out(std::uint32_t layer, std::uint32_t head, const std::vector<std::uint32_t>& target) {
     const std::vector<Slot> slots = model().slots(layer, head);
     const std::vector<Notes> notes = model().notes(layer, head);
     std::uint32_t kept = 0;
-    for (const std::uint32_t to : target) kept += to < kMember ? 1 : 0;
+    for (const std::uint32_t to : target) kept += to < kMember || to == kFaint ? 1 : 0;
     ASSERT_EQ(compact(rig_.cache(), layer, head, target), Status::kOk) << what();
     ASSERT_EQ(rig_.cache().held(layer, head), kept) << what();
     const std::vector<Slot> after = model().slots(layer, head);
     const std::vector<Notes> after_notes = model().notes(layer, head);
     for (std::size_t i = 0; i < target.size(); ++i) {
       if (target[i] >= kMember) continue;
-      ASSERT_EQ(after_notes[target[i]].position, notes[i].position) << what();
+      const std::size_t now = model().faint(layer, head).used + target[i];
+      ASSERT_EQ(after_notes[now].position, notes[i].position) << what();
       if (std::find(target.begin(), target.end(), kMember + target[i]) != target.end()) continue;
       Slot moved = slots[i];
       if (policy_.wide_first && target[i] < 32) reference::widen(moved, format_of(policy_.wide_storage));
-      ASSERT_EQ(after[target[i]], moved) << what();
-      ASSERT_EQ(after_notes[target[i]], notes[i]) << what();
+      ASSERT_EQ(after[now], moved) << what();
+      ASSERT_EQ(after_notes[now], notes[i]) << what();
+    }
+    check_faint(slots, notes, target, after, after_notes);
+  }
+
+  // Those that stay faint come first, as they were, then those that become so, coded again.
+  void check_faint(const std::vector<Slot>& slots, const std::vector<Notes>& notes,
+                   const std::vector<std::uint32_t>& target, const std::vector<Slot>& after,
+                   const std::vector<Notes>& after_notes) {
+    std::size_t now = 0;
+    for (std::size_t i = 0; i < target.size(); ++i) {
+      if (target[i] != kFaint) continue;
+      ASSERT_EQ(after_notes[now], notes[i]) << what();
+      ASSERT_TRUE(test::is_lower_coding(slots[i], after[now])) << what();
+      ++now;
     }
   }
 
   void compact_all() {
-    const std::uint32_t always = policy_.sinks + policy_.recent;
-    const std::uint32_t tokens = random_.within(always + 1, policy_.tokens);
+    const std::uint32_t tokens =
+        random_.within(policy_.sinks + std::max(policy_.recent, policy_.tail) + 1, policy_.tokens);
     const std::uint32_t any = random_.below(8);
     const auto how = static_cast<Budget>(any < 4 ? any : any + 1);  // no table
     const bool known = how == Budget::kScores || how == Budget::kRetrieval ? !rig_.profile().empty()
@@ -231,7 +249,8 @@ class ScoredWalk {
     const std::vector<SlotInfo> infos = explain_all(rig_.cache(), layer, head);
     ASSERT_EQ(infos.size(), notes.size()) << what();
     for (std::size_t i = 0; i < notes.size(); ++i) {
-      ASSERT_TRUE(i == 0 || notes[i].position > notes[i - 1].position) << what() << ", slot " << i;
+      const bool first = i == 0 || i <= model().faint(layer, head).used;  // faint ones are in no order
+      ASSERT_TRUE(first || notes[i].position > notes[i - 1].position) << what() << ", slot " << i;
       ASSERT_LT(notes[i].position, seen_[layer]) << what() << ", slot " << i;
       ASSERT_LE(notes[i].bias, 32u) << what() << ", slot " << i;
       ASSERT_EQ((Notes{infos[i].position, infos[i].global, infos[i].local, infos[i].bias, infos[i].merged}), notes[i]);

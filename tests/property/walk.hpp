@@ -14,6 +14,7 @@
 #include "tests/reference/attention.hpp"
 #include "tests/reference/rotary.hpp"
 #include "tests/reference/streaming.hpp"
+#include "tests/support/model_of.hpp"
 #include "tests/support/rig.hpp"
 #include "tests/support/snapshots.hpp"
 
@@ -133,7 +134,8 @@ class Walk {
     std::vector<std::vector<std::uint32_t>> plans;
     std::size_t tiles_after = rig_.cache().usage().used_tiles;
     // Where some layers have wider codes, each head has its own tiles.
-    const std::uint32_t most = has_wide(policy_) ? layout_of(shape_, policy_).tiles_per_head * 32 : kMaxTokens;
+    const std::uint32_t of_head = layout_of(shape_, policy_).tiles_per_head * 32;
+    const std::uint32_t most = has_wide(policy_) ? of_head : kMaxTokens;
     bool fits = true;
     for (std::uint32_t head = 0; head < shape_.kv_heads; ++head) {
       const std::size_t size = chain(layer, head).size;
@@ -141,11 +143,16 @@ class Walk {
       ASSERT_EQ(plan(rig_.cache(), layer, head, count, plans.back()), Status::kOk);
       ASSERT_EQ(check_plan(plans.back()), Status::kOk);
       tiles_after += (size + count + 31) / 32 - (size + 31) / 32;
-      fits = fits && size + count <= most;
+      if (has_tiers(policy_)) {
+        const std::uint32_t kept = model().kept(layer, head).used;
+        fits = fits && size - kept + count <= detail::tail_slots(shape_, policy_) + (of_head - kept) / 32 * 32;
+      } else {
+        fits = fits && size + count <= most;
+      }
     }
     const Status status = append_both_ways(rig_.cache(), random_, small_, layer, keys, values);
     if (policy_.keep == Keep::kAll) {
-      fits = fits && tiles_after <= rig_.cache().usage().tiles;
+      fits = fits && (has_tiers(policy_) || tiles_after <= rig_.cache().usage().tiles);
       ASSERT_EQ(status, fits ? Status::kOk : Status::kFull) << what();
       if (status == Status::kFull) return;
     }
@@ -158,6 +165,11 @@ class Walk {
       ASSERT_EQ(rig_.cache().held(layer, head), plain.size) << what();
       if (has_codes(shape_.storage)) {
         const std::vector<Slot> slots = model().slots(layer, head);
+        for (std::size_t i = 0; i < plain.slots.size(); ++i) {  // some have moved down
+          if (!has_tiers(policy_) || plain.slots[i] == slots[i]) continue;
+          ASSERT_TRUE(is_lower_coding(plain.slots[i], slots[i])) << what() << ", slot " << i;
+          plain.slots[i] = slots[i];
+        }
         plain.slots.insert(plain.slots.end(), slots.end() - count, slots.end());
         continue;
       }

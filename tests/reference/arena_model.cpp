@@ -116,6 +116,33 @@ Folded ArenaModel::folded(std::uint32_t layer, std::uint32_t kv_head) const {
   return part;
 }
 
+Tier ArenaModel::tier(std::uint32_t layer, std::uint32_t kv_head, std::uint32_t which) const {
+  const std::uint32_t tiers = policy_.tail == 0 ? 0 : policy_.faint == 0 ? 1 : 2;
+  if (which >= tiers) return {};
+  const std::uint64_t head = std::uint64_t{layer} * shape_.kv_heads + kv_head;
+  const std::uint64_t at = layout_.tiers + (head * tiers + which) * 16;
+  return {read<std::uint32_t>(at), read<std::uint32_t>(at + 4), read<std::uint32_t>(at + 8),
+          read<std::uint32_t>(at + 12)};
+}
+
+// The tiles of a tier, all of them in its pool, but for the first one of kept slots, which may be one apart.
+std::vector<std::uint32_t> ArenaModel::tier_tiles(std::uint32_t layer, std::uint32_t kv_head,
+                                                  std::uint32_t which) const {
+  const Tier tier = this->tier(layer, kv_head, which);
+  const std::string where = "layer " + std::to_string(layer) + ", head " + std::to_string(kv_head) + ", " +
+                            (which == 0 ? "kept: " : "faint: ");
+  const auto tiles = list(tier.first, tier.last, tier.used, 0, layout_.tiles, where);
+  for (std::size_t i = 0; i < tiles.size(); ++i) {
+    const bool wide = which == 0 && (policy_.wide.has(layer) || (policy_.wide_first && i == 0));
+    const std::uint64_t begin = wide ? 0 : which == 0 ? layout_.kept_from : layout_.faint_from;
+    const std::uint64_t end = wide         ? layout_.wide_tiles
+                              : which == 1 ? layout_.tiles
+                                           : std::min<std::uint64_t>(layout_.tiles, layout_.faint_from);
+    if (tiles[i] < begin || tiles[i] >= end) wrong(where + "tile " + std::to_string(tiles[i]) + " is of another pool");
+  }
+  return tiles;
+}
+
 std::vector<std::uint32_t> ArenaModel::list(std::uint32_t first, std::uint32_t last, std::uint32_t used,
                                             std::uint64_t begin, std::uint64_t end, const std::string& where) const {
   std::vector<std::uint32_t> list;
@@ -134,7 +161,14 @@ std::vector<std::uint32_t> ArenaModel::list(std::uint32_t first, std::uint32_t l
 std::vector<std::uint32_t> ArenaModel::tiles(std::uint32_t layer, std::uint32_t kv_head) const {
   const Chain chain = this->chain(layer, kv_head);
   const std::string where = "layer " + std::to_string(layer) + ", head " + std::to_string(kv_head) + ": ";
-  return list(chain.first, chain.last, chain.used - folded(layer, kv_head).used, 0, layout_.tiles, where);
+  const std::uint32_t before = folded(layer, kv_head).used + kept(layer, kv_head).used + faint(layer, kv_head).used;
+  if (before > chain.used) wrong(where + "more slots in tiers than in all");
+  const auto own = list(chain.first, chain.last, chain.used - before, 0, layout_.tiles, where);
+  for (const std::uint32_t tile : own) {
+    if (policy_.tail != 0 && (tile < layout_.wide_tiles || tile >= layout_.kept_from))
+      wrong(where + "not a tail's tile");
+  }
+  return own;
 }
 
 std::vector<Place> ArenaModel::places(std::uint32_t layer, std::uint32_t kv_head) const {
@@ -143,10 +177,12 @@ std::vector<Place> ArenaModel::places(std::uint32_t layer, std::uint32_t kv_head
   const auto views = list(part.first, part.last, part.used, layout_.tiles, layout_.tiles + layout_.views, where);
   const auto own = tiles(layer, kv_head);
   std::vector<Place> all;
-  for (std::uint32_t i = 0; i < chain(layer, kv_head).used; ++i) {
-    const std::uint32_t j = i - part.used;
-    all.push_back(i < part.used ? Place{views.at(i / 32), i % 32} : Place{own.at(j / 32), j % 32});
-  }
+  const auto add = [&](const std::vector<std::uint32_t>& tiles, std::uint32_t slots) {
+    for (std::uint32_t i = 0; i < slots; ++i) all.push_back({tiles.at(i / 32), i % 32});
+  };
+  add(views, part.used);
+  for (const std::uint32_t which : {1u, 0u}) add(tier_tiles(layer, kv_head, which), tier(layer, kv_head, which).used);
+  add(own, chain(layer, kv_head).used - static_cast<std::uint32_t>(all.size()));
   return all;
 }
 
@@ -156,9 +192,17 @@ std::pair<std::uint64_t, std::uint64_t> ArenaModel::codes_of(std::uint32_t tile)
   const std::uint64_t plane = 16u * shape_.head_dim;
   if (tile < layout_.tiles) {
     const auto bytes = [&](const TileFormat& of) { return 4u * (of.key_bits + of.value_bits) * shape_.head_dim; };
-    const std::uint64_t wide = std::min(tile, layout_.wide_tiles);  // they come first
-    const std::uint64_t keys = layout_.codes + wide * bytes(format_of(policy_.wide_storage)) +
-                               (tile - wide) * bytes(format_of(shape_.storage));
+    std::uint64_t keys = layout_.codes;
+    std::uint64_t begin = 0;
+    const std::pair<std::uint64_t, Storage> pools[] = {{layout_.wide_tiles, policy_.wide_storage},
+                                                       {layout_.kept_from, policy_.tail_storage},
+                                                       {layout_.faint_from, shape_.storage},
+                                                       {layout_.tiles, policy_.faint_storage}};
+    for (const auto& [end, storage] : pools) {
+      const std::uint64_t before = std::min<std::uint64_t>(tile, end);
+      if (before > begin) keys += (before - begin) * bytes(format_of(storage));
+      begin = std::max(begin, before);
+    }
     return {keys, keys + 4u * format(tile).key_bits * shape_.head_dim};
   }
   const std::uint64_t entry = (tile - layout_.tiles) / 2;
@@ -171,7 +215,9 @@ std::pair<std::uint64_t, std::uint64_t> ArenaModel::codes_of(std::uint32_t tile)
 }
 
 TileFormat ArenaModel::format(std::uint32_t tile) const {
-  return format_of(tile < layout_.wide_tiles ? policy_.wide_storage : shape_.storage);
+  if (tile < layout_.wide_tiles) return format_of(policy_.wide_storage);
+  if (tile < layout_.kept_from) return format_of(policy_.tail_storage);
+  return format_of(tile < layout_.faint_from ? shape_.storage : policy_.faint_storage);
 }
 
 Slot ArenaModel::slot_of(std::uint32_t tile, std::uint32_t lane) const {
@@ -217,7 +263,7 @@ Slot ArenaModel::slot_of(std::uint32_t tile, std::uint32_t lane) const {
 
 void widen(Slot& slot, const TileFormat& format) {
   const auto one = [](std::vector<int>& codes, int& bits, std::uint16_t& scale, int to) {
-    if (bits == to) return;
+    if (bits >= to) return;
     for (int& code : codes) {
       const int level = level_of(bits, code);
       if (to == 8) {
@@ -286,10 +332,12 @@ std::uint32_t ArenaModel::check_chains() const {
   std::uint32_t used = 0;
   for (std::uint32_t layer = 0; layer < shape_.layers; ++layer) {
     for (std::uint32_t head = 0; head < shape_.kv_heads; ++head) {
-      for (const std::uint32_t tile : tiles(layer, head)) {
-        if (taken[tile]) wrong("tile " + std::to_string(tile) + " is in two chains");
-        taken[tile] = true;
-        ++used;
+      for (const auto& list : {tiles(layer, head), tier_tiles(layer, head, 0), tier_tiles(layer, head, 1)}) {
+        for (const std::uint32_t tile : list) {
+          if (taken[tile]) wrong("tile " + std::to_string(tile) + " is in two chains");
+          taken[tile] = true;
+          ++used;
+        }
       }
     }
   }
@@ -304,22 +352,26 @@ void ArenaModel::check_free_tiles(const std::vector<bool>& taken, std::uint32_t 
     for (std::uint32_t head = 0; head < shape_.kv_heads; ++head) {
       const std::uint64_t run = (std::uint64_t{layer} * shape_.kv_heads + head) * layout_.tiles_per_head;
       // If layers share codes, runs differ in length.
-      const bool equal = layout_.views == 0 && layout_.wide_tiles == 0 &&
+      const bool equal = layout_.views == 0 && layout_.kept_from == 0 &&
                          (policy_.budget == Budget::kUniform || policy_.budget == Budget::kAdaptive);
-      for (std::uint32_t tile = chain(layer, head).free; tile != kNoTile; ++count) {
-        const std::string where = "free tile " + std::to_string(tile);
-        if (tile >= layout_.tiles) wrong(where + " does not exist");
-        if (equal && (tile < run || tile >= run + layout_.tiles_per_head)) wrong(where + " is of another run");
-        if (taken[tile] || free[tile]) wrong(where + " is in use or in the list twice");
-        free[tile] = true;
-        tile = read<std::uint32_t>(layout_.links + std::uint64_t{tile} * 4);
+      for (std::uint32_t tile : {chain(layer, head).free, kept(layer, head).free, faint(layer, head).free}) {
+        for (; tile != kNoTile; ++count) {
+          const std::string where = "free tile " + std::to_string(tile);
+          if (tile >= layout_.tiles) wrong(where + " does not exist");
+          if (equal && (tile < run || tile >= run + layout_.tiles_per_head)) wrong(where + " is of another run");
+          if (taken[tile] || free[tile]) wrong(where + " is in use or in the list twice");
+          free[tile] = true;
+          tile = read<std::uint32_t>(layout_.links + std::uint64_t{tile} * 4);
+        }
       }
     }
   }
   // First tiles of empty chains wait apart.
-  for (std::uint32_t i = 0; policy_.wide_first && i < shape_.layers * std::uint32_t{shape_.kv_heads}; ++i)
-    count +=
-        !policy_.wide.has(i / shape_.kv_heads) && chain(i / shape_.kv_heads, i % shape_.kv_heads).used == 0 ? 1 : 0;
+  for (std::uint32_t i = 0; policy_.wide_first && i < shape_.layers * std::uint32_t{shape_.kv_heads}; ++i) {
+    const std::uint32_t layer = i / shape_.kv_heads, head = i % shape_.kv_heads;
+    const std::uint32_t slots = policy_.tail != 0 ? kept(layer, head).used : chain(layer, head).used;
+    count += !policy_.wide.has(layer) && slots == 0 ? 1 : 0;
+  }
   if (count + used != layout_.tiles)
     wrong(std::to_string(count) + " free tiles, " + std::to_string(used) + " used ones");
 }

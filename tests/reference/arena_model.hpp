@@ -46,7 +46,7 @@ struct Slot {
   std::vector<double> rotated_value() const;
 };
 
-/// Gives a slot wider codes of the same row, as a move to a tile that has them does.
+/// Gives a slot wider codes of the same row, as a move to a tile that has them does, unless its own are as wide.
 void widen(Slot& slot, const TileFormat& format);
 
 /// What an arena knows about a slot besides its codes; 0 for what its policy does not keep.
@@ -69,6 +69,14 @@ struct Folded {
   std::uint32_t retained = 0;
 };
 
+/// Slots of a chain that have moved down from its tail: the kept ones, and the faint ones.
+struct Tier {
+  std::uint32_t first = 0xffffffff;
+  std::uint32_t last = 0xffffffff;
+  std::uint32_t used = 0;
+  std::uint32_t free = 0xffffffff;
+};
+
 /// The location of a slot.
 struct Place {
   std::uint32_t tile;
@@ -82,9 +90,12 @@ class ArenaModel {
 
   Chain chain(std::uint32_t layer, std::uint32_t kv_head) const;
   Folded folded(std::uint32_t layer, std::uint32_t kv_head) const;
-  /// The data of all slots of a chain, folded ones first. Throws as tiles() does.
+  /// Empty where there is no such tier.
+  Tier kept(std::uint32_t layer, std::uint32_t kv_head) const { return tier(layer, kv_head, 0); }
+  Tier faint(std::uint32_t layer, std::uint32_t kv_head) const { return tier(layer, kv_head, 1); }
+  /// The data of all slots of a chain: first the folded ones, or those of its tiers. Throws as tiles() does.
   std::vector<Place> places(std::uint32_t layer, std::uint32_t kv_head) const;
-  /// A chain's own tiles, in the order of the links, without kNoTile. Throws std::runtime_error
+  /// A chain's own tiles, where there are tiers those of its tail, in the order of the links, without kNoTile. Throws std::runtime_error
   /// for a tile number out of range, a cycle, a last tile that is not Chain::last, or if the number
   /// of tiles is not what the used slots need.
   std::vector<std::uint32_t> tiles(std::uint32_t layer, std::uint32_t kv_head) const;
@@ -108,6 +119,8 @@ class ArenaModel {
   T read(std::uint64_t offset) const;
   std::vector<std::uint32_t> list(std::uint32_t first, std::uint32_t last, std::uint32_t used, std::uint64_t begin,
                                   std::uint64_t end, const std::string& where) const;
+  Tier tier(std::uint32_t layer, std::uint32_t kv_head, std::uint32_t which) const;
+  std::vector<std::uint32_t> tier_tiles(std::uint32_t layer, std::uint32_t kv_head, std::uint32_t which) const;
   std::pair<std::uint64_t, std::uint64_t> codes_of(std::uint32_t tile) const;
   void check_free_tiles(const std::vector<bool>& taken, std::uint32_t used) const;
   TileFormat format(std::uint32_t tile) const;

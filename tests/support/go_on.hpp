@@ -42,8 +42,9 @@ Status go_on(Cache& cache, Random& random, int steps, const GoOnRoom& room, See&
     }
     if (step % 4 != 3) continue;
     Status status;
-    if (step % 8 == 7 && policy.keep == Keep::kScore) {
-      const std::uint32_t tokens = policy.tokens - (policy.tokens - policy.sinks - policy.recent) / 3;
+    if ((step % 8 == 7 && policy.keep == Keep::kScore) || policy.faint != 0) {
+      const std::uint32_t least = policy.sinks + (policy.recent > policy.tail ? policy.recent : policy.tail);
+      const std::uint32_t tokens = policy.tokens - (policy.tokens - least) / 3;
       status = compact_now(cache, tokens, policy.budget);
     } else {
       const std::uint32_t head = shape.kv_heads - 1u;

@@ -204,15 +204,26 @@ Storage random_storage(Random& random) {
 }
 
 void widen_layers(Random& random, const Shape& shape, Policy& policy) {
-  if (random.below(3) != 0) return;
-  Policy wide = policy;
   constexpr Storage kAll[] = {Storage::kQ8, Storage::kQ8Q4, Storage::kQ4Q2, Storage::kQ4};
-  wide.wide_storage = kAll[random.below(4)];
-  for (std::uint32_t layer = 0; layer < shape.layers; ++layer) {
-    if (random.below(2) == 0) wide.wide.add(layer);
+  if (random.below(3) == 0) {
+    Policy wide = policy;
+    wide.wide_storage = kAll[random.below(4)];
+    for (std::uint32_t layer = 0; layer < shape.layers; ++layer) {
+      if (random.below(2) == 0) wide.wide.add(layer);
+    }
+    wide.wide_first = random.below(2) == 0;
+    if (valid(wide, shape)) policy = wide;
   }
-  wide.wide_first = random.below(2) == 0;
-  if (valid(wide, shape)) policy = wide;
+  if (random.below(3) == 0) {
+    Policy tiers = policy;
+    tiers.tail_storage = random.below(2) == 0 ? Storage::kQ8 : kAll[random.below(4)];
+    tiers.tail = random.below(2) == 0 ? 32 * random.within(1, 2) : random.within(1, 70);
+    if (!valid(tiers, shape)) return;
+    policy = tiers;
+    tiers.faint_storage = random.below(2) == 0 ? Storage::kQ2 : random_storage(random);
+    tiers.faint = 32 * random.below(4);
+    if (valid(tiers, shape)) policy = tiers;
+  }
 }
 
 Shape random_shape(Random& random, const MostShape& most) {
@@ -226,11 +237,19 @@ Shape random_shape(Random& random, const MostShape& most) {
   return shape;
 }
 
-std::vector<std::uint32_t> random_plan(Random& random, std::size_t slots, std::uint32_t odds, bool merges) {
+std::vector<std::uint32_t> random_plan(Random& random, std::size_t slots, std::uint32_t odds, bool merges,
+                                       std::uint32_t faint, std::uint32_t most_faint) {
   std::vector<std::uint32_t> target(slots, kDrop);
   std::uint32_t next = 0;
-  for (std::uint32_t& to : target) {
-    if (random.below(16) < odds) to = next++;
+  for (std::size_t i = 0; i < slots; ++i) {
+    std::uint32_t& to = target[i];
+    if (random.below(16) >= odds) continue;
+    if (most_faint == 0 || (i >= faint && random.below(2) == 0)) {
+      to = i >= faint ? next++ : kDrop;
+    } else {
+      to = kFaint;
+      --most_faint;
+    }
   }
   for (std::uint32_t& to : target) {
     if (to == kDrop && merges && next != 0 && random.below(2) == 0) to = kMember + random.below(next);

@@ -87,7 +87,15 @@ Shape random_shape(Random& random, const MostShape& most);
 
 /// A plan that keeps about odds / 16 of the slots, and drops the others, or, with `merges`,
 /// merges half of them.
-std::vector<std::uint32_t> random_plan(Random& random, std::size_t slots, std::uint32_t odds, bool merges);
+/// The slots that a head may hold beyond its budget.
+inline std::uint32_t most_beyond(const Shape& shape, const Policy& policy) {
+  if (policy.keep == Keep::kAll) return has_tiers(policy) ? shape.max_chunk + 2 * kTileSlots - 2u : kTileSlots - 1u;
+  if (has_tiers(policy)) return shape.max_chunk + kTileSlots - 1u;
+  return shape.max_chunk > kTileSlots ? shape.max_chunk : kTileSlots;
+}
+
+std::vector<std::uint32_t> random_plan(Random& random, std::size_t slots, std::uint32_t odds, bool merges,
+                                       std::uint32_t faint = 0, std::uint32_t most_faint = 0);
 
 /// Any policy of Keep::kScore, except with Budget::kTable, that fits the shape, which
 /// must be Storage::kQ4.

@@ -72,6 +72,13 @@ bool set_wide_storage(std::string_view value, Policy& policy) {
   return choose(value, policy.wide_storage, {"q4", "", "q8", "q8q4"});
 }
 
+// Whole tiles of tokens, or a share of the budget, rounded down to them.
+bool whole_tiles(std::string_view value, std::uint32_t& field, std::uint32_t budget) {
+  if (!tokens(value, field, budget)) return false;
+  if (value.ends_with('%')) field -= field % kTileSlots;
+  return field % kTileSlots == 0;
+}
+
 bool set_window(std::string_view value, Policy& policy) {
   return number(value, policy.window, 1, 4096) && std::has_single_bit(policy.window);
 }
@@ -150,6 +157,18 @@ std::span<const Field> fields() {
       {"wide", "a number of layers, the first ones, or layers such as 0:8:23, with a colon", set_wide},
       {"wide_storage", "q8q4, q8 or q4", set_wide_storage},
       {"wide_first", "0 or 1", [](View value, Policy& policy) { return number(value, policy.wide_first, 0, 1); }},
+      {"tail", "tokens, or a share of the budget such as 10%",
+       [](View value, Policy& policy) { return tokens(value, policy.tail, policy.tokens); }},
+      {"tail_storage", "q8, q8q4 or q4",
+       [](View value, Policy& policy) {
+         return choose(value, policy.tail_storage, {"q4", "", "q8", "q8q4"});
+       }},
+      {"faint", "a multiple of 32, or a share of the budget such as 50%",
+       [](View value, Policy& policy) { return whole_tiles(value, policy.faint, policy.tokens); }},
+      {"faint_storage", "q2, q4q2, q4 or q8q4",
+       [](View value, Policy& policy) {
+         return choose(value, policy.faint_storage, {"q4", "", "", "q8q4", "q4q2", "q2"});
+       }},
       {"merge", "none, values or both",
        [](View value, Policy& policy) {
          return choose(value, policy.merge, {"none", "values", "both"});
@@ -264,6 +283,8 @@ bool reads_setting(const std::string& policy, const std::string& key) {
   if (key.starts_with("wide")) return !may_fold(policy);
   Policy found;
   if (find_policy(policy, 0, found) != Status::kOk) return false;
+  if (key.starts_with("tail")) return found.keep != Keep::kRecent && !may_fold(policy);
+  if (key.starts_with("faint")) return found.keep == Keep::kScore && !may_fold(policy);
   const bool of_all = key == "sinks" || key == "budget" || key == "most";
   return found.keep == Keep::kScore || (found.keep == Keep::kRecent && of_all);
 }

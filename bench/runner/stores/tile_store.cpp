@@ -89,6 +89,10 @@ Policy choose_policy(const Config& model, const StoreOptions& options, Shape& sh
       policy_of(options, shape, options.tokens != 0 ? options.tokens : tokens_of_arena(model, options, shape));
   if (keep == Keep::kAll) return policy;
   const std::uint32_t kept = policy.sinks + policy.recent;
+  if (has_tiers(policy) && policy.tokens < detail::smallest_budget(policy)) {
+    throw Error("policy '" + options.policy + "' needs at least " + std::to_string(detail::smallest_budget(policy)) +
+                " tokens");
+  }
   if (policy.tokens <= kept) {
     throw Error("policy '" + options.policy + "' needs more than " + std::to_string(kept) + " tokens");
   }
@@ -141,10 +145,26 @@ std::uint16_t workers_of(const Shape& shape, Keep keep) {
   return keep == Keep::kScore ? std::min(shape.workers, shape.kv_heads) : shape.workers;
 }
 
+// Says what valid() would refuse of tiers.
+static void check_tiers(const Shape& shape, const Policy& policy) {
+  if (!has_tiers(policy)) return;
+  if (!has_codes(shape.storage)) throw Error("a tail has codes: not with --storage f32");
+  const auto check = [](const char* key, Storage wider, const char* than, Storage narrower) {
+    const TileFormat a = format_of(wider), b = format_of(narrower);
+    if (a.key_bits >= b.key_bits && a.value_bits >= b.value_bits) return;
+    throw Error(std::string("--set ") + key + ": " + std::string(storage_name(wider)) + " is narrower than " + than +
+                std::string(storage_name(narrower)));
+  };
+  check("tail_storage", policy.tail_storage, "", shape.storage);
+  if (has_wide(policy)) check("tail_storage", policy.tail_storage, "wide_storage, ", policy.wide_storage);
+  if (policy.faint != 0) check("faint_storage", shape.storage, "", policy.faint_storage);
+}
+
 // Says what valid() would refuse of widths.
 static void check_widths(const Shape& shape, const Policy& policy) {
   if (has_pairs(policy) && shape.storage != Storage::kQ4)
     throw Error("layers share codes of 4 bits alone: --storage q4");
+  check_tiers(shape, policy);
   if (!has_wide(policy)) return;
   for (std::uint32_t layer = shape.layers; layer < kMaxPairedLayers; ++layer) {
     if (policy.wide.has(layer))
@@ -161,6 +181,10 @@ Policy policy_of(const StoreOptions& options, const Shape& shape, std::uint32_t 
   Policy policy;
   require(find_policy(options.policy, tokens, policy), "policy '" + options.policy + "'");
   apply_settings(options.settings, policy);
+  if (policy.faint != 0 && policy.tail == 0) {  // what is new has the codes of the others
+    policy.tail = kTileSlots;
+    policy.tail_storage = shape.storage;
+  }
   choose_pairs(options, shape, policy);
   check_widths(shape, policy);
   return policy;

@@ -14,6 +14,38 @@
 
 namespace nibkv {
 
+/// Tiles whose codes have the same widths have neighbouring numbers, in this order.
+enum class Pool : std::uint8_t {
+  kWide = 0,   ///< Policy::wide_storage: first tiles, and those of wide layers
+  kTail = 1,   ///< Policy::tail_storage
+  kKept = 2,   ///< Shape::storage: all tiles where a policy says nothing else
+  kFaint = 3,  ///< Policy::faint_storage
+};
+inline constexpr std::uint32_t kPools = 4;
+
+constexpr Storage storage_of(const Shape& shape, const Policy& policy, Pool pool) {
+  switch (pool) {
+    case Pool::kWide:
+      return policy.wide_storage;
+    case Pool::kTail:
+      return policy.tail_storage;
+    case Pool::kKept:
+      return shape.storage;
+    case Pool::kFaint:
+      return policy.faint_storage;
+  }
+  return shape.storage;
+}
+
+/// A number of tiles of each pool.
+struct PoolTiles {
+  std::uint64_t at[kPools] = {};
+
+  constexpr std::uint64_t& operator[](Pool pool) { return at[static_cast<std::uint32_t>(pool)]; }
+  constexpr std::uint64_t operator[](Pool pool) const { return at[static_cast<std::uint32_t>(pool)]; }
+  constexpr std::uint64_t all() const { return at[0] + at[1] + at[2] + at[3]; }
+};
+
 /// Side data of a tile: the byte offsets of its arrays of 32 elements, in this order. The last six
 /// exist only under policies that read them.
 struct Side {
@@ -38,7 +70,8 @@ struct Layout {
   std::uint64_t links = 0;           ///< u32[tiles + views]: the next tile in the same chain or free list
   std::uint64_t bases = 0;           ///< u32[tiles + views]: position of a tile's first slot, under Keep::kScore
   std::uint64_t sides = 0;           ///< side data of a tile: [tiles + views][side_bytes]
-  std::uint64_t codes = 0;           ///< codes of a tile: [tiles][code_bytes], wider ones first
+  std::uint64_t codes = 0;           ///< codes of a tile, in the order of tile numbers; each has those of its pool
+  std::uint64_t tiers = 0;           ///< Tier[layers][kv_heads][1 or 2], if tokens move down from tier to tier
   std::uint64_t folds = 0;           ///< FoldedPart[layers][kv_heads], if layers share codes
   std::uint64_t distances = 0;       ///< u32[pairs][kv_heads][most_retained]: of the retained slots after the sinks
   std::uint64_t shared = 0;          ///< codes of the shared entries
@@ -50,13 +83,13 @@ struct Layout {
                                      ///< never runs while those are read
   std::uint64_t layout = 0;          ///< this struct
   std::uint64_t total = 0;           ///< the footprint
-  std::uint64_t tiles = 0;           ///< tiles of the pool
+  std::uint64_t tiles = 0;           ///< tiles of all pools
   std::uint64_t views = 0;           ///< tile numbers after those: two for each entry, for the lower
                                      ///< and the upper layer
   std::uint64_t both_entries = 0;    ///< entries that share keys and values come first: their end
   std::uint64_t value_entries = 0;   ///< then those that share only values: their end. Those that share
                                      ///< only keys come last
-  std::uint32_t tiles_per_head = 0;  ///< tiles of a head with the mean budget
+  std::uint32_t tiles_per_head = 0;  ///< tiles of a head with the mean budget, besides its tail and its faint ones
   std::uint32_t paired_tiles = 0;    ///< tiles of a head whose layer shares codes
   std::uint32_t paired_entries = 0;  ///< entries that two such heads share
   std::uint32_t most_retained = 0;   ///< old slots of such a head that do not fold, not counting the sinks
@@ -66,11 +99,10 @@ struct Layout {
   std::uint32_t key_bytes = 0;    ///< of them: those of the keys, which come first
   std::uint32_t value_bytes = 0;  ///< and those of the values
   std::uint32_t scratch_bytes = 0;
-  std::uint32_t wide_tiles = 0;      ///< tiles with wider codes, the first ones of the pool: first_tiles, then those of
-                                     ///< layers
-  std::uint32_t wide_key_bytes = 0;  ///< key codes of such a tile
-  std::uint32_t wide_value_bytes = 0;  ///< and its value codes
-  std::uint32_t first_tiles = 0;       ///< first tiles of heads of other layers, in their order
+  std::uint32_t wide_tiles = 0;   ///< end of the first pool, Pool::kWide: first_tiles, then those of layers
+  std::uint32_t first_tiles = 0;  ///< first tiles of heads of other layers, in their order
+  std::uint32_t kept_from = 0;    ///< end of the second pool, kTail: that many tiles for each head, in their order
+  std::uint32_t faint_from = 0;   ///< end of the third pool, kKept, if there is a fourth, kFaint; else 0xffffffff
   Side side = {};
 
   constexpr bool operator==(const Layout&) const = default;
@@ -148,6 +180,7 @@ constexpr std::uint64_t round_up(std::uint64_t value, std::uint64_t unit) {
 inline constexpr std::uint32_t kHeaderBytes = 64;
 inline constexpr std::uint32_t kChainBytes = 36;
 inline constexpr std::uint32_t kFoldedPartBytes = 32;
+inline constexpr std::uint32_t kTierBytes = 16;
 }  // namespace detail
 
 /// Whether a policy reads the classes of tokens.
@@ -276,12 +309,30 @@ constexpr std::uint32_t turned_bytes(const Shape& shape) {
   return has_codes(shape.storage) ? static_cast<std::uint32_t>(detail::round_up(shape.rows() * row, 16)) : 0;
 }
 
+namespace detail {
+/// Slots of a head's tail: of its tokens, of a chunk, and of less than a tile that waits to move down.
+constexpr std::uint32_t tail_slots(const Shape& shape, const Policy& policy) {
+  return has_tiers(policy) ? policy.tail + shape.max_chunk + kTileSlots - 1 : 0;
+}
+constexpr std::uint32_t tail_tiles(const Shape& shape, const Policy& policy) {
+  return (tail_slots(shape, policy) + kTileSlots - 1) / kTileSlots;
+}
+constexpr std::uint32_t faint_tiles(const Policy& policy) {
+  return policy.faint / kTileSlots;
+}
+/// Tiers of a chain besides the one where tokens arrive.
+constexpr std::uint32_t tiers_below(const Policy& policy) {
+  return has_tiers(policy) ? policy.faint != 0 ? 2 : 1 : 0;
+}
+}  // namespace detail
+
 /// How many pairs of a tile and a query row may pass over a chain together under a policy that scores attention. Where
 /// a chain is longer than the mean, fewer rows do, but at least those of one query.
-constexpr std::uint64_t scored_pairs(const Shape& shape, const Layout& at) {
+constexpr std::uint64_t scored_pairs(const Shape& shape, const Policy& policy, const Layout& at) {
   const std::uint64_t rows = shape.rows();
   const std::uint64_t least = std::uint64_t{at.chain_tiles} * (shape.group() < rows ? shape.group() : rows);
-  const std::uint64_t whole = (at.views != 0 ? at.chain_tiles : at.tiles_per_head) * rows;
+  const std::uint64_t mean = at.tiles_per_head + detail::tail_tiles(shape, policy) + detail::faint_tiles(policy);
+  const std::uint64_t whole = (at.views != 0 ? at.chain_tiles : mean) * rows;
   return whole > least ? whole : least;
 }
 
@@ -305,8 +356,8 @@ constexpr Scratch scratch_of(const Shape& shape, const Policy& policy, const Lay
   at.outlier_dots = take(shape.outlier_channels == 0 ? 0 : kMaxRows * kTileSlots * 4u);
   at.weights = take(kMaxRows * kTileSlots);
   at.block = take(divides_heads(shape, policy) && layout.chain_tiles > kBlockTiles ? rows * shape.head_dim * 4u : 0);
-  at.softmax = take(scores_attention(policy) ? scored_pairs(shape, layout) * kTileSlots * 2 : 0);
-  at.exponents = take(scores_attention(policy) ? scored_pairs(shape, layout) * 4 : 0);
+  at.softmax = take(scores_attention(policy) ? scored_pairs(shape, policy, layout) * kTileSlots * 2 : 0);
+  at.exponents = take(scores_attention(policy) ? scored_pairs(shape, policy, layout) * 4 : 0);
   at.turned = take(shape.rotary.turns() * turned_bytes(shape));
   // Workers that append encode their rows in it.
   const std::uint32_t least = shape.workers > 1 ? encoding_bytes(shape) : 0;
@@ -339,7 +390,7 @@ namespace detail {
 /// a full budget of slots; and for at least one tile, so that a chain is compacted only once in 32
 /// tokens. Under Keep::kRecent whole tiles are dropped, which may leave up to 31 slots more.
 constexpr std::uint32_t slack_of(const Shape& shape, const Policy& policy) {
-  if (policy.keep == Keep::kAll) return 0;
+  if (policy.keep == Keep::kAll || has_tiers(policy)) return 0;  // a tail has its own
   if (policy.keep == Keep::kRecent) return shape.max_chunk + kTileSlots - 1;
   return shape.max_chunk > kTileSlots ? shape.max_chunk : kTileSlots;
 }
@@ -428,7 +479,29 @@ constexpr std::uint64_t plan_bytes(const Policy& policy, const Layout& at) {
   const bool shares = at.views != 0;
   const bool scored = policy.keep == Keep::kScore;
   const std::uint64_t arrays = scored ? (shares ? 6 : 5) : shares ? 2 : policy.keep != Keep::kAll ? 1 : 0;
-  return arrays * at.chain_tiles * kTileSlots * 4 + (scored && shares ? at.chain_tiles * 4u : 0);
+  const bool bits = scored && (shares || policy.faint != 0);
+  return arrays * at.chain_tiles * kTileSlots * 4 + (bits ? at.chain_tiles * 4u : 0);
+}
+}  // namespace detail
+
+namespace detail {
+constexpr PoolTiles tiles_of_pools(const Layout& at) {
+  const std::uint64_t kept = at.tiles < at.faint_from ? at.tiles : at.faint_from;
+  return {{at.wide_tiles, at.kept_from - at.wide_tiles, kept - at.kept_from, at.tiles - kept}};
+}
+/// The bytes of the codes of tiles.
+/// @param kept_bytes  Layout::code_bytes
+constexpr std::uint64_t code_bytes(const Shape& shape, const Policy& policy, const PoolTiles& tiles,
+                                   std::uint32_t kept_bytes) {
+  std::uint64_t bytes = 0;
+  for (std::uint32_t i = 0; i < kPools; ++i) {
+    const Pool pool{static_cast<std::uint8_t>(i)};
+    const TileFormat format = format_of(storage_of(shape, policy, pool));
+    const std::uint32_t of_tile =
+        pool == Pool::kKept ? kept_bytes : format.key_bytes(shape.head_dim) + format.value_bytes(shape.head_dim);
+    bytes += tiles.at[i] * of_tile;
+  }
+  return bytes;
 }
 }  // namespace detail
 
@@ -440,6 +513,7 @@ struct Region {
     kBases,
     kSides,
     kCodes,
+    kTiers,
     kFolds,
     kDistances,
     kShared,
@@ -466,8 +540,9 @@ struct Region {
       case Size::kSides:
         return (at.tiles + at.views) * at.side_bytes;
       case Size::kCodes:
-        return at.wide_tiles * std::uint64_t{at.wide_key_bytes + at.wide_value_bytes} +
-               (at.tiles - at.wide_tiles) * at.code_bytes;
+        return detail::code_bytes(shape, policy, detail::tiles_of_pools(at), at.code_bytes);
+      case Size::kTiers:
+        return detail::all_heads(shape) * detail::tiers_below(policy) * detail::kTierBytes;
       case Size::kFolds:
         return at.views != 0 ? detail::all_heads(shape) * detail::kFoldedPartBytes : 0;
       case Size::kDistances:
@@ -501,6 +576,7 @@ struct Region {
     {&Layout::bases, Region::Size::kBases},          // append, compact, restore
     {&Layout::sides, Region::Size::kSides},          // append, compact, restore; attend: scores
     {&Layout::codes, Region::Size::kCodes},          // append, compact, restore
+    {&Layout::tiers, Region::Size::kTiers},          // init, append, compact, truncate, restore
     {&Layout::folds, Region::Size::kFolds},          // init, append, compact, restore
     {&Layout::distances, Region::Size::kDistances},  // append, compact
     {&Layout::shared, Region::Size::kShared},        // append, compact, restore
@@ -519,7 +595,7 @@ constexpr Layout layout_as(const Shape& shape, const Policy& policy, bool share)
   const std::uint64_t heads = std::uint64_t{shape.layers} * shape.kv_heads;
   // Scored budgets differ from head to head by whole tiles, whose total equals
   // that of equal budgets.
-  at.tiles_per_head = (policy.tokens + slack_of(shape, policy) + kTileSlots - 1) / kTileSlots;
+  at.tiles_per_head = (kept_of(policy, policy.tokens) + slack_of(shape, policy) + kTileSlots - 1) / kTileSlots;
   at.tiles = heads * at.tiles_per_head;
   at.paired_tiles = at.tiles_per_head;
   if (share) {
@@ -535,10 +611,12 @@ constexpr Layout layout_as(const Shape& shape, const Policy& policy, bool share)
     at.most_retained = static_cast<std::uint32_t>(retained_beside(policy, std::uint64_t{room.entries} * kTileSlots));
   }
   const std::uint64_t most = policy.budget == Budget::kUniform ? 1 : policy.most;
-  at.chain_tiles = static_cast<std::uint32_t>(
-      std::uint64_t{at.tiles_per_head} * most < at.tiles ? at.tiles_per_head * most : at.tiles);
+  const std::uint32_t mean = (policy.tokens + slack_of(shape, policy) + kTileSlots - 1) / kTileSlots;
+  const std::uint64_t longest = mean * most - (policy.tail + policy.faint) / kTileSlots;
+  at.chain_tiles = static_cast<std::uint32_t>(longest < at.tiles ? longest : at.tiles);
   // The folded slots may end within a tile, and so may the others.
   if (at.views != 0) at.chain_tiles = at.tiles_per_head + 1;
+  at.chain_tiles += tail_tiles(shape, policy) + faint_tiles(policy);
   at.side = side_of(shape, policy);
   at.side_bytes = at.side.total;
   const TileFormat format = format_of(shape.storage);
@@ -547,13 +625,14 @@ constexpr Layout layout_as(const Shape& shape, const Policy& policy, bool share)
   at.value_bytes = has_codes(shape.storage) ? format.value_bytes(shape.head_dim) : f32_bytes;
   at.code_bytes = at.key_bytes + at.value_bytes;
   if (has_wide(policy)) {
-    const TileFormat wide = format_of(policy.wide_storage);
     const std::uint64_t wider = wide_heads(shape, policy);
     at.first_tiles = policy.wide_first ? static_cast<std::uint32_t>(heads - wider) : 0;
     at.wide_tiles = static_cast<std::uint32_t>(at.first_tiles + wider * at.tiles_per_head);
-    at.wide_key_bytes = wide.key_bytes(shape.head_dim);
-    at.wide_value_bytes = wide.value_bytes(shape.head_dim);
   }
+  at.kept_from = static_cast<std::uint32_t>(at.wide_tiles + heads * tail_tiles(shape, policy));
+  at.tiles += heads * tail_tiles(shape, policy);
+  at.faint_from = policy.faint != 0 ? static_cast<std::uint32_t>(at.tiles) : 0xffffffff;
+  at.tiles += heads * faint_tiles(policy);
   at.scratch_bytes = scratch_of(shape, policy, at).total;
   std::uint64_t end = kHeaderBytes;
   for (const Region& region : kRegions) {
@@ -603,13 +682,6 @@ constexpr std::size_t footprint(const Shape& shape, const Policy& policy) {
     return 0;
   return bytes;
 }
-
-namespace detail {
-/// The smallest budget in tokens that valid() allows, except under Keep::kAll.
-constexpr std::uint32_t smallest_budget(const Policy& policy) {
-  return policy.sinks + policy.recent + 1;
-}
-}  // namespace detail
 
 /// The largest budget in tokens with which a preset fits `bytes`; 0 when not even the smallest
 /// does (smallest_footprint says how many bytes that takes). The preset is called for each budget

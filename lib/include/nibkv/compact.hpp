@@ -19,7 +19,8 @@ namespace nibkv {
 /// @param target  held(layer, kv_head) entries
 /// @returns kNotReady; kBadArgument for an index out of range, or when two layers that share codes
 ///          have not seen the same tokens; kBadPlan for a plan of the wrong size or form, or one
-///          with members under a policy that does not merge, and with a Rotary::reach under a policy that does
+///          with members under a policy that does not merge, or with other faint slots than plan.hpp says, or more than
+///          Policy::faint, and with a Rotary::reach under a policy that does
 ///          not store positions for one that would change them. The cache is unchanged unless kOk.
 /// Cost: O(held + moved * head_dim), and O(head_dim log head_dim) for each slot that is merged.
 Status compact(Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::span<const std::uint32_t> target);
@@ -28,8 +29,8 @@ Status compact(Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::sp
 /// space for a whole prompt, and who compresses it once, while the question is inside the
 /// window of the local score.
 ///
-/// @param tokens  mean budget of a head, in (sinks + recent, policy.tokens]. Later appends follow
-///                the arena's own budgets again.
+/// @param tokens  mean budget of a head, in (sinks + recent, policy.tokens], above sinks + tail too. Later appends
+///                follow the arena's own budgets again.
 /// @param how     how heads share it, independent of Policy::budget; except that kTable is allowed
 ///                only if Policy::budget is kTable, and then only kTable and kUniform are
 /// @returns kNotReady; kBadPolicy when the policy is not Keep::kScore, or for a `how` that does

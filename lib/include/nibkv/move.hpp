@@ -34,12 +34,12 @@ Status clone(const Cache& from, std::span<std::byte> arena, Cache& to);
 ///
 /// @param from  all layers have seen the same tokens
 /// @param to    a cache in another arena, of the same layers, heads, head_dim, outlier channels and storage,
-///              with the same profile. Neither may share codes between layers. If one has a Rotary::reach, both
-///              have the same rotary embedding and reach: keys were coded by it
+///              with the same profile. Neither may share codes between layers, or have a tail. If one has a
+///              Rotary::reach, both have the same rotary embedding and reach: keys were coded by it
 /// @returns kNotReady; kBadArgument when both are in one arena, or when layers of `from` have not seen the
-///          same tokens; kOtherShape; kOtherProfile; kOtherPolicy when layers share codes, and with a reach
-///          when `to` could not know the positions: without Keep::kScore it takes what Keep::kAll held, or
-///          Keep::kRecent with the same sinks; kFull when `to` keeps everything and has too few tiles.
+///          same tokens; kOtherShape; kOtherProfile; kOtherPolicy when layers share codes or there is a tail, and
+///          with a reach when `to` could not know the positions: without Keep::kScore it takes what Keep::kAll
+///          held, or Keep::kRecent with the same sinks; kFull when `to` keeps everything and has too few tiles.
 ///          Neither cache is changed unless kOk.
 /// Cost: O(held * head_dim), and that of plan and compact for each tile that is more than the budget.
 Status move_to(const Cache& from, Cache& to);

@@ -190,11 +190,18 @@ typedef struct nibkv_policy {
   uint8_t wide_storage; /* NIBKV_Q8Q4, ... */
   uint64_t wide[4];
   bool wide_first; /* whether the first 32 slots of every head have them, too */
+  /* The newest `tail` tokens of a head have the codes of tail_storage, which are at least as wide; under
+   * NIBKV_KEEP_SCORE, `faint` slots have those of faint_storage before they are dropped: policy.hpp. Both are parts of
+   * `tokens`, and `faint` is a multiple of 32; 0: none. */
+  uint8_t tail_storage; /* NIBKV_Q8, ... */
+  uint8_t faint_storage;
+  uint32_t tail;
+  uint32_t faint;
 } nibkv_policy;
 
 /* Finds a preset by name, with its default parameters: "full", "streaming_llm", "ems", "ems_no_merge",
  * "h2o", "tova", "snapkv", "l2_norm", "pyramid_kv", "ada_kv", "head_kv", "prefix_kv", "duo", "fast_gen",
- * "minicache", "ems_fold" (the last two without pairs).
+ * "precise_tail", "qpruning", "minicache", "ems_fold" (the last two without pairs).
  * tokens:  budget of a head in tokens
  * Returns NIBKV_BAD_POLICY for an unknown name or null; NIBKV_BAD_ARGUMENT when `policy` is null.
  * `policy` is unchanged unless NIBKV_OK. */
@@ -900,6 +907,17 @@ NIBKV_API bool nibkv_port_runs(const char* name);
 #define NIBKV_FOOTPRINT_PREFIX_KV(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 1, 0, 0, 4)
 #define NIBKV_FOOTPRINT_DUO(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 1, 0, 0, 0, 8)
 #define NIBKV_FOOTPRINT_FAST_GEN(tokens, ...) NIBKV_FOOTPRINT_RULES(__VA_ARGS__, tokens, 2, 1, 0, 0, 4)
+#define NIBKV_FOOTPRINT_PRECISE_TAIL(tokens, ...)                                                            \
+  (NIBKV_FITTING_TAIL_(tokens, 64) != 0                                                                      \
+       ? NIBKV_FOOTPRINT_TIERS(__VA_ARGS__, tokens, 0, 0, 0, 0, 1, NIBKV_FITTING_TAIL_(tokens, 64), 2, 0, 5) \
+       : NIBKV_FOOTPRINT_FULL(tokens, __VA_ARGS__))
+#define NIBKV_FOOTPRINT_QPRUNING(tokens, ...)                                                                       \
+  (NIBKV_FITTING_TAIL_(tokens, 32) != 0                                                                             \
+       ? NIBKV_FOOTPRINT_TIERS(__VA_ARGS__, tokens, 2, 0, 1, 0, 1, 32, 2,                                           \
+                               (64 + ((tokens)-1) / 64 * 32 <= (tokens) ? ((tokens)-1) / 64 * 32 : UINT64_C(0)), 5) \
+       : NIBKV_FOOTPRINT_SNAPKV(tokens, __VA_ARGS__))
+#define NIBKV_FITTING_TAIL_(tokens, wanted) \
+  ((tokens) <= 32 ? UINT64_C(0) : NIBKV_LEAST_(UINT64_C(wanted), ((tokens)-UINT64_C(32)) / 32 * 32))
 #define NIBKV_FOOTPRINT_MINICACHE(tokens, ...) NIBKV_FOOTPRINT_FULL(tokens, __VA_ARGS__)
 #define NIBKV_FOOTPRINT_EMS_FOLD(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 1, 1, 1, 1)
 
@@ -912,7 +930,8 @@ NIBKV_API bool nibkv_port_runs(const char* name);
 /* The footprint of a policy of your own. keep: 0, 1, 2 as NIBKV_KEEP_ALL, ...; the next three are 0 or 1, and 0 unless
  * keep is 2. global: score is GLOBAL_LOCAL or GLOBAL; local: it is GLOBAL_LOCAL or LOCAL; merge: not
  * MERGE_NONE, and 2 with position_free; most: 1 for BUDGET_UNIFORM, else policy.most (0: 4). NIBKV_FOOTPRINT_RULES is
- * the same for BUDGET_RULES. layout_of in arena.hpp has the same in readable form. */
+ * the same for BUDGET_RULES, NIBKV_FOOTPRINT_TIERS (four more) where there is a tail. layout_of in arena.hpp has the
+ * same in readable form. */
 #define NIBKV_FOOTPRINT(...) NIBKV_FOOTPRINT_(__VA_ARGS__, 0)
 #define NIBKV_FOOTPRINT_RULES(...) NIBKV_FOOTPRINT_(__VA_ARGS__, 1)
 #define NIBKV_FOOTPRINT_(layers, query_heads, kv_heads, head_dim, outlier_channels, max_chunk, workers, storage,       \
@@ -936,6 +955,46 @@ NIBKV_API bool nibkv_port_runs(const char* name);
                                     workers) +                                                                         \
            NIBKV_PARTIALS_(query_heads, head_dim, storage, (global) || (local),                                        \
                            NIBKV_CHAIN_TILES_(layers, kv_heads, tokens, keep, max_chunk, most), workers))))
+/* The same with a tail, and with faint slots or not (policy.tail, tail_storage, faint, faint_storage). */
+#define NIBKV_FOOTPRINT_TIERS(...) NIBKV_FOOTPRINT_TIERS_(__VA_ARGS__)
+#define NIBKV_FOOTPRINT_TIERS_(layers, query_heads, kv_heads, head_dim, outlier_channels, max_chunk, workers, storage, \
+                               tokens, keep, global, local, merge, most, tail, tail_storage, faint, faint_storage)     \
+  NIBKV_OF_TIERS_(layers, query_heads, kv_heads, head_dim, outlier_channels, max_chunk, workers, storage, tokens,      \
+                  keep, global, local, merge, most, tail, tail_storage, faint, faint_storage,                          \
+                  ((tokens) - (tail) - (faint) + UINT64_C(31)) / 32, ((tail) + (max_chunk) + UINT64_C(62)) / 32,       \
+                  (faint) / UINT64_C(32))
+#define NIBKV_OF_TIERS_(layers, query_heads, kv_heads, head_dim, outlier_channels, max_chunk, workers, storage,       \
+                        tokens, keep, global, local, merge, most, tail, tail_storage, faint, faint_storage,           \
+                        kept_tiles, tail_tiles, faint_tiles)                                                          \
+  NIBKV_OF_LISTS_(layers, query_heads, kv_heads, head_dim, outlier_channels, max_chunk, workers, storage, keep,       \
+                  global, local, merge, tail_storage, faint, faint_storage, kept_tiles, tail_tiles, faint_tiles,      \
+                  ((kept_tiles) + (tail_tiles) + (faint_tiles)),                                                      \
+                  (NIBKV_LEAST_(((tokens) + UINT64_C(31)) / 32 * ((most) == 0 ? UINT64_C(4) : UINT64_C(1) * (most)) - \
+                                    ((tail) + (faint)) / 32,                                                          \
+                                NIBKV_HEADS_(layers, kv_heads) * (kept_tiles)) +                                      \
+                   (tail_tiles) + (faint_tiles)))
+#define NIBKV_OF_LISTS_(layers, query_heads, kv_heads, head_dim, outlier_channels, max_chunk, workers, storage, keep,  \
+                        global, local, merge, tail_storage, faint, faint_storage, kept_tiles, tail_tiles, faint_tiles, \
+                        tiles, chain_tiles)                                                                            \
+  (NIBKV_ROUND_(64) + NIBKV_LAYOUT_ + NIBKV_ROUND_(NIBKV_HEADS_(layers, kv_heads) * 36) +                              \
+   NIBKV_ROUND_(NIBKV_HEADS_(layers, kv_heads) * ((faint) != 0 ? 32 : 16)) +                                           \
+   NIBKV_ROUND_(NIBKV_HEADS_(layers, kv_heads) * (tiles)*4) * ((keep) == 2 ? 2 : 1) +                                  \
+   NIBKV_ROUND_(                                                                                                       \
+       NIBKV_HEADS_(layers, kv_heads) * (tiles)*32 *                                                                   \
+       (UINT64_C(4) + (outlier_channels) + ((keep) == 2 ? 2 : 0) + 4 * (global) + 2 * (local) + ((merge) ? 2 : 0))) +  \
+   NIBKV_ROUND_(NIBKV_HEADS_(layers, kv_heads) * 4 * (head_dim) *                                                      \
+                ((kept_tiles)*NIBKV_BITS_(storage) + (tail_tiles)*NIBKV_BITS_(tail_storage) +                          \
+                 (faint_tiles)*NIBKV_BITS_(faint_storage))) +                                                          \
+   NIBKV_MOST_(                                                                                                        \
+       NIBKV_ROUND_((chain_tiles)*128 * ((keep) == 2 ? 5 : 0) + ((faint) != 0 ? (chain_tiles)*4 : UINT64_C(0))) +      \
+           NIBKV_WORKSPACE_(head_dim, storage, 0, merge, UINT64_C(0)),                                                 \
+       NIBKV_ROUND_((workers)*NIBKV_SCRATCH_(                                                                          \
+                        NIBKV_ROWS_((query_heads) / (kv_heads)*UINT64_C(1) * (max_chunk)), head_dim, outlier_channels, \
+                        storage, (global) || (local), chain_tiles,                                                     \
+                        NIBKV_MOST_((tiles)*NIBKV_ROWS_((query_heads) / (kv_heads)*UINT64_C(1) * (max_chunk)),         \
+                                    (chain_tiles)*NIBKV_ROWS_((query_heads) / (kv_heads)*UINT64_C(1))),                \
+                        workers) +                                                                                     \
+                    NIBKV_PARTIALS_(query_heads, head_dim, storage, (global) || (local), chain_tiles, workers))))
 #define NIBKV_LAYOUT_ UINT64_C(256)
 /* Of a channel of a key and a value. */
 #define NIBKV_BITS_(storage) \

@@ -12,8 +12,16 @@ namespace nibkv {
 /// A plan is one array over the slots of a chain. target[i] is the new slot of slot i; or kDrop;
 /// or kMember plus the new slot of a kept slot, its centre, into which it is merged. The targets of
 /// kept slots are 0, 1, 2, ... in slot order. A caller may print a plan, change it, or write one.
+/// Under Policy::faint, kFaint stands for slots that become or stay faint, which have no numbers: those of kept slots
+/// count the others alone. A slot that is faint can only stay so, be dropped, or be merged.
 inline constexpr std::uint32_t kDrop = 0xffffffff;
+inline constexpr std::uint32_t kFaint = 0xfffffffe;
 inline constexpr std::uint32_t kMember = 0x80000000;
+
+/// Whether a target is that of a slot that is merged.
+constexpr bool is_member(std::uint32_t target) {
+  return target >= kMember && target < kFaint;
+}
 
 /// Plans what the policy would do to one chain now to fit `incoming` more tokens into its budget.
 /// Changes nothing of what the cache holds; it writes the arena's workspace. Under Budget::kAdaptive
@@ -33,7 +41,8 @@ inline constexpr std::uint32_t kMember = 0x80000000;
 Status plan(Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::uint32_t incoming,
             std::span<std::uint32_t> target);
 
-/// @returns kOk when `target` is a plan for a chain of target.size() slots, else kBadPlan.
+/// @returns kOk when `target` is a plan for a chain of target.size() slots, else kBadPlan. Which slots may be kFaint
+///          is for compact() to know.
 /// Cost: O(target.size()).
 Status check_plan(std::span<const std::uint32_t> target);
 

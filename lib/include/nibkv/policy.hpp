@@ -189,6 +189,18 @@ struct Policy {
   /// theirs. A slot that moves there from others gets wider codes for the same row.
   bool wide_first = false;
 
+  /// The tail: the newest tokens of a head have the codes of `tail_storage`. They move down to those of their layer
+  /// later, 32 at a time, so that it holds `tail` tokens, or up to max_chunk + 31 more. It is a part of `tokens`; 0: no
+  /// tail. Each width of `tail_storage` is at least that of the layers. Nothing is dropped while it lies in the tail.
+  /// Needs Keep::kAll or kScore, and no layers that share codes.
+  std::uint32_t tail = 0;
+  Storage tail_storage = Storage::kQ8;
+  /// Under Keep::kScore with a tail: what loses to the other tokens by score keeps the codes of `faint_storage` before
+  /// it is dropped or merged. It is a part of `tokens`, a multiple of 32; 0: none. Each width of `faint_storage` is
+  /// at most that of the layers. What is faint is in no order of positions, and never gets better codes again.
+  std::uint32_t faint = 0;
+  Storage faint_storage = Storage::kQ2;
+
   /// If any layers share, this needs Storage::kQ4, and either Keep::kAll, or Keep::kScore
   /// with Budget::kUniform.
   Fold fold = {};
@@ -232,6 +244,18 @@ constexpr Policy scored(std::uint32_t tokens, std::uint32_t sinks, std::uint32_t
   policy.recent = recent;
   policy.score = score;
   return policy;
+}
+/// The smallest budget in tokens that valid() allows, except under Keep::kAll: beside what is never dropped and what is
+/// faint, there is a slot for another, or, with a tail, a tile.
+constexpr std::uint32_t smallest_budget(const Policy& policy) {
+  if (policy.tail == 0) return policy.sinks + policy.recent + 1;
+  const std::uint32_t newest = policy.recent > policy.tail ? policy.recent : policy.tail;
+  return policy.sinks + newest + policy.faint + kTileSlots;
+}
+/// A tail, shortened for small budgets.
+constexpr std::uint32_t fitting_tail(std::uint32_t tokens, std::uint32_t wanted, std::uint32_t sinks) {
+  const std::uint32_t most = tokens > sinks + kTileSlots ? (tokens - sinks - kTileSlots) / kTileSlots * kTileSlots : 0;
+  return wanted < most ? wanted : most;
 }
 /// The recent window, shortened for small budgets.
 constexpr std::uint32_t short_window(std::uint32_t tokens, std::uint32_t wanted) {
@@ -339,6 +363,25 @@ constexpr Policy duo(std::uint32_t tokens, std::uint8_t most = 8) {
   return policy;
 }
 
+/// full() with 8 bits for the newest tokens, which move down to the codes of Shape::storage when they are older. KIVI's
+/// kind (arXiv 2402.02750), whose newest tokens are exact.
+/// @param tail  as many as fit if the budget is too small for it
+constexpr Policy precise_tail(std::uint32_t tokens, std::uint32_t tail = 64) {
+  Policy policy = full(tokens);
+  policy.tail = detail::fitting_tail(tokens, tail, 0);
+  return policy;
+}
+
+/// QPruningKV's kind (arXiv 2412.12706): more tokens at fewer bits. snapkv() whose newest tokens have 8 bits, and whose
+/// slots have fewer bits, a half of them, before they are dropped.
+constexpr Policy qpruning(std::uint32_t tokens) {
+  Policy policy = snapkv(tokens);
+  policy.tail = detail::fitting_tail(tokens, 32, policy.sinks);
+  if (policy.tail != 0) policy.faint = (tokens - 1) / 2 / kTileSlots * kTileSlots;  // a larger budget is no smaller
+  if (policy.faint != 0 && detail::smallest_budget(policy) > tokens) policy.faint = 0;
+  return policy;
+}
+
 /// FastGen (arXiv 2310.01801): each head has the cheapest rule that gets `recovered` of its attention. Needs a profile
 /// with attention (profile.hpp), and to be told which tokens are special or punctuation (classify.hpp).
 constexpr Policy fast_gen(std::uint32_t tokens) {
@@ -350,6 +393,11 @@ constexpr Policy fast_gen(std::uint32_t tokens) {
 /// Whether any slots have wider codes than the others.
 constexpr bool has_wide(const Policy& policy) {
   return !policy.wide.empty() || policy.wide_first;
+}
+
+/// Whether tokens move down from tier to tier: from the tail to the codes of their layer, and to the faint ones.
+constexpr bool has_tiers(const Policy& policy) {
+  return policy.tail != 0;
 }
 
 /// Whether any layers share codes.
@@ -381,6 +429,11 @@ constexpr bool valid_fold(const Policy& policy, const Shape& shape) {
   return true;
 }
 
+/// Whether both widths of `a` are at least those of `b`.
+constexpr bool at_least(const TileFormat& a, const TileFormat& b) {
+  return a.key_bits >= b.key_bits && a.value_bits >= b.value_bits;
+}
+
 constexpr bool valid_wide(const Policy& policy, const Shape& shape) {
   if (!has_wide(policy)) return true;
   if (has_pairs(policy) || !has_codes(shape.storage) || policy.wide_storage > Storage::kQ2) return false;
@@ -389,14 +442,34 @@ constexpr bool valid_wide(const Policy& policy, const Shape& shape) {
   }
   const TileFormat wide = format_of(policy.wide_storage);
   const TileFormat other = format_of(shape.storage);
-  return wide != other && wide.key_bits >= other.key_bits && wide.value_bits >= other.value_bits;
+  return wide != other && at_least(wide, other);
+}
+
+/// The tokens of a head's budget that lie neither in its tail nor among the faint ones.
+constexpr std::uint32_t kept_of(const Policy& policy, std::uint32_t budget) {
+  return budget - policy.tail - policy.faint;
+}
+
+constexpr bool valid_tiers(const Policy& policy, const Shape& shape) {
+  if (!has_tiers(policy)) return policy.faint == 0;
+  if (has_pairs(policy) || !has_codes(shape.storage)) return false;
+  if (policy.keep != Keep::kAll && policy.keep != Keep::kScore) return false;
+  if (policy.faint % kTileSlots != 0) return false;
+  if (std::uint64_t{policy.tail} + policy.faint + kTileSlots > policy.tokens) return false;
+  if (policy.tail_storage > Storage::kQ2 || !has_codes(policy.tail_storage)) return false;
+  const TileFormat tail = format_of(policy.tail_storage);
+  if (!at_least(tail, format_of(shape.storage))) return false;
+  if (has_wide(policy) && !at_least(tail, format_of(policy.wide_storage))) return false;
+  if (policy.faint == 0) return true;
+  if (policy.keep != Keep::kScore || policy.faint_storage > Storage::kQ2) return false;
+  return has_codes(policy.faint_storage) && at_least(format_of(shape.storage), format_of(policy.faint_storage));
 }
 }  // namespace detail
 
 /// True when every field is in its range and the policy fits the shape.
 constexpr bool valid(const Policy& policy, const Shape& shape) {
   if (policy.tokens < 1 || policy.tokens > kMaxTokens || !detail::valid_fold(policy, shape)) return false;
-  if (!detail::valid_wide(policy, shape)) return false;
+  if (!detail::valid_wide(policy, shape) || !detail::valid_tiers(policy, shape)) return false;
   if (policy.keep != Keep::kScore) {
     Policy plain;
     plain.keep = policy.keep;
@@ -408,6 +481,8 @@ constexpr bool valid(const Policy& policy, const Shape& shape) {
     plain.wide = policy.wide;
     plain.wide_storage = policy.wide_storage;
     plain.wide_first = policy.wide_first;
+    plain.tail = policy.tail;
+    plain.tail_storage = policy.tail_storage;
     if (policy != plain) return false;
   }
   if (policy.budget > Budget::kAnyScores || policy.most < 1 || policy.most > 64 || policy.recovered == 0) return false;
@@ -419,6 +494,7 @@ constexpr bool valid(const Policy& policy, const Shape& shape) {
   if (policy.keep == Keep::kRecent) return policy.budget != Budget::kAdaptive && policy.budget != Budget::kRules;
   if (policy.keep != Keep::kScore || !has_codes(shape.storage)) return false;
   if (std::uint64_t{policy.sinks} + policy.recent >= policy.tokens) return false;
+  if (has_tiers(policy) && detail::smallest_budget(policy) > policy.tokens) return false;
   if (policy.score > Score::kKeyNorm || policy.group > Group::kMax || policy.combine > Combine::kMax) return false;
   if (policy.group == Group::kMax && shape.group() > kMaxRows) return false;
   if (policy.window < 1 || policy.window > 4096 || (policy.window & (policy.window - 1)) != 0) return false;
@@ -433,7 +509,7 @@ constexpr bool valid(const Policy& policy, const Shape& shape) {
 
 /// Finds a preset by name, with its default parameters: "full", "streaming_llm", "ems",
 /// "ems_no_merge", "h2o", "tova", "snapkv", "l2_norm", "pyramid_kv", "ada_kv", "head_kv", "prefix_kv",
-/// "duo", "fast_gen", "minicache", "ems_fold" (the last two without pairs: fold.hpp).
+/// "duo", "fast_gen", "precise_tail", "qpruning", "minicache", "ems_fold" (the last two without pairs: fold.hpp).
 /// @param tokens  budget of a head in tokens
 /// @returns kBadPolicy for an unknown name; `policy` is unchanged then.
 Status find_policy(std::string_view name, std::uint32_t tokens, Policy& policy);

@@ -57,25 +57,20 @@ inline constexpr std::uint32_t kSectionBytes = 16 + 4;  // what comes before and
 inline constexpr std::uint32_t kSections = 5;
 inline constexpr std::uint32_t kChainRecordBytes = 32;
 
-/// What a snapshot contains: tiles of the pool, and planes of shared codes with their views.
+/// What a snapshot contains: tiles of the pools, and planes of shared codes with their views.
 struct SnapshotCounts {
-  std::uint64_t tiles = 0;
+  PoolTiles tiles = {};
   std::uint64_t views = 0;
   std::uint64_t planes = 0;
-  std::uint64_t wide_tiles = 0;  ///< those of the tiles that have wider codes
 };
-/// The codes of the tiles.
-constexpr std::uint64_t code_section_bytes(const Layout& layout, const SnapshotCounts& counts) {
-  return counts.wide_tiles * (std::uint64_t{layout.wide_key_bytes} + layout.wide_value_bytes) +
-         (counts.tiles - counts.wide_tiles) * layout.code_bytes;
-}
 constexpr std::uint64_t snapshot_bytes(const Shape& shape, const Policy& policy, const Layout& layout,
                                        const SnapshotCounts& counts, std::uint64_t note_bytes) {
   const std::uint64_t base = policy.keep == Keep::kScore ? 4 : 0;
   const std::uint64_t rest = kSnapshotHeaderBytes + kSections * kSectionBytes +
                              std::uint64_t{shape.layers} * shape.kv_heads * kChainRecordBytes +
-                             (counts.tiles + counts.views) * (base + layout.side_bytes) +
-                             code_section_bytes(layout, counts) + counts.planes * (layout.code_bytes / 2);
+                             (counts.tiles.all() + counts.views) * (base + layout.side_bytes) +
+                             code_bytes(shape, policy, counts.tiles, layout.code_bytes) +
+                             counts.planes * (layout.code_bytes / 2);
   constexpr std::uint64_t kMost = std::numeric_limits<std::uint64_t>::max();
   return note_bytes <= kMost - rest ? rest + note_bytes : kMost;
 }
@@ -87,7 +82,7 @@ constexpr std::uint64_t most_snapshot_bytes(const Shape& shape, const Policy& po
   if (footprint(shape, policy) == 0) return 0;
   const Layout layout = layout_of(shape, policy);
   const std::uint64_t planes = 2 * layout.both_entries + 3 * (layout.views / 2 - layout.both_entries);
-  return detail::snapshot_bytes(shape, policy, layout, {layout.tiles, layout.views, planes, layout.wide_tiles},
+  return detail::snapshot_bytes(shape, policy, layout, {detail::tiles_of_pools(layout), layout.views, planes},
                                 note_bytes);
 }
 

@@ -58,7 +58,7 @@ std::uint32_t first_view(const ArenaView& to, std::uint32_t lower, std::uint32_t
 }
 
 std::ptrdiff_t code_step(const ArenaView& to, std::uint32_t tile) {
-  if (!is_view(to, tile)) return static_cast<std::ptrdiff_t>(to.code_bytes(to.is_wide(tile)));
+  if (!is_view(to, tile)) return static_cast<std::ptrdiff_t>(to.code_bytes(to.pool_of(tile)));
   const auto plane_bytes = static_cast<std::ptrdiff_t>(to.layout().key_bytes);
   return static_cast<std::ptrdiff_t>(planes_of(to, tile)) * plane_bytes / 2;  // an entry has two numbers
 }
@@ -74,7 +74,7 @@ std::uint32_t run_tiles(const ArenaView& to, std::uint32_t layer, const Chain& c
   const Layout& layout = to.layout();
   if (equal_runs(to.policy(), layout)) return layout.tiles_per_head;
   if (folds(to)) return is_paired(to, layer) ? layout.paired_tiles : layout.tiles_per_head;
-  return tiles_of(chain.budget + detail::slack_of(to.shape(), to.policy()));
+  return tiles_of(detail::kept_of(to.policy(), chain.budget) + detail::slack_of(to.shape(), to.policy()));
 }
 
 void reset_bands(const ArenaView& to) {
@@ -102,12 +102,12 @@ static std::uint64_t beside_codes(const ArenaView& to) {
   return to.layout().side_bytes + 4u + (to.policy().keep == Keep::kScore ? 4u : 0u);
 }
 
-std::uint64_t pool_tile_bytes(const ArenaView& to, bool wide) {
-  return to.code_bytes(wide) + beside_codes(to);
+std::uint64_t pool_tile_bytes(const ArenaView& to, Pool pool) {
+  return to.code_bytes(pool) + beside_codes(to);
 }
 
 std::uint64_t bytes_of_tile(const ArenaView& to, std::uint32_t tile) {
-  if (!is_view(to, tile)) return pool_tile_bytes(to, to.is_wide(tile));
+  if (!is_view(to, tile)) return pool_tile_bytes(to, to.pool_of(tile));
   return 2 * beside_codes(to) + planes_of(to, tile) * to.layout().key_bytes;
 }
 
@@ -187,7 +187,9 @@ PlanArrays::PlanArrays(const ArenaView& to)
       first(rank + stride(to)),
       next(first + stride(to)),
       other(folds(to) ? next + stride(to) : nullptr),
-      droppable(folds(to) ? other + stride(to) : nullptr) {}
+      droppable(folds(to)       ? other + stride(to)
+                : has_faint(to) ? next + stride(to)
+                                : nullptr) {}
 
 Segments ArenaView::segments(const Chain& chain) const {
   Segments all;
@@ -195,12 +197,21 @@ Segments ArenaView::segments(const Chain& chain) const {
     const FoldedPart& part = folded_part(*this, chain);
     all.add({part.first, part.last, 0, part.used});
   }
-  Segment last = own(chain);
-  if (last.slots > kTileSlots && is_wide(chain.first) && !is_wide(chain.last)) {
-    all.add({last.first, last.first, last.begin, kTileSlots});
-    last = {links()[last.first], last.last, last.begin + kTileSlots, last.slots - kTileSlots};
+  // The first tile of a list may have wider codes.
+  const auto add = [&](Segment list) {
+    if (list.slots > kTileSlots && pool_of(list.first) != pool_of(list.last)) {
+      all.add({list.first, list.first, list.begin, kTileSlots});
+      list = {links()[list.first], list.last, list.begin + kTileSlots, list.slots - kTileSlots};
+    }
+    all.add(list);
+  };
+  if (has_tiers(policy())) {
+    const std::uint32_t faint = faint_slots(*this, chain);
+    if (faint != 0) all.add({faint_tier(*this, chain).first, faint_tier(*this, chain).last, 0, faint});
+    const Tier& kept = kept_tier(*this, chain);
+    add({kept.first, kept.last, faint, kept.used});
   }
-  all.add(last);
+  add(own(chain));
   return all;
 }
 

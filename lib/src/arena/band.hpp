@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "arena/view.hpp"
+#include "arena/tiers.hpp"
 
 // Layers that act together, and where the codes that two of them share lie. What is shared is known to these files,
 // fold/ and snapshot/bands; append, compact, cache, mover and judge ask only whether anything is.
@@ -117,6 +117,7 @@ std::uint8_t* plane_of(const ArenaView& to, std::uint32_t view, std::uint32_t in
 /// The maximum of slots of a chain under Keep::kAll, beside what the pool has left: where layers share codes, what its
 /// own tiles and entries hold; where some have wider codes, what its own tiles hold.
 inline std::uint32_t most_slots(const ArenaView& to) {
+  if (has_tiers(to.policy())) return to.layout().chain_tiles * kTileSlots;
   return folds(to) || has_wide(to.policy()) ? to.layout().tiles_per_head * kTileSlots : 0xffffffff;
 }
 
@@ -138,12 +139,12 @@ void add_to_list(List& list, std::uint32_t tile, std::uint32_t* links) {
 }
 
 /// The bytes of a tile of the pool in use.
-std::uint64_t pool_tile_bytes(const ArenaView& to, bool wide);
+std::uint64_t pool_tile_bytes(const ArenaView& to, Pool pool);
 /// The bytes of a tile in use; if `tile` is a view, the bytes of its entry.
 std::uint64_t bytes_of_tile(const ArenaView& to, std::uint32_t tile);
 /// Whether the header counts bytes: elsewhere the number of tiles says them.
 inline bool counts_bytes(const ArenaView& to) {
-  return folds(to) || has_wide(to.policy());
+  return folds(to) || has_wide(to.policy()) || has_tiers(to.policy());
 }
 /// Only where they are counted.
 void count_bytes(const ArenaView& to, std::uint32_t tile, bool taken);
@@ -153,18 +154,22 @@ void grow(const ArenaView& to, FoldedPart& part);
 void give_back(const ArenaView& to, FoldedPart& part, std::uint32_t view);
 
 inline Segment ArenaView::own(const Chain& chain) const {
-  const std::uint32_t folded = folds(*this) ? folded_part(*this, chain).used : 0;
-  return {chain.first, chain.last, folded, chain.used - folded};
+  const std::uint32_t before = folds(*this) ? folded_part(*this, chain).used : slots_below(*this, chain);
+  return {chain.first, chain.last, before, chain.used - before};
+}
+inline std::uint32_t ArenaView::sinks_from(const Chain& chain) const {
+  return folds(*this) ? folded_part(*this, chain).used : faint_slots(*this, chain);
 }
 inline std::uint32_t ArenaView::unordered(const Chain& chain) const {
-  return folds(*this) ? folded_part(*this, chain).used + folded_part(*this, chain).retained : 0;
+  if (!folds(*this)) return faint_slots(*this, chain);
+  return folded_part(*this, chain).used + folded_part(*this, chain).retained;
 }
 inline std::uint8_t* ArenaView::key_codes(std::uint32_t tile) const {
   if (!is_view(*this, tile)) return in_place<std::uint8_t>(codes(tile));
   return plane_of(*this, tile, owns_keys(*this, tile) && is_upper(*this, tile) ? 1 : 0);
 }
 inline std::uint8_t* ArenaView::value_codes(std::uint32_t tile) const {
-  if (!is_view(*this, tile)) return in_place<std::uint8_t>(codes(tile)) + key_bytes(is_wide(tile));
+  if (!is_view(*this, tile)) return in_place<std::uint8_t>(codes(tile)) + key_bytes(pool_of(tile));
   const std::uint32_t last = planes_of(*this, tile) - 1;
   return plane_of(*this, tile, shares_values(*this, tile) || is_upper(*this, tile) ? last : 1);
 }

@@ -162,11 +162,14 @@ bool fit(const Shape& shape, const Policy& policy, const Layout& layout, BudgetO
   const std::uint64_t heads = detail::all_heads(shape);
   const std::uint64_t wider = detail::wide_heads(shape, policy);
   const std::uint32_t slack = detail::slack_tiles(shape, policy);
+  const std::uint32_t most = layout.chain_tiles - detail::tail_tiles(shape, policy) - detail::faint_tiles(policy);
   std::uint64_t tiles[2] = {};  // of layers with wider codes last
   for (std::size_t i = 0; i < heads; ++i) {
     const std::uint32_t budget = budget_of(i);
-    const std::uint32_t whole = budget / kTileSlots;
-    if (budget < detail::smallest_budget(policy) || whole > layout.chain_tiles - slack) return false;
+    if (budget < detail::smallest_budget(policy)) return false;
+    const std::uint32_t kept = detail::kept_of(policy, budget);
+    const std::uint32_t whole = has_tiers(policy) ? tiles_of(kept) : kept / kTileSlots;  // without a tail, beside slack
+    if (whole > most - slack) return false;
     tiles[policy.wide.has(static_cast<std::uint32_t>(i / shape.kv_heads)) ? 1 : 0] += whole;
   }
   const std::uint64_t mean = layout.tiles_per_head - slack;

@@ -8,28 +8,27 @@
 namespace nibkv {
 namespace {
 
-// Makes the chains of layers with wider codes, or of the others, empty: each gets its own tiles in one run, from `tile`
-// up to `end`.
+// Makes a list of free tiles of those from `tile` up to `end`.
+void free_run(const ArenaView& to, std::uint32_t& free, std::uint32_t& tile, std::uint32_t end) {
+  free = tile < end ? tile : kNoTile;
+  for (; tile < end; ++tile) to.links()[tile] = tile + 1 < end ? tile + 1 : kNoTile;
+}
+
+// Gives the chains of layers with wider codes, or the others, their tiles, but for those of tails and faint ones: each
+// gets its own in one run, from `tile` up to `end`.
 void divide_pool(const ArenaView& to, bool wide, std::uint32_t end, std::uint32_t& tile) {
-  std::uint32_t* links = to.links();
-  Chain* newest = nullptr;
-  const auto give = [&](std::uint32_t run_end) {
-    newest->free = tile < run_end ? tile : kNoTile;
-    for (; tile < run_end; ++tile) links[tile] = tile + 1 < run_end ? tile + 1 : kNoTile;
-  };
   const std::uint32_t apart = !wide && to.layout().first_tiles != 0 ? 1 : 0;  // the first tile of each
+  std::uint32_t* newest = nullptr;
+  std::uint32_t run = 0;
   for (std::size_t i = 0; i < to.heads(); ++i) {
     Chain& chain = to.chains()[i];
     const auto layer = static_cast<std::uint32_t>(i / to.shape().kv_heads);
     if (to.is_wide_layer(layer) != wide) continue;
-    if (newest != nullptr)
-      give(tile + run_tiles(to, static_cast<std::uint32_t>(newest - to.chains()) / to.shape().kv_heads, *newest) -
-           apart);
-    if (to.policy().budget == Budget::kAdaptive) chain.budget = to.policy().tokens;
-    chain = {kNoTile, kNoTile, 0, 0, kNoTile, chain.budget, 0, 0};
-    newest = &chain;
+    if (newest != nullptr) free_run(to, *newest, tile, tile + run);
+    newest = has_tiers(to.policy()) ? &kept_tier(to, chain).free : &chain.free;
+    run = run_tiles(to, layer, chain) - apart;
   }
-  if (newest != nullptr) give(end);  // and what is left
+  if (newest != nullptr) free_run(to, *newest, tile, end);  // and what is left
 }
 
 // Makes all chains empty. They keep their budgets.
@@ -38,9 +37,28 @@ void reset(const ArenaView& to) {
   ArenaHeader& header = to.header();
   std::memset(&header, 0, sizeof header);
   header.magic = kArenaMagic;
+  const std::uint32_t tail = detail::tail_tiles(to.shape(), to.policy());
+  const std::uint32_t faint = detail::faint_tiles(to.policy());
+  std::uint32_t tail_tile = layout.wide_tiles;
+  std::uint32_t faint_tile = layout.faint_from;
+  for (std::size_t i = 0; i < to.heads(); ++i) {
+    Chain& chain = to.chains()[i];
+    if (to.policy().budget == Budget::kAdaptive) chain.budget = to.policy().tokens;
+    chain = {kNoTile, kNoTile, 0, 0, kNoTile, chain.budget, 0, 0};
+    if (tail != 0) {
+      kept_tier(to, chain) = {};
+      free_run(to, chain.free, tail_tile, tail_tile + tail);
+    }
+    if (faint != 0) {
+      faint_tier(to, chain) = {};
+      free_run(to, faint_tier(to, chain).free, faint_tile, faint_tile + faint);
+    }
+  }
   std::uint32_t tile = layout.first_tiles;
   if (layout.wide_tiles != tile) divide_pool(to, true, layout.wide_tiles, tile);
-  divide_pool(to, false, static_cast<std::uint32_t>(layout.tiles), tile);
+  tile = layout.kept_from;
+  const std::uint64_t end = layout.tiles < layout.faint_from ? layout.tiles : layout.faint_from;
+  divide_pool(to, false, static_cast<std::uint32_t>(end), tile);
   reset_bands(to);
   forget_shares(to);
 }
@@ -64,6 +82,8 @@ static bool is_built(Storage storage) {
 Status find_layout(const Shape& shape, const Policy& policy, Layout& layout) {
   if (!valid(shape) || !is_built(shape.storage)) return Status::kBadShape;
   if (footprint(shape, policy) == 0 || (has_wide(policy) && !is_built(policy.wide_storage))) return Status::kBadPolicy;
+  if (has_tiers(policy) && !is_built(policy.tail_storage)) return Status::kBadPolicy;
+  if (policy.faint != 0 && !is_built(policy.faint_storage)) return Status::kBadPolicy;
   layout = layout_of(shape, policy);
   return Status::kOk;
 }
@@ -135,9 +155,11 @@ Usage Cache::usage() const {
   const ArenaView to{*this};
   const ArenaHeader& header = to.header();
   const bool counted = counts_bytes(to);
-  const std::uint64_t chain_bytes = to.heads() * (sizeof(Chain) + (folds(to) ? sizeof(FoldedPart) : 0));
-  const std::uint64_t used = counted ? header.used_bytes : header.used_tiles * pool_tile_bytes(to, false);
-  const std::uint64_t peak = counted ? header.peak_bytes : header.peak_tiles * pool_tile_bytes(to, false);
+  const std::uint64_t of_chain =
+      sizeof(Chain) + (folds(to) ? sizeof(FoldedPart) : 0) + detail::tiers_below(policy_) * sizeof(Tier);
+  const std::uint64_t chain_bytes = to.heads() * of_chain;
+  const std::uint64_t used = counted ? header.used_bytes : header.used_tiles * pool_tile_bytes(to, Pool::kKept);
+  const std::uint64_t peak = counted ? header.peak_bytes : header.peak_tiles * pool_tile_bytes(to, Pool::kKept);
   return {static_cast<std::size_t>(to.layout().total),
           static_cast<std::size_t>(chain_bytes + used),
           static_cast<std::size_t>(chain_bytes + peak),

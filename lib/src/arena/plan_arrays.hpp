@@ -19,8 +19,8 @@ struct PlanArrays {
   std::uint32_t* rank;   // decides which slots stay
   std::uint32_t* first;  // the first of the members of a new slot; the others follow in `next`
   std::uint32_t* next;
-  std::uint32_t* other;      // if layers share codes: the upper layer's scores,
-  std::uint32_t* droppable;  // and one bit per slot, for Droppable
+  std::uint32_t* other;      // if layers share codes: the upper layer's scores
+  std::uint32_t* droppable;  // if slots are in no order: one bit per slot, for Droppable
 };
 
 }  // namespace nibkv

@@ -23,6 +23,8 @@ constexpr Preset kPresets[] = {
     {"prefix_kv", [](std::uint32_t tokens) { return prefix_kv(tokens); }},
     {"duo", [](std::uint32_t tokens) { return duo(tokens); }},
     {"fast_gen", [](std::uint32_t tokens) { return fast_gen(tokens); }},
+    {"precise_tail", [](std::uint32_t tokens) { return precise_tail(tokens); }},
+    {"qpruning", [](std::uint32_t tokens) { return qpruning(tokens); }},
     {"minicache", [](std::uint32_t tokens) { return minicache(tokens); }},
     {"ems_fold", [](std::uint32_t tokens) { return ems_fold(tokens); }},
 };

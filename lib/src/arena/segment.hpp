@@ -22,7 +22,7 @@ struct Segment {
 
 /// The segments of a chain that have slots, in slot order.
 struct Segments {
-  static constexpr std::uint32_t kMost = 2;
+  static constexpr std::uint32_t kMost = 4;
 
   Segment at[kMost];
   std::uint32_t count = 0;

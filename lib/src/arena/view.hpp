@@ -43,7 +43,7 @@ constexpr bool equal_budgets(const Policy& policy) {
 }
 /// Whether the pool is divided into runs of equal length, one for each chain.
 constexpr bool equal_runs(const Policy& policy, const Layout& layout) {
-  return equal_budgets(policy) && layout.views == 0 && layout.wide_tiles == 0;
+  return equal_budgets(policy) && layout.views == 0 && layout.kept_from == 0;
 }
 
 /// Scales and outliers come first under every policy, at the same offsets.
@@ -71,9 +71,8 @@ struct ArenaView {
   const Layout& layout() const { return *cache.layout_; }
   const ProfileView& profile() const { return cache.profile_; }
   const Kernels& kernels() const { return *cache.kernels_; }
-  /// Whether the tiles of a layer have wider codes, and whether a tile has.
+  /// Whether the tiles of a layer have wider codes.
   bool is_wide_layer(std::uint32_t layer) const { return policy().wide.has(layer); }
-  bool is_wide(std::uint32_t tile) const { return tile < layout().wide_tiles; }
   bool is_wide(const Chain& chain) const {
     return has_wide(policy()) && is_wide_layer(static_cast<std::uint32_t>(&chain - chains()) / shape().kv_heads);
   }
@@ -85,13 +84,25 @@ struct ArenaView {
     for (std::uint32_t layer = 0; layer < index / shape().kv_heads; ++layer) wider += is_wide_layer(layer) ? 1 : 0;
     return index - wider * shape().kv_heads;
   }
+  /// The pool of a tile; kKept for a view.
+  Pool pool_of(std::uint32_t tile) const {
+    if (tile >= layout().kept_from) return tile < layout().faint_from ? Pool::kKept : Pool::kFaint;
+    return tile < layout().wide_tiles ? Pool::kWide : Pool::kTail;
+  }
+  /// The pool from which a chain takes tiles, except for its tail and for what is faint.
+  Pool pool_of(const Chain& chain) const { return is_wide(chain) ? Pool::kWide : Pool::kKept; }
   /// The codes of a tile; not under Storage::kF32.
-  TileFormat format(bool wide) const { return format_of(wide ? policy().wide_storage : shape().storage); }
-  const CodeKernels& key_kernels(std::uint32_t tile) const { return kernels().of(format(is_wide(tile)).key_bits); }
-  const CodeKernels& value_kernels(std::uint32_t tile) const { return kernels().of(format(is_wide(tile)).value_bits); }
-  std::uint32_t key_bytes(bool wide) const { return wide ? layout().wide_key_bytes : layout().key_bytes; }
-  std::uint32_t value_bytes(bool wide) const { return wide ? layout().wide_value_bytes : layout().value_bytes; }
-  std::uint32_t code_bytes(bool wide) const { return key_bytes(wide) + value_bytes(wide); }
+  TileFormat format(Pool pool) const { return format_of(storage_of(shape(), policy(), pool)); }
+  TileFormat format(std::uint32_t tile) const { return format(pool_of(tile)); }
+  const CodeKernels& key_kernels(std::uint32_t tile) const { return kernels().of(format(tile).key_bits); }
+  const CodeKernels& value_kernels(std::uint32_t tile) const { return kernels().of(format(tile).value_bits); }
+  std::uint32_t key_bytes(Pool pool) const {
+    return pool == Pool::kKept ? layout().key_bytes : format(pool).key_bytes(shape().head_dim);
+  }
+  std::uint32_t value_bytes(Pool pool) const {
+    return pool == Pool::kKept ? layout().value_bytes : format(pool).value_bytes(shape().head_dim);
+  }
+  std::uint32_t code_bytes(Pool pool) const { return key_bytes(pool) + value_bytes(pool); }
   bool turns() const { return cache.turns_; }
 
   template <typename T>
@@ -128,10 +139,12 @@ struct ArenaView {
     return chains()[head_index(layer, kv_head)];
   }
 
-  /// What is asked of a band, and of what its layers share, is in band.hpp.
+  /// What is asked of a band and of what its layers share is in band.hpp, of tiers in tiers.hpp.
   [[gnu::visibility("hidden")]] Segments segments(const Chain& chain) const;
-  /// The segment that lies in the chain's own tiles, where its tokens arrive.
+  /// The segment that lies in the chain's own tiles, where its tokens arrive: its tail, if it has one.
   Segment own(const Chain& chain) const;
+  /// The number of the chain's first sink: of its first slot that is neither folded nor faint.
+  std::uint32_t sinks_from(const Chain& chain) const;
   /// How many of a chain's first slots are not in the order of their positions.
   std::uint32_t unordered(const Chain& chain) const;
   Cursor first_slot(const Chain& chain) const { return Cursor(segments(chain)); }
@@ -196,16 +209,22 @@ struct ArenaView {
   /// position in the tile.
   [[gnu::visibility("hidden")]] void set_position(std::uint32_t tile, std::uint32_t lane, std::uint32_t position) const;
 
-  std::byte* codes(std::uint32_t tile) const {
+  [[gnu::visibility("hidden")]] std::byte* codes(std::uint32_t tile) const {
     NIBKV_ASSERT(tile < layout().tiles);
     const Layout& all = layout();
-    if (is_wide(tile)) return at<std::byte>(all.codes + std::uint64_t{tile} * code_bytes(true));
-    const std::uint64_t wide = std::uint64_t{all.wide_tiles} * code_bytes(true);
-    return at<std::byte>(all.codes + wide + std::uint64_t{tile - all.wide_tiles} * all.code_bytes);
+    if (all.kept_from == 0) return at<std::byte>(all.codes + std::uint64_t{tile} * all.code_bytes);  // usually
+    const PoolTiles tiles = detail::tiles_of_pools(all);
+    std::uint64_t offset = all.codes;
+    for (std::uint32_t i = 0, first = 0;; ++i) {
+      const std::uint64_t bytes = code_bytes(Pool{static_cast<std::uint8_t>(i)});
+      if (tile - first < tiles.at[i]) return at<std::byte>(offset + std::uint64_t{tile - first} * bytes);
+      first += static_cast<std::uint32_t>(tiles.at[i]);
+      offset += tiles.at[i] * bytes;
+    }
   }
   /// Also of views.
-  std::uint8_t* key_codes(std::uint32_t tile) const;
-  std::uint8_t* value_codes(std::uint32_t tile) const;
+  [[gnu::visibility("hidden")]] std::uint8_t* key_codes(std::uint32_t tile) const;
+  [[gnu::visibility("hidden")]] std::uint8_t* value_codes(std::uint32_t tile) const;
   /// Storage::kF32: keys [head_dim][32], values [32][head_dim].
   float* key_rows(std::uint32_t tile) const { return in_place<float>(codes(tile)); }
   float* value_rows(std::uint32_t tile) const { return key_rows(tile) + kTileSlots * shape().head_dim; }

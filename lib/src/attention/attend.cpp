@@ -14,8 +14,9 @@ std::uint32_t rows_of_pass(const ArenaView& to, const Chain& chain, bool scores)
   const std::uint32_t rows = to.shape().rows();
   if (!scores || group >= rows) return rows;
   const std::uint32_t tiles =
-      tiles_of(chain.used) + (to.layout().views != 0 ? 1 : 0);  // not 0: it holds the queries' own
-  const auto fitting = static_cast<std::uint32_t>(scored_pairs(to.shape(), to.layout()) / tiles);
+      tiles_of(chain.used) +
+      (to.layout().views != 0 ? 1 : detail::tiers_below(to.policy()));  // not 0: it holds the queries' own
+  const auto fitting = static_cast<std::uint32_t>(scored_pairs(to.shape(), to.policy(), to.layout()) / tiles);
   return (fitting < rows ? fitting : rows) / group * group;
 }
 

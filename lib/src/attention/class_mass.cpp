@@ -14,7 +14,7 @@ void note_slots(const ArenaView& to, Chain& chain) {
   const Policy& policy = to.policy();
   chain.members_mass = mass_of_members(to, chain);
   if (!keeps_local(policy)) return;
-  const std::uint32_t own = to.own(chain).begin;
+  const std::uint32_t own = to.sinks_from(chain);
   std::uint64_t sum = 0;
   std::uint32_t count = 0;
   to.each_slot(chain, [&](std::uint32_t slot, const Place& at) {

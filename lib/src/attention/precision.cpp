@@ -26,7 +26,7 @@ double mean_error(const ArenaView& to, const Chain& chain) {
     }
   }
   if (chain.used == 0) return 0;
-  return sum / chain.used * coding_error(to.format(to.is_wide(chain)).key_bits);
+  return sum / chain.used * coding_error(to.format(to.pool_of(chain)).key_bits);
 }
 
 }  // namespace

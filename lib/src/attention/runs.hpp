@@ -81,13 +81,13 @@ struct RunCursor {
 
 [[gnu::always_inline]] inline void prefetch_keys(const ArenaView& to, const RunCursor& cursor) {
   if (cursor.ahead == kNoTile) return;
-  prefetch(cursor.ahead_in->keys(cursor.ahead), to.key_bytes(to.is_wide(cursor.ahead)));
+  prefetch(cursor.ahead_in->keys(cursor.ahead), to.key_bytes(to.pool_of(cursor.ahead)));
   prefetch(to.side(cursor.ahead), to.layout().side_bytes);
 }
 
 [[gnu::always_inline]] inline void prefetch_values(const ArenaView& to, const RunCursor& cursor) {
   if (cursor.ahead == kNoTile) return;
-  prefetch(cursor.ahead_in->values(cursor.ahead), to.value_bytes(to.is_wide(cursor.ahead)));
+  prefetch(cursor.ahead_in->values(cursor.ahead), to.value_bytes(to.pool_of(cursor.ahead)));
 }
 
 }  // namespace nibkv

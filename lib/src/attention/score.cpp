@@ -84,7 +84,7 @@ void make_headroom(const ArenaView& to, Chain& chain, std::uint32_t queries) {
   };
   if (chain.heaviest + most_more() > 0xffffffff) {
     std::uint32_t heaviest = 0;
-    const std::uint32_t own = to.own(chain).begin;
+    const std::uint32_t own = to.sinks_from(chain);
     to.each_slot(chain, [&](std::uint32_t slot, const Place& at) {
       const std::uint32_t score = to.global(at.tile)[at.lane];
       const bool sink = slot >= own && slot - own < to.policy().sinks;

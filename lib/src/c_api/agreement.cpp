@@ -115,6 +115,23 @@ constexpr bool agrees(Preset preset, Macro macro) {
 #define NIBKV_AGREES_(preset, MACRO)                          \
   agrees([](std::uint32_t tokens) { return preset(tokens); }, \
          [](std::uint32_t tokens, const Shape& shape) { return MACRO(tokens, NIBKV_OF_(shape)); })
+// With a tail and faint slots.
+constexpr bool agrees_in_tiers() {
+  for (Shape shape : kShapes) {
+    for (const std::uint32_t faint : {0u, 32u, 160u}) {
+      Policy policy = ems(900);
+      policy.tail = 96;
+      policy.faint = faint;
+      policy.faint_storage = Storage::kQ4Q2;
+      if (valid(policy, shape) && footprint(shape, policy) != NIBKV_FOOTPRINT_TIERS(NIBKV_OF_(shape), 900, 2, 1, 1, 1,
+                                                                                    4, 96, NIBKV_Q8, faint, NIBKV_Q4Q2))
+        return false;
+    }
+  }
+  return true;
+}
+static_assert(agrees_in_tiers());
+
 // With wider codes in some layers, in the first slots of heads, and in both.
 constexpr bool agrees_where_wide() {
   for (const Shape& shape : kShapes) {
@@ -146,6 +163,8 @@ static_assert(NIBKV_AGREES_(head_kv, NIBKV_FOOTPRINT_HEAD_KV));
 static_assert(NIBKV_AGREES_(prefix_kv, NIBKV_FOOTPRINT_PREFIX_KV));
 static_assert(NIBKV_AGREES_(duo, NIBKV_FOOTPRINT_DUO));
 static_assert(NIBKV_AGREES_(fast_gen, NIBKV_FOOTPRINT_FAST_GEN));
+static_assert(NIBKV_AGREES_(precise_tail, NIBKV_FOOTPRINT_PRECISE_TAIL));
+static_assert(NIBKV_AGREES_(qpruning, NIBKV_FOOTPRINT_QPRUNING));
 static_assert(NIBKV_AGREES_(minicache, NIBKV_FOOTPRINT_MINICACHE));
 static_assert(NIBKV_AGREES_(ems_fold, NIBKV_FOOTPRINT_EMS_FOLD));
 

@@ -30,7 +30,7 @@ std::uint32_t move_forward(const ArenaView& to, Segment& segment, const std::uin
   for (std::uint32_t slot = 0; slot < segment.slots; slot += kTileSlots) {
     const std::uint32_t next = links[reading];
     // The first tile stays, if its codes are wider.
-    const bool stays = last == kNoTile && to.is_wide(open) != to.is_wide(reading);
+    const bool stays = last == kNoTile && to.pool_of(open) != to.pool_of(reading);
     if (open != reading && !stays && moves_whole(target, segment.begin, slot, segment.slots)) {
       // Unlink the tile and insert it where the next written one belongs.
       links[before_reading] = next;

@@ -202,6 +202,20 @@ void start_slot(const ArenaView& to, const Chain& chain, std::uint32_t tile, std
   if (keeps_local(to.policy())) to.local(tile)[lane] = chain.level;
 }
 
+void move_side(const ArenaView& to, const Place& from, const Place& to_at) {
+  const Side at = to.layout().side;
+  const std::byte* const from_side = to.side(from.tile);
+  std::byte* const to_side = to.side(to_at.tile);
+  NIBKV_UNROLL
+  for (const SideField& field : kSideFields) {
+    if (field.rule == SideField::Rule::kPosition) continue;
+    for (std::uint32_t n = 0; n < field.arrays(to.shape(), to.policy()); ++n) {
+      std::memcpy(to_side + at.*field.offset + (n * kTileSlots + to_at.lane) * field.bytes,
+                  from_side + at.*field.offset + (n * kTileSlots + from.lane) * field.bytes, field.bytes);
+    }
+  }
+}
+
 void move_slot(const ArenaView& to, std::uint32_t from_tile, std::uint32_t from_lane, std::uint32_t to_tile,
                std::uint32_t to_lane) {
   const Shape& shape = to.shape();
@@ -209,20 +223,10 @@ void move_slot(const ArenaView& to, std::uint32_t from_tile, std::uint32_t from_
     copy_f32(to.key_rows(from_tile), to.value_rows(from_tile), from_lane, to, {to_tile, to_lane});
     return;
   }
-  const Side at = to.layout().side;
-  const std::byte* const from_side = to.side(from_tile);
-  std::byte* const to_side = to.side(to_tile);
-  NIBKV_UNROLL
-  for (const SideField& field : kSideFields) {
-    if (field.rule == SideField::Rule::kPosition) continue;
-    for (std::uint32_t n = 0; n < field.arrays(shape, to.policy()); ++n) {
-      std::memcpy(to_side + at.*field.offset + (n * kTileSlots + to_lane) * field.bytes,
-                  from_side + at.*field.offset + (n * kTileSlots + from_lane) * field.bytes, field.bytes);
-    }
-  }
-  if (to.is_wide(from_tile) != to.is_wide(to_tile)) {
-    copy_key_codes(to.is_wide(from_tile), to.key_codes(from_tile), from_lane, to, {to_tile, to_lane});
-    copy_value_codes(to.is_wide(from_tile), to.value_codes(from_tile), from_lane, to, {to_tile, to_lane});
+  move_side(to, {from_tile, from_lane}, {to_tile, to_lane});
+  if (to.pool_of(from_tile) != to.pool_of(to_tile)) {
+    copy_key_codes(to.pool_of(from_tile), to.key_codes(from_tile), from_lane, to, {to_tile, to_lane});
+    copy_value_codes(to.pool_of(from_tile), to.value_codes(from_tile), from_lane, to, {to_tile, to_lane});
     return;
   }
   if (owns_keys(to, to_tile))
@@ -250,8 +254,8 @@ static void widen(std::uint32_t from_bits, std::uint32_t to_bits, std::uint32_t 
     scale = to_bits == 8 ? static_cast<std::uint16_t>(scale - 256) : to_scale16(from_scale16(scale) * 1.3125f);
 }
 
-void copy_key_codes(bool wide, const std::uint8_t* keys, std::uint32_t lane, const ArenaView& to, const Place& to_at) {
-  const CodePlane from = {to.format(wide).key_bits, to.shape().head_dim};
+void copy_key_codes(Pool pool, const std::uint8_t* keys, std::uint32_t lane, const ArenaView& to, const Place& to_at) {
+  const CodePlane from = {to.format(pool).key_bits, to.shape().head_dim};
   const CodePlane plane = key_plane(to, to_at.tile);
   std::uint8_t codes[kMaxHeadDim];
   get_key_codes(from, keys, lane, codes);
@@ -259,9 +263,9 @@ void copy_key_codes(bool wide, const std::uint8_t* keys, std::uint32_t lane, con
   put_key_codes(plane, to.key_codes(to_at.tile), to_at.lane, codes);
 }
 
-void copy_value_codes(bool wide, const std::uint8_t* values, std::uint32_t lane, const ArenaView& to,
+void copy_value_codes(Pool pool, const std::uint8_t* values, std::uint32_t lane, const ArenaView& to,
                       const Place& to_at) {
-  const CodePlane from = {to.format(wide).value_bits, to.shape().head_dim};
+  const CodePlane from = {to.format(pool).value_bits, to.shape().head_dim};
   const CodePlane plane = value_plane(to, to_at.tile);
   std::uint8_t codes[kMaxHeadDim];
   get_value_codes(from, values, lane, codes);
@@ -286,8 +290,8 @@ void copy_slot(const ArenaView& from, const Place& at, const ArenaView& to, cons
     return;
   }
   copy_side({from.policy(), from.layout().side, from.side(at.tile)}, at.lane, to, to_at);
-  copy_key_codes(from.is_wide(at.tile), from.key_codes(at.tile), at.lane, to, to_at);
-  copy_value_codes(from.is_wide(at.tile), from.value_codes(at.tile), at.lane, to, to_at);
+  copy_key_codes(from.pool_of(at.tile), from.key_codes(at.tile), at.lane, to, to_at);
+  copy_value_codes(from.pool_of(at.tile), from.value_codes(at.tile), at.lane, to, to_at);
 }
 
 }  // namespace nibkv

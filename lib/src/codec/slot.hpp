@@ -18,10 +18,10 @@ struct CodePlane {
   std::uint32_t head_dim;
 };
 inline CodePlane key_plane(const ArenaView& of, std::uint32_t tile) {
-  return {of.format(of.is_wide(tile)).key_bits, of.shape().head_dim};
+  return {of.format(tile).key_bits, of.shape().head_dim};
 }
 inline CodePlane value_plane(const ArenaView& of, std::uint32_t tile) {
-  return {of.format(of.is_wide(tile)).value_bits, of.shape().head_dim};
+  return {of.format(tile).value_bits, of.shape().head_dim};
 }
 
 /// Reads one slot's codes, u8[head_dim], from the key or value codes of a tile, or writes
@@ -34,6 +34,9 @@ void put_value_codes(const CodePlane& plane, std::uint8_t* tile, std::uint32_t l
 /// Makes a slot new, under Keep::kScore: it has its position, and nothing is known of it.
 void start_slot(const ArenaView& to, const Chain& chain, std::uint32_t tile, std::uint32_t lane,
                 std::uint32_t position);
+
+/// The side data of move_slot.
+void move_side(const ArenaView& to, const Place& from, const Place& to_at);
 
 /// Copies one slot: codes and side data, but not the position. Codes that two layers share move with
 /// the lower one. In a tile with wider codes the slot gets such codes of the same row.
@@ -52,10 +55,10 @@ struct SideBytes {
 };
 
 /// The parts of copy_slot: from lane `lane` of a tile, in an arena or in a snapshot. First the side data.
-/// @param wide  whether that tile has wider codes. Those of `to_at` may be wider, too.
+/// @param pool  of that tile. The codes of `to_at` may be wider.
 void copy_side(const SideBytes& from, std::uint32_t lane, const ArenaView& to, const Place& to_at);
-void copy_key_codes(bool wide, const std::uint8_t* keys, std::uint32_t lane, const ArenaView& to, const Place& to_at);
-void copy_value_codes(bool wide, const std::uint8_t* values, std::uint32_t lane, const ArenaView& to,
+void copy_key_codes(Pool pool, const std::uint8_t* keys, std::uint32_t lane, const ArenaView& to, const Place& to_at);
+void copy_value_codes(Pool pool, const std::uint8_t* values, std::uint32_t lane, const ArenaView& to,
                       const Place& to_at);
 
 }  // namespace nibkv

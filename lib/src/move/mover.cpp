@@ -13,6 +13,7 @@ Status check_kinds(const ArenaView& from, const ArenaView& to) {
     return Status::kOtherShape;
   if (has_codes(a.storage) && from.profile().checksum() != to.profile().checksum()) return Status::kOtherProfile;
   if (folds(from) || folds(to)) return Status::kOtherPolicy;
+  if (has_tiers(from.policy()) || has_tiers(to.policy())) return Status::kOtherPolicy;
   if (from.policy().wide != to.policy().wide || from.policy().wide_first != to.policy().wide_first)
     return Status::kOtherPolicy;
   if (has_wide(to.policy()) && from.policy().wide_storage != to.policy().wide_storage) return Status::kOtherPolicy;

@@ -1,6 +1,7 @@
 #include "nibkv/append.hpp"
 
 #include "pipeline/append_rows.hpp"
+#include "pipeline/lower_slots.hpp"
 
 namespace nibkv {
 namespace {
@@ -56,6 +57,11 @@ std::uint32_t room(const Cache& cache) {
       const Chain& chain = of.chains()[i];
       if (chain.seen > 0xffffffff - count) return false;
       if (of.policy().keep != Keep::kAll) continue;
+      if (has_tiers(of.policy())) {
+        const std::uint64_t more = kept_slots_left(of, chain);
+        if (of.own(chain).slots + std::uint64_t{count} > tail_capacity(of) + more) return false;
+        continue;
+      }
       if (std::uint64_t{chain.used} + count > most_slots(of)) return false;
       if (folds(of)) continue;  // what folds gives its tiles back in time
       const std::uint64_t own = of.own(chain).slots;

@@ -9,6 +9,7 @@
 #include "codec/slot.hpp"
 #include "fold/fold.hpp"
 #include "pipeline/compact_chain.hpp"
+#include "pipeline/lower_slots.hpp"
 #include "profile/format.hpp"
 
 namespace nibkv {
@@ -88,6 +89,21 @@ void store_codes(const ArenaView& to, const Encoder& with, const Place& at, std:
   put_value(to, at.tile, at.lane, codes, scale);
 }
 
+// Makes space in the tails of a layer, under Keep::kAll.
+Status lower_tails(const ArenaView& to, std::uint32_t layer, std::uint32_t count) {
+  for (const bool sure : {false, true}) {
+    for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) {
+      const Chain& chain = to.chain(layer, head);
+      const std::uint32_t slots = to.own(chain).slots;
+      if (slots + count <= tail_capacity(to)) continue;
+      const std::uint32_t ripe = fitting_ripe(to, chain);
+      if (slots - ripe + count > tail_capacity(to)) return Status::kFull;
+      if (sure) lower_ripe(to, layer, head, ripe, count);
+    }
+  }
+  return Status::kOk;
+}
+
 }  // namespace
 
 Status make_place(const ArenaView& to, std::uint32_t layer, std::uint32_t count) {
@@ -97,6 +113,7 @@ Status make_place(const ArenaView& to, std::uint32_t layer, std::uint32_t count)
     make_room(to, layer, count);  // a chain never needs more than its own tiles
     return Status::kOk;
   }
+  if (has_tiers(to.policy())) return lower_tails(to, layer, count);
   // The pool must have the tiles that all heads need together.
   std::uint64_t needed = 0;
   for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) {

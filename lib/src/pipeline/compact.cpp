@@ -5,6 +5,7 @@
 #include "codec/gaps.hpp"
 #include "fold/close_folded_gaps.hpp"
 #include "pipeline/compact_chain.hpp"
+#include "pipeline/lower_slots.hpp"
 #include "pipeline/share_layer.hpp"
 
 namespace nibkv {
@@ -24,7 +25,7 @@ void compact_chain(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_he
 void record_plan(const ArenaView& to, const Chain& chain, const std::uint32_t* target, std::uint32_t incoming) {
   std::uint32_t centre = kDrop;  // the newest one
   for (std::uint32_t i = 0; i < chain.used; ++i) {
-    if (target[i] < kMember || target[i] == kDrop) continue;
+    if (!is_member(target[i])) continue;
     if (centre == kDrop || target[i] - kMember > centre) centre = target[i] - kMember;
   }
   std::uint32_t after = 0;  // slots after the last one that is dropped, a member or a centre
@@ -34,6 +35,17 @@ void record_plan(const ArenaView& to, const Chain& chain, const std::uint32_t* t
     ++after;
   }
   if (after < chain.used) record_change(to, chain.seen - after, chain.seen + incoming);
+}
+
+// Whether slots become faint only where there is space for them, and stay so.
+bool sound_faint(const ArenaView& to, const Chain& chain, std::span<const std::uint32_t> target) {
+  const std::uint32_t faint = faint_slots(to, chain);
+  std::uint32_t count = 0;
+  for (std::uint32_t slot = 0; slot < chain.used; ++slot) {
+    if (slot < faint && target[slot] < kMember) return false;
+    count += target[slot] == kFaint ? 1 : 0;
+  }
+  return count <= to.policy().faint;
 }
 
 // Whether the slots that stay have the same positions after a plan.
@@ -52,9 +64,16 @@ bool keeps_positions(const ArenaView& to, const Chain& chain, std::span<const st
 }  // namespace
 
 void carry_out(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, const std::uint32_t* target,
-               std::uint32_t incoming, const PlanArrays& arrays) {
-  record_plan(to, to.chain(layer, kv_head), target, incoming);
+               std::uint32_t incoming, const PlanArrays& arrays, std::uint32_t ripe) {
+  Chain& chain = to.chain(layer, kv_head);
+  record_plan(to, chain, target, incoming);
+  if (ripe != 0) record_change(to, 0, chain.seen + incoming);
   if (merges(to.policy())) merge_members(to, layer, kv_head, target, arrays);
+  if (has_tiers(to.policy())) {
+    compact_tiers(to, layer, kv_head, target, ripe);
+    note_slots(to, chain);
+    return;
+  }
   const Band band = band_of(to, layer);
   for (std::uint32_t each = band.first; each < band.end(); ++each) {
     compact_chain(to, each, kv_head, target);
@@ -69,6 +88,7 @@ Status compact(Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::sp
   if (!in_step(to, band_of(to, layer))) return Status::kBadArgument;
   if (target.size() != to.chain(layer, kv_head).used) return Status::kBadPlan;
   if (const Status good = check_plan(target); good != Status::kOk) return good;
+  if (!sound_faint(to, to.chain(layer, kv_head), target)) return Status::kBadPlan;
   const bool any = has_members(target);
   if (any && !merges(to.policy())) return Status::kBadPlan;
   if (to.shape().rotary.reach != 0 && !keeps_positions(to, to.chain(layer, kv_head), target)) return Status::kBadPlan;
@@ -91,6 +111,7 @@ Status compact_now(Cache& cache, std::uint32_t tokens, Budget how) {
   if (how != Budget::kUniform && folds(to)) return Status::kBadPolicy;
   if (how != Budget::kPrefix && !has_needed(how, to.profile())) return Status::kBadProfile;
   if (tokens > policy.tokens || tokens <= policy.sinks + policy.recent) return Status::kBadArgument;
+  if (tokens <= policy.sinks + policy.tail) return Status::kBadArgument;
   for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) {
     if (!in_step(to, band_of(to, layer))) return Status::kBadArgument;
   }

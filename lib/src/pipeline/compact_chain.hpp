@@ -14,8 +14,9 @@ namespace nibkv {
 /// @param arrays  must hold the scores of the slots if there are members; planning leaves them
 ///                there. All other arrays except the target are written, and for layers that share
 ///                codes the scores too
+/// @param ripe    slots at the beginning of the tail that move down, as far as they stay: a multiple of 32
 void carry_out(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, const std::uint32_t* target,
-               std::uint32_t incoming, const PlanArrays& arrays);
+               std::uint32_t incoming, const PlanArrays& arrays, std::uint32_t ripe = 0);
 
 /// Cuts back every chain of a layer that `count` more tokens would make too long. All are cut back
 /// before the first of them grows, since a head whose budget has grown takes tiles that others give

@@ -1,13 +1,16 @@
 #include "arena/band.hpp"
 #include "nibkv/tidy.hpp"
 #include "pipeline/compact_chain.hpp"
+#include "pipeline/lower_slots.hpp"
 #include "pipeline/share_layer.hpp"
 
 namespace nibkv {
 namespace {
 
 bool too_long(const ArenaView& to, std::uint32_t layer, std::uint32_t head, std::uint32_t count) {
-  return is_too_long(to, to.chain(layer, head), layer, head, count);
+  const Chain& chain = to.chain(layer, head);
+  if (to.policy().keep == Keep::kAll && fitting_ripe(to, chain) == 0) return false;  // nothing can be done
+  return is_too_long(to, chain, layer, head, count);
 }
 
 // The first head of a layer that is too long; kv_heads if there is none.
@@ -18,17 +21,27 @@ std::uint32_t first_too_long(const ArenaView& to, std::uint32_t layer, std::uint
 }
 
 void cut(const ArenaView& to, std::uint32_t layer, std::uint32_t head, std::uint32_t count, std::uint32_t incoming) {
+  const Chain& chain = to.chain(layer, head);
+  if (to.policy().keep == Keep::kAll) return lower_ripe(to, layer, head, fitting_ripe(to, chain), incoming);
+  const std::uint32_t ripe = ripe_slots(to, chain);
+  if (!exceeds_budget(to, chain)) return lower_ripe(to, layer, head, ripe, incoming);
   const PlanArrays arrays(to);
-  plan_chain(to, to.chain(layer, head), layer, head, count, arrays, arrays.target);
-  carry_out(to, layer, head, arrays.target, incoming, arrays);
+  plan_chain(to, chain, layer, head, count, arrays, arrays.target);
+  carry_out(to, layer, head, arrays.target, incoming, arrays, ripe);
 }
 
 void cut_all(const ArenaView& to, std::uint32_t layer, std::uint32_t count, std::uint32_t incoming) {
   std::uint32_t head = first_too_long(to, layer, count);
   if (head == to.shape().kv_heads) return;
   if (to.policy().budget == Budget::kAdaptive) share_layer(to, layer, to.policy().tokens);
-  for (head = 0; head < to.shape().kv_heads; ++head) {
-    if (too_long(to, layer, head, count)) cut(to, layer, head, count, incoming);
+  // Those that grow come last: they take tiles that others give back.
+  const bool tiers = has_tiers(to.policy());
+  const auto grows = [&](const Chain& chain) { return tiers && kept_tier(to, chain).used < kept_budget(to, chain); };
+  for (const bool last : {false, true}) {
+    for (head = 0; head < to.shape().kv_heads && (tiers || !last); ++head) {
+      if (grows(to.chain(layer, head)) == last && too_long(to, layer, head, count))
+        cut(to, layer, head, count, incoming);
+    }
   }
 }
 
@@ -45,7 +58,8 @@ Status tidy(Cache& cache, std::uint32_t tokens, bool& done) {
   for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) {
     if (!in_step(to, band_of(to, layer))) return Status::kBadArgument;
   }
-  done = to.policy().keep == Keep::kAll;
+  const bool all = to.policy().keep == Keep::kAll;
+  done = all && !has_tiers(to.policy());
   if (done) return Status::kOk;
   for (std::uint32_t layer = 0; layer < to.shape().layers; layer = band_of(to, layer).end()) {
     const std::uint32_t head = first_too_long(to, layer, tokens);

@@ -41,11 +41,14 @@ struct Merging {
   std::uint32_t kv_head;
   std::uint32_t* score;
   std::uint32_t* tiles;  // in slot order
-  std::uint32_t own;     // where the segment in its own tiles begins
+  Segments segments;
 
   Place at(std::uint32_t slot) const {
-    if (slot < own) return {tiles[slot / kTileSlots], slot % kTileSlots};
-    return {tiles[tiles_of(own) + (slot - own) / kTileSlots], (slot - own) % kTileSlots};
+    const std::uint32_t* of_segment = tiles;
+    std::uint32_t i = 0;
+    for (; slot >= segments.at[i].end(); ++i) of_segment += tiles_of(segments.at[i].slots);
+    const std::uint32_t in_segment = slot - segments.at[i].begin;
+    return {of_segment[in_segment / kTileSlots], in_segment % kTileSlots};
   }
 };
 
@@ -54,11 +57,7 @@ Merging start_merging(const ArenaView& to, std::uint32_t layer, std::uint32_t kv
   Chain& chain = to.chain(layer, kv_head);
   std::uint32_t count = 0;
   for (Cursor each = to.first_slot(chain); each.any(); each.next_tile(to.links())) tiles[count++] = each.tile;
-  return {chain, layer, kv_head, score, tiles, to.own(chain).begin};
-}
-
-bool is_member(std::uint32_t target) {
-  return target >= kMember && target != kDrop;
+  return {chain, layer, kv_head, score, tiles, to.segments(chain)};
 }
 
 // Lists of members by centre, oldest first.
@@ -146,7 +145,8 @@ class SharedMerge {
   void run(const std::uint32_t* target, const PlanArrays& arrays) {
     const bool keys = to_.policy().fold.keys.has(in_[0].layer) && to_.policy().merge == Merge::kBoth;
     const bool values = to_.policy().fold.values.has(in_[0].layer);
-    for (std::uint32_t i = 0; i < in_[0].own; ++i) {
+    const std::uint32_t shared = folded_part(to_, in_[0].chain).used;
+    for (std::uint32_t i = 0; i < shared; ++i) {
       if (target[i] >= kMember || arrays.first[target[i]] == kNone) continue;
       if (values) fold_class(i, arrays.first[target[i]], arrays.next, false);
       if (keys) fold_class(i, arrays.first[target[i]], arrays.next, true);

@@ -1,5 +1,6 @@
 #include "nibkv/plan.hpp"
 
+#include "pipeline/lower_slots.hpp"
 #include "pipeline/plan_chain.hpp"
 
 namespace nibkv {
@@ -24,12 +25,24 @@ void plan_recent(const ArenaView& to, const Chain& chain, std::uint32_t incoming
 
 bool is_too_long(const ArenaView& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
                  std::uint32_t count) {
-  if (chain.used + count > capacity_of(to, chain)) return true;
-  if (!to.turns() || to.policy().keep != Keep::kScore || chain.used <= chain.budget) return false;
+  if (has_tiers(to.policy())) {
+    if (to.own(chain).slots + count > tail_capacity(to)) return true;
+    if (to.policy().keep != Keep::kScore) return false;
+    if (kept_tier(to, chain).used > kept_budget(to, chain)) return true;  // it has less than before
+    if (!to.turns() || ripe_slots(to, chain) == 0) return false;
+  } else {
+    if (chain.used + count > capacity_of(to, chain)) return true;
+    if (!to.turns() || to.policy().keep != Keep::kScore || chain.used <= chain.budget) return false;
+  }
   const std::uint32_t head = to.policy().budget == Budget::kAdaptive ? 0 : kv_head;
   const std::uint64_t index = to.head_index(band_of(to, layer).first, head);
   const auto turn = static_cast<std::uint32_t>(index * kTileSlots / to.heads());
   return (turn - chain.seen) % kTileSlots < count;
+}
+
+bool exceeds_budget(const ArenaView& to, const Chain& chain) {
+  if (!has_tiers(to.policy())) return chain.used > chain.budget;
+  return to.policy().keep != Keep::kAll && kept_tier(to, chain).used + ripe_slots(to, chain) > kept_budget(to, chain);
 }
 
 void plan_chain(const ArenaView& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
@@ -38,8 +51,11 @@ void plan_chain(const ArenaView& to, const Chain& chain, std::uint32_t layer, st
     plan_recent(to, chain, incoming, target);
     return;
   }
-  const std::uint32_t kept = is_too_long(to, chain, layer, kv_head, incoming) ? chain.budget : chain.used;
-  plan_by_score(to, chain, layer, kv_head, kept, arrays, target);
+  const bool cut = is_too_long(to, chain, layer, kv_head, incoming) && exceeds_budget(to, chain);
+  // What a tail has beside its budget stays in it.
+  const std::uint32_t beside =
+      has_tiers(to.policy()) ? to.own(chain).slots - ripe_slots(to, chain) - to.policy().tail : 0;
+  plan_by_score(to, chain, layer, kv_head, cut ? chain.budget + beside : kAllStay, arrays, target);
 }
 
 Status plan(Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::uint32_t incoming,
@@ -62,7 +78,7 @@ Status check_plan(std::span<const std::uint32_t> target) {
     ++next;
   }
   for (const std::uint32_t to : target) {
-    if (to >= kMember && to != kDrop && to - kMember >= next) return Status::kBadPlan;
+    if (is_member(to) && to - kMember >= next) return Status::kBadPlan;
   }
   return Status::kOk;
 }

@@ -67,10 +67,11 @@ void rank_slots(const ArenaView& to, const Chain& chain, const std::uint32_t* sc
     rank[i] = static_cast<std::uint32_t>(own_share(score[i], masses ? to.bias(at.tile)[at.lane] : 0));
     if (policy.value_norms) rank[i] = times_norm(rank[i], from_scale16(to.value_scales(at.tile)[at.lane]) / mean);
   });
-  for (std::uint32_t i = 0; side != 0 && i < chain.used; ++i) {
+  const std::uint32_t ordered = faint_slots(to, chain);  // neighbours of faint slots are any
+  for (std::uint32_t i = ordered; side != 0 && i < chain.used; ++i) {
     const std::uint32_t end = i + side + 1 < chain.used ? i + side + 1 : chain.used;
     std::uint32_t most = 0;
-    for (std::uint32_t j = i > side ? i - side : 0; j < i; ++j)
+    for (std::uint32_t j = i - ordered > side ? i - side : ordered; j < i; ++j)
       most = before[j % kMostSide] > most ? before[j % kMostSide] : most;
     for (std::uint32_t j = i; j < end; ++j) most = rank[j] > most ? rank[j] : most;
     before[i % kMostSide] = rank[i];
@@ -117,6 +118,18 @@ void score_planned(const ArenaView& to, const Chain& chain, std::uint32_t layer,
   }
 }
 
+// The end of the slots that may be dropped where there are tiers: a tail counts as full, so that however its slots were
+// dropped by a caller's plan, the kept tier has some that may go.
+std::uint32_t tiers_end(const ArenaView& to, const Chain& chain) {
+  const std::uint32_t end = slots_below(to, chain) + ripe_slots(to, chain);
+  const std::uint32_t left = chain.used - end;
+  const std::uint32_t newest = left > to.policy().tail ? left : to.policy().tail;
+  const std::uint32_t recent = recent_of(to.policy(), chain.seen);
+  const std::uint32_t more = recent > newest ? recent - newest : 0;
+  const std::uint32_t faint = faint_slots(to, chain);  // none of them is recent
+  return end > faint + more ? end - more : faint;
+}
+
 }  // namespace
 
 Droppable::Droppable(const ArenaView& to, const Chain& chain) {
@@ -124,6 +137,7 @@ Droppable::Droppable(const ArenaView& to, const Chain& chain) {
   begin_ = policy.sinks < chain.used ? policy.sinks : chain.used;
   const std::uint32_t recent = recent_of(policy, chain.seen);
   end_ = chain.used > recent ? chain.used - recent : 0;
+  if (has_tiers(policy)) end_ = tiers_end(to, chain);
   if (to.unordered(chain) != 0) {
     choose(to, chain);
     return;
@@ -135,12 +149,12 @@ Droppable::Droppable(const ArenaView& to, const Chain& chain) {
 // The slots after the unordered ones are in order, and newer than those.
 void Droppable::choose(const ArenaView& to, const Chain& chain) {
   const Policy& policy = to.policy();
-  const std::uint32_t own = to.own(chain).begin;
+  const std::uint32_t own = to.sinks_from(chain);
   const std::uint32_t mixed = to.unordered(chain);
-  const std::uint32_t last = recent_of(policy, chain.seen);
+  const std::uint32_t last = has_tiers(policy) ? 0 : recent_of(policy, chain.seen);
   const std::uint32_t newest = chain.used > last ? chain.used - last : 0;
   begin_ = 0;
-  end_ = chain.used;
+  if (!has_tiers(policy)) end_ = chain.used;
   bits_ = PlanArrays(to).droppable;
   for (std::uint32_t i = 0; i < tiles_of(chain.used); ++i) bits_[i] = 0;
   to.each_slot(chain, [&](std::uint32_t i, const Place& at) {
@@ -148,7 +162,7 @@ void Droppable::choose(const ArenaView& to, const Chain& chain) {
     const bool by_position = i < mixed && newest < mixed;
     const bool recent =
         by_position ? std::uint64_t{to.position(at.tile, at.lane)} + last >= chain.seen : i >= mixed && i >= newest;
-    if (sink || recent) return;
+    if (sink || recent || i >= end_) return;
     bits_[i / 32] |= 1u << i % 32;
     ++count_;
   });
@@ -190,16 +204,71 @@ void score_slots(const ArenaView& to, const Chain& chain, std::uint32_t layer, s
   });
 }
 
+namespace {
+
+// Of the slots that `each` and `each_back` visit, in ascending and in descending order, those `count` that rank highest
+// get the target `stays`; of equal ones, the newest. The others get kDrop.
+template <typename Each, typename EachBack>
+void choose_best(const std::uint32_t* rank, std::uint32_t count, std::uint32_t stays, Each each, EachBack each_back,
+                 std::uint32_t* target) {
+  std::uint32_t limit = 0xffffffff;
+  std::uint32_t above = 0;
+  if (count != 0) {
+    std::uint32_t most = 0;
+    each([&](std::uint32_t i) { most = rank[i] > most ? rank[i] : most; });
+    limit = largest_that([&](std::uint32_t least) {
+      if (least > most) return false;
+      std::uint32_t reach = 0;
+      each([&](std::uint32_t i) { reach += rank[i] >= least ? 1 : 0; });
+      return reach >= count;
+    });
+    each([&](std::uint32_t i) { above += rank[i] > limit ? 1 : 0; });
+  }
+  std::uint32_t at_limit = count > above ? count - above : 0;
+  each_back([&](std::uint32_t i) {
+    bool best = count != 0 && rank[i] > limit;
+    if (count != 0 && rank[i] == limit && at_limit != 0) {
+      best = true;
+      --at_limit;
+    }
+    target[i] = best ? stays : kDrop;
+  });
+}
+
+// Plans which of the slots that may be dropped become or stay faint: the best of those that are dropped so far.
+void choose_faint(const std::uint32_t* rank, std::uint32_t used, std::uint32_t count, std::uint32_t* target) {
+  std::uint32_t dropped = 0;
+  for (std::uint32_t i = 0; i < used; ++i) dropped += target[i] == kDrop ? 1 : 0;
+  const auto each = [&](auto visit) {
+    for (std::uint32_t i = 0; i < used; ++i) {
+      if (target[i] == kDrop) visit(i);
+    }
+  };
+  const auto each_back = [&](auto visit) {
+    for (std::uint32_t i = used; i-- > 0;) {
+      if (target[i] == kDrop) visit(i);
+    }
+  };
+  choose_best(rank, count < dropped ? count : dropped, kFaint, each, each_back, target);
+}
+
+}  // namespace
+
 void plan_by_score(const ArenaView& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
                    std::uint32_t kept, const PlanArrays& arrays, std::uint32_t* target) {
   const Policy& policy = to.policy();
-  const Droppable inner(to, chain);
-  const std::uint32_t always = chain.used - inner.count();
-  if (kept >= chain.used) {
-    for (std::uint32_t i = 0; i < chain.used; ++i) target[i] = i;
+  const std::uint32_t faint = faint_slots(to, chain);  // they come first
+  // A chain within its budget may have slots that must become faint.
+  if (has_faint(to) ? kept == kAllStay : kept >= chain.used) {
+    for (std::uint32_t i = 0; i < chain.used; ++i) target[i] = i < faint ? kFaint : i - faint;
     return;
   }
-  const std::uint32_t centres = kept > always ? kept - always : 0;
+  const Droppable inner(to, chain);
+  const std::uint32_t always = chain.used - inner.count();
+  const std::uint32_t best = kept > always ? kept - always : 0;
+  const std::uint32_t best_faint = best < policy.faint ? best : policy.faint;
+  const std::uint32_t candidates = inner.count() - faint;  // for other places than faint ones
+  const std::uint32_t centres = best - best_faint < candidates ? best - best_faint : candidates;
   score_planned(to, chain, layer, kv_head, arrays);
   const std::uint32_t* rank = arrays.score;
   if (policy.pool > 1 || has_masses(policy) || policy.value_norms) {
@@ -210,35 +279,27 @@ void plan_by_score(const ArenaView& to, const Chain& chain, std::uint32_t layer,
     rank_by_rule(to, chain, rule_of(to, layer, kv_head), kept, rank, arrays.rank);
     rank = arrays.rank;
   }
-  std::uint32_t limit = 0xffffffff;
-  std::uint32_t above = 0;
-  if (centres != 0) {
-    std::uint32_t most = 0;
-    inner.each([&](std::uint32_t i) { most = rank[i] > most ? rank[i] : most; });
-    limit = largest_that([&](std::uint32_t least) {
-      if (least > most) return false;
-      std::uint32_t reach = 0;
-      inner.each([&](std::uint32_t i) { reach += rank[i] >= least ? 1 : 0; });
-      return reach >= centres;
-    });
-    inner.each([&](std::uint32_t i) { above += rank[i] > limit ? 1 : 0; });
+  if (faint == 0) {
+    choose_best(
+        rank, centres, 0, [&](auto visit) { inner.each(visit); }, [&](auto visit) { inner.each_back(visit); }, target);
+  } else {
+    for (std::uint32_t i = 0; i < faint; ++i) target[i] = kDrop;
+    const auto above = [&](auto visit) {
+      return [=](std::uint32_t i) {
+        if (i >= faint) visit(i);
+      };
+    };
+    choose_best(
+        rank, centres, 0, [&](auto visit) { inner.each(above(visit)); },
+        [&](auto visit) { inner.each_back(above(visit)); }, target);
   }
-  // Of the slots at the limit, the newest stay.
-  std::uint32_t at_limit = centres - above;
-  inner.each_back([&](std::uint32_t i) {
-    bool stays = centres != 0 && rank[i] > limit;
-    if (centres != 0 && rank[i] == limit && at_limit != 0) {
-      stays = true;
-      --at_limit;
-    }
-    target[i] = stays ? 0 : kDrop;
-  });
   std::uint32_t next = 0;
   for (std::uint32_t i = 0; i < chain.used; ++i) {
     if (inner.has(i) && target[i] == kDrop) continue;
     target[i] = next++;
   }
   NIBKV_ASSERT(next == always + centres);
+  if (has_faint(to)) choose_faint(rank, chain.used, best_faint, target);
   if (!merges(policy) || centres == 0) return;
   const std::uint32_t judge = judging_layer(to, band_of(to, layer));
   assign_members(to, to.chain(judge, kv_head), judge, kv_head, arrays, target);

@@ -18,9 +18,12 @@ inline std::uint32_t capacity_of(const ArenaView& to, const Chain& chain) {
 bool is_too_long(const ArenaView& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
                  std::uint32_t count);
 
+/// Whether anything must go so that a chain keeps to its budget, once the ripe slots of its tail have moved down.
+bool exceeds_budget(const ArenaView& to, const Chain& chain);
+
 /// The slots that may be dropped under Keep::kScore: all but the sinks and the recent
-/// ones. They form one run, except in a chain with a folded part, where positions decide
-/// which slots are recent.
+/// ones, and what stays in a tail. They form one run, except in a chain with a folded part, where positions decide
+/// which slots are recent, and in one with faint slots.
 class Droppable {
  public:
   Droppable(const ArenaView& to, const Chain& chain);
@@ -65,7 +68,8 @@ class Droppable {
 void plan_chain(const ArenaView& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
                 std::uint32_t incoming, const PlanArrays& arrays, std::uint32_t* target);
 
-/// Plans which `kept` slots stay under Keep::kScore; the rest are merged or dropped. Two layers
+inline constexpr std::uint32_t kAllStay = 0xffffffff;
+/// Plans which `kept` slots stay under Keep::kScore, or kAllStay; the rest are merged or dropped. Two layers
 /// that share codes get one plan, by the sum of their scores, whichever of them is given. They must
 /// have seen the same tokens.
 void plan_by_score(const ArenaView& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,

@@ -296,7 +296,7 @@ void assign_members(const ArenaView& to, const Chain& chain, std::uint32_t layer
     for (Cursor each = to.first_slot(chain); each.any(); each.next_tile(links)) {
       if (centre_lanes(each, inner, target) == 0) continue;  // not compared with
       const std::uint32_t ahead = links[each.tile];
-      if (ahead != kNoTile) prefetch(to.key_codes(ahead), to.key_bytes(to.is_wide(ahead)));
+      if (ahead != kNoTile) prefetch(to.key_codes(ahead), to.key_bytes(to.pool_of(ahead)));
       batch.find_energies(each.tile, energies + each.first_slot());
     }
   }

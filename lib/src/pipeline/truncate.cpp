@@ -8,7 +8,8 @@ namespace nibkv {
 namespace {
 
 // Gives back a list of tiles, the last first, so that the chain takes them in the same order again.
-void give_back_list(const ArenaView& to, Chain& chain, std::uint32_t first) {
+template <typename List>
+void give_back_list(const ArenaView& to, List& list, std::uint32_t first) {
   std::uint32_t* links = to.links();
   std::uint32_t reversed = kNoTile;
   while (first != kNoTile) {
@@ -19,28 +20,41 @@ void give_back_list(const ArenaView& to, Chain& chain, std::uint32_t first) {
   }
   while (reversed != kNoTile) {
     const std::uint32_t next = links[reversed];
-    give_back(to, chain, reversed);
+    give_back(to, list, reversed);
     reversed = next;
   }
 }
 
-void drop_newest(const ArenaView& to, Chain& chain, std::uint32_t count) {
-  const std::uint32_t slots = to.own(chain).slots;
+// Drops the last of a list's slots.
+// @param list  a chain, for its own tiles, or a tier; its number of slots is the caller's to set
+template <typename List>
+void drop_last(const ArenaView& to, List& list, std::uint32_t slots, std::uint32_t count) {
   NIBKV_ASSERT(count <= slots);
-  chain.used -= count;
-  chain.seen -= count;
   const std::uint32_t tiles = tiles_of(slots - count);
   if (tiles == tiles_of(slots)) return;
-  std::uint32_t spare = chain.first;
+  std::uint32_t spare = list.first;
   if (tiles == 0) {
-    chain.first = chain.last = kNoTile;
+    list.first = list.last = kNoTile;
   } else {
-    chain.last = chain.first;
-    for (std::uint32_t i = 1; i < tiles; ++i) chain.last = to.links()[chain.last];
-    spare = to.links()[chain.last];
-    to.links()[chain.last] = kNoTile;
+    list.last = list.first;
+    for (std::uint32_t i = 1; i < tiles; ++i) list.last = to.links()[list.last];
+    spare = to.links()[list.last];
+    to.links()[list.last] = kNoTile;
   }
-  give_back_list(to, chain, spare);
+  give_back_list(to, list, spare);
+}
+
+void drop_newest(const ArenaView& to, Chain& chain, std::uint32_t count) {
+  const std::uint32_t own = to.own(chain).slots;
+  const std::uint32_t of_own = count < own ? count : own;
+  drop_last(to, chain, own, of_own);
+  if (of_own != count) {
+    Tier& kept = kept_tier(to, chain);
+    drop_last(to, kept, kept.used, count - of_own);
+    kept.used -= count - of_own;
+  }
+  chain.used -= count;
+  chain.seen -= count;
 }
 
 std::uint32_t most_seen(const Cache& cache) {

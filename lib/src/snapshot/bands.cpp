@@ -46,9 +46,9 @@ Status check_positions(const ArenaView& to, const SnapshotSource& source, const 
 
 // The bytes that Usage counts for the given tiles, views and planes.
 std::uint64_t bytes_in_use(const ArenaView& to, const detail::SnapshotCounts& counts) {
-  const std::uint64_t tile = pool_tile_bytes(to, false);
-  return (counts.tiles - counts.wide_tiles) * tile + counts.wide_tiles * pool_tile_bytes(to, true) +
-         counts.views * (tile - to.layout().code_bytes) + counts.planes * to.layout().key_bytes;
+  const std::uint64_t side = pool_tile_bytes(to, Pool::kKept) - to.layout().code_bytes;
+  return (counts.tiles.all() + counts.views) * side + counts.planes * to.layout().key_bytes +
+         detail::code_bytes(to.shape(), to.policy(), counts.tiles, to.layout().code_bytes);
 }
 
 // Whether both layers of a pair have the views of the same entries, all of them the pair's
@@ -76,6 +76,18 @@ bool sound_views(Walk& walk, std::uint32_t lower, std::uint32_t kv_head) {
 }
 
 }  // namespace
+
+bool sound_tiers(const ArenaView& to, const ChainRecord& record) {
+  const Policy& policy = to.policy();
+  if (record.folded > record.used || record.retained > record.used - record.folded) return false;
+  if (!has_tiers(policy)) return true;
+  if (record.folded > policy.faint || record.used - record.folded - record.retained > tail_capacity(to)) return false;
+  if (policy.keep == Keep::kAll) return record.retained <= to.layout().tiles_per_head * kTileSlots;
+  // After compact_now, a chain may be longer than its adaptive budget until the next append.
+  const std::uint32_t below = detail::tail_tiles(to.shape(), policy) + detail::faint_tiles(policy);
+  if (tiles_of(record.retained) > to.layout().chain_tiles - below) return false;
+  return policy.budget == Budget::kAdaptive || record.retained <= detail::kept_of(policy, record.budget);
+}
 
 void record_fold(const ArenaView& from, std::uint32_t layer, const Chain& chain, ChainRecord& record) {
   if (!is_paired(from, layer)) return;
@@ -124,11 +136,12 @@ Status check_pairs(const ArenaView& to, const SnapshotSource& source, const Part
 
 bool sound_peaks(const ArenaView& to, const Peaks& peaks, const detail::SnapshotCounts& counts) {
   const Layout& layout = to.layout();
-  if (peaks.used_tiles != counts.tiles || peaks.tiles < peaks.used_tiles || peaks.tiles > layout.tiles) return false;
+  if (peaks.used_tiles != counts.tiles.all() || peaks.tiles < peaks.used_tiles || peaks.tiles > layout.tiles)
+    return false;
   if (!counts_bytes(to)) return peaks.bytes == 0;
   const std::uint64_t planes = detail::all_planes(layout);
   return peaks.bytes >= bytes_in_use(to, counts) &&
-         peaks.bytes <= bytes_in_use(to, {layout.tiles, layout.views, planes, layout.wide_tiles});
+         peaks.bytes <= bytes_in_use(to, {detail::tiles_of_pools(layout), layout.views, planes});
 }
 
 void load_fold(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, const ChainRecord& record) {
@@ -154,7 +167,7 @@ bool sound_folds(const ArenaView& to) {
     return to.header().used_entries == 0 && to.header().used_bytes == bytes;
   }
   std::uint64_t entries = 0;
-  std::uint64_t bytes = std::uint64_t{to.header().used_tiles} * pool_tile_bytes(to, false);
+  std::uint64_t bytes = std::uint64_t{to.header().used_tiles} * pool_tile_bytes(to, Pool::kKept);
   for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) {
     for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) {
       const Chain& chain = to.chain(layer, head);

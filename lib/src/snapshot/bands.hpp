@@ -40,19 +40,54 @@ inline std::uint32_t planes_of_layer(const Policy& policy, std::uint32_t layer) 
   return policy.fold.keys.has(layer) && policy.fold.values.has(layer) ? 2 : 3;
 }
 
-/// Adds a chain of a layer to the counts.
-inline void count_chain(detail::SnapshotCounts& counts, const Policy& policy, std::uint32_t layer, std::uint64_t used,
-                        std::uint64_t folded) {
-  const auto tiles = [](std::uint64_t slots) { return (slots + kTileSlots - 1) / kTileSlots; };
-  counts.tiles += tiles(used - folded);
-  if (policy.wide.has(layer)) {
-    counts.wide_tiles += tiles(used - folded);
-  } else if (policy.wide_first && used != 0) {
-    counts.wide_tiles += 1;
+/// A list of tiles of a chain, as a snapshot has it.
+struct TileList {
+  std::uint32_t slots;
+  Pool pool;        // of its tiles, but for the first one
+  Pool first_pool;  // of that
+  bool views;       // whether they are views, not tiles of a pool
+
+  std::uint32_t tiles() const { return tiles_of(slots); }
+  Pool pool_of(std::uint32_t tile) const { return tile == 0 ? first_pool : pool; }
+};
+/// All of a chain, in slot order.
+struct TileLists {
+  static constexpr std::uint32_t kCount = 3;
+  TileList at[kCount];
+
+  std::uint32_t tiles() const { return at[0].tiles() + at[1].tiles() + at[2].tiles(); }
+};
+/// What the record of a chain says, with no more slots in its parts than in all.
+inline TileLists lists_of(const Policy& policy, std::uint32_t layer, const ChainRecord& record) {
+  const bool wide = policy.wide.has(layer);
+  const Pool pool = wide ? Pool::kWide : Pool::kKept;
+  const Pool first = wide || policy.wide_first ? Pool::kWide : Pool::kKept;
+  const std::uint32_t rest = record.used - record.folded;
+  if (!has_tiers(policy)) {
+    return {{{record.folded, Pool::kKept, Pool::kKept, true}, {rest, pool, first, false}, {0, pool, pool, false}}};
   }
-  counts.views += tiles(folded);
-  counts.planes += tiles(folded) * planes_of_layer(policy, layer);
+  return {{{record.folded, Pool::kFaint, Pool::kFaint, false},
+           {record.retained, pool, first, false},
+           {rest - record.retained, Pool::kTail, Pool::kTail, false}}};
 }
+
+/// Adds a chain of a layer to the counts.
+inline void count_chain(detail::SnapshotCounts& counts, const Policy& policy, std::uint32_t layer,
+                        const TileLists& lists) {
+  for (const TileList& list : lists.at) {
+    if (list.slots == 0) continue;
+    if (list.views) {
+      counts.views += list.tiles();
+      counts.planes += std::uint64_t{list.tiles()} * planes_of_layer(policy, layer);
+    } else {
+      counts.tiles[list.first_pool] += 1;
+      counts.tiles[list.pool] += list.tiles() - 1;
+    }
+  }
+}
+
+/// Whether a record's parts are within the whole, and within what tiers can hold. True where there are none.
+bool sound_tiers(const ArenaView& to, const ChainRecord& record);
 
 /// Adds what a chain's folded part is to its record.
 void record_fold(const ArenaView& from, std::uint32_t layer, const Chain& chain, ChainRecord& record);

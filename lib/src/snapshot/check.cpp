@@ -37,32 +37,48 @@ bool sound_records(const ArenaView& to) {
   return sound_peaks(to, {header.used_tiles, header.peak_tiles, header.peak_bytes}, judge.counts());
 }
 
-// Whether the tiles of a chain, whose list is sound, have the codes of its layer, and the first one is its own where it
-// should be.
-bool right_widths(const ArenaView& to, const Chain& chain) {
+// Whether a list of tiles, which is sound, has those of a pool, and first the one apart if it should.
+// @param first  or kNoTile
+bool right_pool(const ArenaView& to, std::uint32_t tile, Pool pool, std::uint32_t first) {
   const std::uint32_t* links = to.links();
-  std::uint32_t tile = chain.first;
-  if (const std::uint32_t first = to.first_tile(chain); first != kNoTile && tile != kNoTile) {
+  if (first != kNoTile && tile != kNoTile) {
     if (tile != first) return false;
     tile = links[tile];
   }
-  while (tile != kNoTile && to.is_wide(tile) == to.is_wide(chain) && tile >= to.layout().first_tiles)
-    tile = links[tile];
+  while (tile != kNoTile && to.pool_of(tile) == pool && tile >= to.layout().first_tiles) tile = links[tile];
   return tile == kNoTile;
 }
 
-bool sound_chain(Walk& walk, const Chain& chain) {
-  return sound_list(walk, walk.to.own(chain), false) && right_widths(walk.to, chain);
+bool sound_tier(Walk& walk, const Tier& tier, Pool pool, std::uint32_t first) {
+  return sound_list(walk, {tier.first, tier.last, 0, tier.used}, false) && right_pool(walk.to, tier.first, pool, first);
 }
 
-bool sound_free_list(Walk& walk, const Chain& chain, std::size_t head) {
+bool sound_chain(Walk& walk, const Chain& chain) {
+  const ArenaView& to = walk.to;
+  if (!sound_list(walk, to.own(chain), false)) return false;
+  const std::uint32_t first = to.first_tile(chain);
+  if (!has_tiers(to.policy())) return folds(to) || right_pool(to, chain.first, to.pool_of(chain), first);
+  return right_pool(to, chain.first, Pool::kTail, kNoTile) &&
+         sound_tier(walk, kept_tier(to, chain), to.pool_of(chain), first) &&
+         (!has_faint(to) || sound_tier(walk, faint_tier(to, chain), Pool::kFaint, kNoTile));
+}
+
+bool sound_free_list(Walk& walk, std::uint32_t tile, Pool pool, std::size_t head) {
   const bool equal = equal_runs(walk.to.policy(), walk.to.layout());
-  for (std::uint32_t tile = chain.free; tile != kNoTile; tile = walk.to.links()[tile]) {
+  for (; tile != kNoTile; tile = walk.to.links()[tile]) {
     if (!walk.take(tile) || tile >= walk.to.layout().tiles) return false;
     if (equal && tile / walk.to.layout().tiles_per_head != head) return false;
-    if (walk.to.is_wide(tile) != walk.to.is_wide(chain) || tile < walk.to.layout().first_tiles) return false;
+    if (walk.to.pool_of(tile) != pool || tile < walk.to.layout().first_tiles) return false;
   }
   return true;
+}
+
+bool sound_free_lists(Walk& walk, const Chain& chain, std::size_t head) {
+  const ArenaView& to = walk.to;
+  if (!has_tiers(to.policy())) return sound_free_list(walk, chain.free, to.pool_of(chain), head);
+  return sound_free_list(walk, chain.free, Pool::kTail, head) &&
+         sound_free_list(walk, kept_tier(to, chain).free, to.pool_of(chain), head) &&
+         (!has_faint(to) || sound_free_list(walk, faint_tier(to, chain).free, Pool::kFaint, head));
 }
 
 // Whether every tile is in exactly one list, once.
@@ -79,13 +95,14 @@ bool sound_lists(const ArenaView& to) {
     }
     if (walk.steps != to.header().used_tiles) return false;
     for (std::size_t i = 0; i < to.heads(); ++i) {
-      if (!sound_free_list(walk, to.chains()[i], i)) return false;
+      if (!sound_free_lists(walk, to.chains()[i], i)) return false;
     }
     // First tiles of empty chains are in no list.
     std::uint32_t waiting = 0;
     for (std::size_t i = 0; i < to.heads(); ++i) {
       const Chain& chain = to.chains()[i];
-      waiting += chain.first == kNoTile && to.first_tile(chain) != kNoTile ? 1 : 0;
+      const std::uint32_t list = has_tiers(to.policy()) ? kept_tier(to, chain).first : chain.first;
+      waiting += list == kNoTile && to.first_tile(chain) != kNoTile ? 1 : 0;
     }
     if (walk.steps + waiting != tiles) return false;
     if (numbers - window <= marked) break;
@@ -95,18 +112,19 @@ bool sound_lists(const ArenaView& to) {
 
 // Checks the side data of a chain whose tiles are known to be valid.
 bool sound_slots(const ArenaView& to, const Chain& chain) {
-  SideChecks sides(to.shape(), to.policy(), to.layout().side, chain, to.own(chain).begin);
+  SideChecks sides(to.shape(), to.policy(), to.layout().side, chain, to.sinks_from(chain));
   for (Cursor at = to.first_slot(chain); at.any(); at.next_tile(to.links())) {
+    sides.begin(at.slots_in_tile());
     if (!sides.next(to.side(at.tile), to.policy().keep == Keep::kScore ? to.base(at.tile) : 0)) return false;
   }
   return true;
 }
 
 bool sound_codes(const ArenaView& to, std::uint32_t tile) {
-  const bool wide = to.is_wide(tile);
-  const TileFormat format = to.format(wide);
-  if (format.key_bits == 8 && !sound_bytes(to.key_codes(tile), to.key_bytes(wide))) return false;
-  return format.value_bits != 8 || sound_bytes(to.value_codes(tile), to.value_bytes(wide));
+  const Pool pool = to.pool_of(tile);
+  const TileFormat format = to.format(pool);
+  if (format.key_bits == 8 && !sound_bytes(to.key_codes(tile), to.key_bytes(pool))) return false;
+  return format.value_bits != 8 || sound_bytes(to.value_codes(tile), to.value_bytes(pool));
 }
 
 }  // namespace

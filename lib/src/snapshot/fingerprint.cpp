@@ -23,7 +23,7 @@ constexpr std::uint64_t kRuleOfScores = 2;
 
 // When you add a field, add it below too, unless caches that differ only in that field
 // may share snapshots.
-static_assert(sizeof(Rotary) == 16 && sizeof(Shape) == 32 && sizeof(Fold) == 144 && sizeof(Policy) == 224);
+static_assert(sizeof(Rotary) == 16 && sizeof(Shape) == 32 && sizeof(Fold) == 144 && sizeof(Policy) == 240);
 
 }  // namespace
 
@@ -57,6 +57,8 @@ std::uint64_t fingerprint(const Policy& policy, bool folds) {
     for (const std::uint64_t word : policy.wide.words) all.add(word);
     all.add(1024u + number(policy.wide_storage) + (policy.wide_first ? 256 : 0));
   }
+  if (has_tiers(policy)) all.add(2048u + number(policy.tail_storage)).add(policy.tail);
+  if (policy.faint != 0) all.add(4096u + number(policy.faint_storage)).add(policy.faint);
   if (has_pairs(policy)) {  // without min_cosine, which no cache reads
     const Fold& fold = policy.fold;
     for (const LayerSet* set : {&fold.keys, &fold.values, &fold.aligned_keys, &fold.aligned_values}) {

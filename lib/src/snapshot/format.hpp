@@ -57,8 +57,8 @@ struct ChainRecord {
   std::uint32_t heaviest;
   std::uint16_t exponent;
   std::uint16_t level;
-  std::uint32_t folded;    // how many of its first slots lie in views
-  std::uint32_t retained;  // as in FoldedPart
+  std::uint32_t folded;    // how many of its first slots lie in views, or are faint
+  std::uint32_t retained;  // as in FoldedPart; where there are tiers, the slots between the faint ones and the tail
   std::uint32_t reach;     // of a pair: FoldedPart::nearest in the lower layer's record, ::farthest in the upper one's
 };
 static_assert(sizeof(ChainRecord) == detail::kChainRecordBytes);

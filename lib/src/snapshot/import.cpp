@@ -47,13 +47,15 @@ class TileSection {
 // again if space was made since, which takes the workspace that its codes are in.
 class SnapshotSlots {
  public:
-  SnapshotSlots(const ArenaView& from, bool wide, const Chain& chain, TileSection& sides, TileSection& codes)
+  SnapshotSlots(const ArenaView& from, const TileList& list, const Chain& chain, TileSection& sides, TileSection& codes)
       : from_(from),
-        wide_(wide),
+        list_(list),
         chain_(chain),
         sides_(sides),
         codes_(codes),
-        sound_(from.shape(), from.policy(), from.layout().side, chain, 0) {}
+        sound_(from.shape(), from.policy(), from.layout().side, chain, 0) {
+    sound_.begin(chain.used);
+  }
 
   static void take(void* context, const ArenaView& to, Chain& chain, std::uint32_t slot, std::uint32_t count) {
     static_cast<SnapshotSlots*>(context)->take_run(to, chain, slot, count);
@@ -76,7 +78,7 @@ class SnapshotSlots {
   std::uint32_t position_of(std::uint32_t slot) const;
 
   const ArenaView& from_;
-  bool wide_;  // whether its tiles have wider codes
+  TileList list_;  // of its tiles
   const Chain& chain_;
   TileSection& sides_;
   TileSection& codes_;
@@ -127,8 +129,8 @@ bool SnapshotSlots::get_f32(Reader& reader, const ArenaView& to, const Place* pl
 bool SnapshotSlots::read_rows(const ArenaView& to, std::uint32_t tile, bool again, const Place* places,
                               std::uint32_t first, std::uint32_t count) {
   Reader reader = codes_.begin(again);
-  const bool wide = wide_ || (tile == 0 && from_.layout().first_tiles != 0);
-  const std::uint32_t bytes = from_.code_bytes(wide);
+  const Pool pool = list_.pool_of(tile);
+  const std::uint32_t bytes = from_.code_bytes(pool);
   if (to.shape().storage == Storage::kF32) {
     return get_f32(reader, to, places, first, count) && codes_.end(reader, bytes, again);
   }
@@ -136,10 +138,10 @@ bool SnapshotSlots::read_rows(const ArenaView& to, std::uint32_t tile, bool agai
   for (std::uint32_t i = 0; i < count; ++i) copy_side(side, first + i, to, places[i]);
   auto* plane = in_place<std::uint8_t>(to.encoding());
   static_assert((1 + kRefinerRows) * sizeof(float) >= kTileSlots, "a tile's keys or values fit there");
-  if (!reader.get(plane, from_.key_bytes(wide))) return false;
-  for (std::uint32_t i = 0; i < count; ++i) copy_key_codes(wide, plane, first + i, to, places[i]);
-  if (!reader.get(plane, from_.value_bytes(wide))) return false;
-  for (std::uint32_t i = 0; i < count; ++i) copy_value_codes(wide, plane, first + i, to, places[i]);
+  if (!reader.get(plane, from_.key_bytes(pool))) return false;
+  for (std::uint32_t i = 0; i < count; ++i) copy_key_codes(pool, plane, first + i, to, places[i]);
+  if (!reader.get(plane, from_.value_bytes(pool))) return false;
+  for (std::uint32_t i = 0; i < count; ++i) copy_value_codes(pool, plane, first + i, to, places[i]);
   return codes_.end(reader, bytes, again);
 }
 
@@ -182,7 +184,7 @@ bool load(const ArenaView& from, const ArenaView& to, const SnapshotSource& sour
   for (std::size_t i = 0; i < to.heads(); ++i) {
     ChainRecord record;
     if (!records.get(&record, sizeof record) || judge.take(record) != Status::kOk) return false;
-    if (to.policy().keep == Keep::kAll && judge.counts().tiles > to.layout().tiles) return false;
+    if (to.policy().keep == Keep::kAll && judge.counts().tiles.all() > to.layout().tiles) return false;
     if (to.policy().keep == Keep::kAll && record.used > most_slots(to)) return false;
     Chain chain;
     chain.used = record.used;
@@ -190,7 +192,7 @@ bool load(const ArenaView& from, const ArenaView& to, const SnapshotSource& sour
     chain.heaviest = record.heaviest;
     chain.exponent = record.exponent;
     const auto layer = static_cast<std::uint32_t>(i / to.shape().kv_heads);
-    SnapshotSlots slots(from, from.is_wide_layer(layer), chain, sides, codes);
+    SnapshotSlots slots(from, lists_of(from.policy(), layer, record).at[1], chain, sides, codes);
     mover.fill(layer, static_cast<std::uint32_t>(i % to.shape().kv_heads),
                {from.policy(), chain, SnapshotSlots::take, &slots});
     if (!slots.finish(to)) return false;
@@ -217,7 +219,7 @@ Status import_snapshot(Cache& cache, const Shape& shape, const Policy& policy, c
   if (const Status sound = check_content(from, source, parts, judge); sound != Status::kOk) return sound;
   if (!judge.in_step()) return Status::kBadArgument;
   if (to.policy().keep == Keep::kAll &&
-      (judge.counts().tiles > to.layout().tiles || judge.most_used() > most_slots(to)))
+      (judge.counts().tiles.all() > to.layout().tiles || judge.most_used() > most_slots(to)))
     return Status::kFull;
   if (cache.clear() != Status::kOk) return Status::kNotReady;
   if (load(from, to, source, parts)) return Status::kOk;

@@ -8,6 +8,10 @@ namespace nibkv {
 ChainRecord record_of(const ArenaView& from, std::size_t index) {
   const Chain& chain = from.chains()[index];
   ChainRecord record{chain.used, chain.seen, chain.budget, chain.heaviest, chain.exponent, chain.level, 0, 0, 0};
+  if (has_tiers(from.policy())) {
+    record.folded = faint_slots(from, chain);
+    record.retained = kept_tier(from, chain).used;
+  }
   const auto layer = static_cast<std::uint32_t>(index / from.shape().kv_heads);
   record_fold(from, layer, chain, record);
   return record;
@@ -36,21 +40,28 @@ bool ChainJudge::right_budget(const ChainRecord& record) {
 
 bool ChainJudge::sound(const ChainRecord& record) {
   const auto layer = static_cast<std::uint32_t>(index_ / to_.shape().kv_heads);
-  if (record.used > record.seen || record.seen != layer_seen_ || !sound_fold(to_, layer, record)) return false;
+  const bool tiers = has_tiers(to_.policy());
+  if (record.used > record.seen || record.seen != layer_seen_) return false;
+  if (tiers ? record.reach != 0 || !sound_tiers(to_, record) : !sound_fold(to_, layer, record)) return false;
   // Tokens that can go back lie in order, at the chain's end.
   const std::uint64_t whole = record.seen > whole_from_ ? record.seen - whole_from_ : 0;
-  if (whole + record.folded + record.retained > record.used && whole != 0) return false;
+  const std::uint64_t unordered = record.folded + std::uint64_t{tiers ? 0 : record.retained};
+  if (whole + unordered > record.used && whole != 0) return false;
   most_used_ = record.used > most_used_ ? record.used : most_used_;
   most_seen_ = record.seen > most_seen_ ? record.seen : most_seen_;
   least_seen_ = record.seen < least_seen_ ? record.seen : least_seen_;
   any_gone_ = any_gone_ || record.used != record.seen || record.folded != 0;
+  any_lowered_ = any_lowered_ || (tiers && record.retained != 0);
   if (!keeps_global(to_.policy()) && (record.heaviest != 0 || record.exponent != 0)) return false;
   if (!keeps_local(to_.policy()) && record.level != 0) return false;
-  const std::uint64_t tiles_before = counts_.tiles;
-  count_chain(counts_, to_.policy(), layer, record.used, record.folded);
-  const std::uint64_t tiles = counts_.tiles - tiles_before;
-  layer_tiles_ += tiles;
-  if (counts_.tiles > to_.layout().tiles) return false;
+  const std::uint64_t tiles_before = counts_.tiles.all();
+  count_chain(counts_, to_.policy(), layer, lists_of(to_.policy(), layer, record));
+  const std::uint64_t tiles = counts_.tiles.all() - tiles_before;
+  layer_tiles_ += tiers ? tiles_of(record.retained) : tiles;
+  const PoolTiles most = detail::tiles_of_pools(to_.layout());
+  for (std::uint32_t pool = 0; pool < kPools; ++pool) {
+    if (counts_.tiles.at[pool] > most.at[pool]) return false;
+  }
   Chain own;
   own.budget = record.budget;
   if (folds(to_)) return record.used <= capacity_of(to_, own);
@@ -60,7 +71,7 @@ bool ChainJudge::sound(const ChainRecord& record) {
   if (to_.policy().budget == Budget::kAdaptive) {
     return layer_tiles_ <= std::uint64_t{to_.shape().kv_heads} * to_.layout().tiles_per_head;
   }
-  return record.used <= capacity_of(to_, own);
+  return tiers || record.used <= capacity_of(to_, own);
 }
 
 Status ChainJudge::take(const ChainRecord& record) {
@@ -79,9 +90,8 @@ Status ChainJudge::take(const ChainRecord& record) {
 
 bool ChainReader::next() {
   at_ = next_;
-  if (!reader_.get(&record_, sizeof record_) || record_.folded > record_.used) return false;
-  const std::uint32_t tiles = tiles_of(record_.folded) + tiles_of(record_.used - record_.folded);
-  next_ += std::uint64_t{tiles} * stride_;
+  if (!reader_.get(&record_, sizeof record_) || !sound_tiers(to_, record_)) return false;
+  next_ += std::uint64_t{lists_of(to_.policy(), 0, record_).tiles()} * stride_;
   return next_ <= end_;
 }
 
@@ -123,7 +133,7 @@ Status check_content(const ArenaView& to, const SnapshotSource& source, const Pa
   if (!judge.sound_whole_from()) return Status::kCorrupt;
   if (!sound_peaks(to, {header.used_tiles, header.peak_tiles, header.peak_bytes}, counts)) return Status::kCorrupt;
   if (parts.bytes[kSides] != side_section_bytes(to, counts)) return Status::kCorrupt;
-  if (parts.bytes[kCodes] != code_section_bytes(to.layout(), counts)) return Status::kCorrupt;
+  if (parts.bytes[kCodes] != code_section_bytes(to, counts)) return Status::kCorrupt;
   if (parts.bytes[kShared] != shared_section_bytes(to, counts)) return Status::kCorrupt;
   if (const Status paired = check_pairs(to, source, parts); paired != Status::kOk) return paired;
   if (!has_codes(to.shape().storage)) return Status::kOk;
@@ -131,8 +141,12 @@ Status check_content(const ArenaView& to, const SnapshotSource& source, const Pa
   ChainReader again(to, source, parts);
   Reader sides(source, parts.offset[kSides]);
   Reader codes(source, parts.offset[kCodes]);
-  const auto has_bytes = [](const TileFormat& of) { return of.key_bits == 8 || of.value_bits == 8; };
-  const bool bytes = has_bytes(to.format(false)) || (has_wide(to.policy()) && has_bytes(to.format(true)));
+  bool bytes = false;  // whether any codes have 8 bits
+  for (std::uint32_t i = 0; i < kPools; ++i) {
+    const Pool pool{static_cast<std::uint8_t>(i)};
+    const TileFormat format = to.format(pool);
+    bytes = bytes || (counts.tiles[pool] != 0 && (format.key_bits == 8 || format.value_bits == 8));
+  }
   for (std::size_t i = 0; i < heads; ++i) {
     if (!again.next()) return Status::kStorageFailed;
     const ChainRecord& record = again.record();
@@ -140,19 +154,22 @@ Status check_content(const ArenaView& to, const SnapshotSource& source, const Pa
     chain.used = record.used;
     chain.seen = record.seen;
     chain.heaviest = record.heaviest;
+    const TileLists lists = lists_of(to.policy(), static_cast<std::uint32_t>(i / to.shape().kv_heads), record);
     SideChecks sound(to.shape(), to.policy(), to.layout().side, chain, record.folded);
-    for (std::uint32_t left = tiles_of(record.folded) + tiles_of(chain.used - record.folded); left != 0; --left) {
-      std::uint32_t base = 0;
-      std::byte side[kMostSideBytes];
-      if (to.policy().keep == Keep::kScore && !sides.get(&base, sizeof base)) return Status::kStorageFailed;
-      if (!sides.get(side, to.layout().side_bytes)) return Status::kStorageFailed;
-      if (!sound.next(side, base)) return Status::kCorrupt;
-      if (!bytes) continue;
-      const bool first = left == tiles_of(chain.used) && to.layout().first_tiles != 0;
-      const bool wide = to.is_wide_layer(static_cast<std::uint32_t>(i / to.shape().kv_heads)) || first;
-      Status status = Status::kOk;
-      if (!read_plane(codes, to.format(wide).key_bits, to.key_bytes(wide), status)) return status;
-      if (!read_plane(codes, to.format(wide).value_bits, to.value_bytes(wide), status)) return status;
+    for (const TileList& list : lists.at) {
+      sound.begin(list.slots);
+      for (std::uint32_t tile = 0; tile < list.tiles(); ++tile) {
+        std::uint32_t base = 0;
+        std::byte side[kMostSideBytes];
+        if (to.policy().keep == Keep::kScore && !sides.get(&base, sizeof base)) return Status::kStorageFailed;
+        if (!sides.get(side, to.layout().side_bytes)) return Status::kStorageFailed;
+        if (!sound.next(side, base)) return Status::kCorrupt;
+        if (!bytes) continue;
+        const Pool pool = list.pool_of(tile);
+        Status status = Status::kOk;
+        if (!read_plane(codes, to.format(pool).key_bits, to.key_bytes(pool), status)) return status;
+        if (!read_plane(codes, to.format(pool).value_bits, to.value_bytes(pool), status)) return status;
+      }
     }
   }
   return Status::kOk;

@@ -32,9 +32,9 @@ class ChainJudge {
   }
   /// The history of a cache that is restored, after the last record.
   std::uint32_t whole_from() const {
-    return whole_from_ == kNotKnown ? exact_from() : static_cast<std::uint32_t>(whole_from_);
+    return whole_from_ != kNotKnown ? static_cast<std::uint32_t>(whole_from_) : any_gone_ ? most_seen_ : 0;
   }
-  std::uint32_t exact_from() const { return any_gone_ ? most_seen_ : 0; }
+  std::uint32_t exact_from() const { return any_gone_ || any_lowered_ ? most_seen_ : 0; }
 
  private:
   bool sound(const ChainRecord& record);
@@ -46,7 +46,8 @@ class ChainJudge {
   std::uint32_t most_used_ = 0;
   std::uint32_t most_seen_ = 0;
   std::uint32_t least_seen_ = 0xffffffff;
-  bool any_gone_ = false;  // whether any chain lacks tokens, or has some in its folded part
+  bool any_gone_ = false;     // whether any chain lacks tokens, or has some in its folded part
+  bool any_lowered_ = false;  // whether any has slots that have moved down
   LayerShares shares_;
   std::size_t index_ = 0;
   detail::SnapshotCounts counts_;
@@ -69,10 +70,11 @@ class ChainReader {
       : reader_(source, parts.offset[kChains]),
         next_(parts.offset[kSides]),
         end_(next_ + parts.bytes[kSides]),
-        stride_(side_record_bytes(to)) {}
+        stride_(side_record_bytes(to)),
+        to_(to) {}
 
   /// @returns false also when a record has changed since it was checked, and has more
-  ///          tiles than there are
+  ///          tiles than there are, or parts that are more than the whole
   bool next();
   const ChainRecord& record() const { return record_; }
   /// The offset of the record of the chain's n-th tile.
@@ -85,6 +87,7 @@ class ChainReader {
   std::uint64_t next_;
   std::uint64_t end_;
   std::uint32_t stride_;
+  const ArenaView& to_;
 };
 
 /// Compares a header with a cache, or a description of one.

@@ -19,7 +19,10 @@ inline std::uint32_t side_record_bytes(const ArenaView& to) {
 
 /// The lengths of sections follow from these counts.
 inline std::uint64_t side_section_bytes(const ArenaView& of, const detail::SnapshotCounts& counts) {
-  return (counts.tiles + counts.views) * side_record_bytes(of);
+  return (counts.tiles.all() + counts.views) * side_record_bytes(of);
+}
+inline std::uint64_t code_section_bytes(const ArenaView& of, const detail::SnapshotCounts& counts) {
+  return detail::code_bytes(of.shape(), of.policy(), counts.tiles, of.layout().code_bytes);
 }
 inline std::uint64_t shared_section_bytes(const ArenaView& of, const detail::SnapshotCounts& counts) {
   return counts.planes * of.layout().key_bytes;

@@ -28,13 +28,23 @@ bool get_side(Reader& from, const ArenaView& to, std::uint32_t tile) {
 }
 
 bool get_codes(Reader& from, const ArenaView& to, std::uint32_t tile) {
-  return from.get(to.codes(tile), to.code_bytes(to.is_wide(tile)));
+  return from.get(to.codes(tile), to.code_bytes(to.pool_of(tile)));
 }
 
 bool get_entry(Reader& from, const ArenaView& to, std::uint32_t view) {
   bool good = true;
   each_plane(to, view, [&](std::uint8_t* plane, bool) { good = good && from.get(plane, to.layout().key_bytes); });
   return good;
+}
+
+void load_tiers(const ArenaView& to, Chain& chain, const ChainRecord& record) {
+  const auto load = [&](Tier& tier, std::uint32_t slots) {
+    for (std::uint32_t left = tiles_of(slots); left != 0; --left) grow(to, chain, tier);
+    tier.used = slots;
+  };
+  if (has_faint(to)) load(faint_tier(to, chain), record.folded);
+  load(kept_tier(to, chain), record.retained);
+  for (std::uint32_t left = tiles_of(record.used - record.folded - record.retained); left != 0; --left) grow(to, chain);
 }
 
 // Fills empty chains with tiles as the records say.
@@ -48,7 +58,11 @@ bool load_chains(const ArenaView& to, const SnapshotSource& source, const Parts&
     ChainRecord record;
     if (!reader.get(&record, sizeof record) || judge.take(record) != Status::kOk) return false;
     Chain& chain = to.chains()[i];
-    for (std::uint32_t left = tiles_of(record.used - record.folded); left != 0; --left) grow(to, chain);
+    if (has_tiers(to.policy())) {
+      load_tiers(to, chain, record);
+    } else {
+      for (std::uint32_t left = tiles_of(record.used - record.folded); left != 0; --left) grow(to, chain);
+    }
     chain.used = record.used;
     chain.seen = record.seen;
     chain.budget = record.budget;

@@ -99,10 +99,9 @@ std::uint32_t live_bits(std::uint32_t bits, bool keys, std::uint32_t dim, std::u
 }
 
 // Writes the codes of the keys or the values of a tile, or of an entry.
-// @param wide  whether they are wider than those of most layers
-void put_plane(Writer& to, const ArenaView& from, bool wide, const std::uint8_t* plane, bool keys, std::uint32_t live) {
-  const std::uint32_t bits = keys ? from.format(wide).key_bits : from.format(wide).value_bits;
-  const std::uint32_t bytes = keys ? from.key_bytes(wide) : from.value_bytes(wide);
+void put_plane(Writer& to, const ArenaView& from, Pool pool, const std::uint8_t* plane, bool keys, std::uint32_t live) {
+  const std::uint32_t bits = keys ? from.format(pool).key_bits : from.format(pool).value_bits;
+  const std::uint32_t bytes = keys ? from.key_bytes(pool) : from.value_bytes(pool);
   const std::uint32_t dim = from.shape().head_dim;
   constexpr std::uint32_t kPiece = 64;  // divides 8 * head_dim
   std::uint8_t piece[kPiece];
@@ -116,8 +115,8 @@ void put_plane(Writer& to, const ArenaView& from, bool wide, const std::uint8_t*
 
 void put_codes(Writer& to, const ArenaView& from, std::uint32_t tile, std::uint32_t live) {
   const std::byte* codes = from.codes(tile);
-  const bool wide = from.is_wide(tile);
-  const std::uint32_t bytes = from.code_bytes(wide);
+  const Pool pool = from.pool_of(tile);
+  const std::uint32_t bytes = from.code_bytes(pool);
   const std::uint32_t half = from.layout().key_bytes;
   if (live == kTileSlots) {
     to.put(codes, bytes);
@@ -125,14 +124,14 @@ void put_codes(Writer& to, const ArenaView& from, std::uint32_t tile, std::uint3
     put_slots(to, codes, half, 4, live);
     put_slots(to, codes + half, half, 4 * from.shape().head_dim, live);
   } else {
-    put_plane(to, from, wide, from.key_codes(tile), true, live);
-    put_plane(to, from, wide, from.value_codes(tile), false, live);
+    put_plane(to, from, pool, from.key_codes(tile), true, live);
+    put_plane(to, from, pool, from.value_codes(tile), false, live);
   }
 }
 
 void put_entry(Writer& to, const ArenaView& from, std::uint32_t lower_view, std::uint32_t live) {
   each_plane(from, lower_view,
-             [&](const std::uint8_t* plane, bool keys) { put_plane(to, from, false, plane, keys, live); });
+             [&](const std::uint8_t* plane, bool keys) { put_plane(to, from, Pool::kKept, plane, keys, live); });
 }
 
 // Calls `put(writer, view, tile, slots in it)` for the `wanted` tiles in use, in the
@@ -148,11 +147,9 @@ void put_tiles(Writer& to, const ArenaView& from, Wanted wanted, Put put) {
 
 detail::SnapshotCounts counts_of(const ArenaView& of) {
   detail::SnapshotCounts counts;
-  for (std::uint32_t layer = 0; layer < of.shape().layers; ++layer) {
-    for (std::uint32_t head = 0; head < of.shape().kv_heads; ++head) {
-      const Chain& chain = of.chain(layer, head);
-      count_chain(counts, of.policy(), layer, chain.used, of.own(chain).begin);
-    }
+  for (std::size_t i = 0; i < of.heads(); ++i) {
+    const auto layer = static_cast<std::uint32_t>(i / of.shape().kv_heads);
+    count_chain(counts, of.policy(), layer, lists_of(of.policy(), layer, record_of(of, i)));
   }
   return counts;
 }
@@ -210,7 +207,7 @@ Status save(const Cache& cache, const SnapshotSink& sink, const SaveOptions& opt
   to.start(kSides, side_section_bytes(from, counts));
   put_tiles(to, from, all_tiles, put_side);
   to.seal();
-  to.start(kCodes, code_section_bytes(from.layout(), counts));
+  to.start(kCodes, code_section_bytes(from, counts));
   put_tiles(to, from, pool_tiles, put_codes);
   to.seal();
   to.start(kShared, shared_section_bytes(from, counts));

@@ -75,8 +75,7 @@ bool SideChecks::sound_slot(const std::byte* side, std::uint32_t base, std::uint
 }
 
 bool SideChecks::next(const std::byte* side, std::uint32_t base) {
-  const std::uint32_t end = slot_ < folded_ ? folded_ : chain_.used;
-  for (std::uint32_t lane = 0; lane < kTileSlots && slot_ < end; ++lane, ++slot_) {
+  for (std::uint32_t lane = 0; lane < kTileSlots && slot_ < end_; ++lane, ++slot_) {
     if (!sound_slot(side, base, lane)) return false;
   }
   return true;

@@ -329,7 +329,7 @@ void expect_sound(const Rig& rig, const std::string& what) {
   for (std::uint32_t layer = 0; layer < rig.shape().layers; ++layer) {
     for (std::uint32_t head = 0; head < rig.shape().kv_heads; ++head) {
       ASSERT_LE(rig.cache().held(layer, head),
-                rig.cache().budget(layer, head) + std::max<std::uint32_t>(rig.shape().max_chunk, kTileSlots))
+                rig.cache().budget(layer, head) + test::most_beyond(rig.shape(), rig.policy()))
           << what;
     }
   }

@@ -166,7 +166,11 @@ TEST(Policy, PresetsAreFoundByTheNamesThatAreListed) {
   EXPECT_EQ(policy, fast_gen(77));
   ASSERT_EQ(find_policy("ems_fold", 77, policy), Status::kOk);
   EXPECT_EQ(policy, ems_fold(77));
-  EXPECT_EQ(names.size(), 16u);
+  ASSERT_EQ(find_policy("precise_tail", 77, policy), Status::kOk);
+  EXPECT_EQ(policy, precise_tail(77));
+  ASSERT_EQ(find_policy("qpruning", 77, policy), Status::kOk);
+  EXPECT_EQ(policy, qpruning(77));
+  EXPECT_EQ(names.size(), 18u);
 }
 
 TEST(Policy, AnUnknownNameLeavesThePolicyAsItWas) {

@@ -295,7 +295,8 @@ TEST(Explain, SaysWhatTheArenaHoldsUnderEveryPreset) {
           const SlotInfo& slot = slots[i];
           ASSERT_EQ((Notes{slot.position, slot.global, slot.local, slot.bias, slot.merged}), notes[i])
               << preset.name << ", slot " << i;
-          ASSERT_TRUE(i == 0 || slot.position > slots[i - 1].position) << preset.name << ", slot " << i;
+          const std::size_t faint = model_of(rig).faint(1, head).used;  // they come first, in no order
+          ASSERT_TRUE(i == 0 || i <= faint || slot.position > slots[i - 1].position) << preset.name << ", slot " << i;
           ASSERT_TRUE(i >= preset.policy.sinks || slot.position == i) << preset.name << ", slot " << i;
           merged = merged || slot.merged != 0;
         }
@@ -384,7 +385,12 @@ TEST(Scoring, DraftsThatGoBackLeaveTheBytesOfNone) {
         for (std::uint32_t layer = 0; layer < 2; ++layer) {
           for (std::uint32_t head = 0; head < 2; ++head) {
             const Cache& cache = plain.cache();
-            space = std::min(space, cache.budget(layer, head) + 32 - cache.held(layer, head));
+            std::uint32_t most = cache.budget(layer, head) + 32, held = cache.held(layer, head);
+            if (has_tiers(preset.policy)) {
+              most = preset.policy.tail + kShape.max_chunk + 31;
+              held -= model_of(plain).kept(layer, head).used + model_of(plain).faint(layer, head).used;
+            }
+            space = std::min(space, most - held);
           }
         }
         made += space == 0 ? 1 : 0;

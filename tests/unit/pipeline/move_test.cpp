@@ -87,6 +87,10 @@ TEST(MoveTo, AllSlotsMoveToALargerCache) {
     Random junk(5);
     feed(to.cache(), junk, 20);
     const auto before = saved(from.cache());
+    if (has_tiers(policy)) {
+      ASSERT_EQ(move_to(from.cache(), to.cache()), Status::kOtherPolicy) << name;
+      continue;
+    }
     ASSERT_EQ(move_to(from.cache(), to.cache()), Status::kOk) << name;
     EXPECT_EQ(saved(from.cache()), before) << name;
     EXPECT_EQ(check(to.cache()), Status::kOk) << name;
@@ -265,6 +269,7 @@ TEST(MoveTo, AnyPresetToAnyOther) {
   std::vector<Policy> policies = {full(400), streaming_llm(70, 3)};
   for (std::size_t i = 0; i < presets.size(); i += test::kEvery) {
     const Policy& policy = presets[i].policy;
+    if (has_tiers(policy)) continue;
     if (!test::needs_head_scores(policy) && !test::needs_attention(policy)) policies.push_back(policy);
   }
   for (const std::string& port : test::running_ports()) {

@@ -469,7 +469,8 @@ TEST(CheckPlan, MembersJoinKeptSlotsOnly) {
   EXPECT_EQ(check({0, kMember + 1}), Status::kBadPlan);
   EXPECT_EQ(check({kMember + 2, 0, 1}), Status::kBadPlan);
   EXPECT_EQ(check({kDrop, kMember}), Status::kBadPlan);
-  EXPECT_EQ(check({0, kDrop - 1}), Status::kBadPlan);
+  EXPECT_EQ(check({0, kDrop - 2}), Status::kBadPlan);
+  EXPECT_EQ(check({0, kFaint, kMember}), Status::kOk) << "faint slots have no numbers";
   EXPECT_EQ(check({0, kMember, 2}), Status::kBadPlan);
   EXPECT_EQ(check({0, kMember - 1}), Status::kBadPlan);
 }

@@ -36,7 +36,7 @@ TEST(CheckPlan, KeptSlotsMoveToZeroOneTwoInOrder) {
   EXPECT_EQ(check({kDrop, 1}), Status::kBadPlan);
   EXPECT_EQ(check({0, kDrop, 2}), Status::kBadPlan);
   EXPECT_EQ(check({0, 1, 1}), Status::kBadPlan);
-  EXPECT_EQ(check({0xfffffffe}), Status::kBadPlan);
+  EXPECT_EQ(check({0xfffffffd}), Status::kBadPlan);
 }
 
 TEST(CheckPlan, AgreesWithTheDefinitionOnEveryShortArray) {

@@ -49,12 +49,13 @@ TEST(Tidy, GivesTheSameBytesAndAppendMakesNoSpace) {
         } else if (each.policy.budget == Budget::kAdaptive) {
           ASSERT_TRUE(heads >= 1 && heads <= each.shape.kv_heads) << each.name;
         } else {
-          ASSERT_EQ(heads, folds ? 2u : 1u) << each.name;
+          const bool lowered = heads == 0 && has_tiers(each.policy);  // a tail whose slots all found space
+          ASSERT_TRUE(lowered || heads == (folds ? 2u : 1u)) << each.name;
         }
       }
     }
     EXPECT_EQ(check(rig.cache()), Status::kOk) << each.name;
-    EXPECT_EQ(steps > 300, each.policy.keep != Keep::kAll) << each.name;
+    EXPECT_EQ(steps > 300, each.policy.keep != Keep::kAll || has_tiers(each.policy)) << each.name;
   }
 }
 
