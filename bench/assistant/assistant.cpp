@@ -77,7 +77,7 @@ constexpr std::size_t kErrorTokensRead = 128;
 
 std::vector<std::byte> choose_profile(const Settings& settings, Model& model, ThreadPool& pool,
                                       const Tokenizer& tokenizer, const Chat& chat) {
-  if (settings.cache.profile == "none") return {};
+  if (settings.cache.profile == "none" || settings.cache.profile == "measured") return {};
   if (!settings.cache.profile.empty()) return read_profile(settings.cache.profile, model.config());
   const auto make = [&] {
     say("making a profile of the model's keys and values, once");
@@ -160,7 +160,7 @@ int run(Settings settings) {
   StoreOptions& options = settings.cache.store;
   options.workers = pool.workers();
   options.profile = choose_profile(settings, model, pool, tokenizer, chat);
-  options.outlier_channels = settings.cache.outliers.value_or(options.profile.empty() ? 0 : 8);
+  options.outlier_channels = settings.cache.outliers.value_or(default_outliers(options));
   if (options.tokens == 0 && options.arena_bytes == 0) {
     options.tokens = static_cast<std::uint32_t>(std::min(config.context, kDefaultTokens));
   }

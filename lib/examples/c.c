@@ -15,7 +15,7 @@
 #define TOKENS 64
 enum { kPrompt = 8, kAll = 48, kDim = 16, kHeads = 2 };
 
-static const nibkv_shape shape = {SHAPE, {0, 0, 0, 0, 0}};
+static const nibkv_shape shape = {SHAPE, {0, 0, 0, 0, 0}, 0};
 static _Alignas(NIBKV_ARENA_ALIGNMENT) unsigned char arena[NIBKV_FOOTPRINT_EMS(TOKENS, SHAPE)];
 static _Alignas(NIBKV_ARENA_ALIGNMENT) unsigned char second_arena[sizeof arena];
 static nibkv_cache cache, second;

@@ -27,7 +27,8 @@ nibkv_shape in_c(const Shape& shape) {
           shape.max_chunk,
           shape.workers,
           static_cast<std::uint8_t>(shape.storage),
-          {shape.rotary.base, shape.rotary.scale, shape.rotary.dims, shape.rotary.adjacent, shape.rotary.reach}};
+          {shape.rotary.base, shape.rotary.scale, shape.rotary.dims, shape.rotary.adjacent, shape.rotary.reach},
+          static_cast<std::uint8_t>(shape.basis)};
 }
 
 nibkv_policy in_c(const Policy& p) {
@@ -1144,7 +1145,7 @@ TEST(CApi, AFullArenaAnswersFull) {
 }
 
 TEST(CApi, FoldedLayersTakeFewerBytes) {
-  const nibkv_shape shape = {4, 4, 2, 32, 0, 8, 1, NIBKV_Q4, {0, 0, 0, 0, 0}};
+  const nibkv_shape shape = {4, 4, 2, 32, 0, 8, 1, NIBKV_Q4, {0, 0, 0, 0, 0}, 0};
   nibkv_policy policy;
   ASSERT_EQ(nibkv_find_policy("minicache", 1024, &policy), NIBKV_OK);
   const std::size_t apart = nibkv_footprint(&shape, &policy);

@@ -2,7 +2,7 @@
 
 /* Macros are constant expressions in C, and work for arrays. */
 #define SHAPE 2, 4, 2, 32, 0, 8, 2, NIBKV_Q4
-static const nibkv_shape kShape = {SHAPE, {0, 0, 0, 0, 0}};
+static const nibkv_shape kShape = {SHAPE, {0, 0, 0, 0, 0}, 0};
 static _Alignas(NIBKV_ARENA_ALIGNMENT) unsigned char arena[NIBKV_FOOTPRINT_EMS(64, SHAPE)];
 _Static_assert(
     NIBKV_FOOTPRINT_FULL(32, 1, 1, 1, 16, 0, 1, 1, NIBKV_Q4) ==

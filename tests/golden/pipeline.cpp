@@ -183,6 +183,13 @@ GoldenCases tier_cases() {
   policy = qpruning(160);
   policy.tail_storage = Storage::kQ4;
   list.add({shape, policy, 40});
+  // What the first tokens say of the keys, with a rotary embedding that is known and with none.
+  shape.basis = KeyBasis::kMeasured;
+  shape.outlier_channels = 8;
+  shape.max_chunk = 24;
+  list.add({shape, ems(120), 30});
+  shape.rotary = {.base = 1e4f, .dims = 48, .adjacent = false};
+  list.add({shape, precise_tail(500), 30});
   return list;
 }
 

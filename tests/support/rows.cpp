@@ -63,6 +63,7 @@ CalibrationOptions calibration_of(const Policy& policy) {
 }
 
 bool needs_profile(const Shape& shape, const Policy& policy) {
+  if (shape.basis == KeyBasis::kMeasured) return false;  // with no policy that needs one
   return shape.outlier_channels != 0 || needs_head_scores(policy) || needs_attention(policy) ||
          calibration_of(policy).align;
 }

@@ -67,6 +67,10 @@ std::vector<SnapshotCase> snapshot_cases() {
   exact.storage = Storage::kF32;
   list.push_back({"f32", exact, full(300)});
   list.push_back({"precise tail", wide, precise_tail(300, 32)});
+  Shape measured = wide;
+  measured.basis = KeyBasis::kMeasured;
+  measured.max_chunk = 20;
+  list.push_back({"measured basis", measured, ems(90)});
   list.push_back({"f32 streaming", exact, streaming_llm(50, 3)});
   for (const Preset& preset : scored_presets(wide, 100)) list.push_back({preset.name, wide, preset.policy});
   Policy policy = ems(90);

@@ -59,8 +59,8 @@ MeasuredCache::MeasuredCache(const Arguments& arguments, std::size_t room, const
 StoreOptions MeasuredCache::store(const Config& config) const {
   StoreOptions store = cache.store;
   store.workers = cache.threads;
-  if (cache.profile != "none") store.profile = read_profile(cache.profile, config);
-  store.outlier_channels = cache.outliers.value_or(store.profile.empty() ? 0 : 8);
+  if (cache.profile != "none" && cache.profile != "measured") store.profile = read_profile(cache.profile, config);
+  store.outlier_channels = cache.outliers.value_or(default_outliers(store));
   store.warn = [](const std::string& note) {
     static std::set<std::string> said;
     if (said.insert(note).second) say("note: " + note);

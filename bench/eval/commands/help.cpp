@@ -77,9 +77,12 @@ constexpr Option kOptions[] = {
 )"},
     {"arena", R"(  --arena BYTES        size of the cache instead, such as 65536, 512K or 2M
 )"},
-    {"profile", R"(  --profile PATH|none  of the model's keys and values (default none)
+    {"profile", R"(  --profile PATH|none|measured
+                       of the model's keys and values (default none; measured: what the first tokens
+                       say)
 )"},
-    {"outliers", R"(  --outliers N         key channels at 8 bits: 0, 4, 8, 12 or 16 (default 8, without a profile 0)
+    {"outliers", R"(  --outliers N         key channels at 8 bits: 0, 4, 8, 12 or 16 (default 8, measured 4,
+                       without a profile 0)
 )"},
     {"reach", R"(  --reach N            the largest distance from which a query may see a slot: it is turned back for
                        slots further behind (default: no limit)

@@ -39,6 +39,7 @@ StoreArguments read_store_arguments(const Arguments& arguments, const std::strin
   read.store.reach = static_cast<std::uint32_t>(arguments.integer("reach", 0, 2, kMaxTokens));
   if (const auto port = arguments.text("port")) read.store.port = known("port", *port, port_name);
   read.profile = arguments.text("profile", default_profile);
+  if (read.profile == "measured") read.store.basis = KeyBasis::kMeasured;
   if (arguments.text("outliers")) {
     const std::uint64_t count = arguments.integer("outliers", 0, 0, kMaxOutlierChannels);
     if (count % 4 != 0) throw UsageError("--outliers takes 0, 4, 8, 12 or 16, not '" + std::to_string(count) + "'");

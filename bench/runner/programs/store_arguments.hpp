@@ -13,7 +13,7 @@ namespace nibkv::llm {
 /// The options that the programs have in common: --policy, --set, --tokens
 /// or --arena, --port, --profile, --outliers, --threads.
 struct StoreArguments {
-  std::string profile;                    ///< a path or "none"
+  std::string profile;                    ///< a path, "none" or "measured"
   std::optional<std::uint16_t> outliers;  ///< if given
   std::size_t threads = 1;
   StoreOptions store;  ///< policy, settings, tokens (0: not given), arena_bytes, port

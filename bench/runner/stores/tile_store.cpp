@@ -119,6 +119,7 @@ Shape shape_of(const Config& model, const StoreOptions& options) {
   shape.max_chunk = kChunk;
   shape.workers = narrow(options.workers, "workers");
   shape.storage = options.storage;
+  if (options.storage != Storage::kF32) shape.basis = options.basis;
   shape.rotary = rotary_of(model);
   if (shape.rotary.known()) shape.rotary.reach = options.reach;
   return shape;
@@ -228,7 +229,8 @@ void TileStore::append(int layer, std::size_t count, const float* keys, const fl
   const auto index = static_cast<std::uint32_t>(layer);
   const auto tokens = static_cast<std::uint32_t>(count);
   // A few rows take less time than waking threads for them.
-  const std::uint32_t shares = count < kTileSlots / 2 ? 1 : shares_of(pool);
+  const bool measures = shape.basis == KeyBasis::kMeasured && cache_.held(index, 0) == 0;
+  const std::uint32_t shares = count < kTileSlots / 2 || measures ? 1 : shares_of(pool);
   const Status status = watched([&] {
     if (shares > 1) return nibkv::reserve(cache_, index, tokens);
     return nibkv::append(cache_, index, std::span(keys, size), std::span(values, size));

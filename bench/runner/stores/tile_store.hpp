@@ -28,7 +28,8 @@ struct StoreOptions {
   std::uint64_t arena_bytes = 0;       ///< read when tokens is 0
   std::string port;                    ///< empty: the fastest
   std::vector<std::byte> profile;      ///< empty: none
-  std::uint16_t outlier_channels = 0;  ///< needs a profile
+  KeyBasis basis = KeyBasis::kProfile;  ///< kMeasured: without a profile
+  std::uint16_t outlier_channels = 0;   ///< needs a profile, or a measured basis
   Storage storage = Storage::kQ4;
   std::uint32_t reach = 0;  ///< Rotary::reach
   bool turns = false;       ///< Options::turns
@@ -36,6 +37,12 @@ struct StoreOptions {
   std::function<void(const std::string& note)> warn;
   std::size_t workers = 1;
 };
+
+/// The outlier channels of a cache for which nobody says how many: as many as what is known of the keys is good for.
+inline std::uint16_t default_outliers(const StoreOptions& options) {
+  if (options.basis == KeyBasis::kMeasured) return 4;
+  return options.profile.empty() ? 0 : 8;
+}
 
 /// Tokens after which a TileStore looks at what its codes cannot hold, and the error of logits from which on it warns.
 inline constexpr std::uint32_t kErrorTokens = 64;

@@ -71,7 +71,8 @@ struct Layout {
   std::uint64_t bases = 0;           ///< u32[tiles + views]: position of a tile's first slot, under Keep::kScore
   std::uint64_t sides = 0;           ///< side data of a tile: [tiles + views][side_bytes]
   std::uint64_t codes = 0;           ///< codes of a tile, in the order of tile numbers; each has those of its pool
-  std::uint64_t tiers = 0;           ///< Tier[layers][kv_heads][1 or 2], if tokens move down from tier to tier
+  std::uint64_t tiers = 0;           ///< Tier[layers][kv_heads][1 or 2], if tokens move down from tier to tier; then of
+                                     ///< each head what is measured of its keys, measured_bytes() each
   std::uint64_t folds = 0;           ///< FoldedPart[layers][kv_heads], if layers share codes
   std::uint64_t distances = 0;       ///< u32[pairs][kv_heads][most_retained]: of the retained slots after the sinks
   std::uint64_t shared = 0;          ///< codes of the shared entries
@@ -295,6 +296,12 @@ inline constexpr std::uint32_t kMostSideBytes = [] {
 /// Whether the attention of a head can be divided along the context.
 constexpr bool divides_heads(const Shape& shape, const Policy& policy) {
   return has_codes(shape.storage) && !scores_attention(policy);
+}
+
+/// What is measured of a head's keys under KeyBasis::kMeasured: u32 tokens from which it is, 0 if nothing was; then, as
+/// in a profile (lib/FORMAT.md), u8[16] channels, scale16[16] scales, bf16[head_dim] mean key.
+constexpr std::uint32_t measured_bytes(const Shape& shape) {
+  return shape.basis == KeyBasis::kMeasured ? 4 + kMaxOutlierChannels * 3 + 2u * shape.head_dim : 0;
 }
 
 /// Workspace in which a row is encoded: f32[1 + kRefinerRows][head_dim].
@@ -542,7 +549,7 @@ struct Region {
       case Size::kCodes:
         return detail::code_bytes(shape, policy, detail::tiles_of_pools(at), at.code_bytes);
       case Size::kTiers:
-        return detail::all_heads(shape) * detail::tiers_below(policy) * detail::kTierBytes;
+        return detail::all_heads(shape) * (detail::tiers_below(policy) * detail::kTierBytes + measured_bytes(shape));
       case Size::kFolds:
         return at.views != 0 ? detail::all_heads(shape) * detail::kFoldedPartBytes : 0;
       case Size::kDistances:

@@ -76,7 +76,8 @@ class Cache {
   /// @returns kBadShape; kBadPolicy, also for a footprint beyond this machine's address space
   ///          and for Options::budgets that do not meet their conditions under Budget::kTable;
   ///          kMisaligned; kArenaTooSmall; kUnknownPort; kUnsupportedPort; kBadProfile, also when
-  ///          there is no profile but outlier channels, Budget::kScores or kRetrieval need one, when the
+  ///          there is no profile but outlier channels, Budget::kScores or kRetrieval need one, when
+  ///          there is one under KeyBasis::kMeasured, when the
   ///          policy aligns layers and the profile has no maps, when Budget::kPrefix or kRules find no
   ///          attention in it, or when Options::weights and the profile name different weights.
   ///          Neither the object nor the arena is changed unless kOk.
@@ -106,6 +107,8 @@ class Cache {
   /// The number of tokens ever appended to a layer, which is the position of its next token. 0 for
   /// a layer out of range.
   std::uint32_t seen(std::uint32_t layer) const;
+  /// The tokens from which a layer has measured its keys (KeyBasis::kMeasured); 0 if it has not, and out of range.
+  std::uint32_t measured(std::uint32_t layer) const;
 
  private:
   friend struct ArenaView;

@@ -83,6 +83,12 @@ enum {
   NIBKV_Q2 = 5    /* 2 bits */
 };
 
+/* nibkv_shape.basis: from where a cache knows what the keys of its model have in common (shape.hpp). */
+enum {
+  NIBKV_BASIS_PROFILE = 0, /* from a profile */
+  NIBKV_BASIS_MEASURED = 1 /* each layer measures its first 16 tokens or more, if one append brings them */
+};
+
 /* The rotary embedding of the keys. It is read if there is a reach, or by a policy with position_free or rephase. With
  * dims = 0 it is not known, and the other fields are ignored. */
 typedef struct nibkv_rotary {
@@ -105,7 +111,7 @@ typedef struct nibkv_shape {
   uint16_t kv_heads;    /* [1, 1024] */
   uint16_t head_dim;    /* 16, 32, 48, ..., 256 channels */
   /* Key channels of a head that are kept at 8 bits: 0, 4, 8, 12 or 16; 0 with NIBKV_F32. More than 0
-   * needs a profile. */
+   * needs a profile, or NIBKV_BASIS_MEASURED. */
   uint16_t outlier_channels;
   uint16_t max_chunk; /* maximum tokens in one append or attend, [1, 4096] */
   /* The most threads that may call attend, or shares of a call, at the same time, [1, 256]; any call may use fewer.
@@ -113,6 +119,7 @@ typedef struct nibkv_shape {
   uint16_t workers;
   uint8_t storage; /* NIBKV_Q4, ... */
   nibkv_rotary rotary;
+  uint8_t basis; /* NIBKV_BASIS_PROFILE, ... */
 } nibkv_shape;
 
 /* Values of fields of nibkv_policy. policy.hpp says what they mean and which papers they come from. */
@@ -850,6 +857,8 @@ static inline nibkv_status nibkv_import_snapshot_from(nibkv_cache* cache, const 
  * not ready. */
 NIBKV_API uint32_t nibkv_held(const nibkv_cache* cache, uint32_t layer, uint32_t kv_head);
 NIBKV_API uint32_t nibkv_head_budget(const nibkv_cache* cache, uint32_t layer, uint32_t kv_head);
+/* The tokens from which a layer has measured its keys (NIBKV_BASIS_MEASURED); 0 if it has not, and as above. */
+NIBKV_API uint32_t nibkv_measured(const nibkv_cache* cache, uint32_t layer);
 /* The number of tokens ever appended to a layer, which is the position of its next token. 0 as above. */
 NIBKV_API uint32_t nibkv_seen(const nibkv_cache* cache, uint32_t layer);
 
@@ -884,6 +893,7 @@ NIBKV_API bool nibkv_port_runs(const char* name);
  * nibkv_footprint is 0. Ranges are not checked here; nibkv_init checks them.
  *
  * With shape.rotary.reach set, add NIBKV_FOOTPRINT_REACH(of the same eight): the sum is at least nibkv_footprint.
+ * With NIBKV_BASIS_MEASURED, add NIBKV_FOOTPRINT_MEASURED(of the same eight): the sum is at least nibkv_footprint.
  * With wider codes, add NIBKV_FOOTPRINT_WIDE(how many layers policy.wide names, wide_first, wide_storage, tokens,
  * keep: 0, 1 or 2 as NIBKV_KEEP_ALL, ..., the same eight). */
 #define NIBKV_FOOTPRINT_WIDE(wide_layers, wide_first, wide_storage, tokens, keep, ...) \
@@ -893,6 +903,9 @@ NIBKV_API bool nibkv_port_runs(const char* name);
   (((wide_layers)*NIBKV_TILES_OF_HEAD_(tokens, keep, max_chunk) +                                                 \
     ((wide_first) ? UINT64_C(1) * (layers) - (wide_layers) : UINT64_C(0))) *                                      \
    (kv_heads)*4 * (head_dim) * (NIBKV_BITS_(wide_storage) - NIBKV_BITS_(storage)))
+#define NIBKV_FOOTPRINT_MEASURED(...) NIBKV_FOOTPRINT_MEASURED_(__VA_ARGS__)
+#define NIBKV_FOOTPRINT_MEASURED_(layers, query_heads, kv_heads, head_dim, outlier_channels, max_chunk, workers, storage) \
+  NIBKV_ROUND_(NIBKV_HEADS_(layers, kv_heads) * (52 + 2 * (head_dim)))
 #define NIBKV_FOOTPRINT_FULL(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 0, 0, 0, 0, 1)
 #define NIBKV_FOOTPRINT_STREAMING_LLM(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 1, 0, 0, 0, 1)
 #define NIBKV_FOOTPRINT_EMS(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 1, 1, 1, 4)

@@ -419,6 +419,7 @@ constexpr bool valid_fold(const Policy& policy, const Shape& shape) {
   if (!has_pairs(policy)) return fold.aligned_keys.empty() && fold.aligned_values.empty();
   const bool scored = policy.keep == Keep::kScore && policy.budget == Budget::kUniform;
   if ((policy.keep != Keep::kAll && !scored) || shape.storage != Storage::kQ4) return false;
+  if (shape.basis != KeyBasis::kProfile) return false;
   if (fold.retain > Retain::kFarRange || fold.retained > 128 || fold.recent > kMaxTokens) return false;
   for (std::uint32_t layer = 0; layer < kMaxPairedLayers; ++layer) {
     if (fold.aligned_keys.has(layer) && !fold.keys.has(layer)) return false;

@@ -92,6 +92,17 @@ struct Rotary {
   }
 };
 
+/// From where a cache knows what the keys of its model have in common: a mean that most of them are near, and channels
+/// that are far larger than the others.
+enum class KeyBasis : std::uint8_t {
+  kProfile = 0,   ///< from a profile; without one it is not known, and keys are coded as they come
+  /// Each layer measures its own keys when tokens are appended to it while it holds none, kLeastMeasured or more at
+  /// once: without a profile, and not from append_share. With fewer, its keys are coded as they come. Not where
+  /// layers share codes, and not with Storage::kF32.
+  kMeasured = 1,
+};
+inline constexpr std::uint32_t kLeastMeasured = 16;
+
 /// What never changes during the life of a cache.
 struct Shape {
   std::uint16_t layers = 0;       ///< [1, 1024]
@@ -99,13 +110,14 @@ struct Shape {
   std::uint16_t kv_heads = 0;     ///< [1, 1024]
   std::uint16_t head_dim = 0;     ///< 16, 32, 48, ..., 256 channels
   /// Key channels of a head that are kept at 8 bits: 0, 4, 8, 12 or 16; 0 with kF32. More
-  /// than 0 needs a profile.
+  /// than 0 needs a profile, or KeyBasis::kMeasured.
   std::uint16_t outlier_channels = 0;
   std::uint16_t max_chunk = 1;  ///< maximum tokens in one append or attend, [1, 4096]
   /// The most threads that may call attend, or shares of a call, at the same time, [1, 256]: each has its own scratch.
   /// Any call may use fewer. More than kv_heads have nothing to do in attend under a policy that scores attention.
   std::uint16_t workers = 1;
   Storage storage = Storage::kQ4;
+  KeyBasis basis = KeyBasis::kProfile;
   Rotary rotary = {};
 
   /// Query heads that read one KV head.
@@ -140,7 +152,8 @@ constexpr bool valid(const Shape& shape) {
   if (shape.outlier_channels > shape.head_dim) return false;
   if (!within(shape.max_chunk, 1, 4096) || !within(shape.workers, 1, 256)) return false;
   if (!valid(shape.rotary, shape.head_dim)) return false;
-  if (shape.storage == Storage::kF32) return shape.outlier_channels == 0;
+  if (shape.basis > KeyBasis::kMeasured) return false;
+  if (shape.storage == Storage::kF32) return shape.outlier_channels == 0 && shape.basis == KeyBasis::kProfile;
   return shape.storage <= Storage::kQ2;
 }
 

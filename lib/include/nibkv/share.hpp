@@ -29,7 +29,8 @@ struct Share {
 /// All layers may be reserved, one after the other, before the first of them is written. To give up, truncate to the
 /// tokens seen before.
 /// @param count  [1, max_chunk]
-/// @returns what append does but for its rows. The cache is unchanged unless kOk.
+/// @returns what append does but for its rows; kBadArgument also for a layer that holds nothing under
+///          KeyBasis::kMeasured, since it measures rows that come with append. The cache is unchanged unless kOk.
 /// Cost: O(count * kv_heads), and that of making space.
 Status reserve(Cache& cache, std::uint32_t layer, std::uint32_t count);
 

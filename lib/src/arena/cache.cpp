@@ -54,6 +54,8 @@ void reset(const ArenaView& to) {
       free_run(to, faint_tier(to, chain).free, faint_tile, faint_tile + faint);
     }
   }
+  if (to.shape().basis == KeyBasis::kMeasured)
+    std::memset(to.measured(0, 0), 0, to.heads() * measured_bytes(to.shape()));
   std::uint32_t tile = layout.first_tiles;
   if (layout.wide_tiles != tile) divide_pool(to, true, layout.wide_tiles, tile);
   tile = layout.kept_from;
@@ -105,10 +107,11 @@ Status Cache::init(std::span<std::byte> arena, const Shape& shape, const Policy&
 
   ProfileView profile;
   if (!options.profile.empty()) {
+    if (shape.basis == KeyBasis::kMeasured) return Status::kBadProfile;
     if (const Status read = profile.open(options.profile, shape); read != Status::kOk) return read;
     if (options.weights != 0 && profile.weights() != 0 && options.weights != profile.weights())
       return Status::kBadProfile;
-  } else if (shape.outlier_channels != 0) {
+  } else if (shape.outlier_channels != 0 && shape.basis == KeyBasis::kProfile) {
     return Status::kBadProfile;
   }
 
@@ -181,6 +184,11 @@ std::uint32_t Cache::budget(std::uint32_t layer, std::uint32_t kv_head) const {
 std::uint32_t Cache::seen(std::uint32_t layer) const {
   if (!ready() || layer >= shape_.layers) return 0;
   return ArenaView{*this}.chain(layer, 0).seen;
+}
+
+std::uint32_t Cache::measured(std::uint32_t layer) const {
+  if (!ready() || layer >= shape_.layers) return 0;
+  return ArenaView{*this}.measured_tokens(layer);
 }
 
 }  // namespace nibkv

@@ -113,6 +113,18 @@ struct ArenaView {
   ArenaHeader& header() const { return *at<ArenaHeader>(0); }
   std::uint32_t* links() const { return at<std::uint32_t>(layout().links); }
   std::uint32_t* plan() const { return at<std::uint32_t>(layout().plan); }
+  /// What is measured of a head's keys: arena.hpp. Exists only under KeyBasis::kMeasured.
+  std::uint8_t* measured(std::uint32_t layer, std::uint32_t kv_head) const {
+    const std::uint64_t tiers = heads() * detail::tiers_below(policy()) * detail::kTierBytes;
+    return at<std::uint8_t>(layout().tiers + tiers + head_index(layer, kv_head) * measured_bytes(shape()));
+  }
+  /// The tokens from which it is.
+  std::uint32_t measured_tokens(std::uint32_t layer) const {
+    if (shape().basis != KeyBasis::kMeasured) return 0;
+    std::uint32_t tokens;
+    std::memcpy(&tokens, measured(layer, 0), sizeof tokens);
+    return tokens;
+  }
   float* encoding() const { return at<float>(layout().encoding); }
   std::byte* merging() const { return at<std::byte>(layout().merging); }
   /// The workspace of KeyRefiner.

@@ -193,6 +193,18 @@ constexpr bool bounds_reach(Preset preset, Macro macro) {
   }
   return true;
 }
+constexpr bool bounds_measured() {
+  for (Shape shape : kShapes) {
+    if (!has_codes(shape.storage)) continue;
+    shape.basis = KeyBasis::kMeasured;
+    if (footprint(shape, ems(500)) >
+        NIBKV_FOOTPRINT_EMS(500, NIBKV_OF_(shape)) + NIBKV_FOOTPRINT_MEASURED(NIBKV_OF_(shape)))
+      return false;
+  }
+  return true;
+}
+static_assert(bounds_measured());
+static_assert(same(NIBKV_BASIS_PROFILE, KeyBasis::kProfile) && same(NIBKV_BASIS_MEASURED, KeyBasis::kMeasured));
 static_assert(bounds_reach([](std::uint32_t tokens) { return full(tokens); },
                            [](std::uint32_t tokens, const Shape& shape) {
                              return NIBKV_FOOTPRINT_FULL(tokens, NIBKV_OF_(shape));

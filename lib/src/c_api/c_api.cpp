@@ -303,6 +303,11 @@ uint32_t nibkv_head_budget(const nibkv_cache* cache, uint32_t layer, uint32_t kv
   return in == nullptr ? 0 : in->budget(layer, kv_head);
 }
 
+uint32_t nibkv_measured(const nibkv_cache* cache, uint32_t layer) {
+  const Cache* const in = ready(cache);
+  return in == nullptr ? 0 : in->measured(layer);
+}
+
 uint32_t nibkv_seen(const nibkv_cache* cache, uint32_t layer) {
   const Cache* const in = ready(cache);
   return in == nullptr ? 0 : in->seen(layer);

@@ -7,10 +7,10 @@ namespace nibkv {
 // The structured bindings here name every field, so that a field added on either side does not
 // compile until it is converted.
 Shape to_cpp(const nibkv_shape& from) {
-  const auto& [layers, query_heads, kv_heads, head_dim, outlier_channels, max_chunk, workers, storage, rotary] = from;
+  const auto& [layers, query_heads, kv_heads, head_dim, outlier_channels, max_chunk, workers, storage, rotary, basis] = from;
   Shape to;
   auto& [to_layers, to_query_heads, to_kv_heads, to_head_dim, to_outlier_channels, to_max_chunk, to_workers, to_storage,
-         to_rotary] = to;
+         to_basis, to_rotary] = to;
   to_layers = layers;
   to_query_heads = query_heads;
   to_kv_heads = kv_heads;
@@ -19,6 +19,7 @@ Shape to_cpp(const nibkv_shape& from) {
   to_max_chunk = max_chunk;
   to_workers = workers;
   to_storage = Storage{storage};
+  to_basis = KeyBasis{basis};
   if (rotary.dims != 0) to_rotary = {rotary.base, rotary.scale, rotary.dims, rotary.adjacent, rotary.reach};
   return to;
 }

@@ -13,6 +13,12 @@ Basis::Basis(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head)
       head_dim_(to.shape().head_dim),
       channels_(to.shape().outlier_channels) {
   if (!empty_) head_ = to.profile().head(layer, kv_head);
+  if (to.shape().basis != KeyBasis::kMeasured) return;
+  measured_ = to.measured_tokens(layer) != 0;
+  empty_ = !measured_ && channels_ == 0;
+  centred_ = centred_ && measured_;
+  const std::uint8_t* const record = to.measured(layer, kv_head) + sizeof(std::uint32_t);
+  head_ = {record, record + kMaxOutlierChannels, record + 3 * kMaxOutlierChannels, nullptr, 0};
 }
 
 std::int8_t outlier_code(float channel, float scale) {
@@ -27,6 +33,10 @@ void Basis::split_key(float* row, std::int8_t* outliers) const {
   if (empty_) return;
   for (std::uint32_t c = 0; centred_ && c < head_dim_; ++c) row[c] -= bf16_at(head_.key_means, c);
   for (std::uint32_t n = 0; n < channels_; ++n) {
+    if (!measured_) {
+      outliers[n] = 0;
+      continue;
+    }
     const float scale = from_scale16(u16_at(head_.outlier_scales, n));
     float& channel = row[head_.channels[n]];
     outliers[n] = outlier_code(channel, scale);
@@ -51,7 +61,7 @@ void Basis::turn(float* row, bool back) const {
 void Basis::join_key(float* row, const std::int8_t* outliers) const {
   if (empty_) return;
   turn(row, true);
-  for (std::uint32_t n = 0; n < channels_; ++n) {
+  for (std::uint32_t n = 0; n < channels_ && measured_; ++n) {
     row[head_.channels[n]] = static_cast<float>(outliers[n]) * from_scale16(u16_at(head_.outlier_scales, n));
   }
   for (std::uint32_t c = 0; centred_ && c < head_dim_; ++c) row[c] += bf16_at(head_.key_means, c);
@@ -64,6 +74,10 @@ void Basis::outlier_scales(float* scales) const {
 void Basis::split_query(float* row, float* outliers) const {
   if (empty_) return;
   for (std::uint32_t n = 0; n < channels_; ++n) {
+    if (!measured_) {
+      outliers[n] = 0;
+      continue;
+    }
     float& channel = row[head_.channels[n]];
     outliers[n] = channel * from_scale16(u16_at(head_.outlier_scales, n));
     channel = 0;
@@ -94,7 +108,7 @@ float Basis::outlier_unit() const {
 }
 
 bool Basis::weigh_errors(float* weights) const {
-  if (empty_) return false;
+  if (empty_ || head_.query_squares == nullptr) return false;
   for (std::uint32_t c = 0; c < head_dim_; ++c) weights[c] = bf16_at(head_.query_squares, c);
   for (std::uint32_t n = 0; n < channels_; ++n) weights[head_.channels[n]] = 0;
   // For two channels that are rotated into each other, only their squares are

@@ -61,6 +61,7 @@ class Basis {
   const std::uint8_t* turns_;  // the rotation of each rotary pair, or null
   std::uint32_t head_dim_;
   std::uint32_t channels_;
+  bool measured_ = true;  // false: what is to be measured is not known, and outlier codes are 0
   HeadProfile head_{};
 };
 

@@ -77,6 +77,8 @@ Status move_to(const Cache& from, Cache& to) {
   const ArenaView target{to};
   if (const Status fits = check_move(source, target); fits != Status::kOk) return fits;
   if (to.clear() != Status::kOk) return Status::kNotReady;
+  if (to.shape().basis == KeyBasis::kMeasured)
+    std::memcpy(target.measured(0, 0), source.measured(0, 0), target.heads() * measured_bytes(to.shape()));
   Mover mover(target);
   for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) {
     for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) {

@@ -12,6 +12,7 @@ Status check_kinds(const ArenaView& from, const ArenaView& to) {
       a.outlier_channels != b.outlier_channels || a.storage != b.storage)
     return Status::kOtherShape;
   if (has_codes(a.storage) && from.profile().checksum() != to.profile().checksum()) return Status::kOtherProfile;
+  if (a.basis != b.basis) return Status::kOtherShape;
   if (folds(from) || folds(to)) return Status::kOtherPolicy;
   if (has_tiers(from.policy()) || has_tiers(to.policy())) return Status::kOtherPolicy;
   if (from.policy().wide != to.policy().wide || from.policy().wide_first != to.policy().wide_first)

@@ -2,6 +2,7 @@
 
 #include "pipeline/append_rows.hpp"
 #include "pipeline/lower_slots.hpp"
+#include "pipeline/measure.hpp"
 
 namespace nibkv {
 namespace {
@@ -10,6 +11,7 @@ namespace {
 Status append_rows(const ArenaView& to, std::uint32_t layer, std::uint32_t count, const ConstRows& keys,
                    const ConstRows& values) {
   if (const Status status = make_place(to, layer, count); status != Status::kOk) return status;
+  if (will_measure(to, layer)) measure(to, layer, count, keys);
   for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) {
     const Place first = take_slots(to, to.chain(layer, head), count);
     write_rows(to, layer, head, count, {0, count}, first, keys, values, to.encoding());

@@ -1,6 +1,7 @@
 #include "codec/slot.hpp"
 #include "nibkv/share.hpp"
 #include "pipeline/append_rows.hpp"
+#include "pipeline/measure.hpp"
 
 namespace nibkv {
 namespace {
@@ -44,6 +45,7 @@ Status reserve(Cache& cache, std::uint32_t layer, std::uint32_t count) {
   if (!cache.ready()) return Status::kNotReady;
   const ArenaView to{cache};
   if (layer >= to.shape().layers || count == 0 || count > to.shape().max_chunk) return Status::kBadArgument;
+  if (will_measure(to, layer)) return Status::kBadArgument;
   if (const Status status = make_place(to, layer, count); status != Status::kOk) return status;
   for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) {
     Place at = take_slots(to, to.chain(layer, head), count);

@@ -90,6 +90,10 @@ Byte* profile_attention_at(Byte* data, std::size_t heads, std::size_t above, std
          index * sizeof(HeadAttention);
 }
 
+/// Whether a record's channels, scales and mean key are in their ranges.
+/// @param record  u8[16], scale16[16], bf16[head_dim]
+[[gnu::visibility("hidden")]] bool good_channels(const std::uint8_t* record, std::uint32_t head_dim);
+
 /// The checksum that a profile's header must have: over all bytes of the profile, with
 /// this field taken as 0.
 inline std::uint32_t profile_crc(const std::byte* data, std::size_t size) {

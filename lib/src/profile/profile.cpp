@@ -16,7 +16,10 @@ bool finite_bf16(const std::uint8_t* bytes) {
   return (bytes[1] & 0x7f) != 0x7f || (bytes[0] & 0x80) == 0;
 }
 
-bool good_head(const HeadProfile& head, std::uint32_t head_dim) {
+}  // namespace
+
+bool good_channels(const std::uint8_t* record, std::uint32_t head_dim) {
+  const HeadProfile head{record, record + kMaxOutlierChannels, record + 3 * kMaxOutlierChannels, nullptr, 0};
   std::uint8_t taken[kMaxHeadDim / 8] = {};
   for (std::uint32_t n = 0; n < kMaxOutlierChannels; ++n) {
     const std::uint32_t channel = head.channels[n];
@@ -27,7 +30,17 @@ bool good_head(const HeadProfile& head, std::uint32_t head_dim) {
     if (scale != 0 && (scale >> 8 == 0 || scale >> 8 == 0xff)) return false;
   }
   for (std::uint32_t c = 0; c < head_dim; ++c) {
-    if (!finite_bf16(head.key_means + 2 * c) || !finite_bf16(head.query_squares + 2 * c)) return false;
+    if (!finite_bf16(head.key_means + 2 * c)) return false;
+  }
+  return true;
+}
+
+namespace {
+
+bool good_head(const HeadProfile& head, std::uint32_t head_dim) {
+  if (!good_channels(head.channels, head_dim)) return false;
+  for (std::uint32_t c = 0; c < head_dim; ++c) {
+    if (!finite_bf16(head.query_squares + 2 * c)) return false;
     if ((head.query_squares[2 * c + 1] & 0x80) != 0) return false;  // negative
   }
   return true;

@@ -31,6 +31,7 @@ std::uint64_t fingerprint(const Shape& shape, const Policy& policy) {
   Fingerprint all;
   all.add(shape.layers).add(shape.query_heads).add(shape.kv_heads).add(shape.head_dim);
   all.add(shape.outlier_channels).add(shape.max_chunk).add(static_cast<std::uint64_t>(shape.storage));
+  if (shape.basis != KeyBasis::kProfile) all.add(8192u + static_cast<std::uint64_t>(shape.basis));
   if (policy.rephase || policy.position_free || shape.rotary.reach != 0) {
     all.add(bits_from_float(shape.rotary.base)).add(bits_from_float(shape.rotary.scale));
     all.add(shape.rotary.dims).add(shape.rotary.adjacent ? 1 : 0);

@@ -43,7 +43,7 @@ static_assert(sizeof(SectionHeader) + 4 == detail::kSectionBytes);
 /// Sections, in their order in a snapshot.
 enum Section : std::uint32_t {
   kNote = 0,    // the caller's bytes
-  kChains = 1,  // ChainRecord[layers][kv_heads]
+  kChains = 1,  // ChainRecord[layers][kv_heads], then what is measured of heads (Layout::tiers)
   kSides = 2,   // of the tiles in use, chain by chain: u32 base under Keep::kScore, then side data
   kCodes = 3,   // of those of them that are tiles of the pool, not views
   kShared = 4,  // planes of the entries in use, in the order of the lower layers' chains

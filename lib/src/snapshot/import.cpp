@@ -177,6 +177,10 @@ bool load(const ArenaView& from, const ArenaView& to, const SnapshotSource& sour
   Reader records(source, parts.offset[kChains] - sizeof(SectionHeader), parts.crc[kNote]);
   SectionHeader header;
   if (!records.get(&header, sizeof header)) return false;
+  if (to.shape().basis == KeyBasis::kMeasured) {
+    Reader measured(source, parts.offset[kChains] + to.heads() * sizeof(ChainRecord));
+    if (!measured.get(to.measured(0, 0), to.heads() * measured_bytes(to.shape())) || !sound_measured(to)) return false;
+  }
   TileSection sides(source, parts, kSides);
   TileSection codes(source, parts, kCodes);
   ChainJudge judge(from, said_whole_from(parts.header));
@@ -197,6 +201,7 @@ bool load(const ArenaView& from, const ArenaView& to, const SnapshotSource& sour
                {from.policy(), chain, SnapshotSlots::take, &slots});
     if (!slots.finish(to)) return false;
   }
+  if (!records.skip(to.heads() * measured_bytes(from.shape()))) return false;
   mover.finish(judge.most_seen(), judge.whole_from(), judge.exact_from());
   return records.crc() == parts.crc[kChains] && sides.whole() && codes.whole();
 }

@@ -1,6 +1,7 @@
 #include "snapshot/judge.hpp"
 
 #include "pipeline/plan_chain.hpp"
+#include "profile/format.hpp"
 #include "snapshot/side_checks.hpp"
 
 namespace nibkv {
@@ -51,7 +52,7 @@ bool ChainJudge::sound(const ChainRecord& record) {
   most_seen_ = record.seen > most_seen_ ? record.seen : most_seen_;
   least_seen_ = record.seen < least_seen_ ? record.seen : least_seen_;
   any_gone_ = any_gone_ || record.used != record.seen || record.folded != 0;
-  any_lowered_ = any_lowered_ || (tiers && record.retained != 0);
+  any_lowered_ = any_lowered_ || (tiers && record.retained != 0) || to_.shape().basis == KeyBasis::kMeasured;
   if (!keeps_global(to_.policy()) && (record.heaviest != 0 || record.exponent != 0)) return false;
   if (!keeps_local(to_.policy()) && record.level != 0) return false;
   const std::uint64_t tiles_before = counts_.tiles.all();
@@ -95,6 +96,51 @@ bool ChainReader::next() {
   return next_ <= end_;
 }
 
+namespace {
+
+// Of the records of a layer's heads, one after the other.
+class MeasuredChecks {
+ public:
+  explicit MeasuredChecks(const Shape& shape) : shape_(shape) {}
+
+  bool next(const std::uint8_t* record) {
+    std::uint32_t tokens;
+    std::memcpy(&tokens, record, sizeof tokens);
+    if (index_++ % shape_.kv_heads == 0) tokens_ = tokens;
+    if (tokens != tokens_ || tokens > 4096) return false;  // of a chunk
+    record += sizeof tokens;
+    if (tokens >= kLeastMeasured) return good_channels(record, shape_.head_dim);
+    for (std::uint32_t i = 0; i < measured_bytes(shape_) - sizeof tokens; ++i) tokens |= record[i];
+    return tokens == 0;
+  }
+
+ private:
+  const Shape& shape_;
+  std::uint32_t index_ = 0;
+  std::uint32_t tokens_ = 0;
+};
+
+}  // namespace
+
+Status check_measured(const ArenaView& to, Reader& records) {
+  if (to.shape().basis != KeyBasis::kMeasured) return Status::kOk;
+  std::uint8_t record[4 + kMaxOutlierChannels * 3 + 2 * kMaxHeadDim];
+  MeasuredChecks sound(to.shape());
+  for (std::size_t i = 0; i < to.heads(); ++i) {
+    if (!records.get(record, measured_bytes(to.shape()))) return Status::kStorageFailed;
+    if (!sound.next(record)) return Status::kCorrupt;
+  }
+  return Status::kOk;
+}
+
+bool sound_measured(const ArenaView& to) {
+  MeasuredChecks sound(to.shape());
+  bool good = true;
+  for (std::size_t i = 0; to.shape().basis == KeyBasis::kMeasured && i < to.heads(); ++i)
+    good = good && sound.next(to.measured(0, 0) + i * measured_bytes(to.shape()));
+  return good;
+}
+
 Status check_header(const ArenaView& to, const SnapshotHeader& header) {
   if (header.shape != fingerprint(to.shape(), to.policy())) return Status::kOtherShape;
   if (header.policy != policy_print(to)) return Status::kOtherPolicy;
@@ -121,13 +167,14 @@ bool read_plane(Reader& codes, std::uint32_t bits, std::uint32_t bytes, Status& 
 
 Status check_content(const ArenaView& to, const SnapshotSource& source, const Parts& parts, ChainJudge& judge) {
   const std::size_t heads = to.heads();
-  if (parts.bytes[kChains] != heads * sizeof(ChainRecord)) return Status::kCorrupt;
+  if (parts.bytes[kChains] != chain_section_bytes(to)) return Status::kCorrupt;
   Reader records(source, parts.offset[kChains]);
   for (std::size_t i = 0; i < heads; ++i) {
     ChainRecord record;
     if (!records.get(&record, sizeof record)) return Status::kStorageFailed;
     if (const Status taken = judge.take(record); taken != Status::kOk) return taken;
   }
+  if (const Status measured = check_measured(to, records); measured != Status::kOk) return measured;
   const detail::SnapshotCounts& counts = judge.counts();
   const SnapshotHeader& header = parts.header;
   if (!judge.sound_whole_from()) return Status::kCorrupt;

@@ -90,6 +90,12 @@ class ChainReader {
   const ArenaView& to_;
 };
 
+/// Whether what is measured of the keys of heads is what append measures, read from where the records of a snapshot's
+/// chains end.
+Status check_measured(const ArenaView& to, Reader& records);
+/// The same in an arena.
+bool sound_measured(const ArenaView& to);
+
 /// Compares a header with a cache, or a description of one.
 Status check_header(const ArenaView& to, const SnapshotHeader& header);
 

@@ -4,6 +4,7 @@
 
 #include "arena/view.hpp"
 #include "nibkv/snapshot.hpp"
+#include "snapshot/format.hpp"
 
 namespace nibkv {
 
@@ -20,6 +21,9 @@ inline std::uint32_t side_record_bytes(const ArenaView& to) {
 /// The lengths of sections follow from these counts.
 inline std::uint64_t side_section_bytes(const ArenaView& of, const detail::SnapshotCounts& counts) {
   return (counts.tiles.all() + counts.views) * side_record_bytes(of);
+}
+inline std::uint64_t chain_section_bytes(const ArenaView& of) {
+  return of.heads() * (sizeof(ChainRecord) + measured_bytes(of.shape()));
 }
 inline std::uint64_t code_section_bytes(const ArenaView& of, const detail::SnapshotCounts& counts) {
   return detail::code_bytes(of.shape(), of.policy(), counts.tiles, of.layout().code_bytes);

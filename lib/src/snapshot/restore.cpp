@@ -72,6 +72,9 @@ bool load_chains(const ArenaView& to, const SnapshotSource& source, const Parts&
     const auto layer = static_cast<std::uint32_t>(i / to.shape().kv_heads);
     load_fold(to, layer, static_cast<std::uint32_t>(i % to.shape().kv_heads), record);
   }
+  if (to.shape().basis == KeyBasis::kMeasured &&
+      (!reader.get(to.measured(0, 0), to.heads() * measured_bytes(to.shape())) || !sound_measured(to)))
+    return false;
   to.header().peak_tiles = parts.header.peak_tiles;
   to.header().peak_bytes = parts.header.peak_bytes;
   to.header().whole_from = judge.whole_from();

@@ -198,11 +198,12 @@ Status save(const Cache& cache, const SnapshotSink& sink, const SaveOptions& opt
   to.start(kNote, options.note.size());
   to.put(options.note.data(), options.note.size());
   to.seal();
-  to.start(kChains, heads * sizeof(ChainRecord));
+  to.start(kChains, chain_section_bytes(from));
   for (std::size_t i = 0; i < heads; ++i) {
     const ChainRecord record = record_of(from, i);
     to.put(&record, sizeof record);
   }
+  if (from.shape().basis == KeyBasis::kMeasured) to.put(from.measured(0, 0), heads * measured_bytes(from.shape()));
   to.seal();
   to.start(kSides, side_section_bytes(from, counts));
   put_tiles(to, from, all_tiles, put_side);
