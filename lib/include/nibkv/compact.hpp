@@ -30,7 +30,8 @@ Status compact(Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::sp
 /// window of the local score.
 ///
 /// @param tokens  mean budget of a head, in (sinks + recent, policy.tokens], above sinks + tail too. Later appends
-///                follow the arena's own budgets again.
+///                follow the arena's own budgets again. Where there is a faint tier, its slots come first: what goes is
+///                what has better codes.
 /// @param how     how heads share it, independent of Policy::budget; except that kTable is allowed
 ///                only if Policy::budget is kTable, and then only kTable and kUniform are
 /// @returns kNotReady; kBadPolicy when the policy is not Keep::kScore, or for a `how` that does

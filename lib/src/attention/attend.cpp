@@ -13,10 +13,11 @@ std::uint32_t rows_of_pass(const ArenaView& to, const Chain& chain, bool scores)
   const std::uint32_t group = to.shape().group();
   const std::uint32_t rows = to.shape().rows();
   if (!scores || group >= rows) return rows;
-  const std::uint32_t tiles =
-      tiles_of(chain.used) +
-      (to.layout().views != 0 ? 1 : detail::tiers_below(to.policy()));  // not 0: it holds the queries' own
+  const Segments segments = to.segments(chain);
+  std::uint32_t tiles = 0;  // at most chain_tiles, and not 0: it holds the queries' own
+  for (std::uint32_t i = 0; i < segments.count; ++i) tiles += tiles_of(segments.at[i].slots);
   const auto fitting = static_cast<std::uint32_t>(scored_pairs(to.shape(), to.policy(), to.layout()) / tiles);
+  NIBKV_ASSERT(fitting >= group);
   return (fitting < rows ? fitting : rows) / group * group;
 }
 

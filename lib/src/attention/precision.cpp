@@ -19,14 +19,17 @@ double mean_error(const ArenaView& to, const Chain& chain) {
   double sum = 0;
   float energies[kTileSlots];
   for (Cursor at = to.first_slot(chain); at.any(); at.next_tile(to.links())) {
+    // What is in a tail will move down.
+    const Pool pool = to.pool_of(at.tile) == Pool::kTail ? to.pool_of(chain) : to.pool_of(at.tile);
+    const double share = coding_error(to.format(pool).key_bits);
     key_energies(to, at.tile, energies);
     for (std::uint32_t lane = 0; lane < at.slots_in_tile(); ++lane) {
       const double scale = from_scale16(to.key_scales(at.tile)[lane]);
-      sum += static_cast<double>(energies[lane]) * scale * scale;
+      sum += static_cast<double>(energies[lane]) * scale * scale * share;
     }
   }
   if (chain.used == 0) return 0;
-  return sum / chain.used * coding_error(to.format(to.pool_of(chain)).key_bits);
+  return sum / chain.used;
 }
 
 }  // namespace

@@ -91,18 +91,34 @@ void restore_key(const ArenaView& to, const Basis& basis, std::uint32_t tile, st
   basis.join_key(row, outliers);
 }
 
+namespace {
+
+// Codes of 8 bits without -128, which rows beyond the range of floats may give.
+const std::uint8_t* without_least(std::uint32_t bits, const std::uint8_t* codes, std::uint32_t head_dim,
+                                  std::uint8_t* space) {
+  if (bits != 8) return codes;
+  for (std::uint32_t c = 0; c < head_dim; ++c) space[c] = codes[c] == 0x80 ? std::uint8_t{0x81} : codes[c];
+  return space;
+}
+
+}  // namespace
+
 void put_key(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, const std::uint8_t* codes,
              std::uint16_t scale) {
   NIBKV_ASSERT(lane < kTileSlots && (scale == 0 || scale >= 256));
   to.key_scales(tile)[lane] = scale < kMostKeyScale16 ? scale : kMostKeyScale16;
-  put_key_codes(key_plane(to, tile), to.key_codes(tile), lane, codes);
+  const CodePlane plane = key_plane(to, tile);
+  std::uint8_t space[kMaxHeadDim];
+  put_key_codes(plane, to.key_codes(tile), lane, without_least(plane.bits, codes, plane.head_dim, space));
 }
 
 void put_value(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, const std::uint8_t* codes,
                std::uint16_t scale) {
   NIBKV_ASSERT(lane < kTileSlots && (scale == 0 || scale >= 256));
   to.value_scales(tile)[lane] = scale < kMostValueScale16 ? scale : kMostValueScale16;
-  put_value_codes(value_plane(to, tile), to.value_codes(tile), lane, codes);
+  const CodePlane plane = value_plane(to, tile);
+  std::uint8_t space[kMaxHeadDim];
+  put_value_codes(plane, to.value_codes(tile), lane, without_least(plane.bits, codes, plane.head_dim, space));
 }
 
 void key_energies(const ArenaView& to, std::uint32_t tile, float* energies) {

@@ -237,8 +237,9 @@ void move_slot(const ArenaView& to, std::uint32_t from_tile, std::uint32_t from_
 
 // Codes of the same row that are wider, in place. Levels of 2 and 4 bits are exact at 8; those of 2 bits are within
 // 4 % of 63 and 19 at 4 bits, as 48 and 15.
+// @param most  that a scale may be
 static void widen(std::uint32_t from_bits, std::uint32_t to_bits, std::uint32_t head_dim, std::uint8_t* codes,
-                  std::uint16_t& scale) {
+                  std::uint16_t& scale, std::uint16_t most) {
   if (from_bits == to_bits) return;
   NIBKV_ASSERT(from_bits < to_bits);
   const std::int8_t* const levels = ports::levels_of(from_bits);
@@ -252,6 +253,7 @@ static void widen(std::uint32_t from_bits, std::uint32_t to_bits, std::uint32_t 
   }
   if (scale != 0)
     scale = to_bits == 8 ? static_cast<std::uint16_t>(scale - 256) : to_scale16(from_scale16(scale) * 1.3125f);
+  if (scale > most) scale = most;
 }
 
 void copy_key_codes(Pool pool, const std::uint8_t* keys, std::uint32_t lane, const ArenaView& to, const Place& to_at) {
@@ -259,7 +261,7 @@ void copy_key_codes(Pool pool, const std::uint8_t* keys, std::uint32_t lane, con
   const CodePlane plane = key_plane(to, to_at.tile);
   std::uint8_t codes[kMaxHeadDim];
   get_key_codes(from, keys, lane, codes);
-  widen(from.bits, plane.bits, plane.head_dim, codes, to.key_scales(to_at.tile)[to_at.lane]);
+  widen(from.bits, plane.bits, plane.head_dim, codes, to.key_scales(to_at.tile)[to_at.lane], kMostKeyScale16);
   put_key_codes(plane, to.key_codes(to_at.tile), to_at.lane, codes);
 }
 
@@ -269,7 +271,7 @@ void copy_value_codes(Pool pool, const std::uint8_t* values, std::uint32_t lane,
   const CodePlane plane = value_plane(to, to_at.tile);
   std::uint8_t codes[kMaxHeadDim];
   get_value_codes(from, values, lane, codes);
-  widen(from.bits, plane.bits, plane.head_dim, codes, to.value_scales(to_at.tile)[to_at.lane]);
+  widen(from.bits, plane.bits, plane.head_dim, codes, to.value_scales(to_at.tile)[to_at.lane], kMostValueScale16);
   put_value_codes(plane, to.value_codes(to_at.tile), to_at.lane, codes);
 }
 

@@ -83,7 +83,7 @@ Segments not_faint(const ArenaView& to, const Chain& chain) {
 }
 
 // Closes the gaps of the faint slots, and adds those that become faint at their end.
-void compact_faint(const ArenaView& to, const Chain& chain, const Lowering& lowering, const std::uint32_t* target) {
+void compact_faint(const ArenaView& to, Chain& chain, const Lowering& lowering, const std::uint32_t* target) {
   Tier& faint = faint_tier(to, chain);
   const std::uint32_t slots = faint.used;
   const Segments others = not_faint(to, chain);
@@ -92,7 +92,10 @@ void compact_faint(const ArenaView& to, const Chain& chain, const Lowering& lowe
   for (std::uint32_t i = 0; i < slots; ++i) numbers[i] = target[i] == kFaint ? next++ : kDrop;
   faint.used = close_gaps(to, faint, slots, numbers, 0);
   each_slot(others, to.links(), [&](std::uint32_t slot, const Place& at) {
-    if (target[slot] == kFaint) lowering.move(at, add_to_tier(to, chain, faint));
+    if (target[slot] != kFaint) return;
+    const bool sink = slot - slots < to.policy().sinks;  // its score is below no bound
+    if (sink && keeps_global(to.policy())) chain.heaviest = 0xffffffff;
+    lowering.move(at, add_to_tier(to, chain, faint));
   });
 }
 

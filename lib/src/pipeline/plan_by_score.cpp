@@ -118,12 +118,13 @@ void score_planned(const ArenaView& to, const Chain& chain, std::uint32_t layer,
   }
 }
 
-// The end of the slots that may be dropped where there are tiers: a tail counts as full, so that however its slots were
-// dropped by a caller's plan, the kept tier has some that may go.
+// The end of the slots that may be dropped where there are tiers. Where heads compete, a tail counts as full: however a
+// caller's plan has dropped its slots, the kept tier of a head that has to give slots to others has some.
 std::uint32_t tiers_end(const ArenaView& to, const Chain& chain) {
   const std::uint32_t end = slots_below(to, chain) + ripe_slots(to, chain);
   const std::uint32_t left = chain.used - end;
-  const std::uint32_t newest = left > to.policy().tail ? left : to.policy().tail;
+  const bool full = to.policy().budget == Budget::kAdaptive && left < to.policy().tail;
+  const std::uint32_t newest = full ? to.policy().tail : left;
   const std::uint32_t recent = recent_of(to.policy(), chain.seen);
   const std::uint32_t more = recent > newest ? recent - newest : 0;
   const std::uint32_t faint = faint_slots(to, chain);  // none of them is recent

@@ -7,6 +7,7 @@
 #include <limits>
 #include <vector>
 
+#include "tests/support/feed.hpp"
 #include "tests/support/model_of.hpp"
 
 namespace nibkv::precision_test {
@@ -73,6 +74,32 @@ TEST(LogitErrors, AreSmallerInWideLayers) {
   ASSERT_EQ(logit_errors(rig.cache(), 1, queries, wide), Status::kOk);
   for (std::size_t query = 0; query < 4; ++query)
     EXPECT_NEAR(wide[query] / narrow[query], std::sqrt(4e-5 / 7e-3), 1e-3);
+}
+
+// Slots of a tail count as what they will become, faint ones as what they are.
+TEST(LogitErrors, AreThoseOfTheTiers) {
+  Random random(2);
+  const auto keys = random.bells(std::size_t{kTokens} * kShape.kv_heads * kShape.head_dim);
+  const auto queries = random.bells(std::size_t{kShape.query_heads} * kShape.head_dim);
+  Policy tail = full(kTokens);
+  tail.tail = 32;
+  Rig plain(kShape, full(kTokens), ""), tailed(kShape, tail, "");
+  feed(plain, keys);
+  feed(tailed, keys);
+  std::vector<float> without(4), with(4), faint(4);
+  ASSERT_EQ(logit_errors(plain.cache(), 0, queries, without), Status::kOk);
+  ASSERT_EQ(logit_errors(tailed.cache(), 0, queries, with), Status::kOk);
+  Policy policy = snapkv(192);
+  policy.tail = 32;
+  policy.faint = 96;
+  Rig rig(kShape, policy, "");
+  for (int token = 0; token < 600; ++token) (void)test::feed(rig.cache(), random, 1);
+  ASSERT_EQ(logit_errors(rig.cache(), 0, queries, faint), Status::kOk);
+  const double share = 96.0 / rig.cache().held(0, 0);
+  for (std::size_t query = 0; query < 4; ++query) {
+    EXPECT_NEAR(with[query] / without[query], 1, 0.01);
+    EXPECT_NEAR(faint[query] / without[query] / std::sqrt(1 - share + share * 0.111 / 0.007), 1, 0.1);
+  }
 }
 
 TEST(LogitErrors, AreSmallerWhereAProfileKnowsTheMean) {

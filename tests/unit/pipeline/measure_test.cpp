@@ -128,6 +128,24 @@ TEST(Measured, FewTokensMeasureNothingAndClearForgets) {
   EXPECT_EQ(reserve(rig.cache(), 0, 20), Status::kOk);
 }
 
+// What a head holds is in the basis that was measured, so it stays while any head holds something.
+TEST(Measured, AHeadThatIsEmptyIsNotMeasuredAgain) {
+  Shape shape = shape_of(KeyBasis::kMeasured, 8);
+  shape.query_heads = shape.kv_heads = 2;
+  Rig rig(shape, full(500));
+  Random random(2);
+  const auto rows = random.bells(20 * 2 * kDim);
+  ASSERT_EQ(append(rig.cache(), 0, rows, rows), Status::kOk);
+  ASSERT_EQ(compact(rig.cache(), 0, 0, std::vector<std::uint32_t>(20, kDrop)), Status::kOk);
+  const auto token = random.bells(2 * kDim), many = random.bells(40 * 2 * kDim);
+  ASSERT_EQ(append(rig.cache(), 0, token, token), Status::kOk);
+  EXPECT_EQ(rig.cache().measured(0), 20u);
+  ASSERT_EQ(compact(rig.cache(), 0, 0, std::vector<std::uint32_t>(1, kDrop)), Status::kOk);
+  EXPECT_EQ(reserve(rig.cache(), 0, 2), Status::kOk);
+  ASSERT_EQ(append(rig.cache(), 0, many, many), Status::kOk);
+  EXPECT_EQ(rig.cache().measured(0), 20u);
+}
+
 TEST(Measured, HugeRowsAndZerosAreMeasured) {
   for (const float size : {0.0f, 1e-30f, 1e30f, 3e38f}) {
     Rig rig(shape_of(KeyBasis::kMeasured, 4), full(500));

@@ -179,6 +179,107 @@ TEST(Tiers, AFullCacheTakesWhatRoomSaysAndGivesItBack) {
   }
 }
 
+// Groups for which the scratch of scores is as small as can be: a pass has the heads of one query.
+TEST(Tiers, ScoresOfLargeGroupsFitTheirScratch) {
+  for (const std::uint16_t group : {std::uint16_t{3}, std::uint16_t{8}, std::uint16_t{12}, std::uint16_t{15}}) {
+    for (const bool table : {false, true}) {
+      Shape shape = {.layers = 1, .query_heads = 0, .kv_heads = 2, .head_dim = 16, .max_chunk = 33};
+      shape.query_heads = static_cast<std::uint16_t>(2 * group);
+      Policy policy = with_tail(snapkv(table ? 160 : 96), 32);
+      policy.recent = 0;
+      policy.faint = 32;
+      if (table) policy.budget = Budget::kTable;
+      Rig rig(shape, policy, {}, 1, table ? std::vector<std::uint32_t>{224, 96} : std::vector<std::uint32_t>{});
+      ASSERT_EQ(rig.made(), Status::kOk);
+      Random random(3);
+      for (int step = 0; step < 30; ++step) {
+        const std::uint32_t count = random.within(1, 33);
+        const auto rows = random.bells(std::size_t{count} * 2 * 16);
+        ASSERT_EQ(append(rig.cache(), 0, rows, rows), Status::kOk);
+        (void)test::attend_all(rig.cache(), 0, random.bells(std::size_t{count} * shape.query_heads * 16));
+        ASSERT_TRUE(rig.arena().guards_intact());
+        ASSERT_EQ(check(rig.cache()), Status::kOk);
+      }
+    }
+  }
+}
+
+// A sink's score may be above all bounds; where a caller's plan makes it faint, it counts like any other.
+TEST(Tiers, ASinkMayBecomeFaint) {
+  Shape shape = {.layers = 1, .query_heads = 1, .kv_heads = 1, .head_dim = 16, .max_chunk = 4};
+  Policy policy = with_tail(h2o(160), 32);
+  policy.sinks = 4;
+  policy.recent = 64;
+  policy.faint = 32;
+  Rig rig(shape, policy);
+  const std::vector<float> row(16, 1.0f), first(16, 3.0f), query(16, 30.0f);
+  std::vector<float> out(16);
+  for (int token = 0; token < 400; ++token) {
+    ASSERT_EQ(append(rig.cache(), 0, token == 0 ? first : row, row), Status::kOk);
+    ASSERT_EQ(attend(rig.cache(), 0, query, out), Status::kOk);
+  }
+  const std::uint32_t faint = model_of(rig).faint(0, 0).used;
+  ASSERT_EQ(test::explain_all(rig.cache(), 0, 0)[faint].global, 0xffffffffu);
+  std::vector<std::uint32_t> target(rig.cache().held(0, 0));
+  std::uint32_t next = 0;
+  for (std::uint32_t i = 0; i < target.size(); ++i) target[i] = i == 0 ? kDrop : i <= faint ? kFaint : next++;
+  ASSERT_EQ(compact(rig.cache(), 0, 0, target), Status::kOk);
+  EXPECT_EQ(check(rig.cache()), Status::kOk);
+  for (int token = 0; token < 40; ++token) {
+    ASSERT_EQ(append(rig.cache(), 0, row, row), Status::kOk);
+    ASSERT_EQ(attend(rig.cache(), 0, query, out), Status::kOk);
+    ASSERT_EQ(check(rig.cache()), Status::kOk);
+  }
+}
+
+// The recent window is of tokens, wherever they lie.
+TEST(Tiers, TheRecentWindowGoesOnInTheKeptTier) {
+  Policy policy = with_tail(snapkv(192), 32);
+  ASSERT_EQ(policy.recent, 32u);
+  Rig rig(kShape, policy);
+  Random random(5);
+  (void)test::feed(rig.cache(), random, 160);
+  ASSERT_EQ(truncate(rig.cache(), 90), Status::kOk);
+  ASSERT_EQ(compact_now(rig.cache(), 40, Budget::kUniform), Status::kOk);
+  for (std::uint32_t head = 0; head < 2; ++head) {
+    const auto slots = test::explain_all(rig.cache(), 1, head);
+    ASSERT_EQ(slots.size(), 40u);
+    for (std::uint32_t back = 1; back <= 32; ++back) EXPECT_EQ(slots[slots.size() - back].position, 90 - back);
+  }
+  EXPECT_LE(oldest_reachable(rig.cache()), 58u);
+}
+
+// Rows as large as floats go leave codes that rows have, at every width, also once they have moved.
+TEST(Tiers, HugeRowsLeaveASoundCache) {
+  for (const float size : {1e30f, 1e36f, 1e38f, 3e38f}) {
+    for (const Storage storage : {Storage::kQ4, Storage::kQ2, Storage::kQ8}) {
+      Shape shape = kShape;
+      shape.outlier_channels = 0;
+      shape.storage = storage;
+      for (const bool first : {false, true}) {
+        Policy policy = with_tail(snapkv(160), 32);
+        policy.wide_first = first && storage == Storage::kQ2;
+        policy.wide_storage = Storage::kQ4;
+        Rig rig(shape, policy), again(shape, policy);
+        Random random(9);
+        for (int step = 0; step < 20; ++step) {
+          auto rows = random.bells(20 * 2 * 48);
+          for (float& channel : rows) channel = std::max(-1.0f, std::min(channel, 1.0f)) * size;
+          for (std::uint32_t layer = 0; layer < 2; ++layer)
+            ASSERT_EQ(append(rig.cache(), layer, rows, rows), Status::kOk);
+          ASSERT_EQ(check(rig.cache()), Status::kOk) << size << ", " << static_cast<int>(storage);
+          std::vector<std::uint32_t> target(rig.cache().held(0, 0));
+          std::uint32_t next = 0;
+          for (std::uint32_t i = 0; i < target.size(); ++i) target[i] = i % 5 == 1 ? kDrop : next++;
+          ASSERT_EQ(compact(rig.cache(), 0, 0, target), Status::kOk);
+          ASSERT_EQ(check(rig.cache()), Status::kOk) << size << ", " << static_cast<int>(storage);
+        }
+        EXPECT_EQ(restore(again.cache(), test::saved(rig.cache())), Status::kOk);
+      }
+    }
+  }
+}
+
 TEST(Tiers, AreValidInTheirRanges) {
   const auto is_valid = [](auto change, Storage storage = Storage::kQ4) {
     Shape shape = kShape;
