@@ -219,8 +219,8 @@ TEST(CApi, AConversationGivesTheBytesOfTheCppInterface) {
     const Usage usage = cache.usage();
     EXPECT_EQ(std::tie(to.usage.arena_bytes, to.usage.used_bytes, to.usage.peak_bytes),
               std::tie(usage.arena_bytes, usage.used_bytes, usage.peak_bytes));
-    EXPECT_EQ(std::tie(to.usage.tiles, to.usage.used_tiles, to.usage.peak_tiles),
-              std::tie(usage.tiles, usage.used_tiles, usage.peak_tiles));
+    EXPECT_EQ(std::tie(to.usage.tiles, to.usage.used_tiles, to.usage.peak_tiles, to.usage.drowned_rows),
+              std::tie(usage.tiles, usage.used_tiles, usage.peak_tiles, usage.drowned_rows));
   }
 }
 

@@ -14,12 +14,12 @@
 namespace nibkv::test {
 
 // To update: run nibkv_golden_tests; it prints the new words.
-inline constexpr std::uint64_t kGolden = 0x03eab29dfa4696e1;
+inline constexpr std::uint64_t kGolden = 0x02adf19f510f7111;
 inline constexpr std::uint64_t kTurnedGolden = 0x42277486fa6e9bf1;   ///< of the cases that rotate keys
 inline constexpr std::uint64_t kFoldGolden = 0x6cd6b958b932318e;     ///< of those in which layers share codes
-inline constexpr std::uint64_t kWidthGolden = 0x8b389b80a3b53231;    ///< of those with codes of 2 and 8 bits
-inline constexpr std::uint64_t kAlignedGolden = 0x66d3aa2c511d902f;  ///< in which they share through maps
-inline constexpr std::uint64_t kTierGolden = 0x2664b1fa4d611d24;     ///< of those with tiers, and a measured basis
+inline constexpr std::uint64_t kWidthGolden = 0xbb3734d6eeed2bac;    ///< of those with codes of 2 and 8 bits
+inline constexpr std::uint64_t kAlignedGolden = 0x3bb63dcb6d75648a;  ///< in which they share through maps
+inline constexpr std::uint64_t kTierGolden = 0x5c40d486d26d8506;     ///< of those with tiers, and a measured basis
 
 struct GoldenCase {
   Shape shape;

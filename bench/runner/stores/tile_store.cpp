@@ -298,6 +298,13 @@ void TileStore::note_errors(std::uint32_t layer, std::span<const float> query) {
   for (const float error : errors) sum += error * error;
   errors_[layer] = std::sqrt(sum / static_cast<float>(errors.size()));
   if (layer + 1u != errors_.size() || !warn_) return;
+  const std::uint64_t drowned = cache_.usage().drowned_rows;
+  const std::uint64_t rows = 2ull * errors_.size() * cache_.shape().kv_heads * cache_.held(layer, 0);
+  if (drowned * 100 > rows) {
+    warn_(std::to_string(drowned) + " of the first " + std::to_string(rows) +
+          " keys and values have one channel so large that " + std::string(storage_name(cache_.shape().storage)) +
+          " codes lose all others: a profile or more bits help (--profile measured, --storage q8q4)");
+  }
   const std::vector<std::size_t> layers = lossy_layers(errors_);
   if (layers.empty()) return;
   std::string note = "what the model attends to is lost in the codes of keys of layers " + layer_names(layers) + ": ";

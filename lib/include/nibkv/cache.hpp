@@ -58,6 +58,10 @@ struct Usage {
   std::uint32_t tiles = 0;      ///< tiles of the pool, not counting the entries that layers share
   std::uint32_t used_tiles = 0;
   std::uint32_t peak_tiles = 0;
+  /// Rows appended so far, keys and values apart, of which one channel is so large that the error of its codes is at
+  /// least what all other channels hold together: these are lost. Outlier channels and the mean key do not count.
+  /// Such rows want a profile, or more bits. Snapshots do not have this number.
+  std::uint32_t drowned_rows = 0;
 };
 
 /// A handle to one arena. It owns nothing and may be copied. All state lies in the arena,

@@ -870,6 +870,7 @@ typedef struct nibkv_usage {
   uint32_t tiles;     /* tiles of the pool, not counting the entries that layers share */
   uint32_t used_tiles;
   uint32_t peak_tiles;
+  uint32_t drowned_rows; /* appended keys and values of which one channel's error drowns all others */
 } nibkv_usage;
 
 /* Zeros for a cache that is not ready. */

@@ -168,7 +168,8 @@ Usage Cache::usage() const {
           static_cast<std::size_t>(chain_bytes + peak),
           static_cast<std::uint32_t>(to.layout().tiles),
           header.used_tiles,
-          header.peak_tiles};
+          header.peak_tiles,
+          header.drowned};
 }
 
 std::uint32_t Cache::held(std::uint32_t layer, std::uint32_t kv_head) const {

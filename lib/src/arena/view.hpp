@@ -26,7 +26,8 @@ struct ArenaHeader {
   std::uint32_t reserved_to;  // what the layer had then seen; the neighbouring layers for which that was
   std::uint32_t reserved_first;
   std::uint32_t reserved_last;
-  std::uint32_t unused[2];
+  std::uint32_t drowned;  // Usage::drowned_rows
+  std::uint32_t unused;
 };
 static_assert(sizeof(ArenaHeader) == detail::kHeaderBytes);
 inline constexpr std::uint32_t kArenaMagic = 0x564b424e;  // "NBKV"

@@ -316,8 +316,8 @@ uint32_t nibkv_seen(const nibkv_cache* cache, uint32_t layer) {
 nibkv_usage nibkv_usage_now(const nibkv_cache* cache) {
   const Cache* const in = ready(cache);
   if (in == nullptr) return {};
-  const auto& [arena_bytes, used_bytes, peak_bytes, tiles, used_tiles, peak_tiles] = in->usage();
-  return {arena_bytes, used_bytes, peak_bytes, tiles, used_tiles, peak_tiles};
+  const auto& [arena_bytes, used_bytes, peak_bytes, tiles, used_tiles, peak_tiles, drowned_rows] = in->usage();
+  return {arena_bytes, used_bytes, peak_bytes, tiles, used_tiles, peak_tiles, drowned_rows};
 }
 
 const char* nibkv_port(const nibkv_cache* cache) {

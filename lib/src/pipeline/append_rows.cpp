@@ -45,6 +45,7 @@ struct Encoder {
   Basis basis;
   KeyRefiner refiner;
   const std::uint8_t* map;  // of values, or nullptr
+  Pool pool;                // where rows that leave the tail go
   float* row;
 
   // space: encoding_bytes
@@ -52,22 +53,51 @@ struct Encoder {
       : basis(to, layer, head),
         refiner(to, basis, space + to.shape().head_dim),
         map(value_map(to, layer, head)),
+        pool(to.pool_of(to.chain(layer, head))),
         row(space) {}
 };
+
+// Counts a row whose largest channel leaves nothing to the others.
+// @param row  f32[head_dim], before the rotation
+void note_drowned(const ArenaView& to, const float* row, std::uint32_t bits) {
+  // Of a row's squared norm, what codes leave at least.
+  const float share = bits == 2 ? 0.11f : bits == 4 ? 0.0067f : 4e-5f;
+  constexpr std::uint32_t kParts = 8;  // side by side, so that compilers can vectorise it
+  float sums[kParts] = {}, most[kParts] = {};
+  for (std::uint32_t c = 0; c < to.shape().head_dim; c += kParts) {
+    for (std::uint32_t i = 0; i < kParts; ++i) {
+      const float square = row[c + i] * row[c + i];
+      sums[i] += square < most[i] ? square : most[i];
+      most[i] = square < most[i] ? most[i] : square;
+    }
+  }
+  float rest = 0, largest = 0;
+  for (std::uint32_t i = 0; i < kParts; ++i) {
+    rest += sums[i] + (most[i] < largest ? most[i] : largest);
+    largest = most[i] < largest ? largest : most[i];
+  }
+  if (!(rest > 0) || !(rest < share * largest)) return;
+  // Shares of an append run at the same time.
+  __atomic_fetch_add(&to.header().drowned, 1, __ATOMIC_RELAXED);
+}
 
 void store_codes(const ArenaView& to, const Encoder& with, const Place& at, std::uint32_t wrap, const NativeRow& key,
                  const NativeRow& value) {
   const std::uint32_t dim = to.shape().head_dim;
+  const TileFormat format = to.format(to.pool_of(at.tile) == Pool::kTail ? with.pool : to.pool_of(at.tile));
   float* row = with.row;
   std::uint8_t codes[kMaxHeadDim];
   std::int8_t outliers[kMaxOutlierChannels];
 
   if (with.basis.empty() && wrap == 0) {
-    rotate_in(to.kernels(), key.widened(to.kernels(), dim, row), dim, row);
+    const float* const whole = key.widened(to.kernels(), dim, row);
+    note_drowned(to, whole, format.key_bits);
+    rotate_in(to.kernels(), whole, dim, row);
   } else {
     key.copy(to.kernels(), dim, row);
     if (wrap != 0) turn_row(to.shape().rotary, row, -static_cast<std::int64_t>(wrap));
     with.basis.split_key(row, outliers);
+    note_drowned(to, row, format.key_bits);
     rotate_in(to.kernels(), row, dim, row);
   }
   std::uint16_t scale = to.key_kernels(at.tile).encode_row(row, static_cast<int>(dim), codes);
@@ -84,6 +114,7 @@ void store_codes(const ArenaView& to, const Encoder& with, const Place& at, std:
   } else {
     map_half_value(to.kernels(), with.map, dim, value, row);
   }
+  note_drowned(to, rest, format.value_bits);
   rotate_in(to.kernels(), rest, dim, row);
   scale = to.value_kernels(at.tile).encode_row(row, static_cast<int>(dim), codes);
   put_value(to, at.tile, at.lane, codes, scale);

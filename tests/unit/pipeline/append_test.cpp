@@ -250,6 +250,35 @@ TEST(Append, ErrorsAreThoseOfTheWidthOfTheirSlots) {
   }
 }
 
+// One value of 1e5 in a row of ordinary ones takes all levels of its codes: it is counted, at the width where it matters.
+TEST(Append, CountsRowsWhoseLargestChannelDrownsTheOthers) {
+  const auto drowned = [](Storage storage, float large, bool value, Policy policy = full(100)) {
+    Shape shape = {.layers = 1, .query_heads = 1, .kv_heads = 1, .head_dim = 64, .max_chunk = 4};
+    shape.storage = storage;
+    Rig rig(shape, policy);
+    Random random(8);
+    const auto plain = random.bells(4 * 64);
+    auto other = plain;
+    other[2 * 64 + 7] = large;
+    EXPECT_EQ(append(rig.cache(), 0, value ? plain : other, value ? other : plain), Status::kOk);
+    const std::uint32_t count = rig.cache().usage().drowned_rows;
+    EXPECT_EQ(rig.cache().clear(), Status::kOk);
+    EXPECT_EQ(rig.cache().usage().drowned_rows, 0u);
+    return count;
+  };
+  for (const bool value : {false, true}) {
+    for (const Storage storage : {Storage::kQ2, Storage::kQ4, Storage::kQ8}) {
+      EXPECT_EQ(drowned(storage, 1.0f, value), 0u);
+      EXPECT_EQ(drowned(storage, 1e5f, value), 1u);
+    }
+    EXPECT_EQ(drowned(Storage::kQ2, 40.0f, value), 1u) << "64 / 0.11 is 24 squared";
+    EXPECT_EQ(drowned(Storage::kQ4, 40.0f, value), 0u) << "64 / 0.0067 is 98 squared";
+    EXPECT_EQ(drowned(Storage::kQ4, 200.0f, value), 1u);
+    EXPECT_EQ(drowned(Storage::kQ8, 200.0f, value), 0u);
+    EXPECT_EQ(drowned(Storage::kQ4, 200.0f, value, precise_tail(100, 32)), 1u) << "once it leaves the tail";
+  }
+}
+
 TEST(Append, ZeroRowsDecodeToZero) {
   for (const std::string& port : running_ports()) {
     constexpr Shape kShape = {.layers = 1, .query_heads = 1, .kv_heads = 1, .head_dim = 80, .max_chunk = 4};
