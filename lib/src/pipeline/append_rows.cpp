@@ -57,25 +57,44 @@ struct Encoder {
         row(space) {}
 };
 
+// Whether the sum of the fourth powers of a row says that one channel may hold nearly all of its squared norm.
+bool may_be_spike(const float* row, std::uint32_t dim) {
+#ifdef __OPTIMIZE_SIZE__
+  float squares = 0, fourths = 0;
+  for (std::uint32_t c = 0; c < dim; ++c) {
+    const float square = row[c] * row[c];
+    squares += square;
+    fourths += square * square;
+  }
+#else
+  using Four [[gnu::vector_size(16)]] = float;  // compilers do not find it by themselves
+  Four two{}, four{};
+  for (std::uint32_t c = 0; c < dim; c += 4) {
+    Four square;
+    std::memcpy(&square, row + c, sizeof square);
+    square *= square;
+    two += square;
+    four += square * square;
+  }
+  const float squares = (two[0] + two[1]) + (two[2] + two[3]);
+  const float fourths = (four[0] + four[1]) + (four[2] + four[3]);
+#endif
+  return !(fourths < 0.8f * squares * squares);
+}
+
 // Counts a row whose largest channel leaves nothing to the others.
 // @param row  f32[head_dim], before the rotation
 void note_drowned(const ArenaView& to, const float* row, std::uint32_t bits) {
+  const std::uint32_t dim = to.shape().head_dim;
+  if (!may_be_spike(row, dim)) return;
+  float rest = 0, largest = 0;
+  for (std::uint32_t c = 0; c < dim; ++c) {
+    const float square = row[c] * row[c];
+    rest += square < largest ? square : largest;
+    largest = square < largest ? largest : square;
+  }
   // Of a row's squared norm, what codes leave at least.
   const float share = bits == 2 ? 0.11f : bits == 4 ? 0.0067f : 4e-5f;
-  constexpr std::uint32_t kParts = 8;  // side by side, so that compilers can vectorise it
-  float sums[kParts] = {}, most[kParts] = {};
-  for (std::uint32_t c = 0; c < to.shape().head_dim; c += kParts) {
-    for (std::uint32_t i = 0; i < kParts; ++i) {
-      const float square = row[c + i] * row[c + i];
-      sums[i] += square < most[i] ? square : most[i];
-      most[i] = square < most[i] ? most[i] : square;
-    }
-  }
-  float rest = 0, largest = 0;
-  for (std::uint32_t i = 0; i < kParts; ++i) {
-    rest += sums[i] + (most[i] < largest ? most[i] : largest);
-    largest = most[i] < largest ? largest : most[i];
-  }
   if (!(rest > 0) || !(rest < share * largest)) return;
   // Shares of an append run at the same time.
   __atomic_fetch_add(&to.header().drowned, 1, __ATOMIC_RELAXED);
