@@ -528,6 +528,7 @@ void expect_not_ready(nibkv_cache* cache) {
   EXPECT_EQ(nibkv_held(cache, 0, 0), 0u);
   EXPECT_EQ(nibkv_head_budget(cache, 0, 0), 0u);
   EXPECT_EQ(nibkv_seen(cache, 0), 0u);
+  EXPECT_EQ(nibkv_measured(cache, 0), 0u);
   EXPECT_EQ(nibkv_usage_now(cache).arena_bytes, 0u);
   EXPECT_EQ(nibkv_port(cache), nullptr);
 }
@@ -1142,6 +1143,27 @@ TEST(CApi, AFullArenaAnswersFull) {
   ASSERT_EQ(nibkv_clear(&cache), NIBKV_OK);
   EXPECT_EQ(nibkv_seen(&cache, 0), 0u);
   EXPECT_EQ(nibkv_append(&cache, 0, 1, rows.data(), rows.data()), NIBKV_OK);
+}
+
+TEST(CApi, ABasisIsMeasuredAndAPlanMayMakeSlotsFaint) {
+  const nibkv_shape shape = {1, 2, 1, 32, 4, 20, 1, NIBKV_Q4, {0, 0, 0, 0, 0}, NIBKV_BASIS_MEASURED};
+  nibkv_policy policy;
+  ASSERT_EQ(nibkv_find_policy("qpruning", 192, &policy), NIBKV_OK);
+  ASSERT_TRUE(policy.tail == 32 && policy.faint == 64 && policy.tail_storage == NIBKV_Q8);
+  Arena arena(nibkv_footprint(&shape, &policy));
+  nibkv_cache cache = {};
+  ASSERT_EQ(nibkv_init(&cache, arena.bytes().data(), arena.bytes().size(), &shape, &policy, nullptr), NIBKV_OK);
+  Random random(3);
+  const auto rows = random.bells(20 * 32);
+  for (int chunk = 0; chunk < 6; ++chunk) ASSERT_EQ(nibkv_append(&cache, 0, 20, rows.data(), rows.data()), NIBKV_OK);
+  EXPECT_EQ(nibkv_measured(&cache, 0), 20u);
+  std::vector<std::uint32_t> target(nibkv_held(&cache, 0, 0));
+  std::uint32_t next = 0;
+  for (std::uint32_t i = 0; i < target.size(); ++i) target[i] = i < 65 ? NIBKV_FAINT : next++;
+  EXPECT_EQ(nibkv_compact(&cache, 0, 0, target.data(), static_cast<std::uint32_t>(target.size())), NIBKV_BAD_PLAN);
+  target[0] = NIBKV_DROP;
+  EXPECT_EQ(nibkv_compact(&cache, 0, 0, target.data(), static_cast<std::uint32_t>(target.size())), NIBKV_OK);
+  EXPECT_EQ(nibkv_held(&cache, 0, 0), target.size() - 1);
 }
 
 TEST(CApi, FoldedLayersTakeFewerBytes) {

@@ -525,6 +525,8 @@ NIBKV_API nibkv_status nibkv_explain(const nibkv_cache* cache, uint32_t layer, u
  * NIBKV_MEMBER plus the new slot of a kept slot, its centre, into which it is merged. The targets of kept slots
  * are 0, 1, 2, ... in slot order. A caller may print a plan, change it, or write one. */
 #define NIBKV_DROP UINT32_C(0xffffffff)
+/* Under policy.faint: of a slot that becomes or stays faint, which has no number; faint slots come first. plan.hpp. */
+#define NIBKV_FAINT UINT32_C(0xfffffffe)
 #define NIBKV_MEMBER UINT32_C(0x80000000)
 
 /* Plans what the policy would do to one chain now to fit `incoming` more tokens into its budget. Changes nothing of

@@ -12,7 +12,8 @@ namespace {
 static_assert(sizeof(Cache) <= NIBKV_CACHE_BYTES && sizeof(nibkv_cache) == NIBKV_CACHE_BYTES);
 static_assert(alignof(Cache) <= alignof(nibkv_cache));
 static_assert(std::is_trivially_copyable_v<Cache> && std::is_trivially_destructible_v<Cache>);
-static_assert(NIBKV_ARENA_ALIGNMENT == kArenaAlignment && NIBKV_DROP == kDrop && NIBKV_MEMBER == kMember);
+static_assert(NIBKV_ARENA_ALIGNMENT == kArenaAlignment && NIBKV_DROP == kDrop && NIBKV_FAINT == kFaint &&
+              NIBKV_MEMBER == kMember);
 
 // Slots are written in place.
 static_assert(sizeof(nibkv_slot) == sizeof(SlotInfo));
