@@ -21,13 +21,13 @@ using PolicySettings = std::vector<std::pair<std::string, std::string>>;
 
 /// How a TileStore keeps a model's keys and values.
 struct StoreOptions {
-  std::string policy = "full";         ///< a name that find_policy knows
-  PolicySettings settings;             ///< differences from the policy of that name
-  std::optional<Budget> compacted_by;  ///< how heads share what compact_now leaves; none: as the policy says
-  std::uint32_t tokens = 0;            ///< budget of a head; 0: as many as `arena_bytes` hold
-  std::uint64_t arena_bytes = 0;       ///< read when tokens is 0
-  std::string port;                    ///< empty: the fastest
-  std::vector<std::byte> profile;      ///< empty: none
+  std::string policy = "full";          ///< a name that find_policy knows
+  PolicySettings settings;              ///< differences from the policy of that name
+  std::optional<Budget> compacted_by;   ///< how heads share what compact_now leaves; none: as the policy says
+  std::uint32_t tokens = 0;             ///< budget of a head; 0: as many as `arena_bytes` hold
+  std::uint64_t arena_bytes = 0;        ///< read when tokens is 0
+  std::string port;                     ///< empty: the fastest
+  std::vector<std::byte> profile;       ///< empty: none
   KeyBasis basis = KeyBasis::kProfile;  ///< kMeasured: without a profile
   std::uint16_t outlier_channels = 0;   ///< needs a profile, or a measured basis
   Storage storage = Storage::kQ4;

@@ -60,7 +60,8 @@ struct Usage {
   std::uint32_t peak_tiles = 0;
   /// Rows appended so far, keys and values apart, of which one channel is so large that the error of its codes is at
   /// least what all other channels hold together: these are lost. Outlier channels and the mean key do not count.
-  /// Such rows want a profile, or more bits. Snapshots do not have this number.
+  /// Such rows want a profile, or more bits. Snapshots do not have this number; shares of an append that run at the
+  /// same time may miss some.
   std::uint32_t drowned_rows = 0;
 };
 

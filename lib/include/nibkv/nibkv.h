@@ -907,7 +907,8 @@ NIBKV_API bool nibkv_port_runs(const char* name);
     ((wide_first) ? UINT64_C(1) * (layers) - (wide_layers) : UINT64_C(0))) *                                      \
    (kv_heads)*4 * (head_dim) * (NIBKV_BITS_(wide_storage) - NIBKV_BITS_(storage)))
 #define NIBKV_FOOTPRINT_MEASURED(...) NIBKV_FOOTPRINT_MEASURED_(__VA_ARGS__)
-#define NIBKV_FOOTPRINT_MEASURED_(layers, query_heads, kv_heads, head_dim, outlier_channels, max_chunk, workers, storage) \
+#define NIBKV_FOOTPRINT_MEASURED_(layers, query_heads, kv_heads, head_dim, outlier_channels, max_chunk, workers, \
+                                  storage)                                                                       \
   NIBKV_ROUND_(NIBKV_HEADS_(layers, kv_heads) * (52 + 2 * (head_dim)))
 #define NIBKV_FOOTPRINT_FULL(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 0, 0, 0, 0, 1)
 #define NIBKV_FOOTPRINT_STREAMING_LLM(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 1, 0, 0, 0, 1)

@@ -95,7 +95,7 @@ struct Rotary {
 /// From where a cache knows what the keys of its model have in common: a mean that most of them are near, and channels
 /// that are far larger than the others.
 enum class KeyBasis : std::uint8_t {
-  kProfile = 0,   ///< from a profile; without one it is not known, and keys are coded as they come
+  kProfile = 0,  ///< from a profile; without one it is not known, and keys are coded as they come
   /// Each layer measures its own keys when tokens are appended to it while it holds none, kLeastMeasured or more at
   /// once: without a profile, and not from append_share. With fewer, its keys are coded as they come. Not where
   /// layers share codes, and not with Storage::kF32.

@@ -66,12 +66,11 @@ struct SnapshotCounts {
 constexpr std::uint64_t snapshot_bytes(const Shape& shape, const Policy& policy, const Layout& layout,
                                        const SnapshotCounts& counts, std::uint64_t note_bytes) {
   const std::uint64_t base = policy.keep == Keep::kScore ? 4 : 0;
-  const std::uint64_t rest = kSnapshotHeaderBytes + kSections * kSectionBytes +
-                             std::uint64_t{shape.layers} * shape.kv_heads *
-                                 (kChainRecordBytes + measured_bytes(shape)) +
-                             (counts.tiles.all() + counts.views) * (base + layout.side_bytes) +
-                             code_bytes(shape, policy, counts.tiles, layout.code_bytes) +
-                             counts.planes * (layout.code_bytes / 2);
+  const std::uint64_t rest =
+      kSnapshotHeaderBytes + kSections * kSectionBytes +
+      std::uint64_t{shape.layers} * shape.kv_heads * (kChainRecordBytes + measured_bytes(shape)) +
+      (counts.tiles.all() + counts.views) * (base + layout.side_bytes) +
+      code_bytes(shape, policy, counts.tiles, layout.code_bytes) + counts.planes * (layout.code_bytes / 2);
   constexpr std::uint64_t kMost = std::numeric_limits<std::uint64_t>::max();
   return note_bytes <= kMost - rest ? rest + note_bytes : kMost;
 }

@@ -7,7 +7,8 @@ namespace nibkv {
 // The structured bindings here name every field, so that a field added on either side does not
 // compile until it is converted.
 Shape to_cpp(const nibkv_shape& from) {
-  const auto& [layers, query_heads, kv_heads, head_dim, outlier_channels, max_chunk, workers, storage, rotary, basis] = from;
+  const auto& [layers, query_heads, kv_heads, head_dim, outlier_channels, max_chunk, workers, storage, rotary, basis] =
+      from;
   Shape to;
   auto& [to_layers, to_query_heads, to_kv_heads, to_head_dim, to_outlier_channels, to_max_chunk, to_workers, to_storage,
          to_basis, to_rotary] = to;

@@ -96,8 +96,9 @@ void note_drowned(const ArenaView& to, const float* row, std::uint32_t bits) {
   // Of a row's squared norm, what codes leave at least.
   const float share = bits == 2 ? 0.11f : bits == 4 ? 0.0067f : 4e-5f;
   if (!(rest > 0) || !(rest < share * largest)) return;
-  // Shares of an append run at the same time.
-  __atomic_fetch_add(&to.header().drowned, 1, __ATOMIC_RELAXED);
+  // Shares of an append run at the same time. Not an addition, for which some targets call a compiler's function.
+  std::uint32_t& count = to.header().drowned;
+  __atomic_store_n(&count, __atomic_load_n(&count, __ATOMIC_RELAXED) + 1, __ATOMIC_RELAXED);
 }
 
 void store_codes(const ArenaView& to, const Encoder& with, const Place& at, std::uint32_t wrap, const NativeRow& key,
