@@ -59,8 +59,7 @@ void reset(const ArenaView& to) {
   std::uint32_t tile = layout.first_tiles;
   if (layout.wide_tiles != tile) divide_pool(to, true, layout.wide_tiles, tile);
   tile = layout.kept_from;
-  const std::uint64_t end = layout.tiles < layout.faint_from ? layout.tiles : layout.faint_from;
-  divide_pool(to, false, static_cast<std::uint32_t>(end), tile);
+  divide_pool(to, false, tile + static_cast<std::uint32_t>(detail::tiles_of_pools(layout)[Pool::kKept]), tile);
   reset_bands(to);
   forget_shares(to);
 }
