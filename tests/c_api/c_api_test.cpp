@@ -64,6 +64,9 @@ nibkv_policy in_c(const Policy& p) {
   c.faint_storage = number(p.faint_storage);
   c.tail = p.tail;
   c.faint = p.faint;
+  c.log = p.log;
+  c.recall = p.recall;
+  c.indexed = p.indexed;
   std::copy_n(p.fold.keys.words, 4, c.fold.keys);
   std::copy_n(p.fold.values.words, 4, c.fold.values);
   std::copy_n(p.fold.aligned_keys.words, 4, c.fold.aligned_keys);
@@ -81,7 +84,7 @@ auto fields(const nibkv_policy& p) {
   return std::tie(p.keep, p.tokens, p.sinks, p.recent, p.score, p.group, p.combine, p.per_query, p.window, p.pool,
                   p.merge, p.rephase, p.similarity, p.position_free, p.mass, p.mean_threshold, p.threshold,
                   p.candidate_mass, p.budget, p.most, p.recovered, p.recent_share, p.value_norms, p.wide_storage,
-                  p.wide[0], p.wide[3], p.wide_first, p.tail_storage, p.faint_storage, p.tail, p.faint, p.fold.recent,
+                  p.wide[0], p.wide[3], p.wide_first, p.tail_storage, p.faint_storage, p.tail, p.faint, p.log, p.recall, p.indexed, p.fold.recent,
                   p.fold.t, p.fold.retained, p.fold.retain, p.fold.centred, p.fold.min_cosine);
 }
 
@@ -238,7 +241,7 @@ TEST(CApi, OptionsReachTheCache) {
   const auto init = [&](const nibkv_options& options, nibkv_cache& cache) {
     return nibkv_init(&cache, arena.bytes().data(), arena.bytes().size(), &c_shape, &c_policy, &options);
   };
-  nibkv_options options = {"scalar", profile.data(), profile.size(), budgets, 4, 0, 0};
+  nibkv_options options = {"scalar", profile.data(), profile.size(), budgets, 4, 0, 0, nullptr};
   nibkv_cache cache = {};
   ASSERT_EQ(init(options, cache), NIBKV_OK);
   EXPECT_STREQ(nibkv_port(&cache), "scalar");
@@ -253,21 +256,21 @@ TEST(CApi, OptionsReachTheCache) {
   EXPECT_EQ(nibkv_port(&other), test::running_ports()[0]);
   options.port = "abacus";
   EXPECT_EQ(init(options, other), NIBKV_UNKNOWN_PORT);
-  options = {"", nullptr, 0, budgets, 4, 0, 0};
+  options = {"", nullptr, 0, budgets, 4, 0, 0, nullptr};
   EXPECT_EQ(init(options, other), NIBKV_BAD_PROFILE);
-  options = {"", profile.data(), profile.size() - 1, budgets, 4, 0, 0};
+  options = {"", profile.data(), profile.size() - 1, budgets, 4, 0, 0, nullptr};
   EXPECT_EQ(init(options, other), NIBKV_BAD_PROFILE);
-  options = {"", profile.data(), profile.size(), budgets, 3, 0, 0};
+  options = {"", profile.data(), profile.size(), budgets, 3, 0, 0, nullptr};
   EXPECT_NE(init(options, other), NIBKV_OK);
-  options = {"", profile.data(), profile.size(), budgets, 4, 77, 0};
+  options = {"", profile.data(), profile.size(), budgets, 4, 77, 0, nullptr};
   EXPECT_EQ(init(options, other), NIBKV_OK) << "the profile does not say which weights it is of";
-  options = {"", profile.data(), profile.size(), budgets, 4, 0, 1};
+  options = {"", profile.data(), profile.size(), budgets, 4, 0, 1, nullptr};
   EXPECT_EQ(init(options, other), NIBKV_OK);
   options.turns = 2;
   EXPECT_EQ(init(options, other), NIBKV_BAD_ARGUMENT);
-  options = {"", nullptr, 5, nullptr, 0, 0, 0};
+  options = {"", nullptr, 5, nullptr, 0, 0, 0, nullptr};
   EXPECT_EQ(init(options, other), NIBKV_BAD_ARGUMENT);
-  options = {"", profile.data(), profile.size(), nullptr, 4, 0, 0};
+  options = {"", profile.data(), profile.size(), nullptr, 4, 0, 0, nullptr};
   EXPECT_EQ(init(options, other), NIBKV_BAD_ARGUMENT);
 }
 

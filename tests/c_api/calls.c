@@ -66,7 +66,7 @@ nibkv_status run_in_c(const setup* with, results* to) {
   nibkv_policy policy;
   nibkv_status status = nibkv_find_policy(with->policy, with->tokens, &policy);
   if (status != NIBKV_OK) return status;
-  const nibkv_options options = {NULL, with->profile, with->profile_bytes, NULL, 0, 0, 0};
+  const nibkv_options options = {NULL, with->profile, with->profile_bytes, NULL, 0, 0, 0, NULL};
   status = nibkv_init(&cache, to->arena, to->arena_bytes, shape, &policy, &options);
   if (status != NIBKV_OK) return status;
 

@@ -277,8 +277,12 @@ static void watch_gaps(std::span<std::byte>, const Shape&, const Policy&) {}
 
 Rig::Rig(const Shape& shape, const Policy& policy, std::string_view port, std::uint64_t profile_seed,
          std::span<const std::uint32_t> budgets)
-    : arena_(footprint(shape, policy)), profile_(make_profile(shape, policy, profile_seed)) {
-  made_ = cache_.init(arena_.bytes(), shape, policy, {port, profile_, budgets});
+    : arena_(footprint(shape, policy)),
+      profile_(make_profile(shape, policy, profile_seed)),
+      pages_(static_cast<std::size_t>(cold_bytes(shape, policy))),
+      store_(memory_store(pages_.data())) {
+  made_ = cache_.init(arena_.bytes(), shape, policy,
+                      {.port = port, .profile = profile_, .budgets = budgets, .store = &store_});
   EXPECT_EQ(made_, Status::kOk) << words(shape, policy, port);
   if (made_ == Status::kOk) watch_gaps(arena_.bytes(), shape, policy);
 }

@@ -115,6 +115,10 @@ class Rig {
   const Shape& shape() const { return cache_.shape(); }
   const Policy& policy() const { return cache_.policy(); }
   std::span<const std::byte> profile() const { return profile_; }
+  /// What a log has written.
+  std::span<std::byte> pages() { return pages_; }
+  /// Where it writes. May be changed.
+  ColdStore& store() { return store_; }
   Status made() const { return made_; }
 
   /// The bytes of the arena that hold state: all before the plan and the scratch.
@@ -124,6 +128,8 @@ class Rig {
  private:
   Arena arena_;
   std::vector<std::byte> profile_;
+  std::vector<std::byte> pages_;  // of a log
+  ColdStore store_;
   Cache cache_;
   Status made_;
 };

@@ -40,7 +40,8 @@ CalibrationOptions calibration_of(const Policy& policy);
 bool needs_profile(const Shape& shape, const Policy& policy);
 
 inline bool needs_head_scores(const Policy& policy) {
-  return policy.budget == Budget::kScores || policy.budget == Budget::kRetrieval;
+  return policy.budget == Budget::kScores || policy.budget == Budget::kRetrieval ||
+         (has_log(policy) && policy.indexed != 256);
 }
 /// Whether it reads head scores where there are any.
 inline bool reads_head_scores(const Policy& policy) {

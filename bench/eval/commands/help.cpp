@@ -46,8 +46,8 @@ constexpr Option kOptions[] = {
     {"policy", R"(  --policy NAME        full (default), streaming_llm, or one that keeps by importance: ems,
                        ems_no_merge, h2o, tova, snapkv, l2_norm, pyramid_kv, ada_kv, head_kv,
                        prefix_kv, fast_gen; duo, whose heads differ; precise_tail, qpruning, whose
-                       tokens have fewer bits when they are older; minicache or ems_fold, whose
-                       layers share codes
+                       tokens have fewer bits when they are older; recall, which brings tokens back
+                       from a log; minicache or ems_fold, whose layers share codes
 )"},
     {"set", R"(  --set KEY=VALUE,...  fields of the policy: sinks, recent (tokens, or a share such as 50%),
                        recent_share (0 to 255), score (global_local, global, local, key_norm), group
@@ -61,7 +61,9 @@ constexpr Option kOptions[] = {
                        wide_first (0, 1: also the first 32 slots of all heads), tail (how many of
                        the newest tokens have the codes of tail_storage: q8, q8q4, q4), faint (how
                        many have those of faint_storage before they are dropped: q2, q4q2, q4,
-                       q8q4; alone, with a tail of 32 whose codes are no wider); of minicache and
+                       q8q4; alone, with a tail of 32 whose codes are no wider); of recall: log
+                       (tokens; default 8 times the budget), recall (slots for them; default half),
+                       indexed (heads in 256 that have an index; default 86); of minicache and
                        ems_fold: fold (gate: layers share that are similar in the profile;
                        direct: all, as they are; aligned: all, through its maps), fold_start (the
                        first that may; default half of them), fold_rows (both, keys, values),

@@ -169,6 +169,11 @@ std::span<const Field> fields() {
        [](View value, Policy& policy) {
          return choose(value, policy.faint_storage, {"q4", "", "", "q8q4", "q4q2", "q2"});
        }},
+      {"log", "tokens, a multiple of 32", [](View value, Policy& policy) { return whole_tiles(value, policy.log, 0); }},
+      {"recall", "a multiple of 32, or a share of the budget such as 50%",
+       [](View value, Policy& policy) { return whole_tiles(value, policy.recall, policy.tokens); }},
+      {"indexed", "heads with an index in 256 of all, from 1 to 256",
+       [](View value, Policy& policy) { return number(value, policy.indexed, 1, 256); }},
       {"merge", "none, values or both",
        [](View value, Policy& policy) {
          return choose(value, policy.merge, {"none", "values", "both"});
@@ -285,6 +290,8 @@ bool reads_setting(const std::string& policy, const std::string& key) {
   if (find_policy(policy, 0, found) != Status::kOk) return false;
   if (key.starts_with("tail")) return found.keep != Keep::kRecent && !may_fold(policy);
   if (key.starts_with("faint")) return found.keep == Keep::kScore && !may_fold(policy);
+  if (key == "log" || key == "recall" || key == "indexed") return policy == "recall";
+  if (policy == "recall") return key == "sinks";
   const bool of_all = key == "sinks" || key == "budget" || key == "most";
   return found.keep == Keep::kScore || (found.keep == Keep::kRecent && of_all);
 }

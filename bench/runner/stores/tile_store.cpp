@@ -211,6 +211,9 @@ TileStore::TileStore(const Config& model, const StoreOptions& options)
   cache_options.weights = model.weights;
   cache_options.turns = options.turns;
   if (has_codes(options.storage)) cache_options.profile = profile_;
+  pages_.resize(static_cast<std::size_t>(cold_bytes(plan.shape, plan.policy)));
+  store_ = memory_store(pages_.data());
+  cache_options.store = &store_;
   const std::string what = options.port.empty() ? "cache" : "cache on port '" + options.port + "'";
   require(watched([&] { return cache_.init({arena_.get(), bytes}, plan.shape, plan.policy, cache_options); }), what);
 }
@@ -312,10 +315,22 @@ void TileStore::note_errors(std::uint32_t layer, std::span<const float> query) {
   warn_(note + "give these layers wider codes (--set wide=...) or all (--storage q8q4)");
 }
 
+void TileStore::recall_for(std::uint32_t layer, std::span<const float> queries, ThreadPool& pool) {
+  const Shape& shape = cache_.shape();
+  pool.run(shape.kv_heads, [&](std::size_t head, std::size_t worker) {
+    Part part;
+    part.first_head = static_cast<std::uint32_t>(head);
+    part.heads = 1;
+    part.worker = static_cast<std::uint32_t>(worker);
+    require(watched([&] { return nibkv::recall(cache_, layer, queries, part); }), "recall");
+  });
+}
+
 void TileStore::attend(int layer, std::size_t count, const float* queries, float* out, ThreadPool& pool) {
   const Shape& shape = cache_.shape();
   const auto index = static_cast<std::uint32_t>(layer);
   const std::size_t query_size = std::size_t{shape.query_heads} * shape.head_dim;
+  if (has_log(cache_.policy())) recall_for(index, std::span(queries, count * query_size), pool);
   note_errors(index, std::span(queries + (count - 1) * query_size, query_size));
   // One query of a long context: threads divide heads. Adding up what they leave takes less time than waking them again.
   if (const std::uint32_t shares = shares_of(pool);
@@ -365,7 +380,8 @@ std::size_t TileStore::space() const {
   std::size_t least = std::numeric_limits<std::size_t>::max();
   for (std::uint32_t layer = 0; layer < shape.layers; ++layer) {
     for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
-      const std::size_t most = cache_.budget(layer, head) + slack, held = cache_.held(layer, head);
+      const std::size_t most = cache_.budget(layer, head) + slack;
+      const std::size_t held = cache_.held(layer, head) - recalled(cache_, layer, head);
       least = std::min(least, most > held ? most - held : 0);
     }
   }

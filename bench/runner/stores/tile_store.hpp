@@ -95,6 +95,7 @@ class TileStore : public KvStore {
 
  private:
   void note_peak();
+  void recall_for(std::uint32_t layer, std::span<const float> queries, ThreadPool& pool);
   void note_errors(std::uint32_t layer, std::span<const float> query);
   // How many shares of a call there are, and calls for each of them; share i uses worker i.
   std::uint32_t shares_of(const ThreadPool& pool) const;
@@ -107,6 +108,8 @@ class TileStore : public KvStore {
 
   std::unique_ptr<std::byte, Free> arena_;
   std::vector<std::byte> profile_;
+  std::vector<std::byte> pages_;  // of the log
+  ColdStore store_;
   Cache cache_;
   std::optional<Budget> compacted_by_;
   bool drafts_ = false;

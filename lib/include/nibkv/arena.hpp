@@ -72,7 +72,8 @@ struct Layout {
   std::uint64_t sides = 0;           ///< side data of a tile: [tiles + views][side_bytes]
   std::uint64_t codes = 0;           ///< codes of a tile, in the order of tile numbers; each has those of its pool
   std::uint64_t tiers = 0;           ///< Tier[layers][kv_heads][1 or 2], if tokens move down from tier to tier; then of
-                                     ///< each head what is measured of its keys, measured_bytes() each
+                                     ///< each head what is measured of its keys, measured_bytes() each; then what a
+                                     ///< log has in the arena: ColdSpace
   std::uint64_t folds = 0;           ///< FoldedPart[layers][kv_heads], if layers share codes
   std::uint64_t distances = 0;       ///< u32[pairs][kv_heads][most_retained]: of the retained slots after the sinks
   std::uint64_t shared = 0;          ///< codes of the shared entries
@@ -164,6 +165,27 @@ struct Scratch {
   std::uint32_t softmax = 0;    ///< u16[scored_pairs][32]: the weights of a whole chain, for its scores, [tile][row]
   std::uint32_t exponents = 0;  ///< i32[scored_pairs]: their exponents
   std::uint32_t turned = 0;     ///< Rotary::turns() times the query rows turned for far slots, turned_bytes() each
+  std::uint32_t recall = 0;     ///< RecallSpace, if there is a log
+  std::uint32_t total = 0;
+};
+
+/// What a log has in the arena: byte offsets from the end of the tiers.
+struct ColdSpace {
+  std::uint64_t tokens = 0;  ///< after ColdHead[layers][kv_heads]: u32[indexed heads][recall], which token of the log
+                             ///< each recalled slot is, rising
+  std::uint64_t pages = 0;   ///< [indexed heads][log / 32]: the index of a page, index_page_bytes() each
+  std::uint64_t total = 0;
+};
+
+/// Workspace of a worker for recall(), and of append for a page: byte offsets from its start.
+struct RecallSpace {
+  std::uint32_t page = 0;    ///< cold_page_bytes()
+  std::uint32_t row = 0;     ///< f32[2][head_dim]
+  std::uint32_t table = 0;   ///< i16[head_dim / 8][256]: products of eight channels of a query with all signs
+  std::uint32_t query = 0;   ///< i8[head_dim]
+  std::uint32_t logits = 0;  ///< i16[log], in 1/32 octave
+  std::uint32_t votes = 0;   ///< u32[log]
+  std::uint32_t chosen = 0;  ///< u32[recall]
   std::uint32_t total = 0;
 };
 
@@ -178,10 +200,15 @@ namespace detail {
 constexpr std::uint64_t round_up(std::uint64_t value, std::uint64_t unit) {
   return (value + unit - 1) / unit * unit;
 }
+constexpr std::uint64_t all_heads(const Shape& shape) {
+  return std::uint64_t{shape.layers} * shape.kv_heads;
+}
 inline constexpr std::uint32_t kHeaderBytes = 64;
 inline constexpr std::uint32_t kChainBytes = 36;
 inline constexpr std::uint32_t kFoldedPartBytes = 32;
 inline constexpr std::uint32_t kTierBytes = 16;
+inline constexpr std::uint32_t kColdHeadBytes = 48;
+inline constexpr std::uint32_t kColdPageHeaderBytes = 32;
 }  // namespace detail
 
 /// Whether a policy reads the classes of tokens.
@@ -343,6 +370,58 @@ constexpr std::uint64_t scored_pairs(const Shape& shape, const Policy& policy, c
   return whole > least ? whole : least;
 }
 
+/// Heads that have an index.
+constexpr std::uint32_t indexed_heads(const Shape& shape, const Policy& policy) {
+  if (!has_log(policy)) return 0;
+  const auto heads = static_cast<std::uint32_t>(detail::all_heads(shape) * policy.indexed / 256);
+  return heads != 0 ? heads : 1;
+}
+/// What the index has of a page of 32 tokens: u8[head_dim / 8][32], the signs of each token's rotated key less their
+/// mean; i8[head_dim], the mean; u8[32], the sizes of the differences; scale16 of the mean and of the sizes.
+constexpr std::uint32_t index_page_bytes(std::uint32_t head_dim) {
+  return kTileSlots / 8 * head_dim + head_dim + kTileSlots + 4;
+}
+/// A page of the store: a header, then side data and codes of 32 tokens as a tile has them. A multiple of 64.
+constexpr std::uint32_t cold_page_bytes(const Shape& shape, const Policy& policy) {
+  if (!has_log(policy)) return 0;
+  const TileFormat format = format_of(shape.storage);
+  const std::uint32_t codes = format.key_bytes(shape.head_dim) + format.value_bytes(shape.head_dim);
+  return static_cast<std::uint32_t>(
+      detail::round_up(detail::kColdPageHeaderBytes + side_of(shape, policy).total + codes, 64));
+}
+/// The size of the store that a cache needs; 0 without a log.
+constexpr std::uint64_t cold_bytes(const Shape& shape, const Policy& policy) {
+  return std::uint64_t{indexed_heads(shape, policy)} * (policy.log / kTileSlots) * cold_page_bytes(shape, policy);
+}
+
+constexpr ColdSpace cold_space_of(const Shape& shape, const Policy& policy) {
+  ColdSpace at;
+  if (!has_log(policy)) return at;
+  const std::uint64_t indexed = indexed_heads(shape, policy);
+  at.tokens = detail::all_heads(shape) * detail::kColdHeadBytes;
+  at.pages = at.tokens + indexed * policy.recall * 4;
+  at.total = at.pages + indexed * (policy.log / kTileSlots) * index_page_bytes(shape.head_dim);
+  return at;
+}
+
+constexpr RecallSpace recall_space_of(const Shape& shape, const Policy& policy) {
+  RecallSpace at;
+  if (!has_log(policy)) return at;
+  const auto take = [&at](std::uint64_t bytes) {
+    const std::uint32_t start = at.total;
+    at.total += static_cast<std::uint32_t>(detail::round_up(bytes, 64));
+    return start;
+  };
+  at.page = take(cold_page_bytes(shape, policy));
+  at.row = take(shape.head_dim * 8u);
+  at.table = take(shape.head_dim / 8u * 512);
+  at.query = take(shape.head_dim);
+  at.logits = take(policy.log * 2u);
+  at.votes = take(policy.log * 4u);
+  at.chosen = take(policy.recall * 4u);
+  return at;
+}
+
 /// Its total is 0 where it would be 4 GiB or more, which no cache has.
 /// @param layout  of which tiles and views are known
 constexpr Scratch scratch_of(const Shape& shape, const Policy& policy, const Layout& layout) {
@@ -366,6 +445,7 @@ constexpr Scratch scratch_of(const Shape& shape, const Policy& policy, const Lay
   at.softmax = take(scores_attention(policy) ? scored_pairs(shape, policy, layout) * kTileSlots * 2 : 0);
   at.exponents = take(scores_attention(policy) ? scored_pairs(shape, policy, layout) * 4 : 0);
   at.turned = take(shape.rotary.turns() * turned_bytes(shape));
+  at.recall = take(recall_space_of(shape, policy).total);
   // Workers that append encode their rows in it.
   const std::uint32_t least = shape.workers > 1 ? encoding_bytes(shape) : 0;
   const std::uint64_t total = end > least ? end : detail::round_up(least, kArenaAlignment);
@@ -461,9 +541,6 @@ constexpr PairCounts count_pairs(const Policy& policy, std::uint32_t end) {
 }  // namespace detail
 
 namespace detail {
-constexpr std::uint64_t all_heads(const Shape& shape) {
-  return std::uint64_t{shape.layers} * shape.kv_heads;
-}
 /// Those of layers with wider codes.
 constexpr std::uint64_t wide_heads(const Shape& shape, const Policy& policy) {
   std::uint64_t layers = 0;
@@ -549,7 +626,8 @@ struct Region {
       case Size::kCodes:
         return detail::code_bytes(shape, policy, detail::tiles_of_pools(at), at.code_bytes);
       case Size::kTiers:
-        return detail::all_heads(shape) * (detail::tiers_below(policy) * detail::kTierBytes + measured_bytes(shape));
+        return detail::all_heads(shape) * (detail::tiers_below(policy) * detail::kTierBytes + measured_bytes(shape)) +
+               cold_space_of(shape, policy).total;
       case Size::kFolds:
         return at.views != 0 ? detail::all_heads(shape) * detail::kFoldedPartBytes : 0;
       case Size::kDistances:
@@ -583,7 +661,7 @@ struct Region {
     {&Layout::bases, Region::Size::kBases},          // append, compact, restore
     {&Layout::sides, Region::Size::kSides},          // append, compact, restore; attend: scores
     {&Layout::codes, Region::Size::kCodes},          // append, compact, restore
-    {&Layout::tiers, Region::Size::kTiers},          // init, append, compact, truncate, restore
+    {&Layout::tiers, Region::Size::kTiers},          // init, append, compact, truncate, recall, restore
     {&Layout::folds, Region::Size::kFolds},          // init, append, compact, restore
     {&Layout::distances, Region::Size::kDistances},  // append, compact
     {&Layout::shared, Region::Size::kShared},        // append, compact, restore

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "nibkv/arena.hpp"
+#include "nibkv/cold.hpp"
 #include "nibkv/profile.hpp"
 
 #include "nibkv/macros_push.hpp"
@@ -30,6 +31,8 @@ struct Options {
   /// For single tokens: then some head makes space at nearly every token, so truncate() goes back exactly over the
   /// last append alone, and drafts that are appended again make space again. A snapshot does not hold it.
   bool turns = false;
+  /// Where the log of Policy::log goes; must outlive the cache, and so must what it stands for.
+  const ColdStore* store = nullptr;
 };
 
 inline constexpr std::uint32_t kNoTile = 0xffffffff;
@@ -84,7 +87,8 @@ class Cache {
   ///          there is no profile but outlier channels, Budget::kScores or kRetrieval need one, when
   ///          there is one under KeyBasis::kMeasured, when the
   ///          policy aligns layers and the profile has no maps, when Budget::kPrefix or kRules find no
-  ///          attention in it, or when Options::weights and the profile name different weights.
+  ///          attention in it, or when Options::weights and the profile name different weights, and when
+  ///          Policy::indexed needs one; kBadArgument for a log without a store that has both functions.
   ///          Neither the object nor the arena is changed unless kOk.
   /// Cost: O(footprint) once, to clear the arena.
   Status init(std::span<std::byte> arena, const Shape& shape, const Policy& policy, const Options& options = {});
@@ -124,6 +128,7 @@ class Cache {
   const Layout* layout_ = nullptr;  // in the arena
   ProfileView profile_ = {};
   const Kernels* kernels_ = nullptr;
+  const void* store_ = nullptr;
   bool turns_ = false;
 };
 

@@ -17,11 +17,11 @@ namespace nibkv {
 /// positions. Folded slots stay folded, and the others do not fold here.
 ///
 /// @param target  held(layer, kv_head) entries
-/// @returns kNotReady; kBadArgument for an index out of range, or when two layers that share codes
-///          have not seen the same tokens; kBadPlan for a plan of the wrong size or form, or one
-///          with members under a policy that does not merge, or with other faint slots than plan.hpp says, or more than
-///          Policy::faint, and with a Rotary::reach under a policy that does
-///          not store positions for one that would change them. The cache is unchanged unless kOk.
+/// @returns kNotReady; kBadPolicy where there is a log (Policy::log); kBadArgument for an index out of range, or when
+///          two layers that share codes have not seen the same tokens; kBadPlan for a plan of the wrong size or form,
+///          or one with members under a policy that does not merge, or with other faint slots than plan.hpp says, or
+///          more than Policy::faint, and with a Rotary::reach under a policy that does not store positions for one that
+///          would change them. The cache is unchanged unless kOk.
 /// Cost: O(held + moved * head_dim), and O(head_dim log head_dim) for each slot that is merged.
 Status compact(Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::span<const std::uint32_t> target);
 

@@ -17,7 +17,8 @@ namespace nibkv {
 /// @param arena  at least from.usage().arena_bytes, starting at a multiple of kArenaAlignment, apart from
 ///               `from`'s; must outlive `to`
 /// @param to     may be any cache; becomes the handle of `arena`
-/// @returns kNotReady; kMisaligned; kArenaTooSmall; kBadArgument when the arenas overlap. Neither `to` nor
+/// @returns kNotReady; kBadPolicy where there is a log (Policy::log), whose pages only one cache may write;
+///          kMisaligned; kArenaTooSmall; kBadArgument when the arenas overlap. Neither `to` nor
 ///          the arena is changed unless kOk.
 /// Cost: O(footprint) once, to copy the arena. No other call on `from` may run meanwhile.
 Status clone(const Cache& from, std::span<std::byte> arena, Cache& to);
@@ -36,11 +37,11 @@ Status clone(const Cache& from, std::span<std::byte> arena, Cache& to);
 /// @param to    a cache in another arena, of the same layers, heads, head_dim, outlier channels and storage,
 ///              with the same profile. Neither may share codes between layers, or have a tail. If one has a
 ///              Rotary::reach, both have the same rotary embedding and reach: keys were coded by it
-/// @returns kNotReady; kBadArgument when both are in one arena, or when layers of `from` have not seen the
-///          same tokens; kOtherShape; kOtherProfile; kOtherPolicy when layers share codes or there is a tail, and
-///          with a reach when `to` could not know the positions: without Keep::kScore it takes what Keep::kAll
-///          held, or Keep::kRecent with the same sinks; kFull when `to` keeps everything and has too few tiles.
-///          Neither cache is changed unless kOk.
+/// @returns kNotReady; kBadPolicy where one of them has a log (Policy::log); kBadArgument when both are in one arena,
+///          or when layers of `from` have not seen the same tokens; kOtherShape; kOtherProfile; kOtherPolicy when
+///          layers share codes or there is a tail, and with a reach when `to` could not know the positions: without
+///          Keep::kScore it takes what Keep::kAll held, or Keep::kRecent with the same sinks; kFull when `to` keeps
+///          everything and has too few tiles. Neither cache is changed unless kOk.
 /// Cost: O(held * head_dim), and that of plan and compact for each tile that is more than the budget.
 Status move_to(const Cache& from, Cache& to);
 

@@ -204,11 +204,16 @@ typedef struct nibkv_policy {
   uint8_t faint_storage;
   uint32_t tail;
   uint32_t faint;
+  /* What leaves the recent window of the heads with an index goes to a store, `log` tokens of each, and nibkv_recall
+   * brings back `recall`: policy.hpp. Both are multiples of 32; 0: none. */
+  uint32_t log;
+  uint32_t recall;
+  uint16_t indexed; /* so many 1/256 of the heads have an index; 0: 86 */
 } nibkv_policy;
 
 /* Finds a preset by name, with its default parameters: "full", "streaming_llm", "ems", "ems_no_merge",
  * "h2o", "tova", "snapkv", "l2_norm", "pyramid_kv", "ada_kv", "head_kv", "prefix_kv", "duo", "fast_gen",
- * "precise_tail", "qpruning", "minicache", "ems_fold" (the last two without pairs).
+ * "precise_tail", "qpruning", "recall", "minicache", "ems_fold" (the last two without pairs).
  * tokens:  budget of a head in tokens
  * Returns NIBKV_BAD_POLICY for an unknown name or null; NIBKV_BAD_ARGUMENT when `policy` is null.
  * `policy` is unchanged unless NIBKV_OK. */
@@ -221,6 +226,9 @@ NIBKV_API const char* nibkv_policy_name(uint32_t index);
  * an invalid shape or policy, for null, and for a size that does not fit this machine's address space. For
  * static arrays see the NIBKV_FOOTPRINT_... macros below. */
 static inline size_t nibkv_footprint(const nibkv_shape* shape, const nibkv_policy* policy);
+
+/* The bytes that a store needs for policy.log; 0 without a log, for an invalid shape or policy, and for null. */
+static inline uint64_t nibkv_cold_bytes(const nibkv_shape* shape, const nibkv_policy* policy);
 
 /* The largest budget in tokens with which nibkv_find_policy gives a policy whose footprint is at most
  * `bytes`. 0 when not even the smallest fits, for an unknown name and for null. Cost: about 24 evaluations of
@@ -271,6 +279,16 @@ typedef struct nibkv_cache {
 /* NIBKV_CACHE_BYTES as the library was built, for languages that do not read this header. Alignment: 8. */
 NIBKV_API size_t nibkv_cache_bytes(void);
 
+/* Where the tokens of a log go: cold.hpp. Zeros in `prefetch` and in what follows are the defaults. */
+typedef struct nibkv_cold_store {
+  bool (*write)(void* context, uint64_t offset, const void* page, size_t bytes);
+  bool (*read)(void* context, uint64_t offset, void* page, size_t bytes);
+  void (*prefetch)(void* context, uint64_t offset, size_t bytes); /* may be null */
+  void* context;
+  uint32_t identity;
+  bool verify;
+} nibkv_cold_store;
+
 /* Which built port to use, and what is known about the model. Zeros in all fields are the defaults. */
 typedef struct nibkv_options {
   const char* port;        /* a name from nibkv_port_name; null or "": the fastest that this CPU can run */
@@ -280,6 +298,7 @@ typedef struct nibkv_options {
   size_t budget_count;     /* layers * kv_heads, or 0 */
   uint32_t weights;        /* the weights of the model, as in CalibrationOptions::weights (profile.hpp); 0: not given */
   size_t turns;            /* 1: heads take turns at making space (Options::turns of cache.hpp) */
+  const nibkv_cold_store* store; /* for policy.log; must outlive the cache */
 } nibkv_options;
 
 /* Creates an empty cache in `arena` and makes `cache` its handle.
@@ -449,6 +468,20 @@ NIBKV_API nibkv_status nibkv_attend_masked(nibkv_cache* cache, uint32_t layer, u
 NIBKV_API nibkv_status nibkv_attend_drafts(nibkv_cache* cache, uint32_t layer, uint32_t count,
                                            const nibkv_rows* queries, const uint32_t* mask,
                                            const nibkv_mutable_rows* out, const nibkv_part* part);
+
+/* Brings back from the store what the last appended tokens want to attend to (policy.log): after nibkv_append and
+ * before nibkv_attend, for each layer. recall.hpp has the rest.
+ *
+ * count:    [1, max_chunk]
+ * queries:  finite, [count][query_heads][head_dim], usually those of nibkv_attend
+ * part:     as of nibkv_attend; its queries must be all
+ * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT as nibkv_attend. A page that cannot be had is no error, but counts as
+ * one that is lost. */
+NIBKV_API nibkv_status nibkv_recall(nibkv_cache* cache, uint32_t layer, uint32_t count, const float* queries,
+                                    const nibkv_part* part);
+/* The same for rows as nibkv_attend_rows has them. */
+NIBKV_API nibkv_status nibkv_recall_rows(nibkv_cache* cache, uint32_t layer, uint32_t count, const nibkv_rows* queries,
+                                         const nibkv_part* part);
 
 /* What a token is, for NIBKV_BUDGET_RULES. Every token is ordinary that nibkv_classify was not told of; punctuation is
  * only punctuation and white space; special tokens are the model's own, such as those that begin a text or a turn. */
@@ -783,6 +816,8 @@ typedef struct nibkv_sizes {
 NIBKV_API nibkv_status nibkv_find_policy_sized(const char* name, uint32_t tokens, nibkv_policy* policy,
                                                const nibkv_sizes* sizes);
 NIBKV_API size_t nibkv_footprint_sized(const nibkv_shape* shape, const nibkv_policy* policy, const nibkv_sizes* sizes);
+NIBKV_API uint64_t nibkv_cold_bytes_sized(const nibkv_shape* shape, const nibkv_policy* policy,
+                                          const nibkv_sizes* sizes);
 NIBKV_API uint32_t nibkv_preset_tokens_that_fit_sized(const nibkv_shape* shape, const char* preset, uint64_t bytes,
                                                       const nibkv_sizes* sizes);
 NIBKV_API uint32_t nibkv_tokens_that_fit_sized(const nibkv_shape* shape, const nibkv_policy* policy, uint64_t bytes,
@@ -812,6 +847,10 @@ static inline nibkv_status nibkv_find_policy(const char* name, uint32_t tokens, 
 static inline size_t nibkv_footprint(const nibkv_shape* shape, const nibkv_policy* policy) {
   const nibkv_sizes sizes = NIBKV_SIZES;
   return nibkv_footprint_sized(shape, policy, &sizes);
+}
+static inline uint64_t nibkv_cold_bytes(const nibkv_shape* shape, const nibkv_policy* policy) {
+  const nibkv_sizes sizes = NIBKV_SIZES;
+  return nibkv_cold_bytes_sized(shape, policy, &sizes);
 }
 static inline uint32_t nibkv_preset_tokens_that_fit(const nibkv_shape* shape, const char* preset, uint64_t bytes) {
   const nibkv_sizes sizes = NIBKV_SIZES;
@@ -878,6 +917,21 @@ typedef struct nibkv_usage {
 /* Zeros for a cache that is not ready. */
 NIBKV_API nibkv_usage nibkv_usage_now(const nibkv_cache* cache);
 
+/* What went to the store of a log and came back, since nibkv_init or nibkv_clear. */
+typedef struct nibkv_recall_usage {
+  uint32_t written_pages;
+  uint32_t read_pages;
+  uint32_t lost_pages;      /* not written, or not read as they were written */
+  uint32_t forgotten_pages; /* whose place a later one took, since the log was full */
+  uint64_t chosen_tokens;   /* by all calls of nibkv_recall */
+  uint64_t found_tokens;    /* those of them that were there already */
+} nibkv_recall_usage;
+
+/* Zeros for a cache that is not ready, and without a log. */
+NIBKV_API nibkv_recall_usage nibkv_recall_usage_now(const nibkv_cache* cache);
+/* Those of the tokens that a KV head holds which were recalled. 0 likewise, and out of range. */
+NIBKV_API uint32_t nibkv_recalled(const nibkv_cache* cache, uint32_t layer, uint32_t kv_head);
+
 /* The name of the port in use; null for a cache that is not ready. */
 NIBKV_API const char* nibkv_port(const nibkv_cache* cache);
 /* The names of the built ports, fastest first: index 0, 1, ...; null past the end. */
@@ -933,6 +987,10 @@ NIBKV_API bool nibkv_port_runs(const char* name);
        ? NIBKV_FOOTPRINT_TIERS(__VA_ARGS__, tokens, 2, 0, 1, 0, 1, 32, 2,                                           \
                                (64 + ((tokens)-1) / 64 * 32 <= (tokens) ? ((tokens)-1) / 64 * 32 : UINT64_C(0)), 5) \
        : NIBKV_FOOTPRINT_SNAPKV(tokens, __VA_ARGS__))
+#define NIBKV_FOOTPRINT_RECALL(tokens, ...)                                                              \
+  ((tokens) < 64 ? NIBKV_FOOTPRINT_STREAMING_LLM(tokens, __VA_ARGS__)                                    \
+                 : NIBKV_FOOTPRINT_LOG(__VA_ARGS__, tokens, NIBKV_LEAST_((tokens)*UINT64_C(8), 1 << 24), \
+                                       (tokens) / UINT64_C(64) * 32, 86))
 #define NIBKV_FITTING_TAIL_(tokens, wanted) \
   ((tokens) <= 32 ? UINT64_C(0) : NIBKV_LEAST_(UINT64_C(wanted), ((tokens)-UINT64_C(32)) / 32 * 32))
 #define NIBKV_FOOTPRINT_MINICACHE(tokens, ...) NIBKV_FOOTPRINT_FULL(tokens, __VA_ARGS__)
@@ -1012,6 +1070,29 @@ NIBKV_API bool nibkv_port_runs(const char* name);
                                     (chain_tiles)*NIBKV_ROWS_((query_heads) / (kv_heads)*UINT64_C(1))),                \
                         workers) +                                                                                     \
                     NIBKV_PARTIALS_(query_heads, head_dim, storage, (global) || (local), chain_tiles, workers))))
+/* The same under NIBKV_KEEP_RECENT with a log (policy.log, recall, indexed). */
+#define NIBKV_FOOTPRINT_LOG(...) NIBKV_FOOTPRINT_LOG_(__VA_ARGS__)
+#define NIBKV_FOOTPRINT_LOG_(layers, query_heads, kv_heads, head_dim, outlier_channels, max_chunk, workers, storage,  \
+                             tokens, log, recall, indexed)                                                            \
+  (NIBKV_ROUND_(64) + NIBKV_LAYOUT_ + NIBKV_ROUND_(NIBKV_HEADS_(layers, kv_heads) * 36) +                             \
+   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, 1, max_chunk) * 4) +                                           \
+   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, 1, max_chunk) * 32 * (UINT64_C(4) + (outlier_channels))) +     \
+   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, 1, max_chunk) * 4 * (head_dim)*NIBKV_BITS_(storage)) +         \
+   NIBKV_ROUND_(NIBKV_HEADS_(layers, kv_heads) * 48 +                                                                 \
+                NIBKV_MOST_(NIBKV_HEADS_(layers, kv_heads) * (indexed) / 256, UINT64_C(1)) *                          \
+                    ((recall)*UINT64_C(4) + NIBKV_LOG_(log) / 32 * (36 + 5 * UINT64_C(1) * (head_dim)))) +            \
+   NIBKV_MOST_(                                                                                                       \
+       NIBKV_WORKSPACE_(head_dim, storage, 1, 0, NIBKV_TILES_OF_HEAD_(tokens, 1, max_chunk)),                         \
+       NIBKV_ROUND_(                                                                                                  \
+           (workers) * (NIBKV_SCRATCH_(NIBKV_ROWS_((query_heads) / (kv_heads)*UINT64_C(1) * (max_chunk)), head_dim,   \
+                                       outlier_channels, storage, 0, NIBKV_TILES_OF_HEAD_(tokens, 1, max_chunk),      \
+                                       UINT64_C(0), 1) +                                                              \
+                        NIBKV_ROUND_(UINT64_C(32) + 32 * (UINT64_C(4) + (outlier_channels)) +                         \
+                                     4 * UINT64_C(1) * (head_dim)*NIBKV_BITS_(storage)) +                             \
+                        NIBKV_ROUND_(UINT64_C(8) * (head_dim)) + UINT64_C(64) * (head_dim) + NIBKV_ROUND_(head_dim) + \
+                        NIBKV_ROUND_(NIBKV_LOG_(log) * 2) + NIBKV_LOG_(log) * 4 + (recall)*UINT64_C(4)) +             \
+           NIBKV_PARTIALS_(query_heads, head_dim, storage, 0, NIBKV_TILES_OF_HEAD_(tokens, 1, max_chunk), workers))))
+#define NIBKV_LOG_(log) (((log) + UINT64_C(31)) / 32 * 32)
 #define NIBKV_LAYOUT_ UINT64_C(256)
 /* Of a channel of a key and a value. */
 #define NIBKV_BITS_(storage) \

@@ -31,13 +31,12 @@ constexpr bool is_member(std::uint32_t target) {
 /// @param kv_head   likewise
 /// @param incoming  tokens about to be appended, [0, max_chunk]
 /// @param target    held(layer, kv_head) entries, written
-/// @returns kNotReady; kBadArgument for an index or `incoming` out of range, for a span of the
-///          wrong size, or when two layers that share codes have not seen the same tokens: they
-///          have one plan, made from the sum of their scores.
+/// @returns kNotReady; kBadPolicy where there is a log (Policy::log); kBadArgument for an index or `incoming` out of
+///          range, for a span of the wrong size, or when two layers that share codes have not seen the same tokens:
+///          they have one plan, made from the sum of their scores.
 /// Cost: O(held), and for a policy that merges O(candidates * held * head_dim) int8 products. With
-///       Policy::position_free these are f32 products, and each kept slot is decoded, transformed and
-///       rotated once for every 16 candidates: O(head_dim log head_dim), and a cosine and a sine for
-///       each pair of rotary channels.
+///       Policy::position_free these are f32 products, and each kept slot is decoded, transformed and rotated once for
+///       every 16 candidates: O(head_dim log head_dim), and a cosine and a sine for each pair of rotary channels.
 Status plan(Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::uint32_t incoming,
             std::span<std::uint32_t> target);
 

@@ -201,6 +201,16 @@ struct Policy {
   std::uint32_t faint = 0;
   Storage faint_storage = Storage::kQ2;
 
+  /// The log: tokens that leave the recent window of a head go to the caller's store (cold.hpp), and recall() brings
+  /// those back that queries want (recall.hpp). It is for so many tokens of a head, a multiple of 32, and then forgets
+  /// the oldest; 0: none. Needs Keep::kRecent, equal budgets, the same codes in all tiles, and no Rotary::reach.
+  std::uint32_t log = 0;
+  std::uint32_t recall = 0;  ///< slots of the budget of a head with an index for what is recalled: a multiple of 32
+  /// The heads that have an index, and a log: so many 1/256 of all, those with the largest head scores in the profile,
+  /// the first ones among equals. The others have `tokens` slots for sinks and recent tokens. 256: all; then no profile
+  /// is needed.
+  std::uint16_t indexed = 86;
+
   /// If any layers share, this needs Storage::kQ4, and either Keep::kAll, or Keep::kScore
   /// with Budget::kUniform.
   Fold fold = {};
@@ -382,6 +392,21 @@ constexpr Policy qpruning(std::uint32_t tokens) {
   return policy;
 }
 
+/// streaming_llm() with a log of what leaves the window: heads that look things up recall from it, the others have a
+/// longer window instead. Needs a profile with head scores, and a store (cold.hpp).
+/// @param tokens  below 64 there is no log
+/// @param log     tokens that the log is for; 0: 8 times the budget. Its index takes some 11 bytes a token of each
+///                indexed head at head_dim 64.
+constexpr Policy recall_window(std::uint32_t tokens, std::uint32_t log = 0) {
+  Policy policy = streaming_llm(tokens);
+  policy.recall = tokens / 2 / kTileSlots * kTileSlots;
+  if (policy.recall == 0) return policy;
+  const std::uint64_t wanted = log == 0 ? std::uint64_t{tokens} * 8 : log;
+  const std::uint64_t most = wanted < kMaxTokens ? wanted : kMaxTokens;
+  policy.log = static_cast<std::uint32_t>((most + kTileSlots - 1) / kTileSlots * kTileSlots);
+  return policy;
+}
+
 /// FastGen (arXiv 2310.01801): each head has the cheapest rule that gets `recovered` of its attention. Needs a profile
 /// with attention (profile.hpp), and to be told which tokens are special or punctuation (classify.hpp).
 constexpr Policy fast_gen(std::uint32_t tokens) {
@@ -398,6 +423,11 @@ constexpr bool has_wide(const Policy& policy) {
 /// Whether tokens move down from tier to tier: from the tail to the codes of their layer, and to the faint ones.
 constexpr bool has_tiers(const Policy& policy) {
   return policy.tail != 0;
+}
+
+/// Whether tokens go to a store.
+constexpr bool has_log(const Policy& policy) {
+  return policy.log != 0;
 }
 
 /// Whether any layers share codes.
@@ -465,12 +495,21 @@ constexpr bool valid_tiers(const Policy& policy, const Shape& shape) {
   if (policy.keep != Keep::kScore || policy.faint_storage > Storage::kQ2) return false;
   return has_codes(policy.faint_storage) && at_least(format_of(shape.storage), format_of(policy.faint_storage));
 }
+constexpr bool valid_log(const Policy& policy, const Shape& shape) {
+  if (!has_log(policy)) return policy.recall == 0 && policy.indexed == Policy{}.indexed;
+  if (policy.keep != Keep::kRecent || policy.budget != Budget::kUniform || !has_codes(shape.storage)) return false;
+  if (has_wide(policy) || has_tiers(policy) || has_pairs(policy) || shape.rotary.reach != 0) return false;
+  if (policy.log > kMaxTokens || policy.log % kTileSlots != 0) return false;
+  if (policy.recall == 0 || policy.recall % kTileSlots != 0 || policy.indexed < 1 || policy.indexed > 256) return false;
+  return std::uint64_t{policy.sinks} + policy.recall < policy.tokens;
+}
 }  // namespace detail
 
 /// True when every field is in its range and the policy fits the shape.
 constexpr bool valid(const Policy& policy, const Shape& shape) {
   if (policy.tokens < 1 || policy.tokens > kMaxTokens || !detail::valid_fold(policy, shape)) return false;
   if (!detail::valid_wide(policy, shape) || !detail::valid_tiers(policy, shape)) return false;
+  if (!detail::valid_log(policy, shape)) return false;
   if (policy.keep != Keep::kScore) {
     Policy plain;
     plain.keep = policy.keep;
@@ -484,6 +523,9 @@ constexpr bool valid(const Policy& policy, const Shape& shape) {
     plain.wide_first = policy.wide_first;
     plain.tail = policy.tail;
     plain.tail_storage = policy.tail_storage;
+    plain.log = policy.log;
+    plain.recall = policy.recall;
+    plain.indexed = policy.indexed;
     if (policy != plain) return false;
   }
   if (policy.budget > Budget::kAnyScores || policy.most < 1 || policy.most > 64 || policy.recovered == 0) return false;
@@ -510,7 +552,8 @@ constexpr bool valid(const Policy& policy, const Shape& shape) {
 
 /// Finds a preset by name, with its default parameters: "full", "streaming_llm", "ems",
 /// "ems_no_merge", "h2o", "tova", "snapkv", "l2_norm", "pyramid_kv", "ada_kv", "head_kv", "prefix_kv",
-/// "duo", "fast_gen", "precise_tail", "qpruning", "minicache", "ems_fold" (the last two without pairs: fold.hpp).
+/// "duo", "fast_gen", "precise_tail", "qpruning", "recall", "minicache", "ems_fold" (the last two without
+/// pairs: fold.hpp).
 /// @param tokens  budget of a head in tokens
 /// @returns kBadPolicy for an unknown name; `policy` is unchanged then.
 Status find_policy(std::string_view name, std::uint32_t tokens, Policy& policy);

@@ -36,7 +36,8 @@ struct SlotInfo {
 };
 
 /// Describes the slots of one chain, in position order. Where layers share codes, the folded slots
-/// come first, in no order; then the sinks and the retained slots; then the others, in order.
+/// come first, in no order; then the sinks and the retained slots; then the others, in order. Where there is a log,
+/// those that are recalled come first, in order; then the sinks.
 ///
 /// Positions are exact under Keep::kScore, up to 65535 tokens after their tile's first. With a Rotary::reach, what is
 /// older than that has a later position, by whole steps, which attention does not tell from its own (reaches above

@@ -94,7 +94,8 @@ std::uint64_t snapshot_bytes(const Cache& cache, std::uint64_t note_bytes = 0);
 ///
 /// The snapshot is whole once the last byte is written. A part of one is refused by everything
 /// that reads snapshots.
-/// @returns kNotReady; kBadArgument for a sink without a function; kStorageFailed when the sink
+/// @returns kNotReady; kBadPolicy where there is a log (Policy::log), a part of which is elsewhere;
+///          kBadArgument for a sink without a function; kStorageFailed when the sink
 ///          gave up. The cache is never changed.
 /// Cost: O(bytes). Stack: about 1 KB.
 Status save(const Cache& cache, const SnapshotSink& sink, const SaveOptions& options = {});
@@ -117,7 +118,8 @@ Status inspect(std::span<const std::byte> bytes, SnapshotInfo& info);
 ///               The number of workers may differ, unless layers share codes with one number and
 ///               not with the other. Shape::rotary matters only if the policy reads it
 ///               or it has a reach
-/// @returns kNotReady; kBadArgument for a source without a function; kStorageFailed;
+/// @returns kNotReady; kBadPolicy for a cache with a log (Policy::log); kBadArgument for a source without a function;
+///          kStorageFailed;
 ///          kBadSnapshot: not a snapshot, truncated, or with a wrong checksum;
 ///          kNewerSnapshot: of a version of the format that this library does not know,
 ///          older ones included;
@@ -144,14 +146,14 @@ Status restore(Cache& cache, std::span<const std::byte> bytes);
 /// @param shape   of the saved cache. A snapshot has fingerprints of shape and policy, not the numbers: who does not
 ///                know them puts them into the note
 /// @param policy  of the saved cache. It may not share codes between layers, and neither may that of `cache`
-/// @returns what restore() returns; kBadShape, kBadPolicy: no cache can have that shape or policy (footprint() is
-///          0); kOtherShape, kOtherPolicy: the snapshot is not of a cache of `shape` and `policy`, or they and `cache`
-///          do not go together as above; kBadArgument: layers of the saved cache had not seen the same
-///          tokens; kFull: `cache` keeps everything and has too few tiles. Budgets of heads that the saved cache had
-///          (Options::budgets, or by its profile) need not be known. The cache is unchanged unless kOk, apart from
-///          kLost as of restore().
-/// Cost: O(bytes), and that of plan and compact for each tile that is more than the budget; a tile is read again
-///       where space is made inside it. Stack: about 4 KB. Uses the scratch of worker 0.
+/// @returns what restore() returns, kBadPolicy also where the saved cache has a log; kBadShape, kBadPolicy: no cache
+///          can have that shape or policy (footprint() is 0); kOtherShape, kOtherPolicy: the snapshot is not of a cache
+///          of `shape` and `policy`, or they and `cache` do not go together as above; kBadArgument: layers of the saved
+///          cache had not seen the same tokens; kFull: `cache` keeps everything and has too few tiles. Budgets of heads
+///          that the saved cache had (Options::budgets, or by its profile) need not be known. The cache is unchanged
+///          unless kOk, apart from kLost as of restore().
+/// Cost: O(bytes), and that of plan and compact for each tile that is more than the budget; a tile is read again where
+///       space is made inside it. Stack: about 4 KB. Uses the scratch of worker 0.
 Status import_snapshot(Cache& cache, const Shape& shape, const Policy& policy, const SnapshotSource& source);
 Status import_snapshot(Cache& cache, const Shape& shape, const Policy& policy, std::span<const std::byte> bytes);
 

@@ -158,10 +158,11 @@ inline Segment ArenaView::own(const Chain& chain) const {
   return {chain.first, chain.last, before, chain.used - before};
 }
 inline std::uint32_t ArenaView::sinks_from(const Chain& chain) const {
+  if (has_log(policy())) return cold_head(*this, chain).used;
   return folds(*this) ? folded_part(*this, chain).used : faint_slots(*this, chain);
 }
 inline std::uint32_t ArenaView::unordered(const Chain& chain) const {
-  if (!folds(*this)) return faint_slots(*this, chain);
+  if (!folds(*this)) return sinks_from(chain);
   return folded_part(*this, chain).used + folded_part(*this, chain).retained;
 }
 inline std::uint8_t* ArenaView::key_codes(std::uint32_t tile) const {

@@ -205,7 +205,8 @@ bool sound_budgets(const ArenaView& to) {
   std::uint64_t sum = 0;
   for (std::size_t i = 0; i < to.heads(); ++i) {
     const std::uint32_t budget = to.chains()[i].budget;
-    if (how == Budget::kUniform ? budget != policy.tokens : budget % kTileSlots != rest) return false;
+    const std::uint32_t recall = has_log(policy) && is_indexed(to, to.chains()[i]) ? policy.recall : 0;
+    if (how == Budget::kUniform ? budget != policy.tokens - recall : budget % kTileSlots != rest) return false;
     sum += budget;
   }
   if (how == Budget::kUniform) return true;
@@ -285,6 +286,34 @@ HeadRule rule_of(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head
 LayerShares layer_shares(const Policy& policy, std::uint32_t tokens) {
   const std::uint32_t mean = tokens / kTileSlots;
   return {least_tiles(policy, Budget::kAdaptive, tokens), mean * policy.most, mean, rest_of(tokens)};
+}
+
+void choose_indexed(const ArenaView& to) {
+  const Policy& policy = to.policy();
+  const std::uint32_t wanted = indexed_heads(to.shape(), policy);
+  const auto score_of = [&](std::size_t i) -> std::uint32_t {
+    if (to.profile().empty()) return 0;
+    const auto index = static_cast<std::uint32_t>(i);
+    return to.profile().head(index / to.shape().kv_heads, index % to.shape().kv_heads).head_score;
+  };
+  // The head that comes after those that have one has this score.
+  const std::uint32_t limit = largest_that([&](std::uint32_t least) {
+    std::uint32_t count = 0;
+    for (std::size_t i = 0; i < to.heads(); ++i) count += score_of(i) >= least ? 1 : 0;
+    return least == 0 || count >= wanted;
+  });
+  std::uint32_t equal = wanted;  // of those with just this score, how many have an index
+  for (std::size_t i = 0; i < to.heads(); ++i) equal -= score_of(i) > limit ? 1 : 0;
+  std::uint32_t next = 0;
+  for (std::size_t i = 0; i < to.heads(); ++i) {
+    Chain& chain = to.chains()[i];
+    const bool chosen = score_of(i) > limit || (score_of(i) == limit && equal != 0);
+    if (chosen && score_of(i) == limit) --equal;
+    cold_head(to, chain) = {};
+    cold_head(to, chain).index = chosen ? next++ : kNotIndexed;
+    chain.budget = policy.tokens - (chosen ? policy.recall : 0);
+  }
+  NIBKV_ASSERT(next == wanted);
 }
 
 }  // namespace nibkv

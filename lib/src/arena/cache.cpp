@@ -27,6 +27,15 @@ void divide_pool(const ArenaView& to, bool wide, std::uint32_t end, std::uint32_
     if (newest != nullptr) free_run(to, *newest, tile, tile + run);
     newest = has_tiers(to.policy()) ? &kept_tier(to, chain).free : &chain.free;
     run = run_tiles(to, layer, chain) - apart;
+    if (has_log(to.policy()) && is_indexed(to, chain)) {
+      // The last ones of a run are for what is recalled.
+      const std::uint32_t own = run - to.policy().recall / kTileSlots;
+      free_run(to, chain.free, tile, tile + own);
+      std::uint32_t recalled;
+      run -= own;
+      free_run(to, recalled, tile, tile + run);
+      newest = nullptr;
+    }
   }
   if (newest != nullptr) free_run(to, *newest, tile, end);  // and what is left
 }
@@ -37,6 +46,7 @@ void reset(const ArenaView& to) {
   ArenaHeader& header = to.header();
   std::memset(&header, 0, sizeof header);
   header.magic = kArenaMagic;
+  if (has_log(to.policy())) choose_indexed(to);
   const std::uint32_t tail = detail::tail_tiles(to.shape(), to.policy());
   const std::uint32_t faint = detail::faint_tiles(to.policy());
   std::uint32_t tail_tile = layout.wide_tiles;
@@ -117,13 +127,21 @@ Status Cache::init(std::span<std::byte> arena, const Shape& shape, const Policy&
   const bool aligned = !policy.fold.aligned_keys.empty() || !policy.fold.aligned_values.empty();
   if (aligned && !profile.has_maps()) return Status::kBadProfile;
 
+  if (has_log(policy)) {
+    if (policy.indexed != 256 && profile.empty()) return Status::kBadProfile;
+    ColdStore store;
+    if (options.store != nullptr) std::memcpy(&store, static_cast<const void*>(options.store), sizeof store);
+    if (store.write == nullptr || store.read == nullptr) return Status::kBadArgument;
+  }
+
   if (const Status shared = check_budgets(shape, policy, layout, profile, options.budgets); shared != Status::kOk)
     return shared;
 
   std::memset(arena.data(), 0, need);
   auto* kept = in_place<Layout>(arena.data() + static_cast<std::size_t>(layout.layout));
   std::memcpy(kept, &layout, sizeof layout);
-  ArenaView::set(*this, arena.data(), shape, policy, *kept, profile, *kernels, options.turns);
+  ArenaView::set(*this, arena.data(), shape, policy, *kept, profile, *kernels, options.turns,
+                 has_log(policy) ? options.store : nullptr);
   set_budgets(ArenaView{*this}, options.budgets);
   reset(ArenaView{*this});
   return Status::kOk;

@@ -25,6 +25,7 @@ constexpr Preset kPresets[] = {
     {"fast_gen", [](std::uint32_t tokens) { return fast_gen(tokens); }},
     {"precise_tail", [](std::uint32_t tokens) { return precise_tail(tokens); }},
     {"qpruning", [](std::uint32_t tokens) { return qpruning(tokens); }},
+    {"recall", [](std::uint32_t tokens) { return recall_window(tokens); }},
     {"minicache", [](std::uint32_t tokens) { return minicache(tokens); }},
     {"ems_fold", [](std::uint32_t tokens) { return ems_fold(tokens); }},
 };

@@ -4,9 +4,9 @@
 #include <cstdint>
 #include <cstring>
 
-#include "arena/assert.hpp"
 #include "arena/segment.hpp"
 #include "nibkv/cache.hpp"
+#include "numbers/assert.hpp"
 #include "numbers/numbers.hpp"
 #include "ports/kernels.hpp"
 
@@ -57,7 +57,8 @@ struct ArenaView {
 
   /// @param layout  in the arena
   static void set(Cache& to, std::byte* base, const Shape& shape, const Policy& policy, const Layout& layout,
-                  const ProfileView& profile, const Kernels& kernels, bool turns = false) {
+                  const ProfileView& profile, const Kernels& kernels, bool turns = false,
+                  const ColdStore* store = nullptr) {
     to.base_ = base;
     to.shape_ = shape;
     to.policy_ = policy;
@@ -65,6 +66,7 @@ struct ArenaView {
     to.profile_ = profile;
     to.kernels_ = &kernels;
     to.turns_ = turns;
+    to.store_ = store;
   }
 
   const Shape& shape() const { return cache.shape_; }
@@ -105,6 +107,12 @@ struct ArenaView {
   }
   std::uint32_t code_bytes(Pool pool) const { return key_bytes(pool) + value_bytes(pool); }
   bool turns() const { return cache.turns_; }
+  /// Exists where there is a log.
+  ColdStore store() const {
+    ColdStore store;
+    std::memcpy(&store, cache.store_, sizeof store);  // it may be the C interface's
+    return store;
+  }
 
   template <typename T>
   T* at(std::uint64_t offset) const {
@@ -118,6 +126,10 @@ struct ArenaView {
   std::uint8_t* measured(std::uint32_t layer, std::uint32_t kv_head) const {
     const std::uint64_t tiers = heads() * detail::tiers_below(policy()) * detail::kTierBytes;
     return at<std::uint8_t>(layout().tiers + tiers + head_index(layer, kv_head) * measured_bytes(shape()));
+  }
+  /// What a log has in the arena: ColdSpace.
+  std::uint64_t cold() const {
+    return layout().tiers + heads() * (detail::tiers_below(policy()) * detail::kTierBytes + measured_bytes(shape()));
   }
   /// The tokens from which it is.
   std::uint32_t measured_tokens(std::uint32_t layer) const {
@@ -154,9 +166,10 @@ struct ArenaView {
 
   /// What is asked of a band and of what its layers share is in band.hpp, of tiers in tiers.hpp.
   [[gnu::visibility("hidden")]] Segments segments(const Chain& chain) const;
-  /// The segment that lies in the chain's own tiles, where its tokens arrive: its tail, if it has one.
+  /// The segment that lies in the chain's own tiles, where its tokens arrive: its tail, if it has one, and without what
+  /// is recalled.
   Segment own(const Chain& chain) const;
-  /// The number of the chain's first sink: of its first slot that is neither folded nor faint.
+  /// The number of the chain's first sink: of its first slot that is neither folded, faint nor recalled.
   std::uint32_t sinks_from(const Chain& chain) const;
   /// How many of a chain's first slots are not in the order of their positions.
   std::uint32_t unordered(const Chain& chain) const;
@@ -215,7 +228,8 @@ struct ArenaView {
   }
   /// Where they are not stored: those that the policy leaves, of slots that are in order.
   std::uint32_t position_in_order(const Chain& chain, std::uint32_t slot) const {
-    return slot < policy().sinks ? slot : chain.seen - chain.used + slot;
+    const std::uint32_t number = has_log(policy()) ? slot - sinks_from(chain) : slot;
+    return number < policy().sinks ? number : chain.seen - chain.used + slot;
   }
   /// Lane 0 of a tile must be set first. Offsets from the tile's base saturate at 65535, or, with positions_by_step(),
   /// what is too old becomes a later position. Folded slots are in no order, so the base decreases to the smallest

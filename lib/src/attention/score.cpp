@@ -189,9 +189,9 @@ Status explain(const Cache& cache, std::uint32_t layer, std::uint32_t kv_head, s
     if (policy.keep == Keep::kScore) {
       info.position = to.position(at.tile, at.lane);
     } else if (i < to.unordered(chain)) {
-      info.position = kNoPosition;
+      info.position = has_log(policy) ? recalled_position(to, chain, i) : kNoPosition;
     } else {
-      info.position = i < policy.sinks ? i : chain.seen - chain.used + i;
+      info.position = to.position_in_order(chain, i);
     }
     if (keeps_global(policy)) info.global = to.global(at.tile)[at.lane];
     if (keeps_local(policy)) info.local = to.local(at.tile)[at.lane];

@@ -66,6 +66,17 @@ static_assert(same(NIBKV_TOKEN_ORDINARY, TokenClass::kOrdinary) &&
 static_assert(same(NIBKV_RETAIN_FAR, Retain::kFar) && same(NIBKV_RETAIN_NEAR, Retain::kNear) &&
               same(NIBKV_RETAIN_FAR_RANGE, Retain::kFarRange));
 static_assert(sizeof(nibkv_fold::keys) == sizeof(LayerSet));
+// A store of C is copied as one of C++.
+static_assert(sizeof(nibkv_cold_store) == sizeof(ColdStore) && std::is_trivially_copyable_v<ColdStore> &&
+              offsetof(nibkv_cold_store, write) == offsetof(ColdStore, write) &&
+              offsetof(nibkv_cold_store, read) == offsetof(ColdStore, read) &&
+              offsetof(nibkv_cold_store, prefetch) == offsetof(ColdStore, prefetch) &&
+              offsetof(nibkv_cold_store, context) == offsetof(ColdStore, context) &&
+              offsetof(nibkv_cold_store, identity) == offsetof(ColdStore, identity) &&
+              offsetof(nibkv_cold_store, verify) == offsetof(ColdStore, verify) &&
+              std::is_same_v<decltype(nibkv_cold_store::write), decltype(ColdStore::write)> &&
+              std::is_same_v<decltype(nibkv_cold_store::read), decltype(ColdStore::read)> &&
+              std::is_same_v<decltype(nibkv_cold_store::prefetch), decltype(ColdStore::prefetch)>);
 
 // The macros of footprints, for small and large shapes of every storage.
 constexpr Shape kShapes[] = {
@@ -166,6 +177,7 @@ static_assert(NIBKV_AGREES_(duo, NIBKV_FOOTPRINT_DUO));
 static_assert(NIBKV_AGREES_(fast_gen, NIBKV_FOOTPRINT_FAST_GEN));
 static_assert(NIBKV_AGREES_(precise_tail, NIBKV_FOOTPRINT_PRECISE_TAIL));
 static_assert(NIBKV_AGREES_(qpruning, NIBKV_FOOTPRINT_QPRUNING));
+static_assert(NIBKV_AGREES_(recall_window, NIBKV_FOOTPRINT_RECALL));
 static_assert(NIBKV_AGREES_(minicache, NIBKV_FOOTPRINT_MINICACHE));
 static_assert(NIBKV_AGREES_(ems_fold, NIBKV_FOOTPRINT_EMS_FOLD));
 

@@ -15,12 +15,6 @@ const char* literal(std::string_view text) {
   return text.data();
 }
 
-// The number of floats of `count` tokens. The product cannot overflow: a size_t of 32 bits
-// holds 4096 * 1024 * 256 = 2^30.
-std::size_t floats(const Cache& cache, std::uint32_t count, std::uint32_t heads) {
-  return std::size_t{count} * heads * cache.shape().head_dim;
-}
-
 }  // namespace
 }  // namespace nibkv
 
@@ -108,10 +102,11 @@ nibkv_status nibkv_init_sized(nibkv_cache* cache, void* arena, size_t arena_byte
   if (options != nullptr) {
     nibkv_options known;
     if (!take(known, options, sizes->options, offsetof(nibkv_options, weights))) return NIBKV_BAD_ARGUMENT;
-    const auto& [port, profile, profile_bytes, budgets, budget_count, weights, turns] = known;
+    const auto& [port, profile, profile_bytes, budgets, budget_count, weights, turns, store] = known;
     if ((profile == nullptr && profile_bytes != 0) || (budgets == nullptr && budget_count != 0) || turns > 1)
       return NIBKV_BAD_ARGUMENT;
-    auto& [to_port, to_profile, to_budgets, to_weights, to_turns] = chosen;
+    auto& [to_port, to_profile, to_budgets, to_weights, to_turns, to_store] = chosen;
+    to_store = reinterpret_cast<const ColdStore*>(store);  // of the same layout, and only copied from
     to_weights = weights;
     to_turns = turns != 0;
     to_port = view(port);

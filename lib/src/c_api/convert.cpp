@@ -46,13 +46,14 @@ static Fold to_cpp(const nibkv_fold& from) {
 Policy to_cpp(const nibkv_policy& from) {
   const auto& [keep, tokens, sinks, recent, score, group, combine, per_query, window, pool, merge, rephase, similarity,
                position_free, mass, mean_threshold, threshold, candidate_mass, budget, fold, most, recovered,
-               recent_share, value_norms, wide_storage, wide, wide_first, tail_storage, faint_storage, tail, faint] =
-      from;
+               recent_share, value_norms, wide_storage, wide, wide_first, tail_storage, faint_storage, tail, faint, log,
+               recall, indexed] = from;
   Policy to;
   auto& [to_keep, to_tokens, to_sinks, to_recent, to_recent_share, to_score, to_group, to_combine, to_per_query,
          to_window, to_pool, to_value_norms, to_merge, to_rephase, to_similarity, to_position_free, to_mass,
          to_mean_threshold, to_threshold, to_candidate_mass, to_budget, to_most, to_recovered, to_wide, to_wide_storage,
-         to_wide_first, to_tail, to_tail_storage, to_faint, to_faint_storage, to_fold] = to;
+         to_wide_first, to_tail, to_tail_storage, to_faint, to_faint_storage, to_log, to_recall, to_indexed, to_fold] =
+      to;
   to_keep = Keep{keep};
   to_tokens = tokens;
   to_sinks = sinks;
@@ -80,6 +81,9 @@ Policy to_cpp(const nibkv_policy& from) {
   to_wide_first = wide_first;
   to_tail = tail;
   to_faint = faint;
+  to_log = log;
+  to_recall = recall;
+  if (indexed != 0) to_indexed = indexed;
   if (tail != 0) to_tail_storage = Storage{tail_storage};
   if (faint != 0) to_faint_storage = Storage{faint_storage};
   // An older struct ends before them.
@@ -130,7 +134,8 @@ static nibkv_fold to_c(const Fold& from) {
 nibkv_policy to_c(const Policy& from) {
   const auto& [keep, tokens, sinks, recent, recent_share, score, group, combine, per_query, window, pool, value_norms,
                merge, rephase, similarity, position_free, mass, mean_threshold, threshold, candidate_mass, budget, most,
-               recovered, wide, wide_storage, wide_first, tail, tail_storage, faint, faint_storage, fold] = from;
+               recovered, wide, wide_storage, wide_first, tail, tail_storage, faint, faint_storage, log, recall,
+               indexed, fold] = from;
   nibkv_policy to = {number(keep),
                      tokens,
                      sinks,
@@ -161,7 +166,10 @@ nibkv_policy to_c(const Policy& from) {
                      number(tail_storage),
                      number(faint_storage),
                      tail,
-                     faint};
+                     faint,
+                     log,
+                     recall,
+                     indexed};
   std::memcpy(to.wide, wide.words, sizeof to.wide);
   return to;
 }

@@ -55,6 +55,12 @@ struct Taken {
 bool give_policy(const Policy& from, nibkv_policy* to, const nibkv_sizes* sizes);
 
 // Null for a handle that is null or not ready.
+/// The number of floats of `count` tokens. The product cannot overflow: a size_t of 32 bits
+/// holds 4096 * 1024 * 256 = 2^30.
+inline std::size_t floats(const Cache& cache, std::uint32_t count, std::uint32_t heads) {
+  return std::size_t{count} * heads * cache.shape().head_dim;
+}
+
 inline const Cache* ready(const nibkv_cache* handle) {
   if (handle == nullptr) return nullptr;
   const Cache* cache = reinterpret_cast<const Cache*>(handle->opaque);

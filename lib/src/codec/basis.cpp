@@ -60,11 +60,16 @@ void Basis::turn(float* row, bool back) const {
 
 void Basis::join_key(float* row, const std::int8_t* outliers) const {
   if (empty_) return;
+  join_outliers(row, outliers);
+  for (std::uint32_t c = 0; centred_ && c < head_dim_; ++c) row[c] += bf16_at(head_.key_means, c);
+}
+
+void Basis::join_outliers(float* row, const std::int8_t* outliers) const {
+  if (empty_) return;
   turn(row, true);
   for (std::uint32_t n = 0; n < channels_ && measured_; ++n) {
     row[head_.channels[n]] = static_cast<float>(outliers[n]) * from_scale16(u16_at(head_.outlier_scales, n));
   }
-  for (std::uint32_t c = 0; centred_ && c < head_dim_; ++c) row[c] += bf16_at(head_.key_means, c);
 }
 
 void Basis::outlier_scales(float* scales) const {

@@ -29,6 +29,9 @@ class Basis {
   /// Undoes split_key: puts the outlier channels back and adds the mean.
   void join_key(float* row, const std::int8_t* outliers) const;
 
+  /// The same without the mean.
+  void join_outliers(float* row, const std::int8_t* outliers) const;
+
   /// The scales of the outlier channels' codes.
   /// @param scales  f32[outlier_channels], written
   void outlier_scales(float* scales) const;

@@ -4,13 +4,13 @@
 #include "codec/slot.hpp"
 
 namespace nibkv {
-namespace {
-
 void to_levels(std::uint32_t bits, const std::uint8_t* codes, std::uint32_t head_dim, std::int8_t* levels) {
   const std::int8_t* const table = ports::levels_of(bits);
   for (std::uint32_t c = 0; c < head_dim; ++c)
     levels[c] = table == nullptr ? static_cast<std::int8_t>(codes[c]) : table[codes[c]];
 }
+
+namespace {
 
 // For each byte of codes: the squared levels of its slots below 16, plus 2^16 times those of the others.
 struct SquareTable {

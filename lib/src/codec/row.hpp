@@ -15,6 +15,11 @@ void value_row(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, std:
 void key_levels(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, std::int8_t* levels);
 void value_levels(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, std::int8_t* levels);
 
+/// Levels of codes.
+/// @param codes   u8[head_dim]
+/// @param levels  i8[head_dim], written
+void to_levels(std::uint32_t bits, const std::uint8_t* codes, std::uint32_t head_dim, std::int8_t* levels);
+
 /// The squared levels of the keys of all slots of a tile, each summed over channels: f32[32].
 void key_energies(const ArenaView& to, std::uint32_t tile, float* energies);
 

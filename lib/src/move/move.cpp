@@ -49,6 +49,7 @@ Status check_move(const ArenaView& from, const ArenaView& to) {
 Status clone(const Cache& from, std::span<std::byte> arena, Cache& to) {
   if (!from.ready()) return Status::kNotReady;
   const ArenaView source{from};
+  if (has_log(source.policy())) return Status::kBadPolicy;
   const Layout& at = source.layout();
   const auto total = static_cast<std::size_t>(at.total);
   if (reinterpret_cast<std::uintptr_t>(arena.data()) % kArenaAlignment != 0) return Status::kMisaligned;
@@ -75,6 +76,7 @@ Status move_to(const Cache& from, Cache& to) {
   if (!from.ready() || !to.ready()) return Status::kNotReady;
   const ArenaView source{from};
   const ArenaView target{to};
+  if (has_log(source.policy()) || has_log(target.policy())) return Status::kBadPolicy;
   if (const Status fits = check_move(source, target); fits != Status::kOk) return fits;
   if (to.clear() != Status::kOk) return Status::kNotReady;
   if (to.shape().basis == KeyBasis::kMeasured)

@@ -85,6 +85,7 @@ Status compact(Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::sp
   if (!cache.ready()) return Status::kNotReady;
   const ArenaView to{cache};
   if (layer >= to.shape().layers || kv_head >= to.shape().kv_heads) return Status::kBadArgument;
+  if (has_log(to.policy())) return Status::kBadPolicy;
   if (!in_step(to, band_of(to, layer))) return Status::kBadArgument;
   if (target.size() != to.chain(layer, kv_head).used) return Status::kBadPlan;
   if (const Status good = check_plan(target); good != Status::kOk) return good;

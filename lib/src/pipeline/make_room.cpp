@@ -1,4 +1,5 @@
 #include "arena/band.hpp"
+#include "cold/log.hpp"
 #include "nibkv/tidy.hpp"
 #include "pipeline/compact_chain.hpp"
 #include "pipeline/lower_slots.hpp"
@@ -22,6 +23,7 @@ std::uint32_t first_too_long(const ArenaView& to, std::uint32_t layer, std::uint
 
 void cut(const ArenaView& to, std::uint32_t layer, std::uint32_t head, std::uint32_t count, std::uint32_t incoming) {
   const Chain& chain = to.chain(layer, head);
+  if (has_log(to.policy())) return drop_oldest(to, layer, head, incoming);
   if (to.policy().keep == Keep::kAll) return lower_ripe(to, layer, head, fitting_ripe(to, chain), incoming);
   const std::uint32_t ripe = ripe_slots(to, chain);
   if (!exceeds_budget(to, chain)) return lower_ripe(to, layer, head, ripe, incoming);

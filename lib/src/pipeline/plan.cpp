@@ -31,7 +31,8 @@ bool is_too_long(const ArenaView& to, const Chain& chain, std::uint32_t layer, s
     if (kept_tier(to, chain).used > kept_budget(to, chain)) return true;  // it has less than before
     if (!to.turns() || ripe_slots(to, chain) == 0) return false;
   } else {
-    if (chain.used + count > capacity_of(to, chain)) return true;
+    const std::uint32_t recalled = has_log(to.policy()) ? cold_head(to, chain).used : 0;
+    if (chain.used - recalled + count > capacity_of(to, chain)) return true;
     if (!to.turns() || to.policy().keep != Keep::kScore || chain.used <= chain.budget) return false;
   }
   const std::uint32_t head = to.policy().budget == Budget::kAdaptive ? 0 : kv_head;
@@ -64,6 +65,7 @@ Status plan(Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::uint3
   const ArenaView to{cache};
   if (layer >= to.shape().layers || kv_head >= to.shape().kv_heads || incoming > to.shape().max_chunk)
     return Status::kBadArgument;
+  if (has_log(to.policy())) return Status::kBadPolicy;
   const Chain& chain = to.chain(layer, kv_head);
   if (target.size() != chain.used || !in_step(to, band_of(to, layer))) return Status::kBadArgument;
   plan_chain(to, chain, layer, kv_head, incoming, PlanArrays(to), target.data());

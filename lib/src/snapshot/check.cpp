@@ -2,6 +2,7 @@
 
 #include "arena/budget.hpp"
 #include "attention/class_mass.hpp"
+#include "cold/index.hpp"
 #include "snapshot/judge.hpp"
 #include "snapshot/side_checks.hpp"
 #include "snapshot/walk.hpp"
@@ -104,7 +105,8 @@ bool sound_lists(const ArenaView& to) {
       const std::uint32_t list = has_tiers(to.policy()) ? kept_tier(to, chain).first : chain.first;
       waiting += list == kNoTile && to.first_tile(chain) != kNoTile ? 1 : 0;
     }
-    if (walk.steps + waiting != tiles) return false;
+    const std::uint32_t recalled = indexed_heads(to.shape(), to.policy()) * (to.policy().recall / kTileSlots);
+    if (walk.steps + waiting + recalled != tiles) return false;
     if (numbers - window <= marked) break;
   }
   return true;
@@ -118,6 +120,32 @@ bool sound_slots(const ArenaView& to, const Chain& chain) {
     if (!sides.next(to.side(at.tile), to.policy().keep == Keep::kScore ? to.base(at.tile) : 0)) return false;
   }
   return true;
+}
+
+// Whether the log of each head is one of its tokens, and what is recalled is in it.
+bool sound_logs(const ArenaView& to) {
+  std::uint32_t next = 0;
+  for (std::size_t i = 0; i < to.heads(); ++i) {
+    const Chain& chain = to.chains()[i];
+    const ColdHead& head = cold_head(to, chain);
+    if (head.index == kNotIndexed) {
+      if (head.used != 0 || head.pages != 0) return false;
+      continue;
+    }
+    if (head.index != next++ || head.used > to.policy().recall || head.used > chain.used) return false;
+    const std::uint32_t own = chain.used - head.used;
+    if (own > chain.seen || head.pages != (chain.seen - own) / kTileSlots) return false;
+    const std::uint32_t* const tokens = recalled_tokens(to, head);
+    for (std::uint32_t slot = 0; slot < head.used; ++slot) {
+      const std::uint32_t page = tokens[slot] / kTileSlots;
+      if (page < first_page(to, head) || page >= head.pages) return false;
+      if (slot != 0 && tokens[slot] <= tokens[slot - 1]) return false;
+    }
+    for (std::uint32_t page = first_page(to, head); page < head.pages; ++page) {
+      if (!sound_index(index_page(to, head, page))) return false;
+    }
+  }
+  return next == indexed_heads(to.shape(), to.policy());
 }
 
 bool sound_codes(const ArenaView& to, std::uint32_t tile) {
@@ -135,6 +163,7 @@ Status check(Cache& cache) {
   // It says where all else lies.
   if (!has_own_layout(to)) return Status::kCorrupt;
   if (to.header().magic != kArenaMagic) return Status::kCorrupt;
+  if (has_log(to.policy()) && !sound_logs(to)) return Status::kCorrupt;
   if (!sound_records(to) || !sound_measured(to)) return Status::kCorrupt;
   if (!sound_folds(to) || !sound_reserve(to)) return Status::kCorrupt;
   if (!sound_lists(to)) return Status::kCorrupt;

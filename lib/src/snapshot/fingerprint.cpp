@@ -23,7 +23,7 @@ constexpr std::uint64_t kRuleOfScores = 2;
 
 // When you add a field, add it below too, unless caches that differ only in that field
 // may share snapshots.
-static_assert(sizeof(Rotary) == 16 && sizeof(Shape) == 32 && sizeof(Fold) == 144 && sizeof(Policy) == 240);
+static_assert(sizeof(Rotary) == 16 && sizeof(Shape) == 32 && sizeof(Fold) == 144 && sizeof(Policy) == 248);
 
 }  // namespace
 
@@ -60,6 +60,7 @@ std::uint64_t fingerprint(const Policy& policy, bool folds) {
   }
   if (has_tiers(policy)) all.add(2048u + number(policy.tail_storage)).add(policy.tail);
   if (policy.faint != 0) all.add(4096u + number(policy.faint_storage)).add(policy.faint);
+  if (has_log(policy)) all.add(16384u + policy.indexed).add(policy.log).add(policy.recall);
   if (has_pairs(policy)) {  // without min_cosine, which no cache reads
     const Fold& fold = policy.fold;
     for (const LayerSet* set : {&fold.keys, &fold.values, &fold.aligned_keys, &fold.aligned_values}) {

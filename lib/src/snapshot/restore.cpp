@@ -96,6 +96,7 @@ bool load(Cache& cache, const SnapshotSource& source, const Parts& parts) {
 Status restore(Cache& cache, const SnapshotSource& source) {
   if (!cache.ready()) return Status::kNotReady;
   const ArenaView to{cache};
+  if (has_log(to.policy())) return Status::kBadPolicy;
   Parts parts;
   if (const Status read = read_parts(source, parts); read != Status::kOk) return read;
   if (const Status fits = check_header(to, parts.header); fits != Status::kOk) return fits;

@@ -176,6 +176,7 @@ Status save(const Cache& cache, const SnapshotSink& sink, const SaveOptions& opt
   if (!cache.ready()) return Status::kNotReady;
   if (sink.write == nullptr) return Status::kBadArgument;
   const ArenaView from{cache};
+  if (has_log(from.policy())) return Status::kBadPolicy;
   const std::size_t heads = from.heads();
   const detail::SnapshotCounts counts = counts_of(from);
   SnapshotHeader header{};

@@ -8,7 +8,7 @@
 #include "tests/support/arena.hpp"
 #include "tests/support/rig.hpp"
 
-// What is watched in tests: the library's own asserts (arena/assert.hpp), and the gaps between the regions of a Rig's arena.
+// What is watched in tests: the library's own asserts (numbers/assert.hpp), and the gaps between the regions of a Rig's arena.
 
 namespace nibkv::assert_test {
 namespace {

@@ -170,7 +170,9 @@ TEST(Policy, PresetsAreFoundByTheNamesThatAreListed) {
   EXPECT_EQ(policy, precise_tail(77));
   ASSERT_EQ(find_policy("qpruning", 77, policy), Status::kOk);
   EXPECT_EQ(policy, qpruning(77));
-  EXPECT_EQ(names.size(), 18u);
+  ASSERT_EQ(find_policy("recall", 77, policy), Status::kOk);
+  EXPECT_EQ(policy, recall_window(77));
+  EXPECT_EQ(names.size(), 19u);
 }
 
 TEST(Policy, AnUnknownNameLeavesThePolicyAsItWas) {

@@ -1,0 +1,211 @@
+#include "cold/index.hpp"
+
+#include "codec/rotation.hpp"
+#include "codec/row.hpp"
+#include "codec/slot.hpp"
+
+namespace nibkv {
+namespace {
+
+constexpr std::int32_t kSteps = 32;         // of a logit, to an octave
+constexpr std::int16_t kUnknown = -0x8000;  // the logit of a lost token
+
+// 2^-i/32 in Q20.
+struct Powers {
+  std::uint32_t at[kSteps];
+};
+constexpr Powers make_powers() {
+  // 2^(-1/32), by five square roots of a half.
+  double root = 0.5;
+  for (int i = 0; i < 5; ++i) {
+    double guess = 1;
+    for (int step = 0; step < 30; ++step) guess = (guess + root / guess) / 2;
+    root = guess;
+  }
+  Powers table{};
+  double power = 1048576;
+  for (std::uint32_t& at : table.at) {
+    at = static_cast<std::uint32_t>(power + 0.5);
+    power *= root;
+  }
+  return table;
+}
+constexpr Powers kPowers = make_powers();
+
+std::uint32_t weight_of(std::int32_t logit, std::int32_t largest) {
+  const std::int32_t below = largest - logit;
+  return below >= 20 * kSteps ? 0 : kPowers.at[below % kSteps] >> below / kSteps;
+}
+
+// A rotated key of a page, its outlier channels among the others and without the mean of the profile, which moves all
+// logits alike.
+void key_of(const ArenaView& to, const Basis& basis, const PageBytes& page, std::uint32_t lane, float* row) {
+  const CodePlane plane{to.format(Pool::kKept).key_bits, to.shape().head_dim};
+  std::uint8_t codes[kMaxHeadDim];
+  std::int8_t levels[kMaxHeadDim];
+  get_key_codes(plane, page.keys(), lane, codes);
+  to_levels(plane.bits, codes, plane.head_dim, levels);
+  const float scale = from_scale16(page.key_scale(lane));
+  for (std::uint32_t c = 0; c < plane.head_dim; ++c) row[c] = static_cast<float>(levels[c]) * scale;
+  if (to.shape().outlier_channels == 0) return;
+  std::int8_t outliers[kMaxOutlierChannels];
+  for (std::uint32_t n = 0; n < to.shape().outlier_channels; ++n) outliers[n] = page.outlier(outlier_byte(lane, n));
+  rotate_out(to.kernels(), row, plane.head_dim, row);
+  basis.join_outliers(row, outliers);
+  rotate_in(to.kernels(), row, plane.head_dim, row);
+}
+
+}  // namespace
+
+IndexPage index_page(const ArenaView& to, const ColdHead& head, std::uint32_t page) {
+  const std::uint32_t dim = to.shape().head_dim;
+  const std::uint64_t number = std::uint64_t{head.index} * log_pages(to) + page % log_pages(to);
+  const std::uint64_t at = cold_space_of(to.shape(), to.policy()).pages + number * index_page_bytes(dim);
+  return {to.at<std::uint8_t>(to.cold() + at), dim};
+}
+
+bool sound_index(const IndexPage& index) {
+  if (index.lost()) return true;
+  bool sound = true;
+  for (std::uint32_t which = 0; which < 2; ++which) {
+    const std::uint16_t scale = index.scale(which);
+    sound = sound && (scale == 0 || (scale >= 256 && scale <= kMostKeyScale16));
+  }
+  for (std::uint32_t c = 0; c < index.head_dim; ++c) sound = sound && index.mean()[c] != -128;
+  return sound;
+}
+
+void index_keys(const ArenaView& to, const Basis& basis, const PageBytes& page, float* row, const IndexPage& index) {
+  const std::uint32_t dim = to.shape().head_dim;
+  float* const mean = row + dim;
+  for (std::uint32_t c = 0; c < dim; ++c) mean[c] = 0;
+  for (std::uint32_t lane = 0; lane < kTileSlots; ++lane) {
+    key_of(to, basis, page, lane, row);
+    for (std::uint32_t c = 0; c < dim; ++c) mean[c] += row[c];
+  }
+  for (std::uint32_t c = 0; c < dim; ++c) mean[c] *= 1.0f / kTileSlots;
+  const float scale = to.kernels().quantise_query(mean, static_cast<int>(dim), index.mean());
+  const std::uint16_t mean_scale = to_scale16(scale < 0x1p50f ? scale : 0x1p50f);
+  for (std::uint32_t c = 0; c < dim; ++c) mean[c] = static_cast<float>(index.mean()[c]) * from_scale16(mean_scale);
+  float sizes[kTileSlots];
+  float largest = 0;
+  std::memset(index.signs(), 0, std::size_t{dim} * kTileSlots / 8);
+  for (std::uint32_t lane = 0; lane < kTileSlots; ++lane) {
+    key_of(to, basis, page, lane, row);
+    float sum = 0;
+    for (std::uint32_t c = 0; c < dim; ++c) {
+      const float difference = row[c] - mean[c];
+      const bool positive = difference >= 0;
+      std::uint8_t& byte = index.signs()[c / 8 * kTileSlots + lane];
+      byte = static_cast<std::uint8_t>(byte | (positive ? 1u : 0u) << c % 8);
+      sum += positive ? difference : -difference;
+    }
+    sizes[lane] = sum;
+    largest = sum > largest ? sum : largest;
+  }
+  // The size of a difference is what its signs are multiplied by: the mean of its magnitudes.
+  const float unit = largest / (255.0f * static_cast<float>(dim));
+  const std::uint16_t size_scale = unit >= ports::kSmallest ? to_scale16(unit < 0x1p50f ? unit : 0x1p50f) : 0;
+  for (std::uint32_t lane = 0; lane < kTileSlots; ++lane) {
+    const float share = largest > 0 ? sizes[lane] / largest : 0;
+    index.sizes()[lane] = static_cast<std::uint8_t>(share * 255.0f + 0.5f);
+  }
+  index.set_scales(mean_scale, size_scale);
+}
+
+Votes::Votes(const ArenaView& to, const ColdHead& head, std::byte* space, std::uint32_t rows)
+    : to_(to),
+      head_(head),
+      first_(first_page(to, head)),
+      count_((head.pages - first_) * kTileSlots),
+      share_(0x1p31f / static_cast<float>(rows)) {
+  const RecallSpace at = recall_space_of(to.shape(), to.policy());
+  table_ = in_place<std::int16_t>(space + at.table);
+  query_ = in_place<std::int8_t>(space + at.query);
+  logits_ = in_place<std::int16_t>(space + at.logits);
+  votes_ = in_place<std::uint32_t>(space + at.votes);
+  std::memset(votes_, 0, std::size_t{count_} * 4);
+}
+
+// For each eight channels and each of their signs: the sum of the query's codes with those signs.
+void Votes::fill_table(const std::int8_t* query) {
+  for (std::uint32_t group = 0; group < to_.shape().head_dim / 8; ++group) {
+    std::int16_t* const sums = table_ + group * 256;
+    std::int32_t negative = 0;
+    for (std::uint32_t c = 0; c < 8; ++c) negative -= query[group * 8 + c];
+    sums[0] = static_cast<std::int16_t>(negative);
+    for (std::uint32_t c = 0; c < 8; ++c) {
+      const std::int32_t more = 2 * query[group * 8 + c];
+      for (std::uint32_t i = 0; i < 1u << c; ++i) sums[(1u << c) + i] = static_cast<std::int16_t>(sums[i] + more);
+    }
+  }
+}
+
+void Votes::add(float* row) {
+  const std::uint32_t dim = to_.shape().head_dim;
+  rotate_in(to_.kernels(), row, dim, row);
+  const float scale = bounded_query_scale(to_.kernels().quantise_query(row, static_cast<int>(dim), query_));
+  const float steps = scale * octaves_per_logit(dim) * kSteps;
+  fill_table(query_);
+  std::int32_t largest = kUnknown;
+  std::int16_t* logits = logits_;
+  for (std::uint32_t page = first_; page < head_.pages; ++page, logits += kTileSlots) {
+    const IndexPage index = index_page(to_, head_, page);
+    if (index.lost()) {
+      for (std::uint32_t t = 0; t < kTileSlots; ++t) logits[t] = kUnknown;
+      continue;
+    }
+    std::int16_t dots[kTileSlots] = {};
+    for (std::uint32_t group = 0; group < dim / 8; ++group) {
+      const std::int16_t* const sums = table_ + group * 256;
+      const std::uint8_t* const signs = index.signs() + group * kTileSlots;
+      for (std::uint32_t t = 0; t < kTileSlots; ++t) dots[t] = static_cast<std::int16_t>(dots[t] + sums[signs[t]]);
+    }
+    const auto of_mean = static_cast<float>(dot_of_codes(query_, index.mean(), dim));
+    const float base = of_mean * from_scale16(index.scale(0)) * steps;
+    const float unit = from_scale16(index.scale(1)) * steps;
+    for (std::uint32_t t = 0; t < kTileSlots; ++t) {
+      float logit = base + static_cast<float>(dots[t] * index.sizes()[t]) * unit;
+      logit = logit < 32000.0f ? logit : 32000.0f;
+      logit = logit > -32000.0f ? logit : -32000.0f;
+      logits[t] = static_cast<std::int16_t>(static_cast<std::int32_t>(logit + 32768.0f) - 32768);
+      largest = logits[t] > largest ? logits[t] : largest;
+    }
+  }
+  if (largest == kUnknown) return;
+  std::uint64_t sum = 0;
+  for (std::uint32_t i = 0; i < count_; ++i) sum += weight_of(logits_[i], largest);
+  const float share = share_ / static_cast<float>(sum);
+  for (std::uint32_t i = 0; i < count_; ++i)
+    votes_[i] += static_cast<std::uint32_t>(static_cast<float>(weight_of(logits_[i], largest)) * share);
+}
+
+std::uint32_t Votes::choose(std::uint32_t* chosen) const {
+  const std::uint32_t most = to_.policy().recall;
+  // The most votes that a token has which is not chosen.
+  const std::uint32_t limit = largest_that([&](std::uint32_t least) {
+    std::uint32_t count = 0;
+    for (std::uint32_t i = 0; i < count_; ++i) count += votes_[i] >= least ? 1 : 0;
+    return least == 0 || count > most;
+  });
+  std::uint32_t above = 0;
+  for (std::uint32_t i = 0; i < count_; ++i) above += votes_[i] > limit ? 1 : 0;
+  std::uint32_t equal = 0;  // the newest of those with just so many
+  if (limit != 0) {
+    for (std::uint32_t i = 0; i < count_; ++i) equal += votes_[i] == limit ? 1 : 0;
+  }
+  std::uint32_t skipped = above + equal > most ? above + equal - most : 0;
+  std::uint32_t count = 0;
+  for (std::uint32_t i = 0; i < count_; ++i) {
+    if (votes_[i] < limit || votes_[i] == 0) continue;
+    if (votes_[i] == limit && skipped != 0) {
+      --skipped;
+      continue;
+    }
+    chosen[count++] = first_ * kTileSlots + i;
+  }
+  NIBKV_ASSERT(count <= most);
+  return count;
+}
+
+}  // namespace nibkv

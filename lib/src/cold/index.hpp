@@ -1,0 +1,73 @@
+#pragma once
+
+#include <cstdint>
+
+#include "arena/band.hpp"
+#include "cold/page.hpp"
+
+namespace nibkv {
+
+/// What the arena knows of a page of the log: arena.hpp, index_page_bytes.
+struct IndexPage {
+  std::uint8_t* bytes;
+  std::uint32_t head_dim;
+
+  std::uint8_t* signs() const { return bytes; }  // [head_dim / 8][32]
+  std::int8_t* mean() const { return reinterpret_cast<std::int8_t*>(bytes + kTileSlots / 8 * head_dim); }
+  std::uint8_t* sizes() const { return bytes + (kTileSlots / 8 + 1) * head_dim; }
+  std::uint8_t* scales() const { return sizes() + kTileSlots; }  // u16[2]
+
+  std::uint16_t scale(std::uint32_t which) const {
+    std::uint16_t value;
+    std::memcpy(&value, scales() + which * 2, sizeof value);
+    return value;
+  }
+  void set_scales(std::uint16_t of_mean, std::uint16_t of_sizes) const {
+    std::memcpy(scales(), &of_mean, sizeof of_mean);
+    std::memcpy(scales() + 2, &of_sizes, sizeof of_sizes);
+  }
+  // A page that is not in the store.
+  bool lost() const { return scale(0) == kLost; }
+  void lose() const { set_scales(kLost, 0); }
+
+  static constexpr std::uint16_t kLost = 0xffff;
+};
+
+/// Whether a page's scales are ones that keys have.
+bool sound_index(const IndexPage& index);
+
+/// @param page  as the log counts them; its place is that of the page before it by as many as the log holds
+IndexPage index_page(const ArenaView& to, const ColdHead& head, std::uint32_t page);
+
+/// Writes what a page says of its keys.
+/// @param row  f32[2][head_dim], workspace
+void index_keys(const ArenaView& to, const Basis& basis, const PageBytes& page, float* row, const IndexPage& index);
+
+/// How much of the attention of a call's queries each token of a head's log would get, as far as the index says.
+class Votes {
+ public:
+  /// @param rows   query rows of the call and the head's group
+  Votes(const ArenaView& to, const ColdHead& head, std::byte* space, std::uint32_t rows);
+
+  /// @param row  f32[head_dim] in the space: the query, changed
+  void add(float* row);
+  /// The tokens with the most of it, at most Policy::recall, rising; none that gets nothing.
+  /// @param chosen  u32[recall]
+  /// @returns how many
+  std::uint32_t choose(std::uint32_t* chosen) const;
+
+ private:
+  void fill_table(const std::int8_t* query);
+
+  const ArenaView& to_;
+  const ColdHead& head_;
+  std::uint32_t first_;  // page that is not forgotten
+  std::uint32_t count_;  // of tokens, lost ones too
+  float share_;          // of a row in the votes
+  std::int16_t* table_;
+  std::int8_t* query_;
+  std::int16_t* logits_;
+  std::uint32_t* votes_;
+};
+
+}  // namespace nibkv

@@ -1,0 +1,398 @@
+#include "nibkv/recall.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <limits>
+#include <memory>
+#include <set>
+
+#include "nibkv/nibkv.hpp"
+#include "tests/reference/attention.hpp"
+#include "tests/support/rig.hpp"
+#include "tests/support/rows.hpp"
+
+namespace nibkv::recall_test {
+namespace {
+
+using test::Random;
+using test::Rig;
+using test::words;
+
+constexpr Shape kShape = {.layers = 2, .query_heads = 4, .kv_heads = 2, .head_dim = 64, .max_chunk = 8, .workers = 2};
+
+Policy with_log(std::uint32_t tokens, std::uint32_t log, std::uint32_t recall, std::uint16_t indexed = 256) {
+  Policy policy = recall_window(tokens, log);
+  policy.recall = recall;
+  policy.indexed = indexed;
+  return policy;
+}
+
+struct Token {
+  std::vector<float> keys, values, queries;
+};
+
+Token random_token(Random& random, const Shape& shape) {
+  const std::size_t kv = std::size_t{shape.kv_heads} * shape.head_dim;
+  return {random.bells(kv), random.bells(kv), random.bells(std::size_t{shape.query_heads} * shape.head_dim)};
+}
+
+void append_token(Cache& cache, const Token& token) {
+  for (std::uint32_t layer = 0; layer < cache.shape().layers; ++layer)
+    ASSERT_EQ(append(cache, layer, token.keys, token.values), Status::kOk);
+}
+
+std::vector<float> recall_and_attend(Cache& cache, const std::vector<float>& queries) {
+  std::vector<float> all;
+  for (std::uint32_t layer = 0; layer < cache.shape().layers; ++layer) {
+    EXPECT_EQ(recall(cache, layer, queries), Status::kOk);
+    const std::vector<float> out = test::attend_all(cache, layer, queries);
+    all.insert(all.end(), out.begin(), out.end());
+  }
+  return all;
+}
+
+std::vector<std::uint32_t> positions_of(const Cache& cache, std::uint32_t layer, std::uint32_t head) {
+  std::vector<std::uint32_t> positions;
+  for (const SlotInfo& slot : test::explain_all(cache, layer, head)) positions.push_back(slot.position);
+  return positions;
+}
+
+// Whether attention is that of the tokens which explain() names.
+void expect_attention(const Cache& cache, const std::vector<Token>& tokens, const std::vector<float>& out,
+                      double bound) {
+  const Shape& shape = cache.shape();
+  for (std::uint32_t layer = 0; layer < shape.layers; ++layer) {
+    for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
+      reference::Rows keys, values;
+      const auto row = [&](const std::vector<float>& rows, std::uint32_t index) {
+        return reference::widen(std::span(rows).subspan(std::size_t{index} * shape.head_dim, shape.head_dim));
+      };
+      for (const std::uint32_t position : positions_of(cache, layer, head)) {
+        ASSERT_LT(position, tokens.size());
+        keys.push_back(row(tokens[position].keys, head));
+        values.push_back(row(tokens[position].values, head));
+      }
+      for (std::uint32_t member = 0; member < shape.group(); ++member) {
+        const std::uint32_t query = head * shape.group() + member;
+        const auto expected = reference::attention(row(tokens.back().queries, query), keys, values, keys.size());
+        EXPECT_LT(reference::distance(row(out, layer * shape.query_heads + query), expected),
+                  bound * reference::norm(expected) + 0.02)
+            << "layer " << layer << " query head " << query << " tokens " << tokens.size();
+      }
+    }
+  }
+}
+
+// With space for all of it nothing is lost: what a long window holds, a short one recalls.
+TEST(Recall, OfEverythingIsAttentionToEverything) {
+  for (const Storage storage : {Storage::kQ4, Storage::kQ8, Storage::kQ8Q4, Storage::kQ2}) {
+    Shape shape = kShape;
+    shape.storage = storage;
+    Rig rig(shape, with_log(352, 256, 256));
+    Random random(1);
+    std::vector<Token> tokens;
+    for (int i = 0; i < 340; ++i) {
+      tokens.push_back(random_token(random, shape));
+      for (float& query : tokens.back().queries) query *= 0.25f;  // so that no token's share is nothing
+      append_token(rig.cache(), tokens.back());
+      const std::vector<float> out = recall_and_attend(rig.cache(), tokens.back().queries);
+      ASSERT_EQ(rig.cache().held(1, 1), tokens.size());
+      if (i % 20 == 0 || i == 339) expect_attention(rig.cache(), tokens, out, storage == Storage::kQ2 ? 0.6 : 0.3);
+      ASSERT_EQ(check(rig.cache()), Status::kOk);
+    }
+    EXPECT_GT(recalled(rig.cache(), 0, 0), 200u);
+  }
+}
+
+// Which tokens are held: the sinks, the newest, and of the others those that a query wants.
+TEST(Recall, HoldsSinksTheNewestAndWhatTheQueryWants) {
+  const Policy policy = with_log(128, 2048, 64);
+  Rig rig(kShape, policy);
+  Random random(2);
+  std::vector<Token> tokens;
+  for (int i = 0; i < 1500; ++i) {
+    tokens.push_back(random_token(random, kShape));
+    append_token(rig.cache(), tokens.back());
+  }
+  std::uint32_t found = 0, asked = 0;
+  for (std::uint32_t wanted = 40; wanted < 1300; wanted += 60, ++asked) {
+    tokens.push_back(random_token(random, kShape));
+    Token& last = tokens.back();
+    for (std::uint32_t query = 0; query < 4; ++query) {
+      for (std::uint32_t c = 0; c < 64; ++c) last.queries[query * 64 + c] = tokens[wanted].keys[query / 2 * 64 + c] * 2;
+    }
+    append_token(rig.cache(), last);
+    const std::vector<float> out = recall_and_attend(rig.cache(), last.queries);
+    expect_attention(rig.cache(), tokens, out, 0.3);
+    for (std::uint32_t head = 0; head < 2; ++head) {
+      const std::vector<std::uint32_t> held = positions_of(rig.cache(), 1, head);
+      const std::set<std::uint32_t> all(held.begin(), held.end());
+      ASSERT_EQ(all.size(), held.size()) << "a token twice";
+      for (std::uint32_t sink = 0; sink < policy.sinks; ++sink) EXPECT_TRUE(all.contains(sink));
+      for (std::size_t newest = tokens.size() - 60; newest < tokens.size(); ++newest)
+        EXPECT_TRUE(all.contains(static_cast<std::uint32_t>(newest)));
+      found += all.contains(wanted) ? 1 : 0;
+      EXPECT_LE(recalled(rig.cache(), 1, head), 64u);
+      EXPECT_EQ(rig.cache().held(1, head), held.size());
+    }
+    ASSERT_EQ(check(rig.cache()), Status::kOk);
+  }
+  EXPECT_EQ(found, 2 * asked) << "a key that a query points at has the most of its attention";
+}
+
+// What is chosen, and the bytes of attention, do not depend on what was recalled before, on the parts, on which worker
+// takes them, or on the port.
+TEST(Recall, GivesTheSameBytesHoweverOneComesThere) {
+  const Policy policy = with_log(160, 512, 96);
+  Rig often(kShape, policy), once(kShape, policy), parts(kShape, policy);
+  std::vector<std::unique_ptr<Rig>> ports;
+  for (const std::string& port : test::running_ports()) ports.push_back(std::make_unique<Rig>(kShape, policy, port));
+  Random random(3);
+  for (int i = 0; i < 600; ++i) {
+    const Token token = random_token(random, kShape);
+    for (Rig* rig : {&often, &once, &parts}) append_token(rig->cache(), token);
+    for (const auto& rig : ports) append_token(rig->cache(), token);
+    const std::vector<float> out = recall_and_attend(often.cache(), token.queries);
+    if (i % 50 != 49) continue;
+    ASSERT_TRUE(test::same_bytes(recall_and_attend(once.cache(), token.queries), out)) << i;
+    for (const auto& rig : ports) {
+      ASSERT_TRUE(test::same_bytes(recall_and_attend(rig->cache(), token.queries), out)) << rig->cache().port() << i;
+      ASSERT_EQ(rig->copy_state(), ports[0]->copy_state()) << rig->cache().port() << i;
+    }
+    for (std::uint32_t layer = 0; layer < 2; ++layer) {
+      for (const std::uint32_t head : {1u, 0u}) {
+        const Part part{.first_head = head, .heads = 1, .worker = 1 - head};
+        ASSERT_EQ(recall(parts.cache(), layer, token.queries, part), Status::kOk);
+      }
+      const std::vector<float> layer_out = test::attend_all(parts.cache(), layer, token.queries);
+      ASSERT_TRUE(test::same_bytes(layer_out, std::span(out).subspan(layer * layer_out.size(), layer_out.size())));
+    }
+  }
+  const RecallUsage usage = recall_usage(often.cache());
+  EXPECT_EQ(usage.written_pages, 4 * ((600u - often.cache().held(0, 0) + recalled(often.cache(), 0, 0)) / 32));
+  EXPECT_GT(usage.found_tokens, usage.chosen_tokens / 20);
+  EXPECT_LT(usage.found_tokens, usage.chosen_tokens);
+  EXPECT_EQ(usage.lost_pages, 0u);
+  EXPECT_EQ(usage.forgotten_pages, 4 * (usage.written_pages / 4 - 512 / 32));
+}
+
+// A log is for so many tokens. Then it forgets the oldest, recalled ones too.
+TEST(Recall, ForgetsTheOldestWhenTheLogIsFull) {
+  const Policy policy = with_log(128, 96, 64);
+  Rig rig(kShape, policy);
+  Random random(4);
+  for (std::uint32_t i = 0; i < 700; ++i) {
+    const Token token = random_token(random, kShape);
+    append_token(rig.cache(), token);
+    if (i % 3 == 0) (void)recall_and_attend(rig.cache(), token.queries);
+    ASSERT_EQ(check(rig.cache()), Status::kOk) << i;
+    ASSERT_LE(logged(rig.cache(), 0, 0), 96u);
+    const std::uint32_t own = rig.cache().held(0, 0) - recalled(rig.cache(), 0, 0);
+    for (const std::uint32_t position : positions_of(rig.cache(), 0, 0)) {
+      ASSERT_LT(position, i + 1);
+      ASSERT_TRUE(position < policy.sinks || position + own + 96 >= i + 1);
+    }
+  }
+  EXPECT_EQ(logged(rig.cache(), 0, 0), 96u);
+}
+
+// The heads with the largest scores have an index; the others keep a longer window in the same bytes.
+TEST(Recall, IndexesTheHeadsThatLookThingsUp) {
+  Shape shape = kShape;
+  shape.layers = 6;
+  shape.outlier_channels = 4;
+  const Policy policy = with_log(128, 512, 64, 86);
+  Rig rig(shape, policy);
+  ProfileView profile;
+  ASSERT_EQ(profile.open(rig.profile(), shape), Status::kOk);
+  std::uint32_t least = 0xffffffff, most = 0, indexed = 0;
+  for (std::uint32_t layer = 0; layer < 6; ++layer) {
+    for (std::uint32_t head = 0; head < 2; ++head) {
+      const std::uint32_t score = profile.head(layer, head).head_score;
+      const bool chosen = is_indexed(rig.cache(), layer, head);
+      if (chosen) least = std::min(least, score);
+      if (!chosen) most = std::max(most, score);
+      indexed += chosen ? 1 : 0;
+      EXPECT_EQ(rig.cache().budget(layer, head), chosen ? 64u : 128u);
+    }
+  }
+  EXPECT_EQ(indexed, 4u);  // of 12, 86 / 256
+  EXPECT_GE(least, most);
+  Random random(5);
+  for (int i = 0; i < 500; ++i) {
+    Token token = random_token(random, shape);
+    append_token(rig.cache(), token);
+    (void)recall_and_attend(rig.cache(), token.queries);
+  }
+  EXPECT_EQ(check(rig.cache()), Status::kOk);
+  for (std::uint32_t layer = 0; layer < 6; ++layer) {
+    for (std::uint32_t head = 0; head < 2; ++head) {
+      const bool chosen = is_indexed(rig.cache(), layer, head);
+      EXPECT_EQ(recalled(rig.cache(), layer, head), chosen ? 64u : 0u);
+      EXPECT_EQ(logged(rig.cache(), layer, head) != 0, chosen);
+      EXPECT_GE(rig.cache().held(layer, head), 128u);
+    }
+  }
+  // Beside the log the arena is that of the window alone, but for workspace.
+  Policy window = streaming_llm(128);
+  const std::size_t bytes = footprint(shape, policy) - cold_space_of(shape, policy).total;
+  EXPECT_NEAR(static_cast<double>(bytes), static_cast<double>(footprint(shape, window)), 24000.0);
+  EXPECT_EQ(cold_bytes(shape, policy), 4u * 16 * cold_page_bytes(shape, policy));
+}
+
+// Outlier channels are in the index, too: a token that a query wants by them alone is found.
+TEST(Recall, FindsByOutlierChannels) {
+  Shape shape = kShape;
+  shape.outlier_channels = 4;
+  Rig rig(shape, with_log(128, 1024, 32));
+  const std::vector<std::uint32_t> channels = test::planted_channels(shape, 1, 0, 0);
+  ASSERT_FALSE(channels.empty());
+  Random random(6);
+  std::vector<float> wanted;
+  for (std::uint32_t i = 0; i < 900; ++i) {
+    std::vector<float> keys = test::keys_of_profile(shape, 1, 0, 1, random);
+    if (i == 300) {
+      for (const std::uint32_t channel : channels) keys[channel] *= 3;
+      wanted = keys;
+    }
+    ASSERT_EQ(append(rig.cache(), 0, keys, random.bells(128)), Status::kOk);
+    ASSERT_EQ(append(rig.cache(), 1, keys, random.bells(128)), Status::kOk);
+  }
+  std::vector<float> queries(256);
+  for (const std::uint32_t channel : channels) queries[channel] = queries[64 + channel] = wanted[channel] > 0 ? 1 : -1;
+  ASSERT_EQ(recall(rig.cache(), 0, queries), Status::kOk);
+  const std::vector<std::uint32_t> held = positions_of(rig.cache(), 0, 0);
+  EXPECT_TRUE(std::find(held.begin(), held.end(), 300u) != held.end());
+}
+
+TEST(Recall, GoesBackWithTruncate) {
+  const Policy policy = with_log(128, 512, 64);
+  Rig rig(kShape, policy), straight(kShape, policy);
+  Random random(7);
+  std::vector<Token> tokens;
+  for (int i = 0; i < 300; ++i) tokens.push_back(random_token(random, kShape));
+  for (const Token& token : tokens) {
+    append_token(rig.cache(), token);
+    append_token(straight.cache(), token);
+  }
+  int exact_rounds = 0;
+  for (int round = 0; round < 40; ++round) {
+    const std::uint32_t seen = rig.cache().seen(0);
+    const std::uint32_t drafts = 1 + random.below(6);
+    for (std::uint32_t i = 0; i < drafts; ++i) append_token(rig.cache(), random_token(random, kShape));
+    (void)recall_and_attend(rig.cache(), random_token(random, kShape).queries);
+    ASSERT_LE(oldest_reachable(rig.cache()), seen);
+    ASSERT_EQ(truncate(rig.cache(), seen), Status::kOk);
+    ASSERT_EQ(check(rig.cache()), Status::kOk);
+    const bool exact =
+        oldest_exact(rig.cache()) <= seen && rig.cache().held(0, 0) - recalled(rig.cache(), 0, 0) ==
+                                                 straight.cache().held(0, 0) - recalled(straight.cache(), 0, 0);
+    const Token token = random_token(random, kShape);
+    append_token(rig.cache(), token);
+    append_token(straight.cache(), token);
+    const std::vector<float> one = recall_and_attend(rig.cache(), token.queries);
+    const std::vector<float> other = recall_and_attend(straight.cache(), token.queries);
+    ASSERT_TRUE(!exact || test::same_bytes(one, other)) << round;
+    exact_rounds += exact ? 1 : 0;
+  }
+  EXPECT_GT(exact_rounds, 15);
+}
+
+TEST(Recall, RefusesWhatItCannotDo) {
+  Rig rig(kShape, with_log(128, 512, 64));
+  Random random(8);
+  Cache none;
+  std::vector<float> queries = random.bells(256);
+  EXPECT_EQ(recall(none, 0, queries), Status::kNotReady);
+  EXPECT_EQ(recall(rig.cache(), 2, queries), Status::kBadArgument);
+  EXPECT_EQ(recall(rig.cache(), 0, std::span(queries).first(255)), Status::kBadArgument);
+  EXPECT_EQ(recall(rig.cache(), 0, {}), Status::kBadArgument);
+  EXPECT_EQ(recall(rig.cache(), 0, random.bells(9 * 256)), Status::kBadArgument);
+  EXPECT_EQ(recall(rig.cache(), 0, queries, {.worker = 2}), Status::kBadArgument);
+  EXPECT_EQ(recall(rig.cache(), 0, queries, {.first_head = 2}), Status::kBadArgument);
+  EXPECT_EQ(recall(rig.cache(), 0, queries, {.first_head = 1, .heads = 2}), Status::kBadArgument);
+  EXPECT_EQ(recall(rig.cache(), 0, queries, {.first_query = 1}), Status::kBadArgument);
+  EXPECT_EQ(recall(rig.cache(), 0, queries, {.queries = 2}), Status::kBadArgument);
+  queries[3] = std::numeric_limits<float>::infinity();
+  EXPECT_EQ(recall(rig.cache(), 0, queries), Status::kBadArgument);
+  EXPECT_EQ(recall(rig.cache(), 0, queries, {.first_head = 1}), Status::kOk) << "that of another head";
+  // Nothing in it.
+  queries[3] = 0;
+  EXPECT_EQ(recall(rig.cache(), 0, queries), Status::kOk);
+  EXPECT_EQ(rig.cache().held(0, 0), 0u);
+  // Other policies have nothing to do.
+  Rig full_one(kShape, full(64));
+  EXPECT_EQ(recall(full_one.cache(), 0, queries), Status::kOk);
+  EXPECT_EQ(recalled(full_one.cache(), 0, 0), 0u);
+  EXPECT_EQ(recall_usage(full_one.cache()).written_pages, 0u);
+  // Out of range.
+  EXPECT_FALSE(is_indexed(rig.cache(), 2, 0));
+  EXPECT_EQ(logged(rig.cache(), 0, 2), 0u);
+  EXPECT_EQ(recall_usage(rig.cache(), 0, 2).read_pages, 0u);
+  // Plans of a caller's own, and what would need the store's pages twice.
+  for (int i = 0; i < 200; ++i) append_token(rig.cache(), random_token(random, kShape));
+  std::vector<std::uint32_t> target(rig.cache().held(0, 0));
+  EXPECT_EQ(plan(rig.cache(), 0, 0, 0, target), Status::kBadPolicy);
+  for (std::uint32_t i = 0; i < target.size(); ++i) target[i] = i;
+  EXPECT_EQ(compact(rig.cache(), 0, 0, target), Status::kBadPolicy);
+  Rig other(kShape, with_log(128, 512, 64));
+  EXPECT_EQ(move_to(rig.cache(), other.cache()), Status::kBadPolicy);
+  std::vector<std::byte> memory(rig.arena().bytes().size() + kArenaAlignment);
+  Cache copy;
+  EXPECT_EQ(clone(rig.cache(), aligned(memory), copy), Status::kBadPolicy);
+}
+
+TEST(Recall, NeedsAStoreAndHeadScores) {
+  const Policy policy = with_log(128, 512, 64);
+  std::vector<std::byte> memory(footprint(kShape, policy) + kArenaAlignment);
+  std::vector<std::byte> pages(static_cast<std::size_t>(cold_bytes(kShape, policy)));
+  Cache cache;
+  EXPECT_EQ(cache.init(aligned(memory), kShape, policy), Status::kBadArgument);
+  ColdStore store = memory_store(pages.data());
+  store.read = nullptr;
+  EXPECT_EQ(cache.init(aligned(memory), kShape, policy, {.store = &store}), Status::kBadArgument);
+  store = memory_store(pages.data());
+  store.write = nullptr;
+  EXPECT_EQ(cache.init(aligned(memory), kShape, policy, {.store = &store}), Status::kBadArgument);
+  store = memory_store(pages.data());
+  EXPECT_EQ(cache.init(aligned(memory), kShape, policy, {.store = &store}), Status::kOk);
+  Policy third = policy;
+  third.indexed = 86;
+  std::vector<std::byte> less(footprint(kShape, third) + kArenaAlignment);
+  EXPECT_EQ(cache.init(aligned(less), kShape, third, {.store = &store}), Status::kBadProfile);
+}
+
+TEST(Recall, KnowsWhichPoliciesFit) {
+  const auto fits = [](auto change) {
+    Policy policy = with_log(128, 512, 64);
+    Shape shape = kShape;
+    change(policy, shape);
+    return valid(policy, shape);
+  };
+  EXPECT_TRUE(fits([](Policy&, Shape&) {}));
+  EXPECT_FALSE(fits([](Policy& policy, Shape&) { policy.log = 500; }));
+  EXPECT_FALSE(fits([](Policy& policy, Shape&) { policy.log = kMaxTokens + 32; }));
+  EXPECT_FALSE(fits([](Policy& policy, Shape&) { policy.recall = 0; }));
+  EXPECT_FALSE(fits([](Policy& policy, Shape&) { policy.recall = 65; }));
+  EXPECT_FALSE(fits([](Policy& policy, Shape&) { policy.recall = 128; }));
+  EXPECT_FALSE(fits([](Policy& policy, Shape&) { policy.indexed = 0; }));
+  EXPECT_FALSE(fits([](Policy& policy, Shape&) { policy.indexed = 257; }));
+  EXPECT_FALSE(fits([](Policy& policy, Shape&) { policy.wide_first = true; }));
+  EXPECT_FALSE(fits([](Policy& policy, Shape&) { policy.budget = Budget::kRetrieval; }));
+  EXPECT_FALSE(fits([](Policy& policy, Shape&) { policy.keep = Keep::kAll; }));
+  EXPECT_FALSE(fits([](Policy&, Shape& shape) { shape.storage = Storage::kF32; }));
+  EXPECT_FALSE(fits([](Policy& policy, Shape&) { policy.log = 0; }));
+  EXPECT_FALSE(fits([](Policy&, Shape& shape) {
+    shape.rotary.base = 10000;
+    shape.rotary.dims = 64;
+    shape.rotary.reach = 512;
+  }));
+  EXPECT_FALSE(has_log(recall_window(63)));
+  EXPECT_TRUE(has_log(recall_window(64)));
+  EXPECT_EQ(recall_window(64).log, 512u);
+  EXPECT_EQ(recall_window(kMaxTokens).log, kMaxTokens);
+}
+
+}  // namespace
+}  // namespace nibkv::recall_test
