@@ -618,13 +618,13 @@ NIBKV_API nibkv_status nibkv_clone(const nibkv_cache* from, void* arena, size_t 
 /* Carries a conversation over to a cache of another budget, max_chunk, number of workers, or policy: replaces what
  * `to` holds with what `from` holds, rows as they are coded. Heads that hold more than `to` has space for are cut
  * back to its budget by its own policy, by the scores that `from` keeps (move.hpp says what one policy keeps of
- * what another knew).
+ * what another knew, and where the slots of tiers come).
  *
  * from:  all layers have seen the same tokens; stays as it is
  * to:    in another arena, of the same layers, heads, head_dim, outlier channels and storage, with the same profile.
- *        Neither may share codes between layers
+ *        Neither may share codes between layers, and both have the same wide layers
  * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT when both are in one arena, or when layers of `from` have not seen the
- * same tokens; NIBKV_OTHER_SHAPE; NIBKV_OTHER_PROFILE; NIBKV_OTHER_POLICY when layers share codes, or
+ * same tokens; NIBKV_OTHER_SHAPE; NIBKV_OTHER_PROFILE; NIBKV_OTHER_POLICY when layers share codes, others are wide, or
  * with a reach when `to` could not know the positions (move.hpp); NIBKV_FULL when
  * `to` keeps everything and has too few tiles. Neither cache is changed unless NIBKV_OK.
  * Cost: O(held * head_dim), and that of nibkv_plan and nibkv_compact for each tile beyond the budget. */

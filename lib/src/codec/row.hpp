@@ -27,4 +27,21 @@ void put_key(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, const 
 void put_value(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, const std::uint8_t* codes,
                std::uint16_t scale);
 
+/// Puts rows of a head that have codes already into tiles whose codes may have another width. Where these are wider,
+/// they are of the same row, and it is coded as before when it comes back from 8 bits; where they are narrower, the row
+/// is coded again, without being rotated back. That takes the workspace of rows.
+class Recoder {
+ public:
+  Recoder(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head) : to_(to), basis_(to, layer, kv_head) {}
+
+  /// @param bits   of each of the codes, u8[head_dim], which are changed
+  /// @param at     has their scale, and gets the one of its own codes
+  void put_key(std::uint32_t bits, std::uint8_t* codes, const Place& at) const;
+  void put_value(std::uint32_t bits, std::uint8_t* codes, const Place& at) const;
+
+ private:
+  const ArenaView& to_;
+  Basis basis_;
+};
+
 }  // namespace nibkv
