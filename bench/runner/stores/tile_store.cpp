@@ -155,6 +155,7 @@ std::uint16_t workers_of(const Shape& shape, Keep keep) {
 // Says what valid() would refuse of tiers.
 static void check_tiers(const Shape& shape, const Policy& policy) {
   if (!has_tiers(policy)) return;
+  if (!has_codes(shape.storage) && policy.keep == Keep::kScore) return;  // refused in any case
   if (!has_codes(shape.storage)) throw Error("a tail has codes: not with --storage f32");
   const auto check = [](const char* key, Storage wider, const char* than, Storage narrower) {
     const TileFormat a = format_of(wider), b = format_of(narrower);

@@ -898,7 +898,7 @@ NIBKV_API bool nibkv_port_runs(const char* name);
  * With shape.rotary.reach set, add NIBKV_FOOTPRINT_REACH(of the same eight): the sum is at least nibkv_footprint.
  * With NIBKV_BASIS_MEASURED, add NIBKV_FOOTPRINT_MEASURED(of the same eight): the sum is at least nibkv_footprint.
  * With wider codes, add NIBKV_FOOTPRINT_WIDE(how many layers policy.wide names, wide_first, wide_storage, tokens,
- * keep: 0, 1 or 2 as NIBKV_KEEP_ALL, ..., the same eight). */
+ * keep: 0, 1 or 2 as NIBKV_KEEP_ALL, ..., the same eight); with a tail the sum is at least nibkv_footprint. */
 #define NIBKV_FOOTPRINT_WIDE(wide_layers, wide_first, wide_storage, tokens, keep, ...) \
   NIBKV_FOOTPRINT_WIDE_(wide_layers, wide_first, wide_storage, tokens, keep, __VA_ARGS__)
 #define NIBKV_FOOTPRINT_WIDE_(wide_layers, wide_first, wide_storage, tokens, keep, layers, query_heads, kv_heads, \
@@ -912,8 +912,13 @@ NIBKV_API bool nibkv_port_runs(const char* name);
   NIBKV_ROUND_(NIBKV_HEADS_(layers, kv_heads) * (52 + 2 * (head_dim)))
 #define NIBKV_FOOTPRINT_FULL(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 0, 0, 0, 0, 1)
 #define NIBKV_FOOTPRINT_STREAMING_LLM(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 1, 0, 0, 0, 1)
-#define NIBKV_FOOTPRINT_EMS(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 1, 1, 1, 4)
-#define NIBKV_FOOTPRINT_EMS_NO_MERGE(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 1, 1, 0, 4)
+#define NIBKV_FOOTPRINT_EMS(tokens, ...) NIBKV_EMS_(tokens, 1, __VA_ARGS__)
+#define NIBKV_FOOTPRINT_EMS_NO_MERGE(tokens, ...) NIBKV_EMS_(tokens, 0, __VA_ARGS__)
+#define NIBKV_EMS_TAIL_FROM 768 /* tokens */
+#define NIBKV_EMS_(tokens, merge, ...)                           \
+  ((tokens) < NIBKV_EMS_TAIL_FROM                                \
+       ? NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 1, 1, merge, 4) \
+       : NIBKV_FOOTPRINT_TIERS(__VA_ARGS__, tokens, 2, 1, 1, merge, 4, 1, NIBKV_Q8, 0, NIBKV_Q2))
 #define NIBKV_FOOTPRINT_H2O(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 1, 0, 0, 1)
 #define NIBKV_FOOTPRINT_TOVA(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 0, 1, 0, 1)
 #define NIBKV_FOOTPRINT_SNAPKV(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 0, 1, 0, 1)
