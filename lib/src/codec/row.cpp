@@ -1,6 +1,5 @@
 #include "codec/row.hpp"
 
-#include "codec/refine.hpp"
 #include "codec/rotation.hpp"
 #include "codec/slot.hpp"
 
@@ -160,7 +159,11 @@ void Recoder::put_key(std::uint32_t bits, std::uint8_t* codes, const Place& at) 
     float* const row = to_.encoding();
     decode(bits, codes, scale, plane.head_dim, row);
     scale = to_.key_kernels(at.tile).encode_row(row, static_cast<int>(plane.head_dim), codes);
-    if (scale != 0) scale = KeyRefiner(to_, basis_, to_.refining()).refine(plane.bits, row, codes, scale);
+    if (scale != 0 && refiner_ != nullptr) {
+      scale = refiner_->refine(plane.bits, row, codes, scale);
+    } else if (scale != 0) {
+      scale = KeyRefiner(to_, basis_, to_.refining()).refine(plane.bits, row, codes, scale);
+    }
   }
   nibkv::put_key(to_, at.tile, at.lane, codes, scale);
 }

@@ -4,6 +4,7 @@
 
 #include "arena/view.hpp"
 #include "codec/basis.hpp"
+#include "codec/refine.hpp"
 
 namespace nibkv {
 
@@ -34,6 +35,11 @@ class Recoder {
  public:
   Recoder(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head) : to_(to), basis_(to, layer, kv_head) {}
 
+  const Basis& basis() const { return basis_; }
+  /// For many rows, while nothing else takes the workspace.
+  /// @param refiner  of the basis, in to.refining(); kept. Otherwise each key makes one
+  void keep(const KeyRefiner& refiner) { refiner_ = &refiner; }
+
   /// @param bits   of each of the codes, u8[head_dim], which are changed
   /// @param at     has their scale, and gets the one of its own codes
   void put_key(std::uint32_t bits, std::uint8_t* codes, const Place& at) const;
@@ -42,6 +48,7 @@ class Recoder {
  private:
   const ArenaView& to_;
   Basis basis_;
+  const KeyRefiner* refiner_ = nullptr;
 };
 
 }  // namespace nibkv

@@ -13,7 +13,10 @@ namespace {
 // Moves slots of a head to tiles that may have codes of fewer bits.
 class Lowering {
  public:
-  Lowering(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head) : to_(to), with_(to, layer, kv_head) {}
+  Lowering(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head)
+      : to_(to), with_(to, layer, kv_head), refiner_(to, with_.basis(), to.refining()) {
+    with_.keep(refiner_);
+  }
 
   // To a tile whose widths are at most those of `from`; the position is set here, too.
   void move(const Place& from, const Place& place) const;
@@ -21,6 +24,7 @@ class Lowering {
  private:
   const ArenaView& to_;
   Recoder with_;
+  KeyRefiner refiner_;
 };
 
 void Lowering::move(const Place& from, const Place& place) const {
