@@ -115,7 +115,9 @@ std::string cache_words(const TileStore& store, const Settings& settings) {
   const Cache& cache = store.cache();
   return std::to_string(cache.policy().tokens) + " tokens, policy " + policy_text(settings.cache.store) + ", " +
          std::to_string(cache.shape().outlier_channels) + " outlier channels, " +
-         (settings.cache.store.profile.empty() ? "no profile" : "a profile");
+         (!settings.cache.store.profile.empty()        ? "a profile"
+          : cache.shape().basis == KeyBasis::kMeasured ? "a measured basis"
+                                                       : "no profile");
 }
 
 void describe(const TileStore& store, const Chat& chat, const Settings& settings) {

@@ -42,9 +42,10 @@ be written --name VALUE or --name=VALUE.
   --set KEY=VALUE,...  fields of the policy (nibkv-eval perplexity --help)
   --profile PATH|none|measured
                        of the model's keys and values (default: made at the first start, kept beside
-                       the model; measured: what the first tokens say)
-  --outliers N         key channels at 8 bits: 0, 4, 8, 12 or 16 (default 8, measured 4,
-                       without a profile 0)
+                       the model; measured: each layer measures its own keys from the first tokens,
+                       if these are 16 or more)
+  --outliers N         key channels at 8 bits: 0, 4, 8, 12 or 16 (default 8 with a profile,
+                       measured 4, none 0)
   --storage NAME       how the cache stores keys and values: q4 (default), q8, q2, q8q4 (keys q8,
                        values q4) or q4q2
   --save FILE          keep the conversation there at the end, whole or not at all. A new file is

@@ -84,8 +84,9 @@ auto fields(const nibkv_policy& p) {
   return std::tie(p.keep, p.tokens, p.sinks, p.recent, p.score, p.group, p.combine, p.per_query, p.window, p.pool,
                   p.merge, p.rephase, p.similarity, p.position_free, p.mass, p.mean_threshold, p.threshold,
                   p.candidate_mass, p.budget, p.most, p.recovered, p.recent_share, p.value_norms, p.wide_storage,
-                  p.wide[0], p.wide[3], p.wide_first, p.tail_storage, p.faint_storage, p.tail, p.faint, p.log, p.recall, p.indexed, p.fold.recent,
-                  p.fold.t, p.fold.retained, p.fold.retain, p.fold.centred, p.fold.min_cosine);
+                  p.wide[0], p.wide[3], p.wide_first, p.tail_storage, p.faint_storage, p.tail, p.faint, p.log, p.recall,
+                  p.indexed, p.fold.recent, p.fold.t, p.fold.retained, p.fold.retain, p.fold.centred,
+                  p.fold.min_cosine);
 }
 
 Status in_cpp(nibkv_status status) {
@@ -126,6 +127,85 @@ std::vector<std::byte> undivided(const Arena& arena, const Policy& policy) {
   return bytes;
 }
 
+struct CountedStore {
+  std::vector<std::byte> pages;
+  int writes = 0, reads = 0, prefetches = 0;
+};
+
+nibkv_cold_store store_of(CountedStore& counted) {
+  nibkv_cold_store store = {};
+  store.write = [](void* context, std::uint64_t offset, const void* page, std::size_t bytes) {
+    auto& to = *static_cast<CountedStore*>(context);
+    if (offset + bytes > to.pages.size()) return false;
+    std::memcpy(to.pages.data() + offset, page, bytes);
+    return ++to.writes != 0;
+  };
+  store.read = [](void* context, std::uint64_t offset, void* page, std::size_t bytes) {
+    auto& from = *static_cast<CountedStore*>(context);
+    if (offset + bytes > from.pages.size()) return false;
+    std::memcpy(page, from.pages.data() + offset, bytes);
+    return ++from.reads != 0;
+  };
+  store.prefetch = [](void* context, std::uint64_t, std::size_t) { ++static_cast<CountedStore*>(context)->prefetches; };
+  store.context = &counted;
+  return store;
+}
+
+TEST(CApi, RecallsAsTheCppInterfaceDoes) {
+  constexpr Shape kOne = {.layers = 1, .query_heads = 4, .kv_heads = 2, .head_dim = 32, .max_chunk = 4};
+  Policy policy = recall_window(128, 512);
+  policy.indexed = 256;
+  test::Rig rig(kOne, policy);
+  const nibkv_shape c_shape = in_c(kOne);
+  const nibkv_policy c_policy = in_c(policy);
+  CountedStore counted;
+  counted.pages.resize(static_cast<std::size_t>(nibkv_cold_bytes(&c_shape, &c_policy)));
+  ASSERT_EQ(counted.pages.size(), cold_bytes(kOne, policy));
+  const nibkv_policy none = in_c(full(4));
+  EXPECT_EQ(nibkv_cold_bytes(&c_shape, &none), 0u);
+  EXPECT_EQ(nibkv_cold_bytes(nullptr, &c_policy), 0u);
+  const nibkv_cold_store store = store_of(counted);
+  Arena arena(nibkv_footprint(&c_shape, &c_policy));
+  nibkv_options options = {};
+  nibkv_cache cache = {};
+  EXPECT_EQ(nibkv_recall(&cache, 0, 1, nullptr, nullptr), NIBKV_NOT_READY);
+  EXPECT_EQ(nibkv_init(&cache, arena.bytes().data(), arena.bytes().size(), &c_shape, &c_policy, &options),
+            NIBKV_BAD_ARGUMENT);
+  options.store = &store;
+  ASSERT_EQ(nibkv_init(&cache, arena.bytes().data(), arena.bytes().size(), &c_shape, &c_policy, &options), NIBKV_OK);
+  EXPECT_EQ(nibkv_recall(&cache, 0, 1, nullptr, nullptr), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_recall_rows(&cache, 0, 1, nullptr, nullptr), NIBKV_BAD_ARGUMENT);
+  Random random(9);
+  for (int i = 0; i < 600; ++i) {
+    const std::vector<float> keys = random.bells(64), values = random.bells(64), queries = random.bells(128);
+    ASSERT_EQ(append(rig.cache(), 0, keys, values), Status::kOk);
+    ASSERT_EQ(nibkv_append(&cache, 0, 1, keys.data(), values.data()), NIBKV_OK);
+    ASSERT_EQ(recall(rig.cache(), 0, queries), Status::kOk);
+    const nibkv_rows rows = {queries.data(), NIBKV_NUMBER_F32, 128, 32};
+    if (i % 2 == 0) {
+      ASSERT_EQ(nibkv_recall(&cache, 0, 1, queries.data(), nullptr), NIBKV_OK);
+    } else {
+      ASSERT_EQ(nibkv_recall_rows(&cache, 0, 1, &rows, nullptr), NIBKV_OK);
+    }
+    std::vector<float> out(128);
+    ASSERT_EQ(nibkv_attend(&cache, 0, 1, queries.data(), out.data(), nullptr), NIBKV_OK);
+    ASSERT_TRUE(test::same_bytes(out, test::attend_all(rig.cache(), 0, queries))) << i;
+    ASSERT_EQ(nibkv_recalled(&cache, 0, 1), recalled(rig.cache(), 0, 1));
+  }
+  const nibkv_recall_usage usage = nibkv_recall_usage_now(&cache);
+  const RecallUsage same = recall_usage(rig.cache());
+  EXPECT_EQ(usage.written_pages, same.written_pages);
+  EXPECT_EQ(usage.written_pages, static_cast<std::uint32_t>(counted.writes));
+  EXPECT_EQ(usage.read_pages, same.read_pages);
+  EXPECT_EQ(usage.read_pages, static_cast<std::uint32_t>(counted.reads));
+  EXPECT_EQ(usage.read_pages, static_cast<std::uint32_t>(counted.prefetches));
+  EXPECT_EQ(usage.lost_pages, 0u);
+  EXPECT_EQ(usage.forgotten_pages, same.forgotten_pages);
+  EXPECT_EQ(usage.chosen_tokens, same.chosen_tokens);
+  EXPECT_EQ(usage.found_tokens, same.found_tokens);
+  EXPECT_GT(usage.read_pages, 100u);
+}
+
 TEST(CApi, AConversationGivesTheBytesOfTheCppInterface) {
   Random random(1);
   const std::uint32_t all = 150, prompt = 61, tokens = 96;
@@ -135,6 +215,7 @@ TEST(CApi, AConversationGivesTheBytesOfTheCppInterface) {
                            queries = random.bells(kShape.layers * all * q);
   for (const std::string& name : preset_names()) {
     SCOPED_TRACE(name);
+    if (name == "recall") continue;  // RecallsAsTheCppInterfaceDoes
     const std::uint32_t budget = name == "full" || name == "precise_tail" || name == "minicache" ? all : tokens;
     Policy policy;
     ASSERT_EQ(find_policy(name, budget, policy), Status::kOk);

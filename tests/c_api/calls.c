@@ -132,6 +132,8 @@ uint64_t macro_footprint_of(const nibkv_policy* policy, const nibkv_shape* shape
   const bool global = scores && (both || policy->score == NIBKV_SCORE_GLOBAL);
   const bool local = scores && (both || policy->score == NIBKV_SCORE_LOCAL);
   const int merge = !scores || policy->merge == NIBKV_MERGE_NONE ? 0 : policy->position_free ? 2 : 1;
+  if (policy->log != 0)
+    return NIBKV_FOOTPRINT_LOG(OF(shape), policy->tokens, policy->log, policy->recall, policy->indexed);
   if (policy->tail != 0)
     return NIBKV_FOOTPRINT_TIERS(OF(shape), policy->tokens, policy->keep, global, local, merge,
                                  policy->budget == NIBKV_BUDGET_UNIFORM ? 1 : policy->most, policy->tail,

@@ -34,8 +34,11 @@ std::vector<Kind> kinds() {
   folded.fold.recent = folded.fold.retained = 0;
   Policy scored = ems_fold(600, pairs_from(0, 2));
   scored.fold = folded.fold;
-  return {{one, ems(40)}, {two, full(40)},   {two, streaming_llm(40)}, {two, ada_kv(64)},
-          {one, merged},  {exact, full(40)}, {pair, folded},           {pair, scored}};
+  Policy tiers = tova(66);
+  tiers.tail = 1;
+  tiers.faint = 32;
+  return {{one, ems(40)},    {two, full(40)}, {two, streaming_llm(40)}, {two, ada_kv(64)}, {one, merged},
+          {exact, full(40)}, {pair, folded},  {pair, scored},           {one, tiers},      {two, precise_tail(64, 4)}};
 }
 
 void work(Cache& cache, std::uint64_t seed) {
@@ -125,8 +128,8 @@ void seal(std::vector<std::byte>& bytes, const std::vector<std::byte>& good) {
 
 std::vector<std::byte> good_snapshot(const Kind& kind) {
   Rig rig(kind.shape, kind.policy);
-  // Layers that share codes fold from the 35th token on.
-  const std::uint64_t rounds = has_pairs(kind.policy) ? 13 : 4;
+  // Layers that share codes fold from the 35th token on; slots are faint from the 67th.
+  const std::uint64_t rounds = has_pairs(kind.policy) ? 13 : has_tiers(kind.policy) ? 25 : 4;
   for (std::uint64_t i = 0; i < rounds; ++i) work(rig.cache(), i);
   return test::saved(rig.cache());
 }

@@ -418,4 +418,20 @@ TEST_F(AssistantTest, WidensLayersThatNeedIt) {
   EXPECT_EQ(run(options + "--storage f32").status, 2);
 }
 
+// Keys are measured from the first message, if it is long enough.
+TEST_F(AssistantTest, SaysWhenTheFirstMessageIsTooShortToMeasureKeys) {
+  const std::string options = "--profile measured --greedy --max-tokens 3";
+  const Result longer = ask(options), brief = ask(options, "Hello"),
+               none = ask("--profile none --max-tokens 3", "Hello");
+  for (const Result* result : {&longer, &brief, &none}) EXPECT_EQ(result->status, 0) << result->err;
+  const std::string said = "nothing is measured of the model's keys, which takes 16 tokens";
+  EXPECT_EQ(longer.err.find(said), std::string::npos) << longer.err;
+  EXPECT_NE(longer.err.find("4 outlier channels"), std::string::npos) << longer.err;
+  EXPECT_EQ(count_of(brief.err, said), 1u) << brief.err;
+  EXPECT_EQ(none.err.find(said), std::string::npos) << none.err;
+  const Result folds = ask(options + " --policy minicache");
+  EXPECT_EQ(folds.status, 0) << folds.err;
+  EXPECT_NE(folds.err.find("policy 'minicache' measures nothing of the keys"), std::string::npos) << folds.err;
+}
+
 }  // namespace

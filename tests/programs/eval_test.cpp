@@ -67,7 +67,7 @@ TEST_F(EvalTest, ReportsTheSameFiguresAsLinesAndAsJson) {
   EXPECT_EQ(number(result, "context"), 128);
   EXPECT_EQ(number(result, "scored_tokens"), 128);
   EXPECT_EQ(number(result, "threads"), 1);
-  EXPECT_EQ(number(result, "outlier_channels"), 0);
+  EXPECT_EQ(number(result, "outlier_channels"), 4) << "without a profile keys are measured";
   EXPECT_EQ(figure(result.out, "storage "), "q4");
   EXPECT_EQ(figure(result.out, "policy "), "full");
   EXPECT_NEAR(number(result, "perplexity"), std::exp(number(result, "cross_entropy")), 1e-4);
@@ -452,8 +452,35 @@ TEST_F(EvalTest, SaysWhatCodesCannotHold) {
   EXPECT_EQ(wide.err, "");
 }
 
+// A cache without a profile measures its keys, where it can.
+TEST_F(EvalTest, MeasuresKeysWithoutAProfile) {
+  const std::string options = "--context 128 --windows 2 --threads 1";
+  const Result measured = perplexity(options), asked = perplexity(options + " --profile measured");
+  const Result none = perplexity(options + " --profile none"), f32 = perplexity(options + " --storage f32");
+  const auto loss = [&](const Result& result) { return number(result, "kl_divergence"); };
+  EXPECT_EQ(figure(measured.out, "cross_entropy "), figure(asked.out, "cross_entropy "));
+  EXPECT_NE(figure(measured.out, "cross_entropy "), figure(none.out, "cross_entropy "));
+  EXPECT_EQ(number(none, "outlier_channels"), 0);
+  EXPECT_LT(loss(measured), loss(none));
+  EXPECT_LT(loss(f32), 1e-6);
+  EXPECT_EQ(number(f32, "outlier_channels"), 0);
+  const Result folds = perplexity(options + " --policy minicache");
+  EXPECT_EQ(folds.status, 0) << folds.err;
+  EXPECT_NE(folds.err.find("policy 'minicache' measures nothing of the keys"), std::string::npos) << folds.err;
+  EXPECT_EQ(number(folds, "outlier_channels"), 0);
+  EXPECT_EQ(figure(folds.out, "cross_entropy "), figure(none.out, "cross_entropy "));
+  const Result sweep = run(on_text("sweep") + " --context 128 --budgets 64 --policies full,minicache,f16_last");
+  EXPECT_EQ(sweep.status, 0) << sweep.err;
+  EXPECT_NE(sweep.err.find("measures nothing of the keys"), std::string::npos) << sweep.err;
+  const Result passes = run(on_text("speculative") + " --length 60");
+  EXPECT_EQ(passes.status, 0) << passes.err;
+  EXPECT_EQ(passes.err, "");
+  EXPECT_EQ(number(passes, "outlier_channels"), 0) << "passes are too short";
+}
+
 TEST_F(EvalTest, SaysWhichLayersNeedMoreBits) {
-  const Result result = run(on_text("widths") + " --context 128 --storage q2 --bits 3.1");
+  const std::string widths = on_text("widths") + " --profile none --context 128 --storage q2 --bits 3.1";
+  const Result result = run(widths);
   EXPECT_EQ(result.status, 0) << result.err;
   EXPECT_EQ(result.err, "");
   double most = 0;
@@ -466,7 +493,7 @@ TEST_F(EvalTest, SaysWhichLayersNeedMoreBits) {
   // One layer of five with 6 bits more for its keys and 2 for its values.
   EXPECT_EQ(figure(result.out, "bits_per_channel "), "3.05");
   EXPECT_EQ(figure(result.out, "wide "), std::to_string(worst) + ":" + std::to_string(worst));
-  const Result values = run(on_text("widths") + " --context 128 --storage q2 --bits 3.1 --set wide_storage=q4");
+  const Result values = run(widths + " --set wide_storage=q4");
   EXPECT_EQ(figure(values.out, "bits_per_channel "), "3.05") << "two layers with 2 bits more for keys and values";
   EXPECT_EQ(run(on_text("widths") + " --context 128 --set wide=1").status, 2);
   EXPECT_EQ(run(on_text("widths") + " --context 128 --storage f32").status, 2);

@@ -210,7 +210,8 @@ TEST_F(EvalOptionsTest, CallsWrongCommandsAndOptionsUsageErrors) {
   expect_error(perplexity("--policy streaming_llm"), 2, "policy 'streaming_llm' needs --tokens or --arena");
   expect_error(perplexity("--tokens 64 --arena 1M"), 2, "--arena and --tokens exclude each other");
   expect_error(perplexity("--outliers 5 --profile x"), 2, "--outliers takes 0, 4, 8, 12 or 16");
-  expect_error(perplexity("--outliers 8"), 2, "--outliers needs a profile");
+  expect_error(perplexity("--outliers 8 --profile none"), 2, "--outliers needs a profile");
+  expect_error(perplexity("--outliers 8 --storage f32"), 2, "--outliers needs a profile");
   expect_error(perplexity("--storage f32 --profile x"), 2, "--storage f32 takes no --profile");
   expect_error(perplexity("--port sse9"), 2, "unknown port 'sse9'");
   expect_error(perplexity("--threads 257"), 2, "--threads takes a whole number from 1 to 256");

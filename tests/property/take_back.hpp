@@ -55,7 +55,11 @@ inline void fork(const Rig& rig, Random& random) {
   ASSERT_EQ(saved(copy), saved(cache));
   if (has_pairs(cache.policy())) return;
   Policy policy = cache.policy();
-  policy.tokens = policy.sinks + policy.recent + random.within(1, 150);
+  if (random.below(2) == 0) {
+    policy.tail = policy.faint = 0;
+    if (random.below(2) == 0) draw_tiers(random, cache.shape(), policy);
+  }
+  policy.tokens = detail::smallest_budget(policy) + random.below(150);
   Shape shape = cache.shape();
   shape.max_chunk = static_cast<std::uint16_t>(random.within(1, 60));
   Arena second(footprint(shape, policy)), third(footprint(shape, policy));
@@ -64,10 +68,6 @@ inline void fork(const Rig& rig, Random& random) {
   ASSERT_EQ(imported.init(third.bytes(), shape, policy, {cache.port(), rig.profile()}), Status::kOk);
   const Status status = move_to(cache, other);
   ASSERT_EQ(import_snapshot(imported, cache.shape(), cache.policy(), saved(cache)), status);
-  if (has_tiers(policy)) {
-    ASSERT_EQ(status, Status::kOtherPolicy);
-    return;
-  }
   ASSERT_EQ(saved(imported), saved(other));
   ASSERT_EQ(imported.usage().peak_tiles, other.usage().peak_tiles);
   ASSERT_TRUE(third.guards_intact());
@@ -80,6 +80,7 @@ inline void fork(const Rig& rig, Random& random) {
   if (policy.keep == Keep::kAll && status == Status::kFull) return;
   ASSERT_EQ(status, Status::kOk);
   ASSERT_EQ(check(other), Status::kOk);
+  if (policy.keep == Keep::kScore) check_reach(other);
   ASSERT_EQ(truncate(other, oldest_reachable(other)), Status::kOk);
   ASSERT_EQ(check(other), Status::kOk);
   ASSERT_TRUE(second.guards_intact());

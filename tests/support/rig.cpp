@@ -214,16 +214,20 @@ void widen_layers(Random& random, const Shape& shape, Policy& policy) {
     wide.wide_first = random.below(2) == 0;
     if (valid(wide, shape)) policy = wide;
   }
-  if (random.below(3) == 0) {
-    Policy tiers = policy;
-    tiers.tail_storage = random.below(2) == 0 ? Storage::kQ8 : kAll[random.below(4)];
-    tiers.tail = random.below(2) == 0 ? 32 * random.within(1, 2) : random.within(1, 70);
-    if (!valid(tiers, shape)) return;
-    policy = tiers;
-    tiers.faint_storage = random.below(2) == 0 ? Storage::kQ2 : random_storage(random);
-    tiers.faint = 32 * random.below(4);
-    if (valid(tiers, shape)) policy = tiers;
-  }
+  if (random.below(3) == 0) draw_tiers(random, shape, policy);
+}
+
+void draw_tiers(Random& random, const Shape& shape, Policy& policy) {
+  constexpr Storage kAll[] = {Storage::kQ8, Storage::kQ8Q4, Storage::kQ4Q2, Storage::kQ4};
+  Policy tiers = policy;
+  tiers.faint = 0;
+  tiers.tail_storage = random.below(2) == 0 ? Storage::kQ8 : kAll[random.below(4)];
+  tiers.tail = random.below(2) == 0 ? 32 * random.within(1, 2) : random.within(1, 70);
+  if (!valid(tiers, shape)) return;
+  policy = tiers;
+  tiers.faint_storage = random.below(2) == 0 ? Storage::kQ2 : random_storage(random);
+  tiers.faint = 32 * random.below(4);
+  if (valid(tiers, shape)) policy = tiers;
 }
 
 Shape random_shape(Random& random, const MostShape& most) {

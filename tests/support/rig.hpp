@@ -73,6 +73,8 @@ Rotary random_rotary_and_reach(Random& random, std::uint32_t head_dim);
 Storage random_storage(Random& random);
 /// Gives some layers of a third of all policies wider codes, where the shape's storage has any.
 void widen_layers(Random& random, const Shape& shape, Policy& policy);
+/// Gives a policy a tail, and slots that become faint, where it may have them.
+void draw_tiers(Random& random, const Shape& shape, Policy& policy);
 
 /// The maximum values that random_shape draws.
 struct MostShape {

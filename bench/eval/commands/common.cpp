@@ -44,10 +44,12 @@ Subject::Subject(const std::string& model_path, const std::string& text_path, st
 MeasuredCache::MeasuredCache(const Arguments& arguments, std::size_t room, const std::string& storage_otherwise)
     : model(choose_model(arguments)),
       json(arguments.text("json", "")),
-      cache(read_store_arguments(arguments, "full", "none")) {
+      cache(read_store_arguments(arguments, "full", "measured")) {
   cache.store.storage = parse_storage(arguments.text("storage", storage_otherwise));
-  if (cache.store.storage == Storage::kF32 && cache.profile != "none")
-    throw UsageError("--storage f32 takes no --profile");
+  if (cache.store.storage == Storage::kF32) {
+    if (arguments.text("profile", "none") != "none") throw UsageError("--storage f32 takes no --profile");
+    take_no_basis();
+  }
   if (cache.store.tokens == 0 && cache.store.arena_bytes == 0) {
     Policy policy;
     require(find_policy(cache.store.policy, 1, policy), "policy '" + cache.store.policy + "'");
@@ -56,15 +58,18 @@ MeasuredCache::MeasuredCache(const Arguments& arguments, std::size_t room, const
   }
 }
 
+void MeasuredCache::take_no_basis() {
+  if (cache.outliers.value_or(0) != 0) throw UsageError("--outliers needs a profile");
+  cache.profile = "none";
+  cache.store.basis = KeyBasis::kProfile;
+}
+
 StoreOptions MeasuredCache::store(const Config& config) const {
   StoreOptions store = cache.store;
   store.workers = cache.threads;
   if (cache.profile != "none" && cache.profile != "measured") store.profile = read_profile(cache.profile, config);
   store.outlier_channels = cache.outliers.value_or(default_outliers(store));
-  store.warn = [](const std::string& note) {
-    static std::set<std::string> said;
-    if (said.insert(note).second) say("note: " + note);
-  };
+  store.warn = say_once;
   return store;
 }
 
@@ -92,11 +97,13 @@ void publish(const Report& report, const std::string& json, const std::optional<
   print(json == "-" ? as_json(report) : lines.value_or(as_lines(report)));
 }
 
-void say_notes(const Config& model, const StoreOptions& options) {
+void say_once(const std::string& note) {
   static std::set<std::string> said;
-  for (const std::string& note : policy_notes(options, plan_cache(model, options))) {
-    if (said.insert(note).second) say("note: " + note);
-  }
+  if (!note.empty() && said.insert(note).second) say("note: " + note);
+}
+
+void say_notes(const Config& model, const StoreOptions& options) {
+  for (const std::string& note : policy_notes(options, plan_cache(model, options))) say_once(note);
 }
 
 std::size_t context_of(const Arguments& arguments, std::size_t otherwise) {

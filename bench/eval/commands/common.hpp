@@ -54,7 +54,7 @@ struct Subject {
   std::optional<Model> model;
 };
 
-/// The options that determine which cache of which model is measured.
+/// The options that determine which cache of which model is measured. Without a profile it measures its keys.
 struct MeasuredCache {
   std::string model, json;
   StoreArguments cache;
@@ -62,6 +62,10 @@ struct MeasuredCache {
   /// @param room               how many tokens a store that keeps everything must hold; 0: the command will say it
   /// @param storage_otherwise  q4 or f32, without --storage
   MeasuredCache(const Arguments& arguments, std::size_t room, const std::string& storage_otherwise = "q4");
+
+  /// Makes a cache that has no profile measure nothing.
+  /// @throws UsageError if it should have outlier channels
+  void take_no_basis();
 
   /// The store, now that the model is known.
   StoreOptions store(const Config& config) const;
@@ -74,6 +78,9 @@ struct Measured : MeasuredCache {
   Measured(const Arguments& arguments, std::size_t room)
       : MeasuredCache(arguments, room), text(required(arguments, "text")) {}
 };
+
+/// Says a note, once in the life of the program; nothing if it is empty.
+void say_once(const std::string& note);
 
 /// Says what policy_notes has of a cache, each line once in the life of the program.
 void say_notes(const Config& model, const StoreOptions& options);

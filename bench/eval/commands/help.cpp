@@ -80,11 +80,11 @@ constexpr Option kOptions[] = {
     {"arena", R"(  --arena BYTES        size of the cache instead, such as 65536, 512K or 2M
 )"},
     {"profile", R"(  --profile PATH|none|measured
-                       of the model's keys and values (default none; measured: what the first tokens
-                       say)
+                       of the model's keys and values (default measured: each layer measures its own
+                       keys from the first tokens of a cache; none where layers share codes)
 )"},
-    {"outliers", R"(  --outliers N         key channels at 8 bits: 0, 4, 8, 12 or 16 (default 8, measured 4,
-                       without a profile 0)
+    {"outliers", R"(  --outliers N         key channels at 8 bits: 0, 4, 8, 12 or 16 (default 8 with a profile,
+                       measured 4, none 0)
 )"},
     {"reach", R"(  --reach N            the largest distance from which a query may see a slot: it is turned back for
                        slots further behind (default: no limit)

@@ -164,6 +164,7 @@ void RetrievalJob::begin(const Config& config) {
     cache.options.warn = common.warn;
     if (cache.options.storage == Storage::kF32) continue;
     cache.options.profile = common.profile;
+    cache.options.basis = common.basis;
     cache.options.outlier_channels = common.outlier_channels;
     StoreOptions sized = cache.options;
     if (sized.tokens == 0) sized.tokens = static_cast<std::uint32_t>(lengths_.front() + kAnswerTokens);

@@ -29,6 +29,9 @@ constexpr const char* kHelp =
   --replay             the queries of a pass are drafts, which no score counts, and all of it goes
                        back; keys, values and queries of what was right go in again then, token by
                        token, without the model
+  --profile PATH|none|measured
+                       of the model's keys and values (default none; measured takes passes of 16
+                       tokens or more)
 )";
 
 struct SpeculativeJob {
@@ -36,6 +39,7 @@ struct SpeculativeJob {
   SpeculativeOptions options;
 
   explicit SpeculativeJob(const Arguments& arguments) : measured(arguments, room(arguments)) {
+    if (!arguments.text("profile")) measured.take_no_basis();  // a pass is too short to measure anything
     check_settings(measured.cache.store.settings, measured.cache.store.policy);
     options.length = length(arguments);
     options.drafts = drafts(arguments);

@@ -52,7 +52,7 @@ void SpeedJob::operator()() {
            {"decoded", std::uint64_t{decoded}},
            {"storage", std::string(storage_name(store.storage))},
            {"policy", policy_text(store)},
-           {"outlier_channels", std::uint64_t{store.outlier_channels}},
+           {"outlier_channels", std::uint64_t{shape_of(subject.model->config(), store).outlier_channels}},
            {"port", figures.port},
            {"threads", std::uint64_t{measured.cache.threads}},
            {"prefill_tokens_per_second", figures.prefill_tokens_per_second},

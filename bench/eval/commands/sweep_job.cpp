@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "bench/runner/stores/policy_notes.hpp"
 #include "bench/runner/stores/policy_settings.hpp"
 
 namespace nibkv::llm {
@@ -106,6 +107,7 @@ void SweepJob::say_notes_of(const SweepCase& what, const Config& model) const {
   if (may_fold(what.policy)) {
     const std::string shared = SweepStore(model, options_.store, what, options_.context).fold();
     say("note: layers that share under " + name_of(what) + ", budget " + what.budget + ": " + shared);
+    say_once(basis_note(store_options(options_.store, what, options_.context)));
     return;
   }
   try {

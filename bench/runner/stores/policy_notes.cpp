@@ -27,6 +27,13 @@ std::string reason_not_to_fold(const StoreOptions& options, const CachePlan& pla
 
 }  // namespace
 
+std::string basis_note(const StoreOptions& options) {
+  if (options.basis != KeyBasis::kMeasured || !may_fold(options.policy)) return "";
+  return "policy '" + policy_text(options) +
+         "' measures nothing of the keys, since its layers may share codes: they are coded as they come (--profile "
+         "PATH)";
+}
+
 std::vector<std::string> policy_notes(const StoreOptions& options, const CachePlan& plan) {
   std::vector<std::string> notes;
   const Policy& policy = plan.policy;
@@ -37,6 +44,7 @@ std::vector<std::string> policy_notes(const StoreOptions& options, const CachePl
                     (by_score ? "gives all heads the same budget" : "takes the first heads for those that retrieve") +
                     ": the profile has no head scores (nibkv-eval head-scores)");
   }
+  if (const std::string note = basis_note(options); !note.empty()) notes.push_back(note);
   if (may_fold(options.policy) && layout_of(plan.shape, policy).views == 0) {
     notes.push_back(name + "folds no layers: " + reason_not_to_fold(options, plan));
   }

@@ -109,17 +109,23 @@ void TileStore::Free::operator()(std::byte* memory) const {
   std::free(memory);
 }
 
+bool can_measure(const StoreOptions& options) {
+  return has_codes(options.storage) && !may_fold(options.policy);
+}
+
 Shape shape_of(const Config& model, const StoreOptions& options) {
   Shape shape;
   shape.layers = narrow(model.layers, "layers");
   shape.query_heads = narrow(model.query_heads, "query heads");
   shape.kv_heads = narrow(model.kv_heads, "KV heads");
   shape.head_dim = narrow(model.head_dim, "channels a head");
-  shape.outlier_channels = options.storage == Storage::kF32 ? std::uint16_t{0} : options.outlier_channels;
+  const bool measures = options.basis == KeyBasis::kMeasured;
+  const bool exact = options.storage == Storage::kF32;
+  shape.outlier_channels = exact || (measures && !can_measure(options)) ? std::uint16_t{0} : options.outlier_channels;
   shape.max_chunk = kChunk;
   shape.workers = narrow(options.workers, "workers");
   shape.storage = options.storage;
-  if (options.storage != Storage::kF32) shape.basis = options.basis;
+  if (measures && can_measure(options)) shape.basis = KeyBasis::kMeasured;
   shape.rotary = rotary_of(model);
   if (shape.rotary.known()) shape.rotary.reach = options.reach;
   return shape;
@@ -149,6 +155,7 @@ std::uint16_t workers_of(const Shape& shape, Keep keep) {
 // Says what valid() would refuse of tiers.
 static void check_tiers(const Shape& shape, const Policy& policy) {
   if (!has_tiers(policy)) return;
+  if (!has_codes(shape.storage) && policy.keep == Keep::kScore) return;  // refused in any case
   if (!has_codes(shape.storage)) throw Error("a tail has codes: not with --storage f32");
   const auto check = [](const char* key, Storage wider, const char* than, Storage narrower) {
     const TileFormat a = format_of(wider), b = format_of(narrower);
@@ -248,6 +255,11 @@ void TileStore::append(int layer, std::size_t count, const float* keys, const fl
     in_shares(shares, pool, "append", [&](const Share& share) {
       return nibkv::append_share(cache_, index, tokens, key_rows, value_rows, share);
     });
+  }
+  if (measures && warn_ && !said_unmeasured_ && cache_.measured(index) == 0) {
+    said_unmeasured_ = true;
+    warn_("nothing is measured of the model's keys, which takes " + std::to_string(kLeastMeasured) +
+          " tokens to begin with: they are coded as they come");
   }
   if (layer + 1 != shape.layers) return;
   note_peak();

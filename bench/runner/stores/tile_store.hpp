@@ -28,7 +28,7 @@ struct StoreOptions {
   std::uint64_t arena_bytes = 0;        ///< read when tokens is 0
   std::string port;                     ///< empty: the fastest
   std::vector<std::byte> profile;       ///< empty: none
-  KeyBasis basis = KeyBasis::kProfile;  ///< kMeasured: without a profile
+  KeyBasis basis = KeyBasis::kProfile;  ///< kMeasured: without a profile. Not read where nothing can be measured
   std::uint16_t outlier_channels = 0;   ///< needs a profile, or a measured basis
   Storage storage = Storage::kQ4;
   std::uint32_t reach = 0;  ///< Rotary::reach
@@ -43,6 +43,10 @@ inline std::uint16_t default_outliers(const StoreOptions& options) {
   if (options.basis == KeyBasis::kMeasured) return 4;
   return options.profile.empty() ? 0 : 8;
 }
+
+/// Whether a cache with these options measures its keys where it is asked to: not as f32, and not where layers may share
+/// codes. Then it has no outlier channels either.
+bool can_measure(const StoreOptions& options);
 
 /// Tokens after which a TileStore looks at what its codes cannot hold, and the error of logits from which on it warns.
 inline constexpr std::uint32_t kErrorTokens = 64;
@@ -116,6 +120,7 @@ class TileStore : public KvStore {
   std::vector<TokenClass> expected_;  // of the batch's tokens that not all layers have appended
   std::uint64_t peak_slots_ = 0;      // over all heads
   std::vector<float> errors_;
+  bool said_unmeasured_ = false;
   std::function<void(const std::string&)> warn_;
 };
 

@@ -33,16 +33,25 @@ Status clone(const Cache& from, std::span<std::byte> arena, Cache& to);
 /// Merge::kNone so is what merged slots add to their logits. Positions are those that explain()
 /// gives for `from`.
 ///
+/// Tiers (Policy::tail, faint) may differ. A slot whose new tile has wider codes gets such codes of its row, of which
+/// 8 bits lose nothing, then or when they move down; where it has narrower ones, the row is coded again. The tail of
+/// `to` gets as many slots as lie in that of `from`, at least its Policy::tail, as far as it can hold them. Faint slots
+/// stay as they are if `to` has space for all of them among its own. Else they come at their positions and are ranked
+/// with all others; so a cache without faint slots has them as slots like any other, of the bits that they have left.
+/// oldest_exact() is what it was if slots lie in the same tiers as before, or if `to` has no tail; else seen().
+///
 /// @param from  all layers have seen the same tokens
 /// @param to    a cache in another arena, of the same layers, heads, head_dim, outlier channels and storage,
-///              with the same profile. Neither may share codes between layers, or have a tail. If one has a
-///              Rotary::reach, both have the same rotary embedding and reach: keys were coded by it
+///              with the same profile. Neither may share codes between layers, and both have the same wide layers and
+///              wide_first. If one has a Rotary::reach, both have the same rotary embedding and reach: keys were coded
+///              by it
 /// @returns kNotReady; kBadPolicy where one of them has a log (Policy::log); kBadArgument when both are in one arena,
 ///          or when layers of `from` have not seen the same tokens; kOtherShape; kOtherProfile; kOtherPolicy when
-///          layers share codes or there is a tail, and with a reach when `to` could not know the positions: without
+///          layers share codes or others are wide, and with a reach when `to` could not know the positions: without
 ///          Keep::kScore it takes what Keep::kAll held, or Keep::kRecent with the same sinks; kFull when `to` keeps
 ///          everything and has too few tiles. Neither cache is changed unless kOk.
-/// Cost: O(held * head_dim), and that of plan and compact for each tile that is more than the budget.
+/// Cost: O(held * head_dim), and that of plan and compact for each tile that is more than the budget. Where faint slots
+///       are put among the others, their positions are read once for each 64 of them.
 Status move_to(const Cache& from, Cache& to);
 
 }  // namespace nibkv

@@ -651,13 +651,13 @@ NIBKV_API nibkv_status nibkv_clone(const nibkv_cache* from, void* arena, size_t 
 /* Carries a conversation over to a cache of another budget, max_chunk, number of workers, or policy: replaces what
  * `to` holds with what `from` holds, rows as they are coded. Heads that hold more than `to` has space for are cut
  * back to its budget by its own policy, by the scores that `from` keeps (move.hpp says what one policy keeps of
- * what another knew).
+ * what another knew, and where the slots of tiers come).
  *
  * from:  all layers have seen the same tokens; stays as it is
  * to:    in another arena, of the same layers, heads, head_dim, outlier channels and storage, with the same profile.
- *        Neither may share codes between layers
+ *        Neither may share codes between layers, and both have the same wide layers
  * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT when both are in one arena, or when layers of `from` have not seen the
- * same tokens; NIBKV_OTHER_SHAPE; NIBKV_OTHER_PROFILE; NIBKV_OTHER_POLICY when layers share codes, or
+ * same tokens; NIBKV_OTHER_SHAPE; NIBKV_OTHER_PROFILE; NIBKV_OTHER_POLICY when layers share codes, others are wide, or
  * with a reach when `to` could not know the positions (move.hpp); NIBKV_FULL when
  * `to` keeps everything and has too few tiles. Neither cache is changed unless NIBKV_OK.
  * Cost: O(held * head_dim), and that of nibkv_plan and nibkv_compact for each tile beyond the budget. */
@@ -952,7 +952,7 @@ NIBKV_API bool nibkv_port_runs(const char* name);
  * With shape.rotary.reach set, add NIBKV_FOOTPRINT_REACH(of the same eight): the sum is at least nibkv_footprint.
  * With NIBKV_BASIS_MEASURED, add NIBKV_FOOTPRINT_MEASURED(of the same eight): the sum is at least nibkv_footprint.
  * With wider codes, add NIBKV_FOOTPRINT_WIDE(how many layers policy.wide names, wide_first, wide_storage, tokens,
- * keep: 0, 1 or 2 as NIBKV_KEEP_ALL, ..., the same eight). */
+ * keep: 0, 1 or 2 as NIBKV_KEEP_ALL, ..., the same eight); with a tail the sum is at least nibkv_footprint. */
 #define NIBKV_FOOTPRINT_WIDE(wide_layers, wide_first, wide_storage, tokens, keep, ...) \
   NIBKV_FOOTPRINT_WIDE_(wide_layers, wide_first, wide_storage, tokens, keep, __VA_ARGS__)
 #define NIBKV_FOOTPRINT_WIDE_(wide_layers, wide_first, wide_storage, tokens, keep, layers, query_heads, kv_heads, \
@@ -966,8 +966,13 @@ NIBKV_API bool nibkv_port_runs(const char* name);
   NIBKV_ROUND_(NIBKV_HEADS_(layers, kv_heads) * (52 + 2 * (head_dim)))
 #define NIBKV_FOOTPRINT_FULL(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 0, 0, 0, 0, 1)
 #define NIBKV_FOOTPRINT_STREAMING_LLM(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 1, 0, 0, 0, 1)
-#define NIBKV_FOOTPRINT_EMS(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 1, 1, 1, 4)
-#define NIBKV_FOOTPRINT_EMS_NO_MERGE(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 1, 1, 0, 4)
+#define NIBKV_FOOTPRINT_EMS(tokens, ...) NIBKV_EMS_(tokens, 1, __VA_ARGS__)
+#define NIBKV_FOOTPRINT_EMS_NO_MERGE(tokens, ...) NIBKV_EMS_(tokens, 0, __VA_ARGS__)
+#define NIBKV_EMS_TAIL_FROM 640 /* tokens */
+#define NIBKV_EMS_(tokens, merge, ...)                           \
+  ((tokens) < NIBKV_EMS_TAIL_FROM                                \
+       ? NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 1, 1, merge, 4) \
+       : NIBKV_FOOTPRINT_TIERS(__VA_ARGS__, tokens, 2, 1, 1, merge, 4, 1, NIBKV_Q8, 0, NIBKV_Q2))
 #define NIBKV_FOOTPRINT_H2O(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 1, 0, 0, 1)
 #define NIBKV_FOOTPRINT_TOVA(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 0, 1, 0, 1)
 #define NIBKV_FOOTPRINT_SNAPKV(tokens, ...) NIBKV_FOOTPRINT(__VA_ARGS__, tokens, 2, 0, 1, 0, 1)

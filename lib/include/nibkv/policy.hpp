@@ -273,21 +273,29 @@ constexpr std::uint32_t short_window(std::uint32_t tokens, std::uint32_t wanted)
 }
 }  // namespace detail
 
+/// The budget from which on ems() and ems_no_merge() have a tail: there it gains more than the slots that it costs,
+/// below 512 less.
+inline constexpr std::uint32_t kEmsTailFrom = 640;
+
 /// The Global-Local score alone: unimportant slots are dropped (EMS without
 /// merging, arXiv 2412.08521), times the norm of the value. The recent window grows with the text, up to half of the
-/// budget. Heads that look things up get more slots if the profile has head scores.
+/// budget. Heads that look things up get more slots if the profile has head scores. From kEmsTailFrom tokens on the
+/// newest ones have 8 bits (a tail of 1), which a build without these (NIBKV_CODE_BITS) refuses: set `tail` to 0 there,
+/// and for pairs of layers that share codes, unless ems_fold() is what you want.
 constexpr Policy ems_no_merge(std::uint32_t tokens) {
   Policy policy = detail::scored(tokens, 4, tokens / 2, Score::kGlobalLocal);
   policy.recent_share = 16;
   policy.combine = Combine::kMax;
   policy.value_norms = true;
   policy.budget = Budget::kAnyScores;
+  policy.tail = tokens < kEmsTailFrom ? 0 : 1;
   return policy;
 }
 
 /// Evict-then-merge by the Global-Local score (EMS, arXiv 2412.08521): dropped slots are merged
 /// into the most similar kept slot, with the directions and norms of keys averaged separately, and
-/// its logit keeps their mass. Scores are pooled over 3 neighbours.
+/// its logit keeps their mass. Scores are pooled over 3 neighbours. A tail as in ems_no_merge(); what layers share has
+/// none, so pairs are for ems_fold().
 constexpr Policy ems(std::uint32_t tokens) {
   Policy policy = ems_no_merge(tokens);
   policy.merge = Merge::kBoth;
@@ -297,12 +305,13 @@ constexpr Policy ems(std::uint32_t tokens) {
   return policy;
 }
 
-/// ems() with equal budgets and pairs of neighbouring layers that share codes. A pair makes one plan, so that both
-/// keep the same positions.
+/// ems() with equal budgets, no tail, and pairs of neighbouring layers that share codes. A pair makes one plan, so that
+/// both keep the same positions.
 /// @param pairs  as for minicache()
 constexpr Policy ems_fold(std::uint32_t tokens, const LayerSet& pairs = {}) {
   Policy policy = ems(tokens);
   policy.budget = Budget::kUniform;
+  policy.tail = 0;
   policy.fold.keys = policy.fold.values = pairs;
   return policy;
 }

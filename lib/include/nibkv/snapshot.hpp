@@ -28,7 +28,7 @@ struct SnapshotSink {
 
 /// Where a snapshot is read from, in pieces of at most kSnapshotChunk bytes. restore() and import_snapshot()
 /// read it in three passes: they compare the checksums, check the content, and load it into the arena.
-/// inspect() only makes the first pass. Offsets mostly rise within a pass.
+/// inspect() only makes the first pass. Offsets mostly rise within a pass; import_snapshot() may read parts again.
 struct SnapshotSource {
   /// Copies bytes [offset, offset + count) of the source to `bytes`; the range
   /// lies within the source.
@@ -145,15 +145,18 @@ Status restore(Cache& cache, std::span<const std::byte> bytes);
 /// @param cache   of the same layers, heads, head_dim, outlier channels, storage and profile as the saved one
 /// @param shape   of the saved cache. A snapshot has fingerprints of shape and policy, not the numbers: who does not
 ///                know them puts them into the note
-/// @param policy  of the saved cache. It may not share codes between layers, and neither may that of `cache`
+/// @param policy  of the saved cache. It may not share codes between layers, and neither may that of `cache`; tiers
+///                may differ
 /// @returns what restore() returns, kBadPolicy also where the saved cache has a log; kBadShape, kBadPolicy: no cache
 ///          can have that shape or policy (footprint() is 0); kOtherShape, kOtherPolicy: the snapshot is not of a cache
 ///          of `shape` and `policy`, or they and `cache` do not go together as above; kBadArgument: layers of the saved
 ///          cache had not seen the same tokens; kFull: `cache` keeps everything and has too few tiles. Budgets of heads
 ///          that the saved cache had (Options::budgets, or by its profile) need not be known. The cache is unchanged
 ///          unless kOk, apart from kLost as of restore().
-/// Cost: O(bytes), and that of plan and compact for each tile that is more than the budget; a tile is read again where
-///       space is made inside it. Stack: about 4 KB. Uses the scratch of worker 0.
+/// Cost: O(bytes), and that of plan and compact for each tile that is more than the budget; a tile is read again
+///       where space is made inside it, and the keys of one for each slot of it that is coded again, as slots of a tail
+///       are that come into narrower tiles. Where faint slots are put among the others, their tiles are read once for
+///       each of their slots, and the side data of all for each 64. Stack: about 5 KB. Uses the scratch of worker 0.
 Status import_snapshot(Cache& cache, const Shape& shape, const Policy& policy, const SnapshotSource& source);
 Status import_snapshot(Cache& cache, const Shape& shape, const Policy& policy, std::span<const std::byte> bytes);
 

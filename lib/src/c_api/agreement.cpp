@@ -107,7 +107,7 @@ constexpr Shape kShapes[] = {
     {.layers = 2, .query_heads = 4, .kv_heads = 2, .head_dim = 64, .workers = 2, .storage = Storage::kQ4Q2},
     {.layers = 3, .query_heads = 4, .kv_heads = 1, .head_dim = 112, .max_chunk = 40, .storage = Storage::kQ2},
 };
-constexpr std::uint32_t kBudgets[] = {33, 64, 500, 4096};
+constexpr std::uint32_t kBudgets[] = {33, 64, 500, kEmsTailFrom, 4096};
 
 // @param preset  budget -> Policy
 // @param macro   budget, shape -> bytes
@@ -161,10 +161,25 @@ constexpr bool agrees_where_wide() {
   return true;
 }
 static_assert(agrees_where_wide());
+// With a tail the sum is enough.
+constexpr bool bounds_where_wide() {
+  for (const Shape& shape : kShapes) {
+    Policy policy = ems(900);
+    policy.wide_storage = Storage::kQ8;
+    policy.wide_first = true;
+    policy.wide.add(0);
+    const std::uint64_t more = NIBKV_FOOTPRINT_WIDE(1, true, NIBKV_Q8, 900, NIBKV_KEEP_SCORE, NIBKV_OF_(shape));
+    if (valid(policy, shape) && footprint(shape, policy) > NIBKV_FOOTPRINT_EMS(900, NIBKV_OF_(shape)) + more)
+      return false;
+  }
+  return true;
+}
+static_assert(bounds_where_wide());
 static_assert(NIBKV_AGREES_(full, NIBKV_FOOTPRINT_FULL));
 static_assert(NIBKV_AGREES_(streaming_llm, NIBKV_FOOTPRINT_STREAMING_LLM));
 static_assert(NIBKV_AGREES_(ems, NIBKV_FOOTPRINT_EMS));
 static_assert(NIBKV_AGREES_(ems_no_merge, NIBKV_FOOTPRINT_EMS_NO_MERGE));
+static_assert(NIBKV_EMS_TAIL_FROM == kEmsTailFrom);
 static_assert(NIBKV_AGREES_(h2o, NIBKV_FOOTPRINT_H2O));
 static_assert(NIBKV_AGREES_(tova, NIBKV_FOOTPRINT_TOVA));
 static_assert(NIBKV_AGREES_(snapkv, NIBKV_FOOTPRINT_SNAPKV));

@@ -121,6 +121,65 @@ void put_value(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, cons
   put_value_codes(plane, to.value_codes(tile), lane, without_least(plane.bits, codes, plane.head_dim, space));
 }
 
+namespace {
+
+// Codes of 8 bits that stand for a row with fewer: what put_wider_key and put_wider_value make of it. Rows coded at 8
+// bits have a level of 127.
+bool narrow_exactly(std::uint32_t bits, std::uint32_t head_dim, std::uint8_t* codes, std::uint16_t& scale) {
+  const std::int8_t* const levels = ports::levels_of(bits);
+  const std::uint32_t count = 1u << bits;
+  const auto code_of = [&](std::uint8_t level) {
+    std::uint32_t code = 0;
+    while (code < count && 2 * levels[code] != static_cast<std::int8_t>(level)) ++code;
+    return code;
+  };
+  for (std::uint32_t c = 0; c < head_dim; ++c) {
+    if (code_of(codes[c]) == count) return false;
+  }
+  for (std::uint32_t c = 0; c < head_dim; ++c) codes[c] = static_cast<std::uint8_t>(code_of(codes[c]));
+  if (scale != 0) scale = static_cast<std::uint16_t>(scale + 256);
+  return true;
+}
+
+// What codes stand for, f32[head_dim].
+void decode(std::uint32_t bits, const std::uint8_t* codes, std::uint16_t scale16, std::uint32_t head_dim, float* row) {
+  std::int8_t levels[kMaxHeadDim];
+  to_levels(bits, codes, head_dim, levels);
+  const float scale = from_scale16(scale16);
+  for (std::uint32_t c = 0; c < head_dim; ++c) row[c] = static_cast<float>(levels[c]) * scale;
+}
+
+}  // namespace
+
+void Recoder::put_key(std::uint32_t bits, std::uint8_t* codes, const Place& at) const {
+  const CodePlane plane = key_plane(to_, at.tile);
+  if (bits <= plane.bits) return put_wider_key(to_, at, bits, codes);
+  std::uint16_t scale = to_.key_scales(at.tile)[at.lane];
+  if (bits != 8 || !narrow_exactly(plane.bits, plane.head_dim, codes, scale)) {
+    float* const row = to_.encoding();
+    decode(bits, codes, scale, plane.head_dim, row);
+    scale = to_.key_kernels(at.tile).encode_row(row, static_cast<int>(plane.head_dim), codes);
+    if (scale != 0 && refiner_ != nullptr) {
+      scale = refiner_->refine(plane.bits, row, codes, scale);
+    } else if (scale != 0) {
+      scale = KeyRefiner(to_, basis_, to_.refining()).refine(plane.bits, row, codes, scale);
+    }
+  }
+  nibkv::put_key(to_, at.tile, at.lane, codes, scale);
+}
+
+void Recoder::put_value(std::uint32_t bits, std::uint8_t* codes, const Place& at) const {
+  const CodePlane plane = value_plane(to_, at.tile);
+  if (bits <= plane.bits) return put_wider_value(to_, at, bits, codes);
+  std::uint16_t scale = to_.value_scales(at.tile)[at.lane];
+  if (bits != 8 || !narrow_exactly(plane.bits, plane.head_dim, codes, scale)) {
+    float* const row = to_.encoding();
+    decode(bits, codes, scale, plane.head_dim, row);
+    scale = to_.value_kernels(at.tile).encode_row(row, static_cast<int>(plane.head_dim), codes);
+  }
+  nibkv::put_value(to_, at.tile, at.lane, codes, scale);
+}
+
 void key_energies(const ArenaView& to, std::uint32_t tile, float* energies) {
   for (std::uint32_t t = 0; t < kTileSlots; ++t) energies[t] = 0;
   const std::uint32_t bits = key_plane(to, tile).bits;

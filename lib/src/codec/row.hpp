@@ -4,6 +4,7 @@
 
 #include "arena/view.hpp"
 #include "codec/basis.hpp"
+#include "codec/refine.hpp"
 
 namespace nibkv {
 
@@ -31,5 +32,28 @@ void put_key(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, const 
              std::uint16_t scale);
 void put_value(const ArenaView& to, std::uint32_t tile, std::uint32_t lane, const std::uint8_t* codes,
                std::uint16_t scale);
+
+/// Puts rows of a head that have codes already into tiles whose codes may have another width. Where these are wider,
+/// they are of the same row, and it is coded as before when it comes back from 8 bits; where they are narrower, the row
+/// is coded again, without being rotated back. That takes the workspace of rows.
+class Recoder {
+ public:
+  Recoder(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head) : to_(to), basis_(to, layer, kv_head) {}
+
+  const Basis& basis() const { return basis_; }
+  /// For many rows, while nothing else takes the workspace.
+  /// @param refiner  of the basis, in to.refining(); kept. Otherwise each key makes one
+  void keep(const KeyRefiner& refiner) { refiner_ = &refiner; }
+
+  /// @param bits   of each of the codes, u8[head_dim], which are changed
+  /// @param at     has their scale, and gets the one of its own codes
+  void put_key(std::uint32_t bits, std::uint8_t* codes, const Place& at) const;
+  void put_value(std::uint32_t bits, std::uint8_t* codes, const Place& at) const;
+
+ private:
+  const ArenaView& to_;
+  Basis basis_;
+  const KeyRefiner* refiner_ = nullptr;
+};
 
 }  // namespace nibkv

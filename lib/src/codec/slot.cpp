@@ -225,8 +225,11 @@ void move_slot(const ArenaView& to, std::uint32_t from_tile, std::uint32_t from_
   }
   move_side(to, {from_tile, from_lane}, {to_tile, to_lane});
   if (to.pool_of(from_tile) != to.pool_of(to_tile)) {
-    copy_key_codes(to.pool_of(from_tile), to.key_codes(from_tile), from_lane, to, {to_tile, to_lane});
-    copy_value_codes(to.pool_of(from_tile), to.value_codes(from_tile), from_lane, to, {to_tile, to_lane});
+    std::uint8_t codes[kMaxHeadDim];
+    get_key_codes(key_plane(to, from_tile), to.key_codes(from_tile), from_lane, codes);
+    put_wider_key(to, {to_tile, to_lane}, key_plane(to, from_tile).bits, codes);
+    get_value_codes(value_plane(to, from_tile), to.value_codes(from_tile), from_lane, codes);
+    put_wider_value(to, {to_tile, to_lane}, value_plane(to, from_tile).bits, codes);
     return;
   }
   if (owns_keys(to, to_tile))
@@ -251,28 +254,24 @@ static void widen(std::uint32_t from_bits, std::uint32_t to_bits, std::uint32_t 
     const std::uint8_t code = outer ? kOuter : kInner;
     codes[c] = static_cast<std::uint8_t>(to_bits == 8 ? 2 * level : level > 0 ? code : 15 - code);
   }
-  if (scale != 0)
-    scale = to_bits == 8 ? static_cast<std::uint16_t>(scale - 256) : to_scale16(from_scale16(scale) * 1.3125f);
+  if (to_bits == 8) {
+    scale = scale < 512 ? std::uint16_t{0} : static_cast<std::uint16_t>(scale - 256);  // no row is so small
+  } else if (scale != 0) {
+    scale = to_scale16(from_scale16(scale) * 1.3125f);
+  }
   if (scale > most) scale = most;
 }
 
-void copy_key_codes(Pool pool, const std::uint8_t* keys, std::uint32_t lane, const ArenaView& to, const Place& to_at) {
-  const CodePlane from = {to.format(pool).key_bits, to.shape().head_dim};
-  const CodePlane plane = key_plane(to, to_at.tile);
-  std::uint8_t codes[kMaxHeadDim];
-  get_key_codes(from, keys, lane, codes);
-  widen(from.bits, plane.bits, plane.head_dim, codes, to.key_scales(to_at.tile)[to_at.lane], kMostKeyScale16);
-  put_key_codes(plane, to.key_codes(to_at.tile), to_at.lane, codes);
+void put_wider_key(const ArenaView& to, const Place& at, std::uint32_t bits, std::uint8_t* codes) {
+  const CodePlane plane = key_plane(to, at.tile);
+  widen(bits, plane.bits, plane.head_dim, codes, to.key_scales(at.tile)[at.lane], kMostKeyScale16);
+  put_key_codes(plane, to.key_codes(at.tile), at.lane, codes);
 }
 
-void copy_value_codes(Pool pool, const std::uint8_t* values, std::uint32_t lane, const ArenaView& to,
-                      const Place& to_at) {
-  const CodePlane from = {to.format(pool).value_bits, to.shape().head_dim};
-  const CodePlane plane = value_plane(to, to_at.tile);
-  std::uint8_t codes[kMaxHeadDim];
-  get_value_codes(from, values, lane, codes);
-  widen(from.bits, plane.bits, plane.head_dim, codes, to.value_scales(to_at.tile)[to_at.lane], kMostValueScale16);
-  put_value_codes(plane, to.value_codes(to_at.tile), to_at.lane, codes);
+void put_wider_value(const ArenaView& to, const Place& at, std::uint32_t bits, std::uint8_t* codes) {
+  const CodePlane plane = value_plane(to, at.tile);
+  widen(bits, plane.bits, plane.head_dim, codes, to.value_scales(at.tile)[at.lane], kMostValueScale16);
+  put_value_codes(plane, to.value_codes(at.tile), at.lane, codes);
 }
 
 void copy_side(const SideBytes& from, std::uint32_t lane, const ArenaView& to, const Place& to_at) {
@@ -286,14 +285,8 @@ void copy_side(const SideBytes& from, std::uint32_t lane, const ArenaView& to, c
   }
 }
 
-void copy_slot(const ArenaView& from, const Place& at, const ArenaView& to, const Place& to_at) {
-  if (to.shape().storage == Storage::kF32) {
-    copy_f32(from.key_rows(at.tile), from.value_rows(at.tile), at.lane, to, to_at);
-    return;
-  }
-  copy_side({from.policy(), from.layout().side, from.side(at.tile)}, at.lane, to, to_at);
-  copy_key_codes(from.pool_of(at.tile), from.key_codes(at.tile), at.lane, to, to_at);
-  copy_value_codes(from.pool_of(at.tile), from.value_codes(at.tile), at.lane, to, to_at);
+void copy_f32_slot(const ArenaView& from, const Place& at, const ArenaView& to, const Place& to_at) {
+  copy_f32(from.key_rows(at.tile), from.value_rows(at.tile), at.lane, to, to_at);
 }
 
 }  // namespace nibkv

@@ -43,10 +43,6 @@ void move_side(const ArenaView& to, const Place& from, const Place& to_at);
 void move_slot(const ArenaView& to, std::uint32_t from_tile, std::uint32_t from_lane, std::uint32_t to_tile,
                std::uint32_t to_lane);
 
-/// move_slot to another cache, whose layer has codes of the same widths: what both keep of a slot. Neither has layers
-/// that share codes.
-void copy_slot(const ArenaView& from, const Place& at, const ArenaView& to, const Place& to_at);
-
 /// The side data of another cache's tile: in its arena, or as a snapshot has it.
 struct SideBytes {
   const Policy& policy;
@@ -54,11 +50,16 @@ struct SideBytes {
   const std::byte* side;
 };
 
-/// The parts of copy_slot: from lane `lane` of a tile, in an arena or in a snapshot. First the side data.
-/// @param pool  of that tile. The codes of `to_at` may be wider.
+/// Copies what both caches keep of a slot, but for its position and codes, from lane `lane` of a tile.
 void copy_side(const SideBytes& from, std::uint32_t lane, const ArenaView& to, const Place& to_at);
-void copy_key_codes(Pool pool, const std::uint8_t* keys, std::uint32_t lane, const ArenaView& to, const Place& to_at);
-void copy_value_codes(Pool pool, const std::uint8_t* values, std::uint32_t lane, const ArenaView& to,
-                      const Place& to_at);
+
+/// Copies a slot of a cache with Storage::kF32 to another such cache.
+void copy_f32_slot(const ArenaView& from, const Place& at, const ArenaView& to, const Place& to_at);
+
+/// Puts codes, u8[head_dim] of `bits` each, into a slot that has their scale and whose own codes are as wide, or wider:
+/// these are of the same row.
+/// @param codes  changed
+void put_wider_key(const ArenaView& to, const Place& at, std::uint32_t bits, std::uint8_t* codes);
+void put_wider_value(const ArenaView& to, const Place& at, std::uint32_t bits, std::uint8_t* codes);
 
 }  // namespace nibkv

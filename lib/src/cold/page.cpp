@@ -95,8 +95,12 @@ void slot_to_page(const PageBytes& page, const Place& from, std::uint32_t lane) 
 void slot_from_page(const PageBytes& page, std::uint32_t lane, const Place& place) {
   const ArenaView& to = page.to;
   copy_side({to.policy(), to.layout().side, page.side()}, lane, to, place);
-  copy_key_codes(Pool::kKept, page.keys(), lane, to, place);
-  copy_value_codes(Pool::kKept, page.values(), lane, to, place);
+  std::uint8_t codes[kMaxHeadDim];
+  const CodePlane keys = key_plane(to, place.tile), values = value_plane(to, place.tile);
+  get_key_codes(keys, page.keys(), lane, codes);
+  put_key_codes(keys, to.key_codes(place.tile), place.lane, codes);
+  get_value_codes(values, page.values(), lane, codes);
+  put_value_codes(values, to.value_codes(place.tile), place.lane, codes);
 }
 
 bool write_page(const PageBytes& page, std::size_t head_index, std::uint32_t index, std::uint32_t number) {

@@ -1,6 +1,7 @@
 #include "nibkv/move.hpp"
 
 #include "arena/share.hpp"
+#include "codec/row.hpp"
 #include "codec/slot.hpp"
 #include "move/mover.hpp"
 
@@ -14,20 +15,77 @@ bool overlap(const std::byte* a, std::size_t a_bytes, const std::byte* b, std::s
 }
 
 // The slots of a chain in an arena.
-struct ArenaSlots {
-  const ArenaView& from;
-  const Chain& chain;
-  Cursor at;
-  std::uint32_t slot = 0;  // of `at`
+class ArenaSlots {
+ public:
+  ArenaSlots(const ArenaView& from, const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head)
+      : from_(from), chain_(from.chain(layer, kv_head)), with_(to, layer, kv_head), at_(from.first_slot(chain_)) {}
+
+  static void take(void* context, const ArenaView& to, Destination& at, std::uint32_t slot, std::uint32_t count) {
+    static_cast<ArenaSlots*>(context)->take_run(to, at, slot, count);
+  }
+  static std::uint32_t before(void* context, const ArenaView&, std::uint32_t slot, std::uint32_t position) {
+    return static_cast<ArenaSlots*>(context)->count_before(slot, position);
+  }
+  static void next_faint(void* context, const ArenaView&, NextFaint& next) {
+    const auto& all = *static_cast<const ArenaSlots*>(context);
+    const ArenaView& from = all.from_;
+    const Tier& faint = faint_tier(from, all.chain_);
+    Segments segments;
+    segments.add({faint.first, faint.last, 0, faint.used});
+    each_slot(segments, from.links(),
+              [&](std::uint32_t slot, const Place& at) { next.offer(from.position(at.tile, at.lane), slot); });
+  }
+
+ private:
+  void take_run(const ArenaView& to, Destination& destination, std::uint32_t slot, std::uint32_t count);
+  std::uint32_t count_before(std::uint32_t slot, std::uint32_t position);
+  void copy(const Place& at, const ArenaView& to, const Place& place) const;
+  Place faint_place(std::uint32_t slot) const;
+  void go_to(std::uint32_t slot) {
+    for (; slot_ < slot; ++slot_) at_.next_slot(from_.links());
+  }
+
+  const ArenaView& from_;
+  const Chain& chain_;
+  Recoder with_;
+  Cursor at_;
+  std::uint32_t slot_ = 0;  // of it
 };
 
-void take_from_arena(void* context, const ArenaView& to, Chain& chain, std::uint32_t slot, std::uint32_t count) {
-  auto& all = *static_cast<ArenaSlots*>(context);
-  for (; all.slot < slot + count; ++all.slot, all.at.next_slot(all.from.links())) {
-    if (all.slot < slot) continue;
-    const Place place = add_slot(to, chain, all.from.position_of(all.chain, all.slot, all.at));
-    copy_slot(all.from, all.at, to, place);
+Place ArenaSlots::faint_place(std::uint32_t slot) const {
+  std::uint32_t tile = faint_tier(from_, chain_).first;
+  for (std::uint32_t i = slot / kTileSlots; i != 0; --i) tile = from_.links()[tile];
+  return {tile, slot % kTileSlots};
+}
+
+void ArenaSlots::copy(const Place& at, const ArenaView& to, const Place& place) const {
+  if (to.shape().storage == Storage::kF32) return copy_f32_slot(from_, at, to, place);
+  copy_side({from_.policy(), from_.layout().side, from_.side(at.tile)}, at.lane, to, place);
+  std::uint8_t codes[kMaxHeadDim];
+  key_row(from_, at.tile, at.lane, codes);
+  with_.put_key(key_plane(from_, at.tile).bits, codes, place);
+  value_row(from_, at.tile, at.lane, codes);
+  with_.put_value(value_plane(from_, at.tile).bits, codes, place);
+}
+
+void ArenaSlots::take_run(const ArenaView& to, Destination& destination, std::uint32_t slot, std::uint32_t count) {
+  const std::uint32_t faint = faint_slots(from_, chain_);
+  for (const std::uint32_t end = slot + count; slot < end; ++slot) {
+    if (slot >= faint) go_to(slot);
+    const Place at = slot < faint ? faint_place(slot) : at_;
+    copy(at, to, add_slot(to, destination, from_.position_of(chain_, slot, at)));
   }
+}
+
+std::uint32_t ArenaSlots::count_before(std::uint32_t slot, std::uint32_t position) {
+  go_to(slot);
+  Cursor at = at_;
+  std::uint32_t count = 0;
+  while (at.any() && at.tile == at_.tile && from_.position(at.tile, at.lane) < position) {
+    ++count;
+    at.next_slot(from_.links());
+  }
+  return count;
 }
 
 Status check_move(const ArenaView& from, const ArenaView& to) {
@@ -40,8 +98,7 @@ Status check_move(const ArenaView& from, const ArenaView& to) {
     tiles += tiles_of(from.chains()[i].used);
     most = from.chains()[i].used > most ? from.chains()[i].used : most;
   }
-  const bool fits = tiles <= to.layout().tiles && most <= most_slots(to);
-  return to.policy().keep == Keep::kAll && !fits ? Status::kFull : Status::kOk;
+  return has_space(to, tiles, most) ? Status::kOk : Status::kFull;
 }
 
 }  // namespace
@@ -85,8 +142,11 @@ Status move_to(const Cache& from, Cache& to) {
   for (std::uint32_t layer = 0; layer < to.shape().layers; ++layer) {
     for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) {
       const Chain& chain = source.chain(layer, head);
-      ArenaSlots slots{source, chain, source.first_slot(chain)};
-      mover.fill(layer, head, {source.policy(), chain, take_from_arena, &slots});
+      const std::uint32_t tail = has_tiers(source.policy()) ? source.own(chain).slots : 0;
+      ArenaSlots slots(source, target, layer, head);
+      mover.fill(layer, head,
+                 {source.policy(), chain, faint_slots(source, chain), tail, ArenaSlots::take, ArenaSlots::before,
+                  ArenaSlots::next_faint, &slots});
     }
   }
   mover.finish(from.seen(0), source.header().whole_from, source.header().exact_from);

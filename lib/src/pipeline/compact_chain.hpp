@@ -23,6 +23,11 @@ void carry_out(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, 
 /// back. The lowest layer of a band makes room for all.
 void make_room(const ArenaView& to, std::uint32_t layer, std::uint32_t count);
 
+/// The same for one chain, which is too long for `count` more tokens.
+/// @param incoming  as of carry_out
+void make_room_in(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, std::uint32_t count,
+                  std::uint32_t incoming);
+
 /// Whether a plan merges anything.
 bool has_members(std::span<const std::uint32_t> target);
 

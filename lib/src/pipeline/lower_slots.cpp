@@ -3,7 +3,6 @@
 #include "arena/history.hpp"
 #include "arena/plan_arrays.hpp"
 #include "codec/gaps.hpp"
-#include "codec/refine.hpp"
 #include "codec/row.hpp"
 #include "codec/slot.hpp"
 #include "nibkv/plan.hpp"
@@ -11,65 +10,32 @@
 namespace nibkv {
 namespace {
 
-// What the levels of a row stand for, and its codes in a tile with fewer bits.
-std::uint16_t code_again(const CodeKernels& kernels, const std::int8_t* levels, std::uint16_t scale16,
-                         std::uint32_t head_dim, float* row, std::uint8_t* codes) {
-  const float scale = from_scale16(scale16);
-  for (std::uint32_t c = 0; c < head_dim; ++c) row[c] = static_cast<float>(levels[c]) * scale;
-  return kernels.encode_row(row, static_cast<int>(head_dim), codes);
-}
-
-// Moves slots of a head to tiles that may have codes of fewer bits: what they hold is coded again, and not rotated back
-// for it.
+// Moves slots of a head to tiles that may have codes of fewer bits.
 class Lowering {
  public:
   Lowering(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head)
-      : to_(to), basis_(to, layer, kv_head), refiner_(to, basis_, to.refining()) {}
+      : to_(to), with_(to, layer, kv_head), refiner_(to, with_.basis(), to.refining()) {
+    with_.keep(refiner_);
+  }
 
   // To a tile whose widths are at most those of `from`; the position is set here, too.
   void move(const Place& from, const Place& place) const;
 
  private:
   const ArenaView& to_;
-  Basis basis_;
+  Recoder with_;
   KeyRefiner refiner_;
 };
 
 void Lowering::move(const Place& from, const Place& place) const {
   const std::uint32_t position = to_.policy().keep == Keep::kScore ? to_.position(from.tile, from.lane) : 0;
   move_side(to_, from, place);
-  const CodePlane keys = key_plane(to_, place.tile), values = value_plane(to_, place.tile);
   std::uint8_t codes[kMaxHeadDim];
-  std::int8_t levels[kMaxHeadDim];
-  float* const row = to_.encoding();
-  if (keys.bits == key_plane(to_, from.tile).bits) {
-    key_row(to_, from.tile, from.lane, codes);
-    put_key_codes(keys, to_.key_codes(place.tile), place.lane, codes);
-  } else {
-    key_levels(to_, from.tile, from.lane, levels);
-    std::uint16_t scale = code_again(to_.key_kernels(place.tile), levels, to_.key_scales(from.tile)[from.lane],
-                                     keys.head_dim, row, codes);
-    if (scale != 0) scale = refiner_.refine(keys.bits, row, codes, scale);
-    put_key(to_, place.tile, place.lane, codes, scale);
-  }
-  if (values.bits == value_plane(to_, from.tile).bits) {
-    value_row(to_, from.tile, from.lane, codes);
-    put_value_codes(values, to_.value_codes(place.tile), place.lane, codes);
-  } else {
-    value_levels(to_, from.tile, from.lane, levels);
-    const std::uint16_t scale = code_again(to_.value_kernels(place.tile), levels,
-                                           to_.value_scales(from.tile)[from.lane], values.head_dim, row, codes);
-    put_value(to_, place.tile, place.lane, codes, scale);
-  }
+  key_row(to_, from.tile, from.lane, codes);
+  with_.put_key(key_plane(to_, from.tile).bits, codes, place);
+  value_row(to_, from.tile, from.lane, codes);
+  with_.put_value(value_plane(to_, from.tile).bits, codes, place);
   if (to_.policy().keep == Keep::kScore) to_.set_position(place.tile, place.lane, position);
-}
-
-// A slot more at the end of a tier.
-Place add_to_tier(const ArenaView& to, const Chain& chain, Tier& tier) {
-  const std::uint32_t lane = tier.used % kTileSlots;
-  const std::uint32_t tile = lane == 0 ? grow(to, chain, tier) : tier.last;
-  tier.used += 1;
-  return {tile, lane};
 }
 
 // The slots of a chain that are not faint.
@@ -100,6 +66,13 @@ void compact_faint(const ArenaView& to, Chain& chain, const Lowering& lowering, 
 }
 
 }  // namespace
+
+Place add_to_tier(const ArenaView& to, const Chain& chain, Tier& tier) {
+  const std::uint32_t lane = tier.used % kTileSlots;
+  const std::uint32_t tile = lane == 0 ? grow(to, chain, tier) : tier.last;
+  tier.used += 1;
+  return {tile, lane};
+}
 
 void compact_tiers(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, const std::uint32_t* target,
                    std::uint32_t ripe) {

@@ -9,6 +9,9 @@ inline std::uint32_t kept_budget(const ArenaView& to, const Chain& chain) {
   return detail::kept_of(to.policy(), chain.budget);
 }
 
+/// A slot more at the end of a tier of a chain, which has the space. The caller counts it in the chain.
+Place add_to_tier(const ArenaView& to, const Chain& chain, Tier& tier);
+
 /// Carries out a plan on the tiers of a chain: slots that are gone leave theirs, those that become faint move there,
 /// and of the first `ripe` slots of the tail the others move to the kept tier.
 /// @param target  of the chain's slots. nullptr if all stay, but for the ripe ones

@@ -21,17 +21,6 @@ std::uint32_t first_too_long(const ArenaView& to, std::uint32_t layer, std::uint
   return head;
 }
 
-void cut(const ArenaView& to, std::uint32_t layer, std::uint32_t head, std::uint32_t count, std::uint32_t incoming) {
-  const Chain& chain = to.chain(layer, head);
-  if (has_log(to.policy())) return drop_oldest(to, layer, head, incoming);
-  if (to.policy().keep == Keep::kAll) return lower_ripe(to, layer, head, fitting_ripe(to, chain), incoming);
-  const std::uint32_t ripe = ripe_slots(to, chain);
-  if (!exceeds_budget(to, chain)) return lower_ripe(to, layer, head, ripe, incoming);
-  const PlanArrays arrays(to);
-  plan_chain(to, chain, layer, head, count, arrays, arrays.target);
-  carry_out(to, layer, head, arrays.target, incoming, arrays, ripe);
-}
-
 void cut_all(const ArenaView& to, std::uint32_t layer, std::uint32_t count, std::uint32_t incoming) {
   std::uint32_t head = first_too_long(to, layer, count);
   if (head == to.shape().kv_heads) return;
@@ -42,12 +31,24 @@ void cut_all(const ArenaView& to, std::uint32_t layer, std::uint32_t count, std:
   for (const bool last : {false, true}) {
     for (head = 0; head < to.shape().kv_heads && (tiers || !last); ++head) {
       if (grows(to.chain(layer, head)) == last && too_long(to, layer, head, count))
-        cut(to, layer, head, count, incoming);
+        make_room_in(to, layer, head, count, incoming);
     }
   }
 }
 
 }  // namespace
+
+void make_room_in(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, std::uint32_t count,
+                  std::uint32_t incoming) {
+  const Chain& chain = to.chain(layer, kv_head);
+  if (has_log(to.policy())) return drop_oldest(to, layer, kv_head, incoming);
+  if (to.policy().keep == Keep::kAll) return lower_ripe(to, layer, kv_head, fitting_ripe(to, chain), incoming);
+  const std::uint32_t ripe = ripe_slots(to, chain);
+  if (!exceeds_budget(to, chain)) return lower_ripe(to, layer, kv_head, ripe, incoming);
+  const PlanArrays arrays(to);
+  plan_chain(to, chain, layer, kv_head, count, arrays, arrays.target);
+  carry_out(to, layer, kv_head, arrays.target, incoming, arrays, ripe);
+}
 
 void make_room(const ArenaView& to, std::uint32_t layer, std::uint32_t count) {
   cut_all(to, layer, count, count);
@@ -69,7 +70,7 @@ Status tidy(Cache& cache, std::uint32_t tokens, bool& done) {
     if (to.policy().budget == Budget::kAdaptive) {
       cut_all(to, layer, tokens, 0);
     } else {
-      cut(to, layer, head, tokens, 0);
+      make_room_in(to, layer, head, tokens, 0);
     }
     return Status::kOk;
   }

@@ -1,3 +1,4 @@
+#include "codec/row.hpp"
 #include "codec/slot.hpp"
 #include "move/mover.hpp"
 #include "snapshot/judge.hpp"
@@ -28,14 +29,17 @@ class TileSection {
     next_ = {here_.offset + bytes, reader.crc()};
     return true;
   }
-  /// After the last tile.
-  bool whole() const { return good_ && next_.crc == whole_; }
-
- private:
   struct Mark {
     std::uint64_t offset;
     std::uint32_t crc;  // of what comes before it
   };
+  const SnapshotSource& source() const { return source_; }
+  /// Of the next tile.
+  Mark mark() const { return next_; }
+  /// After the last tile.
+  bool whole() const { return good_ && next_.crc == whole_; }
+
+ private:
   const SnapshotSource& source_;
   std::uint32_t whole_;
   bool good_;
@@ -44,64 +48,137 @@ class TileSection {
 };
 
 // The slots of a chain in a snapshot. Every tile is read, also those of which no slot is wanted, for the checksums; one
-// again if space was made since, which takes the workspace that its codes are in.
+// again if space was made since, which takes the workspace that its codes are in. Faint slots in the order of their
+// positions are read from tiles all over their list, each once: the sum of those tiles' checksums must then be right.
 class SnapshotSlots {
  public:
-  SnapshotSlots(const ArenaView& from, const TileList& list, const Chain& chain, TileSection& sides, TileSection& codes)
+  SnapshotSlots(const ArenaView& from, const Recoder& with, const TileLists& lists, const Chain& chain,
+                TileSection& sides, TileSection& codes)
       : from_(from),
-        list_(list),
+        with_(with),
+        lists_(lists),
         chain_(chain),
         sides_(sides),
         codes_(codes),
-        sound_(from.shape(), from.policy(), from.layout().side, chain, 0) {
-    sound_.begin(chain.used);
-  }
+        faint_(has_tiers(from.policy()) ? lists.at[0].slots : 0),
+        sound_(from.shape(), from.policy(), from.layout().side, chain, faint_) {}
 
-  static void take(void* context, const ArenaView& to, Chain& chain, std::uint32_t slot, std::uint32_t count) {
-    static_cast<SnapshotSlots*>(context)->take_run(to, chain, slot, count);
+  std::uint32_t faint() const { return faint_; }
+  std::uint32_t tail() const { return has_tiers(from_.policy()) ? lists_.at[2].slots : 0; }
+
+  static void take(void* context, const ArenaView& to, Destination& at, std::uint32_t slot, std::uint32_t count) {
+    auto& all = *static_cast<SnapshotSlots*>(context);
+    if (all.any_order_ && slot < all.faint_) {
+      all.take_faint(to, at, slot, count != 0);
+    } else {
+      all.take_run(to, at, slot, count);
+    }
+  }
+  static std::uint32_t before(void* context, const ArenaView& to, std::uint32_t slot, std::uint32_t position) {
+    return static_cast<SnapshotSlots*>(context)->count_before(to, slot, position);
+  }
+  static void next_faint(void* context, const ArenaView& to, NextFaint& next) {
+    static_cast<SnapshotSlots*>(context)->offer_faint(to, next);
   }
   /// Reads the tiles that are left.
   /// @returns false when the source cannot be read, or has changed
   bool finish(const ArenaView& to) {
-    Chain none;
-    while (good_ && read_ < tiles_of(chain_.used)) take_part(to, none, read_ * kTileSlots, 0);
-    return good_;
+    read_up_to(to, lists_.tiles());
+    return good_ && faint_sum_ == 0;
   }
 
  private:
-  void take_run(const ArenaView& to, Chain& chain, std::uint32_t slot, std::uint32_t count);
-  void take_part(const ArenaView& to, Chain& chain, std::uint32_t slot, std::uint32_t count);
-  bool read_sides(bool again);
-  bool read_rows(const ArenaView& to, std::uint32_t tile, bool again, const Place* places, std::uint32_t first,
+  // A tile of the chain.
+  struct Tile {
+    std::uint32_t number;
+    Pool pool;
+    std::uint32_t first;  // the number of its first slot
+    std::uint32_t slots;
+    std::uint32_t list;  // the slots of its list, if it is the first one there; else 0
+  };
+  Tile tile_at(std::uint32_t number) const;
+  Tile tile_of(std::uint32_t slot) const;
+
+  void take_run(const ArenaView& to, Destination& destination, std::uint32_t slot, std::uint32_t count);
+  void take_part(const ArenaView& to, Destination* destination, const Tile& tile, std::uint32_t lane,
                  std::uint32_t count);
+  void read_up_to(const ArenaView& to, std::uint32_t number) {
+    while (good_ && read_ < number) take_part(to, nullptr, tile_at(read_), 0, 0);
+  }
+  void take_faint(const ArenaView& to, Destination& destination, std::uint32_t slot, bool wanted);
+  void offer_faint(const ArenaView& to, NextFaint& next);
+  bool read_faint_tile(const ArenaView& to, Destination* destination, const Tile& tile, std::uint32_t lane,
+                       std::uint64_t& sum);
+  std::uint32_t count_before(const ArenaView& to, std::uint32_t slot, std::uint32_t position);
+
+  bool get_sides(Reader& reader) {
+    if (from_.policy().keep == Keep::kScore && !reader.get(&base_, sizeof base_)) return false;
+    return reader.get(side_, from_.layout().side_bytes);
+  }
+  bool read_sides(const Tile& tile, bool again);
+  bool get_rows(Reader& reader, const ArenaView& to, Pool pool, const Place* places, std::uint32_t first,
+                std::uint32_t count);
+  bool get_keys(Reader& reader, const ArenaView& to, Pool pool, const Place* places, std::uint32_t first,
+                std::uint32_t count);
   bool get_f32(Reader& reader, const ArenaView& to, const Place* places, std::uint32_t first, std::uint32_t count);
-  std::uint32_t position_of(std::uint32_t slot) const;
+  std::uint32_t position_of(std::uint32_t slot, std::uint32_t lane) const;
 
   const ArenaView& from_;
-  TileList list_;  // of its tiles
+  const Recoder& with_;
+  const TileLists& lists_;
   const Chain& chain_;
   TileSection& sides_;
   TileSection& codes_;
+  std::uint32_t faint_;  // slots
   SideChecks sound_;
   bool good_ = true;
   std::uint32_t read_ = 0;  // tiles
   std::uint32_t base_ = 0;  // of the last one
   alignas(4) std::byte side_[kMostSideBytes];
+  // Where faint slots come in another order than they lie:
+  bool any_order_ = false;
+  TileSection::Mark faint_sides_{};
+  TileSection::Mark faint_codes_{};
+  std::uint32_t sides_crc_ = 0;  // after the last faint tile
+  std::uint64_t faint_sum_ = 0;  // of the checksums of tiles of slots that are still to come
 };
 
+SnapshotSlots::Tile SnapshotSlots::tile_at(std::uint32_t number) const {
+  std::uint32_t in_list = number;
+  std::uint32_t first = 0;
+  const TileList* list = lists_.at;
+  for (; in_list >= list->tiles(); ++list) {
+    in_list -= list->tiles();
+    first += list->slots;
+  }
+  const std::uint32_t left = list->slots - in_list * kTileSlots;
+  return {number, list->pool_of(in_list), first + in_list * kTileSlots, left < kTileSlots ? left : kTileSlots,
+          in_list == 0 ? list->slots : 0};
+}
+
+SnapshotSlots::Tile SnapshotSlots::tile_of(std::uint32_t slot) const {
+  std::uint32_t number = 0;
+  const TileList* list = lists_.at;
+  for (; slot >= list->slots; ++list) {
+    slot -= list->slots;
+    number += list->tiles();
+  }
+  return tile_at(number + slot / kTileSlots);
+}
+
 // As ArenaView::position_of.
-std::uint32_t SnapshotSlots::position_of(std::uint32_t slot) const {
+std::uint32_t SnapshotSlots::position_of(std::uint32_t slot, std::uint32_t lane) const {
   if (from_.policy().keep != Keep::kScore) return from_.position_in_order(chain_, slot);
   std::uint16_t offset;
-  std::memcpy(&offset, side_ + from_.layout().side.positions + slot % kTileSlots * sizeof offset, sizeof offset);
+  std::memcpy(&offset, side_ + from_.layout().side.positions + lane * sizeof offset, sizeof offset);
   return base_ + offset;
 }
 
 // What planning reads must be sound even if the source has changed, so it is checked again.
-bool SnapshotSlots::read_sides(bool again) {
+bool SnapshotSlots::read_sides(const Tile& tile, bool again) {
   Reader reader = sides_.begin(again);
-  if (from_.policy().keep == Keep::kScore && !reader.get(&base_, sizeof base_)) return false;
-  if (!reader.get(side_, from_.layout().side_bytes)) return false;
+  if (!get_sides(reader)) return false;
+  if (!again && tile.list != 0) sound_.begin(tile.list);
   return sides_.end(reader, side_record_bytes(from_), again) && (again || sound_.next(side_, base_));
 }
 
@@ -126,49 +203,138 @@ bool SnapshotSlots::get_f32(Reader& reader, const ArenaView& to, const Place* pl
   return true;
 }
 
-bool SnapshotSlots::read_rows(const ArenaView& to, std::uint32_t tile, bool again, const Place* places,
-                              std::uint32_t first, std::uint32_t count) {
-  Reader reader = codes_.begin(again);
-  const Pool pool = list_.pool_of(tile);
-  const std::uint32_t bytes = from_.code_bytes(pool);
-  if (to.shape().storage == Storage::kF32) {
-    return get_f32(reader, to, places, first, count) && codes_.end(reader, bytes, again);
+// Reads the keys of a tile. Those that are coded again need the workspace that all lie in: they are read again.
+bool SnapshotSlots::get_keys(Reader& reader, const ArenaView& to, Pool pool, const Place* places, std::uint32_t first,
+                             std::uint32_t count) {
+  auto* const plane = in_place<std::uint8_t>(to.refining());
+  static_assert(kRefinerRows * sizeof(float) >= kTileSlots, "a tile's keys or values fit there, beside a row");
+  const CodePlane coded = {from_.format(pool).key_bits, to.shape().head_dim};
+  const Reader start = reader;
+  if (!reader.get(plane, from_.key_bytes(pool))) return false;
+  std::uint8_t codes[kMaxHeadDim];
+  for (const bool again : {false, true}) {
+    for (std::uint32_t i = 0; i < count; ++i) {
+      if ((coded.bits > key_plane(to, places[i].tile).bits) != again) continue;
+      if (again) {
+        Reader same = start;
+        if (!same.get(plane, from_.key_bytes(pool)) || same.crc() != reader.crc()) return false;
+      }
+      get_key_codes(coded, plane, first + i, codes);
+      with_.put_key(coded.bits, codes, places[i]);
+    }
   }
+  return true;
+}
+
+bool SnapshotSlots::get_rows(Reader& reader, const ArenaView& to, Pool pool, const Place* places, std::uint32_t first,
+                             std::uint32_t count) {
+  if (to.shape().storage == Storage::kF32) return get_f32(reader, to, places, first, count);
   const SideBytes side{from_.policy(), from_.layout().side, side_};
   for (std::uint32_t i = 0; i < count; ++i) copy_side(side, first + i, to, places[i]);
-  auto* plane = in_place<std::uint8_t>(to.encoding());
-  static_assert((1 + kRefinerRows) * sizeof(float) >= kTileSlots, "a tile's keys or values fit there");
-  if (!reader.get(plane, from_.key_bytes(pool))) return false;
-  for (std::uint32_t i = 0; i < count; ++i) copy_key_codes(pool, plane, first + i, to, places[i]);
+  if (!get_keys(reader, to, pool, places, first, count)) return false;
+  auto* const plane = in_place<std::uint8_t>(to.refining());
+  const CodePlane coded = {from_.format(pool).value_bits, to.shape().head_dim};
   if (!reader.get(plane, from_.value_bytes(pool))) return false;
-  for (std::uint32_t i = 0; i < count; ++i) copy_value_codes(pool, plane, first + i, to, places[i]);
-  return codes_.end(reader, bytes, again);
+  std::uint8_t codes[kMaxHeadDim];
+  for (std::uint32_t i = 0; i < count; ++i) {
+    get_value_codes(coded, plane, first + i, codes);
+    with_.put_value(coded.bits, codes, places[i]);
+  }
+  return true;
 }
 
-// Takes slots of one tile.
-void SnapshotSlots::take_part(const ArenaView& to, Chain& chain, std::uint32_t slot, std::uint32_t count) {
-  const std::uint32_t tile = slot / kTileSlots;
-  const bool again = read_ > tile;
-  good_ = good_ && read_sides(again);
+// Takes slots of one tile, from a lane on.
+void SnapshotSlots::take_part(const ArenaView& to, Destination* destination, const Tile& tile, std::uint32_t lane,
+                              std::uint32_t count) {
+  const bool again = read_ > tile.number;
+  good_ = good_ && read_sides(tile, again);
   if (!good_) return;
   Place places[kTileSlots];
-  for (std::uint32_t i = 0; i < count; ++i) places[i] = add_slot(to, chain, position_of(slot + i));
-  good_ = read_rows(to, tile, again, places, slot % kTileSlots, count);
-  read_ = tile + 1;
+  for (std::uint32_t i = 0; i < count; ++i)
+    places[i] = add_slot(to, *destination, position_of(tile.first + lane + i, lane + i));
+  Reader reader = codes_.begin(again);
+  good_ =
+      get_rows(reader, to, tile.pool, places, lane, count) && codes_.end(reader, from_.code_bytes(tile.pool), again);
+  read_ = tile.number + 1;
 }
 
-void SnapshotSlots::take_run(const ArenaView& to, Chain& chain, std::uint32_t slot, std::uint32_t count) {
+void SnapshotSlots::take_run(const ArenaView& to, Destination& destination, std::uint32_t slot, std::uint32_t count) {
   const std::uint32_t end = slot + count;
   while (good_ && slot < end) {
-    if (read_ < slot / kTileSlots) {
-      take_part(to, chain, read_ * kTileSlots, 0);
-      continue;
-    }
-    const std::uint32_t in_tile = kTileSlots - slot % kTileSlots;
-    const std::uint32_t part = end - slot < in_tile ? end - slot : in_tile;
-    take_part(to, chain, slot, part);
+    const Tile tile = tile_of(slot);
+    read_up_to(to, tile.number);
+    const std::uint32_t lane = slot - tile.first;
+    const std::uint32_t part = end - slot < tile.slots - lane ? end - slot : tile.slots - lane;
+    take_part(to, &destination, tile, lane, part);
     slot += part;
   }
+}
+
+std::uint32_t SnapshotSlots::count_before(const ArenaView& to, std::uint32_t slot, std::uint32_t position) {
+  const Tile tile = tile_of(slot);
+  read_up_to(to, tile.number);
+  if (read_ == tile.number) {
+    take_part(to, nullptr, tile, 0, 0);
+  } else {
+    good_ = good_ && read_sides(tile, true);
+  }
+  std::uint32_t count = 0;
+  while (good_ && slot < tile.first + tile.slots && position_of(slot, slot - tile.first) < position) {
+    ++count;
+    ++slot;
+  }
+  return count;
+}
+
+// Reads a faint tile apart from the checksums of the sections, and takes one of its slots.
+// @param destination  nullptr: none
+// @param sum  the checksums of its parts are added
+bool SnapshotSlots::read_faint_tile(const ArenaView& to, Destination* destination, const Tile& tile, std::uint32_t lane,
+                                    std::uint64_t& sum) {
+  Reader sides(sides_.source(), faint_sides_.offset + std::uint64_t{tile.number} * side_record_bytes(from_));
+  if (!get_sides(sides)) return false;
+  SideChecks sound(from_.shape(), from_.policy(), from_.layout().side, chain_, faint_);
+  sound.begin(tile.slots);
+  if (!sound.next(side_, base_)) return false;
+  Place place{};
+  if (destination != nullptr) place = add_slot(to, *destination, position_of(tile.first + lane, lane));
+  Reader codes(sides_.source(), faint_codes_.offset + std::uint64_t{tile.number} * from_.code_bytes(tile.pool));
+  if (!get_rows(codes, to, tile.pool, &place, lane, destination != nullptr ? 1 : 0)) return false;
+  sum += std::uint64_t{sides.crc()} + codes.crc();
+  return true;
+}
+
+void SnapshotSlots::take_faint(const ArenaView& to, Destination& destination, std::uint32_t slot, bool wanted) {
+  const Tile tile = tile_of(slot);
+  std::uint64_t sum = 0;
+  good_ = good_ && read_faint_tile(to, wanted ? &destination : nullptr, tile, slot - tile.first, sum);
+  faint_sum_ -= sum;
+}
+
+void SnapshotSlots::offer_faint(const ArenaView& to, NextFaint& next) {
+  const std::uint32_t tiles = tiles_of(faint_);
+  if (!any_order_) {
+    any_order_ = true;
+    faint_sides_ = sides_.mark();
+    faint_codes_ = codes_.mark();
+    for (std::uint32_t i = 0; good_ && i < tiles; ++i) {
+      const Tile tile = tile_at(i);
+      std::uint64_t sum = 0;
+      good_ = read_faint_tile(to, nullptr, tile, 0, sum);
+      faint_sum_ += tile.slots * sum;
+      read_up_to(to, i + 1);
+    }
+    sides_crc_ = sides_.mark().crc;
+  }
+  Reader reader(sides_.source(), faint_sides_.offset, faint_sides_.crc);
+  for (std::uint32_t i = 0; good_ && i < tiles; ++i) {
+    good_ = get_sides(reader);
+    const Tile tile = tile_at(i);
+    for (std::uint32_t lane = 0; good_ && lane < tile.slots; ++lane)
+      next.offer(position_of(tile.first + lane, lane), tile.first + lane);
+  }
+  good_ = good_ && reader.crc() == sides_crc_;
+  if (!good_) next.begin();
 }
 
 // Fills an empty cache.
@@ -188,17 +354,20 @@ bool load(const ArenaView& from, const ArenaView& to, const SnapshotSource& sour
   for (std::size_t i = 0; i < to.heads(); ++i) {
     ChainRecord record;
     if (!records.get(&record, sizeof record) || judge.take(record) != Status::kOk) return false;
-    if (to.policy().keep == Keep::kAll && judge.counts().tiles.all() > to.layout().tiles) return false;
-    if (to.policy().keep == Keep::kAll && record.used > most_slots(to)) return false;
+    if (!has_space(to, judge.list_tiles(), record.used)) return false;
     Chain chain;
     chain.used = record.used;
     chain.seen = record.seen;
     chain.heaviest = record.heaviest;
     chain.exponent = record.exponent;
     const auto layer = static_cast<std::uint32_t>(i / to.shape().kv_heads);
-    SnapshotSlots slots(from, lists_of(from.policy(), layer, record).at[1], chain, sides, codes);
-    mover.fill(layer, static_cast<std::uint32_t>(i % to.shape().kv_heads),
-               {from.policy(), chain, SnapshotSlots::take, &slots});
+    const auto head = static_cast<std::uint32_t>(i % to.shape().kv_heads);
+    const TileLists lists = lists_of(from.policy(), layer, record);
+    const Recoder with(to, layer, head);
+    SnapshotSlots slots(from, with, lists, chain, sides, codes);
+    mover.fill(layer, head,
+               {from.policy(), chain, slots.faint(), slots.tail(), SnapshotSlots::take, SnapshotSlots::before,
+                SnapshotSlots::next_faint, &slots});
     if (!slots.finish(to)) return false;
   }
   if (!records.skip(to.heads() * measured_bytes(from.shape()))) return false;
@@ -224,9 +393,7 @@ Status import_snapshot(Cache& cache, const Shape& shape, const Policy& policy, c
   ChainJudge judge(from, said_whole_from(parts.header));
   if (const Status sound = check_content(from, source, parts, judge); sound != Status::kOk) return sound;
   if (!judge.in_step()) return Status::kBadArgument;
-  if (to.policy().keep == Keep::kAll &&
-      (judge.counts().tiles.all() > to.layout().tiles || judge.most_used() > most_slots(to)))
-    return Status::kFull;
+  if (!has_space(to, judge.list_tiles(), judge.most_used())) return Status::kFull;
   if (cache.clear() != Status::kOk) return Status::kNotReady;
   if (load(from, to, source, parts)) return Status::kOk;
   return cache.clear() == Status::kOk ? Status::kLost : Status::kNotReady;

@@ -49,6 +49,7 @@ bool ChainJudge::sound(const ChainRecord& record) {
   const std::uint64_t whole = record.seen > whole_from_ ? record.seen - whole_from_ : 0;
   const std::uint64_t unordered = record.folded + std::uint64_t{tiers ? 0 : record.retained};
   if (whole + unordered > record.used && whole != 0) return false;
+  list_tiles_ += tiles_of(record.used);
   most_used_ = record.used > most_used_ ? record.used : most_used_;
   most_seen_ = record.seen > most_seen_ ? record.seen : most_seen_;
   least_seen_ = record.seen < least_seen_ ? record.seen : least_seen_;

@@ -22,6 +22,8 @@ class ChainJudge {
   Status take(const ChainRecord& record);
   /// The totals of all chains so far.
   const detail::SnapshotCounts& counts() const { return counts_; }
+  /// The tiles that they would have if each were one list.
+  std::uint64_t list_tiles() const { return list_tiles_; }
   /// The tokens that the layer which is ahead has seen, and whether all have seen as many.
   std::uint32_t most_used() const { return most_used_; }
   std::uint32_t most_seen() const { return most_seen_; }
@@ -43,6 +45,7 @@ class ChainJudge {
 
   const ArenaView& to_;
   std::uint64_t whole_from_;
+  std::uint64_t list_tiles_ = 0;
   std::uint32_t most_used_ = 0;
   std::uint32_t most_seen_ = 0;
   std::uint32_t least_seen_ = 0xffffffff;

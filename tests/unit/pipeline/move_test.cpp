@@ -87,10 +87,6 @@ TEST(MoveTo, AllSlotsMoveToALargerCache) {
     Random junk(5);
     feed(to.cache(), junk, 20);
     const auto before = saved(from.cache());
-    if (has_tiers(policy)) {
-      ASSERT_EQ(move_to(from.cache(), to.cache()), Status::kOtherPolicy) << name;
-      continue;
-    }
     ASSERT_EQ(move_to(from.cache(), to.cache()), Status::kOk) << name;
     EXPECT_EQ(saved(from.cache()), before) << name;
     EXPECT_EQ(check(to.cache()), Status::kOk) << name;
@@ -266,10 +262,9 @@ TEST(MoveTo, AnyPresetToAnyOther) {
   Shape shape = kShape;
   shape.outlier_channels = 4;
   const auto presets = test::scored_presets(shape, 90);
-  std::vector<Policy> policies = {full(400), streaming_llm(70, 3)};
+  std::vector<Policy> policies = {full(400), streaming_llm(70, 3), precise_tail(400, 33)};
   for (std::size_t i = 0; i < presets.size(); i += test::kEvery) {
     const Policy& policy = presets[i].policy;
-    if (has_tiers(policy)) continue;
     if (!test::needs_head_scores(policy) && !test::needs_attention(policy)) policies.push_back(policy);
   }
   for (const std::string& port : test::running_ports()) {

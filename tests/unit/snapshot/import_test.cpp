@@ -41,6 +41,8 @@ std::vector<SnapshotCase> targets(const Shape& shape, std::uint32_t turn) {
   add("l2_norm", l2_norm(50));
   add("ada_kv", ada_kv(64));
   add("pyramid_kv", pyramid_kv(64));
+  add("precise tail", precise_tail(400, 50));
+  add("qpruning", qpruning(144));
   Policy policy = ems(37);
   policy.merge = Merge::kBoth;
   policy.threshold = 0;
@@ -162,6 +164,17 @@ std::vector<Small> small_ones(int tokens) {
   even.budget = Budget::kUniform;  // import does not know what a profile gave a head
   list.emplace_back(even, merged, tokens);
   list.emplace_back(h2o(60), ems_no_merge(24), tokens);
+  Policy tiers = tova(66);
+  tiers.tail = 1;
+  list.emplace_back(full(90), tiers, tokens);
+  tiers.faint = 32;
+  list.emplace_back(tiers, full(96), tokens);
+  list.emplace_back(tiers, ems_no_merge(24), tokens);
+  list.emplace_back(tiers, streaming_llm(30, 2), tokens);
+  list.emplace_back(tiers, precise_tail(96, 40), tokens);
+  Policy other = tiers;
+  other.faint_storage = Storage::kQ4Q2;
+  list.emplace_back(other, tiers, tokens);
   return list;
 }
 
