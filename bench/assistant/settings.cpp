@@ -55,6 +55,8 @@ be written --name VALUE or --name=VALUE.
                        the same model, profile, policy and size of the cache (--tokens says it more
                        surely than --arena, of which threads take a part). Its draws go on too:
                        --seed is not read
+  --cold FILE          where the log of --policy recall goes (default: memory). It is for this run
+                       alone: --save and --load are not for this policy
   --port NAME          of the computing kernels (default: the fastest)
   --list-ports         print the ports of this program and end
   --threads N          (default: as many as cores)
@@ -88,11 +90,12 @@ void read_sampling(const Arguments& arguments, ConversationOptions& options) {
 }  // namespace
 
 Settings parse_assistant(int count, const char* const* words) {
-  const Arguments arguments(count, words,
-                            {"prompt",   "prompt-file", "system",  "model", "temperature", "top-p",    "repeat-penalty",
-                             "seed",     "max-tokens",  "tokens",  "arena", "policy",      "set",      "profile",
-                             "outliers", "port",        "threads", "save",  "load",        "template", "storage"},
-                            {"greedy", "list-ports"}, {"system"});
+  const Arguments arguments(
+      count, words,
+      {"prompt",     "prompt-file", "system", "model",    "temperature", "top-p",   "repeat-penalty", "seed",
+       "max-tokens", "tokens",      "arena",  "policy",   "set",         "profile", "outliers",       "port",
+       "threads",    "save",        "load",   "template", "storage",     "cold"},
+      {"greedy", "list-ports"}, {"system"});
   Settings settings;
   settings.help = arguments.flag("help");
   settings.version = arguments.flag("version");
@@ -113,6 +116,8 @@ Settings parse_assistant(int count, const char* const* words) {
   settings.load = arguments.text("load");
   read_sampling(arguments, settings.conversation);
   settings.cache = read_store_arguments(arguments, "ems", "");
+  if (settings.cache.store.policy == "recall" && (settings.save || settings.load))
+    throw UsageError("a cache with a log cannot be saved: --save and --load are not for --policy recall");
   check_settings(settings.cache.store.settings, settings.cache.store.policy);
   settings.cache.store.storage = parse_storage(arguments.text("storage", "q4"));
   if (settings.cache.store.storage == Storage::kF32) throw UsageError("--storage f32 is for nibkv-eval");

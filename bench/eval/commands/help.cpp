@@ -91,6 +91,8 @@ constexpr Option kOptions[] = {
 )"},
     {"port", R"(  --port NAME          of the computing kernels (default: the fastest)
 )"},
+    {"cold", R"(  --cold FILE          where the log of policy recall goes (default: memory)
+)"},
     {"threads", R"(  --threads N          (default: as many as cores)
 )"},
     {"json", R"(  --json PATH          write the figures as JSON too; - prints JSON instead of lines

@@ -72,7 +72,7 @@ Command speed_command() {
           "tokens per second of the whole model",
           kHelp,
           {"model", "text", "context", "decode", "storage", "policy", "set", "tokens", "arena", "profile", "outliers",
-           "port", "threads", "json"},
+           "port", "threads", "json", "cold"},
           {"turns"},
           [](const Arguments& arguments) -> Job { return SpeedJob(arguments); }};
 }

@@ -73,7 +73,7 @@ Command stream_command() {
           "the cross-entropy of a text without end, by position",
           kHelp,
           {"model", "text", "length", "bin", "storage", "policy", "set", "tokens", "arena", "profile", "outliers",
-           "reach", "port", "threads", "json"},
+           "reach", "port", "threads", "json", "cold"},
           {},
           [](const Arguments& arguments) -> Job { return StreamJob(arguments); }};
 }

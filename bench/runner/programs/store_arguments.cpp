@@ -37,6 +37,8 @@ StoreArguments read_store_arguments(const Arguments& arguments, const std::strin
   read.store.tokens = static_cast<std::uint32_t>(arguments.integer("tokens", 0, 1, kMaxTokens));
   read.store.arena_bytes = arguments.bytes("arena", 0);
   read.store.reach = static_cast<std::uint32_t>(arguments.integer("reach", 0, 2, kMaxTokens));
+  read.store.cold_file = arguments.text("cold", "");
+  if (!read.store.cold_file.empty() && read.store.policy != "recall") throw UsageError("--cold is for --policy recall");
   if (const auto port = arguments.text("port")) read.store.port = known("port", *port, port_name);
   read.profile = arguments.text("profile", default_profile);
   if (read.profile == "measured") read.store.basis = KeyBasis::kMeasured;

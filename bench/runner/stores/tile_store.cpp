@@ -218,8 +218,15 @@ TileStore::TileStore(const Config& model, const StoreOptions& options)
   cache_options.weights = model.weights;
   cache_options.turns = options.turns;
   if (has_codes(options.storage)) cache_options.profile = profile_;
-  pages_.resize(static_cast<std::size_t>(cold_bytes(plan.shape, plan.policy)));
-  store_ = memory_store(pages_.data());
+  const std::uint64_t pages = cold_bytes(plan.shape, plan.policy);
+  if (options.cold_file.empty() || !has_log(plan.policy)) {
+    if (pages > physical_memory()) throw Error("a log of " + std::to_string(pages) + " bytes needs a file: --cold");
+    pages_.resize(static_cast<std::size_t>(pages));
+    store_ = memory_store(pages_.data());
+  } else {
+    page_file_ = std::make_unique<PageFile>(options.cold_file, pages);
+    store_ = page_file_->store();
+  }
   cache_options.store = &store_;
   const std::string what = options.port.empty() ? "cache" : "cache on port '" + options.port + "'";
   require(watched([&] { return cache_.init({arena_.get(), bytes}, plan.shape, plan.policy, cache_options); }), what);

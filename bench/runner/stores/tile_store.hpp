@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "bench/runner/model/model.hpp"
+#include "bench/runner/programs/page_file.hpp"
 #include "bench/runner/stores/kv_store.hpp"
 #include "nibkv/nibkv.hpp"
 
@@ -33,6 +34,7 @@ struct StoreOptions {
   Storage storage = Storage::kQ4;
   std::uint32_t reach = 0;  ///< Rotary::reach
   bool turns = false;       ///< Options::turns
+  std::string cold_file;    ///< of the log's pages; empty: in memory
   /// Is told, once for each cache, what the codes cannot hold; may be empty.
   std::function<void(const std::string& note)> warn;
   std::size_t workers = 1;
@@ -112,7 +114,8 @@ class TileStore : public KvStore {
 
   std::unique_ptr<std::byte, Free> arena_;
   std::vector<std::byte> profile_;
-  std::vector<std::byte> pages_;  // of the log
+  std::vector<std::byte> pages_;  // of the log, or a file
+  std::unique_ptr<PageFile> page_file_;
   ColdStore store_;
   Cache cache_;
   std::optional<Budget> compacted_by_;

@@ -113,11 +113,13 @@ void index_keys(const ArenaView& to, const Basis& basis, const PageBytes& page, 
   index.set_scales(mean_scale, size_scale);
 }
 
-Votes::Votes(const ArenaView& to, const ColdHead& head, std::byte* space, std::uint32_t rows)
+Votes::Votes(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, std::byte* space, std::uint32_t rows)
     : to_(to),
-      head_(head),
-      first_(first_page(to, head)),
-      count_((head.pages - first_) * kTileSlots),
+      chain_(to.chain(layer, kv_head)),
+      head_(cold_head(to, chain_)),
+      basis_(to, layer, kv_head),
+      first_(first_page(to, head_)),
+      count_((head_.pages - first_) * kTileSlots),
       share_(0x1p31f / static_cast<float>(rows)) {
   const RecallSpace at = recall_space_of(to.shape(), to.policy());
   table_ = in_place<std::int16_t>(space + at.table);
@@ -141,13 +143,19 @@ void Votes::fill_table(const std::int8_t* query) {
   }
 }
 
-void Votes::add(float* row) {
+// A logit in steps.
+static std::int16_t rounded(float logit) {
+  logit = logit < 32000.0f ? logit : 32000.0f;
+  logit = logit > -32000.0f ? logit : -32000.0f;
+  return static_cast<std::int16_t>(static_cast<std::int32_t>(logit + 32768.0f) - 32768);
+}
+
+void Votes::weigh_log(float* row) {
   const std::uint32_t dim = to_.shape().head_dim;
   rotate_in(to_.kernels(), row, dim, row);
   const float scale = bounded_query_scale(to_.kernels().quantise_query(row, static_cast<int>(dim), query_));
   const float steps = scale * octaves_per_logit(dim) * kSteps;
   fill_table(query_);
-  std::int32_t largest = kUnknown;
   std::int16_t* logits = logits_;
   for (std::uint32_t page = first_; page < head_.pages; ++page, logits += kTileSlots) {
     const IndexPage index = index_page(to_, head_, page);
@@ -165,19 +173,63 @@ void Votes::add(float* row) {
     const float base = of_mean * from_scale16(index.scale(0)) * steps;
     const float unit = from_scale16(index.scale(1)) * steps;
     for (std::uint32_t t = 0; t < kTileSlots; ++t) {
-      float logit = base + static_cast<float>(dots[t] * index.sizes()[t]) * unit;
-      logit = logit < 32000.0f ? logit : 32000.0f;
-      logit = logit > -32000.0f ? logit : -32000.0f;
-      logits[t] = static_cast<std::int16_t>(static_cast<std::int32_t>(logit + 32768.0f) - 32768);
-      largest = logits[t] > largest ? logits[t] : largest;
+      logits[t] = rounded(base + static_cast<float>(dots[t] * index.sizes()[t]) * unit);
+      largest_ = logits[t] > largest_ ? logits[t] : largest_;
     }
   }
-  if (largest == kUnknown) return;
-  std::uint64_t sum = 0;
-  for (std::uint32_t i = 0; i < count_; ++i) sum += weight_of(logits_[i], largest);
+}
+
+// The weights of the slots that need not be recalled, from what they hold. The largest logit may be one of theirs.
+// @returns their sum
+std::uint64_t Votes::weigh_own(float* row, std::uint32_t visible) {
+  const auto dim = static_cast<int>(to_.shape().head_dim);
+  const auto channels = static_cast<int>(to_.shape().outlier_channels);
+  float outliers[kMaxOutlierChannels];
+  std::int8_t outlier_codes[kMaxOutlierChannels];
+  basis_.split_query(row, outliers);
+  rotate_in(to_.kernels(), row, to_.shape().head_dim, row);
+  const float scale = bounded_query_scale(to_.kernels().quantise_query(row, dim, query_));
+  float outlier_scale = 0;
+  if (channels != 0)
+    outlier_scale = bounded_query_scale(to_.kernels().quantise_query(outliers, channels, outlier_codes));
+  const float steps = octaves_per_logit(to_.shape().head_dim) * kSteps;
+  const std::int32_t sum = sum_of_codes(query_, to_.shape().head_dim);
+  const std::int32_t outlier_sum = channels == 0 ? 0 : sum_of_codes(outlier_codes, to_.shape().outlier_channels);
+  std::uint64_t mass = 0;
+  const Segment own = to_.own(chain_);
+  std::uint32_t tile = own.first;
+  for (std::uint32_t slot = 0; slot < visible; slot += kTileSlots, tile = to_.links()[tile]) {
+    std::int32_t dots[kTileSlots], outlier_dots[kTileSlots];
+    std::int16_t logits[kTileSlots];
+    to_.key_kernels(tile).key_dots(to_.key_codes(tile), dim, query_, &sum, 1, dots);
+    if (channels != 0)
+      to_.kernels().outlier_dots(to_.outliers(tile), channels, outlier_codes, &outlier_sum, 1, outlier_dots);
+    const std::uint32_t lanes = visible - slot < kTileSlots ? visible - slot : kTileSlots;
+    std::int32_t largest = largest_;
+    for (std::uint32_t t = 0; t < lanes; ++t) {
+      float logit = static_cast<float>(dots[t]) * from_scale16(to_.key_scales(tile)[t]) * scale;
+      if (channels != 0) logit += static_cast<float>(outlier_dots[t]) * outlier_scale;
+      logits[t] = rounded(logit * steps);
+      largest = logits[t] > largest ? logits[t] : largest;
+    }
+    if (largest != largest_) mass = mass * weight_of(largest_, largest) >> 20;
+    largest_ = largest;
+    for (std::uint32_t t = 0; t < lanes; ++t) mass += weight_of(logits[t], largest);
+  }
+  return mass;
+}
+
+void Votes::add(float* row, std::uint32_t visible) {
+  float* const again = row + to_.shape().head_dim;
+  std::memcpy(again, row, to_.shape().head_dim * sizeof(float));
+  largest_ = kUnknown;
+  weigh_log(row);
+  if (largest_ == kUnknown) return;
+  std::uint64_t sum = weigh_own(again, visible);
+  for (std::uint32_t i = 0; i < count_; ++i) sum += weight_of(logits_[i], largest_);
   const float share = share_ / static_cast<float>(sum);
   for (std::uint32_t i = 0; i < count_; ++i)
-    votes_[i] += static_cast<std::uint32_t>(static_cast<float>(weight_of(logits_[i], largest)) * share);
+    votes_[i] += static_cast<std::uint32_t>(static_cast<float>(weight_of(logits_[i], largest_)) * share);
 }
 
 std::uint32_t Votes::choose(std::uint32_t* chosen) const {

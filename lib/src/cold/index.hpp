@@ -47,10 +47,11 @@ void index_keys(const ArenaView& to, const Basis& basis, const PageBytes& page, 
 class Votes {
  public:
   /// @param rows   query rows of the call and the head's group
-  Votes(const ArenaView& to, const ColdHead& head, std::byte* space, std::uint32_t rows);
+  Votes(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, std::byte* space, std::uint32_t rows);
 
-  /// @param row  f32[head_dim] in the space: the query, changed
-  void add(float* row);
+  /// @param row      f32[2][head_dim] in the space: first the query; changed
+  /// @param visible  of the head's own slots, how many the query sees
+  void add(float* row, std::uint32_t visible);
   /// The tokens with the most of it, at most Policy::recall, rising; none that gets nothing.
   /// @param chosen  u32[recall]
   /// @returns how many
@@ -58,9 +59,13 @@ class Votes {
 
  private:
   void fill_table(const std::int8_t* query);
+  void weigh_log(float* row);
+  std::uint64_t weigh_own(float* row, std::uint32_t visible);
 
   const ArenaView& to_;
+  const Chain& chain_;
   const ColdHead& head_;
+  Basis basis_;
   std::uint32_t first_;  // page that is not forgotten
   std::uint32_t count_;  // of tokens, lost ones too
   float share_;          // of a row in the votes
@@ -68,6 +73,7 @@ class Votes {
   std::int8_t* query_;
   std::int16_t* logits_;
   std::uint32_t* votes_;
+  std::int32_t largest_ = 0;  // logit of the row
 };
 
 }  // namespace nibkv

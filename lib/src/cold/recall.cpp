@@ -8,16 +8,18 @@ namespace nibkv {
 namespace {
 
 // Votes of all queries of a call and of a head's group.
-std::uint32_t choose(const ArenaView& to, const ColdHead& head, std::uint32_t kv_head, std::uint32_t count,
+std::uint32_t choose(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, std::uint32_t count,
                      const ConstRows& queries, std::byte* space) {
   const RecallSpace at = recall_space_of(to.shape(), to.policy());
   const std::uint32_t group = to.shape().group();
   auto* const row = in_place<float>(space + at.row);
-  Votes votes(to, head, space, count * group);
+  Votes votes(to, layer, kv_head, space, count * group);
+  const std::uint32_t own = to.own(to.chain(layer, kv_head)).slots;
   for (std::uint32_t query = 0; query < count; ++query) {
     for (std::uint32_t member = 0; member < group; ++member) {
       row_of(queries, query, kv_head * group + member).copy(to.kernels(), to.shape().head_dim, row);
-      votes.add(row);
+      const std::uint32_t later = count - 1 - query;  // tokens that it does not see
+      votes.add(row, own > later ? own - later : 0);
     }
   }
   return votes.choose(in_place<std::uint32_t>(space + at.chosen));
@@ -71,7 +73,7 @@ void recall_head(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head
   if (head.index == kNotIndexed || head.pages == 0) return;
   std::byte* const space = to.scratch(worker) + to.scratch_layout().recall;
   auto* const chosen = in_place<std::uint32_t>(space + recall_space_of(to.shape(), to.policy()).chosen);
-  const std::uint32_t wanted = choose(to, head, kv_head, count, queries, space);
+  const std::uint32_t wanted = choose(to, layer, kv_head, count, queries, space);
   head.chosen += wanted;
   head.found += arrange(to, chain, chosen, wanted);
   if (!fill(to, layer, kv_head, chosen, wanted, space)) drop_empty(to, chain);
