@@ -19,6 +19,9 @@ namespace {
 constexpr std::uint32_t kChunk = 64;
 constexpr std::uint16_t kFoldChunk = 16;
 
+// Queries of a chunk that choose together what is recalled.
+constexpr std::uint32_t kChoosers = 8;
+
 // The largest with steps of 2,048 tokens, the context from which profiles are made: keys are coded at positions below a
 // step, where the profile knows them.
 constexpr std::size_t kMostReach = 8191;
@@ -334,14 +337,20 @@ void TileStore::note_errors(std::uint32_t layer, std::span<const float> query) {
   warn_(note + "give these layers wider codes (--set wide=...) or all (--storage q8q4)");
 }
 
-void TileStore::recall_for(std::uint32_t layer, std::span<const float> queries, ThreadPool& pool) {
+void TileStore::recall_and_attend(std::uint32_t layer, std::span<const float> queries, std::span<float> out,
+                                  ThreadPool& pool) {
   const Shape& shape = cache_.shape();
+  const auto count = static_cast<std::uint32_t>(queries.size() / (std::size_t{shape.query_heads} * shape.head_dim));
   pool.run(shape.kv_heads, [&](std::size_t head, std::size_t worker) {
     Part part;
     part.first_head = static_cast<std::uint32_t>(head);
     part.heads = 1;
     part.worker = static_cast<std::uint32_t>(worker);
-    require(watched([&] { return nibkv::recall(cache_, layer, queries, part); }), "recall");
+    for (; part.first_query < count; part.first_query += part.queries) {
+      part.queries = std::min(kChoosers, count - part.first_query);
+      require(watched([&] { return nibkv::recall(cache_, layer, queries, part); }), "recall");
+      require(watched([&] { return nibkv::attend(cache_, layer, queries, out, part); }), "attend");
+    }
   });
 }
 
@@ -349,8 +358,9 @@ void TileStore::attend(int layer, std::size_t count, const float* queries, float
   const Shape& shape = cache_.shape();
   const auto index = static_cast<std::uint32_t>(layer);
   const std::size_t query_size = std::size_t{shape.query_heads} * shape.head_dim;
-  if (has_log(cache_.policy())) recall_for(index, std::span(queries, count * query_size), pool);
   note_errors(index, std::span(queries + (count - 1) * query_size, query_size));
+  if (has_log(cache_.policy()))
+    return recall_and_attend(index, std::span(queries, count * query_size), std::span(out, count * query_size), pool);
   // One query of a long context: threads divide heads. Adding up what they leave takes less time than waking them again.
   if (const std::uint32_t shares = shares_of(pool);
       count == 1 && shares > 1 && divisible(cache_) && cache_.held(index, 0) > kBlockTiles * kTileSlots) {

@@ -101,7 +101,7 @@ class TileStore : public KvStore {
 
  private:
   void note_peak();
-  void recall_for(std::uint32_t layer, std::span<const float> queries, ThreadPool& pool);
+  void recall_and_attend(std::uint32_t layer, std::span<const float> queries, std::span<float> out, ThreadPool& pool);
   void note_errors(std::uint32_t layer, std::span<const float> query);
   // How many shares of a call there are, and calls for each of them; share i uses worker i.
   std::uint32_t shares_of(const ThreadPool& pool) const;

@@ -474,7 +474,7 @@ NIBKV_API nibkv_status nibkv_attend_drafts(nibkv_cache* cache, uint32_t layer, u
  *
  * count:    [1, max_chunk]
  * queries:  finite, [count][query_heads][head_dim], usually those of nibkv_attend
- * part:     as of nibkv_attend; its queries must be all
+ * part:     as of nibkv_attend. Its queries share one choice: recall and attend for a few at a time find more
  * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT as nibkv_attend. A page that cannot be had is no error, but counts as
  * one that is lost. */
 NIBKV_API nibkv_status nibkv_recall(nibkv_cache* cache, uint32_t layer, uint32_t count, const float* queries,

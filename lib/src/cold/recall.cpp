@@ -7,18 +7,26 @@
 namespace nibkv {
 namespace {
 
-// Votes of all queries of a call and of a head's group.
-std::uint32_t choose(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, std::uint32_t count,
-                     const ConstRows& queries, std::byte* space) {
+// The newest tokens of a call, and which of their queries choose.
+struct Choosers {
+  const ConstRows& rows;
+  std::uint32_t count;
+  std::uint32_t first;
+  std::uint32_t end;
+};
+
+// Votes of all of them and of a head's group.
+std::uint32_t choose(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, const Choosers& queries,
+                     std::byte* space) {
   const RecallSpace at = recall_space_of(to.shape(), to.policy());
   const std::uint32_t group = to.shape().group();
   auto* const row = in_place<float>(space + at.row);
-  Votes votes(to, layer, kv_head, space, count * group);
+  Votes votes(to, layer, kv_head, space, (queries.end - queries.first) * group);
   const std::uint32_t own = to.own(to.chain(layer, kv_head)).slots;
-  for (std::uint32_t query = 0; query < count; ++query) {
+  for (std::uint32_t query = queries.first; query < queries.end; ++query) {
     for (std::uint32_t member = 0; member < group; ++member) {
-      row_of(queries, query, kv_head * group + member).copy(to.kernels(), to.shape().head_dim, row);
-      const std::uint32_t later = count - 1 - query;  // tokens that it does not see
+      row_of(queries.rows, query, kv_head * group + member).copy(to.kernels(), to.shape().head_dim, row);
+      const std::uint32_t later = queries.count - 1 - query;  // tokens that it does not see
       votes.add(row, own > later ? own - later : 0);
     }
   }
@@ -66,34 +74,26 @@ bool fill(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, const
   return all;
 }
 
-void recall_head(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, std::uint32_t count,
-                 const ConstRows& queries, std::uint32_t worker) {
+void recall_head(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, const Choosers& queries,
+                 std::uint32_t worker) {
   Chain& chain = to.chain(layer, kv_head);
   ColdHead& head = cold_head(to, chain);
   if (head.index == kNotIndexed || head.pages == 0) return;
   std::byte* const space = to.scratch(worker) + to.scratch_layout().recall;
   auto* const chosen = in_place<std::uint32_t>(space + recall_space_of(to.shape(), to.policy()).chosen);
-  const std::uint32_t wanted = choose(to, layer, kv_head, count, queries, space);
+  const std::uint32_t wanted = choose(to, layer, kv_head, queries, space);
   head.chosen += wanted;
   head.found += arrange(to, chain, chosen, wanted);
   if (!fill(to, layer, kv_head, chosen, wanted, space)) drop_empty(to, chain);
 }
 
-Status recall_rows(const ArenaView& to, std::uint32_t layer, std::uint32_t count, const ConstRows& queries,
-                   const Part& part) {
-  const Shape& shape = to.shape();
-  if (!has_log(to.policy())) return Status::kOk;
-  const std::uint32_t end = part.heads == 0 ? shape.kv_heads : part.first_head + part.heads;
-  for (std::uint32_t head = part.first_head; head < end; ++head)
-    recall_head(to, layer, head, count, queries, part.worker);
-  return Status::kOk;
-}
-
-// Whether heads and worker of a part exist, and its queries are all.
-bool sound_part(const Shape& shape, std::uint32_t count, const Part& part) {
-  if (part.worker >= shape.workers || part.first_head >= shape.kv_heads) return false;
-  if (part.heads > shape.kv_heads - part.first_head || part.first_query != 0) return false;
-  return part.queries == 0 || part.queries == count;
+// Completes a part.
+// @returns false if its heads, queries or worker do not exist
+bool complete(const Shape& shape, std::uint32_t count, Part& part) {
+  if (part.worker >= shape.workers || part.first_head >= shape.kv_heads || part.first_query >= count) return false;
+  if (part.heads == 0) part.heads = shape.kv_heads - part.first_head;
+  if (part.queries == 0) part.queries = count - part.first_query;
+  return part.heads <= shape.kv_heads - part.first_head && part.queries <= count - part.first_query;
 }
 
 void add(RecallUsage& sum, const ArenaView& to, const Chain& chain) {
@@ -137,12 +137,16 @@ Status recall(Cache& cache, std::uint32_t layer, std::uint32_t count, const Cons
   const Shape& shape = to.shape();
   if (layer >= shape.layers || count == 0 || count > shape.max_chunk) return Status::kBadArgument;
   if (!readable(queries, {count, shape.query_heads, shape.head_dim})) return Status::kBadArgument;
-  if (!sound_part(shape, count, part)) return Status::kBadArgument;
-  const std::uint32_t heads = part.heads == 0 ? shape.kv_heads - part.first_head : part.heads;
+  Part whole = part;
+  if (!complete(shape, count, whole)) return Status::kBadArgument;
   ConstRows of_part = queries;
-  of_part.first = row_of(queries, 0, part.first_head * shape.group()).numbers;
-  if (!all_finite(of_part, {count, heads * shape.group(), shape.head_dim})) return Status::kBadArgument;
-  return recall_rows(to, layer, count, queries, part);
+  of_part.first = row_of(queries, whole.first_query, whole.first_head * shape.group()).numbers;
+  if (!all_finite(of_part, {whole.queries, whole.heads * shape.group(), shape.head_dim})) return Status::kBadArgument;
+  if (!has_log(to.policy())) return Status::kOk;
+  const Choosers choosers{queries, count, whole.first_query, whole.first_query + whole.queries};
+  for (std::uint32_t head = whole.first_head; head < whole.first_head + whole.heads; ++head)
+    recall_head(to, layer, head, choosers, whole.worker);
+  return Status::kOk;
 }
 
 RecallUsage recall_usage(const Cache& cache, std::uint32_t layer, std::uint32_t kv_head) {

@@ -266,6 +266,39 @@ TEST(Recall, FindsByOutlierChannels) {
   EXPECT_TRUE(std::find(held.begin(), held.end(), 300u) != held.end());
 }
 
+// A part of a chunk's queries has the choice, and then the attention, that they would have had alone.
+TEST(Recall, OfSomeOfTheQueriesIsTheirs) {
+  const Policy policy = with_log(160, 512, 96);
+  Rig chunks(kShape, policy), single(kShape, policy);
+  Random random(10);
+  for (int i = 0; i < 80; ++i) {
+    const std::vector<float> keys = random.bells(5 * 128), values = random.bells(5 * 128),
+                             queries = random.bells(5 * 256);
+    ASSERT_EQ(append(chunks.cache(), 0, keys, values), Status::kOk);
+    std::vector<float> out(queries.size());
+    for (std::uint32_t query = 0; query < 5; ++query) {
+      const Part part{.first_query = query, .queries = 1};
+      ASSERT_EQ(recall(chunks.cache(), 0, queries, part), Status::kOk);
+      ASSERT_EQ(attend(chunks.cache(), 0, queries, out, part), Status::kOk);
+    }
+    if (i < 79) {
+      ASSERT_EQ(append(single.cache(), 0, keys, values), Status::kOk);
+      continue;
+    }
+    // Space was made for the whole chunk, so in the other cache it is made before, too.
+    for (std::uint32_t query = 0; query < 5; ++query) {
+      const auto row = [&](const std::vector<float>& rows, std::size_t size) {
+        return std::span(rows).subspan(query * size, size);
+      };
+      ASSERT_EQ(append(single.cache(), 0, row(keys, 128), row(values, 128)), Status::kOk);
+      ASSERT_EQ(recall(single.cache(), 0, row(queries, 256)), Status::kOk);
+      const auto alone = test::attend_all(single.cache(), 0, row(queries, 256));
+      if (logged(single.cache(), 0, 0) != logged(chunks.cache(), 0, 0)) continue;
+      EXPECT_TRUE(test::same_bytes(alone, row(out, 256))) << query;
+    }
+  }
+}
+
 TEST(Recall, GoesBackWithTruncate) {
   const Policy policy = with_log(128, 512, 64);
   Rig rig(kShape, policy), straight(kShape, policy);
@@ -314,6 +347,7 @@ TEST(Recall, RefusesWhatItCannotDo) {
   EXPECT_EQ(recall(rig.cache(), 0, queries, {.first_head = 1, .heads = 2}), Status::kBadArgument);
   EXPECT_EQ(recall(rig.cache(), 0, queries, {.first_query = 1}), Status::kBadArgument);
   EXPECT_EQ(recall(rig.cache(), 0, queries, {.queries = 2}), Status::kBadArgument);
+  EXPECT_EQ(recall(rig.cache(), 0, random.bells(2 * 256), {.first_query = 1, .queries = 2}), Status::kBadArgument);
   queries[3] = std::numeric_limits<float>::infinity();
   EXPECT_EQ(recall(rig.cache(), 0, queries), Status::kBadArgument);
   EXPECT_EQ(recall(rig.cache(), 0, queries, {.first_head = 1}), Status::kOk) << "that of another head";
