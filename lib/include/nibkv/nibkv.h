@@ -1085,7 +1085,7 @@ NIBKV_API bool nibkv_port_runs(const char* name);
    NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, 1, max_chunk) * 4 * (head_dim)*NIBKV_BITS_(storage)) +         \
    NIBKV_ROUND_(NIBKV_HEADS_(layers, kv_heads) * 48 +                                                                 \
                 NIBKV_MOST_(NIBKV_HEADS_(layers, kv_heads) * (indexed) / 256, UINT64_C(1)) *                          \
-                    ((recall)*UINT64_C(4) + NIBKV_LOG_(log) / 32 * (36 + 5 * UINT64_C(1) * (head_dim)))) +            \
+                    ((recall)*UINT64_C(4) + NIBKV_LOG_(log) / 32 * (40 + 5 * UINT64_C(1) * (head_dim)))) +            \
    NIBKV_MOST_(                                                                                                       \
        NIBKV_WORKSPACE_(head_dim, storage, 1, 0, NIBKV_TILES_OF_HEAD_(tokens, 1, max_chunk)),                         \
        NIBKV_ROUND_(                                                                                                  \
