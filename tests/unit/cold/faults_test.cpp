@@ -126,7 +126,7 @@ TEST(Faults, OfOneReadOrWriteAnywhereLoseOnePage) {
     for (const bool write : {true, false}) {
       const std::uint64_t places = run_with_failure(policy, chunks, write, Flash::kNever);
       ASSERT_GT(places, 200u);
-      const std::uint64_t step = std::max<std::uint64_t>(places * test::kShorter / (16 * test::effort()), 1) | 1;
+      const std::uint64_t step = std::max<std::uint64_t>(places * test::kShorter / (6 * test::effort()), 1) | 1;
       for (std::uint64_t place = 0; place < places; place += step) {
         SCOPED_TRACE((write ? "write " : "read ") + std::to_string(place) + " of " + std::to_string(places));
         (void)run_with_failure(policy, chunks, write, place);
