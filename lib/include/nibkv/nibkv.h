@@ -426,7 +426,7 @@ typedef struct nibkv_part {
  * queries to the scores of the slots, so the queries of each token must be passed exactly once.
  *
  * layer:    [0, layers)
- * count:    [1, max_chunk], and at most nibkv_held of every head in the part
+ * count:    [1, max_chunk], and at most nibkv_held of every head in the part, nibkv_recalled not counted
  * queries:  finite, [count][query_heads][head_dim], after rotary embedding
  * out:      the same shape; only the heads and queries of the part are written
  * part:     null: the whole layer, on worker 0
@@ -438,7 +438,7 @@ NIBKV_API nibkv_status nibkv_attend(nibkv_cache* cache, uint32_t layer, uint32_t
 
 /* nibkv_attend of such rows: `out` becomes what it would from the same numbers as dense f32, rounded to its type.
  *
- * count:    [1, max_chunk], and at most nibkv_held of every head in the part
+ * count:    [1, max_chunk], and at most nibkv_held of every head in the part, nibkv_recalled not counted
  * queries:  finite, for `count` tokens and query_heads heads
  * out:      likewise; its type and strides may be others. It may not overlap `queries`
  * part:     null: the whole layer, on worker 0

@@ -243,6 +243,30 @@ TEST(Recall, GoesBackWithTruncate) {
   EXPECT_GT(exact_rounds, 15);
 }
 
+// Recalled tokens are not among those last appended, of which attend has the queries.
+TEST(Recall, DoesNotStandInForTokensThatAreGone) {
+  Policy policy = with_log(97, 512, 64);
+  policy.sinks = 0;
+  Rig rig(kShape, policy);
+  Random random(9);
+  for (int i = 0; i < 400; ++i) append_token(rig.cache(), random_token(random, kShape));
+  const std::vector<float> queries = random.bells(8 * 256);
+  for (const std::uint32_t layer : {0u, 1u}) ASSERT_EQ(recall(rig.cache(), layer, queries), Status::kOk);
+  for (std::uint32_t seen = 400; seen-- > oldest_reachable(rig.cache());) {
+    ASSERT_EQ(truncate(rig.cache(), seen), Status::kOk);
+    ASSERT_EQ(recalled(rig.cache(), 0, 0), 64u);
+    const std::uint32_t own = rig.cache().held(0, 0) - 64;
+    for (const std::uint32_t count : {1u, 8u}) {
+      std::vector<float> out(count * 256u);
+      EXPECT_EQ(attend(rig.cache(), 0, std::span(queries).first(out.size()), out),
+                count <= own ? Status::kOk : Status::kBadArgument);
+    }
+    const Status shared = attend_share(rig.cache(), 0, tokens_first(queries.data(), Number::kF32, 4, 64), {0, 1, 0});
+    EXPECT_EQ(shared, own != 0 ? Status::kOk : Status::kBadArgument);
+  }
+  EXPECT_EQ(rig.cache().held(0, 0), 64u) << "nothing else is left";
+}
+
 TEST(Recall, RefusesWhatItCannotDo) {
   Rig rig(kShape, with_log(128, 512, 64));
   Random random(8);
