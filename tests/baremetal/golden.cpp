@@ -35,6 +35,7 @@ int main(int, char**) {
   right = gives(nibkv::test::turned_cases(), port, nibkv::test::kTurnedGolden) && right;
   right = gives(nibkv::test::width_cases(), port, nibkv::test::kWidthGolden) && right;
   right = gives(nibkv::test::tier_cases(), port, nibkv::test::kTierGolden) && right;
+  right = gives(nibkv::test::log_cases(), port, nibkv::test::kLogGolden) && right;
   right = gives(nibkv::test::aligned_cases(), port, nibkv::test::kAlignedGolden) && right;
   nibkv::metal::say("stack, with what this program and start-up take: ");
   nibkv::metal::say_number(nibkv::metal::stack_used());

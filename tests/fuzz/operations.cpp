@@ -4,6 +4,7 @@
 
 #include "tests/fuzz/targets.hpp"
 #include "tests/property/fold_walk.hpp"
+#include "tests/property/log_walk.hpp"
 #include "tests/property/scored_walk.hpp"
 #include "tests/property/walk.hpp"
 
@@ -14,10 +15,14 @@ void operations(std::span<const std::byte> input) {
   static const std::vector<std::string> kPorts = test::running_ports();
   if (input.size() < 2) return;
   const std::string& port = kPorts[std::to_integer<std::size_t>(input[0]) % kPorts.size()];
-  const std::size_t preset = std::to_integer<std::size_t>(input[1]) % 20;
+  const auto kind = std::to_integer<std::size_t>(input[1]);
+  const std::size_t preset = kind % 20;
   const test::Random random(input.subspan(2));
   constexpr int kSteps = 6;
-  if (preset < 6) {
+  if (kind >= 220) {
+    test::LogWalk walk(random, port, true);
+    walk.steps(kSteps);
+  } else if (preset < 6) {
     test::Walk walk(random, port, true);
     walk.steps(kSteps);
   } else if (preset < 16) {
@@ -32,8 +37,9 @@ void operations(std::span<const std::byte> input) {
 std::vector<Input> operations_seeds() {
   std::vector<Input> seeds;
   test::Random random(1);
-  for (unsigned i = 0; i < 48; ++i) {
-    Input input = {static_cast<std::byte>(i), static_cast<std::byte>(i)};
+  for (unsigned i = 0; i < 64; ++i) {
+    // The last ones have a log.
+    Input input = {static_cast<std::byte>(i), static_cast<std::byte>(i < 48 ? i : 172 + i)};
     for (int byte = 0; byte < 200; ++byte) input.push_back(static_cast<std::byte>(random.below(256)));
     seeds.push_back(input);
   }

@@ -56,6 +56,10 @@ TEST(Golden, TiersGiveTheSameWordOnAllPorts) {
   expect_word(test::tier_cases(), test::kTierGolden);
 }
 
+TEST(Golden, SoDoLogs) {
+  expect_word(test::log_cases(), test::kLogGolden);
+}
+
 TEST(Golden, SoDoKeysThatAreTurned) {
   expect_word(test::turned_cases(), test::kTurnedGolden);
 }

@@ -193,6 +193,27 @@ GoldenCases tier_cases() {
   return list;
 }
 
+// A log that forgets and one that does not, of heads that look things up and of all.
+GoldenCases log_cases() {
+  GoldenCases list;
+  Shape shape = {.layers = 2, .query_heads = 6, .kv_heads = 2, .head_dim = 64, .outlier_channels = 8, .max_chunk = 12};
+  list.add({shape, recall_window(128, 256), 80});
+  shape.storage = Storage::kQ8Q4;
+  Policy policy = recall_window(100, 512);
+  policy.indexed = 256;
+  list.add({shape, policy, 60});
+  shape = {.layers = 1, .query_heads = 2, .kv_heads = 2, .head_dim = 48, .max_chunk = 31};
+  shape.storage = Storage::kQ2;
+  policy.sinks = 0;
+  policy.log = 96;
+  list.add({shape, policy, 30});
+  shape.storage = Storage::kQ4;
+  shape.basis = KeyBasis::kMeasured;
+  shape.outlier_channels = 4;
+  list.add({shape, policy, 30});
+  return list;
+}
+
 // Layers that share codes of keys, values and both, with and without scores; the last
 // merges into folded slots.
 GoldenCases fold_cases() {
@@ -270,7 +291,11 @@ Status GoldenRun::make_cache(const GoldenCase& one) {
   const bool has_attention = needs_attention(one.policy);
   const std::size_t heads = std::size_t{shape.layers} * shape.kv_heads;
   const auto profile = take<std::byte>(has_profile ? profile_bytes(shape, options.align, has_attention) : 0);
+  const auto pages = take<std::byte>(static_cast<std::size_t>(cold_bytes(shape, one.policy)));
   if (short_of_memory_) return Status::kArenaTooSmall;
+  std::fill(pages.begin(), pages.end(), std::byte{0});
+  store_ = memory_store(pages.data());
+  pages_ = pages;
   if (has_profile) {
     const std::size_t before = used_;
     const std::size_t token = kProfileTokens * shape.head_dim;
@@ -297,7 +322,8 @@ Status GoldenRun::make_cache(const GoldenCase& one) {
     used_ = before;
   }
   const std::span budgets(one.budgets, one.budget_count);
-  const Status status = cache_.init(arena, shape, one.policy, {port_, profile, budgets});
+  const Status status =
+      cache_.init(arena, shape, one.policy, {.port = port_, .profile = profile, .budgets = budgets, .store = &store_});
   if (status != Status::kOk) return status;
   state_ = arena.first(static_cast<std::size_t>(layout_of(shape, one.policy).plan));
   add(profile);
@@ -352,6 +378,8 @@ Status GoldenRun::add_tokens(std::uint32_t count, Random& random) {
     for (float& x : queries) x *= 0.0625f;
     Status status = append(cache_, layer, keys, values);
     if (status != Status::kOk) return status;
+    status = recall(cache_, layer, queries);
+    if (status != Status::kOk) return status;
     status = attend(cache_, layer, queries, out);
     if (status != Status::kOk) return status;
     add(std::as_bytes(out));
@@ -389,7 +417,7 @@ Status GoldenRun::run(const GoldenCase& one) {
   short_of_memory_ = false;
   Status status = make_cache(one);
   // With a reach, slots keep the positions that a policy knows by their numbers.
-  const bool may_drop = one.shape.rotary.reach == 0 || one.policy.keep == Keep::kScore;
+  const bool may_drop = (one.shape.rotary.reach == 0 || one.policy.keep == Keep::kScore) && !has_log(one.policy);
   Random random(one.shape.head_dim);
   for (int step = 0; step < one.steps && status == Status::kOk; ++step) {
     const std::uint32_t count = step == 0 ? one.shape.max_chunk : random.within(1, one.shape.max_chunk);
@@ -398,6 +426,7 @@ Status GoldenRun::run(const GoldenCase& one) {
     if (status == Status::kOk && step % 7 == 6 && may_drop) status = drop_some();
   }
   if (status == Status::kOk) add(state_);
+  if (status == Status::kOk) add(pages_);
   return status;
 }
 

@@ -20,6 +20,7 @@ inline constexpr std::uint64_t kFoldGolden = 0x6cd6b958b932318e;     ///< of tho
 inline constexpr std::uint64_t kWidthGolden = 0xbb3734d6eeed2bac;    ///< of those with codes of 2 and 8 bits
 inline constexpr std::uint64_t kAlignedGolden = 0x3bb63dcb6d75648a;  ///< in which they share through maps
 inline constexpr std::uint64_t kTierGolden = 0x5c40d486d26d8506;     ///< of those with tiers, and a measured basis
+inline constexpr std::uint64_t kLogGolden = 0xad73e5ff48659967;      ///< of those with a log
 
 struct GoldenCase {
   Shape shape;
@@ -43,6 +44,7 @@ GoldenCases golden_cases();
 GoldenCases turned_cases();
 GoldenCases width_cases();
 GoldenCases tier_cases();
+GoldenCases log_cases();
 GoldenCases fold_cases();
 GoldenCases aligned_cases();
 
@@ -78,6 +80,8 @@ class GoldenRun {
   std::size_t most_ = 0;
   bool short_of_memory_ = false;
   Cache cache_;
+  ColdStore store_;
+  std::span<const std::byte> pages_;
   std::span<const std::byte> state_;
   std::uint64_t word_ = 0xcbf29ce484222325u;  // FNV-1a
 };

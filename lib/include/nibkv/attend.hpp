@@ -37,7 +37,7 @@ struct Part {
 ///
 /// @param layer    [0, layers)
 /// @param queries  f32, finite, shape [count][query_heads][head_dim], after rotary embedding; count in [1, max_chunk]
-///                 and at most held() of every head in the part
+///                 and at most held() of every head in the part, recalled() not counted
 /// @param out      f32, same shape; only the heads and queries of the part are written
 /// @returns kNotReady; kBadArgument for a wrong layer, part or span size, for a head of the part
 ///          that holds fewer than `count` tokens, or for a query of the part that is not finite.
@@ -49,7 +49,7 @@ Status attend(Cache& cache, std::uint32_t layer, std::span<const float> queries,
 
 /// The same for rows as an engine keeps them: f32, f16 or bf16, with strides (rows.hpp). `out` becomes what it would
 /// from the same numbers as dense f32, rounded to its type.
-/// @param count    [1, max_chunk], and at most held() of every head in the part
+/// @param count    [1, max_chunk], and at most held() of every head in the part, recalled() not counted
 /// @param queries  finite, for `count` tokens and query_heads heads
 /// @param out      likewise; its type and strides may be others. It may not overlap `queries`
 /// @returns as above; kBadArgument for `count`, and for what rows.hpp says of all rows of the call, too

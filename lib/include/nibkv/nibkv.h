@@ -426,7 +426,7 @@ typedef struct nibkv_part {
  * queries to the scores of the slots, so the queries of each token must be passed exactly once.
  *
  * layer:    [0, layers)
- * count:    [1, max_chunk], and at most nibkv_held of every head in the part
+ * count:    [1, max_chunk], and at most nibkv_held of every head in the part, nibkv_recalled not counted
  * queries:  finite, [count][query_heads][head_dim], after rotary embedding
  * out:      the same shape; only the heads and queries of the part are written
  * part:     null: the whole layer, on worker 0
@@ -438,7 +438,7 @@ NIBKV_API nibkv_status nibkv_attend(nibkv_cache* cache, uint32_t layer, uint32_t
 
 /* nibkv_attend of such rows: `out` becomes what it would from the same numbers as dense f32, rounded to its type.
  *
- * count:    [1, max_chunk], and at most nibkv_held of every head in the part
+ * count:    [1, max_chunk], and at most nibkv_held of every head in the part, nibkv_recalled not counted
  * queries:  finite, for `count` tokens and query_heads heads
  * out:      likewise; its type and strides may be others. It may not overlap `queries`
  * part:     null: the whole layer, on worker 0
@@ -1085,7 +1085,7 @@ NIBKV_API bool nibkv_port_runs(const char* name);
    NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, 1, max_chunk) * 4 * (head_dim)*NIBKV_BITS_(storage)) +         \
    NIBKV_ROUND_(NIBKV_HEADS_(layers, kv_heads) * 48 +                                                                 \
                 NIBKV_MOST_(NIBKV_HEADS_(layers, kv_heads) * (indexed) / 256, UINT64_C(1)) *                          \
-                    ((recall)*UINT64_C(4) + NIBKV_LOG_(log) / 32 * (36 + 5 * UINT64_C(1) * (head_dim)))) +            \
+                    ((recall)*UINT64_C(4) + NIBKV_LOG_(log) / 32 * (40 + 5 * UINT64_C(1) * (head_dim)))) +            \
    NIBKV_MOST_(                                                                                                       \
        NIBKV_WORKSPACE_(head_dim, storage, 1, 0, NIBKV_TILES_OF_HEAD_(tokens, 1, max_chunk)),                         \
        NIBKV_ROUND_(                                                                                                  \

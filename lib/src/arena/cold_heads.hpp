@@ -28,6 +28,11 @@ inline bool is_indexed(const ArenaView& to, const Chain& chain) {
   return cold_head(to, chain).index != kNotIndexed;
 }
 
+/// Slots of a chain that hold recalled tokens.
+inline std::uint32_t recalled_used(const ArenaView& to, const Chain& chain) {
+  return has_log(to.policy()) ? cold_head(to, chain).used : 0;
+}
+
 /// Which tokens of the log the recalled slots of an indexed head are: u32[recall], rising. The log's first token is 0.
 inline std::uint32_t* recalled_tokens(const ArenaView& to, const ColdHead& head) {
   const ColdSpace at = cold_space_of(to.shape(), to.policy());

@@ -80,7 +80,8 @@ bool complete(const ArenaView& to, std::uint32_t layer, std::uint32_t count, Par
   if (part.heads > shape.kv_heads - part.first_head || part.queries > count - part.first_query) return false;
   if (scores_attention(to.policy()) && !part.drafts && part.queries != count) return false;
   for (std::uint32_t head = part.first_head; head < part.first_head + part.heads; ++head) {
-    if (to.chain(layer, head).used < count) return false;
+    const Chain& chain = to.chain(layer, head);
+    if (chain.used - recalled_used(to, chain) < count) return false;  // the newest are never recalled
   }
   return true;
 }

@@ -18,7 +18,8 @@ bool can_share(const Cache& cache, std::uint32_t layer, const Share& share) {
   if (!divisible(cache) || layer >= cache.shape().layers || !sound_share(cache.shape(), share)) return false;
   const ArenaView to{cache};
   for (std::uint32_t head = 0; head < to.shape().kv_heads; ++head) {
-    if (to.chain(layer, head).used == 0) return false;
+    const Chain& chain = to.chain(layer, head);
+    if (chain.used == recalled_used(to, chain)) return false;
   }
   return true;
 }

@@ -26,9 +26,20 @@ struct IndexPage {
     std::memcpy(scales(), &of_mean, sizeof of_mean);
     std::memcpy(scales() + 2, &of_sizes, sizeof of_sizes);
   }
+  // That of the page as it was written. Another one may say that it is this page: one of what the cache held before it
+  // was cleared, or of a cache that used the store before.
+  std::uint32_t sum() const {
+    std::uint32_t value;
+    std::memcpy(&value, scales() + 4, sizeof value);
+    return value;
+  }
+  void set_sum(std::uint32_t value) const { std::memcpy(scales() + 4, &value, sizeof value); }
   // A page that is not in the store.
   bool lost() const { return scale(0) == kLost; }
-  void lose() const { set_scales(kLost, 0); }
+  void lose() const {
+    set_scales(kLost, 0);
+    set_sum(0);
+  }
 
   static constexpr std::uint16_t kLost = 0xffff;
 };

@@ -114,16 +114,19 @@ bool write_page(const PageBytes& page, std::size_t head_index, std::uint32_t ind
   const std::uint64_t offset = offset_of(page.to, index, number);
   if (!store.write(store.context, offset, page.bytes, header.bytes)) return false;
   if (!store.verify) return true;
+  std::memset(page.bytes, 0, header.bytes);  // so that a store which reads nothing is found, too
   return store.read(store.context, offset, page.bytes, header.bytes) &&
          std::memcmp(page.bytes, &header, sizeof header) == 0 && sum_of_page(page, header.bytes) == header.sum;
 }
 
-bool read_page(const PageBytes& page, std::size_t head_index, std::uint32_t index, std::uint32_t number) {
+bool read_page(const PageBytes& page, std::size_t head_index, std::uint32_t index, std::uint32_t number,
+               std::uint32_t sum) {
   const ColdStore store = page.to.store();
   PageHeader expected = header_of(page.to, head_index, number);
   if (!store.read(store.context, offset_of(page.to, index, number), page.bytes, expected.bytes)) return false;
-  expected.sum = sum_of_page(page, expected.bytes);
-  return std::memcmp(page.bytes, &expected, sizeof expected) == 0 && sound_rows(page);
+  expected.sum = sum;
+  return std::memcmp(page.bytes, &expected, sizeof expected) == 0 && sum_of_page(page, expected.bytes) == sum &&
+         sound_rows(page);
 }
 
 void prefetch_page(const ArenaView& to, std::uint32_t index, std::uint32_t number) {

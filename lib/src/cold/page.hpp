@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "arena/view.hpp"
@@ -26,6 +27,11 @@ struct PageBytes {
   std::byte* bytes;
 
   std::byte* side() const { return bytes + sizeof(PageHeader); }
+  std::uint32_t sum() const {
+    std::uint32_t value;
+    std::memcpy(&value, bytes + offsetof(PageHeader, sum), sizeof value);
+    return value;
+  }
   std::uint8_t* keys() const { return reinterpret_cast<std::uint8_t*>(side() + to.layout().side_bytes); }
   std::uint8_t* values() const { return keys() + to.layout().key_bytes; }
   std::uint16_t key_scale(std::uint32_t lane) const { return scale(kFirstSides.key_scales, lane); }
@@ -52,8 +58,10 @@ bool write_page(const PageBytes& page, std::size_t head_index, std::uint32_t ind
 
 /// Reads a page.
 /// @param index  the head's number among the indexed ones
-/// @returns false if the store could not, and if it is not the page that was written
-bool read_page(const PageBytes& page, std::size_t head_index, std::uint32_t index, std::uint32_t number);
+/// @param sum    of the page that was written
+/// @returns false if the store could not, and if it is not that page
+bool read_page(const PageBytes& page, std::size_t head_index, std::uint32_t index, std::uint32_t number,
+               std::uint32_t sum);
 /// Tells the store that read_page follows.
 void prefetch_page(const ArenaView& to, std::uint32_t index, std::uint32_t number);
 

@@ -57,10 +57,11 @@ bool fill(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, const
     const std::uint32_t number = chosen[slot] / kTileSlots;
     if (number != there) {
       there = number;
-      if (index_page(to, head, number).lost()) continue;
+      const IndexPage known = index_page(to, head, number);
+      if (known.lost()) continue;
       ++head.read;
-      if (!read_page(page, index, head.index, number)) {
-        index_page(to, head, number).lose();
+      if (!read_page(page, index, head.index, number, known.sum())) {
+        known.lose();
         ++head.lost;
       }
     }

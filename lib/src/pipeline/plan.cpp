@@ -31,8 +31,7 @@ bool is_too_long(const ArenaView& to, const Chain& chain, std::uint32_t layer, s
     if (kept_tier(to, chain).used > kept_budget(to, chain)) return true;  // it has less than before
     if (!to.turns() || ripe_slots(to, chain) == 0) return false;
   } else {
-    const std::uint32_t recalled = has_log(to.policy()) ? cold_head(to, chain).used : 0;
-    if (chain.used - recalled + count > capacity_of(to, chain)) return true;
+    if (chain.used - recalled_used(to, chain) + count > capacity_of(to, chain)) return true;
     if (!to.turns() || to.policy().keep != Keep::kScore || chain.used <= chain.budget) return false;
   }
   const std::uint32_t head = to.policy().budget == Budget::kAdaptive ? 0 : kv_head;

@@ -8,81 +8,25 @@
 #include <set>
 
 #include "nibkv/nibkv.hpp"
-#include "tests/reference/attention.hpp"
 #include "tests/support/rig.hpp"
 #include "tests/support/rows.hpp"
+#include "tests/unit/cold/recalling.hpp"
 
 namespace nibkv::recall_test {
 namespace {
 
+using test::append_token;
+using test::expect_attention;
+using test::positions_of;
 using test::Random;
+using test::random_token;
+using test::recall_and_attend;
 using test::Rig;
+using test::Token;
+using test::with_log;
 using test::words;
 
 constexpr Shape kShape = {.layers = 2, .query_heads = 4, .kv_heads = 2, .head_dim = 64, .max_chunk = 8, .workers = 2};
-
-Policy with_log(std::uint32_t tokens, std::uint32_t log, std::uint32_t recall, std::uint16_t indexed = 256) {
-  Policy policy = recall_window(tokens, log);
-  policy.recall = recall;
-  policy.indexed = indexed;
-  return policy;
-}
-
-struct Token {
-  std::vector<float> keys, values, queries;
-};
-
-Token random_token(Random& random, const Shape& shape) {
-  const std::size_t kv = std::size_t{shape.kv_heads} * shape.head_dim;
-  return {random.bells(kv), random.bells(kv), random.bells(std::size_t{shape.query_heads} * shape.head_dim)};
-}
-
-void append_token(Cache& cache, const Token& token) {
-  for (std::uint32_t layer = 0; layer < cache.shape().layers; ++layer)
-    ASSERT_EQ(append(cache, layer, token.keys, token.values), Status::kOk);
-}
-
-std::vector<float> recall_and_attend(Cache& cache, const std::vector<float>& queries) {
-  std::vector<float> all;
-  for (std::uint32_t layer = 0; layer < cache.shape().layers; ++layer) {
-    EXPECT_EQ(recall(cache, layer, queries), Status::kOk);
-    const std::vector<float> out = test::attend_all(cache, layer, queries);
-    all.insert(all.end(), out.begin(), out.end());
-  }
-  return all;
-}
-
-std::vector<std::uint32_t> positions_of(const Cache& cache, std::uint32_t layer, std::uint32_t head) {
-  std::vector<std::uint32_t> positions;
-  for (const SlotInfo& slot : test::explain_all(cache, layer, head)) positions.push_back(slot.position);
-  return positions;
-}
-
-// Whether attention is that of the tokens which explain() names.
-void expect_attention(const Cache& cache, const std::vector<Token>& tokens, const std::vector<float>& out,
-                      double bound) {
-  const Shape& shape = cache.shape();
-  for (std::uint32_t layer = 0; layer < shape.layers; ++layer) {
-    for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
-      reference::Rows keys, values;
-      const auto row = [&](const std::vector<float>& rows, std::uint32_t index) {
-        return reference::widen(std::span(rows).subspan(std::size_t{index} * shape.head_dim, shape.head_dim));
-      };
-      for (const std::uint32_t position : positions_of(cache, layer, head)) {
-        ASSERT_LT(position, tokens.size());
-        keys.push_back(row(tokens[position].keys, head));
-        values.push_back(row(tokens[position].values, head));
-      }
-      for (std::uint32_t member = 0; member < shape.group(); ++member) {
-        const std::uint32_t query = head * shape.group() + member;
-        const auto expected = reference::attention(row(tokens.back().queries, query), keys, values, keys.size());
-        EXPECT_LT(reference::distance(row(out, layer * shape.query_heads + query), expected),
-                  bound * reference::norm(expected) + 0.02)
-            << "layer " << layer << " query head " << query << " tokens " << tokens.size();
-      }
-    }
-  }
-}
 
 // With space for all of it nothing is lost: what a long window holds, a short one recalls.
 TEST(Recall, OfEverythingIsAttentionToEverything) {
@@ -330,6 +274,30 @@ TEST(Recall, GoesBackWithTruncate) {
     exact_rounds += exact ? 1 : 0;
   }
   EXPECT_GT(exact_rounds, 15);
+}
+
+// Recalled tokens are not among those last appended, of which attend has the queries.
+TEST(Recall, DoesNotStandInForTokensThatAreGone) {
+  Policy policy = with_log(97, 512, 64);
+  policy.sinks = 0;
+  Rig rig(kShape, policy);
+  Random random(9);
+  for (int i = 0; i < 400; ++i) append_token(rig.cache(), random_token(random, kShape));
+  const std::vector<float> queries = random.bells(8 * 256);
+  for (const std::uint32_t layer : {0u, 1u}) ASSERT_EQ(recall(rig.cache(), layer, queries), Status::kOk);
+  for (std::uint32_t seen = 400; seen-- > oldest_reachable(rig.cache());) {
+    ASSERT_EQ(truncate(rig.cache(), seen), Status::kOk);
+    ASSERT_EQ(recalled(rig.cache(), 0, 0), 64u);
+    const std::uint32_t own = rig.cache().held(0, 0) - 64;
+    for (const std::uint32_t count : {1u, 8u}) {
+      std::vector<float> out(count * 256u);
+      EXPECT_EQ(attend(rig.cache(), 0, std::span(queries).first(out.size()), out),
+                count <= own ? Status::kOk : Status::kBadArgument);
+    }
+    const Status shared = attend_share(rig.cache(), 0, tokens_first(queries.data(), Number::kF32, 4, 64), {0, 1, 0});
+    EXPECT_EQ(shared, own != 0 ? Status::kOk : Status::kBadArgument);
+  }
+  EXPECT_EQ(rig.cache().held(0, 0), 64u) << "nothing else is left";
 }
 
 TEST(Recall, RefusesWhatItCannotDo) {
