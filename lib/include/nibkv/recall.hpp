@@ -23,7 +23,8 @@ namespace nibkv {
 /// @param layer    [0, layers)
 /// @param queries  f32, finite, shape [count][query_heads][head_dim], after rotary embedding; count in [1, max_chunk]:
 ///                 usually those that attend will have. They share one choice, so a few at a time find more
-/// @param part     as of attend: heads and worker. Its queries must be all
+/// @param part     as of attend: heads and worker; calls at the same time must have different ones. Its queries must be
+///                 all
 /// @returns kNotReady; kBadArgument for a wrong layer, part or span size, or for a query of the part that is not
 ///          finite. Nothing is changed unless kOk. A page that cannot be had is no error: see RecallUsage.
 /// Cost: O(count * group * log) for the index, and the pages of the tokens that come new.
