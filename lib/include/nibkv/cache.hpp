@@ -98,8 +98,8 @@ class Cache {
   /// @returns kNotReady
   /// Cost: O(tiles).
   Status clear();
-  /// The same, and overwrites with zeros what the cache has held: rows, scores, positions, workspace. The store of a log
-  /// keeps its pages: it is its owner's to overwrite.
+  /// The same, and overwrites with zeros what the cache has held: rows, scores, positions, workspace. The store of a
+  /// log keeps its pages: it is its owner's to overwrite.
   /// Nothing else is overwritten when tokens go: what they left in an arena or a snapshot is the caller's to
   /// protect (lib/ENGINES.md, "At rest").
   /// Cost: O(footprint).
