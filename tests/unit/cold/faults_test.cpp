@@ -398,7 +398,16 @@ TEST(Faults, AStoreIsAskedForNothingTwiceAndNothingElse) {
     EXPECT_EQ(flash.offsets.size(), 0u) << "append reads nothing";
     for (std::uint32_t layer = 0; layer < 4; ++layer) {
       for (std::uint32_t head = 0; head < 2; ++head) {
+        const std::vector<std::uint32_t> before = positions_of(rig.cache(), layer, head);
+        const std::set<std::uint32_t> there(before.begin(), before.end());
         ASSERT_EQ(recall(rig.cache(), layer, token.queries, {.first_head = head, .heads = 1}), Status::kOk);
+        std::set<std::uint64_t> needed;  // pages, by their places
+        for (const std::uint32_t position : positions_of(rig.cache(), layer, head)) {
+          if (!there.contains(position)) needed.insert((position - policy.sinks) / 32 % 16);
+        }
+        EXPECT_EQ(flash.offsets.size(), needed.size());
+        for (const std::uint64_t offset : flash.offsets)
+          EXPECT_TRUE(needed.contains(offset / cold_page_bytes(shape, policy) % 16));
         EXPECT_TRUE(is_indexed(rig.cache(), layer, head) || flash.offsets.empty());
         const std::set<std::uint64_t> once(flash.offsets.begin(), flash.offsets.end());
         EXPECT_EQ(once.size(), flash.offsets.size());
