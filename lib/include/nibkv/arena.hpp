@@ -377,8 +377,8 @@ constexpr std::uint32_t indexed_heads(const Shape& shape, const Policy& policy) 
   return heads != 0 ? heads : 1;
 }
 /// What the index has of a page of 32 tokens: u8[head_dim / 8][32], the signs of each token's rotated key less their
-/// mean; i8[head_dim], the mean; u8[32], the sizes of the differences; scale16 of the mean and of the sizes; u32, the sum
-/// of the page in the store.
+/// mean; i8[head_dim], the mean; u8[32], the sizes of the differences; scale16 of the mean and of the sizes; u32, the
+/// sum of the page in the store.
 constexpr std::uint32_t index_page_bytes(std::uint32_t head_dim) {
   return kTileSlots / 8 * head_dim + head_dim + kTileSlots + 8;
 }

@@ -72,7 +72,8 @@ struct Usage {
 /// which holds no pointers.
 ///
 /// The verbs are free functions, a header for each (nibkv.hpp lists them). Calls on one cache must not overlap in time,
-/// except attend calls with different workers, and the shares of one append_share, attend_share or combine_share.
+/// except attend calls with different workers, recall calls with different workers and heads, and the shares of one
+/// append_share, attend_share or combine_share.
 class Cache {
  public:
   Cache() = default;
@@ -97,7 +98,8 @@ class Cache {
   /// @returns kNotReady
   /// Cost: O(tiles).
   Status clear();
-  /// The same, and overwrites with zeros what the cache has held: rows, scores, positions, workspace.
+  /// The same, and overwrites with zeros what the cache has held: rows, scores, positions, workspace. The store of a
+  /// log keeps its pages: it is its owner's to overwrite.
   /// Nothing else is overwritten when tokens go: what they left in an arena or a snapshot is the caller's to
   /// protect (lib/ENGINES.md, "At rest").
   /// Cost: O(footprint).

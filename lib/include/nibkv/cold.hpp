@@ -13,8 +13,8 @@ namespace nibkv {
 /// and written whole, so this is where a cipher goes, and a page is overwritten only when its tokens are forgotten.
 ///
 /// Nothing that a store returns is trusted: each page has a checksum, its number, its head and the store's `identity`,
-/// and the arena knows the checksum. A page that cannot be read, or is another one, an older one of the same number too,
-/// counts as lost (RecallUsage::lost_pages), and its tokens with it.
+/// and the arena knows the checksum. A page that cannot be read, or is another one, an older one of the same number
+/// too, counts as lost (RecallUsage::lost_pages), and its tokens with it.
 struct ColdStore {
   /// Writes a page at a byte offset. From append, tidy, and what else makes space.
   /// @returns false if it could not: the page's tokens are lost then

@@ -322,7 +322,7 @@ static inline nibkv_status nibkv_init(nibkv_cache* cache, void* arena, size_t ar
 /* Forgets all tokens. Shape, policy, port and profile stay; the peaks of nibkv_usage start over.
  * Returns NIBKV_NOT_READY. Cost: O(tiles). */
 NIBKV_API nibkv_status nibkv_clear(nibkv_cache* cache);
-/* The same, and overwrites with zeros what the cache has held. Cost: O(footprint). */
+/* The same, and overwrites with zeros what the cache has held, but not the store of a log. Cost: O(footprint). */
 NIBKV_API nibkv_status nibkv_wipe(nibkv_cache* cache);
 
 /* Appends `count` tokens to `layer`, quantised. Under a bounded policy, an append that would outgrow

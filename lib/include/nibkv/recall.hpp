@@ -23,8 +23,8 @@ namespace nibkv {
 /// @param layer    [0, layers)
 /// @param queries  f32, finite, shape [count][query_heads][head_dim], after rotary embedding; count in [1, max_chunk]:
 ///                 those that attend will have, of the last `count` appended tokens
-/// @param part     as of attend. Its queries share one choice, so a few at a time find more: recall for them, attend for
-///                 the same ones, then the next
+/// @param part     as of attend; calls at the same time must have different heads and workers. Its queries share one
+///                 choice, so a few at a time find more: recall for them, attend for the same ones, then the next
 /// @returns kNotReady; kBadArgument for a wrong layer, part or span size, or for a query of the part that is not
 ///          finite. Nothing is changed unless kOk. A page that cannot be had is no error: see RecallUsage.
 /// Cost: O(count * group * log) for the index, and the pages of the tokens that come new.

@@ -28,6 +28,11 @@ inline bool is_indexed(const ArenaView& to, const Chain& chain) {
   return cold_head(to, chain).index != kNotIndexed;
 }
 
+/// Counts a page; stops at the largest value.
+inline void count_page(std::uint32_t& counter) {
+  counter += counter != 0xffffffff ? 1 : 0;
+}
+
 /// Slots of a chain that hold recalled tokens.
 inline std::uint32_t recalled_used(const ArenaView& to, const Chain& chain) {
   return has_log(to.policy()) ? cold_head(to, chain).used : 0;

@@ -30,10 +30,10 @@ void write_pages(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head
     index_keys(to, basis, page, in_place<float>(space + at.row), index);
     if (write_page(page, to.head_index(layer, kv_head), head.index, head.pages)) {
       index.set_sum(page.sum());
-      ++head.written;
+      count_page(head.written);
     } else {
       index.lose();
-      ++head.lost;
+      count_page(head.lost);
     }
     ++head.pages;
   });

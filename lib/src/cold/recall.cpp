@@ -59,10 +59,10 @@ bool fill(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, const
       there = number;
       const IndexPage known = index_page(to, head, number);
       if (known.lost()) continue;
-      ++head.read;
+      count_page(head.read);
       if (!read_page(page, index, head.index, number, known.sum())) {
         known.lose();
-        ++head.lost;
+        count_page(head.lost);
       }
     }
     if (index_page(to, head, number).lost()) {

@@ -124,6 +124,7 @@ bool sound_slots(const ArenaView& to, const Chain& chain) {
 
 // Whether the log of each head is one of its tokens, and what is recalled is in it.
 bool sound_logs(const ArenaView& to) {
+  const std::uint32_t indexed = indexed_heads(to.shape(), to.policy());
   std::uint32_t next = 0;
   for (std::size_t i = 0; i < to.heads(); ++i) {
     const Chain& chain = to.chains()[i];
@@ -132,9 +133,14 @@ bool sound_logs(const ArenaView& to) {
       if (head.used != 0 || head.pages != 0) return false;
       continue;
     }
-    if (head.index != next++ || head.used > to.policy().recall || head.used > chain.used) return false;
+    if (next == indexed || head.index != next++ || head.used > to.policy().recall || head.used > chain.used)
+      return false;
     const std::uint32_t own = chain.used - head.used;
-    if (own > chain.seen || head.pages != (chain.seen - own) / kTileSlots) return false;
+    if (own > chain.seen || std::uint64_t{head.pages} * kTileSlots != chain.seen - own) return false;
+    const std::uint32_t first = first_recalled(to, chain), last = first + to.policy().recall / kTileSlots - 1;
+    for (std::uint32_t tile = first; tile <= last; ++tile) {
+      if (to.links()[tile] != (tile < last ? tile + 1 : kNoTile)) return false;
+    }
     const std::uint32_t* const tokens = recalled_tokens(to, head);
     for (std::uint32_t slot = 0; slot < head.used; ++slot) {
       const std::uint32_t page = tokens[slot] / kTileSlots;
@@ -145,7 +151,7 @@ bool sound_logs(const ArenaView& to) {
       if (!sound_index(index_page(to, head, page))) return false;
     }
   }
-  return next == indexed_heads(to.shape(), to.policy());
+  return next == indexed;
 }
 
 bool sound_codes(const ArenaView& to, std::uint32_t tile) {

@@ -10,6 +10,7 @@
 #include "nibkv/nibkv.hpp"
 #include "tests/support/effort.hpp"
 #include "tests/support/rig.hpp"
+#include "tests/support/workers.hpp"
 #include "tests/unit/cold/recalling.hpp"
 
 namespace nibkv::faults_test {
@@ -397,7 +398,16 @@ TEST(Faults, AStoreIsAskedForNothingTwiceAndNothingElse) {
     EXPECT_EQ(flash.offsets.size(), 0u) << "append reads nothing";
     for (std::uint32_t layer = 0; layer < 4; ++layer) {
       for (std::uint32_t head = 0; head < 2; ++head) {
+        const std::vector<std::uint32_t> before = positions_of(rig.cache(), layer, head);
+        const std::set<std::uint32_t> there(before.begin(), before.end());
         ASSERT_EQ(recall(rig.cache(), layer, token.queries, {.first_head = head, .heads = 1}), Status::kOk);
+        std::set<std::uint64_t> needed;  // pages, by their places
+        for (const std::uint32_t position : positions_of(rig.cache(), layer, head)) {
+          if (!there.contains(position)) needed.insert((position - policy.sinks) / 32 % 16);
+        }
+        EXPECT_EQ(flash.offsets.size(), needed.size());
+        for (const std::uint64_t offset : flash.offsets)
+          EXPECT_TRUE(needed.contains(offset / cold_page_bytes(shape, policy) % 16));
         EXPECT_TRUE(is_indexed(rig.cache(), layer, head) || flash.offsets.empty());
         const std::set<std::uint64_t> once(flash.offsets.begin(), flash.offsets.end());
         EXPECT_EQ(once.size(), flash.offsets.size());
@@ -413,6 +423,92 @@ TEST(Faults, AStoreIsAskedForNothingTwiceAndNothingElse) {
   }
   EXPECT_EQ(indexed.size(), indexed_heads(shape, policy));
   EXPECT_GT(flash.reads, 1000u);
+}
+
+TEST(Faults, HeadsOfALayerAreRecalledAtTheSameTime) {
+  Shape shape = kShape;
+  shape.query_heads = shape.kv_heads = shape.workers = 4;
+  const Policy policy = with_log(128, 512, 64);
+  Rig rig(shape, policy), straight(shape, policy);
+  for (const Token& token : chunks_of(shape, 80, 8, 14)) {
+    test::append_token(rig.cache(), token);
+    test::append_token(straight.cache(), token);
+    test::recall_all(straight.cache(), token.queries);
+    for (std::uint32_t layer = 0; layer < 2; ++layer) {
+      test::run_workers(4, [&](std::uint32_t worker) {
+        EXPECT_EQ(recall(rig.cache(), layer, token.queries, {.first_head = worker, .heads = 1, .worker = worker}),
+                  Status::kOk);
+      });
+    }
+    ASSERT_EQ(rig.copy_state(), straight.copy_state());
+  }
+}
+
+// check() says so, or the cache goes on.
+TEST(Faults, AnyBitOfAnArenaMayBeWrong) {
+  Shape shape = {.layers = 1, .query_heads = 2, .kv_heads = 2, .head_dim = 16, .max_chunk = 16};
+  Policy policy = with_log(68, 64, 32, 128);
+  Rig rig(shape, policy);
+  const std::vector<Token> chunks = chunks_of(shape, 30, 16, 15);
+  for (std::uint32_t i = 0; i < 20; ++i) {
+    test::append_token(rig.cache(), chunks[i]);
+    test::recall_all(rig.cache(), chunks[i].queries);
+  }
+  ASSERT_EQ(recalled(rig.cache(), 0, 0) + recalled(rig.cache(), 0, 1), 32u);
+  const std::vector<std::byte> state = rig.copy_state(), pages(rig.pages().begin(), rig.pages().end());
+  std::vector<std::byte> changed = state;
+  std::uint32_t found = 0;
+  const std::size_t step = test::effort() >= 100 ? 1 : 19 * test::kStride;
+  for (std::size_t bit = 0; bit < state.size() * 8 && !HasFailure(); bit += bit < 2048 ? 1 : step) {
+    changed[bit / 8] ^= std::byte{1} << bit % 8;
+    test::put_back(changed, std::span(const_cast<std::byte*>(rig.state().data()), state.size()));
+    changed[bit / 8] = state[bit / 8];
+    if (check(rig.cache()) != Status::kOk) {
+      ++found;
+      continue;
+    }
+    SCOPED_TRACE("bit " + std::to_string(bit % 8) + " of byte " + std::to_string(bit / 8));
+    std::copy(pages.begin(), pages.end(), rig.pages().begin());
+    test::recall_all(rig.cache(), chunks[20].queries);
+    for (std::uint32_t i = 20; i < 24; ++i) {
+      test::append_token(rig.cache(), chunks[i]);
+      test::recall_all(rig.cache(), chunks[i].queries);
+      EXPECT_TRUE(all_finite(test::attend_all(rig.cache(), 0, chunks[i].queries)));
+    }
+    EXPECT_EQ(check(rig.cache()), Status::kOk);
+  }
+  EXPECT_GT(found, 500u);
+  // Another head with an index than there is space for.
+  test::put_back(state, std::span(const_cast<std::byte*>(rig.state().data()), state.size()));
+  ASSERT_EQ(check(rig.cache()), Status::kOk);
+  const ArenaView to{rig.cache()};
+  cold_head(to, to.chain(0, 1)) = cold_head(to, to.chain(0, 0));
+  cold_head(to, to.chain(0, 0)).index = 0;
+  cold_head(to, to.chain(0, 1)).index = 1;
+  EXPECT_EQ(check(rig.cache()), Status::kCorrupt);
+  EXPECT_TRUE(rig.arena().guards_intact());
+}
+
+TEST(Faults, CountersOfPagesStopAtTheirLargestValue) {
+  Rig rig(kShape, with_log(128, 512, 64));
+  const auto run = [&](std::uint64_t seed) {
+    for (const Token& token : chunks_of(kShape, 40, 8, seed)) {
+      test::append_token(rig.cache(), token);
+      test::recall_all(rig.cache(), token.queries);
+    }
+  };
+  run(16);
+  const ArenaView to{rig.cache()};
+  ColdHead& head = cold_head(to, to.chain(1, 0));
+  head.written = head.read = head.lost = 0xfffffffe;
+  run(17);
+  rig.store().read = [](void*, std::uint64_t, void*, std::size_t) { return false; };
+  run(18);
+  const RecallUsage usage = recall_usage(rig.cache(), 1, 0);
+  EXPECT_EQ(usage.written_pages, 0xffffffffu);
+  EXPECT_EQ(usage.read_pages, 0xffffffffu);
+  EXPECT_EQ(usage.lost_pages, 0xffffffffu);
+  EXPECT_EQ(recall_usage(rig.cache()).read_pages, 0xffffffffu);
 }
 
 // What a page holds depends on its tokens alone, not on what was recalled or lay in the scratch.
