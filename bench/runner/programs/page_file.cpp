@@ -12,10 +12,6 @@
 namespace nibkv::llm {
 namespace {
 
-[[noreturn]] void fail(const std::string& path, const std::string& why) {
-  throw Error(path + ": " + why);
-}
-
 // All of it, or nothing that counts.
 template <typename Call>
 bool whole(std::size_t bytes, Call call) {
@@ -56,7 +52,7 @@ bool has_pages(int file) {
 
 PageFile::PageFile(const std::string& path, std::uint64_t bytes)
     : file_(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600)) {
-  if (file_ < 0) fail(path, std::strerror(errno));
+  if (file_ < 0) throw Error(path + ": " + std::strerror(errno));
   struct stat about = {};
   std::string why;
   if (::fstat(file_, &about) != 0) {
@@ -70,7 +66,7 @@ PageFile::PageFile(const std::string& path, std::uint64_t bytes)
   }
   if (why.empty()) return;
   ::close(file_);
-  fail(path, why);
+  throw Error(path + ": " + why);
 }
 
 PageFile::~PageFile() {

@@ -50,6 +50,7 @@ PageHeader header_of(const ArenaView& to, std::size_t head_index, std::uint32_t 
 
 std::uint64_t offset_of(const ArenaView& to, std::uint32_t index, std::uint32_t number) {
   const std::uint32_t pages = log_pages(to);
+  if (pages == 0) return 0;  // no log
   return (std::uint64_t{index} * pages + number % pages) * cold_page_bytes(to.shape(), to.policy());
 }
 
