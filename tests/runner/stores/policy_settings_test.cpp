@@ -9,9 +9,9 @@
 namespace nibkv::llm {
 namespace {
 
-constexpr std::uint32_t kTokens = 400;
+constexpr std::uint32_t kBudgetTokens = 400;
 
-Policy set(const std::string& text, Policy policy = ems(kTokens)) {
+Policy set(const std::string& text, Policy policy = ems(kBudgetTokens)) {
   apply_settings(parse_settings(text), policy);
   return policy;
 }
@@ -26,10 +26,10 @@ std::string complaint(const std::string& text) {
 }
 
 TEST(PolicySettings, SetsEachFieldAndNoOther) {
-  Policy expected = ems(kTokens);
+  Policy expected = ems(kBudgetTokens);
   const auto check = [&](const std::string& text) {
     EXPECT_EQ(set(text), expected) << text;
-    expected = ems(kTokens);
+    expected = ems(kBudgetTokens);
   };
   expected.sinks = 7;
   check("sinks=7");
@@ -73,16 +73,16 @@ TEST(PolicySettings, SetsEachFieldAndNoOther) {
 }
 
 TEST(PolicySettings, SetsWhichLayersShare) {
-  Policy expected = minicache(kTokens, pairs_from(16, 30));
+  Policy expected = minicache(kBudgetTokens, pairs_from(16, 30));
   expected.fold.keys = {};
-  EXPECT_EQ(set("fold_values=16-30", minicache(kTokens)), expected);
+  EXPECT_EQ(set("fold_values=16-30", minicache(kBudgetTokens)), expected);
   expected.fold.keys = pairs_from(20, 25);
   expected.fold.recent = 40;
   expected.fold.t = 128;
   expected.fold.retained = 20;
   expected.fold.retain = Retain::kNear;
   EXPECT_EQ(set("fold_keys=20-25,fold_values=16-30,fold_recent=10%,fold_t=128,fold_retained=20,fold_retain=near",
-                full(kTokens)),
+                full(kBudgetTokens)),
             expected);
   for (const char* wrong : {"16", "16-", "-30", "30-16", "16-17", "16-300", "x-y"})
     EXPECT_NE(complaint("fold_keys=" + std::string(wrong)), "none") << wrong;
@@ -90,7 +90,7 @@ TEST(PolicySettings, SetsWhichLayersShare) {
   fold.min_cosine = 77;
   fold.retain = Retain::kFarRange;
   fold.centred = true;
-  EXPECT_EQ(set("fold_min_cosine=77,fold_retain=far_range,fold_centred=1", minicache(kTokens)).fold, fold);
+  EXPECT_EQ(set("fold_min_cosine=77,fold_retain=far_range,fold_centred=1", minicache(kBudgetTokens)).fold, fold);
   for (const char* key : {"fold", "fold_keys", "fold_t"}) {
     EXPECT_TRUE(reads_setting("minicache", key));
     EXPECT_TRUE(reads_setting("ems_fold", key));
