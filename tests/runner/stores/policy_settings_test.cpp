@@ -146,15 +146,15 @@ TEST(PolicySettings, SetsSeveral) {
 }
 
 TEST(PolicySettings, NamesWhatIsAllowed) {
-  EXPECT_EQ(
-      complaint("recnt=3"),
-      "--set knows no 'recnt'; there are sinks, recent, recent_share, score, group, combine, per_query, window, "
-      "pool, value_norms, wide, wide_storage, wide_first, tail, tail_storage, faint, faint_storage, merge, rephase, "
-      "similarity, position_free, mass, threshold, candidate_mass, budget, "
-      "most, recovered, "
-      "fold, fold_rows, fold_start, fold_centred, fold_min_cosine, fold_keys, fold_values, fold_recent, fold_t, "
-      "fold_retained, "
-      "fold_retain");
+  EXPECT_EQ(complaint("recnt=3"),
+            "--set knows no 'recnt'; there are sinks, recent, recent_share, score, group, combine, per_query, window, "
+            "pool, value_norms, wide, wide_storage, wide_first, tail, tail_storage, faint, faint_storage, log, recall, "
+            "indexed, merge, rephase, "
+            "similarity, position_free, mass, threshold, candidate_mass, budget, "
+            "most, recovered, "
+            "fold, fold_rows, fold_start, fold_centred, fold_min_cosine, fold_keys, fold_values, fold_recent, fold_t, "
+            "fold_retained, "
+            "fold_retain");
   EXPECT_EQ(complaint("merge=keys"), "--set merge takes none, values or both, not 'keys'");
   EXPECT_EQ(complaint("window=33"), "--set window takes a power of two from 1 to 4096, not '33'");
   EXPECT_EQ(complaint("pool=2"), "--set pool takes an odd number from 1 to 15, not '2'");
