@@ -110,33 +110,37 @@ void share_by_weights(const HeadGroup& group, Sharing& sharing) {
   sharing.finish();
 }
 
+std::uint32_t head_score(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head) {
+  return to.profile().empty() ? 0 : to.profile().head(layer, kv_head).head_score;
+}
+
 // A head's share of what is left above the minimum.
 std::uint32_t weight_of(const ArenaView& to, Budget how, std::uint32_t layer, std::uint32_t kv_head) {
-  if (how == Budget::kScores || how == Budget::kAnyScores)
-    return to.profile().empty() ? 0 : to.profile().head(layer, kv_head).head_score;
+  if (how == Budget::kScores || how == Budget::kAnyScores) return head_score(to, layer, kv_head);
   if (how == Budget::kRules) return kRuleShares[static_cast<std::uint8_t>(rule_of(to, layer, kv_head))];
   // From (2 - 1 / beta) times the mean in the first layer down to 1 / beta of it in the last.
   const std::uint32_t last = to.shape().layers > 1 ? to.shape().layers - 1u : 1;
   return (2 * kPyramidBeta - 1) * last - (2 * kPyramidBeta - 2) * layer;
 }
 
+// The score of the head that comes after the `count` with the largest ones; 0 if there is none. Of equal ones the first
+// ones count.
+std::uint32_t score_after(const HeadGroup& group, std::uint64_t count) {
+  return largest_that([&](std::uint32_t least) {
+    std::uint64_t heads = 0;
+    group.each_head([&](std::uint32_t layer, std::uint32_t head, const Chain&) {
+      heads += head_score(group.to, layer, head) >= least ? 1 : 0;
+    });
+    return heads > count;
+  });
+}
+
 // The heads with the largest scores take as much as a chain can hold, the others the least.
 void share_by_rank(const HeadGroup& group, Sharing& sharing) {
-  const ArenaView& to = group.to;
-  const auto score_of = [&](std::uint32_t layer, std::uint32_t head) -> std::uint32_t {
-    return to.profile().head(layer, head).head_score;
-  };
-  const std::uint64_t full = sharing.room() != 0 ? sharing.left() / sharing.room() : 0;
-  // The head that comes after those has this score; of equal ones the first ones count.
-  const std::uint32_t limit = largest_that([&](std::uint32_t least) {
-    std::uint64_t count = 0;
-    group.each_head(
-        [&](std::uint32_t layer, std::uint32_t head, const Chain&) { count += score_of(layer, head) >= least; });
-    return count > full;
-  });
+  const std::uint32_t limit = score_after(group, sharing.room() != 0 ? sharing.left() / sharing.room() : 0);
   for (const std::uint32_t above : {1u, 0u}) {
     group.each_head([&](std::uint32_t layer, std::uint32_t head, Chain& chain) {
-      const std::uint32_t score = score_of(layer, head);
+      const std::uint32_t score = head_score(group.to, layer, head);
       if ((score > limit) == (above != 0)) sharing.give(chain, score < limit ? 0 : sharing.room());
     });
   }
@@ -291,28 +295,22 @@ LayerShares layer_shares(const Policy& policy, std::uint32_t tokens) {
 void choose_indexed(const ArenaView& to) {
   const Policy& policy = to.policy();
   const std::uint32_t wanted = indexed_heads(to.shape(), policy);
-  const auto score_of = [&](std::size_t i) -> std::uint32_t {
-    if (to.profile().empty()) return 0;
-    const auto index = static_cast<std::uint32_t>(i);
-    return to.profile().head(index / to.shape().kv_heads, index % to.shape().kv_heads).head_score;
-  };
-  // The head that comes after those that have one has this score.
-  const std::uint32_t limit = largest_that([&](std::uint32_t least) {
-    std::uint32_t count = 0;
-    for (std::size_t i = 0; i < to.heads(); ++i) count += score_of(i) >= least ? 1 : 0;
-    return least == 0 || count >= wanted;
-  });
+  const HeadGroup all{to, false};
+  const std::uint32_t limit = score_after(all, wanted);
   std::uint32_t equal = wanted;  // of those with just this score, how many have an index
-  for (std::size_t i = 0; i < to.heads(); ++i) equal -= score_of(i) > limit ? 1 : 0;
+  all.each_head([&](std::uint32_t layer, std::uint32_t head, const Chain&) {
+    equal -= head_score(to, layer, head) > limit ? 1 : 0;
+  });
   std::uint32_t next = 0;
-  for (std::size_t i = 0; i < to.heads(); ++i) {
-    Chain& chain = to.chains()[i];
-    const bool chosen = score_of(i) > limit || (score_of(i) == limit && equal != 0);
-    if (chosen && score_of(i) == limit) --equal;
+  all.each_head([&](std::uint32_t layer, std::uint32_t head, Chain& chain) {
+    const std::uint32_t score = head_score(to, layer, head);
+    const bool last = score == limit && equal != 0;
+    equal -= last ? 1 : 0;
+    const bool chosen = score > limit || last;
     cold_head(to, chain) = {};
     cold_head(to, chain).index = chosen ? next++ : kNotIndexed;
     chain.budget = policy.tokens - (chosen ? policy.recall : 0);
-  }
+  });
   NIBKV_ASSERT(next == wanted);
 }
 

@@ -17,6 +17,15 @@ inline bool sound_share(const Shape& shape, const Share& share) {
   return share.of <= kMostShares && share.index < share.of && share.worker < shape.workers;
 }
 
+/// Completes a part of a call for `count` tokens.
+/// @returns false if its heads, queries or worker do not exist
+inline bool complete(const Shape& shape, std::uint32_t count, Part& part) {
+  if (part.worker >= shape.workers || part.first_head >= shape.kv_heads || part.first_query >= count) return false;
+  if (part.heads == 0) part.heads = shape.kv_heads - part.first_head;
+  if (part.queries == 0) part.queries = count - part.first_query;
+  return part.heads <= shape.kv_heads - part.first_head && part.queries <= count - part.first_query;
+}
+
 /// Divides work that comes in a row of lists into pieces, each of which belongs to the share in whose part its
 /// middle lies.
 class Pieces {

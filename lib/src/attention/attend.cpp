@@ -1,5 +1,6 @@
 #include "nibkv/attend.hpp"
 
+#include "arena/share.hpp"
 #include "attention/attend_f32.hpp"
 #include "attention/attend_rows.hpp"
 #include "codec/far_queries.hpp"
@@ -73,11 +74,7 @@ void attend_head(const ArenaView& to, std::uint32_t layer, std::uint32_t head, c
 
 // Completes a part, and checks all but the rows.
 bool complete(const ArenaView& to, std::uint32_t layer, std::uint32_t count, Part& part) {
-  const Shape& shape = to.shape();
-  if (part.worker >= shape.workers || part.first_head >= shape.kv_heads || part.first_query >= count) return false;
-  if (part.heads == 0) part.heads = shape.kv_heads - part.first_head;
-  if (part.queries == 0) part.queries = count - part.first_query;
-  if (part.heads > shape.kv_heads - part.first_head || part.queries > count - part.first_query) return false;
+  if (!complete(to.shape(), count, part)) return false;
   if (scores_attention(to.policy()) && !part.drafts && part.queries != count) return false;
   for (std::uint32_t head = part.first_head; head < part.first_head + part.heads; ++head) {
     const Chain& chain = to.chain(layer, head);

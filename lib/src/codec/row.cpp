@@ -141,12 +141,18 @@ bool narrow_exactly(std::uint32_t bits, std::uint32_t head_dim, std::uint8_t* co
   return true;
 }
 
-// What codes stand for, f32[head_dim].
-void decode(std::uint32_t bits, const std::uint8_t* codes, std::uint16_t scale16, std::uint32_t head_dim, float* row) {
+// Codes with fewer bits.
+// @param row  f32[head_dim], workspace: written if the row was coded again, which `codes` then are of
+// @returns whether it was
+bool narrow(std::uint32_t bits, const CodePlane& plane, const CodeKernels& kernels, std::uint8_t* codes,
+            std::uint16_t& scale, float* row) {
+  if (bits == 8 && narrow_exactly(plane.bits, plane.head_dim, codes, scale)) return false;
   std::int8_t levels[kMaxHeadDim];
-  to_levels(bits, codes, head_dim, levels);
-  const float scale = from_scale16(scale16);
-  for (std::uint32_t c = 0; c < head_dim; ++c) row[c] = static_cast<float>(levels[c]) * scale;
+  to_levels(bits, codes, plane.head_dim, levels);
+  const float unit = from_scale16(scale);
+  for (std::uint32_t c = 0; c < plane.head_dim; ++c) row[c] = static_cast<float>(levels[c]) * unit;
+  scale = kernels.encode_row(row, static_cast<int>(plane.head_dim), codes);
+  return true;
 }
 
 }  // namespace
@@ -155,13 +161,11 @@ void Recoder::put_key(std::uint32_t bits, std::uint8_t* codes, const Place& at) 
   const CodePlane plane = key_plane(to_, at.tile);
   if (bits <= plane.bits) return put_wider_key(to_, at, bits, codes);
   std::uint16_t scale = to_.key_scales(at.tile)[at.lane];
-  if (bits != 8 || !narrow_exactly(plane.bits, plane.head_dim, codes, scale)) {
-    float* const row = to_.encoding();
-    decode(bits, codes, scale, plane.head_dim, row);
-    scale = to_.key_kernels(at.tile).encode_row(row, static_cast<int>(plane.head_dim), codes);
-    if (scale != 0 && refiner_ != nullptr) {
+  float* const row = to_.encoding();
+  if (narrow(bits, plane, to_.key_kernels(at.tile), codes, scale, row) && scale != 0) {
+    if (refiner_ != nullptr) {
       scale = refiner_->refine(plane.bits, row, codes, scale);
-    } else if (scale != 0) {
+    } else {
       scale = KeyRefiner(to_, basis_, to_.refining()).refine(plane.bits, row, codes, scale);
     }
   }
@@ -172,11 +176,7 @@ void Recoder::put_value(std::uint32_t bits, std::uint8_t* codes, const Place& at
   const CodePlane plane = value_plane(to_, at.tile);
   if (bits <= plane.bits) return put_wider_value(to_, at, bits, codes);
   std::uint16_t scale = to_.value_scales(at.tile)[at.lane];
-  if (bits != 8 || !narrow_exactly(plane.bits, plane.head_dim, codes, scale)) {
-    float* const row = to_.encoding();
-    decode(bits, codes, scale, plane.head_dim, row);
-    scale = to_.value_kernels(at.tile).encode_row(row, static_cast<int>(plane.head_dim), codes);
-  }
+  narrow(bits, plane, to_.value_kernels(at.tile), codes, scale, to_.encoding());
   nibkv::put_value(to_, at.tile, at.lane, codes, scale);
 }
 

@@ -57,22 +57,17 @@ void key_of(const ArenaView& to, const Basis& basis, const PageBytes& page, std:
 
 }  // namespace
 
-IndexPage index_page(const ArenaView& to, const ColdHead& head, std::uint32_t page) {
-  const std::uint32_t dim = to.shape().head_dim;
-  const std::uint64_t number = std::uint64_t{head.index} * log_pages(to) + page % log_pages(to);
-  const std::uint64_t at = cold_space_of(to.shape(), to.policy()).pages + number * index_page_bytes(dim);
-  return {to.at<std::uint8_t>(to.cold() + at), dim};
+HeadIndex::HeadIndex(const ArenaView& to, const ColdHead& head)
+    : pages_(log_pages(to)), head_dim_(to.shape().head_dim) {
+  const std::uint64_t bytes = std::uint64_t{head.index} * pages_ * index_page_bytes(head_dim_);
+  bytes_ = to.at<std::uint8_t>(to.cold() + cold_space_of(to.shape(), to.policy()).pages + bytes);
 }
 
 bool sound_index(const IndexPage& index) {
   if (index.lost()) return true;
   bool sound = true;
-  for (std::uint32_t which = 0; which < 2; ++which) {
-    const std::uint16_t scale = index.scale(which);
-    sound = sound && (scale == 0 || (scale >= 256 && scale <= kMostKeyScale16));
-  }
-  for (std::uint32_t c = 0; c < index.head_dim; ++c) sound = sound && index.mean()[c] != -128;
-  return sound;
+  for (std::uint32_t which = 0; which < 2; ++which) sound = sound && sound_scale(index.scale(which), kMostKeyScale16);
+  return sound && sound_bytes(reinterpret_cast<const std::uint8_t*>(index.mean()), index.head_dim);
 }
 
 void index_keys(const ArenaView& to, const Basis& basis, const PageBytes& page, float* row, const IndexPage& index) {
@@ -117,6 +112,7 @@ Votes::Votes(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, st
     : to_(to),
       chain_(to.chain(layer, kv_head)),
       head_(cold_head(to, chain_)),
+      index_(to, head_),
       basis_(to, layer, kv_head),
       first_(first_page(to, head_)),
       count_((head_.pages - first_) * kTileSlots),
@@ -158,7 +154,7 @@ void Votes::weigh_log(float* row) {
   fill_table(query_);
   std::int16_t* logits = logits_;
   for (std::uint32_t page = first_; page < head_.pages; ++page, logits += kTileSlots) {
-    const IndexPage index = index_page(to_, head_, page);
+    const IndexPage index = index_.at(page);
     if (index.lost()) {
       for (std::uint32_t t = 0; t < kTileSlots; ++t) logits[t] = kUnknown;
       continue;

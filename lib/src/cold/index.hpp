@@ -47,8 +47,21 @@ struct IndexPage {
 /// Whether a page's scales are ones that keys have.
 bool sound_index(const IndexPage& index);
 
-/// @param page  as the log counts them; its place is that of the page before it by as many as the log holds
-IndexPage index_page(const ArenaView& to, const ColdHead& head, std::uint32_t page);
+/// What it knows of all pages of an indexed head.
+class HeadIndex {
+ public:
+  HeadIndex(const ArenaView& to, const ColdHead& head);
+
+  /// @param page  as the log counts them; its place is that of the page before it by as many as the log holds
+  IndexPage at(std::uint32_t page) const {
+    return {bytes_ + std::size_t{page % pages_} * index_page_bytes(head_dim_), head_dim_};
+  }
+
+ private:
+  std::uint8_t* bytes_;
+  std::uint32_t pages_;
+  std::uint32_t head_dim_;
+};
 
 /// Writes what a page says of its keys.
 /// @param row  f32[2][head_dim], workspace
@@ -76,6 +89,7 @@ class Votes {
   const ArenaView& to_;
   const Chain& chain_;
   const ColdHead& head_;
+  HeadIndex index_;
   Basis basis_;
   std::uint32_t first_;  // page that is not forgotten
   std::uint32_t count_;  // of tokens, lost ones too

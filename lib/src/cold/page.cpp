@@ -58,18 +58,13 @@ std::uint64_t offset_of(const ArenaView& to, std::uint32_t index, std::uint32_t 
 bool sound_rows(const PageBytes& page) {
   bool sound = true;
   for (std::uint32_t lane = 0; lane < kTileSlots; ++lane) {
-    const std::uint16_t key = page.key_scale(lane), value = page.value_scale(lane);
-    sound = sound && (key == 0 || (key >= 256 && key <= kMostKeyScale16));
-    sound = sound && (value == 0 || (value >= 256 && value <= kMostValueScale16));
+    sound = sound && sound_scale(page.key_scale(lane), kMostKeyScale16);
+    sound = sound && sound_scale(page.value_scale(lane), kMostValueScale16);
   }
+  const Layout& layout = page.to.layout();
   const TileFormat format = page.to.format(Pool::kKept);
-  const auto no_least = [](const std::uint8_t* codes, std::uint32_t count) {
-    bool none = true;
-    for (std::uint32_t i = 0; i < count; ++i) none = none && codes[i] != 0x80;
-    return none;
-  };
-  if (format.key_bits == 8) sound = sound && no_least(page.keys(), page.to.layout().key_bytes);
-  if (format.value_bits == 8) sound = sound && no_least(page.values(), page.to.layout().value_bytes);
+  if (format.key_bits == 8) sound = sound && sound_bytes(page.keys(), layout.key_bytes);
+  if (format.value_bits == 8) sound = sound && sound_bytes(page.values(), layout.value_bytes);
   return sound;
 }
 

@@ -1,5 +1,6 @@
 #include "nibkv/recall.hpp"
 
+#include "arena/share.hpp"
 #include "codec/native_rows.hpp"
 #include "cold/index.hpp"
 #include "cold/recalled.hpp"
@@ -41,7 +42,8 @@ bool fill(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, const
   ColdHead& head = cold_head(to, chain);
   std::uint32_t* const tokens = recalled_tokens(to, head);
   const PageBytes page{to, space + recall_space_of(to.shape(), to.policy()).page};
-  const std::size_t index = to.head_index(layer, kv_head);
+  const std::size_t number_of_head = to.head_index(layer, kv_head);
+  const HeadIndex index(to, head);
   std::uint32_t there = kNoPage;  // whose bytes are in `page`
   bool all = true;
   if (to.store().prefetch != nullptr) {
@@ -57,15 +59,13 @@ bool fill(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, const
     const std::uint32_t number = chosen[slot] / kTileSlots;
     if (number != there) {
       there = number;
-      const IndexPage known = index_page(to, head, number);
-      if (known.lost()) continue;
       count_page(head.read);
-      if (!read_page(page, index, head.index, number, known.sum())) {
-        known.lose();
+      if (!read_page(page, number_of_head, head.index, number, index.at(number).sum())) {
+        index.at(number).lose();
         count_page(head.lost);
       }
     }
-    if (index_page(to, head, number).lost()) {
+    if (index.at(number).lost()) {
       all = false;
       continue;
     }
@@ -86,15 +86,6 @@ void recall_head(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head
   head.chosen += wanted;
   head.found += arrange(to, chain, chosen, wanted);
   if (!fill(to, layer, kv_head, chosen, wanted, space)) drop_empty(to, chain);
-}
-
-// Completes a part.
-// @returns false if its heads, queries or worker do not exist
-bool complete(const Shape& shape, std::uint32_t count, Part& part) {
-  if (part.worker >= shape.workers || part.first_head >= shape.kv_heads || part.first_query >= count) return false;
-  if (part.heads == 0) part.heads = shape.kv_heads - part.first_head;
-  if (part.queries == 0) part.queries = count - part.first_query;
-  return part.heads <= shape.kv_heads - part.first_head && part.queries <= count - part.first_query;
 }
 
 void add(RecallUsage& sum, const ArenaView& to, const Chain& chain) {
@@ -180,9 +171,10 @@ std::uint32_t logged(const Cache& cache, std::uint32_t layer, std::uint32_t kv_h
   if (chain == nullptr || !is_indexed(ArenaView{cache}, *chain)) return 0;
   const ArenaView of{cache};
   const ColdHead& head = cold_head(of, *chain);
+  const HeadIndex index(of, head);
   std::uint32_t tokens = 0;
   for (std::uint32_t page = first_page(of, head); page < head.pages; ++page)
-    tokens += index_page(of, head, page).lost() ? 0 : kTileSlots;
+    tokens += index.at(page).lost() ? 0 : kTileSlots;
   return tokens;
 }
 

@@ -5,10 +5,10 @@
 namespace nibkv {
 namespace {
 
-void move_recalled(const ArenaView& to, const Chain& chain, std::uint32_t from, std::uint32_t slot) {
+void move_recalled(const ArenaView& to, const Chain& chain, std::uint32_t* tokens, std::uint32_t from,
+                   std::uint32_t slot) {
   const Place at = recalled_place(to, chain, from), place = recalled_place(to, chain, slot);
   move_slot(to, at.tile, at.lane, place.tile, place.lane);
-  std::uint32_t* const tokens = recalled_tokens(to, cold_head(to, chain));
   tokens[slot] = tokens[from];
 }
 
@@ -32,12 +32,12 @@ std::uint32_t arrange(const ArenaView& to, Chain& chain, const std::uint32_t* ch
     while (next < count && chosen[next] < tokens[slot]) ++next;
     if (next == count || chosen[next] != tokens[slot]) continue;
     ++found;
-    if (next < slot) move_recalled(to, chain, slot, next);
+    if (next < slot) move_recalled(to, chain, tokens, slot, next);
   }
   for (std::uint32_t slot = before, next = count; slot-- > 0;) {
     while (next > 0 && chosen[next - 1] > tokens[slot]) --next;
     if (next == 0 || chosen[next - 1] != tokens[slot]) continue;
-    if (next - 1 > slot) move_recalled(to, chain, slot, next - 1);
+    if (next - 1 > slot) move_recalled(to, chain, tokens, slot, next - 1);
   }
   for (std::uint32_t slot = 0; slot < count; ++slot) {
     if (tokens[slot] != chosen[slot]) tokens[slot] = kNoToken;
@@ -52,17 +52,10 @@ void drop_empty(const ArenaView& to, Chain& chain) {
   std::uint32_t kept = 0;
   for (std::uint32_t slot = 0; slot < head.used; ++slot) {
     if (tokens[slot] == kNoToken) continue;
-    if (kept != slot) move_recalled(to, chain, slot, kept);
+    if (kept != slot) move_recalled(to, chain, tokens, slot, kept);
     ++kept;
   }
   set_used(to, chain, kept);
-}
-
-void drop_recalled(const ArenaView& to, Chain& chain, std::uint32_t count) {
-  ColdHead& head = cold_head(to, chain);
-  std::uint32_t* const tokens = recalled_tokens(to, head);
-  for (std::uint32_t slot = 0; slot < count; ++slot) tokens[slot] = kNoToken;
-  drop_empty(to, chain);
 }
 
 }  // namespace nibkv

@@ -16,7 +16,5 @@ std::uint32_t arrange(const ArenaView& to, Chain& chain, const std::uint32_t* ch
 
 /// Closes the gaps of empty slots.
 void drop_empty(const ArenaView& to, Chain& chain);
-/// Drops the first slots.
-void drop_recalled(const ArenaView& to, Chain& chain, std::uint32_t count);
 
 }  // namespace nibkv

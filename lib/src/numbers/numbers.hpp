@@ -40,6 +40,17 @@ inline std::uint16_t to_scale16(float value) {
 inline constexpr float kMostQueryScale = 0x1p40f;
 inline constexpr std::uint16_t kMostKeyScale16 = (127 + 50) << 8;
 inline constexpr std::uint16_t kMostValueScale16 = (127 + 80) << 8;
+/// Whether a scale16 is one that rows have.
+/// @param most  kMostKeyScale16 or kMostValueScale16
+inline bool sound_scale(std::uint16_t scale, std::uint16_t most) {
+  return scale == 0 || (scale >= 256 && scale <= most);
+}
+/// Whether codes of 8 bits are ones that rows have: any but -128, which ports multiply differently.
+inline bool sound_bytes(const std::uint8_t* codes, std::size_t count) {
+  bool sound = true;
+  for (std::size_t i = 0; i < count; ++i) sound = sound && codes[i] != 0x80;
+  return sound;
+}
 inline float bounded_query_scale(float scale) {
   return scale < kMostQueryScale ? scale : kMostQueryScale;
 }

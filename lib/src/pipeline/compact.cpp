@@ -16,8 +16,9 @@ namespace {
 void compact_chain(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, const std::uint32_t* target) {
   Chain& chain = to.chain(layer, kv_head);
   const Segment own = to.own(chain);
-  const std::uint32_t folded = close_folded_gaps(to, layer, kv_head, target);
-  chain.used = folded + close_gaps(to, chain, own.slots, target + own.begin, folded);
+  // Slots that were recalled stay.
+  const std::uint32_t before = has_log(to.policy()) ? own.begin : close_folded_gaps(to, layer, kv_head, target);
+  chain.used = before + close_gaps(to, chain, own.slots, target + own.begin, before);
 }
 
 // Records which of the newest tokens a plan leaves as they are. Before it, those from `whole_from` on were

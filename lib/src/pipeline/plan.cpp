@@ -7,21 +7,23 @@ namespace nibkv {
 namespace {
 
 void plan_recent(const ArenaView& to, const Chain& chain, std::uint32_t incoming, std::uint32_t* target) {
-  const Policy& policy = to.policy();
-  std::uint32_t drop = 0;
-  if (policy.keep == Keep::kRecent && chain.used + incoming > capacity_of(to, chain)) {
-    // Drop, in whole tiles, what the next token does not need in order to see a full budget: then
-    // the tiles after the first gap move as they are. Less than a tile beyond the budget remains,
-    // and a chain has space for that.
-    drop = (chain.used + 1 - chain.budget) / kTileSlots * kTileSlots;
-  }
+  const std::uint32_t drop = to.policy().keep == Keep::kRecent ? oldest_dropped(to, chain, incoming) : 0;
+  const std::uint32_t first = recalled_used(to, chain) + to.policy().sinks;  // that may be dropped
   for (std::uint32_t slot = 0; slot < chain.used; ++slot) {
-    const bool dropped = slot >= policy.sinks && slot - policy.sinks < drop;
-    target[slot] = dropped ? kDrop : slot < policy.sinks ? slot : slot - drop;
+    const bool dropped = slot >= first && slot - first < drop;
+    target[slot] = dropped ? kDrop : slot < first ? slot : slot - drop;
   }
 }
 
 }  // namespace
+
+// What the next token does not need in order to see a full budget. In whole tiles: then the tiles after the first gap
+// move as they are. Less than a tile beyond the budget remains, and a chain has space for that.
+std::uint32_t oldest_dropped(const ArenaView& to, const Chain& chain, std::uint32_t incoming) {
+  const std::uint32_t own = chain.used - recalled_used(to, chain);
+  if (own + incoming <= capacity_of(to, chain)) return 0;
+  return (own + 1 - chain.budget) / kTileSlots * kTileSlots;
+}
 
 bool is_too_long(const ArenaView& to, const Chain& chain, std::uint32_t layer, std::uint32_t kv_head,
                  std::uint32_t count) {

@@ -147,8 +147,9 @@ bool sound_logs(const ArenaView& to) {
       if (page < first_page(to, head) || page >= head.pages) return false;
       if (slot != 0 && tokens[slot] <= tokens[slot - 1]) return false;
     }
+    const HeadIndex index(to, head);
     for (std::uint32_t page = first_page(to, head); page < head.pages; ++page) {
-      if (!sound_index(index_page(to, head, page))) return false;
+      if (!sound_index(index.at(page))) return false;
     }
   }
   return next == indexed;

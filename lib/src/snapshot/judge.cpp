@@ -13,7 +13,7 @@ ChainRecord record_of(const ArenaView& from, std::size_t index) {
     record.folded = faint_slots(from, chain);
     record.retained = kept_tier(from, chain).used;
   }
-  if (has_log(from.policy())) record.used -= cold_head(from, chain).used;  // which the log has
+  record.used -= recalled_used(from, chain);  // which the log has
   const auto layer = static_cast<std::uint32_t>(index / from.shape().kv_heads);
   record_fold(from, layer, chain, record);
   return record;

@@ -7,10 +7,6 @@
 namespace nibkv {
 namespace {
 
-bool sound_scale(std::uint16_t scale, std::uint16_t most) {
-  return scale == 0 || (scale >= 256 && scale <= most);
-}
-
 template <typename T>
 T read(const std::byte* element) {
   T value;

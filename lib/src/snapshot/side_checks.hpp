@@ -7,13 +7,6 @@
 
 namespace nibkv {
 
-/// Whether codes of 8 bits are ones that rows have: any but -128, which ports multiply differently.
-inline bool sound_bytes(const std::uint8_t* codes, std::size_t count) {
-  bool sound = true;
-  for (std::size_t i = 0; i < count; ++i) sound = sound && codes[i] != 0x80;
-  return sound;
-}
-
 /// Checks that the side data of a chain's tiles is what the verbs write, tile by tile.
 class SideChecks {
  public:

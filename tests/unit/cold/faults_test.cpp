@@ -279,7 +279,7 @@ TEST(Faults, ContentThatNoRowHasIsLostEvenWhereAllSumsAreRight) {
       change(page);
       set_word(page, test::kSum, page_sum(page));
       const ArenaView to{written.cache()};
-      index_page(to, cold_head(to, to.chain(0, 1)), 3).set_sum(page_sum(page));
+      HeadIndex(to, cold_head(to, to.chain(0, 1))).at(3).set_sum(page_sum(page));
       written.expect_lost(1, fits ? 0xffffffff : 3);
       written.expect_sound();
     };
