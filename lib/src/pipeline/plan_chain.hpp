@@ -21,8 +21,8 @@ bool is_too_long(const ArenaView& to, const Chain& chain, std::uint32_t layer, s
 /// Whether anything must go so that a chain keeps to its budget, once the ripe slots of its tail have moved down.
 bool exceeds_budget(const ArenaView& to, const Chain& chain);
 
-/// How many of the oldest tokens after the sinks are dropped under Keep::kRecent before `incoming` more come; whole tiles
-/// of them.
+/// How many of the oldest tokens after the sinks are dropped under Keep::kRecent before `incoming` more come: a
+/// multiple of 32.
 std::uint32_t oldest_dropped(const ArenaView& to, const Chain& chain, std::uint32_t incoming);
 
 /// The slots that may be dropped under Keep::kScore: all but the sinks and the recent
