@@ -96,6 +96,10 @@ struct Kernels {
   /// Adds the attention that the slots of one tile received to their scores.
   void (*add_scores)(const struct TileScores& tile);
 
+  /// Computes the logits of 32 tokens of which there are only signs.
+  /// @returns the largest
+  std::int16_t (*sign_logits)(const struct SignLogits& page);
+
   CodeKernels q2;
   CodeKernels q4;
   CodeKernels q8;
@@ -142,7 +146,24 @@ struct TileScores {
   std::uint16_t* local;   ///< u16[32], updated, saturating; or nullptr
 };
 
+/// Arguments of sign_logits: logits[t] = base + (sum over channels of +- query[c]) * sizes[t] * unit, one f32 rounding each
+/// for the product with `unit` and for the sum; bounded to [-32000, 32000]; 32768.5 is added, the fraction cut off, and
+/// 32768 taken away.
+struct SignLogits {
+  const std::uint8_t* signs;  ///< u8[head_dim / 8][32]: bit c % 8 of byte [c / 8][t] is set where a channel counts as +
+  const std::uint8_t* sizes;  ///< u8[32]
+  const std::int8_t* sums;    ///< i8[head_dim / 4][16]: for four channels of a query the sum that four signs give, each
+                              ///< in [-124, 124]
+  int head_dim;
+  float base;            ///< finite, as `unit` is
+  float unit;            ///< at least 0, and such that no product overflows
+  std::int16_t* logits;  ///< i16[32], written
+};
+
 namespace ports {
+
+/// The bound of sign_logits.
+constexpr float kMostLogit = 32000;
 
 /// 1 / sqrt(16, 32, ..., 256): makes the blocks of rotate() orthonormal.
 constexpr float kBlockNorms[] = {0.25f, 0.17677669529663687f, 0.125f, 0.08838834764831845f, 0.0625f};
@@ -244,6 +265,7 @@ void outlier_dots(const std::int8_t* outliers, int channels, const std::int8_t* 
                   int count, std::int32_t* dots);
 void tile_weights(const TileWeights* tiles, int tile_count, int count);
 void add_scores(const TileScores& tile);
+std::int16_t sign_logits(const SignLogits& page);
 // Of 2, 4 and 8 bits.
 template <int kBits>
 [[gnu::visibility("hidden")]] std::uint16_t encode_row(const float* row, int head_dim, std::uint8_t* codes);

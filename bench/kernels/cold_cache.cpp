@@ -97,6 +97,8 @@ ColdCache::ColdCache(const Model& model, std::uint16_t outlier_channels, const P
   values_ = bells(keys_.size(), kSeed + 1);
   queries_ = bells(std::size_t{kPrefillChunk} * shape_.query_heads * shape_.head_dim, kSeed + 2);
   memory_ = std::make_unique<AlignedMemory>(footprint(shape_, policy_));
+  pages_.resize(static_cast<std::size_t>(cold_bytes(shape_, policy_)));
+  store_ = memory_store(pages_.data());
   const std::size_t rows = std::size_t{kPrefillChunk} * shape_.kv_heads * shape_.head_dim;
   if (outlier_channels != 0) {
     profile_ = make_profile(shape_, queries_, std::span(keys_).first(rows));
@@ -107,18 +109,19 @@ ColdCache::ColdCache(const Model& model, std::uint16_t outlier_channels, const P
     Options options;
     options.port = port;
     options.profile = profile_;
+    options.store = &store_;
     must(caches_.emplace_back().init(memory_->bytes(), shape_, policy_, options));
   }
   layer_ = shape_.layers - 1u;  // the next one is 0
-  if (filled) fill();
+  if (filled) fill(policy_.tokens + policy_.log);
 }
 
-void ColdCache::fill() {
+void ColdCache::fill(std::uint32_t tokens) {
   const std::size_t row = std::size_t{shape_.kv_heads} * shape_.head_dim;
   // Layers that share codes take turns.
-  for (std::uint32_t token = 0; token < policy_.tokens; token += kPrefillChunk) {
+  for (std::uint32_t token = 0; token < tokens; token += kPrefillChunk) {
     for (std::uint32_t layer = 0; layer < shape_.layers; ++layer) {
-      const std::size_t count = std::min<std::size_t>(kPrefillChunk, policy_.tokens - token);
+      const std::size_t count = std::min<std::size_t>(kPrefillChunk, tokens - token);
       const std::size_t at = token % kFillTokens * row;
       must(append(caches_[0], layer, std::span(keys_).subspan(at, count * row),
                   std::span(values_).subspan(at, count * row)));

@@ -62,7 +62,7 @@ std::vector<std::string_view> running_ports();
 /// the same 256 random tokens, repeated.
 class ColdCache {
  public:
-  /// @param filled  whether to fill every layer to the policy's tokens; otherwise it is empty
+  /// @param filled  whether to fill every layer to the policy's tokens, and its log; otherwise it is empty
   /// @param reach   Rotary::reach of its keys; 0: they have no known rotary embedding
   ColdCache(const Model& model, std::uint16_t outlier_channels, const Policy& policy, bool filled,
             std::uint32_t reach = 0, Storage storage = Storage::kQ4);
@@ -84,11 +84,13 @@ class ColdCache {
   std::uint64_t read_layer(std::uint32_t layer) const;
 
  private:
-  void fill();
+  void fill(std::uint32_t tokens);
 
   Shape shape_;
   Policy policy_;
   std::unique_ptr<AlignedMemory> memory_;
+  std::vector<std::byte> pages_;  // of a policy with a log
+  ColdStore store_;
   std::vector<std::byte> profile_;
   std::vector<std::string_view> ports_;
   std::vector<Cache> caches_;

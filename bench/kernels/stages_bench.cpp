@@ -18,6 +18,7 @@ constexpr std::uint32_t kTokens[] = {1024, 4096, 16384, 32768};
 constexpr std::uint16_t kOutliers[] = {0, 8};
 constexpr std::uint32_t kScalarTokens = 1024;  // the maximum for the scalar port
 constexpr std::uint32_t kAppendTokens = 1024;
+constexpr std::uint32_t kRecallSlots = 512;    // of a head whose log has the tokens
 constexpr std::uint32_t kFoldedTokens = 4096;  // shorter caches fold little, and have few far slots
 
 struct Case {
@@ -26,6 +27,7 @@ struct Case {
   std::uint32_t tokens;
   bool scored = false;  // under ems, which scores and merges, instead of full
   bool folded = false;  // under minicache, all layers in pairs
+  bool logged = false;  // under recall_window, all heads with an index
   std::uint32_t reach = 0;
   Storage storage = Storage::kQ4;
 
@@ -49,9 +51,15 @@ T& shared(const Case& wanted, const Arguments&... arguments) {
   return *made;
 }
 
+Policy with_index(Policy policy) {
+  policy.indexed = 256;
+  return policy;
+}
+
 ColdCache& filled_cache(const Case& at) {
   const Policy policy = at.scored   ? ems(at.tokens)
                         : at.folded ? minicache(at.tokens, pairs_from(0, 2))
+                        : at.logged ? with_index(recall_window(kRecallSlots, at.tokens))
                                     : full(at.tokens);
   return shared<ColdCache>(at, at.outliers, policy, true, at.reach, at.storage);
 }
@@ -102,6 +110,17 @@ void attend_halves(benchmark::State& state, const Case& at, std::string_view por
     benchmark::ClobberMemory();
   }
   state.counters["ns/token/head"] = nanoseconds_per(double{1} * at.tokens * count * heads);
+}
+
+// One query looks for tokens in the log. Each layer is asked the same again, so that what was chosen is there, and no
+// page is read.
+void recall_tokens(benchmark::State& state, const Case& at, std::string_view port) {
+  ColdCache& cold = filled_cache(at);
+  Cache& cache = cold.cache(port);
+  const auto query = cold.queries().first(std::size_t{cold.shape().query_heads} * cold.shape().head_dim);
+  for (std::uint32_t layer = 0; layer < cold.shape().layers; ++layer) must(recall(cache, layer, query));
+  for (auto _ : state) must(recall(cache, cold.next_layer(), query));
+  state.counters["ns/token/head"] = nanoseconds_per(double{1} * at.tokens * cold.shape().query_heads);
 }
 
 constexpr std::uint32_t kDrafts = 8;
@@ -314,6 +333,15 @@ void register_folded(const Case& at) {
   }
 }
 
+void register_recall(const Case& at) {
+  Case logged = at;
+  logged.logged = true;
+  for (const std::string_view port : running_ports()) {
+    benchmark::RegisterBenchmark(at.name("recall", port).c_str(),
+                                 [=](benchmark::State& state) { recall_tokens(state, logged, port); });
+  }
+}
+
 void register_append(const Case& at, std::string_view port) {
   using benchmark::RegisterBenchmark;
   RegisterBenchmark(at.name("append", port).c_str(),
@@ -392,6 +420,7 @@ void register_stages() {
       register_folded({&model, outliers, kFoldedTokens});
       register_far({&model, outliers, kFoldedTokens});
       register_widths({&model, outliers, kFoldedTokens});
+      register_recall({&model, outliers, kFoldedTokens});
       for (const std::string_view port : running_ports()) register_drafts({&model, outliers, kDraftTokens}, port);
       // The cost of append does not depend on how much the cache holds.
       for (const std::string_view port : running_ports()) register_append({&model, outliers, kAppendTokens}, port);

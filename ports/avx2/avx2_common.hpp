@@ -355,6 +355,46 @@ struct RoundedShift {
   __m256i operator()(__m256i x) const { return _mm256_srl_epi32(_mm256_add_epi32(x, half), places); }
 };
 
+// 8 logits, bounded and rounded.
+inline __m256i sign_logits_of(__m128i dots, __m128i sizes, const SignLogits& page) {
+  const __m256i product = _mm256_mullo_epi32(_mm256_cvtepi16_epi32(dots), _mm256_cvtepu8_epi32(sizes));
+  const __m256 scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(product), _mm256_set1_ps(page.unit));
+  __m256 logit = _mm256_add_ps(_mm256_set1_ps(page.base), scaled);
+  logit = _mm256_max_ps(_mm256_min_ps(logit, _mm256_set1_ps(kMostLogit)), _mm256_set1_ps(-kMostLogit));
+  return _mm256_sub_epi32(_mm256_cvttps_epi32(_mm256_add_ps(logit, _mm256_set1_ps(32768.5f))),
+                          _mm256_set1_epi32(32768));
+}
+
+inline std::int16_t sign_logits(const SignLogits& page) {
+  const __m256i nibble = _mm256_set1_epi8(15);
+  const __m256i ones = _mm256_set1_epi8(1);
+  __m256i low = _mm256_setzero_si256();  // of slots 0-7 and 16-23
+  __m256i high = _mm256_setzero_si256();
+  for (int c = 0; c < page.head_dim; c += 8) {
+    const __m256i eight = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(page.signs + c * 4));
+    const auto* const sums = reinterpret_cast<const __m128i*>(page.sums + c * 4);
+    const __m256i first =
+        _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(sums)), _mm256_and_si256(eight, nibble));
+    const __m256i second = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(sums + 1)),
+                                               _mm256_and_si256(_mm256_srli_epi16(eight, 4), nibble));
+    low = _mm256_add_epi16(low, _mm256_maddubs_epi16(ones, _mm256_unpacklo_epi8(first, second)));
+    high = _mm256_add_epi16(high, _mm256_maddubs_epi16(ones, _mm256_unpackhi_epi8(first, second)));
+  }
+  const __m128i dots[4] = {_mm256_castsi256_si128(low), _mm256_castsi256_si128(high), _mm256_extracti128_si256(low, 1),
+                           _mm256_extracti128_si256(high, 1)};
+  __m128i largest = _mm_set1_epi16(INT16_MIN);
+  for (int i = 0; i < 4; ++i) {
+    const __m128i sizes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(page.sizes + 8 * i));
+    const __m256i wide = sign_logits_of(dots[i], sizes, page);
+    const __m128i logits = _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(page.logits + 8 * i), logits);
+    largest = _mm_max_epi16(largest, logits);
+  }
+  // The least of unsigned words is found in one instruction.
+  const __m128i below = _mm_minpos_epu16(_mm_sub_epi16(_mm_set1_epi16(INT16_MAX), largest));
+  return static_cast<std::int16_t>(INT16_MAX - _mm_extract_epi16(below, 0));
+}
+
 inline void add_scores(const TileScores& tile) {
   __m256i low[2];   // slots 0-3 and 8-11; the next 16 likewise
   __m256i high[2];  // slots 4-7 and 12-15

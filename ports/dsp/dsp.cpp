@@ -200,6 +200,7 @@ constexpr Kernels kDspKernels = {.name = "dsp",
                                  .outlier_dots = outlier_dots,
                                  .tile_weights = scalar::tile_weights,
                                  .add_scores = scalar::add_scores,
+                                 .sign_logits = scalar::sign_logits,
                                  .q2 = ports::if_built(2, {scalar::encode_row<2>, key_dots<2>, value_sums<2>}),
                                  .q4 = ports::if_built(4, {scalar::encode_row<4>, key_dots<4>, value_sums<4>}),
                                  .q8 = ports::if_built(8, {scalar::encode_row<8>, key_dots<8>, value_sums<8>})};

@@ -138,6 +138,7 @@ constexpr Kernels kNeonKernels = {.name = "neon",
                                   .outlier_dots = outlier_dots,
                                   .tile_weights = tile_weights,
                                   .add_scores = add_scores,
+                                  .sign_logits = sign_logits,
                                   .q2 = ports::if_built(2, {encode_row<2>, key_dots<2>, value_sums<2>}),
                                   .q4 = ports::if_built(4, {encode_row<4>, key_dots<4>, value_sums<4>}),
                                   .q8 = ports::if_built(8, {encode_bytes, key_dots<8>, value_sums<8>})};

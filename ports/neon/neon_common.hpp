@@ -457,6 +457,41 @@ void add_scores(const TileScores& tile) {
   }
 }
 
+// 4 logits, bounded and rounded.
+int32x4_t sign_logits_of(int32x4_t dots, uint16x4_t sizes, const SignLogits& page) {
+  const int32x4_t product = vmulq_s32(dots, vreinterpretq_s32_u32(vmovl_u16(sizes)));
+  const float32x4_t most = vdupq_n_f32(kMostLogit);
+  float32x4_t logit = vaddq_f32(vdupq_n_f32(page.base), vmulq_n_f32(vcvtq_f32_s32(product), page.unit));
+  logit = vmaxq_f32(vminq_f32(logit, most), vnegq_f32(most));
+  return vsubq_s32(vcvtq_s32_f32(vaddq_f32(logit, vdupq_n_f32(32768.5f))), vdupq_n_s32(32768));
+}
+
+std::int16_t sign_logits(const SignLogits& page) {
+  int16x8_t largest = vdupq_n_s16(INT16_MIN);
+  for (int t = 0; t < 32; t += 16) {
+    int16x8_t dots[2] = {vdupq_n_s16(0), vdupq_n_s16(0)};
+    for (int c = 0; c < page.head_dim; c += 8) {
+      const uint8x16_t eight = vld1q_u8(page.signs + c * 4 + t);
+      const int8x16_t first = look_up(load_table(page.sums + c * 4), vandq_u8(eight, vdupq_n_u8(15)));
+      const int8x16_t second = look_up(load_table(page.sums + c * 4 + 16), vshrq_n_u8(eight, 4));
+      dots[0] = vaddq_s16(dots[0], vaddl_s8(vget_low_s8(first), vget_low_s8(second)));
+      dots[1] = vaddq_s16(dots[1], vaddl_s8(vget_high_s8(first), vget_high_s8(second)));
+    }
+    for (int i = 0; i < 2; ++i) {
+      const uint16x8_t sizes = vmovl_u8(vld1_u8(page.sizes + t + 8 * i));
+      const int32x4_t near = sign_logits_of(vmovl_s16(vget_low_s16(dots[i])), vget_low_u16(sizes), page);
+      const int32x4_t far = sign_logits_of(vmovl_s16(vget_high_s16(dots[i])), vget_high_u16(sizes), page);
+      const int16x8_t logits = vcombine_s16(vmovn_s32(near), vmovn_s32(far));
+      vst1q_s16(page.logits + t + 8 * i, logits);
+      largest = vmaxq_s16(largest, logits);
+    }
+  }
+  int16x4_t most = vmax_s16(vget_low_s16(largest), vget_high_s16(largest));
+  most = vpmax_s16(most, most);
+  most = vpmax_s16(most, most);
+  return vget_lane_s16(most, 0);
+}
+
 // Levels of slots below 16, and of the slots 16 later.
 struct Decoded {
   int8x16_t low;

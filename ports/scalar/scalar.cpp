@@ -377,6 +377,25 @@ void add_scores(const TileScores& tile) {
   }
 }
 
+std::int16_t sign_logits(const SignLogits& page) {
+  std::int16_t largest = INT16_MIN;
+  for (int t = 0; t < 32; ++t) {
+    std::int32_t dot = 0;
+    for (int c = 0; c < page.head_dim; c += 8) {
+      const std::uint8_t eight = page.signs[c * 4 + t];
+      const std::int8_t* const sums = page.sums + c * 4;
+      dot += sums[eight & 15] + sums[16 + (eight >> 4)];
+    }
+    float logit = page.base + static_cast<float>(dot * page.sizes[t]) * page.unit;
+    logit = logit < kMostLogit ? logit : kMostLogit;
+    logit = logit > -kMostLogit ? logit : -kMostLogit;
+    const auto rounded = static_cast<std::int16_t>(static_cast<std::int32_t>(logit + 32768.5f) - 32768);
+    page.logits[t] = rounded;
+    largest = rounded > largest ? rounded : largest;
+  }
+  return largest;
+}
+
 namespace {
 
 // The slot of the n-th code of the b-th byte that a channel has in a tile.
@@ -440,6 +459,7 @@ constexpr Kernels kScalarKernels = {.name = "scalar",
                                     .outlier_dots = ports::scalar::outlier_dots,
                                     .tile_weights = ports::scalar::tile_weights,
                                     .add_scores = ports::scalar::add_scores,
+                                    .sign_logits = ports::scalar::sign_logits,
                                     .q2 = ports::scalar::codes<2>(),
                                     .q4 = ports::scalar::codes<4>(),
                                     .q8 = ports::scalar::codes<8>()};

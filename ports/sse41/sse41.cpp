@@ -722,6 +722,45 @@ void value_sums_of(const std::uint8_t* codes, int head_dim, const std::uint8_t* 
   }
 }
 
+// 4 logits, bounded and rounded.
+__m128i sign_logits_of(__m128i dots, __m128i sizes, const SignLogits& page) {
+  const __m128 scaled = _mm_mul_ps(_mm_cvtepi32_ps(_mm_mullo_epi32(dots, sizes)), _mm_set1_ps(page.unit));
+  __m128 logit = _mm_add_ps(_mm_set1_ps(page.base), scaled);
+  logit = _mm_max_ps(_mm_min_ps(logit, _mm_set1_ps(ports::kMostLogit)), _mm_set1_ps(-ports::kMostLogit));
+  return _mm_sub_epi32(_mm_cvttps_epi32(_mm_add_ps(logit, _mm_set1_ps(32768.5f))), _mm_set1_epi32(32768));
+}
+
+std::int16_t sign_logits(const SignLogits& page) {
+  const __m128i nibble = _mm_set1_epi8(15);
+  const __m128i ones = _mm_set1_epi8(1);
+  __m128i largest = _mm_set1_epi16(INT16_MIN);
+  for (int t = 0; t < 32; t += 16) {
+    __m128i low = _mm_setzero_si128();  // of 8 slots
+    __m128i high = _mm_setzero_si128();
+    for (int c = 0; c < page.head_dim; c += 8) {
+      const __m128i eight = load(page.signs + c * 4 + t);
+      const __m128i first = _mm_shuffle_epi8(load(page.sums + c * 4), _mm_and_si128(eight, nibble));
+      const __m128i second =
+          _mm_shuffle_epi8(load(page.sums + c * 4 + 16), _mm_and_si128(_mm_srli_epi16(eight, 4), nibble));
+      low = _mm_add_epi16(low, _mm_maddubs_epi16(ones, _mm_unpacklo_epi8(first, second)));
+      high = _mm_add_epi16(high, _mm_maddubs_epi16(ones, _mm_unpackhi_epi8(first, second)));
+    }
+    const __m128i dots[2] = {low, high};
+    for (int i = 0; i < 2; ++i) {
+      const __m128i sizes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(page.sizes + t + 8 * i));
+      const __m128i near = sign_logits_of(_mm_cvtepi16_epi32(dots[i]), _mm_cvtepu8_epi32(sizes), page);
+      const __m128i far = sign_logits_of(_mm_cvtepi16_epi32(_mm_srli_si128(dots[i], 8)),
+                                         _mm_cvtepu8_epi32(_mm_srli_si128(sizes, 4)), page);
+      const __m128i logits = _mm_packs_epi32(near, far);
+      store(page.logits + t + 8 * i, logits);
+      largest = _mm_max_epi16(largest, logits);
+    }
+  }
+  // The least of unsigned words is found in one instruction.
+  const __m128i below = _mm_minpos_epu16(_mm_sub_epi16(_mm_set1_epi16(INT16_MAX), largest));
+  return static_cast<std::int16_t>(INT16_MAX - _mm_extract_epi16(below, 0));
+}
+
 template <int kBits>
 void value_sums(const std::uint8_t* codes, int head_dim, const std::uint8_t* weights, const float* scales, int count,
                 float* sums) {
@@ -743,6 +782,7 @@ constexpr Kernels kSse41Kernels = {.name = "sse41",
                                    .outlier_dots = outlier_dots,
                                    .tile_weights = tile_weights,
                                    .add_scores = add_scores,
+                                   .sign_logits = sign_logits,
                                    .q2 = ports::if_built(2, {encode_row<2>, key_dots<2>, value_sums<2>}),
                                    .q4 = ports::if_built(4, {encode_row<4>, key_dots<4>, value_sums<4>}),
                                    .q8 = ports::if_built(8, {encode_bytes, key_dots<8>, value_sums<8>})};

@@ -1,4 +1,5 @@
 // Kernels that multiply codes: dots of keys and outliers, sums of values.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <vector>
@@ -90,6 +91,51 @@ TEST_P(DotKernels, OutlierDotsHaveTheScalarBytes) {
         scalar().outlier_dots(outliers.data(), channels, queries.data(), sums.data(), count, expected.data());
         port().outlier_dots(outliers.data(), channels, queries.data(), sums.data(), count, actual.data());
         ASSERT_TRUE(actual.same_bytes(expected)) << describe("outliers", channels, kinds, count);
+      }
+    }
+  }
+}
+
+// The logits of a page of signs, channel by channel, and where they are bounded.
+TEST_P(DotKernels, SignLogitsAreThoseOfTheirChannels) {
+  constexpr float kUnits[] = {0, 0x1p-149f, 0x1p-60f, 1.5e-4f, 3e-3f, 0x1p100f};
+  constexpr float kBases[] = {0, -0.5f, 0.499f, -17.25f, 31999.75f, -31999.75f, 0x1p120f, -0x1p120f};
+  Random random{8};
+  for (int head_dim = 16; head_dim <= 256; head_dim += 16) {
+    for (int kinds = 0; kinds < kByteKinds * kByteKinds; ++kinds) {
+      for (int i = 0; i < 48; ++i) {
+        Unaligned<std::uint8_t> signs{4 * head_dim};
+        Unaligned<std::uint8_t> sizes{32};
+        Unaligned<std::int8_t> query{head_dim};
+        Unaligned<std::int8_t> sums{4 * head_dim};
+        fill_bytes(static_cast<Bytes>(kinds % kByteKinds), random, signs, 0, 255);
+        fill_bytes(static_cast<Bytes>(i % kByteKinds), random, sizes, 0, 255);
+        fill_bytes(static_cast<Bytes>(kinds / kByteKinds), random, query, -31, 31);
+        for (int at = 0; at < 4 * head_dim; ++at) {
+          int sum = 0;
+          for (int c = 0; c < 4; ++c) sum += (at % 16 >> c & 1) != 0 ? query[at / 16 * 4 + c] : -query[at / 16 * 4 + c];
+          sums[at] = static_cast<std::int8_t>(sum);
+        }
+        const float unit = kUnits[i % 6], base = kBases[i / 6];
+        Output<std::int16_t> expected{32}, actual{32};
+        std::int16_t largest = INT16_MIN;
+        for (int t = 0; t < 32; ++t) {
+          int dot = 0;
+          for (int c = 0; c < head_dim; ++c) dot += (signs[c / 8 * 32 + t] >> c % 8 & 1) != 0 ? query[c] : -query[c];
+          const float scaled = static_cast<float>(dot * sizes[t]) * unit;
+          const float logit = std::fmin(std::fmax(base + scaled, -32000.0f), 32000.0f);
+          expected[t] = static_cast<std::int16_t>(static_cast<int>(logit + 32768.5f) - 32768);
+          largest = std::max(largest, expected[t]);
+        }
+        const SignLogits page = {.signs = signs.data(),
+                                 .sizes = sizes.data(),
+                                 .sums = sums.data(),
+                                 .head_dim = head_dim,
+                                 .base = base,
+                                 .unit = unit,
+                                 .logits = actual.data()};
+        ASSERT_EQ(port().sign_logits(page), largest) << describe("signs", head_dim, kinds, i);
+        ASSERT_TRUE(actual.same_bytes(expected)) << describe("signs", head_dim, kinds, i);
       }
     }
   }

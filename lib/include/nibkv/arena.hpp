@@ -181,7 +181,7 @@ struct ColdSpace {
 struct RecallSpace {
   std::uint32_t page = 0;    ///< cold_page_bytes()
   std::uint32_t row = 0;     ///< f32[2][head_dim]
-  std::uint32_t table = 0;   ///< i16[head_dim / 8][256]: products of eight channels of a query with all signs
+  std::uint32_t sums = 0;    ///< i8[head_dim / 4][16]: of four channels of a query with all their signs
   std::uint32_t query = 0;   ///< i8[head_dim]
   std::uint32_t logits = 0;  ///< i16[log], in 1/32 octave
   std::uint32_t votes = 0;   ///< u32[log]
@@ -415,7 +415,7 @@ constexpr RecallSpace recall_space_of(const Shape& shape, const Policy& policy) 
   };
   at.page = take(cold_page_bytes(shape, policy));
   at.row = take(shape.head_dim * 8u);
-  at.table = take(shape.head_dim / 8u * 512);
+  at.sums = take(shape.head_dim * 4u);
   at.query = take(shape.head_dim);
   at.logits = take(policy.log * 2u);
   at.votes = take(policy.log * 4u);

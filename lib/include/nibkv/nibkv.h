@@ -1077,25 +1077,25 @@ NIBKV_API bool nibkv_port_runs(const char* name);
                     NIBKV_PARTIALS_(query_heads, head_dim, storage, (global) || (local), chain_tiles, workers))))
 /* The same under NIBKV_KEEP_RECENT with a log (policy.log, recall, indexed). */
 #define NIBKV_FOOTPRINT_LOG(...) NIBKV_FOOTPRINT_LOG_(__VA_ARGS__)
-#define NIBKV_FOOTPRINT_LOG_(layers, query_heads, kv_heads, head_dim, outlier_channels, max_chunk, workers, storage,  \
-                             tokens, log, recall, indexed)                                                            \
-  (NIBKV_ROUND_(64) + NIBKV_LAYOUT_ + NIBKV_ROUND_(NIBKV_HEADS_(layers, kv_heads) * 36) +                             \
-   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, 1, max_chunk) * 4) +                                           \
-   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, 1, max_chunk) * 32 * (UINT64_C(4) + (outlier_channels))) +     \
-   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, 1, max_chunk) * 4 * (head_dim)*NIBKV_BITS_(storage)) +         \
-   NIBKV_ROUND_(NIBKV_HEADS_(layers, kv_heads) * 48 +                                                                 \
-                NIBKV_MOST_(NIBKV_HEADS_(layers, kv_heads) * (indexed) / 256, UINT64_C(1)) *                          \
-                    ((recall)*UINT64_C(4) + NIBKV_LOG_(log) / 32 * (40 + 5 * UINT64_C(1) * (head_dim)))) +            \
-   NIBKV_MOST_(                                                                                                       \
-       NIBKV_WORKSPACE_(head_dim, storage, 1, 0, NIBKV_TILES_OF_HEAD_(tokens, 1, max_chunk)),                         \
-       NIBKV_ROUND_(                                                                                                  \
-           (workers) * (NIBKV_SCRATCH_(NIBKV_ROWS_((query_heads) / (kv_heads)*UINT64_C(1) * (max_chunk)), head_dim,   \
-                                       outlier_channels, storage, 0, NIBKV_TILES_OF_HEAD_(tokens, 1, max_chunk),      \
-                                       UINT64_C(0), 1) +                                                              \
-                        NIBKV_ROUND_(UINT64_C(32) + 32 * (UINT64_C(4) + (outlier_channels)) +                         \
-                                     4 * UINT64_C(1) * (head_dim)*NIBKV_BITS_(storage)) +                             \
-                        NIBKV_ROUND_(UINT64_C(8) * (head_dim)) + UINT64_C(64) * (head_dim) + NIBKV_ROUND_(head_dim) + \
-                        NIBKV_ROUND_(NIBKV_LOG_(log) * 2) + NIBKV_LOG_(log) * 4 + (recall)*UINT64_C(4)) +             \
+#define NIBKV_FOOTPRINT_LOG_(layers, query_heads, kv_heads, head_dim, outlier_channels, max_chunk, workers, storage, \
+                             tokens, log, recall, indexed)                                                           \
+  (NIBKV_ROUND_(64) + NIBKV_LAYOUT_ + NIBKV_ROUND_(NIBKV_HEADS_(layers, kv_heads) * 36) +                            \
+   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, 1, max_chunk) * 4) +                                          \
+   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, 1, max_chunk) * 32 * (UINT64_C(4) + (outlier_channels))) +    \
+   NIBKV_ROUND_(NIBKV_TILES_(layers, kv_heads, tokens, 1, max_chunk) * 4 * (head_dim)*NIBKV_BITS_(storage)) +        \
+   NIBKV_ROUND_(NIBKV_HEADS_(layers, kv_heads) * 48 +                                                                \
+                NIBKV_MOST_(NIBKV_HEADS_(layers, kv_heads) * (indexed) / 256, UINT64_C(1)) *                         \
+                    ((recall)*UINT64_C(4) + NIBKV_LOG_(log) / 32 * (40 + 5 * UINT64_C(1) * (head_dim)))) +           \
+   NIBKV_MOST_(                                                                                                      \
+       NIBKV_WORKSPACE_(head_dim, storage, 1, 0, NIBKV_TILES_OF_HEAD_(tokens, 1, max_chunk)),                        \
+       NIBKV_ROUND_(                                                                                                 \
+           (workers) * (NIBKV_SCRATCH_(NIBKV_ROWS_((query_heads) / (kv_heads)*UINT64_C(1) * (max_chunk)), head_dim,  \
+                                       outlier_channels, storage, 0, NIBKV_TILES_OF_HEAD_(tokens, 1, max_chunk),     \
+                                       UINT64_C(0), 1) +                                                             \
+                        NIBKV_ROUND_(UINT64_C(32) + 32 * (UINT64_C(4) + (outlier_channels)) +                        \
+                                     4 * UINT64_C(1) * (head_dim)*NIBKV_BITS_(storage)) +                            \
+                        NIBKV_ROUND_(UINT64_C(8) * (head_dim)) + UINT64_C(4) * (head_dim) + NIBKV_ROUND_(head_dim) + \
+                        NIBKV_ROUND_(NIBKV_LOG_(log) * 2) + NIBKV_LOG_(log) * 4 + (recall)*UINT64_C(4)) +            \
            NIBKV_PARTIALS_(query_heads, head_dim, storage, 0, NIBKV_TILES_OF_HEAD_(tokens, 1, max_chunk), workers))))
 #define NIBKV_LOG_(log) (((log) + UINT64_C(31)) / 32 * 32)
 #define NIBKV_LAYOUT_ UINT64_C(256)

@@ -7,34 +7,53 @@
 namespace nibkv {
 namespace {
 
-constexpr std::int32_t kSteps = 32;         // of a logit, to an octave
-constexpr std::int16_t kUnknown = -0x8000;  // the logit of a lost token
+constexpr std::int32_t kSteps = 32;              // of a logit, to an octave
+constexpr std::int32_t kFaintest = 20 * kSteps;  // so far below the largest logit a token has no weight
+constexpr std::int16_t kUnknown = -0x8000;       // the logit of a lost token
 
-// 2^-i/32 in Q20.
-struct Powers {
-  std::uint32_t at[kSteps];
-};
-constexpr Powers make_powers() {
-  // 2^(-1/32), by five square roots of a half.
-  double root = 0.5;
-  for (int i = 0; i < 5; ++i) {
-    double guess = 1;
-    for (int step = 0; step < 30; ++step) guess = (guess + root / guess) / 2;
-    root = guess;
-  }
-  Powers table{};
-  double power = 1048576;
-  for (std::uint32_t& at : table.at) {
-    at = static_cast<std::uint32_t>(power + 0.5);
-    power *= root;
-  }
-  return table;
+// The loops below are written so that they become vectors: no branches, and sums of 32 bits.
+
+// 2^(-below / 32) in Q20, less one; straight between powers of two, so up to 6 % too much: the exponent and the first
+// bits of a float. 0 from kFaintest on.
+std::int32_t weight_of(std::int32_t logit, std::int32_t largest) {
+  const std::int32_t below = largest - logit < kFaintest ? largest - logit : kFaintest;
+  const auto bits = static_cast<std::uint32_t>((127 + 20) * kSteps - below) << 18;
+  return static_cast<std::int32_t>(float_from_bits(bits)) - 1;
 }
-constexpr Powers kPowers = make_powers();
 
-std::uint32_t weight_of(std::int32_t logit, std::int32_t largest) {
-  const std::int32_t below = largest - logit;
-  return below >= 20 * kSteps ? 0 : kPowers.at[below % kSteps] >> below / kSteps;
+std::uint64_t sum_of_weights(const std::int16_t* logits, std::uint32_t count, std::int32_t largest) {
+  constexpr std::uint32_t kBlock = 1024;  // whose sum fits
+  std::uint64_t sum = 0;
+  for (std::uint32_t first = 0; first < count; first += kBlock) {
+    const std::uint32_t end = count - first < kBlock ? count : first + kBlock;
+    std::int32_t of_block = 0;
+    for (std::uint32_t i = first; i < end; ++i) of_block += weight_of(logits[i], largest);
+    sum += static_cast<std::uint32_t>(of_block);
+  }
+  return sum;
+}
+
+void add_votes(const std::int16_t* logits, std::uint32_t count, std::int32_t largest, float share,
+               std::int32_t* votes) {
+  for (std::uint32_t i = 0; i < count; ++i)
+    votes[i] += static_cast<std::int32_t>(static_cast<float>(weight_of(logits[i], largest)) * share);
+}
+
+// Votes as a float's exponent and first seven bits have them: from 0 for none to kMostRank.
+constexpr std::int32_t kRankOfOne = 127 << 7;
+constexpr std::uint32_t kMostRank = (31 << 7) + 1;
+void rank_votes(const std::int32_t* votes, std::uint32_t count, std::int16_t* ranks) {
+  for (std::uint32_t i = 0; i < count; ++i) {
+    const auto bits = static_cast<std::int32_t>(bits_from_float(static_cast<float>(votes[i])) >> 16);
+    ranks[i] = static_cast<std::int16_t>(bits < kRankOfOne ? 0 : bits - kRankOfOne + 1);
+  }
+}
+
+std::uint32_t count_from(const std::int16_t* ranks, std::uint32_t count, std::uint32_t least) {
+  const auto limit = static_cast<std::int16_t>(least);
+  std::uint32_t from = 0;
+  for (std::uint32_t i = 0; i < count; ++i) from += ranks[i] >= limit ? 1 : 0;
+  return from;
 }
 
 // A rotated key of a page, its outlier channels among the others and without the mean of the profile, which moves all
@@ -116,34 +135,37 @@ Votes::Votes(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, st
       basis_(to, layer, kv_head),
       first_(first_page(to, head_)),
       count_((head_.pages - first_) * kTileSlots),
-      share_(0x1p31f / static_cast<float>(rows)) {
+      share_(0x1p30f / static_cast<float>(rows)) {
   const RecallSpace at = recall_space_of(to.shape(), to.policy());
-  table_ = in_place<std::int16_t>(space + at.table);
+  sums_ = in_place<std::int8_t>(space + at.sums);
   query_ = in_place<std::int8_t>(space + at.query);
   logits_ = in_place<std::int16_t>(space + at.logits);
-  votes_ = in_place<std::uint32_t>(space + at.votes);
+  votes_ = in_place<std::int32_t>(space + at.votes);
   std::memset(votes_, 0, std::size_t{count_} * 4);
 }
 
-// For each eight channels and each of their signs: the sum of the query's codes with those signs.
-void Votes::fill_table(const std::int8_t* query) {
-  for (std::uint32_t group = 0; group < to_.shape().head_dim / 8; ++group) {
-    std::int16_t* const sums = table_ + group * 256;
+// For each four channels and each of their signs: the sum of the query's codes with those signs. Codes have 31 steps here
+// instead of 127, so that the sums are bytes; signs say less than that.
+void Votes::fill_sums() {
+  for (std::uint32_t c = 0; c < to_.shape().head_dim; c += 4) {
+    std::int8_t* const sums = sums_ + c * 4;
+    std::int32_t codes[4];
+    for (std::uint32_t i = 0; i < 4; ++i) codes[i] = (query_[c + i] * 62 + 127 + 254 * 31) / 254 - 31;
     std::int32_t negative = 0;
-    for (std::uint32_t c = 0; c < 8; ++c) negative -= query[group * 8 + c];
-    sums[0] = static_cast<std::int16_t>(negative);
-    for (std::uint32_t c = 0; c < 8; ++c) {
-      const std::int32_t more = 2 * query[group * 8 + c];
-      for (std::uint32_t i = 0; i < 1u << c; ++i) sums[(1u << c) + i] = static_cast<std::int16_t>(sums[i] + more);
+    for (const std::int32_t code : codes) negative -= code;
+    sums[0] = static_cast<std::int8_t>(negative);
+    for (std::uint32_t i = 0; i < 4; ++i) {
+      for (std::uint32_t j = 0; j < 1u << i; ++j)
+        sums[(1u << i) + j] = static_cast<std::int8_t>(sums[j] + 2 * codes[i]);
     }
   }
 }
 
 // A logit in steps.
 static std::int16_t rounded(float logit) {
-  logit = logit < 32000.0f ? logit : 32000.0f;
-  logit = logit > -32000.0f ? logit : -32000.0f;
-  return static_cast<std::int16_t>(static_cast<std::int32_t>(logit + 32768.0f) - 32768);
+  logit = logit < ports::kMostLogit ? logit : ports::kMostLogit;
+  logit = logit > -ports::kMostLogit ? logit : -ports::kMostLogit;
+  return static_cast<std::int16_t>(static_cast<std::int32_t>(logit + 32768.5f) - 32768);
 }
 
 void Votes::weigh_log(float* row) {
@@ -151,7 +173,7 @@ void Votes::weigh_log(float* row) {
   rotate_in(to_.kernels(), row, dim, row);
   const float scale = bounded_query_scale(to_.kernels().quantise_query(row, static_cast<int>(dim), query_));
   const float steps = scale * octaves_per_logit(dim) * kSteps;
-  fill_table(query_);
+  fill_sums();
   std::int16_t* logits = logits_;
   for (std::uint32_t page = first_; page < head_.pages; ++page, logits += kTileSlots) {
     const IndexPage index = index_.at(page);
@@ -159,19 +181,16 @@ void Votes::weigh_log(float* row) {
       for (std::uint32_t t = 0; t < kTileSlots; ++t) logits[t] = kUnknown;
       continue;
     }
-    std::int16_t dots[kTileSlots] = {};
-    for (std::uint32_t group = 0; group < dim / 8; ++group) {
-      const std::int16_t* const sums = table_ + group * 256;
-      const std::uint8_t* const signs = index.signs() + group * kTileSlots;
-      for (std::uint32_t t = 0; t < kTileSlots; ++t) dots[t] = static_cast<std::int16_t>(dots[t] + sums[signs[t]]);
-    }
     const auto of_mean = static_cast<float>(dot_of_codes(query_, index.mean(), dim));
-    const float base = of_mean * from_scale16(index.scale(0)) * steps;
-    const float unit = from_scale16(index.scale(1)) * steps;
-    for (std::uint32_t t = 0; t < kTileSlots; ++t) {
-      logits[t] = rounded(base + static_cast<float>(dots[t] * index.sizes()[t]) * unit);
-      largest_ = logits[t] > largest_ ? logits[t] : largest_;
-    }
+    const std::int16_t largest =
+        to_.kernels().sign_logits({.signs = index.signs(),
+                                   .sizes = index.sizes(),
+                                   .sums = sums_,
+                                   .head_dim = static_cast<int>(dim),
+                                   .base = of_mean * from_scale16(index.scale(0)) * steps,
+                                   .unit = from_scale16(index.scale(1)) * (steps * (127.0f / 31)),
+                                   .logits = logits});
+    largest_ = largest > largest_ ? largest : largest_;
   }
 }
 
@@ -208,9 +227,9 @@ std::uint64_t Votes::weigh_own(float* row, std::uint32_t visible) {
       logits[t] = rounded(logit * steps);
       largest = logits[t] > largest ? logits[t] : largest;
     }
-    if (largest != largest_) mass = mass * weight_of(largest_, largest) >> 20;
+    if (largest != largest_) mass = mass * (weight_of(largest_, largest) + 1u) >> 20;
     largest_ = largest;
-    for (std::uint32_t t = 0; t < lanes; ++t) mass += weight_of(logits[t], largest);
+    mass += sum_of_weights(logits, lanes, largest);
   }
   return mass;
 }
@@ -222,31 +241,25 @@ void Votes::add(float* row, std::uint32_t visible) {
   weigh_log(row);
   if (largest_ == kUnknown) return;
   std::uint64_t sum = weigh_own(again, visible);
-  for (std::uint32_t i = 0; i < count_; ++i) sum += weight_of(logits_[i], largest_);
-  const float share = share_ / static_cast<float>(sum);
-  for (std::uint32_t i = 0; i < count_; ++i)
-    votes_[i] += static_cast<std::uint32_t>(static_cast<float>(weight_of(logits_[i], largest_)) * share);
+  sum += sum_of_weights(logits_, count_, largest_);
+  add_votes(logits_, count_, largest_, share_ / static_cast<float>(sum), votes_);
 }
 
-std::uint32_t Votes::choose(std::uint32_t* chosen) const {
+std::uint32_t Votes::choose(std::uint32_t* chosen) {
   const std::uint32_t most = to_.policy().recall;
-  // The most votes that a token has which is not chosen.
+  std::int16_t* const ranks = logits_;
+  rank_votes(votes_, count_, ranks);
+  // The highest of a token that is not chosen.
   const std::uint32_t limit = largest_that([&](std::uint32_t least) {
-    std::uint32_t count = 0;
-    for (std::uint32_t i = 0; i < count_; ++i) count += votes_[i] >= least ? 1 : 0;
-    return least == 0 || count > most;
+    return least == 0 || (least <= kMostRank && count_from(ranks, count_, least) > most);
   });
-  std::uint32_t above = 0;
-  for (std::uint32_t i = 0; i < count_; ++i) above += votes_[i] > limit ? 1 : 0;
-  std::uint32_t equal = 0;  // the newest of those with just so many
-  if (limit != 0) {
-    for (std::uint32_t i = 0; i < count_; ++i) equal += votes_[i] == limit ? 1 : 0;
-  }
-  std::uint32_t skipped = above + equal > most ? above + equal - most : 0;
+  const std::uint32_t enough = count_from(ranks, count_, limit == 0 ? 1 : limit);
+  std::uint32_t skipped = enough > most ? enough - most : 0;  // the oldest of those that are equal
   std::uint32_t count = 0;
   for (std::uint32_t i = 0; i < count_; ++i) {
-    if (votes_[i] < limit || votes_[i] == 0) continue;
-    if (votes_[i] == limit && skipped != 0) {
+    const auto rank = static_cast<std::uint32_t>(ranks[i]);
+    if (rank < limit || rank == 0) continue;
+    if (rank == limit && skipped != 0) {
       --skipped;
       continue;
     }

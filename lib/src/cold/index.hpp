@@ -79,10 +79,10 @@ class Votes {
   /// The tokens with the most of it, at most Policy::recall, rising; none that gets nothing.
   /// @param chosen  u32[recall]
   /// @returns how many
-  std::uint32_t choose(std::uint32_t* chosen) const;
+  std::uint32_t choose(std::uint32_t* chosen);
 
  private:
-  void fill_table(const std::int8_t* query);
+  void fill_sums();
   void weigh_log(float* row);
   std::uint64_t weigh_own(float* row, std::uint32_t visible);
 
@@ -94,10 +94,10 @@ class Votes {
   std::uint32_t first_;  // page that is not forgotten
   std::uint32_t count_;  // of tokens, lost ones too
   float share_;          // of a row in the votes
-  std::int16_t* table_;
+  std::int8_t* sums_;
   std::int8_t* query_;
-  std::int16_t* logits_;
-  std::uint32_t* votes_;
+  std::int16_t* logits_;  // then what choose() ranks
+  std::int32_t* votes_;
   std::int32_t largest_ = 0;  // logit of the row
 };
 
