@@ -41,12 +41,11 @@ Status check_log(const ArenaView& to, const SnapshotSource& source, const Parts&
     counts.pages += indexed_pages(to, log);
   }
   if (parts.bytes[kLog] != log_section_bytes(to, counts)) return Status::kCorrupt;
-  const std::uint32_t bytes = index_page_bytes(to.shape().head_dim);
-  auto* const space =
-      in_place<std::uint8_t>(to.scratch(0) + to.scratch_layout().recall);  // that of a page, which is more
+  const std::uint32_t dim = to.shape().head_dim, signs = kTileSlots / 8 * dim;
+  std::uint8_t after_signs[index_page_bytes(kMaxHeadDim) - kTileSlots / 8 * kMaxHeadDim];
   for (; counts.pages != 0; --counts.pages) {
-    if (!logs.get(space, bytes)) return Status::kStorageFailed;
-    if (!sound_index({space, to.shape().head_dim})) return Status::kCorrupt;
+    if (!logs.skip(signs) || !logs.get(after_signs, index_page_bytes(dim) - signs)) return Status::kStorageFailed;
+    if (!sound_index(after_signs, dim)) return Status::kCorrupt;
   }
   return Status::kOk;
 }

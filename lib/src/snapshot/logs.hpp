@@ -8,7 +8,7 @@
 namespace nibkv {
 
 /// Checks that there is such a section where there is a log and nowhere else, that it is of the cache's store, and that
-/// it has what indices have, for the tokens that the chains have seen and do not hold. Takes the scratch of worker 0.
+/// it has what indices have, for the tokens that the chains have seen and do not hold.
 /// @returns kOtherStore; kCorrupt; kStorageFailed
 Status check_log(const ArenaView& to, const SnapshotSource& source, const Parts& parts);
 
