@@ -103,7 +103,8 @@ class Conversation {
   std::vector<std::byte> save(std::uint64_t model, std::string_view cache) const;
   /// Continues from the call of save(), byte for byte, on any port and with any number of threads.
   /// @throws Error if the bytes are damaged, not a conversation, or of another model, cache or
-  ///         profile. What was said is still there then.
+  ///         profile: what was said is still there then; and if none of the pages of its log are in their file: then
+  ///         it is as after reset().
   void load(std::span<const std::byte> bytes, std::uint64_t model);
 
   const Counts& counts() const { return counts_; }

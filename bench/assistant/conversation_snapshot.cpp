@@ -133,6 +133,18 @@ void Conversation::load(std::span<const std::byte> bytes, std::uint64_t model) {
                          : std::string(nibkv::text(status))) +
                 "; it was saved with a cache of " + note.text(note.remaining()));
   }
+  if (const TileStore::LogPages pages = store_.verify_log(); pages.there != pages.expected || pages.others) {
+    if (pages.there == 0) {
+      reset();
+      throw Error(pages.others ? "the file of --cold has pages, and the conversation none yet: they are another one's"
+                               : "the file of --cold has none of the " + std::to_string(pages.expected) +
+                                     " pages of the conversation");
+    }
+    if (options_.say) {
+      options_.say(std::to_string(pages.expected - pages.there) + " of the " + std::to_string(pages.expected) +
+                   " pages that left the cache are lost: they are damaged or were written over in the file of --cold");
+    }
+  }
   pending_ = std::move(pending);
   again_ = 0;
   question_.clear();

@@ -55,8 +55,10 @@ be written --name VALUE or --name=VALUE.
                        the same model, profile, policy and size of the cache (--tokens says it more
                        surely than --arena, of which threads take a part). Its draws go on too:
                        --seed is not read
-  --cold FILE          where the log of --policy recall goes (default: memory). It is for this run
-                       alone: --save and --load are not for this policy
+  --cold FILE          where the log of --policy recall goes (default: memory). With --save it stays
+                       there, and --load goes on with it, in the file itself: keep copies of both
+                       files to go back to. Without --load it must be new or empty; after a run
+                       without --save, too, it is empty again
   --port NAME          of the computing kernels (default: the fastest)
   --list-ports         print the ports of this program and end
   --threads N          (default: as many as cores)
@@ -116,8 +118,13 @@ Settings parse_assistant(int count, const char* const* words) {
   settings.load = arguments.text("load");
   read_sampling(arguments, settings.conversation);
   settings.cache = read_store_arguments(arguments, "ems", "");
-  if (settings.cache.store.policy == "recall" && (settings.save || settings.load))
-    throw UsageError("a cache with a log cannot be saved: --save and --load are not for --policy recall");
+  if (settings.cache.store.policy == "recall" && (settings.save || settings.load) &&
+      settings.cache.store.cold_file.empty()) {
+    throw UsageError("with --policy recall, --save and --load need the file of what leaves the cache: --cold");
+  }
+  settings.cache.store.cold_use = settings.load   ? PageFileUse::kOld
+                                  : settings.save ? PageFileUse::kNew
+                                                  : PageFileUse::kPassing;
   check_settings(settings.cache.store.settings, settings.cache.store.policy);
   settings.cache.store.storage = parse_storage(arguments.text("storage", "q4"));
   if (settings.cache.store.storage == Storage::kF32) throw UsageError("--storage f32 is for nibkv-eval");

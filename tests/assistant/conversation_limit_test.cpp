@@ -75,6 +75,12 @@ TEST_F(ConversationLimitTest, StaysWherePoliciesKeepEverything) {
   store.policy = "full";
   store.tokens = 2048;
   EXPECT_EQ(endless_reach(model_.config(), store), 0u);
+  // Nor does one with a log, which goes on without a reach.
+  store.policy = "recall";
+  for (const std::uint32_t tokens : {0u, 256u}) {
+    store.tokens = tokens;
+    EXPECT_EQ(endless_reach(model_.config(), store), 0u) << tokens;
+  }
 }
 
 // What is taken back far beyond the limit is not read again from its beginning.

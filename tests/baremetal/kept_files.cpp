@@ -27,7 +27,8 @@ NIBKV_KEPT_FILE(1, "2-f32");
 NIBKV_KEPT_FILE(2, "2-merged");
 NIBKV_KEPT_FILE(3, "2-table");
 NIBKV_KEPT_FILE(4, "2-folded");
-static_assert(std::size(nibkv::test::kKeptSnapshots) == 5);
+NIBKV_KEPT_FILE(5, "2-log");
+static_assert(std::size(nibkv::test::kKeptSnapshots) == 6);
 
 namespace nibkv::metal {
 
@@ -43,6 +44,8 @@ std::span<const std::byte> kept_file(std::size_t index) {
       return {nibkv_kept_3, nibkv_kept_3_end};
     case 4:
       return {nibkv_kept_4, nibkv_kept_4_end};
+    case 5:
+      return {nibkv_kept_5, nibkv_kept_5_end};
     default:
       return {};
   }

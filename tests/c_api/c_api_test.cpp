@@ -206,6 +206,60 @@ TEST(CApi, RecallsAsTheCppInterfaceDoes) {
   EXPECT_GT(usage.read_pages, 100u);
 }
 
+TEST(CApi, ALogGoesOnAfterARestartAndInACopy) {
+  constexpr Shape kOne = {.layers = 1, .query_heads = 4, .kv_heads = 2, .head_dim = 32, .max_chunk = 4};
+  Policy policy = recall_window(128, 512);
+  policy.indexed = 256;
+  const nibkv_shape shape = in_c(kOne);
+  const nibkv_policy c_policy = in_c(policy);
+  const std::size_t bytes = nibkv_footprint(&shape, &c_policy);
+  CountedStore first, second;
+  first.pages.resize(static_cast<std::size_t>(nibkv_cold_bytes(&shape, &c_policy)));
+  second.pages.resize(first.pages.size());
+  nibkv_cold_store store = store_of(first), other = store_of(second);
+  store.identity = 5;
+  other.identity = 6;
+  Arena arena(bytes), after(bytes), copied(bytes);
+  nibkv_options options = {};
+  options.store = &store;
+  nibkv_cache cache = {}, restored = {}, copy = {};
+  EXPECT_EQ(nibkv_verify_log(&cache, 0, 0), NIBKV_NOT_READY);
+  ASSERT_EQ(nibkv_init(&cache, arena.bytes().data(), bytes, &shape, &c_policy, &options), NIBKV_OK);
+  ASSERT_EQ(nibkv_init(&restored, after.bytes().data(), bytes, &shape, &c_policy, &options), NIBKV_OK);
+  Random random(10);
+  const auto step = [&](nibkv_cache* one, const std::vector<float>& rows, const std::vector<float>& queries) {
+    std::vector<float> out(128);
+    EXPECT_EQ(nibkv_append(one, 0, 1, rows.data(), rows.data()), NIBKV_OK);
+    EXPECT_EQ(nibkv_recall(one, 0, 1, queries.data(), nullptr), NIBKV_OK);
+    EXPECT_EQ(nibkv_attend(one, 0, 1, queries.data(), out.data(), nullptr), NIBKV_OK);
+    return out;
+  };
+  for (int i = 0; i < 400; ++i) (void)step(&cache, random.bells(64), random.bells(128));
+  std::vector<std::byte> snapshot(static_cast<std::size_t>(nibkv_most_snapshot_bytes(&shape, &c_policy, 0)));
+  const restart with = {snapshot.data(), snapshot.size(), &restored, 1, 2, copied.bytes().data(), bytes, &other, &copy};
+  ASSERT_EQ(restart_in_c(&cache, &with), NIBKV_OK);
+  EXPECT_EQ(nibkv_recall_usage_now(&restored).lost_pages, 0u);
+  EXPECT_GT(second.writes, 10u);
+  EXPECT_EQ(nibkv_verify_log(&restored, 0, 2), NIBKV_BAD_ARGUMENT);
+  // The last token is in the log long before these end.
+  for (int i = 0; i < 60; ++i) {
+    const std::vector<float> rows = random.bells(64), queries = random.bells(128);
+    const std::vector<float> out = step(&copy, rows, queries);
+    ASSERT_TRUE(test::same_bytes(step(&restored, rows, queries), out)) << i;
+  }
+  EXPECT_EQ(nibkv_recall_usage_now(&copy).lost_pages, 0u);
+  // Of another store, and of a file that is gone.
+  store.identity = 7;
+  EXPECT_EQ(restart_in_c(&copy, &with), NIBKV_OTHER_STORE);
+  store.identity = 5;
+  std::fill(first.pages.begin(), first.pages.end(), std::byte{0});
+  ASSERT_EQ(restart_in_c(&restored, &with), NIBKV_OK);
+  const nibkv_recall_usage usage = nibkv_recall_usage_now(&restored);
+  EXPECT_EQ(usage.lost_pages, usage.written_pages - usage.forgotten_pages);
+  EXPECT_EQ(nibkv_clone(&cache, copied.bytes().data(), bytes, &copy), NIBKV_BAD_ARGUMENT);
+  EXPECT_EQ(nibkv_clone_with_store(&cache, copied.bytes().data(), bytes, &store, &copy), NIBKV_BAD_ARGUMENT);
+}
+
 TEST(CApi, AConversationGivesTheBytesOfTheCppInterface) {
   Random random(1);
   const std::uint32_t all = 150, prompt = 61, tokens = 96;
@@ -541,8 +595,8 @@ TEST(CApi, StatusesAndNamesAreThoseOfCpp) {
   // To 31: what an enumeration of 21 values may hold in C++.
   for (int i = 0; i <= 31; ++i)
     EXPECT_EQ(nibkv_status_text(static_cast<nibkv_status>(i)), text(static_cast<Status>(i)));
-  EXPECT_NE(text(Status{NIBKV_GONE}), "unknown status");
-  EXPECT_EQ(text(Status{NIBKV_GONE + 1}), "unknown status") << "a status that nibkv.h lacks";
+  EXPECT_NE(text(Status{NIBKV_OTHER_STORE}), "unknown status");
+  EXPECT_EQ(text(Status{NIBKV_OTHER_STORE + 1}), "unknown status") << "a status that nibkv.h lacks";
   for (std::uint32_t i = 0; !port_name(i).empty(); ++i) {
     EXPECT_EQ(nibkv_port_name(i), port_name(i));
     EXPECT_EQ(nibkv_port_runs(nibkv_port_name(i)), port_runs(port_name(i)));

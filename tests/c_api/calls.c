@@ -143,3 +143,15 @@ uint64_t macro_footprint_of(const nibkv_policy* policy, const nibkv_shape* shape
   return NIBKV_FOOTPRINT(OF(shape), policy->tokens, policy->keep, global, local, merge,
                          policy->budget == NIBKV_BUDGET_UNIFORM ? 1 : policy->most);
 }
+
+nibkv_status restart_in_c(const nibkv_cache* from, const restart* with) {
+  nibkv_status status = nibkv_save(from, with->snapshot, with->snapshot_bytes, NULL);
+  if (status == NIBKV_OK) status = nibkv_restore(with->to, with->snapshot, with->snapshot_bytes);
+  for (uint32_t layer = 0; layer < with->layers; ++layer) {
+    for (uint32_t head = 0; head < with->kv_heads; ++head) {
+      if (status == NIBKV_OK) status = nibkv_verify_log(with->to, layer, head);
+    }
+  }
+  if (status != NIBKV_OK) return status;
+  return nibkv_clone_with_store(with->to, with->arena, with->arena_bytes, with->store, with->copy);
+}

@@ -43,6 +43,19 @@ nibkv_status run_in_c(const setup* with, results* to);
  * is `less` bytes shorter. */
 nibkv_status init_static(nibkv_cache* cache, size_t less);
 
+/* Saves a cache with a log, restores it into `to`, asks whether its pages are there, and copies it to `copy`. */
+typedef struct restart {
+  void* snapshot;
+  size_t snapshot_bytes;
+  nibkv_cache* to;
+  uint32_t layers, kv_heads;
+  void* arena; /* of `copy` */
+  size_t arena_bytes;
+  const nibkv_cold_store* store; /* its own */
+  nibkv_cache* copy;
+} restart;
+nibkv_status restart_in_c(const nibkv_cache* from, const restart* with);
+
 /* The macro NIBKV_FOOTPRINT of a policy. */
 uint64_t macro_footprint_of(const nibkv_policy* policy, const nibkv_shape* shape);
 

@@ -37,8 +37,13 @@ std::vector<Kind> kinds() {
   Policy tiers = tova(66);
   tiers.tail = 1;
   tiers.faint = 32;
+  Policy log = streaming_llm(68);
+  log.recall = 32;
+  log.log = 64;
+  log.indexed = 128;
   return {{one, ems(40)},    {two, full(40)}, {two, streaming_llm(40)}, {two, ada_kv(64)}, {one, merged},
-          {exact, full(40)}, {pair, folded},  {pair, scored},           {one, tiers},      {two, precise_tail(64, 4)}};
+          {exact, full(40)}, {pair, folded},  {pair, scored},           {one, tiers},      {two, precise_tail(64, 4)},
+          {two, log}};
 }
 
 void work(Cache& cache, std::uint64_t seed) {
@@ -50,6 +55,8 @@ void work(Cache& cache, std::uint64_t seed) {
       const Status appended = append(cache, layer, rows, rows);
       const bool out_of_turn = appended == Status::kBadArgument && has_pairs(cache.policy());
       EXPECT_TRUE(appended == Status::kOk || appended == Status::kFull || out_of_turn);
+      const auto asked = random.bells(std::size_t{shape.query_heads} * shape.head_dim);
+      EXPECT_EQ(recall(cache, layer, asked), Status::kOk);
       const auto queries = random.bells(std::size_t{shape.query_heads} * shape.head_dim);
       std::vector<float> out(queries.size());
       const Status attended = attend(cache, layer, queries, out);
@@ -79,6 +86,7 @@ class Cached {
     Cache& cache = rig_.cache();
     std::vector<std::byte> bytes(input.begin(), input.end());  // a copy of exact size, for sanitizers
     const Status taken = of == nullptr ? restore(cache, bytes) : import_snapshot(cache, of->shape, of->policy, bytes);
+    EXPECT_TRUE(of == nullptr || !has_log(of->policy) || taken == Status::kBadPolicy);
     if (taken != Status::kOk) {
       EXPECT_EQ(rig_.arena().copy(), before_);
       return;
@@ -128,8 +136,12 @@ void seal(std::vector<std::byte>& bytes, const std::vector<std::byte>& good) {
 
 std::vector<std::byte> good_snapshot(const Kind& kind) {
   Rig rig(kind.shape, kind.policy);
-  // Layers that share codes fold from the 35th token on; slots are faint from the 67th.
-  const std::uint64_t rounds = has_pairs(kind.policy) ? 13 : has_tiers(kind.policy) ? 25 : 4;
+  // Layers that share codes fold from the 35th token on; slots are faint from the 67th, and the
+  // log is full after 132.
+  const std::uint64_t rounds = has_pairs(kind.policy)   ? 13
+                               : has_tiers(kind.policy) ? 25
+                               : has_log(kind.policy)   ? 50
+                                                        : 4;
   for (std::uint64_t i = 0; i < rounds; ++i) work(rig.cache(), i);
   return test::saved(rig.cache());
 }

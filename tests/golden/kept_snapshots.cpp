@@ -22,8 +22,9 @@ Status KeptCache::init(const KeptSnapshot& one, std::string_view port) {
     if (status != Status::kOk) return status;
   }
   const std::span budgets(one.budgets, one.budget_count);
+  store_ = memory_store(pages_, 7);
   return cache_.init(std::span(arena_).first(footprint(shape, one.policy)), shape, one.policy,
-                     {port, profile, budgets});
+                     {.port = port, .profile = profile, .budgets = budgets, .store = &store_});
 }
 
 Status KeptCache::fill(const KeptSnapshot& one) {
@@ -53,6 +54,11 @@ Status KeptCache::go_on_from(std::uint64_t& word) {
 KeptResult try_kept(const KeptSnapshot& one, std::span<const std::byte> snapshot, std::string_view port,
                     KeptCache& memory) {
   KeptResult result;
+  if (has_log(one.policy)) {  // its pages are not in the snapshot
+    result.status = memory.init(one, port);
+    if (result.status == Status::kOk) result.status = memory.fill(one);
+    if (result.status != Status::kOk) return result;
+  }
   result.status = memory.init(one, port);
   if (result.status == Status::kOk) result.status = restore(memory.cache(), snapshot);
   if (result.status != Status::kOk) return result;

@@ -52,6 +52,13 @@ constexpr Policy folded() {
   return policy;
 }
 
+constexpr Policy logged() {
+  Policy policy = streaming_llm(68);
+  policy.recall = 32;
+  policy.log = 64;
+  return policy;
+}
+
 }  // namespace kept
 
 // Files of a released version are never written again. To make new ones: run nibkv_golden_tests
@@ -62,6 +69,7 @@ inline constexpr KeptSnapshot kKeptSnapshots[] = {
     {"2-merged", kept::kWide, kept::merged(), 30, 0x14f8152f2e8c0ba5},
     {"2-table", kept::kWide, kept::table(), 30, 0x7d6610f906ed8d83, {96, 32, 64, 64}, 4},
     {"2-folded", kept::kWide, kept::folded(), 30, 0xd404b5e4e6c03fd6},
+    {"2-log", kept::kSmall, kept::logged(), 35, 0x38c5420b01101ad6},
 };
 inline constexpr char kKeptNote[] = "what the caller keeps beside it";
 
@@ -73,7 +81,7 @@ constexpr std::size_t most_of_kept(Needs needs) {
   return most;
 }
 
-/// The cache of one of them, in its own memory.
+/// The cache of one of them, in its own memory. The store of a log keeps what it has when another cache is made.
 class KeptCache {
  public:
   Status init(const KeptSnapshot& one, std::string_view port);
@@ -103,6 +111,9 @@ class KeptCache {
   std::byte saved_[most_of_kept([](const KeptSnapshot& one) {
     return static_cast<std::size_t>(most_snapshot_bytes(one.shape, one.policy, sizeof kKeptNote));
   })];
+  std::byte pages_[most_of_kept(
+      [](const KeptSnapshot& one) { return static_cast<std::size_t>(cold_bytes(one.shape, one.policy)); })];
+  ColdStore store_;
   float keys_[kRows], values_[kRows], queries_[kRows], out_[kRows];
   std::uint32_t target_[most_of_kept([](const KeptSnapshot& one) { return most_held(one.shape, one.policy); })];
   Cache cache_;

@@ -16,6 +16,7 @@
 #include "tests/support/arena.hpp"
 #include "tests/support/rig.hpp"
 #include "tests/support/shares.hpp"
+#include "tests/support/snapshots.hpp"
 
 namespace nibkv::test {
 
@@ -50,8 +51,12 @@ class LogWalk {
         append_to(random_.below(shape_.layers), random_.within(1, shape_.max_chunk));
       } else if (kind < 65) {
         recall_some();
-      } else if (kind < 85) {
+      } else if (kind < 82) {
         attend_some();
+      } else if (kind < 84) {
+        restart();
+      } else if (kind < 86) {
+        copy();
       } else if (kind < 88) {
         refuse_some();
       } else if (kind < 94) {
@@ -194,6 +199,89 @@ class LogWalk {
     }
     ASSERT_EQ(truncate(all_, wanted), Status::kOk);
     for (std::uint32_t& layer : seen_) layer = std::min(layer, wanted);
+  }
+
+  // Saves, goes on or not, and comes back over the store as it is now; some of its pages may be gone.
+  void restart() {
+    const std::vector<std::byte> snapshot = saved(rig_.cache());
+    const std::uint32_t logged_before = logged_tokens();
+    const bool other_content = random_.below(4) == 0;  // what it is restored over
+    if (other_content) {
+      ASSERT_EQ(rig_.cache().clear(), Status::kOk) << what();
+    }
+    ASSERT_EQ(restore(rig_.cache(), snapshot), Status::kOk) << what();
+    ASSERT_EQ(saved(rig_.cache()), snapshot) << what();
+    ASSERT_EQ(logged_tokens(), logged_before) << what();
+    const std::uint32_t gone = failing_ == 0 || random_.below(2) == 0 ? 0 : random_.within(1, 3);
+    for (std::uint32_t i = 0; i < gone; ++i) spoil(random_.below(pages_in_store()));
+    if (random_.below(2) == 0) return;
+    for (std::uint32_t layer = 0; layer < shape_.layers; ++layer) {
+      for (std::uint32_t head = 0; head < shape_.kv_heads; ++head)
+        ASSERT_EQ(verify_log(rig_.cache(), layer, head), Status::kOk) << what();
+    }
+    if (failing_ == 0 && spoilt_.empty()) {
+      ASSERT_EQ(logged_tokens(), logged_before) << what();
+    }
+  }
+
+  std::uint32_t pages_in_store() const {
+    return static_cast<std::uint32_t>(cold_bytes(shape_, policy_) / cold_page_bytes(shape_, policy_));
+  }
+  std::uint32_t logged_tokens() const {
+    std::uint32_t tokens = 0;
+    for (std::uint32_t layer = 0; layer < shape_.layers; ++layer) {
+      for (std::uint32_t head = 0; head < shape_.kv_heads; ++head) tokens += logged(rig_.cache(), layer, head);
+    }
+    return tokens;
+  }
+  // What lies there is another page, or none.
+  void spoil(std::uint32_t place) {
+    const std::size_t bytes = cold_page_bytes(shape_, policy_);
+    const std::span<std::byte> page = rig_.pages().subspan(place * bytes, bytes);
+    std::uint32_t words[8];
+    std::memcpy(words, page.data(), sizeof words);
+    if (words[0] == 0) return;
+    ++failures_;
+    spoilt_.insert({words[4], words[5]});
+    if (random_.below(2) == 0) {
+      std::fill(page.begin(), page.end(), std::byte{0});
+    } else {
+      page[32 + random_.below(static_cast<std::uint32_t>(bytes - 32))] ^= std::byte{1};
+    }
+  }
+
+  // A copy holds the same, and what it does then does not come here.
+  void copy() {
+    Arena arena(footprint(shape_, policy_));
+    std::vector<std::byte> memory(rig_.pages().size());
+    const ColdStore store = memory_store(memory.data(), random_.below(2) == 0 ? rig_.store().identity : 77);
+    const std::vector<std::byte> state = rig_.copy_state(), pages(rig_.pages().begin(), rig_.pages().end());
+    const std::uint32_t lost = recall_usage(rig_.cache()).lost_pages;
+    Cache other;
+    ASSERT_EQ(clone(rig_.cache(), arena.bytes(), other, &store), Status::kOk) << what();
+    ASSERT_EQ(nibkv::check(other), Status::kOk) << what();
+    const std::uint32_t layer = random_.below(shape_.layers);
+    const std::vector<float> queries = queries_of(1);
+    const bool whole = recall_usage(other).lost_pages == lost;
+    ASSERT_TRUE(whole || failing_ != 0 || !spoilt_.empty()) << what();
+    if (rig_.cache().seen(layer) != 0 && whole && failing_ == 0 && spoilt_.empty()) {
+      // Not when all of its own tokens were taken back.
+      std::vector<float> one(queries.size()), two(queries.size());
+      ASSERT_EQ(recall(other, layer, queries), Status::kOk) << what();
+      const Status attended = attend(other, layer, queries, one);
+      ASSERT_EQ(rig_.copy_state(), state) << what();
+      ASSERT_EQ(recall(rig_.cache(), layer, queries), Status::kOk) << what();
+      ASSERT_EQ(attend(rig_.cache(), layer, queries, two), attended) << what();
+      ASSERT_TRUE(same_bytes(one, two)) << what();
+    } else {
+      ASSERT_EQ(recall(other, layer, queries), Status::kOk) << what();
+      ASSERT_EQ(rig_.copy_state(), state) << what();
+    }
+    const std::vector<float> rows = random_.bells(std::size_t{shape_.max_chunk} * shape_.kv_heads * shape_.head_dim);
+    for (int i = 0; i < 3; ++i) ASSERT_EQ(append(other, layer, rows, rows), Status::kOk) << what();
+    ASSERT_EQ(nibkv::check(other), Status::kOk) << what();
+    ASSERT_TRUE(std::equal(pages.begin(), pages.end(), rig_.pages().begin())) << what();
+    ASSERT_TRUE(arena.guards_intact()) << what();
   }
 
   void refuse_some() {

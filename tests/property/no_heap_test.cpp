@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <vector>
 
 #include "nibkv/nibkv.hpp"
 #include "tests/support/effort.hpp"
@@ -206,6 +207,41 @@ TEST(NoHeap, TheWholePipelineRunsWithoutIt) {
       }
     }
   }
+}
+
+TEST(NoHeap, SoDoesALog) {
+  constexpr Shape kShape = {.layers = 1, .query_heads = 4, .kv_heads = 2, .head_dim = 64, .outlier_channels = 4};
+  const Policy policy = recall_window(100, 256);
+  const std::vector<std::byte> profile = test::make_profile(kShape, policy, 1);
+  test::Arena arena(footprint(kShape, policy)), second(footprint(kShape, policy));
+  std::vector<std::byte> pages(static_cast<std::size_t>(cold_bytes(kShape, policy))), others(pages.size());
+  std::vector<std::byte> snapshot(2 * static_cast<std::size_t>(most_snapshot_bytes(kShape, policy)));
+  const ColdStore store = memory_store(pages.data()), other = memory_store(others.data());
+  test::Random random(212);
+  const std::vector<float> rows = random.bells(128), queries = random.bells(256);
+  std::vector<float> out(256);
+  Status worst = Status::kOk;
+  const auto run = [&worst](Status status) { worst = worst == Status::kOk ? status : worst; };
+  RecallUsage usage;
+  {
+    const Watch watch;
+    Cache cache, copy;
+    run(cache.init(arena.bytes(), kShape, policy, {.profile = profile, .store = &store}));
+    for (int i = 0; i < 500; ++i) {
+      run(append(cache, 0, rows, rows));
+      run(recall(cache, 0, queries));
+      run(attend(cache, 0, queries, out));
+    }
+    save_and_restore(cache, snapshot, run);
+    for (const std::uint32_t head : {0u, 1u}) run(verify_log(cache, 0, head));
+    run(clone(cache, second.bytes(), copy, &other));
+    run(recall(copy, 0, queries));
+    usage = recall_usage(copy);
+  }
+  EXPECT_EQ(allocations, 0);
+  EXPECT_EQ(worst, Status::kOk);
+  EXPECT_GT(usage.forgotten_pages, 0u);
+  EXPECT_EQ(usage.lost_pages, 0u);
 }
 
 }  // namespace

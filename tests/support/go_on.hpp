@@ -20,8 +20,8 @@ constexpr std::size_t most_held(const Shape& shape, const Policy& policy) {
   return std::size_t{layout_of(shape, policy).chain_tiles} * kTileSlots;
 }
 
-/// Appends and attends to random tokens in all layers; every fourth time some slots are dropped by
-/// hand or by compact_now. Without a heap; snapshots.hpp has the same for tests that have one.
+/// Appends, recalls and attends to random tokens in all layers; every fourth time some slots are dropped by
+/// hand or by compact_now, where there is no log. Without a heap; snapshots.hpp has the same for tests that have one.
 /// @param see  called with what attention gives, std::span<const float>
 /// @returns the first status that was not kOk
 template <typename See>
@@ -37,10 +37,11 @@ Status go_on(Cache& cache, Random& random, int steps, const GoOnRoom& room, See&
       fill_bells(values, random);
       fill_bells(queries, random);
       if (const Status status = append(cache, layer, keys, values); status != Status::kOk) return status;
+      if (const Status status = recall(cache, layer, queries); status != Status::kOk) return status;
       if (const Status status = attend(cache, layer, queries, out); status != Status::kOk) return status;
       see(std::span<const float>(out));
     }
-    if (step % 4 != 3) continue;
+    if (step % 4 != 3 || has_log(policy)) continue;
     Status status;
     if ((step % 8 == 7 && policy.keep == Keep::kScore) || policy.faint != 0) {
       const std::uint32_t least = policy.sinks + (policy.recent > policy.tail ? policy.recent : policy.tail);

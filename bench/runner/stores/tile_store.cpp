@@ -137,6 +137,7 @@ Shape shape_of(const Config& model, const StoreOptions& options) {
 std::uint32_t endless_reach(const Config& model, const StoreOptions& options) {
   const Shape shape = shape_of(model, options);
   if (!shape.rotary.known() || policy_of(options, shape, options.tokens).keep == Keep::kAll) return 0;
+  if (Policy policy; find_policy(options.policy, kMaxTokens, policy) == Status::kOk && has_log(policy)) return 0;
   const std::size_t reach = std::min(model.context, kMostReach);
   return reach < 2 ? 0 : static_cast<std::uint32_t>(reach);
 }
@@ -227,7 +228,7 @@ TileStore::TileStore(const Config& model, const StoreOptions& options)
     pages_.resize(static_cast<std::size_t>(pages));
     store_ = memory_store(pages_.data());
   } else {
-    page_file_ = std::make_unique<PageFile>(options.cold_file, pages);
+    page_file_ = std::make_unique<PageFile>(options.cold_file, pages, options.cold_use);
     store_ = page_file_->store();
   }
   cache_options.store = &store_;
@@ -420,6 +421,7 @@ std::size_t TileStore::space() const {
 std::vector<std::byte> TileStore::save(std::span<const std::byte> note) const {
   std::vector<std::byte> bytes(static_cast<std::size_t>(snapshot_bytes(cache_, note.size())));
   require(watched([&] { return nibkv::save(cache_, bytes, {0, note}); }), "save");
+  if (page_file_ != nullptr) page_file_->sync();
   return bytes;
 }
 
@@ -429,6 +431,25 @@ Status TileStore::restore(std::span<const std::byte> snapshot) {
   peak_slots_ = 0;
   note_peak();
   return status;
+}
+
+TileStore::LogPages TileStore::verify_log() {
+  const auto count = [this] {
+    std::uint64_t tokens = 0;
+    for (std::uint32_t layer = 0; layer < cache_.shape().layers; ++layer) {
+      for (std::uint32_t head = 0; head < cache_.shape().kv_heads; ++head) tokens += logged(cache_, layer, head);
+    }
+    return tokens / kTileSlots;
+  };
+  LogPages pages;
+  pages.expected = count();
+  for (std::uint32_t layer = 0; layer < cache_.shape().layers; ++layer) {
+    for (std::uint32_t head = 0; head < cache_.shape().kv_heads; ++head)
+      require(watched([&] { return nibkv::verify_log(cache_, layer, head); }), "log");
+  }
+  pages.there = count();
+  pages.others = pages.expected == 0 && page_file_ != nullptr && !page_file_->empty();
+  return pages;
 }
 
 void TileStore::compact_now(std::uint32_t tokens) {

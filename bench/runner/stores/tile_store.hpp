@@ -35,6 +35,7 @@ struct StoreOptions {
   std::uint32_t reach = 0;  ///< Rotary::reach
   bool turns = false;       ///< Options::turns
   std::string cold_file;    ///< of the log's pages; empty: in memory
+  PageFileUse cold_use = PageFileUse::kScratch;
   /// Is told, once for each cache, what the codes cannot hold; may be empty.
   std::function<void(const std::string& note)> warn;
   std::size_t workers = 1;
@@ -82,10 +83,18 @@ class TileStore : public KvStore {
   void expect_drafts(bool drafts) { drafts_ = drafts; }
   /// How many tokens append takes before it makes space in any head; 0 if the next one makes it.
   std::size_t space() const;
-  /// A snapshot of the cache with the caller's own bytes.
+  /// A snapshot of the cache with the caller's own bytes. The pages of a log stay in its file, which is synchronised.
   std::vector<std::byte> save(std::span<const std::byte> note) const;
   /// Returns what nibkv::restore returns. The store is unchanged unless kOk.
   Status restore(std::span<const std::byte> snapshot);
+  /// The pages that the log should have, after restore.
+  struct LogPages {
+    std::uint64_t expected = 0;
+    std::uint64_t there = 0;
+    bool others = false;  ///< whether none are expected, and there are some
+  };
+  /// Reads all of them. The others are lost from now on.
+  LogPages verify_log();
   /// Cuts every head back to its share of `tokens` now.
   /// @throws Error if the policy keeps no scores, or for a number out of its range
   void compact_now(std::uint32_t tokens);
@@ -130,7 +139,7 @@ class TileStore : public KvStore {
 /// The shape of the nibkv cache for a model.
 Shape shape_of(const Config& model, const StoreOptions& options);
 /// The Rotary::reach with which a conversation need not end where the model's context does: 0 if the policy keeps
-/// everything, or if the model's rotary embedding is not one by which queries can be turned.
+/// everything or has a log, or if the model's rotary embedding is not one by which queries can be turned.
 std::uint32_t endless_reach(const Config& model, const StoreOptions& options);
 /// @throws Error naming the model if nibkv does not support its shape
 void check_shape(const Config& model, const std::string& name);

@@ -12,6 +12,9 @@ namespace nibkv {
 /// cold_page_bytes(), one for 32 tokens of a head, each at a multiple of that, cold_bytes() in all. Pages are read
 /// and written whole, so this is where a cipher goes, and a page is overwritten only when its tokens are forgotten.
 ///
+/// One cache writes a store; clone takes another one for the copy. Where two did, each would find pages of the other,
+/// and lose its own.
+///
 /// Nothing that a store returns is trusted: each page has a checksum, its number, its head and the store's `identity`,
 /// and the arena knows the checksum. A page that cannot be read, or is another one, an older one of the same number
 /// too, counts as lost (RecallUsage::lost_pages), and its tokens with it.

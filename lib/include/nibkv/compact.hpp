@@ -17,7 +17,8 @@ namespace nibkv {
 /// positions. Folded slots stay folded, and the others do not fold here.
 ///
 /// @param target  held(layer, kv_head) entries
-/// @returns kNotReady; kBadPolicy where there is a log (Policy::log); kBadArgument for an index out of range, or when
+/// @returns kNotReady; kBadPolicy where there is a log (Policy::log), which takes whole pages
+///          of the oldest tokens, without gaps; kBadArgument for an index out of range, or when
 ///          two layers that share codes have not seen the same tokens; kBadPlan for a plan of the wrong size or form,
 ///          or one with members under a policy that does not merge, or with other faint slots than plan.hpp says, or
 ///          more than Policy::faint, and with a Rotary::reach under a policy that does not store positions for one that

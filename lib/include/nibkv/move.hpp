@@ -17,11 +17,16 @@ namespace nibkv {
 /// @param arena  at least from.usage().arena_bytes, starting at a multiple of kArenaAlignment, apart from
 ///               `from`'s; must outlive `to`
 /// @param to     may be any cache; becomes the handle of `arena`
-/// @returns kNotReady; kBadPolicy where there is a log (Policy::log), whose pages only one cache may write;
-///          kMisaligned; kArenaTooSmall; kBadArgument when the arenas overlap. Neither `to` nor
+/// @param store  where there is a log (Policy::log): that of `to`, of cold_bytes() in another place than that of
+///               `from`, since both write. It must outlive `to`, and may have another identity. The pages of `from` are
+///               copied to it one after the other, through the scratch of `to`. One that cannot be read or
+///               written is lost in `to` and counted there; `from` does not notice. Not used without a log
+/// @returns kNotReady; kMisaligned; kArenaTooSmall; kBadArgument when the arenas overlap, and for a log without a store
+///          that has both functions, or with that of `from`: the same context and write. Neither `to` nor
 ///          the arena is changed unless kOk.
-/// Cost: O(footprint) once, to copy the arena. No other call on `from` may run meanwhile.
-Status clone(const Cache& from, std::span<std::byte> arena, Cache& to);
+/// Cost: O(footprint) once, to copy the arena, and that of reading and writing the log. No other call on `from` may run
+///       meanwhile.
+Status clone(const Cache& from, std::span<std::byte> arena, Cache& to, const ColdStore* store = nullptr);
 
 /// Carries a conversation over to a cache of another budget, max_chunk, number of workers, or policy:
 /// replaces what `to` holds with what `from` holds, rows as they are coded. For an app that has to give
@@ -45,7 +50,8 @@ Status clone(const Cache& from, std::span<std::byte> arena, Cache& to);
 ///              with the same profile. Neither may share codes between layers, and both have the same wide layers and
 ///              wide_first. If one has a Rotary::reach, both have the same rotary embedding and reach: keys were coded
 ///              by it
-/// @returns kNotReady; kBadPolicy where one of them has a log (Policy::log); kBadArgument when both are in one arena,
+/// @returns kNotReady; kBadPolicy where one of them has a log (Policy::log), whose pages are of the heads,
+///          windows and codes of one policy; kBadArgument when both are in one arena,
 ///          or when layers of `from` have not seen the same tokens; kOtherShape; kOtherProfile; kOtherPolicy when
 ///          layers share codes or others are wide, and with a reach when `to` could not know the positions: without
 ///          Keep::kScore it takes what Keep::kAll held, or Keep::kRecent with the same sinks; kFull when `to` keeps

@@ -62,7 +62,8 @@ typedef enum nibkv_status {
   NIBKV_OTHER_PROFILE = 17,   /* a snapshot of a cache with another profile, or with one where this cache has none */
   NIBKV_STORAGE_FAILED = 18,  /* a callback could not read or write */
   NIBKV_LOST = 19,            /* the source changed during nibkv_restore: the cache is empty now */
-  NIBKV_GONE = 20             /* tokens that far back were dropped or merged meanwhile (see nibkv_truncate) */
+  NIBKV_GONE = 20,            /* tokens that far back were dropped or merged meanwhile (see nibkv_truncate) */
+  NIBKV_OTHER_STORE = 21      /* a snapshot of a cache whose log is in a store of another identity */
 } nibkv_status;
 
 /* A short English sentence for a status; never null. */
@@ -482,6 +483,11 @@ NIBKV_API nibkv_status nibkv_recall(nibkv_cache* cache, uint32_t layer, uint32_t
 /* The same for rows as nibkv_attend_rows has them. */
 NIBKV_API nibkv_status nibkv_recall_rows(nibkv_cache* cache, uint32_t layer, uint32_t count, const nibkv_rows* queries,
                                          const nibkv_part* part);
+/* Reads all pages that the log of a KV head should have, so that those which the store does not have are lost now, and
+ * counted: after nibkv_restore, with a file that may be another one. Writes the scratch of worker 0.
+ * Returns NIBKV_NOT_READY; NIBKV_BAD_ARGUMENT for indices out of range; NIBKV_OK for lost pages too.
+ * Cost: that of reading policy.log / 32 pages. */
+NIBKV_API nibkv_status nibkv_verify_log(nibkv_cache* cache, uint32_t layer, uint32_t kv_head);
 
 /* What a token is, for NIBKV_BUDGET_RULES. Every token is ordinary that nibkv_classify was not told of; punctuation is
  * only punctuation and white space; special tokens are the model's own, such as those that begin a text or a turn. */
@@ -643,10 +649,19 @@ NIBKV_API uint32_t nibkv_oldest_exact(const nibkv_cache* cache);
  *               from that of `from`; must outlive `to`
  * arena_bytes:  its size
  * to:           may be any handle; becomes that of `arena`
- * Returns NIBKV_NOT_READY for `from`; NIBKV_BAD_ARGUMENT for null, and when the arenas overlap; NIBKV_MISALIGNED;
- * NIBKV_ARENA_TOO_SMALL. Neither `to` nor the arena is changed unless NIBKV_OK. Cost: O(footprint). No other call on
- * `from` may run meanwhile. */
+ * Returns NIBKV_NOT_READY for `from`; NIBKV_BAD_ARGUMENT for null, when the arenas overlap, and for a cache with a
+ * log; NIBKV_MISALIGNED; NIBKV_ARENA_TOO_SMALL. Neither `to` nor the arena is changed unless NIBKV_OK.
+ * Cost: O(footprint). No other call on `from` may run meanwhile. */
 NIBKV_API nibkv_status nibkv_clone(const nibkv_cache* from, void* arena, size_t arena_bytes, nibkv_cache* to);
+/* The same for a cache with a log (policy.log), whose pages are copied to a store for `to`. One that cannot be read or
+ * written is lost in `to`, and counted there.
+ *
+ * store:  of nibkv_cold_bytes in another place than that of `from`, since both write; must outlive `to`; may have
+ *         another identity. Not used without a log
+ * Returns what nibkv_clone returns; NIBKV_BAD_ARGUMENT for a log without a store that has both functions, or with that
+ * of `from`: the same context and write. Cost: O(footprint), and that of reading and writing the log. */
+NIBKV_API nibkv_status nibkv_clone_with_store(const nibkv_cache* from, void* arena, size_t arena_bytes,
+                                              const nibkv_cold_store* store, nibkv_cache* to);
 
 /* Carries a conversation over to a cache of another budget, max_chunk, number of workers, or policy: replaces what
  * `to` holds with what `from` holds, rows as they are coded. Heads that hold more than `to` has space for are cut
@@ -736,6 +751,8 @@ NIBKV_API nibkv_status nibkv_inspect_from(const nibkv_source* source, nibkv_snap
  * NIBKV_NEWER_SNAPSHOT: of a version of the format that this library does not know, older ones included;
  * NIBKV_OTHER_SHAPE, NIBKV_OTHER_POLICY, NIBKV_OTHER_PROFILE: of a cache with another shape, policy or profile.
  * NIBKV_OTHER_POLICY also for other budgets, and when layers share codes in only one of the two caches;
+ * NIBKV_OTHER_STORE: of a cache whose log has another identity (nibkv_cold_store). Its pages stay in the store: those
+ * that are not there any more are found when they are wanted, or by nibkv_verify_log, and are lost then;
  * NIBKV_CORRUPT: the checksums are right, but the content is something that no cache can hold.
  * The cache is unchanged unless NIBKV_OK, with one exception: NIBKV_LOST, when a nibkv_source returned other bytes,
  * or none, in its last pass. The cache is empty then. Cost: O(bytes). Uses the scratch of worker 0. */

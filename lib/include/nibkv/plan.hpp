@@ -31,7 +31,8 @@ constexpr bool is_member(std::uint32_t target) {
 /// @param kv_head   likewise
 /// @param incoming  tokens about to be appended, [0, max_chunk]
 /// @param target    held(layer, kv_head) entries, written
-/// @returns kNotReady; kBadPolicy where there is a log (Policy::log); kBadArgument for an index or `incoming` out of
+/// @returns kNotReady; kBadPolicy where there is a log (Policy::log), which takes whole pages
+///          of the oldest tokens, without gaps; kBadArgument for an index or `incoming` out of
 ///          range, for a span of the wrong size, or when two layers that share codes have not seen the same tokens:
 ///          they have one plan, made from the sum of their scores.
 /// Cost: O(held), and for a policy that merges O(candidates * held * head_dim) int8 products. With

@@ -34,7 +34,8 @@ Status recall(Cache& cache, std::uint32_t layer, std::span<const float> queries,
 /// @returns kBadArgument also for what rows.hpp says of all rows of the call
 Status recall(Cache& cache, std::uint32_t layer, std::uint32_t count, const ConstRows& queries, const Part& part = {});
 
-/// What went to the store and came back, since init or clear. Counters stop at their largest value.
+/// What went to the store and came back, since init or clear. Counters stop at their largest value. Snapshots and
+/// clones have them.
 struct RecallUsage {
   std::uint32_t written_pages = 0;
   std::uint32_t read_pages = 0;
@@ -43,6 +44,13 @@ struct RecallUsage {
   std::uint64_t chosen_tokens = 0;    ///< by all calls of recall
   std::uint64_t found_tokens = 0;     ///< those of them that were there already
 };
+
+/// Reads all pages that the log of a KV head should have, so that those which the store does not have are lost now and
+/// not when they are wanted: after restore, with a file that may be another one, older, newer or cut.
+/// recall_usage says how many are. Writes the scratch of worker 0.
+/// @returns kNotReady; kBadArgument for indices out of range. kOk too for a head without an index, and for lost pages
+/// Cost: that of reading log / 32 pages.
+Status verify_log(Cache& cache, std::uint32_t layer, std::uint32_t kv_head);
 
 /// Of one KV head. All 0 for indices out of range, and for heads without an index.
 RecallUsage recall_usage(const Cache& cache, std::uint32_t layer, std::uint32_t kv_head);

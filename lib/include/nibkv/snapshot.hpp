@@ -54,15 +54,22 @@ struct SnapshotInfo {
 namespace detail {
 inline constexpr std::uint32_t kSnapshotHeaderBytes = 64;
 inline constexpr std::uint32_t kSectionBytes = 16 + 4;  // what comes before and after each section
-inline constexpr std::uint32_t kSections = 5;
+inline constexpr std::uint32_t kSections = 5;           // and one more where there is a log
 inline constexpr std::uint32_t kChainRecordBytes = 32;
+inline constexpr std::uint32_t kLogRecordBytes = 32;
 
 /// What a snapshot contains: tiles of the pools, and planes of shared codes with their views.
 struct SnapshotCounts {
   PoolTiles tiles = {};
   std::uint64_t views = 0;
   std::uint64_t planes = 0;
+  std::uint64_t pages = 0;  // of logs, that are not forgotten
 };
+/// What a snapshot has of a log; 0 where there is none.
+constexpr std::uint64_t log_section_bytes(const Shape& shape, const Policy& policy, std::uint64_t pages) {
+  if (!has_log(policy)) return 0;
+  return 8 + std::uint64_t{shape.layers} * shape.kv_heads * kLogRecordBytes + pages * index_page_bytes(shape.head_dim);
+}
 constexpr std::uint64_t snapshot_bytes(const Shape& shape, const Policy& policy, const Layout& layout,
                                        const SnapshotCounts& counts, std::uint64_t note_bytes) {
   const std::uint64_t base = policy.keep == Keep::kScore ? 4 : 0;
@@ -70,7 +77,8 @@ constexpr std::uint64_t snapshot_bytes(const Shape& shape, const Policy& policy,
       kSnapshotHeaderBytes + kSections * kSectionBytes +
       std::uint64_t{shape.layers} * shape.kv_heads * (kChainRecordBytes + measured_bytes(shape)) +
       (counts.tiles.all() + counts.views) * (base + layout.side_bytes) +
-      code_bytes(shape, policy, counts.tiles, layout.code_bytes) + counts.planes * (layout.code_bytes / 2);
+      code_bytes(shape, policy, counts.tiles, layout.code_bytes) + counts.planes * (layout.code_bytes / 2) +
+      (has_log(policy) ? kSectionBytes + log_section_bytes(shape, policy, counts.pages) : 0);
   constexpr std::uint64_t kMost = std::numeric_limits<std::uint64_t>::max();
   return note_bytes <= kMost - rest ? rest + note_bytes : kMost;
 }
@@ -82,8 +90,11 @@ constexpr std::uint64_t most_snapshot_bytes(const Shape& shape, const Policy& po
   if (footprint(shape, policy) == 0) return 0;
   const Layout layout = layout_of(shape, policy);
   const std::uint64_t planes = 2 * layout.both_entries + 3 * (layout.views / 2 - layout.both_entries);
-  return detail::snapshot_bytes(shape, policy, layout, {detail::tiles_of_pools(layout), layout.views, planes},
-                                note_bytes);
+  detail::SnapshotCounts most{detail::tiles_of_pools(layout), layout.views, planes};
+  const std::uint64_t indexed = indexed_heads(shape, policy);
+  most.tiles[Pool::kKept] -= indexed * (policy.recall / kTileSlots);  // what is recalled, the store has
+  most.pages = indexed * (policy.log / kTileSlots);
+  return detail::snapshot_bytes(shape, policy, layout, most, note_bytes);
 }
 
 /// The bytes that save() would write now; 0 for a cache that was not initialised.
@@ -94,8 +105,10 @@ std::uint64_t snapshot_bytes(const Cache& cache, std::uint64_t note_bytes = 0);
 ///
 /// The snapshot is whole once the last byte is written. A part of one is refused by everything
 /// that reads snapshots.
-/// @returns kNotReady; kBadPolicy where there is a log (Policy::log), a part of which is elsewhere;
-///          kBadArgument for a sink without a function; kStorageFailed when the sink
+/// Of a log (Policy::log) it has the index and how many pages each head has written. The pages stay in the store, which
+/// goes with it: what the cache writes later may take the places of pages that the snapshot counts on, once the log is
+/// full. What is recalled at the moment is not in it; the next recall brings the same again.
+/// @returns kNotReady; kBadArgument for a sink without a function; kStorageFailed when the sink
 ///          gave up. The cache is never changed.
 /// Cost: O(bytes). Stack: about 1 KB.
 Status save(const Cache& cache, const SnapshotSink& sink, const SaveOptions& options = {});
@@ -118,14 +131,17 @@ Status inspect(std::span<const std::byte> bytes, SnapshotInfo& info);
 ///               The number of workers may differ, unless layers share codes with one number and
 ///               not with the other. Shape::rotary matters only if the policy reads it
 ///               or it has a reach
-/// @returns kNotReady; kBadPolicy for a cache with a log (Policy::log); kBadArgument for a source without a function;
-///          kStorageFailed;
+///               With a log, its store has the identity and the pages of the saved one. Pages that are not there, or
+///               have been written again since, are found when recall wants them, or by verify_log: they are lost, and
+///               counted, as any page that a store does not return. restore itself reads none
+/// @returns kNotReady; kBadArgument for a source without a function; kStorageFailed;
 ///          kBadSnapshot: not a snapshot, truncated, or with a wrong checksum;
 ///          kNewerSnapshot: of a version of the format that this library does not know,
 ///          older ones included;
 ///          kOtherShape, kOtherPolicy, kOtherProfile: of a cache with another shape, policy or
 ///          profile. kOtherPolicy also for other budgets, and when layers share codes in only one
 ///          of the two caches;
+///          kOtherStore: of a cache whose log has another ColdStore::identity;
 ///          kCorrupt: the checksums are right, but the content is something that no cache can hold.
 ///          The cache is unchanged unless kOk, with one exception: kLost, when the source
 ///          returned other bytes, or none, in its last pass. The cache is empty then. This cannot
@@ -147,9 +163,10 @@ Status restore(Cache& cache, std::span<const std::byte> bytes);
 ///                know them puts them into the note
 /// @param policy  of the saved cache. It may not share codes between layers, and neither may that of `cache`; tiers
 ///                may differ
-/// @returns what restore() returns, kBadPolicy also where the saved cache has a log; kBadShape, kBadPolicy: no cache
-///          can have that shape or policy (footprint() is 0); kOtherShape, kOtherPolicy: the snapshot is not of a cache
-///          of `shape` and `policy`, or they and `cache` do not go together as above; kBadArgument: layers of the saved
+/// @returns what restore() returns; kBadPolicy where one of the two caches has a log, whose pages stay as they were
+///          written, for restore() alone; kBadShape, kBadPolicy: no cache can have that shape or policy (footprint()
+///          is 0); kOtherShape, kOtherPolicy: the snapshot is not of a cache of `shape` and `policy`, or they and
+///          `cache` do not go together as above; kBadArgument: layers of the saved
 ///          cache had not seen the same tokens; kFull: `cache` keeps everything and has too few tiles. Budgets of heads
 ///          that the saved cache had (Options::budgets, or by its profile) need not be known. The cache is unchanged
 ///          unless kOk, apart from kLost as of restore().

@@ -33,6 +33,7 @@ enum class [[nodiscard]] Status : std::int8_t{
     kStorageFailed = 18,  ///< a callback could not read or write
     kLost = 19,           ///< the source changed during restore: the cache is empty now
     kGone = 20,           ///< tokens before those to be taken back were dropped or merged meanwhile (see truncate.hpp)
+    kOtherStore = 21,     ///< a snapshot of a cache whose log is in a store of another identity
 };
 
 /// A short English sentence for a status. The texts are in an object file of their own, so firmware

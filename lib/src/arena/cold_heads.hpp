@@ -53,6 +53,11 @@ inline std::uint32_t first_page(const ArenaView& to, const ColdHead& head) {
   return head.pages > log_pages(to) ? head.pages - log_pages(to) : 0;
 }
 
+/// How many are not, lost ones too; none of a head without an index.
+inline std::uint32_t kept_pages(const ArenaView& to, const ColdHead& head) {
+  return head.index == kNotIndexed ? 0 : head.pages - first_page(to, head);
+}
+
 /// The first tile for recalled slots of an indexed head.
 inline std::uint32_t first_recalled(const ArenaView& to, const Chain& chain) {
   const auto index = static_cast<std::uint32_t>(&chain - to.chains());

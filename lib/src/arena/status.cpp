@@ -46,6 +46,8 @@ std::string_view text(Status status) {
       return "the source changed while it was read; the cache is empty now";
     case Status::kGone:
       return "tokens that far back were dropped or merged; oldest_reachable() says how far back it can go";
+    case Status::kOtherStore:
+      return "the snapshot is of a cache whose log is in a store of another identity";
   }
   return "unknown status";
 }

@@ -38,7 +38,7 @@ static_assert(same(NIBKV_OK, Status::kOk) && same(NIBKV_BAD_SHAPE, Status::kBadS
               same(NIBKV_NEWER_SNAPSHOT, Status::kNewerSnapshot) && same(NIBKV_OTHER_SHAPE, Status::kOtherShape) &&
               same(NIBKV_OTHER_POLICY, Status::kOtherPolicy) && same(NIBKV_OTHER_PROFILE, Status::kOtherProfile) &&
               same(NIBKV_STORAGE_FAILED, Status::kStorageFailed) && same(NIBKV_LOST, Status::kLost) &&
-              same(NIBKV_GONE, Status::kGone));
+              same(NIBKV_GONE, Status::kGone) && same(NIBKV_OTHER_STORE, Status::kOtherStore));
 static_assert(same(NIBKV_Q4, Storage::kQ4) && same(NIBKV_F32, Storage::kF32) && same(NIBKV_Q8, Storage::kQ8) &&
               same(NIBKV_Q8Q4, Storage::kQ8Q4) && same(NIBKV_Q4Q2, Storage::kQ4Q2) && same(NIBKV_Q2, Storage::kQ2));
 static_assert(same(NIBKV_NUMBER_F32, Number::kF32) && same(NIBKV_NUMBER_F16, Number::kF16) &&

@@ -273,11 +273,17 @@ uint32_t nibkv_room(const nibkv_cache* cache) {
 }
 
 nibkv_status nibkv_clone(const nibkv_cache* from, void* arena, size_t arena_bytes, nibkv_cache* to) {
+  return nibkv_clone_with_store(from, arena, arena_bytes, nullptr, to);
+}
+
+nibkv_status nibkv_clone_with_store(const nibkv_cache* from, void* arena, size_t arena_bytes,
+                                    const nibkv_cold_store* store, nibkv_cache* to) {
   const Cache* const source = ready(from);
   if (source == nullptr) return NIBKV_NOT_READY;
   if (arena == nullptr || to == nullptr) return NIBKV_BAD_ARGUMENT;
   Cache made;
-  const Status status = clone(*source, {static_cast<std::byte*>(arena), arena_bytes}, made);
+  const auto* own = reinterpret_cast<const ColdStore*>(store);  // of the same layout, and only copied from
+  const Status status = clone(*source, {static_cast<std::byte*>(arena), arena_bytes}, made, own);
   if (status == Status::kOk) std::memcpy(to->opaque, &made, sizeof made);
   return to_c(status);
 }

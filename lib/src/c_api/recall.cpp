@@ -25,6 +25,11 @@ nibkv_status nibkv_recall_rows(nibkv_cache* cache, uint32_t layer, uint32_t coun
   return to_c(recall(*in, layer, count, to_cpp(*queries), to_cpp(part)));
 }
 
+nibkv_status nibkv_verify_log(nibkv_cache* cache, uint32_t layer, uint32_t kv_head) {
+  Cache* const in = ready(cache);
+  return in == nullptr ? NIBKV_NOT_READY : to_c(verify_log(*in, layer, kv_head));
+}
+
 nibkv_recall_usage nibkv_recall_usage_now(const nibkv_cache* cache) {
   const Cache* const in = ready(cache);
   if (in == nullptr) return {};

@@ -83,10 +83,15 @@ HeadIndex::HeadIndex(const ArenaView& to, const ColdHead& head)
 }
 
 bool sound_index(const IndexPage& index) {
-  if (index.lost()) return true;
-  bool sound = true;
-  for (std::uint32_t which = 0; which < 2; ++which) sound = sound && sound_scale(index.scale(which), kMostKeyScale16);
-  return sound && sound_bytes(reinterpret_cast<const std::uint8_t*>(index.mean()), index.head_dim);
+  return sound_index(reinterpret_cast<const std::uint8_t*>(index.mean()), index.head_dim);
+}
+
+bool sound_index(const std::uint8_t* after_signs, std::uint32_t head_dim) {
+  std::uint16_t scales[2];
+  std::memcpy(scales, after_signs + head_dim + kTileSlots, sizeof scales);
+  if (scales[0] == IndexPage::kLost) return true;
+  return sound_scale(scales[0], kMostKeyScale16) && sound_scale(scales[1], kMostKeyScale16) &&
+         sound_bytes(after_signs, head_dim);
 }
 
 void index_keys(const ArenaView& to, const Basis& basis, const PageBytes& page, float* row, const IndexPage& index) {

@@ -44,8 +44,10 @@ struct IndexPage {
   static constexpr std::uint16_t kLost = 0xffff;
 };
 
-/// Whether a page's scales are ones that keys have.
+/// Whether a page's scales and mean are ones that keys have.
 bool sound_index(const IndexPage& index);
+/// The same, of its bytes after the signs: [head_dim + 40].
+bool sound_index(const std::uint8_t* after_signs, std::uint32_t head_dim);
 
 /// What it knows of all pages of an indexed head.
 class HeadIndex {

@@ -49,4 +49,24 @@ void write_pages(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head
   forget_recalled(to, chain);
 }
 
+void copy_pages(const ArenaView& from, const ArenaView& to) {
+  std::byte* const space = to.scratch(0) + to.scratch_layout().recall + recall_space_of(to.shape(), to.policy()).page;
+  const PageBytes theirs{from, space}, page{to, space};
+  for (std::size_t i = 0; i < to.heads(); ++i) {
+    ColdHead& head = cold_head(to, to.chains()[i]);
+    if (head.index == kNotIndexed) continue;
+    const HeadIndex known(to, head);
+    for (std::uint32_t number = first_page(to, head); number < head.pages; ++number) {
+      const IndexPage index = known.at(number);
+      if (index.lost()) continue;
+      if (read_page(theirs, i, head.index, number, index.sum()) && write_page(page, i, head.index, number)) {
+        index.set_sum(page.sum());  // of its own identity
+      } else {
+        index.lose();
+        count_page(head.lost);
+      }
+    }
+  }
+}
+
 }  // namespace nibkv

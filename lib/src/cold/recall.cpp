@@ -34,6 +34,15 @@ std::uint32_t choose(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_
   return votes.choose(in_place<std::uint32_t>(space + at.chosen));
 }
 
+// Reads a page, which is lost afterwards if it cannot be had.
+void fetch(const PageBytes& page, std::size_t head_index, ColdHead& head, const IndexPage& index,
+           std::uint32_t number) {
+  count_page(head.read);
+  if (read_page(page, head_index, head.index, number, index.sum())) return;
+  index.lose();
+  count_page(head.lost);
+}
+
 // Brings the pages of chosen tokens whose slots are empty.
 // @returns false if a page was lost: then its tokens are no more to be chosen, and those slots have no tokens
 bool fill(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, const std::uint32_t* chosen,
@@ -59,11 +68,7 @@ bool fill(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, const
     const std::uint32_t number = chosen[slot] / kTileSlots;
     if (number != there) {
       there = number;
-      count_page(head.read);
-      if (!read_page(page, number_of_head, head.index, number, index.at(number).sum())) {
-        index.at(number).lose();
-        count_page(head.lost);
-      }
+      fetch(page, number_of_head, head, index.at(number), number);
     }
     if (index.at(number).lost()) {
       all = false;
@@ -138,6 +143,20 @@ Status recall(Cache& cache, std::uint32_t layer, std::uint32_t count, const Cons
   const Choosers choosers{queries, count, whole.first_query, whole.first_query + whole.queries};
   for (std::uint32_t head = whole.first_head; head < whole.first_head + whole.heads; ++head)
     recall_head(to, layer, head, choosers, whole.worker);
+  return Status::kOk;
+}
+
+Status verify_log(Cache& cache, std::uint32_t layer, std::uint32_t kv_head) {
+  if (!cache.ready()) return Status::kNotReady;
+  const ArenaView to{cache};
+  if (layer >= to.shape().layers || kv_head >= to.shape().kv_heads) return Status::kBadArgument;
+  if (!has_log(to.policy()) || !is_indexed(to, to.chain(layer, kv_head))) return Status::kOk;
+  ColdHead& head = cold_head(to, to.chain(layer, kv_head));
+  const HeadIndex index(to, head);
+  const PageBytes page{to, to.scratch(0) + to.scratch_layout().recall + recall_space_of(to.shape(), to.policy()).page};
+  for (std::uint32_t number = first_page(to, head); number < head.pages; ++number) {
+    if (!index.at(number).lost()) fetch(page, to.head_index(layer, kv_head), head, index.at(number), number);
+  }
   return Status::kOk;
 }
 

@@ -3,6 +3,7 @@
 #include "arena/share.hpp"
 #include "codec/row.hpp"
 #include "codec/slot.hpp"
+#include "cold/log.hpp"
 #include "move/mover.hpp"
 
 namespace nibkv {
@@ -101,17 +102,27 @@ Status check_move(const ArenaView& from, const ArenaView& to) {
   return has_space(to, tiles, most) ? Status::kOk : Status::kFull;
 }
 
+// Whether a store can take the pages of a copy, whose pages have the same places: not if it is the same one.
+bool is_place_for_copy(const ArenaView& from, const ColdStore* store) {
+  ColdStore to;
+  if (store != nullptr) std::memcpy(&to, static_cast<const void*>(store), sizeof to);  // it may be the C interface's
+  if (to.write == nullptr || to.read == nullptr) return false;
+  const ColdStore own = from.store();
+  return to.context != own.context || to.write != own.write;
+}
+
 }  // namespace
 
-Status clone(const Cache& from, std::span<std::byte> arena, Cache& to) {
+Status clone(const Cache& from, std::span<std::byte> arena, Cache& to, const ColdStore* store) {
   if (!from.ready()) return Status::kNotReady;
   const ArenaView source{from};
-  if (has_log(source.policy())) return Status::kBadPolicy;
   const Layout& at = source.layout();
   const auto total = static_cast<std::size_t>(at.total);
   if (reinterpret_cast<std::uintptr_t>(arena.data()) % kArenaAlignment != 0) return Status::kMisaligned;
   if (arena.size() < total) return Status::kArenaTooSmall;
   if (overlap(source.at<std::byte>(0), total, arena.data(), arena.size())) return Status::kBadArgument;
+  if (!has_log(source.policy())) store = nullptr;
+  if (has_log(source.policy()) && !is_place_for_copy(source, store)) return Status::kBadArgument;
   const auto copy = [&](std::uint64_t offset, std::uint64_t bytes) {
     std::memcpy(arena.data() + static_cast<std::size_t>(offset), source.at<std::byte>(offset),
                 static_cast<std::size_t>(bytes));
@@ -124,8 +135,10 @@ Status clone(const Cache& from, std::span<std::byte> arena, Cache& to) {
   }
   const auto* layout = in_place<Layout>(arena.data() + static_cast<std::size_t>(at.layout));
   ArenaView::set(to, arena.data(), source.shape(), source.policy(), *layout, source.profile(), source.kernels(),
-                 source.turns());
-  forget_shares(ArenaView{to});
+                 source.turns(), store);
+  const ArenaView target{to};
+  forget_shares(target);
+  if (has_log(target.policy())) copy_pages(source, target);
   return Status::kOk;
 }
 

@@ -47,8 +47,10 @@ enum Section : std::uint32_t {
   kSides = 2,   // of the tiles in use, chain by chain: u32 base under Keep::kScore, then side data
   kCodes = 3,   // of those of them that are tiles of the pool, not views
   kShared = 4,  // planes of the entries in use, in the order of the lower layers' chains
+  kLog = 5,     // only where there is a log: LogHeader, LogRecord[layers][kv_heads], then the index
 };
-static_assert(kShared + 1 == detail::kSections);
+static_assert(kShared + 1 == detail::kSections && kLog == detail::kSections);
+inline constexpr std::uint32_t kMostSections = detail::kSections + 1;
 
 struct ChainRecord {
   std::uint32_t used;
@@ -62,5 +64,22 @@ struct ChainRecord {
   std::uint32_t reach;     // of a pair: FoldedPart::nearest in the lower layer's record, ::farthest in the upper one's
 };
 static_assert(sizeof(ChainRecord) == detail::kChainRecordBytes);
+
+struct LogHeader {
+  std::uint32_t identity;  // of the store
+  std::uint32_t reserved;
+};
+static_assert(sizeof(LogHeader) == 8);
+
+/// Of a head's log, as ColdHead has it; zeros for a head without one.
+struct LogRecord {
+  std::uint32_t pages;
+  std::uint32_t written;
+  std::uint32_t read;
+  std::uint32_t lost;
+  std::uint64_t chosen;
+  std::uint64_t found;
+};
+static_assert(sizeof(LogRecord) == detail::kLogRecordBytes);
 
 }  // namespace nibkv

@@ -2,6 +2,7 @@
 
 #include "pipeline/plan_chain.hpp"
 #include "profile/format.hpp"
+#include "snapshot/logs.hpp"
 #include "snapshot/side_checks.hpp"
 
 namespace nibkv {
@@ -169,6 +170,7 @@ bool read_plane(Reader& codes, std::uint32_t bits, std::uint32_t bytes, Status& 
 
 Status check_content(const ArenaView& to, const SnapshotSource& source, const Parts& parts, ChainJudge& judge) {
   const std::size_t heads = to.heads();
+  if (const Status log = check_log(to, source, parts); log != Status::kOk) return log;
   if (parts.bytes[kChains] != chain_section_bytes(to)) return Status::kCorrupt;
   Reader records(source, parts.offset[kChains]);
   for (std::size_t i = 0; i < heads; ++i) {

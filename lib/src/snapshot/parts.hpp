@@ -31,5 +31,8 @@ inline std::uint64_t code_section_bytes(const ArenaView& of, const detail::Snaps
 inline std::uint64_t shared_section_bytes(const ArenaView& of, const detail::SnapshotCounts& counts) {
   return counts.planes * of.layout().key_bytes;
 }
+inline std::uint64_t log_section_bytes(const ArenaView& of, const detail::SnapshotCounts& counts) {
+  return detail::log_section_bytes(of.shape(), of.policy(), counts.pages);
+}
 
 }  // namespace nibkv

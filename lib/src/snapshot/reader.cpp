@@ -60,7 +60,9 @@ Status read_parts(const SnapshotSource& source, Parts& parts) {
   if (const Status read = read_header(source, parts.header); read != Status::kOk) return read;
   std::uint64_t at = sizeof(SnapshotHeader);
   std::uint32_t crc = parts.header.crc;
-  for (std::uint32_t kind = 0; kind < detail::kSections; ++kind) {
+  parts.count = 0;
+  for (std::uint32_t kind = 0; kind < kMostSections; ++kind) {
+    if (kind == kLog && at == parts.header.bytes) break;  // there is no log
     if (parts.header.bytes - at < detail::kSectionBytes) return Status::kBadSnapshot;
     Reader reader(source, at, crc);
     SectionHeader section;
@@ -74,6 +76,7 @@ Status read_parts(const SnapshotSource& source, Parts& parts) {
     parts.offset[kind] = at + sizeof section;
     parts.bytes[kind] = section.bytes;
     at += detail::kSectionBytes + section.bytes;
+    ++parts.count;
   }
   return at == parts.header.bytes ? Status::kOk : Status::kBadSnapshot;
 }

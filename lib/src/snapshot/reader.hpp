@@ -12,9 +12,10 @@ namespace nibkv {
 /// Where the sections of a snapshot begin, and their checksums.
 struct Parts {
   SnapshotHeader header;
-  std::uint64_t offset[detail::kSections];  // of what follows the section's header
-  std::uint64_t bytes[detail::kSections];
-  std::uint32_t crc[detail::kSections];
+  std::uint32_t count;                  // of sections
+  std::uint64_t offset[kMostSections];  // of what follows the section's header
+  std::uint64_t bytes[kMostSections];
+  std::uint32_t crc[kMostSections];
 };
 
 /// Reads sequentially from an offset and updates the checksum.

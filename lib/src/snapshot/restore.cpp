@@ -3,6 +3,7 @@
 #include "nibkv/check.hpp"
 #include "snapshot/bands.hpp"
 #include "snapshot/judge.hpp"
+#include "snapshot/logs.hpp"
 
 namespace nibkv {
 namespace {
@@ -88,7 +89,8 @@ bool load(Cache& cache, const SnapshotSource& source, const Parts& parts) {
   if (!load_tiles(to, source, parts, kSides, all_tiles, get_side)) return false;
   for (std::size_t i = 0; i < to.heads(); ++i) to.chains()[i].members_mass = mass_of_members(to, to.chains()[i]);
   return load_tiles(to, source, parts, kCodes, pool_tiles, get_codes) &&
-         load_tiles(to, source, parts, kShared, lower_views, get_entry) && check(cache) == Status::kOk;
+         load_tiles(to, source, parts, kShared, lower_views, get_entry) && load_log(to, source, parts) &&
+         check(cache) == Status::kOk;
 }
 
 }  // namespace
@@ -96,7 +98,6 @@ bool load(Cache& cache, const SnapshotSource& source, const Parts& parts) {
 Status restore(Cache& cache, const SnapshotSource& source) {
   if (!cache.ready()) return Status::kNotReady;
   const ArenaView to{cache};
-  if (has_log(to.policy())) return Status::kBadPolicy;
   Parts parts;
   if (const Status read = read_parts(source, parts); read != Status::kOk) return read;
   if (const Status fits = check_header(to, parts.header); fits != Status::kOk) return fits;

@@ -1,4 +1,5 @@
 #include "arena/view.hpp"
+#include "cold/index.hpp"
 #include "numbers/crc32.hpp"
 #include "snapshot/fingerprint.hpp"
 #include "snapshot/format.hpp"
@@ -134,12 +135,21 @@ void put_entry(Writer& to, const ArenaView& from, std::uint32_t lower_view, std:
              [&](const std::uint8_t* plane, bool keys) { put_plane(to, from, Pool::kKept, plane, keys, live); });
 }
 
+// Those of a chain that a snapshot has: all but what is recalled, which is in the store.
+Segments saved_segments(const ArenaView& from, const Chain& chain) {
+  if (!has_log(from.policy())) return from.segments(chain);
+  Segments own;
+  own.add(from.own(chain));
+  return own;
+}
+
 // Calls `put(writer, view, tile, slots in it)` for the `wanted` tiles in use, in the
 // order of their chains.
 template <typename Wanted, typename Put>
 void put_tiles(Writer& to, const ArenaView& from, Wanted wanted, Put put) {
   for (std::size_t i = 0; i < from.heads(); ++i) {
-    for (Cursor at = from.first_slot(from.chains()[i]); at.any(); at.next_tile(from.links())) {
+    const Segments segments = saved_segments(from, from.chains()[i]);
+    for (Cursor at(segments); at.any(); at.next_tile(from.links())) {
       if (wanted(from, at.tile)) put(to, from, at.tile, at.slots_in_tile());
     }
   }
@@ -150,8 +160,27 @@ detail::SnapshotCounts counts_of(const ArenaView& of) {
   for (std::size_t i = 0; i < of.heads(); ++i) {
     const auto layer = static_cast<std::uint32_t>(i / of.shape().kv_heads);
     count_chain(counts, of.policy(), layer, lists_of(of.policy(), layer, record_of(of, i)));
+    if (has_log(of.policy())) counts.pages += kept_pages(of, cold_head(of, of.chains()[i]));
   }
   return counts;
+}
+
+void put_log(Writer& to, const ArenaView& from) {
+  const LogHeader header{from.store().identity, 0};
+  to.put(&header, sizeof header);
+  for (std::size_t i = 0; i < from.heads(); ++i) {
+    const ColdHead& head = cold_head(from, from.chains()[i]);
+    LogRecord record{};
+    if (head.index != kNotIndexed) record = {head.pages, head.written, head.read, head.lost, head.chosen, head.found};
+    to.put(&record, sizeof record);
+  }
+  for (std::size_t i = 0; i < from.heads(); ++i) {
+    const ColdHead& head = cold_head(from, from.chains()[i]);
+    if (head.index == kNotIndexed) continue;
+    const HeadIndex index(from, head);
+    for (std::uint32_t page = first_page(from, head); page < head.pages; ++page)
+      to.put(index.at(page).bytes, index_page_bytes(from.shape().head_dim));
+  }
 }
 
 // A sink that is a span.
@@ -176,7 +205,6 @@ Status save(const Cache& cache, const SnapshotSink& sink, const SaveOptions& opt
   if (!cache.ready()) return Status::kNotReady;
   if (sink.write == nullptr) return Status::kBadArgument;
   const ArenaView from{cache};
-  if (has_log(from.policy())) return Status::kBadPolicy;
   const std::size_t heads = from.heads();
   const detail::SnapshotCounts counts = counts_of(from);
   SnapshotHeader header{};
@@ -215,6 +243,11 @@ Status save(const Cache& cache, const SnapshotSink& sink, const SaveOptions& opt
   to.start(kShared, shared_section_bytes(from, counts));
   put_tiles(to, from, lower_views, put_entry);
   to.seal();
+  if (has_log(from.policy())) {
+    to.start(kLog, log_section_bytes(from, counts));
+    put_log(to, from);
+    to.seal();
+  }
   return to.finish() ? Status::kOk : Status::kStorageFailed;
 }
 

@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cstddef>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -85,6 +86,48 @@ TEST_F(PageFiles, TakeThePlaceOfOldOnesAndOfNothingElse) {
   EXPECT_THROW(PageFile(path("none/pages"), 128), Error);
   EXPECT_THROW(PageFile(path(""), 128), Error);
   EXPECT_THROW(PageFile("/dev/null", 128), Error);
+}
+
+TEST_F(PageFiles, StayForTheCacheThatComesBack) {
+  std::array<std::byte, 128> page{}, back{};
+  page.fill(std::byte{7});
+  std::memcpy(page.data(), "NBKP", 4);
+  EXPECT_THROW(PageFile(path("pages"), 256, PageFileUse::kOld), Error) << "it is not there";
+  EXPECT_FALSE(fs::exists(path("pages")));
+  {
+    PageFile file(path("pages"), 256, PageFileUse::kNew);
+    EXPECT_TRUE(file.empty());
+    const ColdStore store = file.store();
+    EXPECT_FALSE(store.read(store.context, 0, back.data(), back.size())) << "nothing there yet";
+    ASSERT_TRUE(store.write(store.context, 0, page.data(), page.size()));
+    EXPECT_FALSE(file.empty());
+    file.sync();
+    EXPECT_THROW(PageFile(path("pages"), 256, PageFileUse::kOld), Error) << "in use";
+    EXPECT_THROW(PageFile(path("pages"), 256), Error) << "in use";
+  }
+  EXPECT_THROW(PageFile(path("pages"), 256, PageFileUse::kNew), Error);
+  EXPECT_THROW(PageFile(path("pages"), 256, PageFileUse::kPassing), Error);
+  EXPECT_EQ(fs::file_size(path("pages")), 128u);
+  {
+    PageFile file(path("pages"), 256, PageFileUse::kOld);
+    EXPECT_FALSE(file.empty());
+    const ColdStore store = file.store();
+    ASSERT_TRUE(store.read(store.context, 0, back.data(), back.size()));
+    EXPECT_EQ(back, page);
+    ASSERT_TRUE(store.write(store.context, 128, page.data(), page.size()));
+  }
+  EXPECT_EQ(fs::file_size(path("pages")), 256u);
+}
+
+TEST_F(PageFiles, OfOneRunAreEmptyAfterIt) {
+  const std::array<std::byte, 128> page{};
+  for (int i = 0; i < 2; ++i) {
+    PageFile file(path("pages"), 256, PageFileUse::kPassing);
+    const ColdStore store = file.store();
+    ASSERT_TRUE(store.write(store.context, 128, page.data(), page.size()));
+    EXPECT_EQ(fs::file_size(path("pages")), 256u);
+  }
+  EXPECT_EQ(fs::file_size(path("pages")), 0u);
 }
 
 }  // namespace

@@ -30,13 +30,14 @@ TEST(Status, ValuesAreFrozen) {
                              Status::kOtherProfile,
                              Status::kStorageFailed,
                              Status::kLost,
-                             Status::kGone};
-  for (int i = 0; i < 21; ++i) EXPECT_EQ(static_cast<int>(in_order[i]), i);
+                             Status::kGone,
+                             Status::kOtherStore};
+  for (int i = 0; i < 22; ++i) EXPECT_EQ(static_cast<int>(in_order[i]), i);
 }
 
 TEST(Status, EveryValueHasATextOfItsOwn) {
   std::set<std::string_view> texts;
-  for (int i = 0; i < 21; ++i) {
+  for (int i = 0; i < 22; ++i) {
     const std::string_view sentence = text(static_cast<Status>(i));
     EXPECT_FALSE(sentence.empty()) << i;
     EXPECT_TRUE(texts.insert(sentence).second) << i << ": " << sentence;
@@ -47,7 +48,7 @@ TEST(Status, AValueOfALaterVersionHasATextToo) {
   for (const int i : {-128, -1, 100, 127}) {
     const std::string_view sentence = text(static_cast<Status>(i));
     EXPECT_FALSE(sentence.empty()) << i;
-    for (int known = 0; known < 21; ++known) EXPECT_NE(sentence, text(static_cast<Status>(known))) << i;
+    for (int known = 0; known < 22; ++known) EXPECT_NE(sentence, text(static_cast<Status>(known))) << i;
   }
 }
 

@@ -54,6 +54,23 @@ inline std::vector<float> recall_and_attend(Cache& cache, const std::vector<floa
   return all;
 }
 
+/// A token whose queries give every token some of their attention.
+inline Token mild_token(Random& random, const Shape& shape) {
+  Token token = random_token(random, shape);
+  for (float& query : token.queries) query *= 0.25f;
+  return token;
+}
+
+/// One more random token in all layers.
+inline std::vector<float> step(Cache& cache, Random& random) {
+  const Token token = mild_token(random, cache.shape());
+  append_token(cache, token);
+  return recall_and_attend(cache, token.queries);
+}
+inline void steps(Cache& cache, Random& random, int count) {
+  for (int i = 0; i < count; ++i) (void)step(cache, random);
+}
+
 inline std::vector<std::uint32_t> positions_of(const Cache& cache, std::uint32_t layer, std::uint32_t head) {
   std::vector<std::uint32_t> positions;
   for (const SlotInfo& slot : explain_all(cache, layer, head)) positions.push_back(slot.position);
