@@ -12,6 +12,9 @@ namespace {
 
 constexpr std::size_t kTasksPerWorker = 4;
 
+// The end of a text that is read may be a question, so it counts as if outputs were wanted of it.
+constexpr std::size_t kQuestion = 64;  // tokens
+
 }  // namespace
 
 /// Calls fn(matrix) for each matrix.
@@ -80,6 +83,8 @@ void Model::forward(std::span<const std::int32_t> tokens, std::size_t first_posi
   for (std::size_t first = 0; first < tokens.size(); first += batch) {
     const std::size_t count = std::min(batch, tokens.size() - first);
     const std::size_t rows = first + count <= silent ? 0 : std::min(count, first + count - silent);
+    const std::size_t read_only = silent < kQuestion ? 0 : silent - kQuestion;
+    store.reads_only(read_only <= first ? 0 : std::min(count, read_only - first));
     forward_batch(tokens.subspan(first, count), first_position + first, store, logits, rows, observer);
     if (rows > 0) logits += rows * config_.vocabulary;
   }

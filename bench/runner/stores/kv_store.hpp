@@ -27,6 +27,10 @@ class KvStore {
   virtual bool reads_classes() const { return false; }
   virtual void expect(std::span<const TokenClass>) {}
 
+  /// Says before the first layer of each batch how many of its tokens are only read: no output is wanted of them, nor soon
+  /// after them.
+  virtual void reads_only(std::size_t) {}
+
   /// Stores the keys and values of the next `count` tokens.
   ///
   /// @param count   [1, max_chunk()].

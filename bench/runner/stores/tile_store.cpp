@@ -347,7 +347,10 @@ void TileStore::recall_and_attend(std::uint32_t layer, std::span<const float> qu
     part.first_head = static_cast<std::uint32_t>(head);
     part.heads = 1;
     part.worker = static_cast<std::uint32_t>(worker);
-    for (; part.first_query < count; part.first_query += part.queries) {
+    const std::uint32_t first = cache_.seen(layer) - count;
+    part.queries = std::min(count, recall_from_ > first ? recall_from_ - first : 0);
+    if (part.queries != 0) require(watched([&] { return nibkv::attend(cache_, layer, queries, out, part); }), "attend");
+    for (part.first_query = part.queries; part.first_query < count; part.first_query += part.queries) {
       part.queries = std::min(kChoosers, count - part.first_query);
       require(watched([&] { return nibkv::recall(cache_, layer, queries, part); }), "recall");
       require(watched([&] { return nibkv::attend(cache_, layer, queries, out, part); }), "attend");

@@ -72,6 +72,8 @@ class TileStore : public KvStore {
   std::size_t max_batch() const override;
   bool reads_classes() const override { return keeps_classes(cache_.policy()); }
   void expect(std::span<const TokenClass> classes) override { expected_.assign(classes.begin(), classes.end()); }
+  /// They recall nothing from a log.
+  void reads_only(std::size_t count) override { recall_from_ = cache_.seen(0) + static_cast<std::uint32_t>(count); }
   void append(int layer, std::size_t count, const float* keys, const float* values, ThreadPool& pool) override;
   void attend(int layer, std::size_t count, const float* queries, float* out, ThreadPool& pool) override;
 
@@ -129,6 +131,7 @@ class TileStore : public KvStore {
   Cache cache_;
   std::optional<Budget> compacted_by_;
   bool drafts_ = false;
+  std::uint32_t recall_from_ = 0;     // position of the first token that recalls
   std::vector<TokenClass> expected_;  // of the batch's tokens that not all layers have appended
   std::uint64_t peak_slots_ = 0;      // over all heads
   std::vector<float> errors_;

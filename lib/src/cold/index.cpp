@@ -15,29 +15,63 @@ constexpr std::int16_t kUnknown = -0x8000;       // the logit of a lost token
 
 // 2^(-below / 32) in Q20, less one; straight between powers of two, so up to 6 % too much: the exponent and the first
 // bits of a float. 0 from kFaintest on.
-std::int32_t weight_of(std::int32_t logit, std::int32_t largest) {
-  const std::int32_t below = largest - logit < kFaintest ? largest - logit : kFaintest;
+std::int32_t weight_of(std::int32_t logit, std::int32_t largest, int flatter) {
+  const std::int32_t apart = (largest - logit) >> flatter;
+  const std::int32_t below = apart < kFaintest ? apart : kFaintest;
   const auto bits = static_cast<std::uint32_t>((127 + 20) * kSteps - below) << 18;
   return static_cast<std::int32_t>(float_from_bits(bits)) - 1;
 }
 
-std::uint64_t sum_of_weights(const std::int16_t* logits, std::uint32_t count, std::int32_t largest) {
+std::uint64_t sum_of_weights(const std::int16_t* logits, std::uint32_t count, std::int32_t largest, int flatter) {
   constexpr std::uint32_t kBlock = 1024;  // whose sum fits
   std::uint64_t sum = 0;
   for (std::uint32_t first = 0; first < count; first += kBlock) {
     const std::uint32_t end = count - first < kBlock ? count : first + kBlock;
     std::int32_t of_block = 0;
-    for (std::uint32_t i = first; i < end; ++i) of_block += weight_of(logits[i], largest);
+    for (std::uint32_t i = first; i < end; ++i) of_block += weight_of(logits[i], largest, flatter);
     sum += static_cast<std::uint32_t>(of_block);
   }
   return sum;
 }
 
-void add_votes(const std::int16_t* logits, std::uint32_t count, std::int32_t largest, float share,
+void add_votes(const std::int16_t* logits, std::uint32_t count, std::int32_t largest, int flatter, float share,
                std::int32_t* votes) {
   for (std::uint32_t i = 0; i < count; ++i)
-    votes[i] += static_cast<std::int32_t>(static_cast<float>(weight_of(logits[i], largest)) * share);
+    votes[i] += static_cast<std::int32_t>(static_cast<float>(weight_of(logits[i], largest, flatter)) * share);
 }
+
+// How far the logits of a row lie apart, in octaves. Signs leave an error of about 0.6 times their standard deviation.
+// Where that is large, the few tokens that seem best would get all votes, and the right one none: the logits of such a
+// row are divided by a power of two.
+class Spread {
+ public:
+  static constexpr float kMostSpread = 8;
+
+  void add(const std::int16_t* page) {
+    std::int32_t sum = 0, squares = 0;
+    for (std::uint32_t t = 0; t < kTileSlots; ++t) {
+      const std::int32_t logit = page[t] / kSteps;
+      sum += logit;
+      squares += logit * logit;
+    }
+    sum_ += sum;
+    squares_ += static_cast<std::uint32_t>(squares);
+    count_ += kTileSlots;
+  }
+  int flatter() const {
+    if (count_ == 0) return 0;
+    const float mean = static_cast<float>(sum_) / static_cast<float>(count_);
+    float variance = static_cast<float>(squares_) / static_cast<float>(count_) - mean * mean;
+    int places = 0;
+    for (; variance > kMostSpread * kMostSpread && places < 10; variance *= 0.25f) ++places;
+    return places;
+  }
+
+ private:
+  std::int64_t sum_ = 0;
+  std::uint64_t squares_ = 0;
+  std::uint32_t count_ = 0;
+};
 
 // Votes as a float's exponent and first seven bits have them: from 0 for none to kMostRank.
 constexpr std::int32_t kRankOfOne = 127 << 7;
@@ -180,6 +214,7 @@ void Votes::weigh_log(float* row) {
   const float steps = scale * octaves_per_logit(dim) * kSteps;
   fill_sums();
   std::int16_t* logits = logits_;
+  Spread spread;
   for (std::uint32_t page = first_; page < head_.pages; ++page, logits += kTileSlots) {
     const IndexPage index = index_.at(page);
     if (index.lost()) {
@@ -196,7 +231,9 @@ void Votes::weigh_log(float* row) {
                                    .unit = from_scale16(index.scale(1)) * (steps * (127.0f / 31)),
                                    .logits = logits});
     largest_ = largest > largest_ ? largest : largest_;
+    spread.add(logits);
   }
+  flatter_ = spread.flatter();
 }
 
 // The weights of the slots that need not be recalled, from what they hold. The largest logit may be one of theirs.
@@ -232,9 +269,9 @@ std::uint64_t Votes::weigh_own(float* row, std::uint32_t visible) {
       logits[t] = rounded(logit * steps);
       largest = logits[t] > largest ? logits[t] : largest;
     }
-    if (largest != largest_) mass = mass * (weight_of(largest_, largest) + 1u) >> 20;
+    if (largest != largest_) mass = mass * (weight_of(largest_, largest, flatter_) + 1u) >> 20;
     largest_ = largest;
-    mass += sum_of_weights(logits, lanes, largest);
+    mass += sum_of_weights(logits, lanes, largest, flatter_);
   }
   return mass;
 }
@@ -246,8 +283,8 @@ void Votes::add(float* row, std::uint32_t visible) {
   weigh_log(row);
   if (largest_ == kUnknown) return;
   std::uint64_t sum = weigh_own(again, visible);
-  sum += sum_of_weights(logits_, count_, largest_);
-  add_votes(logits_, count_, largest_, share_ / static_cast<float>(sum), votes_);
+  sum += sum_of_weights(logits_, count_, largest_, flatter_);
+  add_votes(logits_, count_, largest_, flatter_, share_ / static_cast<float>(sum), votes_);
 }
 
 std::uint32_t Votes::choose(std::uint32_t* chosen) {

@@ -101,6 +101,7 @@ class Votes {
   std::int16_t* logits_;  // then what choose() ranks
   std::int32_t* votes_;
   std::int32_t largest_ = 0;  // logit of the row
+  int flatter_ = 0;           // its logits are divided by two to this power
 };
 
 }  // namespace nibkv

@@ -49,6 +49,38 @@ TEST(Recall, OfEverythingIsAttentionToEverything) {
   }
 }
 
+// Signs say little of a logit that is far above the others, so slots are not left empty where the best seems far ahead.
+TEST(Recall, FindsWhatSharpQueriesWant) {
+  Rig rig(kShape, with_log(128, 2048, 64));
+  Random random(12);
+  std::vector<Token> tokens;
+  std::uint32_t found = 0;
+  constexpr std::uint32_t kAsked = 40, kLogged = 1200;
+  for (std::uint32_t i = 0; i < 1400; ++i) {
+    tokens.push_back(random_token(random, kShape));
+    append_token(rig.cache(), tokens.back());
+  }
+  for (std::uint32_t asked = 0; asked < kAsked; ++asked) {
+    tokens.push_back(random_token(random, kShape));
+    Token& last = tokens.back();
+    std::copy_n(last.queries.begin(), 64, last.queries.begin() + 64);  // the group wants the same
+    for (float& query : last.queries) query *= 16;
+    std::uint32_t wanted = 0;
+    float most = -std::numeric_limits<float>::infinity();
+    for (std::uint32_t token = 4; token < kLogged; ++token) {
+      float dot = 0;
+      for (std::uint32_t c = 0; c < 64; ++c) dot += tokens[token].keys[c] * last.queries[c];
+      if (dot > most) most = dot, wanted = token;
+    }
+    append_token(rig.cache(), last);
+    recall_and_attend(rig.cache(), last.queries);
+    const std::vector<std::uint32_t> held = positions_of(rig.cache(), 0, 0);
+    found += static_cast<std::uint32_t>(std::count(held.begin(), held.end(), wanted));
+    EXPECT_EQ(recalled(rig.cache(), 0, 0), 64u);
+  }
+  EXPECT_GE(found, kAsked * 9 / 10);
+}
+
 // Which tokens are held: the sinks, the newest, and of the others those that a query wants.
 TEST(Recall, HoldsSinksTheNewestAndWhatTheQueryWants) {
   const Policy policy = with_log(128, 2048, 64);
