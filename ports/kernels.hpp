@@ -146,9 +146,9 @@ struct TileScores {
   std::uint16_t* local;   ///< u16[32], updated, saturating; or nullptr
 };
 
-/// Arguments of sign_logits: logits[t] = base + (sum over channels of +- query[c]) * sizes[t] * unit, one f32 rounding each
-/// for the product with `unit` and for the sum; bounded to [-32000, 32000]; 32768.5 is added, the fraction cut off, and
-/// 32768 taken away.
+/// Arguments of sign_logits: logits[t] = base + (sum over channels of +- query[c]) * sizes[t] * unit, one f32 rounding
+/// each for the product with `unit` and for the sum; bounded to [-32000, 32000]; 32768.5 is added, the fraction cut
+/// off, and 32768 taken away.
 struct SignLogits {
   const std::uint8_t* signs;  ///< u8[head_dim / 8][32]: bit c % 8 of byte [c / 8][t] is set where a channel counts as +
   const std::uint8_t* sizes;  ///< u8[32]

@@ -209,6 +209,22 @@ TEST_F(EvalTest, MeasuresTheSpeedOfPrefillAndDecoding) {
   expect_error(run("speed --context 10000000" + model), 1, "are needed");
 }
 
+TEST_F(EvalTest, SaysWhatALogWouldCostOnMedia) {
+  const std::string on = on_text("speed") + " --context 400 --decode 8 --policy recall --tokens 128 --set indexed=256 ";
+  const Result speed = run(on + "--media memory,sd --json " + quoted("media.json"));
+  EXPECT_EQ(speed.status, 0) << speed.err;
+  EXPECT_NE(speed.out.find("\nSD card, class A1 "), std::string::npos) << speed.out;
+  EXPECT_NE(speed.out.find("\nmemory  "), std::string::npos);
+  EXPECT_EQ(speed.out.find("eMMC"), std::string::npos);
+  const std::string json = contents(at("media.json"));
+  for (const char* member :
+       {"\"sd_decode_tokens_per_second\": ", "\"memory_wait_seconds_a_token\": 0,", "\"hit_rate\": "})
+    EXPECT_NE(json.find(member), std::string::npos) << member << json;
+  expect_error(run(on + "--media tape"), 2, "--media takes memory, sd, emmc and ufs, not 'tape'");
+  expect_error(run(on + "--media sd --cold " + quoted("pages")), 2, "--media and --cold exclude each other");
+  expect_error(run(on_text("speed") + " --media sd"), 2, "--media is for --policy recall");
+}
+
 TEST_F(EvalTest, TakesDraftsBack) {
   const std::string on = "speculative --model " + in_quotes(model_) + " --text " + quoted("text") + " --length 150 ";
   const Result full = run(on + "--right 60 --seed 3");

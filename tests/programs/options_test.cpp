@@ -156,12 +156,14 @@ TEST_F(EvalOptionsTest, PrintsTheHelpOfACommandWithAllOfItsOptions) {
     EXPECT_LE(columns_of(result.out), 100u) << result.out;
     // Each option that it takes is described once, and an option that it does not take is not.
     for (const char* option :
-         {"model",  "text",       "context",   "windows",    "storage", "policy",   "set",          "force-fold",
-          "tokens", "arena",      "profile",   "outliers",   "port",    "threads",  "json",         "decode",
-          "out",    "header",     "policies",  "budgets",    "from",    "together", "needles",      "prompt",
-          "resume", "svg",        "retrieval", "score-from", "mode",    "lengths",  "depths",       "seeds",
-          "align",  "min-cosine", "length",    "drafts",     "right",   "seed",     "within-space", "replay",
-          "bin",    "reach",      "turns",     "base",       "tested",  "write",    "chunks"}) {
+         {"model",      "text",    "context", "windows",      "storage",      "policy",     "set",
+          "force-fold", "tokens",  "arena",   "profile",      "outliers",     "port",       "threads",
+          "json",       "decode",  "out",     "header",       "policies",     "budgets",    "from",
+          "together",   "needles", "prompt",  "resume",       "svg",          "retrieval",  "score-from",
+          "mode",       "lengths", "depths",  "seeds",        "align",        "min-cosine", "length",
+          "drafts",     "right",   "seed",    "within-space", "replay",       "bin",        "reach",
+          "turns",      "base",    "tested",  "write",        "chunks",       "media",      "ruler",
+          "babilong",   "task",    "samples", "instructions", "answer-tokens"}) {
       const std::string name = std::string("--") + option;
       // Flags say that they take no value, options that they need one; what a command does not have is unknown.
       const bool is_taken =

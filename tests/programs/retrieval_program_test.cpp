@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <span>
@@ -161,6 +162,50 @@ TEST_F(RetrievalProgramTest, CallsWrongOptionsUsageErrors) {
   expect_error(command("head-scores", ""), 2, "--profile is missing");
   expect_error(command("head-scores", "--profile x"), 2, "--out is missing");
   expect_error(command("heads", ""), 2, "--svg is missing");
+}
+
+TEST_F(RetrievalProgramTest, AsksQuestionsOfPublishedBenchmarks) {
+  // Questions of the kind that the tiny model knows.
+  std::string lines;
+  for (const char* code : {"12345", "70881"}) {
+    lines += std::string("{\"index\": 0, \"input\": \"") + contents(at("text")).substr(0, 90);
+    std::replace(lines.begin(), lines.end(), '\n', ' ');
+    lines += std::string("\\nThe code for river is ") + code +
+             ".\\n\\nWhat is the code for river?\", \"answer_prefix\": \" \", \"outputs\": [\"" + code + "\"]}\v";
+  }
+  std::replace(lines.begin(), lines.end(), '\v', '\n');
+  std::ofstream(at("niah_1.jsonl"), std::ios::binary) << lines;
+  const auto benchmark = [this](const std::string& options) {
+    return run("benchmark --model " + in_quotes(model_) + " --threads 2 " + options);
+  };
+  const Result good = benchmark("--ruler " + quoted("niah_1.jsonl") + " --policies f32,ems,full --tokens 96 --json " +
+                                quoted("b.json"));
+  EXPECT_EQ(good.status, 0) << good.err;
+  EXPECT_EQ(figure(good.out, "RULER, task "), "niah");
+  EXPECT_NE(figure(good.out, "f32").find(" 2    2  100.0 %"), std::string::npos) << good.out;
+  EXPECT_NE(good.out.find("ems, 96 tokens a head, question unseen"), std::string::npos) << good.out;
+  EXPECT_NE(good.out.find("ems, 96 tokens a head, question seen"), std::string::npos) << good.out;
+  const std::string json = contents(at("b.json"));
+  EXPECT_EQ(count_of(json, "\"said\": "), 8u) << json;
+  EXPECT_NE(json.find("70881"), std::string::npos);
+
+  std::ofstream(at("story"), std::ios::binary)
+      << "[{\"input\": \"Mary went home.\", \"question\": \"Where is Mary?\", \"target\": \"office\"}]";
+  const Result story = benchmark("--babilong " + quoted("story") + " --task qa1 --samples 1 --answer-tokens 2");
+  EXPECT_EQ(story.status, 0) << story.err;
+  EXPECT_NE(figure(story.out, "f32").find(" 0    1    0.0 %"), std::string::npos) << story.out;
+
+  std::ofstream(at("bad"), std::ios::binary) << lines << "{\"input\": 3}\n";
+  expect_error(benchmark("--ruler " + quoted("bad") + " --task niah"), 1, "/bad, line 3: JSON: expected a text");
+  expect_error(benchmark("--ruler " + quoted("niah_1.jsonl") + " --answer-tokens 60000"), 1,
+               "niah_1.jsonl, question 1: ");
+  expect_error(benchmark("--babilong " + quoted("story") + " --task qa6"), 1, "'office' is no answer of qa6");
+  expect_error(benchmark("--ruler " + quoted("bad")), 2, "--task is missing");
+  expect_error(benchmark("--ruler x --babilong y"), 2, "it takes either --ruler or --babilong");
+  expect_error(benchmark(""), 2, "it takes either --ruler or --babilong");
+  expect_error(benchmark("--ruler niah/x --instructions y"), 2, "--instructions is for --babilong");
+  expect_error(benchmark("--ruler niah/x --policies ems"), 2, "policy 'ems' needs --tokens");
+  expect_error(benchmark("--babilong qa1/x --instructions " + quoted("text")), 1, "No such file");
 }
 
 TEST_F(RetrievalProgramTest, PutsHeadScoresIntoAProfile) {

@@ -31,6 +31,7 @@ Command sweep_command();
 Command ablate_command();
 Command speculative_command();
 Command retrieval_command();
+Command benchmark_command();
 Command head_scores_command();
 Command heads_command();
 Command layers_command();

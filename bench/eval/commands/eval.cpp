@@ -16,9 +16,9 @@ namespace {
 
 const std::vector<Command>& commands() {
   static const std::vector<Command> all = {
-      perplexity_command(), kld_command(),    speed_command(),       stream_command(),    profile_command(),
-      sweep_command(),      ablate_command(), speculative_command(), retrieval_command(), head_scores_command(),
-      heads_command(),      layers_command(), widths_command(),
+      perplexity_command(),  kld_command(),    speed_command(),       stream_command(),    profile_command(),
+      sweep_command(),       ablate_command(), speculative_command(), retrieval_command(), benchmark_command(),
+      head_scores_command(), heads_command(),  layers_command(),      widths_command(),
   };
   return all;
 }

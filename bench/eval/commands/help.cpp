@@ -49,6 +49,16 @@ constexpr Option kOptions[] = {
                        tokens have fewer bits when they are older; recall, which brings tokens back
                        from a log; minicache or ems_fold, whose layers share codes
 )"},
+    {"policies", R"(  --policies LIST      of nibkv's (nibkv-eval perplexity --help), and f32: an f32 cache that keeps
+                       everything (default). Also what there is without nibkv: f16_last, the last
+                       tokens in f16, and f16_sinks, the first 4 and the last; as many as fit the
+                       whole arena of ems at --tokens
+)"},
+    {"mode", R"(  --mode MODE          unseen: the text streams through the cache, and the question comes after it;
+                       seen: the cache holds the whole prompt and is cut back once, question
+                       included, before the model answers; or both (default). 'seen' is for policies
+                       that keep scores; others are left out there
+)"},
     {"set", R"(  --set KEY=VALUE,...  fields of the policy: sinks, recent (tokens, or a share such as 50%),
                        recent_share (0 to 255), score (global_local, global, local, key_norm), group
                        (mean, max), combine (sum, max), per_query (0, 1), window, pool,

@@ -59,11 +59,11 @@ TileStore make_whole_store(const Config& model, const StoreOptions& options, std
   return TileStore(model, whole);
 }
 
-Proportion wilson(std::size_t right, std::size_t of) {
+Proportion wilson(double right, std::size_t of) {
   if (of == 0) return {};
   constexpr double kZ = 1.959964;  // of a normal distribution, 97.5 % lie below
   const double n = static_cast<double>(of);
-  const double share = static_cast<double>(right) / n;
+  const double share = right / n;
   const double scale = 1 / (1 + kZ * kZ / n);
   const double middle = (share + kZ * kZ / (2 * n)) * scale;
   const double reach = kZ * std::sqrt(share * (1 - share) / n + kZ * kZ / (4 * n * n)) * scale;

@@ -56,7 +56,8 @@ TileStore make_whole_store(const Config& model, const StoreOptions& options, std
 struct Proportion {
   double share = 0, low = 0, high = 1;
 };
-/// @param right  at most `of`
-Proportion wilson(std::size_t right, std::size_t of);
+/// @param right  [0, of]; trials that are partly right may be in it with their part, which gives a wider interval than
+///               they need
+Proportion wilson(double right, std::size_t of);
 
 }  // namespace nibkv::llm

@@ -69,10 +69,7 @@ std::uint64_t whole(const JsonValue& value) {
 }
 
 std::string cache_name(const RetrievalRow& row) {
-  std::string name = row.policy;
-  if (row.tokens != 0) name.append(", ").append(std::to_string(row.tokens)).append(" tokens a head");
-  if (row.mode != mode_name(AskMode::kEither)) name.append(", question ").append(row.mode);
-  return name;
+  return llm::cache_name(row.policy, row.mode, row.tokens);
 }
 
 // Of letters, digits, '_' and '-'.
@@ -122,6 +119,13 @@ std::string map_of(const std::vector<RetrievalRow>& rows, const RetrievalRow& ca
 
 }  // namespace
 
+std::string cache_name(const std::string& policy, const std::string& mode, std::uint64_t tokens) {
+  std::string name = policy;
+  if (tokens != 0) name.append(", ").append(std::to_string(tokens)).append(" tokens a head");
+  if (mode != mode_name(AskMode::kEither)) name.append(", question ").append(mode);
+  return name;
+}
+
 bool RetrievalRow::same_cache(const RetrievalRow& other) const {
   return policy == other.policy && mode == other.mode && tokens == other.tokens && needle == other.needle;
 }
@@ -145,7 +149,7 @@ std::string RetrievalReport::as_json() const {
   json.key("sums");
   json.begin_array();
   for (const Sum& sum : sums_of(rows)) {
-    const Proportion accuracy = wilson(sum.right, sum.of);
+    const Proportion accuracy = wilson(static_cast<double>(sum.right), sum.of);
     json.begin_object();
     write_cache(json, sum.first);
     json.member("length", sum.length);
@@ -219,7 +223,7 @@ std::string RetrievalReport::as_table() const {
       "cache" + std::string(width - 5, ' ') + "  needle    length  right   of  accuracy  95 % interval\n";
   for (const Sum& sum : sums) {
     const std::string name = cache_name(sum.first);
-    const Proportion accuracy = wilson(sum.right, sum.of);
+    const Proportion accuracy = wilson(static_cast<double>(sum.right), sum.of);
     char figures[120];
     std::snprintf(figures, sizeof figures, "  %-8s  %6s  %5zu  %3zu  %6.1f %%  %.1f to %.1f %%\n",
                   sum.first.needle.c_str(), sum.length == 0 ? "all" : std::to_string(sum.length).c_str(), sum.right,

@@ -8,6 +8,11 @@
 
 namespace nibkv::llm {
 
+/// The name of a cache in a table.
+/// @param mode    mode_name
+/// @param tokens  budget of a head; 0: all are kept
+std::string cache_name(const std::string& policy, const std::string& mode, std::uint64_t tokens);
+
 /// One question to one cache.
 struct RetrievalRow {
   std::string policy;        ///< its name and its settings, or "f32"

@@ -220,25 +220,33 @@ Prompt Haystack::hide(const Needle& needle, const Hiding& hiding) const {
   return prompt;
 }
 
-Answer ask_for_needle(Model& model, const Tokenizer& tokenizer, KvStore& store, const Prompt& prompt,
-                      const Needle& needle, const std::function<void()>& before_answer, std::size_t most) {
+std::string let_answer(Model& model, const Tokenizer& tokenizer, KvStore& store, std::span<const std::int32_t> prompt,
+                       const std::function<void()>& before_answer, std::size_t most,
+                       const std::function<bool(const std::string& said)>& enough) {
   std::vector<float> logits(model.config().vocabulary);
-  const std::span<const std::int32_t> tokens(prompt.tokens);
-  const std::size_t last = tokens.size() - 1;
-  model.forward(tokens.first(last), 0, store, nullptr, 0);
+  const std::size_t last = prompt.size() - 1;
+  model.forward(prompt.first(last), 0, store, nullptr, 0);
   if (before_answer) before_answer();
-  model.forward(tokens.subspan(last), last, store, logits.data(), 1);
+  model.forward(prompt.subspan(last), last, store, logits.data(), 1);
 
-  Answer answer;
+  std::string said;
   Sampler sampler({.temperature = 0});
   for (std::size_t made = 0; made < most; ++made) {
     const std::int32_t token = sampler.sample(logits);
     if (tokenizer.ends_turn(token)) break;
-    answer.text += tokenizer.decode(token);
-    answer.right = is_right(needle, answer.text);
-    if (answer.right || made + 1 == most) break;
-    model.forward(std::span(&token, 1), tokens.size() + made, store, logits.data(), 1);
+    said += tokenizer.decode(token);
+    if (enough(said) || made + 1 == most) break;
+    model.forward(std::span(&token, 1), prompt.size() + made, store, logits.data(), 1);
   }
+  return said;
+}
+
+Answer ask_for_needle(Model& model, const Tokenizer& tokenizer, KvStore& store, const Prompt& prompt,
+                      const Needle& needle, const std::function<void()>& before_answer, std::size_t most) {
+  Answer answer;
+  answer.text = let_answer(model, tokenizer, store, prompt.tokens, before_answer, most,
+                           [&needle](const std::string& said) { return is_right(needle, said); });
+  answer.right = is_right(needle, answer.text);
   return answer;
 }
 

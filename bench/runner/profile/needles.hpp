@@ -91,13 +91,19 @@ struct Answer {
   bool right = false;
 };
 
-/// Feeds the prompt and lets the model answer: greedily, token by token, until the answer is in it, the model ends its
-/// turn, or it has said `most` tokens.
+/// Feeds the prompt and lets the model answer: greedily, token by token, until `enough` of the answer so far, the model
+/// ends its turn, or it has said `most` tokens.
 ///
 /// @param store          empty
 /// @param before_answer  called after all but the last token of the prompt are fed, so that every
 ///                       token of the answer comes from what is in the store then; may be empty
 /// @throws Error if the store refuses
+std::string let_answer(Model& model, const Tokenizer& tokenizer, KvStore& store, std::span<const std::int32_t> prompt,
+                       const std::function<void()>& before_answer, std::size_t most,
+                       const std::function<bool(const std::string& said)>& enough);
+
+/// Feeds the prompt and lets the model answer: greedily, token by token, until the answer is in it, the model ends its
+/// turn, or it has said `most` tokens. The rest is as of let_answer.
 Answer ask_for_needle(Model& model, const Tokenizer& tokenizer, KvStore& store, const Prompt& prompt,
                       const Needle& needle, const std::function<void()>& before_answer,
                       std::size_t most = kAnswerTokens);

@@ -231,6 +231,7 @@ TileStore::TileStore(const Config& model, const StoreOptions& options)
     page_file_ = std::make_unique<PageFile>(options.cold_file, pages, options.cold_use);
     store_ = page_file_->store();
   }
+  if (options.cold_over) store_ = options.cold_over(store_);
   cache_options.store = &store_;
   const std::string what = options.port.empty() ? "cache" : "cache on port '" + options.port + "'";
   require(watched([&] { return cache_.init({arena_.get(), bytes}, plan.shape, plan.policy, cache_options); }), what);

@@ -36,6 +36,8 @@ struct StoreOptions {
   bool turns = false;       ///< Options::turns
   std::string cold_file;    ///< of the log's pages; empty: in memory
   PageFileUse cold_use = PageFileUse::kScratch;
+  /// Gets the store of the log's pages, and returns the one that the cache has instead; may be empty.
+  std::function<ColdStore(const ColdStore&)> cold_over;
   /// Is told, once for each cache, what the codes cannot hold; may be empty.
   std::function<void(const std::string& note)> warn;
   std::size_t workers = 1;

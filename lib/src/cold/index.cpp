@@ -183,8 +183,8 @@ Votes::Votes(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, st
   std::memset(votes_, 0, std::size_t{count_} * 4);
 }
 
-// For each four channels and each of their signs: the sum of the query's codes with those signs. Codes have 31 steps here
-// instead of 127, so that the sums are bytes; signs say less than that.
+// For each four channels and each of their signs: the sum of the query's codes with those signs. Codes have 31 steps
+// here instead of 127, so that the sums are bytes; signs say less than that.
 void Votes::fill_sums() {
   for (std::uint32_t c = 0; c < to_.shape().head_dim; c += 4) {
     std::int8_t* const sums = sums_ + c * 4;

@@ -1,13 +1,11 @@
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
-#include <memory>
 
 #include "bench/eval/commands/commands.hpp"
+#include "bench/eval/commands/questions/tested_caches.hpp"
 #include "bench/eval/metrics/retrieval.hpp"
-#include "bench/eval/metrics/sweep_store.hpp"
 #include "bench/eval/report/retrieval_report.hpp"
-#include "bench/runner/stores/policy_settings.hpp"
 
 // nibkv-eval retrieval
 
@@ -19,16 +17,8 @@ constexpr const char* kHelp =
   Needles in a haystack: facts are hidden in the prose of a text, and the model is asked for one
   after it, greedily.
 
-  --policies LIST      of nibkv's (nibkv-eval perplexity --help), and f32: an f32 cache that keeps
-                       everything (default). Also what there is without nibkv: f16_last, the last
-                       tokens in f16, and f16_sinks, the first 4 and the last; as many as fit the
-                       whole arena of ems at --tokens
-  --policy NAME        one of them
+  --policy NAME        one of --policies
   --tokens N           that a head holds; of no meaning to f32 and full
-  --mode MODE          unseen: the haystack streams through the cache, and the question comes after
-                       it; seen: the cache holds the whole prompt and is cut back once, question
-                       included, before the model answers; or both (default). 'seen' is for policies
-                       that keep scores; others are left out there
   --lengths LIST       tokens of the prompt, question included (default 1024,2048); so many fewer as
                        an answer needs when that is all of the model's context
   --depths N           places of the needle, equally far from one another (default 9)
@@ -39,39 +29,25 @@ constexpr const char* kHelp =
                        before .svg
 )";
 
-constexpr const char* kExact = "f32";
-
-struct Tested {
-  StoreOptions options;
-  AskMode mode = AskMode::kEither;
-  std::string name;
-  std::uint64_t f16_bytes = 0;  ///< of a cache for which is_f16
-};
-
 class RetrievalJob {
  public:
   explicit RetrievalJob(const Arguments& arguments);
   void operator()();
 
  private:
-  void add_cache(const std::string& policy, const PolicySettings& settings);
-  void add_bounded(Tested cache, bool has_scores);
   void begin(const Config& config);
   void go_on();
   std::vector<RetrievalRow> open_rows(const Tested& cache, std::size_t length) const;
   void ask(Subject& subject, const Tokenizer& tokenizer);
-  SweepStore store_for(const Config& config, const Tested& cache, std::size_t length) const;
   void keep(bool at_once);
 
   Measured measured_;
-  std::uint32_t tokens_ = 0;
-  bool unseen_ = true, seen_ = true, resume_ = false;
+  TestedCaches caches_;
+  bool resume_ = false;
   Hiding hiding_;
   std::vector<std::size_t> lengths_;
   std::size_t depths_ = 0, seeds_ = 0;
   std::string svg_;
-  std::vector<Tested> caches_;
-  std::vector<std::string> without_scores_;  // names of policies
   RetrievalReport report_;
   std::chrono::steady_clock::time_point kept_ = std::chrono::steady_clock::now();
 };
@@ -79,97 +55,23 @@ class RetrievalJob {
 // --policy is read by read_store_arguments; no budget is needed if everything is kept.
 RetrievalJob::RetrievalJob(const Arguments& arguments)
     : measured_(arguments, kMaxTokens),
-      tokens_(static_cast<std::uint32_t>(arguments.integer("tokens", 0, 1, kMaxTokens))),
+      caches_(arguments, measured_.cache.store.storage),
       resume_(arguments.flag("resume")),
       lengths_(parse_lengths(arguments.text("lengths", "1024,2048"))),
       depths_(static_cast<std::size_t>(arguments.integer("depths", 9, 1, 1000))),
       seeds_(static_cast<std::size_t>(arguments.integer("seeds", 3, 1, 1000))),
       svg_(arguments.text("svg", "")) {
-  if (arguments.text("policy") && arguments.text("policies")) {
-    throw UsageError("--policy and --policies exclude each other");
-  }
   if (resume_ && measured_.json.empty()) throw UsageError("--resume needs --json");
   if (measured_.json == "-") throw UsageError("--json takes a path here");
   hiding_.kind = parse_needle(arguments.text("needles", "passkey"));
   hiding_.form = parse_prompt_form(arguments.text("prompt", "plain"));
   report_.prompt = arguments.text("prompt", "plain");
-  const std::string mode = arguments.text("mode", "both");
-  if (mode != "unseen" && mode != "seen" && mode != "both") {
-    throw UsageError("--mode takes unseen, seen or both, not '" + mode + "'");
-  }
-  unseen_ = mode != "seen";
-  seen_ = mode != "unseen";
-  PolicySettings settings;
-  if (const auto set = arguments.text("set")) settings = parse_settings(*set);
-  if (arguments.flag("force-fold")) force_fold(settings);
-  for (const std::string& policy : split_list(arguments.text("policies", arguments.text("policy", kExact)))) {
-    add_cache(policy, settings);
-  }
-  if (caches_.empty()) throw UsageError("--mode seen is for policies that keep scores");
-}
-
-void RetrievalJob::add_cache(const std::string& policy, const PolicySettings& settings) {
-  Tested cache;
-  cache.name = policy;
-  if (is_f16(policy)) {
-    add_bounded(cache, false);
-    return;
-  }
-  cache.options.storage = policy == kExact ? Storage::kF32 : measured_.cache.store.storage;
-  cache.options.policy = policy == kExact ? "full" : policy;
-  Policy found;
-  if (find_policy(cache.options.policy, 0, found) != Status::kOk) {
-    std::string names = kExact;
-    for (std::uint32_t i = 0; !policy_name(i).empty(); ++i) names += ", " + std::string(policy_name(i));
-    names.append(", ").append(kF16Last).append(", ").append(kF16Sinks);
-    throw UsageError("unknown policy '" + policy + "'; there are " + names);
-  }
-  for (const auto& setting : settings) {
-    if (reads_setting(cache.options.policy, setting.first)) cache.options.settings.push_back(setting);
-  }
-  if (policy != kExact) cache.name = policy_text(cache.options);
-  if (found.keep == Keep::kAll) {
-    caches_.push_back(cache);
-    return;
-  }
-  add_bounded(cache, found.keep == Keep::kScore);
-}
-
-void RetrievalJob::add_bounded(Tested cache, bool has_scores) {
-  if (tokens_ == 0) throw UsageError("policy '" + cache.name + "' needs --tokens");
-  cache.options.tokens = tokens_;
-  cache.mode = AskMode::kUnseen;
-  if (unseen_) caches_.push_back(cache);
-  cache.mode = AskMode::kSeen;
-  if (seen_ && has_scores) caches_.push_back(cache);
-  if (seen_ && !has_scores) without_scores_.push_back(cache.name);
 }
 
 // What all caches have in common, now that the model is known.
 void RetrievalJob::begin(const Config& config) {
   const StoreOptions common = measured_.store(config);
-  for (Tested& cache : caches_) {
-    if (is_f16(cache.name)) {
-      StoreOptions same = common;
-      same.policy = "ems";
-      same.settings.clear();
-      same.tokens = tokens_;
-      same.workers = 1;  // the number of threads must not change any result
-      cache.f16_bytes = TileStore(config, same).cache().usage().arena_bytes;
-      cache.options.tokens = static_cast<std::uint32_t>(F16Store(config, cache.name, cache.f16_bytes).tokens);
-      continue;
-    }
-    cache.options.workers = common.workers;
-    cache.options.port = common.port;
-    cache.options.warn = common.warn;
-    if (cache.options.storage == Storage::kF32) continue;
-    cache.options.profile = common.profile;
-    cache.options.basis = common.basis;
-    cache.options.outlier_channels = common.outlier_channels;
-    StoreOptions sized = cache.options;
-    if (sized.tokens == 0) sized.tokens = static_cast<std::uint32_t>(lengths_.front() + kAnswerTokens);
-    say_notes(config, sized);
-  }
+  caches_.begin(config, common, lengths_.front() + kAnswerTokens);
   report_.model = measured_.model;
   report_.text = measured_.text;
   report_.profile = measured_.cache.profile;
@@ -195,9 +97,6 @@ void RetrievalJob::operator()() {
     if (tokens == length) continue;
     say("note: prompts of " + std::to_string(length) + " tokens get " + std::to_string(tokens) +
         ", so that an answer fits the model's context");
-  }
-  for (const std::string& name : without_scores_) {
-    say("note: " + name + " keeps no scores and is left out where the question is seen");
   }
   begin(config);
   go_on();
@@ -230,32 +129,20 @@ std::vector<RetrievalRow> RetrievalJob::open_rows(const Tested& cache, std::size
   return rows;
 }
 
-SweepStore RetrievalJob::store_for(const Config& config, const Tested& cache, std::size_t length) const {
-  if (is_f16(cache.name)) return SweepStore(std::make_unique<F16Store>(config, cache.name, cache.f16_bytes));
-  const std::size_t room = length + kAnswerTokens;
-  if (cache.mode == AskMode::kSeen) {
-    // The returned object is made in place, because a store cannot be moved.
-    return SweepStore(std::unique_ptr<TileStore>(new TileStore(make_whole_store(config, cache.options, room))));
-  }
-  StoreOptions options = cache.options;
-  if (cache.mode == AskMode::kEither) options.tokens = static_cast<std::uint32_t>(room);
-  return SweepStore(std::make_unique<TileStore>(config, options));
-}
-
 void RetrievalJob::ask(Subject& subject, const Tokenizer& tokenizer) {
   const Haystack haystack(tokenizer, subject.tokens);
   std::size_t all = 0, done = 0;  // tokens
-  for (const Tested& cache : caches_) {
+  for (const Tested& cache : caches_.all()) {
     for (const std::size_t length : lengths_) {
       all += open_rows(cache, length).size() * length;
     }
   }
   Progress line(kProgram);
-  for (const Tested& cache : caches_) {
+  for (const Tested& cache : caches_.all()) {
     for (const std::size_t length : lengths_) {
       std::vector<RetrievalRow> rows = open_rows(cache, length);
       if (rows.empty()) continue;
-      SweepStore store = store_for(subject.model->config(), cache, length);
+      SweepStore store = caches_.store(subject.model->config(), cache, length + kAnswerTokens);
       for (std::size_t i = 0; i < rows.size(); ++i) {
         RetrievalRow& row = rows[i];
         line.show(cache.name + ", " + row.mode + ", length " + std::to_string(length) + ", question " +
@@ -265,7 +152,7 @@ void RetrievalJob::ask(Subject& subject, const Tokenizer& tokenizer) {
         hiding.length = prompt_length(length, subject.model->config());
         hiding.depth = row.depth;
         const auto before_answer = [&] {
-          if (cache.mode == AskMode::kSeen) store.compact_now(tokens_);
+          if (cache.mode == AskMode::kSeen) store.compact_now(caches_.tokens());
         };
         store.clear();
         row.right =
