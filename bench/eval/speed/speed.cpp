@@ -20,6 +20,9 @@ class TimedStore : public KvStore {
 
   std::size_t max_chunk() const override { return store_.max_chunk(); }
   std::size_t max_batch() const override { return store_.max_batch(); }
+  bool reads_classes() const override { return store_.reads_classes(); }
+  void expect(std::span<const TokenClass> classes) override { store_.expect(classes); }
+  void reads_only(std::size_t count) override { store_.reads_only(count); }
   void append(int layer, std::size_t count, const float* keys, const float* values, ThreadPool& pool) override {
     const double start = now();
     store_.append(layer, count, keys, values, pool);
