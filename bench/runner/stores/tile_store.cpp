@@ -1,8 +1,10 @@
 #include "bench/runner/stores/tile_store.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <limits>
 #include <span>
 
@@ -100,6 +102,15 @@ Policy choose_policy(const Config& model, const StoreOptions& options, Shape& sh
     throw Error("policy '" + options.policy + "' needs more than " + std::to_string(kept) + " tokens");
   }
   return policy;
+}
+
+void open_log(FileStore& file, const std::string& path, std::uint64_t bytes) {
+  const int error = file.open(path.c_str(), bytes);
+  if (error == 0) return;
+  const char* const why = error == EEXIST   ? "there already, and no file of pages"
+                          : error == EINVAL ? "not a file, so no place for pages"
+                                            : std::strerror(error);
+  throw Error(path + ": " + why);
 }
 
 }  // namespace
@@ -227,8 +238,8 @@ TileStore::TileStore(const Config& model, const StoreOptions& options)
     pages_.resize(static_cast<std::size_t>(pages));
     store_ = memory_store(pages_.data());
   } else {
-    page_file_ = std::make_unique<PageFile>(options.cold_file, pages);
-    store_ = page_file_->store();
+    open_log(page_file_, options.cold_file, pages);
+    store_ = page_file_.store();
   }
   cache_options.store = &store_;
   const std::string what = options.port.empty() ? "cache" : "cache on port '" + options.port + "'";

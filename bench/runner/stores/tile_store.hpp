@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "bench/runner/model/model.hpp"
-#include "bench/runner/programs/page_file.hpp"
 #include "bench/runner/stores/kv_store.hpp"
+#include "nibkv/file_store.hpp"
 #include "nibkv/nibkv.hpp"
 
 namespace nibkv::llm {
@@ -115,7 +115,7 @@ class TileStore : public KvStore {
   std::unique_ptr<std::byte, Free> arena_;
   std::vector<std::byte> profile_;
   std::vector<std::byte> pages_;  // of the log, or a file
-  std::unique_ptr<PageFile> page_file_;
+  FileStore page_file_;
   ColdStore store_;
   Cache cache_;
   std::optional<Budget> compacted_by_;

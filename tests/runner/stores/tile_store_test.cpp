@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdio>
+#include <fstream>
+#include <string>
 #include <vector>
 
 #include "tests/support/random.hpp"
@@ -19,10 +22,13 @@ Config config() {
 }
 
 // What attention gives for a prompt of many chunks, longer than a block, and then token by token.
-std::vector<float> outputs(const std::string& policy, std::size_t workers, std::size_t threads) {
+std::vector<float> outputs(const std::string& policy, std::size_t workers, std::size_t threads,
+                           const std::string& cold_file = "") {
   StoreOptions options;
+  options.cold_file = cold_file;
+  if (policy == "recall") options.settings = {{"indexed", "256"}};
   options.policy = policy;
-  options.tokens = 1200;
+  options.tokens = policy == "recall" ? 256 : 1200;
   options.workers = workers;
   const Config model = config();
   TileStore store(model, options);
@@ -55,6 +61,27 @@ TEST(TileStore, GivesTheSameBytesOnAnyNumberOfThreads) {
       }
     }
   }
+}
+
+TEST(TileStore, KeepsALogInAFileThatNothingElseIsIn) {
+  const std::string path = testing::TempDir() + "nibkv-tile-store.pages";
+  std::remove(path.c_str());
+  EXPECT_EQ(outputs("recall", 2, 2, path), outputs("recall", 1, 1));
+  EXPECT_EQ(outputs("recall", 1, 1, path), outputs("recall", 1, 1)) << "in the place of old pages";
+  EXPECT_GT(std::ifstream(path, std::ios::ate).tellg(), 100000);
+  std::ofstream(path) << "dear reader";
+  const auto error = [&](const std::string& where) {
+    try {
+      outputs("recall", 1, 1, where);
+    } catch (const Error& thrown) {
+      return std::string(thrown.what());
+    }
+    return std::string("none");
+  };
+  EXPECT_EQ(error(path), path + ": there already, and no file of pages");
+  EXPECT_EQ(error("/dev/null"), "/dev/null: not a file, so no place for pages");
+  EXPECT_EQ(error("/none/pages"), "/none/pages: No such file or directory");
+  std::remove(path.c_str());
 }
 
 }  // namespace
