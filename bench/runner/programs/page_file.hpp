@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <string>
 
-#include "nibkv/cold.hpp"
+#include "nibkv/file_store.hpp"
 
 namespace nibkv::llm {
 
@@ -25,16 +25,17 @@ class PageFile {
   PageFile(const PageFile&) = delete;
   PageFile& operator=(const PageFile&) = delete;
 
-  ColdStore store();
+  ColdStore store() { return pages_.store(); }
   /// Whether nothing was ever written to it.
   bool empty() const;
   /// Returns when all that was written is where no power cut takes it away.
   /// @throws Error
-  void sync() const;
+  void sync();
 
  private:
   std::string path_;
   int file_;
+  FileStore pages_;  // closes it
   PageFileUse use_;
 };
 

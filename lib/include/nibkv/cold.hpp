@@ -35,6 +35,8 @@ struct ColdStore {
 };
 
 namespace detail {
+inline constexpr char kColdPageMagic[4] = {'N', 'B', 'K', 'P'};  ///< what a page begins with
+
 struct ColdMemory {
   static bool write(void* context, std::uint64_t offset, const void* page, std::size_t bytes) {
     std::memcpy(static_cast<std::byte*>(context) + offset, page, bytes);
@@ -47,8 +49,12 @@ struct ColdMemory {
 };
 }  // namespace detail
 
-/// A store in memory, such as a board's external RAM, or a file that is mapped.
-/// @param memory  cold_bytes() or more
+/// A store in memory that is slower than the arena's: external RAM of a board (PSRAM, SDRAM), FRAM, a region that
+/// another core serves. What a copy cannot write, such as flash, needs callbacks; for files there is file_store.hpp.
+///
+/// Pages are copied whole, by the thread that calls append or recall, so nothing has to be flushed for this library.
+/// What the memory held before does not matter.
+/// @param memory  cold_bytes() or more, of any alignment; must outlive the cache
 inline ColdStore memory_store(std::byte* memory, std::uint32_t identity = 0) {
   return {detail::ColdMemory::write, detail::ColdMemory::read, nullptr, memory, identity, false};
 }

@@ -1,12 +1,14 @@
 #include "cold/page.hpp"
 
+#include <bit>
+
 #include "arena/band.hpp"
 #include "codec/slot.hpp"
 
 namespace nibkv {
 namespace {
 
-constexpr std::uint32_t kPageMagic = 0x504b424e;  // "NBKP"
+constexpr auto kPageMagic = std::bit_cast<std::uint32_t>(detail::kColdPageMagic);
 
 // Eight sums, each of every eighth word, which compilers compute side by side. A word that changes alone always changes
 // the sum: each step is a bijection of its sum, and of its word.
