@@ -106,12 +106,15 @@ class FirstKeys : public KvStore {
  public:
   explicit FirstKeys(const Config& config) : config_(config) {}
   std::size_t max_chunk() const override { return 64; }
+  void reads_only(std::size_t count) override { only_read.push_back(count); }
   void append(int layer, std::size_t count, const float* keys, const float*, ThreadPool&) override {
     if (layer == 0) keys_.insert(keys_.end(), keys, keys + count * row());
   }
   void attend(int, std::size_t count, const float*, float* out, ThreadPool&) override {
     std::fill_n(out, count * config_.query_heads * config_.head_dim, 0.0f);
   }
+  std::vector<std::size_t> only_read;  // of each batch
+
   std::size_t row() const { return config_.kv_heads * config_.head_dim; }
   std::vector<double> key(std::size_t position, std::size_t head) const {
     const float* start = keys_.data() + position * row() + head * config_.head_dim;
@@ -140,6 +143,22 @@ TEST_F(TinyModel, CachesAreToldTheRotaryEmbeddingThatTheModelHas) {
       EXPECT_GT(reference::distance(key, first), 0.1 * reference::norm(first)) << position;
     }
   }
+}
+
+// All but the last 64 before the first token of which an output is wanted.
+TEST_F(TinyModel, SaysWhichTokensAreOnlyRead) {
+  Model model(file_, pool_);
+  FirstKeys store(model.config());
+  const std::vector<std::int32_t> tokens(200, 100);
+  std::vector<float> logits(100 * model.config().vocabulary);
+  model.forward(tokens, 0, store, nullptr, 0);
+  EXPECT_EQ(store.only_read, (std::vector<std::size_t>{64, 64, 8, 0}));
+  store.only_read.clear();
+  model.forward(std::span(tokens).first(1), 200, store, logits.data(), 1);
+  EXPECT_EQ(store.only_read, std::vector<std::size_t>{0});
+  store.only_read.clear();
+  model.forward(tokens, 201, store, logits.data(), 100);
+  EXPECT_EQ(store.only_read, (std::vector<std::size_t>{36, 0, 0, 0}));
 }
 
 TEST_F(TinyModel, GivesTheSameBitsHoweverTheTextIsCut) {
