@@ -55,6 +55,7 @@ constexpr Policy folded() {
 constexpr Policy logged() {
   Policy policy = streaming_llm(68);
   policy.recall = 32;
+  policy.indexed = 256;
   policy.log = 64;
   return policy;
 }
@@ -69,7 +70,7 @@ inline constexpr KeptSnapshot kKeptSnapshots[] = {
     {"2-merged", kept::kWide, kept::merged(), 30, 0x14f8152f2e8c0ba5},
     {"2-table", kept::kWide, kept::table(), 30, 0x7d6610f906ed8d83, {96, 32, 64, 64}, 4},
     {"2-folded", kept::kWide, kept::folded(), 30, 0xd404b5e4e6c03fd6},
-    {"2-log", kept::kSmall, kept::logged(), 35, 0xf85fe8da0e9aa019},
+    {"2-log", kept::kSmall, kept::logged(), 35, 0xc829ac0a4f74a33f},
 };
 inline constexpr char kKeptNote[] = "what the caller keeps beside it";
 

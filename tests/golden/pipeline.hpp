@@ -20,7 +20,7 @@ inline constexpr std::uint64_t kFoldGolden = 0x6cd6b958b932318e;     ///< of tho
 inline constexpr std::uint64_t kWidthGolden = 0xbb3734d6eeed2bac;    ///< of those with codes of 2 and 8 bits
 inline constexpr std::uint64_t kAlignedGolden = 0x3bb63dcb6d75648a;  ///< in which they share through maps
 inline constexpr std::uint64_t kTierGolden = 0x5c40d486d26d8506;     ///< of those with tiers, and a measured basis
-inline constexpr std::uint64_t kLogGolden = 0x59886694bfda947f;      ///< of those with a log
+inline constexpr std::uint64_t kLogGolden = 0xef54d525c3ae776d;      ///< of those with a log
 
 struct GoldenCase {
   Shape shape;

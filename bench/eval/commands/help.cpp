@@ -72,7 +72,7 @@ constexpr Option kOptions[] = {
                        the newest tokens have the codes of tail_storage: q8, q8q4, q4), faint (how
                        many have those of faint_storage before they are dropped: q2, q4q2, q4,
                        q8q4; alone, with a tail of 32 whose codes are no wider); of recall: log
-                       (tokens; default 8 times the budget), recall (slots for them; default half),
+                       (tokens; default 8 times the budget), recall (slots for them; default 3/4),
                        indexed (heads in 256 that have an index; default 86); of minicache and
                        ems_fold: fold (gate: layers share that are similar in the profile;
                        direct: all, as they are; aligned: all, through its maps), fold_start (the

@@ -89,7 +89,8 @@ class Cache {
   ///          there is one under KeyBasis::kMeasured, when the
   ///          policy aligns layers and the profile has no maps, when Budget::kPrefix or kRules find no
   ///          attention in it, or when Options::weights and the profile name different weights, and when
-  ///          Policy::indexed needs one; kBadArgument for a log without a store that has both functions.
+  ///          Policy::indexed needs one; kBadPolicy for a log in a build without them
+  ///          (CMake option NIBKV_LOG); kBadArgument for a log without a store that has both functions.
   ///          Neither the object nor the arena is changed unless kOk.
   /// Cost: O(footprint) once, to clear the arena.
   Status init(std::span<std::byte> arena, const Shape& shape, const Policy& policy, const Options& options = {});

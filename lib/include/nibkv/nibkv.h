@@ -1012,7 +1012,7 @@ NIBKV_API bool nibkv_port_runs(const char* name);
 #define NIBKV_FOOTPRINT_RECALL(tokens, ...)                                                              \
   ((tokens) < 64 ? NIBKV_FOOTPRINT_STREAMING_LLM(tokens, __VA_ARGS__)                                    \
                  : NIBKV_FOOTPRINT_LOG(__VA_ARGS__, tokens, NIBKV_LEAST_((tokens)*UINT64_C(8), 1 << 24), \
-                                       (tokens) / UINT64_C(64) * 32, 86))
+                                       (tokens)*UINT64_C(3) / 128 * 32, 86))
 #define NIBKV_FITTING_TAIL_(tokens, wanted) \
   ((tokens) <= 32 ? UINT64_C(0) : NIBKV_LEAST_(UINT64_C(wanted), ((tokens)-UINT64_C(32)) / 32 * 32))
 #define NIBKV_FOOTPRINT_MINICACHE(tokens, ...) NIBKV_FOOTPRINT_FULL(tokens, __VA_ARGS__)

@@ -402,14 +402,15 @@ constexpr Policy qpruning(std::uint32_t tokens) {
 }
 
 /// streaming_llm() with a log of what leaves the window: heads that look things up recall from it, the others have a
-/// longer window instead. Needs a profile with head scores, and a store (cold.hpp).
+/// longer window instead. Three quarters of their slots are for what is recalled. Needs a profile with head scores, and
+/// a store (cold.hpp).
 /// @param tokens  below 64 there is no log
 /// @param log     tokens that the log is for; 0: 8 times the budget. Its index takes some 11 bytes a token of each
 ///                indexed head at head_dim 64.
 constexpr Policy recall_window(std::uint32_t tokens, std::uint32_t log = 0) {
   Policy policy = streaming_llm(tokens);
-  policy.recall = tokens / 2 / kTileSlots * kTileSlots;
-  if (policy.recall == 0) return policy;
+  if (tokens < 2 * kTileSlots) return policy;
+  policy.recall = static_cast<std::uint32_t>(std::uint64_t{tokens} * 3 / 4 / kTileSlots * kTileSlots);
   const std::uint64_t wanted = log == 0 ? std::uint64_t{tokens} * 8 : log;
   const std::uint64_t most = wanted < kMaxTokens ? wanted : kMaxTokens;
   policy.log = static_cast<std::uint32_t>((most + kTileSlots - 1) / kTileSlots * kTileSlots);

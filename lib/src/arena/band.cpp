@@ -197,7 +197,7 @@ Segments ArenaView::segments(const Chain& chain) const {
     const FoldedPart& part = folded_part(*this, chain);
     all.add({part.first, part.last, 0, part.used});
   }
-  if (has_log(policy())) all.add(recalled_slots(*this, chain));
+  if (keeps_log(policy())) all.add(recalled_slots(*this, chain));
   // The first tile of a list may have wider codes.
   const auto add = [&](Segment list) {
     if (list.slots > kTileSlots && pool_of(list.first) != pool_of(list.last)) {

@@ -158,7 +158,7 @@ inline Segment ArenaView::own(const Chain& chain) const {
   return {chain.first, chain.last, before, chain.used - before};
 }
 inline std::uint32_t ArenaView::sinks_from(const Chain& chain) const {
-  if (has_log(policy())) return cold_head(*this, chain).used;
+  if (keeps_log(policy())) return cold_head(*this, chain).used;
   return folds(*this) ? folded_part(*this, chain).used : faint_slots(*this, chain);
 }
 inline std::uint32_t ArenaView::unordered(const Chain& chain) const {

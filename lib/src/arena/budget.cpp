@@ -209,7 +209,7 @@ bool sound_budgets(const ArenaView& to) {
   std::uint64_t sum = 0;
   for (std::size_t i = 0; i < to.heads(); ++i) {
     const std::uint32_t budget = to.chains()[i].budget;
-    const std::uint32_t recall = has_log(policy) && is_indexed(to, to.chains()[i]) ? policy.recall : 0;
+    const std::uint32_t recall = keeps_log(policy) && is_indexed(to, to.chains()[i]) ? policy.recall : 0;
     if (how == Budget::kUniform ? budget != policy.tokens - recall : budget % kTileSlots != rest) return false;
     sum += budget;
   }

@@ -27,7 +27,7 @@ void divide_pool(const ArenaView& to, bool wide, std::uint32_t end, std::uint32_
     if (newest != nullptr) free_run(to, *newest, tile, tile + run);
     newest = has_tiers(to.policy()) ? &kept_tier(to, chain).free : &chain.free;
     run = run_tiles(to, layer, chain) - apart;
-    if (has_log(to.policy()) && is_indexed(to, chain)) {
+    if (keeps_log(to.policy()) && is_indexed(to, chain)) {
       // The last ones of a run are for what is recalled.
       const std::uint32_t own = run - to.policy().recall / kTileSlots;
       free_run(to, chain.free, tile, tile + own);
@@ -46,7 +46,7 @@ void reset(const ArenaView& to) {
   ArenaHeader& header = to.header();
   std::memset(&header, 0, sizeof header);
   header.magic = kArenaMagic;
-  if (has_log(to.policy())) choose_indexed(to);
+  if (keeps_log(to.policy())) choose_indexed(to);
   const std::uint32_t tail = detail::tail_tiles(to.shape(), to.policy());
   const std::uint32_t faint = detail::faint_tiles(to.policy());
   std::uint32_t tail_tile = layout.wide_tiles;
@@ -90,8 +90,18 @@ static bool is_built(Storage storage) {
   return ((format.key_bits | format.value_bits) & ~ports::kCodeBits) == 0;
 }
 
+// Whether the profile tells heads apart that look things up.
+static bool has_head_scores(const ProfileView& profile, const Shape& shape) {
+  bool any = false;
+  for (std::uint32_t layer = 0; layer < shape.layers && !profile.empty(); ++layer) {
+    for (std::uint32_t head = 0; head < shape.kv_heads; ++head) any = any || profile.head(layer, head).head_score != 0;
+  }
+  return any;
+}
+
 Status find_layout(const Shape& shape, const Policy& policy, Layout& layout) {
   if (!valid(shape) || !is_built(shape.storage)) return Status::kBadShape;
+  if (has_log(policy) != keeps_log(policy)) return Status::kBadPolicy;
   if (footprint(shape, policy) == 0 || (has_wide(policy) && !is_built(policy.wide_storage))) return Status::kBadPolicy;
   if (has_tiers(policy) && !is_built(policy.tail_storage)) return Status::kBadPolicy;
   if (policy.faint != 0 && !is_built(policy.faint_storage)) return Status::kBadPolicy;
@@ -127,8 +137,8 @@ Status Cache::init(std::span<std::byte> arena, const Shape& shape, const Policy&
   const bool aligned = !policy.fold.aligned_keys.empty() || !policy.fold.aligned_values.empty();
   if (aligned && !profile.has_maps()) return Status::kBadProfile;
 
-  if (has_log(policy)) {
-    if (policy.indexed != 256 && profile.empty()) return Status::kBadProfile;
+  if (keeps_log(policy)) {
+    if (policy.indexed != 256 && !has_head_scores(profile, shape)) return Status::kBadProfile;
     ColdStore store;
     if (options.store != nullptr) std::memcpy(&store, static_cast<const void*>(options.store), sizeof store);
     if (store.write == nullptr || store.read == nullptr) return Status::kBadArgument;
@@ -141,7 +151,7 @@ Status Cache::init(std::span<std::byte> arena, const Shape& shape, const Policy&
   auto* kept = in_place<Layout>(arena.data() + static_cast<std::size_t>(layout.layout));
   std::memcpy(kept, &layout, sizeof layout);
   ArenaView::set(*this, arena.data(), shape, policy, *kept, profile, *kernels, options.turns,
-                 has_log(policy) ? options.store : nullptr);
+                 keeps_log(policy) ? options.store : nullptr);
   set_budgets(ArenaView{*this}, options.budgets);
   reset(ArenaView{*this});
   return Status::kOk;

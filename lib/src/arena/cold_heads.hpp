@@ -35,7 +35,7 @@ inline void count_page(std::uint32_t& counter) {
 
 /// Slots of a chain that hold recalled tokens.
 inline std::uint32_t recalled_used(const ArenaView& to, const Chain& chain) {
-  return has_log(to.policy()) ? cold_head(to, chain).used : 0;
+  return keeps_log(to.policy()) ? cold_head(to, chain).used : 0;
 }
 
 /// Which tokens of the log the recalled slots of an indexed head are: u32[recall], rising. The log's first token is 0.

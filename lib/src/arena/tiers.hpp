@@ -33,7 +33,7 @@ inline bool has_faint(const ArenaView& to) {
 
 /// Slots of a chain that are not in its tail, and those that are faint.
 inline std::uint32_t slots_below(const ArenaView& to, const Chain& chain) {
-  if (has_log(to.policy())) return cold_head(to, chain).used;
+  if (keeps_log(to.policy())) return cold_head(to, chain).used;
   if (!has_tiers(to.policy())) return 0;
   return kept_tier(to, chain).used + (has_faint(to) ? faint_tier(to, chain).used : 0);
 }

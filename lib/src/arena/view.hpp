@@ -10,7 +10,17 @@
 #include "numbers/numbers.hpp"
 #include "ports/kernels.hpp"
 
+// CMake option.
+#ifndef NIBKV_LOG
+#define NIBKV_LOG 1
+#endif
+
 namespace nibkv {
+
+/// has_log(); where a build leaves logs out a constant, and nothing that serves them is linked.
+constexpr bool keeps_log(const Policy& policy) {
+  return NIBKV_LOG != 0 && has_log(policy);
+}
 
 /// First 64 bytes of an arena.
 struct ArenaHeader {
@@ -228,7 +238,7 @@ struct ArenaView {
   }
   /// Where they are not stored: those that the policy leaves, of slots that are in order.
   std::uint32_t position_in_order(const Chain& chain, std::uint32_t slot) const {
-    const std::uint32_t number = has_log(policy()) ? slot - sinks_from(chain) : slot;
+    const std::uint32_t number = keeps_log(policy()) ? slot - sinks_from(chain) : slot;
     return number < policy().sinks ? number : chain.seen - chain.used + slot;
   }
   /// Lane 0 of a tile must be set first. Offsets from the tile's base saturate at 65535, or, with positions_by_step(),

@@ -189,7 +189,7 @@ Status explain(const Cache& cache, std::uint32_t layer, std::uint32_t kv_head, s
     if (policy.keep == Keep::kScore) {
       info.position = to.position(at.tile, at.lane);
     } else if (i < to.unordered(chain)) {
-      info.position = has_log(policy) ? recalled_position(to, chain, i) : kNoPosition;
+      info.position = keeps_log(policy) ? recalled_position(to, chain, i) : kNoPosition;
     } else {
       info.position = to.position_in_order(chain, i);
     }

@@ -109,7 +109,7 @@ void add(RecallUsage& sum, const ArenaView& to, const Chain& chain) {
 
 // The chain of a head of a cache that has a log; nullptr if there is none.
 const Chain* chain_of(const Cache& cache, std::uint32_t layer, std::uint32_t kv_head) {
-  if (!cache.ready() || !has_log(cache.policy())) return nullptr;
+  if (!cache.ready() || !keeps_log(cache.policy())) return nullptr;
   if (layer >= cache.shape().layers || kv_head >= cache.shape().kv_heads) return nullptr;
   return &ArenaView{cache}.chain(layer, kv_head);
 }
@@ -139,7 +139,7 @@ Status recall(Cache& cache, std::uint32_t layer, std::uint32_t count, const Cons
   ConstRows of_part = queries;
   of_part.first = row_of(queries, whole.first_query, whole.first_head * shape.group()).numbers;
   if (!all_finite(of_part, {whole.queries, whole.heads * shape.group(), shape.head_dim})) return Status::kBadArgument;
-  if (!has_log(to.policy())) return Status::kOk;
+  if (!keeps_log(to.policy())) return Status::kOk;
   const Choosers choosers{queries, count, whole.first_query, whole.first_query + whole.queries};
   for (std::uint32_t head = whole.first_head; head < whole.first_head + whole.heads; ++head)
     recall_head(to, layer, head, choosers, whole.worker);
@@ -150,7 +150,7 @@ Status verify_log(Cache& cache, std::uint32_t layer, std::uint32_t kv_head) {
   if (!cache.ready()) return Status::kNotReady;
   const ArenaView to{cache};
   if (layer >= to.shape().layers || kv_head >= to.shape().kv_heads) return Status::kBadArgument;
-  if (!has_log(to.policy()) || !is_indexed(to, to.chain(layer, kv_head))) return Status::kOk;
+  if (!keeps_log(to.policy()) || !is_indexed(to, to.chain(layer, kv_head))) return Status::kOk;
   ColdHead& head = cold_head(to, to.chain(layer, kv_head));
   const HeadIndex index(to, head);
   const PageBytes page{to, to.scratch(0) + to.scratch_layout().recall + recall_space_of(to.shape(), to.policy()).page};
@@ -169,7 +169,7 @@ RecallUsage recall_usage(const Cache& cache, std::uint32_t layer, std::uint32_t 
 
 RecallUsage recall_usage(const Cache& cache) {
   RecallUsage usage;
-  if (!cache.ready() || !has_log(cache.policy())) return usage;
+  if (!cache.ready() || !keeps_log(cache.policy())) return usage;
   const ArenaView to{cache};
   for (std::size_t i = 0; i < to.heads(); ++i) add(usage, to, to.chains()[i]);
   return usage;

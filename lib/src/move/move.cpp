@@ -121,8 +121,8 @@ Status clone(const Cache& from, std::span<std::byte> arena, Cache& to, const Col
   if (reinterpret_cast<std::uintptr_t>(arena.data()) % kArenaAlignment != 0) return Status::kMisaligned;
   if (arena.size() < total) return Status::kArenaTooSmall;
   if (overlap(source.at<std::byte>(0), total, arena.data(), arena.size())) return Status::kBadArgument;
-  if (!has_log(source.policy())) store = nullptr;
-  if (has_log(source.policy()) && !is_place_for_copy(source, store)) return Status::kBadArgument;
+  if (!keeps_log(source.policy())) store = nullptr;
+  if (keeps_log(source.policy()) && !is_place_for_copy(source, store)) return Status::kBadArgument;
   const auto copy = [&](std::uint64_t offset, std::uint64_t bytes) {
     std::memcpy(arena.data() + static_cast<std::size_t>(offset), source.at<std::byte>(offset),
                 static_cast<std::size_t>(bytes));
@@ -138,7 +138,7 @@ Status clone(const Cache& from, std::span<std::byte> arena, Cache& to, const Col
                  source.turns(), store);
   const ArenaView target{to};
   forget_shares(target);
-  if (has_log(target.policy())) copy_pages(source, target);
+  if (keeps_log(target.policy())) copy_pages(source, target);
   return Status::kOk;
 }
 
@@ -146,7 +146,7 @@ Status move_to(const Cache& from, Cache& to) {
   if (!from.ready() || !to.ready()) return Status::kNotReady;
   const ArenaView source{from};
   const ArenaView target{to};
-  if (has_log(source.policy()) || has_log(target.policy())) return Status::kBadPolicy;
+  if (keeps_log(source.policy()) || keeps_log(target.policy())) return Status::kBadPolicy;
   if (const Status fits = check_move(source, target); fits != Status::kOk) return fits;
   if (to.clear() != Status::kOk) return Status::kNotReady;
   if (to.shape().basis == KeyBasis::kMeasured)

@@ -17,7 +17,7 @@ void compact_chain(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_he
   Chain& chain = to.chain(layer, kv_head);
   const Segment own = to.own(chain);
   // Slots that were recalled stay.
-  const std::uint32_t before = has_log(to.policy()) ? own.begin : close_folded_gaps(to, layer, kv_head, target);
+  const std::uint32_t before = keeps_log(to.policy()) ? own.begin : close_folded_gaps(to, layer, kv_head, target);
   chain.used = before + close_gaps(to, chain, own.slots, target + own.begin, before);
 }
 
@@ -86,7 +86,7 @@ Status compact(Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::sp
   if (!cache.ready()) return Status::kNotReady;
   const ArenaView to{cache};
   if (layer >= to.shape().layers || kv_head >= to.shape().kv_heads) return Status::kBadArgument;
-  if (has_log(to.policy())) return Status::kBadPolicy;
+  if (keeps_log(to.policy())) return Status::kBadPolicy;
   if (!in_step(to, band_of(to, layer))) return Status::kBadArgument;
   if (target.size() != to.chain(layer, kv_head).used) return Status::kBadPlan;
   if (const Status good = check_plan(target); good != Status::kOk) return good;

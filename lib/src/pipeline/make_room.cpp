@@ -41,7 +41,7 @@ void cut_all(const ArenaView& to, std::uint32_t layer, std::uint32_t count, std:
 void make_room_in(const ArenaView& to, std::uint32_t layer, std::uint32_t kv_head, std::uint32_t count,
                   std::uint32_t incoming) {
   const Chain& chain = to.chain(layer, kv_head);
-  if (has_log(to.policy())) write_pages(to, layer, kv_head, oldest_dropped(to, chain, count));
+  if (keeps_log(to.policy())) write_pages(to, layer, kv_head, oldest_dropped(to, chain, count));
   if (to.policy().keep == Keep::kAll) return lower_ripe(to, layer, kv_head, fitting_ripe(to, chain), incoming);
   const std::uint32_t ripe = ripe_slots(to, chain);
   if (!exceeds_budget(to, chain)) return lower_ripe(to, layer, kv_head, ripe, incoming);

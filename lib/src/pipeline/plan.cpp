@@ -66,7 +66,7 @@ Status plan(Cache& cache, std::uint32_t layer, std::uint32_t kv_head, std::uint3
   const ArenaView to{cache};
   if (layer >= to.shape().layers || kv_head >= to.shape().kv_heads || incoming > to.shape().max_chunk)
     return Status::kBadArgument;
-  if (has_log(to.policy())) return Status::kBadPolicy;
+  if (keeps_log(to.policy())) return Status::kBadPolicy;
   const Chain& chain = to.chain(layer, kv_head);
   if (target.size() != chain.used || !in_step(to, band_of(to, layer))) return Status::kBadArgument;
   plan_chain(to, chain, layer, kv_head, incoming, PlanArrays(to), target.data());

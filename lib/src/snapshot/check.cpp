@@ -170,7 +170,7 @@ Status check(Cache& cache) {
   // It says where all else lies.
   if (!has_own_layout(to)) return Status::kCorrupt;
   if (to.header().magic != kArenaMagic) return Status::kCorrupt;
-  if (has_log(to.policy()) && !sound_logs(to)) return Status::kCorrupt;
+  if (keeps_log(to.policy()) && !sound_logs(to)) return Status::kCorrupt;
   if (!sound_records(to) || !sound_measured(to)) return Status::kCorrupt;
   if (!sound_folds(to) || !sound_reserve(to)) return Status::kCorrupt;
   if (!sound_lists(to)) return Status::kCorrupt;

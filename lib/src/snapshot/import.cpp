@@ -380,7 +380,7 @@ bool load(const ArenaView& from, const ArenaView& to, const SnapshotSource& sour
 Status import_snapshot(Cache& cache, const Shape& shape, const Policy& policy, const SnapshotSource& source) {
   if (!cache.ready()) return Status::kNotReady;
   const ArenaView to{cache};
-  if (has_log(to.policy()) || has_log(policy)) return Status::kBadPolicy;
+  if (keeps_log(to.policy()) || keeps_log(policy)) return Status::kBadPolicy;
   Layout layout;
   if (const Status found = find_layout(shape, policy, layout); found != Status::kOk) return found;
   Cache saved;  // what it was, without an arena

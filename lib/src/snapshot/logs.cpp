@@ -22,8 +22,8 @@ std::uint32_t indexed_pages(const ArenaView& to, const LogRecord& log) {
 }  // namespace
 
 Status check_log(const ArenaView& to, const SnapshotSource& source, const Parts& parts) {
-  if ((parts.count == kMostSections) != has_log(to.policy())) return Status::kCorrupt;
-  if (!has_log(to.policy())) return Status::kOk;
+  if ((parts.count == kMostSections) != keeps_log(to.policy())) return Status::kCorrupt;
+  if (!keeps_log(to.policy())) return Status::kOk;
   if (parts.bytes[kLog] < log_section_bytes(to, {}) || parts.bytes[kChains] != chain_section_bytes(to))
     return Status::kCorrupt;
   Reader logs(source, parts.offset[kLog]);
@@ -51,7 +51,7 @@ Status check_log(const ArenaView& to, const SnapshotSource& source, const Parts&
 }
 
 bool load_log(const ArenaView& to, const SnapshotSource& source, const Parts& parts) {
-  if (!has_log(to.policy())) return true;
+  if (!keeps_log(to.policy())) return true;
   Reader logs(source, parts.offset[kLog] - sizeof(SectionHeader), parts.crc[kShared]);
   SectionHeader section;
   LogHeader header;

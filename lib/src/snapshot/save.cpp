@@ -137,7 +137,7 @@ void put_entry(Writer& to, const ArenaView& from, std::uint32_t lower_view, std:
 
 // Those of a chain that a snapshot has: all but what is recalled, which is in the store.
 Segments saved_segments(const ArenaView& from, const Chain& chain) {
-  if (!has_log(from.policy())) return from.segments(chain);
+  if (!keeps_log(from.policy())) return from.segments(chain);
   Segments own;
   own.add(from.own(chain));
   return own;
@@ -160,7 +160,7 @@ detail::SnapshotCounts counts_of(const ArenaView& of) {
   for (std::size_t i = 0; i < of.heads(); ++i) {
     const auto layer = static_cast<std::uint32_t>(i / of.shape().kv_heads);
     count_chain(counts, of.policy(), layer, lists_of(of.policy(), layer, record_of(of, i)));
-    if (has_log(of.policy())) counts.pages += kept_pages(of, cold_head(of, of.chains()[i]));
+    if (keeps_log(of.policy())) counts.pages += kept_pages(of, cold_head(of, of.chains()[i]));
   }
   return counts;
 }
@@ -243,7 +243,7 @@ Status save(const Cache& cache, const SnapshotSink& sink, const SaveOptions& opt
   to.start(kShared, shared_section_bytes(from, counts));
   put_tiles(to, from, lower_views, put_entry);
   to.seal();
-  if (has_log(from.policy())) {
+  if (keeps_log(from.policy())) {
     to.start(kLog, log_section_bytes(from, counts));
     put_log(to, from);
     to.seal();

@@ -395,6 +395,15 @@ TEST(Recall, NeedsAStoreAndHeadScores) {
   third.indexed = 86;
   std::vector<std::byte> less(footprint(kShape, third) + kArenaAlignment);
   EXPECT_EQ(cache.init(aligned(less), kShape, third, {.store = &store}), Status::kBadProfile);
+  Shape shape = kShape;
+  shape.outlier_channels = 4;  // so that there is a profile, with head scores
+  Rig rig(shape, third);
+  std::vector<std::byte> profile(rig.profile().begin(), rig.profile().end());
+  less.resize(footprint(shape, third) + kArenaAlignment);
+  EXPECT_EQ(cache.init(aligned(less), shape, third, {.profile = profile, .store = &store}), Status::kOk);
+  const std::vector<float> unknown(std::size_t{shape.layers} * shape.kv_heads);
+  ASSERT_EQ(set_head_scores(profile, shape, unknown), Status::kOk);
+  EXPECT_EQ(cache.init(aligned(less), shape, third, {.profile = profile, .store = &store}), Status::kBadProfile);
 }
 
 TEST(Recall, KnowsWhichPoliciesFit) {
