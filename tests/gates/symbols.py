@@ -23,7 +23,7 @@ WRITABLE = re.compile(r"\.(data|bss|tdata|tbss)(\..*)?")
 START_UP = re.compile(r"\.(init_array|preinit_array|ctors|init)(\..*)?")
 TABLE = re.compile(r"_ZN5nibkv\d+k[A-Z]\w*KernelsE")
 SCALAR_KERNEL = re.compile(
-    r"_ZN5nibkv5ports6scalar\d+((widen|narrow|rotate|quantise_query|outlier_dots|tile_weights|add_scores)E|(encode_row|key_dots|value_sums)ILi[248]EE)\w+")
+    r"_ZN5nibkv5ports6scalar\d+((widen|narrow|rotate|quantise_query|outlier_dots|tile_weights|add_scores|sign_logits)E|(encode_row|key_dots|value_sums)ILi[248]EE)\w+")
 PORT = re.compile(r"/ports/(\w+)/\1\.cpp\.o")
 
 
