@@ -220,7 +220,7 @@ class MappedStore {
   /// @returns also ENOSPC if the disk has too little space, EINVAL for 0 bytes, and what mmap says
   int open(const char* path, std::uint64_t bytes, OldPages old = OldPages::kDrop) {
     close();
-    if (bytes > std::numeric_limits<std::size_t>::max()) return EFBIG;
+    if (detail::as_size(bytes) != bytes) return EFBIG;
     int file = -1;
     int error = detail::open_page_file(path, bytes, old, file);
     if (error != 0) return error;
